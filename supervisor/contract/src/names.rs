@@ -1,0 +1,578 @@
+//! Names, parsed at the border: none of these types can hold an invalid value.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Longest name of a run: the limit of an RFC 1123 label, which Kubernetes
+/// objects and label values share.
+pub const RUN_NAME_MAX: usize = 63;
+
+/// Longest service name: leaves room for `workspace-` and for the run's suffix.
+pub const SERVICE_NAME_MAX: usize = 40;
+
+/// A name that cannot be used, and why.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{what} `{value}` {problem}")]
+pub struct InvalidName {
+    /// What kind of name it is, such as `service`.
+    pub what: &'static str,
+    /// The value as given, shortened.
+    pub value: String,
+    /// What is wrong with it and what would be right.
+    pub problem: String,
+}
+
+fn invalid(what: &'static str, value: &str, problem: impl Into<String>) -> InvalidName {
+    let value = value.chars().take(80).flat_map(char::escape_debug).collect();
+    InvalidName { what, value, problem: problem.into() }
+}
+
+/// Checks an RFC 1123 label: lowercase letters, digits and inner hyphens.
+fn check_label(what: &'static str, value: &str, max: usize) -> Result<(), InvalidName> {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ok = !value.is_empty()
+        && value.len() <= max
+        && value.chars().all(|c| edge(c) || c == '-')
+        && value.starts_with(edge)
+        && value.ends_with(edge);
+    if ok {
+        return Ok(());
+    }
+    Err(invalid(
+        what,
+        value,
+        format!(
+            "is no valid name: use 1 to {max} lowercase letters, digits and hyphens, \
+             starting and ending with a letter or digit"
+        ),
+    ))
+}
+
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $pattern:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+        #[serde(try_from = "String", into = "String")]
+        #[schemars(with = "String", extend("pattern" = $pattern))]
+        pub struct $name(String);
+
+        impl $name {
+            /// Parses the name.
+            ///
+            /// # Errors
+            /// Says what is wrong with the value and what would be right.
+            pub fn new(value: impl Into<String>) -> Result<Self, InvalidName> {
+                let value = value.into();
+                let check: fn(&str) -> Result<(), InvalidName> = $check;
+                check(&value)?;
+                Ok(Self(value))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(value: String) -> Result<Self, Self::Error> {
+                Self::new(value)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(value: &str) -> Result<Self, Self::Err> {
+                Self::new(value)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_type!(
+    /// A service: the short name that owns a persistent workspace.
+    ServiceName,
+    "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+    |value| check_label("service", value, SERVICE_NAME_MAX)
+);
+
+text_type!(
+    /// An agent: the identity that works, such as `claude-agent-1`.
+    AgentName,
+    "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+    |value| check_label("agent", value, SERVICE_NAME_MAX)
+);
+
+text_type!(
+    /// The name of a run, and of every object made for it.
+    RunName,
+    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+    |value| check_label("run", value, RUN_NAME_MAX)
+);
+
+text_type!(
+    /// A branch name that git accepts (git-check-ref-format(1)), without `refs/heads/`.
+    BranchName,
+    "^[^\\s~^:?*\\[\\\\]+$",
+    check_branch
+);
+
+text_type!(
+    /// Where a repository is: `https://`, `http://`, `ssh://`, `user@host:path`, or an absolute path.
+    RepositoryUrl,
+    "^\\S+$",
+    check_url
+);
+
+text_type!(
+    /// A folder inside the repository, relative to its root; `.` is the root.
+    WorkingDirectory,
+    "^[^/].*$",
+    check_directory
+);
+
+fn check_branch(value: &str) -> Result<(), InvalidName> {
+    let component = |part: &str| {
+        !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock") && !part.ends_with('.')
+    };
+    let forbidden = |c: char| c.is_control() || " ~^:?*[\\\u{7f}".contains(c);
+    let ok = value.len() <= 200
+        && !value.starts_with('-')
+        && value != "@"
+        && value != "HEAD"
+        && !value.starts_with("refs/")
+        && !value.contains("..")
+        && !value.contains("@{")
+        && !value.contains(forbidden)
+        && value.split('/').all(component);
+    if ok {
+        return Ok(());
+    }
+    Err(invalid("branch", value, "is no valid branch name (see git-check-ref-format)"))
+}
+
+fn check_url(value: &str) -> Result<(), InvalidName> {
+    let problem = if value.is_empty() {
+        Some("is empty: give an https, ssh or absolute local address")
+    } else if value.len() > 2000 || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        Some("has blanks or control characters, or is longer than 2000 characters")
+    } else if value.starts_with('-') {
+        Some("starts with a hyphen")
+    } else {
+        match value.split_once("://") {
+            Some(("https" | "http", rest)) if has_user(rest) => {
+                return Err(invalid(
+                    "repository",
+                    &without_user(value),
+                    "carries credentials: give the address without them, and the token as a secret",
+                ));
+            }
+            Some(("https" | "http" | "ssh", rest)) if host_of(rest).is_empty() => Some("names no host"),
+            Some(("https" | "http" | "ssh", _)) => None,
+            Some(_) => Some("has a scheme that is not supported: use https, ssh or an absolute path"),
+            None if value.starts_with('/') => None,
+            None => match scp_parts(value) {
+                Some(_) => None,
+                None => Some("is neither an https or ssh address nor an absolute path"),
+            },
+        }
+    };
+    problem.map_or(Ok(()), |problem| Err(invalid("repository", value, problem)))
+}
+
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+fn has_user(rest: &str) -> bool {
+    authority(rest).contains('@')
+}
+
+fn host_of(rest: &str) -> &str {
+    let authority = authority(rest);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if let Some(end) = host.strip_prefix('[').and_then(|h| h.find(']')) {
+        return &host[..end + 2];
+    }
+    host.split(':').next().unwrap_or_default()
+}
+
+fn without_user(value: &str) -> String {
+    match value.split_once("://") {
+        Some((scheme, rest)) if has_user(rest) => {
+            let kept = rest.split_once('@').map_or(rest, |(_, kept)| kept);
+            format!("{scheme}://{kept}")
+        }
+        Some(_) | None => value.to_owned(),
+    }
+}
+
+/// Splits `user@host:path`, the form that scp and git understand.
+fn scp_parts(value: &str) -> Option<(&str, &str)> {
+    let (left, path) = value.split_once(':')?;
+    let host = left.rsplit_once('@').map_or(left, |(_, host)| host);
+    let ok = !host.is_empty()
+        && !host.starts_with('-')
+        && !left.contains('/')
+        && !path.is_empty()
+        && !path.starts_with(':')
+        && !path.starts_with("//");
+    ok.then_some((host, path))
+}
+
+fn check_directory(value: &str) -> Result<(), InvalidName> {
+    let inner = |part: &str| !part.is_empty() && part != ".." && part != "." && part != ".git";
+    let trimmed = value.strip_suffix('/').unwrap_or(value);
+    let ok = value.len() <= 1000
+        && !value.chars().any(char::is_control)
+        && !value.contains('\\')
+        && (trimmed == "." || trimmed.split('/').all(inner));
+    if ok {
+        return Ok(());
+    }
+    Err(invalid(
+        "directory",
+        value,
+        "is outside the repository or no plain relative path: give a folder such as `services/trader`, or `.`",
+    ))
+}
+
+impl WorkingDirectory {
+    /// The folder without a trailing slash; empty for the repository's root.
+    #[must_use]
+    pub fn relative(&self) -> &str {
+        let trimmed = self.0.strip_suffix('/').unwrap_or(&self.0);
+        if trimmed == "." { "" } else { trimmed }
+    }
+}
+
+/// How a repository is reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// `https://` or `http://`, authenticated with a token.
+    Http,
+    /// `ssh://` or `user@host:path`, authenticated with a key.
+    Ssh,
+    /// An absolute path on this machine.
+    Local,
+}
+
+impl RepositoryUrl {
+    /// How this repository is reached.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match self.0.split_once("://") {
+            Some(("http" | "https", _)) => Transport::Http,
+            Some(_) => Transport::Ssh,
+            None if self.0.starts_with('/') => Transport::Local,
+            None => Transport::Ssh,
+        }
+    }
+
+    /// The host without user and port; none for a local path.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self.0.split_once("://") {
+            Some((_, rest)) => Some(host_of(rest)),
+            None => scp_parts(&self.0).map(|(host, _)| host),
+        }
+    }
+
+    /// The path on the host, without leading slash and `.git`: `owner/name` on GitHub.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let path = match self.0.split_once("://") {
+            Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+            None => scp_parts(&self.0).map_or(self.0.as_str(), |(_, path)| path),
+        };
+        let path = path.trim_matches('/');
+        path.strip_suffix(".git").unwrap_or(path)
+    }
+
+    /// The last part of the path: the repository's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path().rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Owner and name where the path has the form that GitHub uses.
+    #[must_use]
+    pub fn owner_and_name(&self) -> Option<(&str, &str)> {
+        if self.transport() == Transport::Local {
+            return None;
+        }
+        let (owner, name) = self.path().split_once('/')?;
+        (!owner.is_empty() && !name.is_empty() && !name.contains('/')).then_some((owner, name))
+    }
+}
+
+/// The number of a task in `tasks.json`: 1 or more.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(try_from = "u32", into = "u32")]
+#[schemars(with = "u32", extend("minimum" = 1, "maximum" = 999_999))]
+pub struct TaskId(u32);
+
+impl TaskId {
+    /// Checks the number.
+    ///
+    /// # Errors
+    /// The number is 0 or above 999,999.
+    pub fn new(value: u32) -> Result<Self, InvalidName> {
+        Self::try_from(value)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for TaskId {
+    type Error = InvalidName;
+    fn try_from(value: u32) -> Result<Self, Self::Error> {
+        if (1..=999_999).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(invalid("task", &value.to_string(), "is no task number: use 1 to 999999"))
+        }
+    }
+}
+
+impl From<TaskId> for u32 {
+    fn from(value: TaskId) -> Self {
+        value.0
+    }
+}
+
+impl std::str::FromStr for TaskId {
+    type Err = InvalidName;
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        if value.contains('.') && value.split('.').all(|part| part.parse::<u32>().is_ok()) {
+            let parent = value.split('.').next().unwrap_or_default();
+            return Err(invalid(
+                "task",
+                value,
+                format!("is a subtask: it is implemented with its task, submit task {parent}"),
+            ));
+        }
+        let number = value.parse::<u32>().map_err(|_| {
+            invalid("task", value, "is no task number: use the `id` in tasks.json, such as 1")
+        })?;
+        Self::try_from(number)
+    }
+}
+
+impl std::fmt::Display for TaskId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Implements a task in the target repository.
+    #[default]
+    Implementation,
+    /// Writes task documents in the platform repository.
+    Docs,
+}
+
+/// Who does what: the attempts of one identity are numbered together.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Identity {
+    /// What the run is for.
+    pub kind: Kind,
+    /// The service whose workspace is used.
+    pub service: ServiceName,
+    /// Who works.
+    pub agent: AgentName,
+    /// The task; none for a docs run over all tasks.
+    pub task: Option<TaskId>,
+}
+
+impl Identity {
+    /// What this identity has in common with its other attempts, as a file name
+    /// that no other identity of the service has: `claude-agent-1/task1`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let Self { kind, service: _, agent, task } = self;
+        match (kind, task) {
+            (Kind::Implementation, Some(task)) => format!("{agent}/task{task}"),
+            (Kind::Implementation, None) => format!("{agent}/task"),
+            (Kind::Docs, Some(task)) => format!("{agent}/docs-task{task}"),
+            (Kind::Docs, None) => format!("{agent}/docs"),
+        }
+    }
+
+    /// The name of attempt `attempt`, which must be at least 1.
+    ///
+    /// `taken` tells whether another identity already has a name; such a name,
+    /// or one that is too long, gets a short hash of the identity.
+    #[must_use]
+    pub fn run_name(&self, attempt: u32, taken: impl Fn(&RunName) -> bool) -> RunName {
+        let Self { kind: _, service, agent: _, task: _ } = self;
+        let key = self.key().replace('/', "-");
+        let plain = format!("{service}-{key}-attempt{attempt}");
+        if plain.len() <= RUN_NAME_MAX {
+            let plain = RunName(plain);
+            if !taken(&plain) {
+                return plain;
+            }
+        }
+        let suffix = format!("-{}-attempt{attempt}", self.short_hash());
+        let mut head = format!("{service}-{key}");
+        head.truncate(RUN_NAME_MAX - suffix.len());
+        let head = head.trim_end_matches('-');
+        RunName(format!("{head}{suffix}"))
+    }
+
+    /// Eight hexadecimal digits that tell identities apart whose names collide.
+    #[must_use]
+    pub fn short_hash(&self) -> String {
+        // The service and the key are joined by a byte that neither can contain.
+        let digest = Sha256::digest(format!("{}/{}", self.service, self.key()));
+        digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The branch of a task's attempts: `feature/task-{id}-implementation`.
+#[must_use]
+pub fn implementation_branch(task: TaskId) -> BranchName {
+    BranchName(format!("feature/task-{task}-implementation"))
+}
+
+/// The branch of a fresh start: `feature/task-{id}-implementation-{attempt}`.
+#[must_use]
+pub fn fresh_branch(task: TaskId, attempt: u32) -> BranchName {
+    BranchName(format!("feature/task-{task}-implementation-{attempt}"))
+}
+
+/// The sibling branch that holds a run's work when somebody else moved ours.
+#[must_use]
+pub fn sibling_branch(branch: &BranchName, run: &RunName) -> BranchName {
+    BranchName(format!("{branch}--{run}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn identity(service: &str, agent: &str, task: u32) -> Identity {
+        Identity {
+            kind: Kind::Implementation,
+            service: ServiceName::new(service).unwrap(),
+            agent: AgentName::new(agent).unwrap(),
+            task: Some(TaskId::new(task).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_run_is_named_after_service_agent_task_and_attempt() {
+        let name = identity("trader", "claude-agent-1", 1).run_name(2, |_| false);
+        assert_eq!(name.as_str(), "trader-claude-agent-1-task1-attempt2");
+    }
+
+    #[test]
+    fn docs_runs_have_names_of_their_own() {
+        let mut docs = identity("trader", "claude-agent-1", 5);
+        docs.kind = Kind::Docs;
+        assert_eq!(docs.run_name(1, |_| false).as_str(), "trader-claude-agent-1-docs-task5-attempt1");
+        docs.task = None;
+        assert_eq!(docs.run_name(3, |_| false).as_str(), "trader-claude-agent-1-docs-attempt3");
+    }
+
+    #[test]
+    fn identities_whose_names_collide_get_different_names() {
+        let first = identity("a-b", "c", 1);
+        let second = identity("a", "b-c", 1);
+        let plain = first.run_name(1, |_| false);
+        assert_eq!(plain, second.run_name(1, |_| false));
+        assert_ne!(plain, second.run_name(1, |name| *name == plain));
+    }
+
+    #[test]
+    fn a_subtask_is_refused_with_the_task_to_submit() {
+        let error = "5.2".parse::<TaskId>().unwrap_err();
+        assert!(error.to_string().contains("submit task 5"), "{error}");
+    }
+
+    #[test]
+    fn services_that_could_leave_their_folder_are_refused() {
+        for bad in ["../x", "", "a/b", "A", "-a", "a-", "a_b", "x\n", &"a".repeat(41)] {
+            assert!(ServiceName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn directories_outside_the_repository_are_refused() {
+        for bad in ["..", "a/../b", "/etc", "", "a//b", "./a", "a/.git/hooks", "a\\b"] {
+            assert!(WorkingDirectory::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(WorkingDirectory::new("a/b/").unwrap().relative(), "a/b");
+        assert_eq!(WorkingDirectory::new(".").unwrap().relative(), "");
+    }
+
+    #[test]
+    fn an_address_with_credentials_is_refused_without_repeating_them() {
+        let error = RepositoryUrl::new("https://me:hunter2@github.com/o/r").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let cases = [
+            ("git@github.com:myorg/trader.git", Transport::Ssh, Some("github.com"), "myorg/trader"),
+            ("ssh://git@host:2222/myorg/trader.git", Transport::Ssh, Some("host"), "myorg/trader"),
+            ("https://github.com/myorg/trader", Transport::Http, Some("github.com"), "myorg/trader"),
+            ("http://127.0.0.1:80/a/b/", Transport::Http, Some("127.0.0.1"), "a/b"),
+            ("/srv/git/trader.git", Transport::Local, None, "srv/git/trader"),
+        ];
+        for (text, transport, host, path) in cases {
+            let url = RepositoryUrl::new(text).unwrap();
+            assert_eq!((url.transport(), url.host(), url.path()), (transport, host, path), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_start_programs_are_refused() {
+        for bad in ["ext::sh -c x", "ext::sh", "--upload-pack=x", "-oProxyCommand=x:y", "file:///x", "a@-o:x"]
+        {
+            assert!(RepositoryUrl::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_run_name_is_a_label(
+            service in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
+            agent in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
+            task in 1u32..999_999,
+            attempt in 1u32..u32::MAX,
+            taken: bool,
+        ) {
+            let name = identity(&service, &agent, task).run_name(attempt, |_| taken);
+            prop_assert!(RunName::new(name.as_str()).is_ok(), "{}", name);
+            let suffix = format!("-attempt{attempt}");
+            prop_assert!(name.as_str().ends_with(&suffix));
+        }
+    }
+}
