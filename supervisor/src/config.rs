@@ -1,1 +1,247 @@
-//! Placeholder head, replaced with the module.
+//! The only reader of environment and arguments.
+
+mod secrets;
+mod task_flags;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use orchestrator_contract::{Reason, Step, reason};
+
+pub use secrets::{ModelCredential, SecretFiles, SecretSource};
+pub use task_flags::{TaskError, TaskFlags, TaskRequest};
+
+use crate::process::Environment;
+
+/// Prepares, runs and publishes one attempt at one task.
+#[derive(Debug, Parser)]
+#[command(name = "supervisor", version, about, after_help = exit_code_help(), args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// What to do; `run` if not given.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The settings of `run`, which is the default.
+    #[command(flatten)]
+    pub run: RunArguments,
+}
+
+/// What the supervisor can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the task from its preparation to its pull request (the default).
+    Run(Box<RunArguments>),
+    /// Checks everything that a run needs, spends nothing, changes nothing.
+    Check(Box<RunArguments>),
+    /// Prints the JSON Schema of task, events and outcome.
+    Schema,
+    /// Connects the agent to an MCP server that the supervisor runs (used by the agent's configuration).
+    McpRelay {
+        /// The server's name.
+        name: String,
+        /// The socket on which the supervisor listens.
+        #[arg(long)]
+        socket: PathBuf,
+    },
+}
+
+/// The settings of a run: the task, the workspace, the credentials by reference.
+#[derive(Args, Clone, Debug)]
+pub struct RunArguments {
+    /// The task as a file of the contract's form (`supervisor schema`).
+    #[arg(long, env = "ORCHESTRATOR_TASK_FILE", conflicts_with_all = ["task", "service"])]
+    pub task_file: Option<PathBuf>,
+    /// The task by flags and environment alone.
+    #[command(flatten)]
+    pub task: TaskFlags,
+    /// The service's workspace.
+    #[arg(long, env = "ORCHESTRATOR_WORKSPACE", default_value = "/workspace")]
+    pub workspace: PathBuf,
+    /// Ends after this step, without an outcome, for debugging.
+    #[arg(long, value_name = "STEP")]
+    pub until: Option<Step>,
+    /// The Claude Code CLI.
+    #[arg(long, env = "ORCHESTRATOR_CLAUDE", default_value = "claude")]
+    pub claude: PathBuf,
+    /// A folder of MCP server configurations that adds to the built-in ones, or replaces them by name.
+    #[arg(long, env = "ORCHESTRATOR_MCP_CONFIGS")]
+    pub mcp_configs: Option<PathBuf>,
+    /// Files that hold credentials.
+    #[command(flatten)]
+    pub secrets: SecretFiles,
+    /// The REST interface of GitHub; another one for GitHub Enterprise.
+    #[arg(long, env = "GITHUB_API_URL", default_value = "https://api.github.com")]
+    pub github_api_url: String,
+    /// How standard output is written: `auto` is text on a terminal and JSON elsewhere.
+    #[arg(long, env = "ORCHESTRATOR_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// The file of the termination message.
+    #[arg(long, env = "ORCHESTRATOR_TERMINATION_LOG", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+    /// When this file appears the run is stopped, as by SIGTERM; with the text `now`, as by a second one.
+    #[arg(long, env = "ORCHESTRATOR_STOP_FILE")]
+    pub stop_file: Option<PathBuf>,
+    /// Leaves the session of whoever started this, so that a closed terminal does not end the run.
+    #[arg(long)]
+    pub new_session: bool,
+    /// Seconds that the agent has to end by itself when it is stopped.
+    #[arg(long, env = "ORCHESTRATOR_GRACE_SECONDS", default_value_t = 10.0)]
+    pub grace_seconds: f64,
+    /// Seconds that each step after the agent's end may take: save, push, pull request.
+    #[arg(long, env = "ORCHESTRATOR_PUBLISH_SECONDS", default_value_t = 600.0)]
+    pub publish_seconds: f64,
+    /// Whether what the agent runs is confined by Landlock.
+    #[arg(long, env = "ORCHESTRATOR_SANDBOX", value_enum, default_value_t)]
+    pub sandbox: Sandbox,
+    /// A folder that the agent may read beside the system and the toolchain. Can be repeated.
+    #[arg(long, value_name = "DIR")]
+    pub agent_may_read: Vec<PathBuf>,
+}
+
+/// How standard output is written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One event a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Whether what the agent runs is confined.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Sandbox {
+    /// Where the kernel can; the outcome says where it cannot.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
+}
+
+fn exit_code_help() -> String {
+    format!(
+        "Exit codes (`run` and `check`):\n{}\n\nWith --until, 0 says that the step was reached.",
+        reason::render_exit_codes()
+    )
+}
+
+/// Settings that cannot be used; what was wrong and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ConfigError {
+    /// The reason of the contract.
+    pub reason: Reason,
+    /// What was wrong.
+    pub message: String,
+}
+
+/// The environment as it was at the start.
+#[derive(Clone, Debug)]
+pub struct Inherited {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+/// Variables that describe the machine and may be seen by everything.
+const DESCRIBES_THE_MACHINE: &[&str] = &[
+    "TZ",
+    "LC_ALL",
+    "RUSTUP_TOOLCHAIN",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
+impl Inherited {
+    /// Reads the environment of this process, once.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { variables: std::env::vars_os().collect() }
+    }
+
+    /// An environment of a test.
+    #[must_use]
+    pub fn of(variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Self { variables }
+    }
+
+    /// A variable that is set and not empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable as text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(OsStr::to_str)
+    }
+
+    /// The few variables that describe the machine.
+    #[must_use]
+    pub fn machine(&self) -> Environment {
+        let pair = |name: &&str| Some(((*name).into(), self.get(name)?.to_owned()));
+        DESCRIBES_THE_MACHINE.iter().filter_map(pair).collect()
+    }
+
+    /// Where programs are found.
+    #[must_use]
+    pub fn path(&self) -> OsString {
+        self.get("PATH").map_or_else(|| "/usr/local/bin:/usr/bin:/bin".into(), OsStr::to_owned)
+    }
+
+    /// The toolchains of rustup: named, or in the home folder.
+    #[must_use]
+    pub fn rustup_home(&self) -> Option<PathBuf> {
+        let named = self.get("RUSTUP_HOME").map(PathBuf::from);
+        named.or_else(|| Some(PathBuf::from(self.get("HOME")?).join(".rustup"))).filter(|home| home.is_dir())
+    }
+
+    /// Every variable whose name starts with one of the prefixes.
+    fn starting_with<'a>(&'a self, prefixes: &'a [&str]) -> impl Iterator<Item = (OsString, OsString)> + 'a {
+        self.variables
+            .iter()
+            .filter(|(name, value)| {
+                !value.is_empty()
+                    && name
+                        .to_str()
+                        .is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_help_is_as_published() {
+        let help = Arguments::command().term_width(100).render_long_help().to_string();
+        insta::assert_snapshot!(help.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+
+    #[test]
+    fn run_is_the_default() {
+        let arguments = Arguments::try_parse_from(["supervisor", "--task-file", "t.json"]).unwrap();
+        assert!(arguments.command.is_none());
+        assert_eq!(arguments.run.task_file, Some(PathBuf::from("t.json")));
+    }
+
+    #[test]
+    fn the_machine_is_described_without_anything_that_could_be_secret() {
+        let inherited =
+            Inherited::of(&[("TZ", "UTC"), ("GITHUB_TOKEN", "t"), ("AWS_SECRET_ACCESS_KEY", "s")]);
+        assert_eq!(inherited.machine(), Environment::from([("TZ".into(), "UTC".into())]));
+    }
+}

@@ -11,12 +11,17 @@
 //! | [`mcp`] | composes the agent's MCP configuration, probes each server, relays those with secrets |
 //! | [`agent`] | prompt, command line, stream, verdict, watchdogs |
 //! | [`publish`] | what may be pushed, the rescue ladder, commit, push, pull request |
+//! | [`checks`] | setup and verify commands |
+//! | [`context`] | what every step needs and what steps have found out |
 //! | [`forge`] | pull requests on GitHub |
 //! | [`redact`] | masks secrets, across chunk borders too (pure) |
 //! | [`record`] | log lines, outcome file, termination message |
 
 pub mod agent;
+pub mod assemble;
+pub mod checks;
 pub mod config;
+pub mod context;
 pub mod event_loop;
 pub mod forge;
 pub mod git;

@@ -62,6 +62,36 @@ pub enum EventBody {
     Unknown,
 }
 
+/// An event as a person reads it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Readable<'a> {
+    /// Who speaks: a source of the log, or a step.
+    pub source: &'a str,
+    /// How much it matters.
+    pub level: Level,
+    /// What happened.
+    pub text: &'a str,
+}
+
+impl Event {
+    /// The event as a line of the readable log; none where it says nothing new to a person.
+    #[must_use]
+    pub fn readable(&self) -> Option<Readable<'_>> {
+        let (source, level) = match &self.body {
+            EventBody::Log { level: Level::Debug, .. }
+            | EventBody::Step { state: StepState::Started, .. }
+            | EventBody::Progress(_) => return None,
+            EventBody::Log { level, source } => (source.as_str(), *level),
+            EventBody::Step { step, state: StepState::Done, .. } => (step.name(), Level::Info),
+            EventBody::Step { step, state: StepState::Failed, .. } => (step.name(), Level::Warn),
+            EventBody::Outcome { outcome } if outcome.exit_code == 0 => ("outcome", Level::Info),
+            EventBody::Outcome { .. } => ("outcome", Level::Error),
+            EventBody::Unknown => ("", Level::Info),
+        };
+        Some(Readable { source, level, text: &self.msg })
+    }
+}
+
 /// How much a log line matters.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{AgentName, Kind, RunName, ServiceName, TaskId};
 use crate::reason::{Phase, Reason, Retryable};
 use crate::step::Step;
+use crate::task::TaskSpec;
 
 /// How a run ended.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -304,6 +305,51 @@ pub struct StepReport {
 pub const DIGEST_MAX: usize = 2048;
 
 impl Outcome {
+    /// The outcome of a run that ended for this reason, with nothing else known of it yet.
+    #[must_use]
+    pub fn of(
+        task: &TaskSpec,
+        reason: Reason,
+        step: Step,
+        message: String,
+        started_at: Timestamp,
+        finished_at: Timestamp,
+    ) -> Self {
+        Self {
+            version: crate::VERSION,
+            run: task.run.clone(),
+            kind: task.kind,
+            service: task.service.clone(),
+            agent: task.agent.clone(),
+            task_id: task.task_id,
+            task_title: None,
+            attempt: task.attempt,
+            phase: reason.phase(),
+            reason,
+            exit_code: reason.exit_code(),
+            retryable: reason.retryable(),
+            step,
+            message,
+            work: Work::default(),
+            base: None,
+            platform: None,
+            commits: 0,
+            pull_request: None,
+            verdict: None,
+            verification: Verification::default(),
+            usage: Usage::default(),
+            sessions: Vec::new(),
+            mcp_servers: Vec::new(),
+            denied_tools: Vec::new(),
+            documents: None,
+            foreign_authors: Vec::new(),
+            notes: Vec::new(),
+            steps: Vec::new(),
+            started_at,
+            finished_at,
+        }
+    }
+
     /// The outcome as JSON of at most [`DIGEST_MAX`] bytes, for the termination message.
     #[must_use]
     pub fn digest(&self) -> String {

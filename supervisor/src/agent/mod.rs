@@ -1,1 +1,15 @@
-//! Placeholder head, replaced with the module.
+//! The Claude Code CLI: what it is told, how it is started, what it says, what its end means.
+//!
+//! Measured behaviour of the CLI, not memory, is what this module rests on;
+//! recordings of it are in `supervisor/tests/fixtures/`.
+
+pub mod command_line;
+pub mod conversation;
+pub mod end;
+pub mod lines;
+pub mod prompt;
+pub mod reader;
+pub mod story;
+pub mod stream;
+pub mod watchdog;
+pub mod work;

@@ -1,0 +1,95 @@
+//! Splits a stream of bytes into lines of bounded length. Pure.
+
+/// Longest line that is looked at; a longer one is kept in the transcript only.
+pub const LINE_MAX: usize = 8 * 1024 * 1024;
+
+/// Collects bytes and hands out whole lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    partial: Vec<u8>,
+    /// Inside a line that is too long: its rest is passed over.
+    skipping: bool,
+    too_long: u64,
+}
+
+impl Lines {
+    /// Takes a chunk and calls `line` for each line that it completes, without line feed.
+    pub fn push(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8])) {
+        let mut rest = chunk;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (head, tail) = rest.split_at(end);
+            rest = &tail[1..];
+            if self.skipping {
+                self.skipping = false;
+            } else if self.partial.is_empty() {
+                line(head);
+            } else {
+                self.partial.extend_from_slice(head);
+                line(&self.partial);
+                self.partial.clear();
+            }
+        }
+        if !self.skipping {
+            self.partial.extend_from_slice(rest);
+            if self.partial.len() > LINE_MAX {
+                self.partial = Vec::new();
+                self.skipping = true;
+                self.too_long += 1;
+            }
+        }
+    }
+
+    /// Hands out what is left after the end of the stream.
+    pub fn finish(&mut self, mut line: impl FnMut(&[u8])) {
+        if !self.partial.is_empty() {
+            line(&std::mem::take(&mut self.partial));
+        }
+    }
+
+    /// How many lines were too long to be looked at.
+    #[must_use]
+    pub fn too_long(&self) -> u64 {
+        self.too_long
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for chunk in chunks {
+            lines.push(chunk, |line| found.push(line.to_vec()));
+        }
+        lines.finish(|line| found.push(line.to_vec()));
+        found
+    }
+
+    #[test]
+    fn a_line_without_end_costs_bounded_memory_and_the_next_one_is_found() {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        let chunk = vec![b'x'; 1024 * 1024];
+        for _ in 0..20 {
+            lines.push(&chunk, |line| found.push(line.len()));
+            assert!(lines.partial.capacity() <= 3 * LINE_MAX);
+        }
+        lines.push(b"end\nnext\n", |line| found.push(line.len()));
+        assert_eq!((found, lines.too_long()), (vec![4], 1));
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_chunks_end_does_not_matter(text in "[a-c\n]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)) {
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(split(&chunks), split(&[bytes]));
+        }
+    }
+}

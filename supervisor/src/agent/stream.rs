@@ -1,0 +1,382 @@
+//! One line of the CLI's `stream-json` output to one value. Pure.
+//!
+//! Unknown types and subtypes are normal: the CLI grows. Large parts (tool
+//! results, file contents) are never copied.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use orchestrator_contract::outcome::ModelUsage;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// What one line says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// A conversation is open.
+    Init(Init),
+    /// The API failed and is asked again.
+    Retry(Retry),
+    /// A part of the model's answer.
+    Answer(Answer),
+    /// A tool came back.
+    ToolResult {
+        /// Whether it failed.
+        is_error: bool,
+    },
+    /// The process has a result; it may have another later.
+    Result(Box<AgentResult>),
+    /// A tool was denied.
+    Denied(String),
+    /// Something that needs no attention.
+    Other,
+    /// No line of the CLI at all.
+    Garbage,
+}
+
+/// A conversation is open.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Init {
+    /// The conversation.
+    pub session_id: String,
+    /// The model in use.
+    pub model: String,
+    /// The CLI's version.
+    #[serde(rename = "claude_code_version")]
+    pub version: String,
+    /// The MCP servers as the CLI sees them.
+    pub mcp_servers: Vec<ServerState>,
+}
+
+/// An MCP server as the CLI sees it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct ServerState {
+    /// The server.
+    pub name: String,
+    /// Such as `connected`, `failed`, `pending`.
+    pub status: String,
+}
+
+/// The API failed and is asked again.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Retry {
+    /// Which try it was.
+    pub attempt: u32,
+    /// How many there may be.
+    pub max_retries: u32,
+    /// When the next one starts, in milliseconds.
+    pub retry_delay_ms: f64,
+    /// The HTTP status, where there was one.
+    pub error_status: Option<u16>,
+    /// The error in a word.
+    pub error: Value,
+}
+
+/// A part of the model's answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The message; several parts share it.
+    pub message_id: String,
+    /// Whether a sub-agent speaks.
+    pub is_subagent: bool,
+    /// What it says or does.
+    pub parts: Vec<Part>,
+}
+
+/// What the model says or does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// A call of a tool: its name and the few arguments that a log line needs.
+    Tool {
+        /// The tool.
+        name: String,
+        /// The first arguments that are short texts, shortened.
+        arguments: BTreeMap<String, String>,
+    },
+}
+
+/// The end of a turn of the process.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct AgentResult {
+    /// `success`, `error_max_turns`, ... An API failure says `success` with `is_error`.
+    pub subtype: String,
+    /// Whether it is a failure.
+    pub is_error: bool,
+    /// `completed`, `api_error`, `max_turns`, ...
+    pub terminal_reason: Option<String>,
+    /// The last text; absent for errors.
+    pub result: Option<String>,
+    /// What went wrong.
+    pub errors: Value,
+    /// The HTTP status that ended it.
+    pub api_error_status: Option<u16>,
+    /// Turns.
+    pub num_turns: u32,
+    /// US dollars; cumulative over resumes.
+    pub total_cost_usd: f64,
+    /// Tokens and cost of this process since its last result.
+    pub model_usage_since_last_result: BTreeMap<String, TokenUse>,
+    /// Calls that were denied.
+    pub permission_denials: Vec<Denial>,
+    /// The conversation.
+    pub session_id: String,
+    /// What the schema accepted.
+    pub structured_output: Option<Value>,
+}
+
+/// A call that was denied.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Denial {
+    /// The tool.
+    pub tool_name: String,
+}
+
+/// The CLI's figures for one model.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TokenUse {
+    input_tokens: u64,
+    output_tokens: u64,
+    cache_read_input_tokens: u64,
+    cache_creation_input_tokens: u64,
+    #[serde(rename = "costUSD")]
+    cost_usd: f64,
+}
+
+impl TokenUse {
+    /// Adds the figures to the contract's.
+    pub fn add_to(&self, usage: &mut ModelUsage) {
+        let Self {
+            input_tokens,
+            output_tokens,
+            cache_read_input_tokens,
+            cache_creation_input_tokens,
+            cost_usd,
+        } = self;
+        usage.input_tokens += input_tokens;
+        usage.output_tokens += output_tokens;
+        usage.cache_read_tokens += cache_read_input_tokens;
+        usage.cache_creation_tokens += cache_creation_input_tokens;
+        usage.cost_usd += cost_usd;
+    }
+}
+
+impl AgentResult {
+    /// What went wrong, in one line.
+    #[must_use]
+    pub fn error_text(&self) -> String {
+        let from_errors = match &self.errors {
+            Value::Array(list) => list
+                .iter()
+                .map(|error| error.as_str().map_or_else(|| error.to_string(), str::to_owned))
+                .collect(),
+            Value::String(text) => vec![text.clone()],
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
+        };
+        let text = if from_errors.is_empty() {
+            self.result.clone().unwrap_or_else(|| self.subtype.clone())
+        } else {
+            from_errors.join("; ")
+        };
+        shorten(&text, 500)
+    }
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, borrow)]
+    subtype: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(default)]
+    parent_tool_use_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(default)]
+    id: String,
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, borrow)]
+    text: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    input: Option<BTreeMap<Cow<'a, str>, &'a RawValue>>,
+    #[serde(default)]
+    is_error: Option<bool>,
+}
+
+/// Longest argument that a log line may need.
+const ARGUMENT: usize = 300;
+
+/// Reads one line, without its line feed.
+#[must_use]
+pub fn parse_line(line: &[u8]) -> Said {
+    let Ok(text) = std::str::from_utf8(line) else { return Said::Garbage };
+    let Ok(head) = serde_json::from_str::<Line<'_>>(text) else { return Said::Garbage };
+    match (head.kind.as_ref(), head.subtype.as_deref()) {
+        ("system", Some("init")) => whole(text, Said::Init),
+        ("system", Some("api_retry")) => whole(text, Said::Retry),
+        ("system", Some("permission_denied")) => {
+            let denial = serde_json::from_str::<Denial>(text).unwrap_or_default();
+            Said::Denied(denial.tool_name)
+        }
+        ("result", _) => whole(text, |result| Said::Result(Box::new(result))),
+        ("assistant", _) => answer(&head).map_or(Said::Other, Said::Answer),
+        ("user", _) => tool_result(&head),
+        _ => Said::Other,
+    }
+}
+
+fn whole<'a, T: Deserialize<'a>>(text: &'a str, wrap: impl FnOnce(T) -> Said) -> Said {
+    serde_json::from_str(text).map_or(Said::Other, wrap)
+}
+
+fn blocks<'a>(head: &Line<'a>) -> Option<(String, Vec<Block<'a>>)> {
+    let message: Message<'a> = serde_json::from_str(head.message?.get()).ok()?;
+    let blocks = serde_json::from_str(message.content?.get()).ok()?;
+    Some((message.id, blocks))
+}
+
+fn answer(head: &Line<'_>) -> Option<Answer> {
+    let (message_id, blocks) = blocks(head)?;
+    let part = |block: Block<'_>| match block.kind.as_ref() {
+        "text" => Some(Part::Text(block.text?.into_owned())),
+        "tool_use" => Some(Part::Tool {
+            name: block.name?.into_owned(),
+            arguments: block.input.unwrap_or_default().into_iter().filter_map(short_argument).collect(),
+        }),
+        _ => None,
+    };
+    let parts = blocks.into_iter().filter_map(part).collect();
+    Some(Answer { message_id, is_subagent: head.parent_tool_use_id.is_some(), parts })
+}
+
+fn short_argument((name, value): (Cow<'_, str>, &RawValue)) -> Option<(String, String)> {
+    // Contents of files are not decoded: a log line never shows them.
+    if matches!(name.as_ref(), "content" | "new_string" | "old_string" | "new_source") {
+        return None;
+    }
+    let raw = value.get();
+    if raw.len() > 64 * ARGUMENT {
+        return None;
+    }
+    let text = if raw.starts_with('"') { serde_json::from_str(raw).ok()? } else { raw.to_owned() };
+    Some((name.into_owned(), shorten(&text, ARGUMENT)))
+}
+
+fn tool_result(head: &Line<'_>) -> Said {
+    let is_error = blocks(head).and_then(|(_, blocks)| {
+        blocks
+            .into_iter()
+            .find(|block| block.kind == "tool_result")
+            .map(|block| block.is_error.unwrap_or_default())
+    });
+    is_error.map_or(Said::Other, |is_error| Said::ToolResult { is_error })
+}
+
+/// One line of at most `limit` characters.
+#[must_use]
+pub fn shorten(text: &str, limit: usize) -> String {
+    let mut short = String::new();
+    for word in text.split_whitespace() {
+        if !short.is_empty() {
+            short.push(' ');
+        }
+        short.extend(word.chars().filter(|c| !c.is_control()).take(limit));
+        if short.chars().count() > limit {
+            let cut: String = short.chars().take(limit).collect();
+            return format!("{cut}…");
+        }
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn recordings() -> Vec<(String, String)> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude-stream-json");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                (name, std::fs::read_to_string(path).unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn every_recording_is_read_as_its_story() {
+        let mut told = String::new();
+        for (name, text) in recordings() {
+            writeln!(told, "## {name}").unwrap();
+            for line in text.lines() {
+                let said = parse_line(line.as_bytes());
+                assert_ne!(said, Said::Garbage, "{name}: {line}");
+                if let Said::Result(result) = &said {
+                    writeln!(
+                        told,
+                        "result {} {:?} {} turns",
+                        result.subtype, result.terminal_reason, result.num_turns
+                    )
+                    .unwrap();
+                }
+                for line in crate::agent::story::tell(&said) {
+                    writeln!(told, "{:?} {}", line.level, line.text).unwrap();
+                }
+            }
+        }
+        insta::assert_snapshot!(told);
+    }
+
+    #[test]
+    fn hostile_lines_are_no_lines() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let nested = format!("{{\"type\":\"assistant\",\"message\":{deep}}}");
+        for line in [b"\xff\xfe".as_slice(), b"\0\0", b"{", b"null", b"{\"type\":1}", deep.as_bytes()] {
+            assert_eq!(parse_line(line), Said::Garbage);
+        }
+        assert!(matches!(parse_line(nested.as_bytes()), Said::Garbage | Said::Other));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_of_any_bytes_is_trouble(line in prop::collection::vec(any::<u8>(), 0..400)) {
+            drop(parse_line(&line));
+        }
+
+        #[test]
+        fn a_shortened_text_is_one_short_line(text in any::<String>(), limit in 1usize..50) {
+            let short = shorten(&text, limit);
+            prop_assert!(short.chars().count() <= limit + 1);
+            prop_assert!(!short.contains('\n'));
+        }
+    }
+}

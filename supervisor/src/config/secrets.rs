@@ -1,0 +1,249 @@
+//! Where credentials come from. A token is read again at every use, so that it can be rotated.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::Inherited;
+use crate::process::Environment;
+
+/// Files that hold credentials. What is not named is looked for in the environment.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SecretFiles {
+    /// A folder with one file a secret: `github-token`, `platform-token`, `ssh-privatekey`,
+    /// `known_hosts`, `anthropic-api-key`, `brave-api-key`, and what other MCP servers ask for.
+    #[arg(long, env = "ORCHESTRATOR_SECRETS_DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// The token for the target repository, and for the platform if it has none of its own.
+    #[arg(long, env = "ORCHESTRATOR_GITHUB_TOKEN_FILE")]
+    pub github_token_file: Option<PathBuf>,
+    /// The token for the platform repository.
+    #[arg(long, env = "ORCHESTRATOR_PLATFORM_TOKEN_FILE")]
+    pub platform_token_file: Option<PathBuf>,
+    /// The private key for repositories over SSH.
+    #[arg(long, env = "ORCHESTRATOR_SSH_KEY_FILE")]
+    pub ssh_key_file: Option<PathBuf>,
+    /// Host keys beyond the built-in ones of GitHub, GitLab and Bitbucket.
+    #[arg(long, env = "ORCHESTRATOR_KNOWN_HOSTS_FILE")]
+    pub known_hosts_file: Option<PathBuf>,
+    /// The key of the model's service.
+    #[arg(long, env = "ORCHESTRATOR_ANTHROPIC_API_KEY_FILE")]
+    pub anthropic_api_key_file: Option<PathBuf>,
+    /// The key of the brave MCP server.
+    #[arg(long, env = "ORCHESTRATOR_BRAVE_API_KEY_FILE")]
+    pub brave_api_key_file: Option<PathBuf>,
+}
+
+/// Reads secrets by name, from files or from the environment as it was at the start.
+#[derive(Clone, Debug)]
+pub struct SecretSource {
+    files: SecretFiles,
+    inherited: Inherited,
+}
+
+/// A secret that is named but cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the secret `{name}` from {}", path.display())]
+pub struct SecretError {
+    /// The secret.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What the CLI needs to be accepted by the model's service.
+#[derive(Clone, Debug)]
+pub struct ModelCredential {
+    /// The variables, credentials and addresses alike.
+    pub environment: Environment,
+    /// What the credential is, for the log.
+    pub kind: &'static str,
+}
+
+impl SecretSource {
+    /// A source over these files and this environment.
+    #[must_use]
+    pub fn new(files: SecretFiles, inherited: Inherited) -> Self {
+        Self { files, inherited }
+    }
+
+    fn file_of(&self, name: &str) -> Option<PathBuf> {
+        let named = match name {
+            "github-token" => &self.files.github_token_file,
+            "platform-token" => &self.files.platform_token_file,
+            "ssh-privatekey" => &self.files.ssh_key_file,
+            "known_hosts" => &self.files.known_hosts_file,
+            "anthropic-api-key" => &self.files.anthropic_api_key_file,
+            "brave-api-key" => &self.files.brave_api_key_file,
+            _ => &None,
+        };
+        let in_folder = || Some(self.files.secrets_dir.as_ref()?.join(name)).filter(|path| path.is_file());
+        named.clone().or_else(in_folder)
+    }
+
+    /// The file of a secret that programs take as a file: `ssh-privatekey`, `known_hosts`.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.file_of(name)
+    }
+
+    /// Reads a secret; none if nobody gave one.
+    ///
+    /// # Errors
+    /// A file is named but cannot be read, or is empty.
+    pub fn read(&self, name: &str) -> Result<Option<SecretString>, SecretError> {
+        if let Some(path) = self.file_of(name) {
+            return read_file(name, &path).map(Some);
+        }
+        let variables: &[&str] = match name {
+            "github-token" => &["GITHUB_TOKEN", "GH_TOKEN"],
+            "anthropic-api-key" => &["ANTHROPIC_API_KEY"],
+            "brave-api-key" => &["BRAVE_API_KEY"],
+            _ => &[],
+        };
+        let found = variables.iter().find_map(|variable| self.inherited.text(variable));
+        Ok(found.map(|text| SecretString::from(text.trim())))
+    }
+
+    /// The token for the platform repository: its own, else the target's.
+    ///
+    /// # Errors
+    /// A file is named but cannot be read, or is empty.
+    pub fn platform_token(&self) -> Result<Option<SecretString>, SecretError> {
+        match self.read("platform-token")? {
+            Some(token) => Ok(Some(token)),
+            None => self.read("github-token"),
+        }
+    }
+
+    /// Any credential that the CLI takes: API key, OAuth token, bearer token with a base URL,
+    /// Bedrock, Vertex. None if there is none.
+    ///
+    /// # Errors
+    /// A file is named but cannot be read, or is empty.
+    pub fn model(&self) -> Result<Option<ModelCredential>, SecretError> {
+        let mut environment: Environment =
+            self.inherited.starting_with(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
+        let manners = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
+        environment.extend(self.inherited.starting_with(&manners));
+        let set = |name: &str| self.inherited.get(name).is_some();
+        if let Some(key) = self.read("anthropic-api-key")? {
+            environment.insert("ANTHROPIC_API_KEY".into(), OsString::from(key.expose_secret()));
+            return Ok(Some(ModelCredential { environment, kind: "API key" }));
+        }
+        if set("CLAUDE_CODE_OAUTH_TOKEN") {
+            environment.extend(self.inherited.starting_with(&["CLAUDE_CODE_OAUTH_TOKEN"]));
+            return Ok(Some(ModelCredential { environment, kind: "OAuth token" }));
+        }
+        if set("ANTHROPIC_AUTH_TOKEN") {
+            return Ok(Some(ModelCredential { environment, kind: "bearer token" }));
+        }
+        if set("CLAUDE_CODE_USE_BEDROCK") {
+            environment.extend(self.inherited.starting_with(&["CLAUDE_CODE_USE_BEDROCK", "AWS_"]));
+            return Ok(Some(ModelCredential { environment, kind: "Bedrock" }));
+        }
+        if set("CLAUDE_CODE_USE_VERTEX") {
+            let prefixes = ["CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION", "GOOGLE_", "VERTEX_"];
+            environment.extend(self.inherited.starting_with(&prefixes));
+            return Ok(Some(ModelCredential { environment, kind: "Vertex" }));
+        }
+        Ok(None)
+    }
+
+    /// Every secret that is known now, labelled, so that it can be masked.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, SecretString)> {
+        let mut names: Vec<String> =
+            ["github-token", "platform-token", "ssh-privatekey", "anthropic-api-key", "brave-api-key"]
+                .map(str::to_owned)
+                .to_vec();
+        let folder = self.files.secrets_dir.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
+        let in_folder =
+            folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.extend(in_folder.filter(|name| name != "known_hosts" && !name.starts_with('.')));
+        names.sort();
+        names.dedup();
+        let mut all: Vec<(String, SecretString)> = names
+            .into_iter()
+            // One that cannot be read cannot leak either; whoever needs it says so.
+            .filter_map(|name| Some((name.clone(), self.read(&name).ok()??)))
+            .collect();
+        for variable in [
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_BEARER_TOKEN_BEDROCK",
+            "GITHUB_TOKEN",
+            "GH_TOKEN",
+            "BRAVE_API_KEY",
+        ] {
+            let value = self.inherited.text(variable).map(str::trim).map(SecretString::from);
+            all.extend(value.map(|value| (variable.to_owned(), value)));
+        }
+        all
+    }
+}
+
+fn read_file(name: &str, path: &Path) -> Result<SecretString, SecretError> {
+    let error = |source| SecretError { name: name.to_owned(), path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(error)?;
+    if text.trim().is_empty() {
+        return Err(error(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")));
+    }
+    Ok(SecretString::from(text.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(variables: &[(&str, &str)]) -> SecretSource {
+        SecretSource::new(SecretFiles::default(), Inherited::of(variables))
+    }
+
+    #[test]
+    fn a_rotated_token_is_seen_at_the_next_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = SecretFiles { secrets_dir: Some(folder.path().to_owned()), ..SecretFiles::default() };
+        let source = SecretSource::new(files, Inherited::of(&[]));
+        assert!(source.read("github-token").unwrap().is_none());
+        for token in ["first", "second"] {
+            std::fs::write(folder.path().join("github-token"), format!("{token}\n")).unwrap();
+            assert_eq!(source.read("github-token").unwrap().unwrap().expose_secret(), token);
+        }
+    }
+
+    #[test]
+    fn any_credential_of_the_cli_is_one() {
+        let kinds = |variables: &[(&str, &str)]| source(variables).model().unwrap().map(|model| model.kind);
+        assert_eq!(kinds(&[]), None);
+        assert_eq!(kinds(&[("ANTHROPIC_API_KEY", "k")]), Some("API key"));
+        assert_eq!(kinds(&[("CLAUDE_CODE_OAUTH_TOKEN", "k")]), Some("OAuth token"));
+        assert_eq!(kinds(&[("ANTHROPIC_AUTH_TOKEN", "k")]), Some("bearer token"));
+        assert_eq!(kinds(&[("CLAUDE_CODE_USE_BEDROCK", "1")]), Some("Bedrock"));
+        assert_eq!(kinds(&[("CLAUDE_CODE_USE_VERTEX", "1")]), Some("Vertex"));
+        assert_eq!(kinds(&[("GITHUB_TOKEN", "k"), ("ANTHROPIC_BASE_URL", "http://x")]), None);
+    }
+
+    #[test]
+    fn the_models_environment_has_no_git_credential() {
+        let model = source(&[("ANTHROPIC_API_KEY", "k"), ("GITHUB_TOKEN", "t"), ("GH_TOKEN", "t")]).model();
+        let environment = model.unwrap().unwrap().environment;
+        assert!(environment.keys().all(|name| !name.to_string_lossy().contains("TOKEN")), "{environment:?}");
+    }
+
+    #[test]
+    fn a_named_file_that_is_missing_is_an_error_that_names_it() {
+        let files = SecretFiles { github_token_file: Some("/none/here".into()), ..SecretFiles::default() };
+        let error = SecretSource::new(files, Inherited::of(&[])).read("github-token").unwrap_err();
+        assert!(error.to_string().contains("/none/here"), "{error}");
+    }
+}

@@ -1,0 +1,249 @@
+//! A task by flags and environment alone, and a task by file: both become one request.
+
+use clap::Args;
+use orchestrator_contract::names::{
+    AgentName, BranchName, Identity, Kind, RepositoryUrl, ServiceName, TaskId, WorkingDirectory,
+};
+use orchestrator_contract::task::{
+    Clean, Fault, Limits, Mode, Platform, PullRequestPolicy, Target, TaskSpec,
+};
+
+/// The task by flags and environment alone.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TaskFlags {
+    /// The task's number in tasks.json.
+    #[arg(long, env = "ORCHESTRATOR_TASK")]
+    pub task: Option<String>,
+    /// The service.
+    #[arg(long, env = "ORCHESTRATOR_SERVICE")]
+    pub service: Option<String>,
+    /// Who works.
+    #[arg(long, env = "ORCHESTRATOR_AGENT", default_value = "claude-agent-1")]
+    pub agent: String,
+    /// The model.
+    #[arg(long, env = "ORCHESTRATOR_MODEL", default_value = "sonnet")]
+    pub model: String,
+    /// The repository with the code.
+    #[arg(long, env = "ORCHESTRATOR_REPOSITORY_URL")]
+    pub repository_url: Option<String>,
+    /// The repository with the task's documents.
+    #[arg(long, env = "ORCHESTRATOR_PLATFORM_REPOSITORY_URL")]
+    pub platform_repository_url: Option<String>,
+    /// The base branch; the remote's default if not given.
+    #[arg(long, env = "ORCHESTRATOR_BRANCH")]
+    pub branch: Option<String>,
+    /// The platform's branch; the remote's default if not given.
+    #[arg(long, env = "ORCHESTRATOR_PLATFORM_BRANCH")]
+    pub platform_branch: Option<String>,
+    /// The folder that holds `.taskmaster`.
+    #[arg(long, env = "ORCHESTRATOR_DOCS_DIRECTORY")]
+    pub docs_directory: Option<String>,
+    /// Where in the repository the agent works.
+    #[arg(long, env = "ORCHESTRATOR_WORKING_DIRECTORY")]
+    pub working_directory: Option<String>,
+    /// The account on the git host.
+    #[arg(long, env = "ORCHESTRATOR_GITHUB_USER")]
+    pub github_user: Option<String>,
+    /// Goes on where the last attempt ended.
+    #[arg(long, env = "ORCHESTRATOR_RETRY", conflicts_with = "fresh")]
+    pub retry: bool,
+    /// Starts over on a new branch.
+    #[arg(long, env = "ORCHESTRATOR_FRESH")]
+    pub fresh: bool,
+    /// What the agent is told beyond the documents.
+    #[arg(long, env = "ORCHESTRATOR_GUIDANCE")]
+    pub guidance: Option<String>,
+    /// A command that must succeed on the agent's work. Can be repeated.
+    #[arg(long, env = "ORCHESTRATOR_VERIFY", value_delimiter = '\n')]
+    pub verify: Vec<String>,
+    /// A command that runs before the agent. Can be repeated.
+    #[arg(long, env = "ORCHESTRATOR_SETUP", value_delimiter = '\n')]
+    pub setup: Vec<String>,
+    /// The MCP servers, instead of the default ones. Can be repeated.
+    #[arg(long = "mcp-server", env = "ORCHESTRATOR_MCP_SERVERS", value_delimiter = ',')]
+    pub mcp_servers: Option<Vec<String>>,
+    /// Pushes the branch and opens no pull request.
+    #[arg(long, env = "ORCHESTRATOR_NO_PULL_REQUEST")]
+    pub no_pull_request: bool,
+    /// Minutes that the run may take.
+    #[arg(long, env = "ORCHESTRATOR_MINUTES")]
+    pub minutes: Option<f64>,
+    /// US dollars that the agent may cost.
+    #[arg(long, env = "ORCHESTRATOR_COST_USD")]
+    pub cost: Option<f64>,
+    /// Turns that the agent may take.
+    #[arg(long, env = "ORCHESTRATOR_TURNS")]
+    pub turns: Option<u32>,
+    /// How many commits of history are fetched.
+    #[arg(long, env = "ORCHESTRATOR_DEPTH", default_value_t = 1)]
+    pub depth: u32,
+}
+
+/// What is asked for, before an attempt has its number.
+#[derive(Clone, Debug)]
+pub enum TaskRequest {
+    /// Numbered and named by the dispatcher.
+    Named(Box<TaskSpec>),
+    /// To be numbered by the supervisor, in the workspace.
+    Unnamed(Box<Unnamed>),
+}
+
+/// A task without attempt number and name.
+#[derive(Clone, Debug)]
+pub struct Unnamed {
+    /// Who does what.
+    pub identity: Identity,
+    mode: Mode,
+    flags: TaskFlags,
+    target: Target,
+    platform: Platform,
+}
+
+/// A task that cannot be used, with every fault found.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct TaskError(pub Vec<Fault>);
+
+impl TaskFlags {
+    /// Parses the flags and reports every fault.
+    ///
+    /// # Errors
+    /// Flags are missing or have invalid values.
+    pub fn parse(self) -> Result<TaskRequest, TaskError> {
+        let mut parse = Parser { faults: Vec::new() };
+        let task = parse.required::<TaskId>("--task", self.task.as_deref());
+        let service = parse.required::<ServiceName>("--service", self.service.as_deref());
+        let url = parse.required::<RepositoryUrl>("--repository-url", self.repository_url.as_deref());
+        let platform_url = self.platform_repository_url.as_deref();
+        let platform_url = parse.required::<RepositoryUrl>("--platform-repository-url", platform_url);
+        let agent = parse.required::<AgentName>("--agent", Some(&self.agent));
+        let base = parse.optional::<BranchName>("--branch", self.branch.as_deref());
+        let platform_branch =
+            parse.optional::<BranchName>("--platform-branch", self.platform_branch.as_deref());
+        let docs_directory =
+            parse.optional::<WorkingDirectory>("--docs-directory", self.docs_directory.as_deref());
+        let working_directory = self.working_directory.as_deref();
+        let working_directory = parse.optional::<WorkingDirectory>("--working-directory", working_directory);
+        let mode = match (self.retry, self.fresh) {
+            (true, _) => Mode::Retry,
+            (false, true) => Mode::Fresh,
+            (false, false) => Mode::First,
+        };
+        let (Some(task), Some(service), Some(agent), Some(url), Some(platform_url)) =
+            (task, service, agent, url, platform_url)
+        else {
+            return Err(TaskError(parse.faults));
+        };
+        if !parse.faults.is_empty() {
+            return Err(TaskError(parse.faults));
+        }
+        let unnamed = Unnamed {
+            identity: Identity { kind: Kind::Implementation, service, agent, task: Some(task) },
+            mode,
+            target: Target { url, base, working_directory, depth: self.depth },
+            platform: Platform { url: platform_url, branch: platform_branch, docs_directory },
+            flags: self,
+        };
+        // What the numbered task would be refused for is refused now.
+        let attempt = if mode == Mode::First { 1 } else { 2 };
+        let faults = unnamed.clone().number(attempt).faults();
+        if faults.is_empty() { Ok(TaskRequest::Unnamed(Box::new(unnamed))) } else { Err(TaskError(faults)) }
+    }
+}
+
+struct Parser {
+    faults: Vec<Fault>,
+}
+
+impl Parser {
+    fn fault(&mut self, flag: &str, problem: String) {
+        self.faults.push(Fault { field: flag.to_owned(), problem });
+    }
+
+    fn required<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        flag: &str,
+        value: Option<&str>,
+    ) -> Option<T> {
+        if value.is_none() {
+            let problem = "is missing: give the flag, its environment variable, or --task-file";
+            self.fault(flag, problem.to_owned());
+        }
+        self.optional(flag, value)
+    }
+
+    fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        flag: &str,
+        value: Option<&str>,
+    ) -> Option<T> {
+        let parsed = value?.parse::<T>();
+        parsed.map_err(|error| self.fault(flag, error.to_string())).ok()
+    }
+}
+
+impl Unnamed {
+    /// How the attempt relates to earlier ones.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The task of this attempt.
+    #[must_use]
+    pub fn number(self, attempt: u32) -> TaskSpec {
+        let Self { identity, mode, flags, target, platform } = self;
+        let defaults = Limits::default();
+        TaskSpec {
+            version: orchestrator_contract::VERSION,
+            run: identity.run_name(attempt, |_| false),
+            kind: identity.kind,
+            service: identity.service,
+            agent: identity.agent,
+            task_id: identity.task,
+            attempt,
+            mode,
+            model: flags.model,
+            guidance: flags.guidance,
+            target,
+            platform,
+            github_user: flags.github_user,
+            commit_identity: None,
+            limits: Limits {
+                minutes: flags.minutes.unwrap_or(defaults.minutes),
+                cost_usd: flags.cost,
+                turns: flags.turns,
+                ..defaults
+            },
+            setup: flags.setup,
+            verify: flags.verify,
+            mcp_servers: flags.mcp_servers,
+            pull_request: if flags.no_pull_request {
+                PullRequestPolicy::None
+            } else {
+                PullRequestPolicy::Create
+            },
+            clean: Clean::default(),
+            protected_paths: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_flag_is_named_at_once() {
+        let flags = TaskFlags {
+            task: Some("one".to_owned()),
+            service: Some("../x".to_owned()),
+            agent: "a".to_owned(),
+            repository_url: Some("https://host/o/r".to_owned()),
+            ..TaskFlags::default()
+        };
+        let error = flags.parse().unwrap_err();
+        let fields: Vec<&str> = error.0.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["--task", "--service", "--platform-repository-url"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! What every step of a run needs and none of them changes.
+
+use std::path::{Path, PathBuf};
+
+use orchestrator_contract::layout::{Layout, RunRecord};
+use orchestrator_contract::outcome::{McpServer, Revision};
+use orchestrator_contract::{Reason, TaskSpec};
+
+use crate::config::{Inherited, RunArguments, SecretSource};
+use crate::git::{Credentials, Remote, RemoteSettings};
+use crate::mcp::relay::RelayHost;
+use crate::record::Journal;
+use crate::redact::Redactor;
+use crate::run::Failure;
+use crate::workspace::documents::TaskDocuments;
+
+/// What every step of a run needs.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The task.
+    pub task: TaskSpec,
+    /// The settings of this process.
+    pub settings: RunArguments,
+    /// The environment as it was at the start.
+    pub inherited: Inherited,
+    /// Where things are in the workspace.
+    pub layout: Layout,
+    /// Where the run's record is.
+    pub record: RunRecord,
+    /// Where credentials are read, at every use.
+    pub secrets: SecretSource,
+    /// Masks them.
+    pub redactor: Redactor,
+    /// Where events go.
+    pub journal: Journal,
+    /// Our own program, which we call for network git, confinement and relays.
+    pub supervisor: PathBuf,
+    /// How remotes are reached.
+    pub remotes: RemoteSettings,
+}
+
+/// Which repository is meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// The task's documents.
+    Platform,
+    /// The code.
+    Target,
+}
+
+impl Context {
+    /// A repository elsewhere.
+    #[must_use]
+    pub fn remote(&self, side: Side) -> Remote {
+        let url = match side {
+            Side::Platform => &self.task.platform.url,
+            Side::Target => &self.task.target.url,
+        };
+        Remote::new(url.clone(), self.remotes.clone())
+    }
+
+    /// The credentials for a repository, read now.
+    ///
+    /// # Errors
+    /// A named file cannot be read.
+    pub fn credentials(&self, side: Side) -> Result<Credentials, Failure> {
+        let token = match side {
+            Side::Platform => self.secrets.platform_token(),
+            Side::Target => self.secrets.read("github-token"),
+        };
+        let token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
+        if let Some(token) = &token {
+            // A rotated token must be masked from its first use on.
+            self.redactor.add("github token", token.clone());
+        }
+        Ok(Credentials {
+            token,
+            username: None,
+            ssh_key: self.secrets.path("ssh-privatekey"),
+            known_hosts: self.secrets.path("known_hosts"),
+        })
+    }
+
+    /// The folder in the working tree where the agent works.
+    #[must_use]
+    pub fn working_directory(&self, relative: &str) -> PathBuf {
+        let root = self.layout.target_repo();
+        if relative.is_empty() { root } else { root.join(relative) }
+    }
+}
+
+/// What the steps have found out so far; the event loop owns it.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The remotes as they were at the start.
+    pub checked: Option<crate::workspace::check::Checked>,
+    /// The documentation in use.
+    pub platform: Option<Revision>,
+    /// The code that was fetched.
+    pub target: Option<crate::workspace::fetch::Fetched>,
+    /// The branch and its tree.
+    pub prepared: Option<crate::workspace::branch::Prepared>,
+    /// The task's documents.
+    pub documents: Option<TaskDocuments>,
+    /// The agent's tools.
+    pub tools: Option<Tools>,
+}
+
+/// The agent's MCP servers, ready.
+#[derive(Debug)]
+pub struct Tools {
+    /// What the outcome says about them.
+    pub servers: Vec<McpServer>,
+    /// Name and description of those that are there.
+    pub described: Vec<(String, String)>,
+    /// Runs those with secrets.
+    pub relay: RelayHost,
+    /// Longest call of a tool, in milliseconds.
+    pub tool_timeout_ms: Option<u128>,
+}
+
+/// A failure with an error's whole chain as its message.
+#[must_use]
+pub fn failure(reason: Reason, error: &dyn std::error::Error) -> Failure {
+    Failure::new(reason, chain(error))
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some errors repeat their source.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The reason of an input or output error, where nothing better is known.
+#[must_use]
+pub fn io_reason(error: &std::io::Error) -> Reason {
+    use std::io::ErrorKind;
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        Reason::DiskFull
+    } else if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
+        Reason::WorkspaceUnwritable
+    } else {
+        Reason::InputOutput
+    }
+}
+
+/// A failure of the workspace's disk, with the path.
+#[must_use]
+pub fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(io_reason(error), format!("cannot use `{}`: {error}", path.display()))
+}

@@ -1,0 +1,524 @@
+//! Starts the work of each effect and takes in what it found.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use git2::Oid;
+use orchestrator_contract::outcome::{
+    CommandReport, Outcome, Place, PullRequest, Revision, VerificationStatus, Work,
+};
+use orchestrator_contract::{Level, Reason, Step};
+use tokio::sync::mpsc;
+
+use super::{Loop, seconds};
+use crate::agent::conversation::Conversed;
+use crate::agent::reader::Pulse;
+use crate::agent::stream::shorten;
+use crate::agent::work::{self, plan_conversation};
+use crate::checks::{self, run_commands};
+use crate::context::{Context, Facts, Side, Tools, failure, io_failure};
+use crate::publish::home::{Home, bring_home, keep_home};
+use crate::publish::ladder::Rung;
+use crate::publish::save::{Left, Saved, save_tree};
+use crate::publish::text::render_commit_message;
+use crate::publish::{pull_request, scan};
+use crate::run::{AgentEnd, Event, Failure, Message, PullRequestMode, Verified};
+use crate::workspace::branch::{Prepared, prepare_branch};
+use crate::workspace::check::{Checked, check};
+use crate::workspace::documents::TaskDocuments;
+use crate::workspace::fetch::{Fetched, blocking, fetch_platform, fetch_target, open};
+use crate::workspace::state::{Content, LastAttempt, TreeState, write_last_attempt, write_tree_state};
+use crate::workspace::tools::{find_documents, prepare_tools};
+
+/// What a task found, or why it could not.
+#[derive(Debug)]
+pub(super) enum Happened {
+    Checked(Result<Box<Checked>, Failure>),
+    Platform(Result<Revision, Failure>),
+    Target(Result<Fetched, Failure>),
+    Branch(Result<Prepared, Failure>),
+    Documents(Result<Box<TaskDocuments>, Failure>),
+    Tools(Result<Box<Tools>, Failure>),
+    Conversed(Result<Box<Conversed>, Failure>),
+    Verified(Result<checks::Checked, Failure>),
+    Saved(Result<(Saved, u32), Failure>),
+    Policy(Result<(), Failure>),
+    Home(Home),
+    PullRequest(Result<Option<PullRequest>, Failure>),
+}
+
+/// What a step's facts are missing if it is started out of order: a fault of ours, never of the user.
+fn out_of_order(what: &str) -> Failure {
+    Failure::new(Reason::Internal, format!("a step was started before {what}"))
+}
+
+fn given_up() -> Failure {
+    Failure::new(Reason::Stopped, "it was given up")
+}
+
+impl Loop {
+    /// Runs `work` as a task that reports its end, unless it is cancelled.
+    fn start<F>(&mut self, work: F)
+    where
+        F: Future<Output = Happened> + Send + 'static,
+    {
+        self.cancel = tokio_util::sync::CancellationToken::new();
+        let (cancel, happened) = (self.cancel.clone(), self.happened.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                found = work => drop(happened.send(found).await),
+                // Whoever cancels has decided what comes next.
+                () = cancel.cancelled() => {}
+            }
+        });
+    }
+
+    pub(super) fn start_step(&mut self, step: Step) {
+        let context = Arc::clone(&self.context);
+        match step {
+            Step::Check => self.start(async move { Happened::Checked(check(&context).await.map(Box::new)) }),
+            Step::Platform => self.start_fetches(),
+            Step::Target => {
+                let prefetch = self.prefetch.take();
+                self.start(async move {
+                    match prefetch {
+                        Some(prefetch) => prefetch.await.unwrap_or_else(|error| {
+                            Happened::Target(Err(Failure::new(
+                                Reason::Internal,
+                                format!("the fetch broke off: {error}"),
+                            )))
+                        }),
+                        None => Happened::Target(Err(out_of_order("the fetch"))),
+                    }
+                });
+            }
+            Step::Branch => {
+                let fetched = self.facts.target.clone();
+                self.start(async move {
+                    Happened::Branch(match fetched {
+                        Some(fetched) => prepare_branch(&context, &fetched).await,
+                        None => Err(out_of_order("the fetch")),
+                    })
+                });
+            }
+            Step::Documents => {
+                let platform = self.facts.platform.clone();
+                self.start(async move {
+                    Happened::Documents(match platform {
+                        Some(platform) => find_documents(&context, &platform).await.map(Box::new),
+                        None => Err(out_of_order("the fetch")),
+                    })
+                });
+            }
+            Step::Mcp => {
+                let prepared = self.facts.prepared.clone();
+                self.start(async move {
+                    Happened::Tools(match prepared {
+                        Some(prepared) => prepare_tools(&context, &prepared).await.map(Box::new),
+                        None => Err(out_of_order("the branch")),
+                    })
+                });
+            }
+            Step::Save => self.start_save(),
+            Step::Policy => {
+                let saved = self.ledger.saved.clone();
+                let base = self.facts.prepared.as_ref().map(|prepared| prepared.base);
+                self.start(async move {
+                    Happened::Policy(match (saved, base) {
+                        (Some(saved), Some(base)) => {
+                            blocking(move || scan::scan(&context, base, &saved)).await
+                        }
+                        _ => Err(out_of_order("the work was saved")),
+                    })
+                });
+            }
+            // These have effects of their own.
+            Step::Agent | Step::Verify | Step::Push | Step::PullRequest | Step::Report => {}
+        }
+    }
+
+    /// Both repositories are fetched at once; the code is taken in at its own step.
+    fn start_fetches(&mut self) {
+        let Some(checked) = &self.facts.checked else { return };
+        let (platform_branch, base) = (checked.platform_branch.clone(), checked.base.clone());
+        let refs = checked.target.clone();
+        let context = Arc::clone(&self.context);
+        self.prefetch = Some(tokio::spawn(async move {
+            Happened::Target(fetch_target(&context, &base, |branch| refs.branch(branch).is_some()).await)
+        }));
+        let context = Arc::clone(&self.context);
+        self.start(async move { Happened::Platform(fetch_platform(&context, &platform_branch).await) });
+    }
+
+    pub(super) fn start_agent(&mut self, message: &Message) {
+        let limits = &self.context.task.limits;
+        let left = work::Left {
+            turns: limits.turns.map(|turns| turns.saturating_sub(self.ledger.usage.turns).max(1)),
+            cost_usd: limits.cost_usd.map(|cost| (cost - self.ledger.usage.cost_usd).max(0.000_001)),
+        };
+        let current = match message {
+            Message::Task => None,
+            Message::VerificationFailed(_) => self.ledger.sessions.last().cloned(),
+        };
+        let planned = plan_conversation(&self.context, &self.facts, message, current.as_deref(), left);
+        let happened = self.happened.clone();
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(failure) => {
+                tokio::spawn(async move { happened.send(Happened::Conversed(Err(failure))).await });
+                return;
+            }
+        };
+        if let Some(note) = planned.note {
+            self.context.journal.info(note.clone());
+            self.ledger.notes.push(note);
+        }
+        if !self.ledger.sessions.contains(&planned.session) {
+            self.ledger.sessions.push(planned.session.clone());
+        }
+        self.remember_attempt("", "");
+        let pulse = Pulse::new();
+        self.pulse = Some(pulse.clone());
+        let (controls, controlled) = mpsc::channel(4);
+        self.controls = Some(controls);
+        let (said, redactor) = (self.said.clone(), self.context.redactor.clone());
+        tokio::spawn(async move {
+            let conversed = planned.conversation.converse(&redactor, pulse, said, controlled).await;
+            drop(happened.send(Happened::Conversed(conversed.map(Box::new))).await);
+        });
+    }
+
+    /// Records the attempt, so that a retry knows its conversation even after a crash.
+    fn remember_attempt(&self, end: &str, summary: &str) {
+        let Some(prepared) = &self.facts.prepared else { return };
+        let attempt = LastAttempt {
+            run: self.context.task.run.to_string(),
+            branch: prepared.branch.clone(),
+            session: self.ledger.sessions.last().cloned(),
+            end: end.to_owned(),
+            summary: summary.to_owned(),
+        };
+        if let Err(error) = write_last_attempt(&self.context.layout, &self.context.task.identity(), &attempt)
+        {
+            self.context.journal.warn(format!("the attempt could not be recorded: {error}"));
+        }
+    }
+
+    pub(super) fn start_verify(&mut self) {
+        let context = Arc::clone(&self.context);
+        let limit = seconds(context.task.limits.verify_minutes * 60.0);
+        let Some(prepared) = &self.facts.prepared else { return };
+        let surroundings = checks::Surroundings {
+            supervisor: context.supervisor.clone(),
+            environment: work::bare_environment(&context),
+            confinement: work::confinement(&context, None, None),
+            directory: context.working_directory(&prepared.working_directory),
+        };
+        self.cancel = tokio_util::sync::CancellationToken::new();
+        let (cancel, happened) = (self.cancel.clone(), self.happened.clone());
+        tokio::spawn(async move {
+            let journal = context.journal.clone();
+            let done = |report: &CommandReport| tell_check(&journal, report);
+            let checking = run_commands(&context.task.verify, &surroundings, &context.redactor, limit, done);
+            let checked = tokio::select! {
+                checked = checking => checked.map_err(|error| failure(Reason::Internal, &error)),
+                () = cancel.cancelled() => Err(given_up()),
+            };
+            // A check that was given up may have left something behind.
+            crate::process::end_all(&std::collections::BTreeSet::new()).await;
+            drop(happened.send(Happened::Verified(checked)).await);
+        });
+    }
+
+    fn start_save(&mut self) {
+        let context = Arc::clone(&self.context);
+        let title =
+            self.facts.documents.as_ref().map(|documents| documents.entry.title.clone()).unwrap_or_default();
+        let prepared = self.facts.prepared.clone();
+        self.start(async move {
+            let Some(prepared) = prepared else { return Happened::Saved(Err(out_of_order("the branch"))) };
+            let limit = seconds(context.settings.publish_seconds);
+            let saving = blocking(move || save(&context, &prepared, &title));
+            let late =
+                || Failure::new(Reason::InputOutput, "the work was not saved in time: the disk is too slow");
+            Happened::Saved(tokio::time::timeout(limit, saving).await.unwrap_or_else(|_| Err(late())))
+        });
+    }
+
+    pub(super) fn start_push(&mut self) {
+        let limit = seconds(self.context.settings.publish_seconds);
+        self.start_home(move |context, prepared, tip| async move {
+            let late = || Failure::new(Reason::RemoteUnavailable, "the push was not finished in time");
+            match tokio::time::timeout(limit, bring_home(&context, &prepared, tip, Rung::Branch)).await {
+                Ok(home) => home,
+                Err(_) => keep_home(&context, &prepared, tip, late()).await,
+            }
+        });
+    }
+
+    pub(super) fn start_keep(&mut self, why: Failure) {
+        self.start_home(
+            |context, prepared, tip| async move { keep_home(&context, &prepared, tip, why).await },
+        );
+    }
+
+    fn start_home<F>(&mut self, bring: impl FnOnce(Arc<Context>, Prepared, Oid) -> F + Send + 'static)
+    where
+        F: Future<Output = Home> + Send + 'static,
+    {
+        let context = Arc::clone(&self.context);
+        let prepared = self.facts.prepared.clone();
+        let tip = self.ledger.saved.as_ref().map(|saved| saved.tip);
+        self.cancel = tokio_util::sync::CancellationToken::new();
+        let (cancel, happened) = (self.cancel.clone(), self.happened.clone());
+        tokio::spawn(async move {
+            let home = match (prepared, tip) {
+                (Some(prepared), Some(tip)) => {
+                    let bringing = bring(Arc::clone(&context), prepared.clone(), tip);
+                    tokio::select! {
+                        home = bringing => home,
+                        () = cancel.cancelled() => keep_home(&context, &prepared, tip, given_up()).await,
+                    }
+                }
+                _ => Home { failure: Some(out_of_order("the work was saved")), ..Home::default() },
+            };
+            drop(happened.send(Happened::Home(home)).await);
+        });
+    }
+
+    pub(super) fn start_pull_request(&mut self, mode: PullRequestMode) {
+        let context = Arc::clone(&self.context);
+        let crate::run::End::Ended(end) = self.run.end() else { return };
+        if self.ledger.work.branch.is_none() {
+            // Nothing was pushed by this run; a pull request of an earlier one has the same branch.
+            self.ledger.work.branch = self.facts.prepared.as_ref().map(|prepared| prepared.branch.clone());
+        }
+        let outcome = self.ledger.outcome(&self.context, &self.facts, Step::PullRequest, &end);
+        if self.ledger.work.place == Place::None {
+            self.ledger.work.branch = None;
+        }
+        let documents = self.facts.documents.clone();
+        let limit = seconds(self.context.settings.publish_seconds).min(Duration::from_secs(240));
+        self.cancel = tokio_util::sync::CancellationToken::new();
+        let (cancel, happened) = (self.cancel.clone(), self.happened.clone());
+        tokio::spawn(async move {
+            let publishing = pull_request::publish(&context, &outcome, documents.as_ref(), mode);
+            let late = || Failure::new(Reason::PullRequestFailed, "the pull request was not opened in time");
+            let published = tokio::select! {
+                published = tokio::time::timeout(limit, publishing) => published.unwrap_or_else(|_| Err(late())),
+                () = cancel.cancelled() => Err(given_up()),
+            };
+            drop(happened.send(Happened::PullRequest(published)).await);
+        });
+    }
+
+    /// Takes in what a task found and says what it means for the run.
+    pub(super) fn learn(&mut self, happened: Happened) -> Option<Event> {
+        match happened {
+            Happened::Checked(found) => self.take(Step::Check, found, |this, checked| {
+                this.context.journal.info(format!(
+                    "{}: task {} of {} on `{}`",
+                    this.context.task.run,
+                    this.context.task.task_id.map_or_else(String::new, |id| id.to_string()),
+                    this.context.task.target.url,
+                    checked.base
+                ));
+                this.facts.checked = Some(*checked);
+            }),
+            Happened::Platform(found) => {
+                self.take(Step::Platform, found, |this, platform| this.facts.platform = Some(platform))
+            }
+            Happened::Target(found) => {
+                self.take(Step::Target, found, |this, target| this.facts.target = Some(target))
+            }
+            Happened::Branch(found) => self.take(Step::Branch, found, |this, prepared| {
+                for note in &prepared.notes {
+                    this.context.journal.info(note.clone());
+                }
+                let directory = this.context.working_directory(&prepared.working_directory);
+                this.context.journal.info(format!("`{}` in {}", prepared.branch, directory.display()));
+                this.facts.prepared = Some(prepared);
+            }),
+            Happened::Documents(found) => {
+                self.take(Step::Documents, found, |this, documents| this.facts.documents = Some(*documents))
+            }
+            Happened::Tools(found) => {
+                self.take(Step::Mcp, found, |this, tools| this.facts.tools = Some(*tools))
+            }
+            Happened::Conversed(conversed) => Some(self.conversed(conversed)),
+            Happened::Verified(checked) => Some(self.verified(checked)),
+            Happened::Saved(saved) => Some(self.saved(saved)),
+            Happened::Policy(found) => self.take(Step::Policy, found, |_, ()| {}),
+            Happened::Home(home) => Some(self.home(home)),
+            Happened::PullRequest(found) => self.take(Step::PullRequest, found, |this, pull| {
+                if let Some(pull) = &pull {
+                    this.context.journal.info(format!("pull request {}", pull.url));
+                }
+                this.ledger.pull_request = pull;
+            }),
+        }
+    }
+
+    fn take<T>(
+        &mut self,
+        step: Step,
+        found: Result<T, Failure>,
+        keep: impl FnOnce(&mut Self, T),
+    ) -> Option<Event> {
+        match found {
+            Ok(found) => {
+                keep(self, found);
+                self.step_ended(step, None);
+                Some(Event::StepDone(step))
+            }
+            Err(failure) => {
+                self.step_ended(step, Some(&failure.message));
+                Some(Event::StepFailed(step, failure))
+            }
+        }
+    }
+
+    fn conversed(&mut self, conversed: Result<Box<Conversed>, Failure>) -> Event {
+        self.pulse = None;
+        self.controls = None;
+        self.grace_ends = None;
+        let end = match conversed {
+            Ok(conversed) => {
+                let Conversed { end, result: _, drained, survivors } = *conversed;
+                if drained.too_long > 0 || drained.garbage > 0 {
+                    let text = format!(
+                        "the agent printed {} lines that were too long and {} that were none of its protocol",
+                        drained.too_long, drained.garbage
+                    );
+                    self.context.journal.log(Level::Debug, "agent", text);
+                }
+                if let Some(error) = drained.transcript_error {
+                    self.ledger.notes.push(format!("the transcript is not whole: {error}"));
+                }
+                if !survivors.is_empty() {
+                    self.ledger
+                        .notes
+                        .push(format!("processes of the agent that could not be ended: {survivors:?}"));
+                }
+                end
+            }
+            Err(failure) => AgentEnd::Failed(failure),
+        };
+        let failed = match &end {
+            AgentEnd::Verdict(..) => None,
+            AgentEnd::Failed(failure) => Some(failure.message.clone()),
+        };
+        self.step_ended(Step::Agent, failed.as_deref());
+        Event::AgentEnded(end)
+    }
+
+    fn verified(&mut self, checked: Result<checks::Checked, Failure>) -> Event {
+        let verified = match checked {
+            Ok(checked) => {
+                let text = checked.failure_text();
+                self.ledger.verification.status = match (&text, checked.reports.is_empty()) {
+                    (Some(_), _) => VerificationStatus::Failed,
+                    (None, true) => VerificationStatus::NotConfigured,
+                    (None, false) => VerificationStatus::Passed,
+                };
+                self.ledger.verification.commands = checked.reports;
+                text.map_or(Verified::Passed, Verified::Failed)
+            }
+            Err(failure) => Verified::Broken(failure),
+        };
+        let failed = match &verified {
+            Verified::Passed => None,
+            Verified::Failed(text) => text.lines().next().map(str::to_owned),
+            Verified::Broken(failure) => Some(failure.message.clone()),
+        };
+        self.step_ended(Step::Verify, failed.as_deref());
+        Event::Verified(verified)
+    }
+
+    fn saved(&mut self, saved: Result<(Saved, u32), Failure>) -> Event {
+        match saved {
+            Ok((saved, commits)) => {
+                self.ledger.commits = commits;
+                self.ledger.saved = Some(saved);
+                self.step_ended(Step::Save, None);
+                Event::Saved(commits)
+            }
+            Err(failure) => {
+                // The last rung: the raw tree is left in place, and the next run saves it first.
+                self.ledger.work = Work {
+                    place: Place::Workspace,
+                    branch: self.facts.prepared.as_ref().map(|prepared| prepared.branch.clone()),
+                    oid: None,
+                    path: Some(self.context.layout.target_repo().display().to_string()),
+                };
+                self.step_ended(Step::Save, Some(&failure.message));
+                Event::StepFailed(Step::Save, failure)
+            }
+        }
+    }
+
+    fn home(&mut self, home: Home) -> Event {
+        let Home { work, failure, notes } = home;
+        self.ledger.work = work;
+        self.ledger.notes.extend(notes);
+        self.step_ended(Step::Push, failure.as_ref().map(|failure| failure.message.as_str()));
+        Event::Pushed(failure)
+    }
+}
+
+/// Saves the work; says how many commits the base has not.
+fn save(context: &Context, prepared: &Prepared, title: &str) -> Result<(Saved, u32), Failure> {
+    let task = &context.task;
+    let message = render_commit_message(&task.service, task.task_id, title, &task.run);
+    let left = Left { start: prepared.start, branch: prepared.branch.clone(), run: task.run.clone() };
+    let saved = save_tree(context, &left, &message)?;
+    let control = open(context, Side::Target)?;
+    let commits = control.ahead(prepared.base, saved.tip).map_err(|error| failure(error.reason(), &error))?;
+    let state = TreeState {
+        run: task.run.clone(),
+        content: Content::Saved,
+        branch: prepared.branch.clone(),
+        start: saved.tip.to_string(),
+        base: prepared.base.to_string(),
+    };
+    write_tree_state(&context.layout, &state).map_err(|error| io_failure(&context.layout.state(), &error))?;
+    Ok((saved, commits))
+}
+
+fn tell_check(journal: &crate::record::Journal, report: &CommandReport) {
+    let CommandReport { command, exit_code, seconds, output } = report;
+    if *exit_code == Some(0) {
+        journal.log(Level::Info, "verify", format!("`{command}` passed in {seconds:.1} s"));
+        return;
+    }
+    journal.log(Level::Warn, "verify", format!("`{command}` failed in {seconds:.1} s"));
+    let last: Vec<&str> = output.lines().rev().filter(|line| !line.trim().is_empty()).take(12).collect();
+    for line in last.into_iter().rev() {
+        journal.log(Level::Info, "verify", format!("| {}", shorten(line, 200)));
+    }
+}
+
+/// Writes everything that says how the run ended: all of it says the same.
+pub(super) fn write_report(context: &Context, facts: &Facts, ledger: &super::Ledger, outcome: &Outcome) {
+    if let Some(prepared) = &facts.prepared {
+        let attempt = LastAttempt {
+            run: outcome.run.to_string(),
+            branch: prepared.branch.clone(),
+            session: ledger.sessions.last().cloned(),
+            end: format!("{}: {}", outcome.reason, outcome.message),
+            summary: outcome.verdict.as_ref().map(|verdict| verdict.summary.clone()).unwrap_or_default(),
+        };
+        if let Err(error) = write_last_attempt(&context.layout, &context.task.identity(), &attempt) {
+            context.journal.warn(format!("the attempt could not be recorded: {error}"));
+        }
+    }
+    let text = serde_json::to_vec_pretty(outcome).unwrap_or_default();
+    let text = context.redactor.redact_bytes(&text).into_owned();
+    if context.record.folder().is_dir()
+        && let Err(error) = crate::record::file::write_atomically(&context.record.outcome(), &text)
+    {
+        context.journal.warn(format!("the outcome could not be written to the workspace: {error}"));
+    }
+    context.journal.outcome(outcome);
+    crate::record::termination::write(&context.settings.termination_log, outcome, &context.redactor);
+}

@@ -1,0 +1,392 @@
+//! The agent's commits, taken as objects.
+//!
+//! The agent's git directory is never opened as a repository. Refs are parsed
+//! by hand; loose objects and packs are copied into a scratch repository of
+//! ours, which re-hashes them; what is complete goes from there into the
+//! control repository. Its configuration, hooks, grafts, alternates and index
+//! count for nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use git2::{ObjectType, Oid, Repository};
+use orchestrator_contract::task::CommitIdentity;
+use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
+
+use super::control::{EntryKind, init_bare, open_bare};
+use super::walk::{open_below, open_folder, open_root};
+use super::{ControlRepository, GitError};
+
+/// A ref is a line; `packed-refs` of a large repository has a few megabytes.
+const REF_LIMIT: u64 = 4096;
+const PACKED_LIMIT: u64 = 64 << 20;
+/// More refs than this are no work of an agent.
+const REFS: usize = 10_000;
+/// The largest object file or pack that is taken.
+const OBJECT_LIMIT: u64 = 8 << 30;
+
+/// What the agent's git directory holds.
+#[derive(Debug)]
+pub struct Imported {
+    /// Where its `HEAD` stands.
+    pub head: History,
+    /// The branch that `HEAD` is on, if it is on one.
+    pub branch: Option<String>,
+    /// Other complete branch tips and stashes that the control repository did not have before.
+    pub others: Vec<(String, Oid)>,
+    /// What could not be used, in words.
+    pub notes: Vec<String>,
+}
+
+/// The history that `HEAD` stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum History {
+    /// All of it is in the control repository now.
+    Usable {
+        /// The commit.
+        head: Oid,
+        /// Whether the base is one of its ancestors.
+        descends_from_base: bool,
+        /// Authors and committers of the new commits who are not the given identity: `Name <address>`.
+        foreign: Vec<String>,
+    },
+    /// There is none that can be used; the folder's files still can.
+    Unusable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Takes over what the agent committed. Nothing in the agent's folder makes
+/// this fail: it only makes the history unusable.
+///
+/// # Errors
+/// The scratch folder or the control repository cannot be written.
+pub fn take(
+    control: &ControlRepository,
+    worktree: &Path,
+    base: Oid,
+    own: &CommitIdentity,
+    scratch: &Path,
+) -> Result<Imported, GitError> {
+    let unusable = |why: String| Imported {
+        head: History::Unusable { why },
+        branch: None,
+        others: Vec::new(),
+        notes: Vec::new(),
+    };
+    let root = open_root(worktree).map_err(io::Error::other);
+    let Ok(git) = root.and_then(|root| open_folder(root.as_fd(), b".git")) else {
+        return Ok(unusable("there is no git folder in the working tree".to_owned()));
+    };
+    let mut notes = Vec::new();
+    let (branch, head) = read_head(git.as_fd());
+    let tips = read_refs(git.as_fd(), &mut notes);
+    let head = head.or_else(|| branch.as_ref().and_then(|name| tips.get(name).copied()));
+
+    let folder = tempfile::Builder::new()
+        .prefix("import-")
+        .tempdir_in(scratch)
+        .map_err(GitError::file("write in", scratch))?;
+    let quarantine = prepare(control, folder.path())?;
+    copy_objects(git.as_fd(), &quarantine, &mut notes)?;
+    // A fresh handle: the packs came after the first was opened.
+    let quarantine = open_bare(quarantine.path())?;
+
+    let history = match head {
+        None => History::Unusable { why: "HEAD names no commit".to_owned() },
+        Some(head) => match bring(control, &quarantine, head) {
+            Ok(commits) => History::Usable {
+                head,
+                descends_from_base: control.is_ancestor(base, head).unwrap_or(false),
+                foreign: foreign(control, &commits, own),
+            },
+            Err(error) if is_ours(&error) => return Err(error),
+            Err(error) => History::Unusable { why: chain(&error) },
+        },
+    };
+    let mut others = Vec::new();
+    for (name, oid) in tips {
+        if Some(oid) == head || control.has(oid) {
+            continue;
+        }
+        match bring(control, &quarantine, oid) {
+            Ok(_) => others.push((name, oid)),
+            Err(error) if is_ours(&error) => return Err(error),
+            Err(error) => notes.push(format!("`{name}` was not taken: {}", chain(&error))),
+        }
+    }
+    Ok(Imported { head: history, branch, others, notes })
+}
+
+fn is_ours(error: &GitError) -> bool {
+    matches!(error.reason(), orchestrator_contract::Reason::DiskFull)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
+/// A regular file of limited size below a folder, through no link.
+fn read_small(at: BorrowedFd<'_>, path: &str, limit: u64) -> Option<Vec<u8>> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let folder = open_below(at, folder.as_bytes()).ok()?;
+    let file = open_file(folder.as_fd(), name.as_bytes(), limit).ok()?;
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+fn open_file(folder: BorrowedFd<'_>, name: &[u8], limit: u64) -> io::Result<File> {
+    // Not to hang on a pipe.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(folder, OsStr::from_bytes(name), flags, Mode::empty())?;
+    let stat = fstat(&file)?;
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !regular || u64::try_from(stat.st_size).is_ok_and(|size| size > limit) {
+        return Err(io::Error::other("no regular file, or too large"));
+    }
+    Ok(File::from(file))
+}
+
+fn oid_of(text: &[u8]) -> Option<Oid> {
+    let text = text.trim_ascii();
+    (text.len() == 40)
+        .then(|| std::str::from_utf8(text).ok())
+        .flatten()
+        .and_then(|text| Oid::from_str(text).ok())
+}
+
+fn is_safe_ref(name: &str) -> bool {
+    name.starts_with("refs/")
+        && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        && git2::Reference::is_valid_name(name)
+}
+
+fn read_head(git: BorrowedFd<'_>) -> (Option<String>, Option<Oid>) {
+    let Some(text) = read_small(git, "HEAD", REF_LIMIT) else { return (None, None) };
+    match text.strip_prefix(b"ref:") {
+        Some(name) => {
+            let name = std::str::from_utf8(name.trim_ascii()).ok().filter(|name| is_safe_ref(name));
+            (name.map(str::to_owned), None)
+        }
+        None => (None, oid_of(&text)),
+    }
+}
+
+/// Branches and the stash; loose refs hide packed ones.
+fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, Oid> {
+    let mut tips = BTreeMap::new();
+    let wanted = |name: &str| name.starts_with("refs/heads/") || name == "refs/stash";
+    let packed = read_small(git, "packed-refs", PACKED_LIMIT).unwrap_or_default();
+    for line in packed.split(|byte| *byte == b'\n').take(1_000_000) {
+        let Some((oid, name)) = line.split_at_checked(40) else { continue };
+        let name =
+            std::str::from_utf8(name.trim_ascii()).ok().filter(|name| wanted(name) && is_safe_ref(name));
+        if let (Some(oid), Some(name)) = (oid_of(oid), name)
+            && tips.len() < REFS
+        {
+            tips.insert(name.to_owned(), oid);
+        }
+    }
+    let mut folders = vec!["refs/heads".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for name in names_in(git, folder.as_bytes()) {
+            let Ok(name) = String::from_utf8(name) else { continue };
+            let path = format!("{folder}/{name}");
+            if tips.len() + folders.len() >= REFS {
+                notes.push(format!("more than {REFS} branches: the rest was not taken"));
+                return tips;
+            }
+            if let Some(text) = read_small(git, &path, REF_LIMIT) {
+                tips.extend(oid_of(&text).filter(|_| is_safe_ref(&path)).map(|oid| (path, oid)));
+            } else if open_below(git, path.as_bytes()).is_ok() {
+                folders.push(path);
+            }
+        }
+    }
+    let stash = read_small(git, "refs/stash", REF_LIMIT).and_then(|text| oid_of(&text));
+    tips.extend(stash.map(|oid| ("refs/stash".to_owned(), oid)));
+    tips
+}
+
+fn names_in(at: BorrowedFd<'_>, folder: &[u8]) -> Vec<Vec<u8>> {
+    let list = |folder: OwnedFd| -> io::Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    };
+    open_below(at, folder).and_then(list).unwrap_or_default()
+}
+
+/// A repository whose objects are the control repository's and those that will be copied.
+fn prepare(control: &ControlRepository, folder: &Path) -> Result<Repository, GitError> {
+    let path = folder.join("quarantine.git");
+    let repository = init_bare(&path)?;
+    let write = || -> io::Result<()> {
+        let mut alternates = control.path().join("objects").into_os_string().into_encoded_bytes();
+        alternates.push(b'\n');
+        fs::write(path.join("objects/info/alternates"), alternates)?;
+        if control.is_shallow() {
+            fs::copy(control.path().join("shallow"), path.join("shallow"))?;
+        }
+        Ok(())
+    };
+    fs::create_dir_all(path.join("objects/info")).map_err(GitError::file("write", &path))?;
+    write().map_err(GitError::file("write", &path))?;
+    Ok(repository)
+}
+
+fn is_hexadecimal(name: &[u8], length: usize) -> bool {
+    name.len() == length && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn copy_objects(
+    git: BorrowedFd<'_>,
+    quarantine: &Repository,
+    notes: &mut Vec<String>,
+) -> Result<(), GitError> {
+    let objects = quarantine.path().join("objects");
+    for fan in names_in(git, b"objects").into_iter().filter(|name| is_hexadecimal(name, 2)) {
+        let Ok(from) = open_below(git, &[b"objects/".as_slice(), &fan].concat()) else { continue };
+        let to = objects.join(OsStr::from_bytes(&fan));
+        fs::create_dir_all(&to).map_err(GitError::file("create", &to))?;
+        for name in names_in(from.as_fd(), b"").into_iter().filter(|name| is_hexadecimal(name, 38)) {
+            if let Ok(mut file) = open_file(from.as_fd(), &name, OBJECT_LIMIT) {
+                let to = to.join(OsStr::from_bytes(&name));
+                File::create(&to)
+                    .and_then(|mut copy| io::copy(&mut file, &mut copy))
+                    .map_err(GitError::file("copy to", &to))?;
+            }
+        }
+    }
+    let Ok(from) = open_below(git, b"objects/pack") else { return Ok(()) };
+    let packs = names_in(from.as_fd(), b"").into_iter().filter(|name| name.ends_with(b".pack"));
+    for name in packs {
+        let Ok(file) = open_file(from.as_fd(), &name, OBJECT_LIMIT) else { continue };
+        // Its own index is not believed: ours names each object by its content.
+        if let Err(error) = index_pack(quarantine, file, &objects.join("pack")) {
+            notes.push(format!("`{}` was not taken: {error}", String::from_utf8_lossy(&name)));
+        }
+    }
+    Ok(())
+}
+
+fn index_pack(quarantine: &Repository, mut pack: File, folder: &Path) -> io::Result<()> {
+    let odb = quarantine.odb().map_err(io::Error::other)?;
+    let mut indexer = git2::Indexer::new(Some(&odb), folder, 0o600, false).map_err(io::Error::other)?;
+    io::copy(&mut pack, &mut indexer)?;
+    indexer.flush()?;
+    indexer.commit().map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// Brings a commit with all it needs into the control repository; the new
+/// commits. Nothing is brought where anything is missing.
+fn bring(control: &ControlRepository, quarantine: &Repository, tip: Oid) -> Result<Vec<Oid>, GitError> {
+    let fail = || GitError::library(format!("take over commit {tip}"));
+    let ours = control.repository.odb().map_err(fail())?;
+    let mut wanted = Wanted { objects: Vec::new(), seen: HashSet::new() };
+    let mut commits = Vec::new();
+    let mut waiting = vec![tip];
+    while let Some(oid) = waiting.pop() {
+        if !wanted.seen.insert(oid) {
+            continue;
+        }
+        let commit = quarantine.find_commit(oid).map_err(fail())?;
+        if ours.exists(oid) {
+            continue;
+        }
+        wanted.objects.push(oid);
+        commits.push(oid);
+        wanted.tree(&ours, quarantine, commit.tree_id())?;
+        waiting.extend(commit.parent_ids());
+    }
+    if wanted.objects.is_empty() {
+        return Ok(commits);
+    }
+    let mut pack = quarantine.packbuilder().map_err(fail())?;
+    for oid in &wanted.objects {
+        pack.insert_object(*oid, None).map_err(fail())?;
+    }
+    let mut writer = ours.packwriter().map_err(fail())?;
+    let mut written = Ok(());
+    let packed = pack.foreach(|bytes| {
+        written = writer.write_all(bytes);
+        written.is_ok()
+    });
+    written.map_err(GitError::file("write a pack in", control.path()))?;
+    packed.map_err(fail())?;
+    writer.commit().map_err(fail())?;
+    drop(writer);
+    ours.refresh().map_err(fail())?;
+    Ok(commits)
+}
+
+struct Wanted {
+    objects: Vec<Oid>,
+    seen: HashSet<Oid>,
+}
+
+impl Wanted {
+    fn tree(&mut self, ours: &git2::Odb<'_>, quarantine: &Repository, root: Oid) -> Result<(), GitError> {
+        let mut waiting = vec![root];
+        while let Some(oid) = waiting.pop() {
+            if !self.seen.insert(oid) || ours.exists(oid) {
+                continue;
+            }
+            let fail = || GitError::library(format!("read object {oid}"));
+            let tree = quarantine.find_tree(oid).map_err(fail())?;
+            self.objects.push(oid);
+            for entry in &tree {
+                match EntryKind::from_mode(entry.filemode()) {
+                    EntryKind::Folder => waiting.push(entry.id()),
+                    EntryKind::Submodule => {}
+                    EntryKind::File | EntryKind::Executable | EntryKind::Link => {
+                        self.blob(ours, quarantine, entry.id())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn blob(&mut self, ours: &git2::Odb<'_>, quarantine: &Repository, oid: Oid) -> Result<(), GitError> {
+        if self.seen.insert(oid) && !ours.exists(oid) {
+            let fail = || GitError::library(format!("read object {oid}"));
+            // Reading checks the hash, too.
+            let object = quarantine.odb().and_then(|odb| odb.read(oid).map(|object| object.kind()));
+            if object.map_err(fail())? != ObjectType::Blob {
+                return Err(fail()(git2::Error::from_str("it is no blob")));
+            }
+            self.objects.push(oid);
+        }
+        Ok(())
+    }
+}
+
+fn foreign(control: &ControlRepository, commits: &[Oid], own: &CommitIdentity) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for commit in commits.iter().filter_map(|oid| control.commit_object(*oid).ok()) {
+        for person in [commit.author(), commit.committer()] {
+            if person.name_bytes() != own.name.as_bytes() || person.email_bytes() != own.email.as_bytes() {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                names.insert(format!("{} <{}>", text(person.name_bytes()), text(person.email_bytes())));
+            }
+        }
+    }
+    names.into_iter().collect()
+}

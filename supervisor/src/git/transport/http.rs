@@ -1,0 +1,362 @@
+//! Git's smart HTTP protocol over `ureq` and rustls.
+
+use std::fs;
+use std::io::{self, Read, Seek as _, Write};
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
+use orchestrator_contract::Reason;
+use secrecy::ExposeSecret as _;
+use tempfile::SpooledTempFile;
+use ureq::http::{HeaderMap, Response, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, Proxy, SendBody};
+
+use super::{Advertisement, Context, fail, moved};
+
+/// Requests up to this size are kept in memory: all but pushes.
+const SPOOL: usize = 1 << 20;
+
+/// The longest server text that is repeated.
+const TEXT: u64 = 4096;
+
+/// Where distributions keep the certificate authorities.
+const AUTHORITIES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+pub(super) struct Http {
+    agent: Agent,
+    context: &'static Context,
+}
+
+impl Http {
+    pub(super) fn new(context: &'static Context) -> Result<Self, git2::Error> {
+        let agent = agent(context).map_err(|error| git2::Error::from_str(&error.to_string()))?;
+        Ok(Self { agent, context })
+    }
+
+    /// The credential, if this address is on the very host that it is for.
+    fn authorization(&self, url: &str) -> Option<String> {
+        let token = self.context.token.as_ref()?;
+        if origin(url)? != origin(&self.context.url)? {
+            return None;
+        }
+        let user = self.context.username.as_deref().unwrap_or("x-access-token");
+        let pair = format!("{user}:{}", token.expose_secret());
+        Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+    }
+}
+
+/// Scheme, host and port.
+fn origin(url: &str) -> Option<(String, String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+}
+
+fn agent(context: &Context) -> io::Result<Agent> {
+    // Another installation of the same provider is fine.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let mut builder = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent("git/2.0 (orchestrator supervisor)")
+        .timeout_connect(Some(context.connect_timeout))
+        .timeout_resolve(Some(context.connect_timeout))
+        .timeout_per_read(Some(context.read_timeout))
+        .timeout_per_write(Some(context.read_timeout))
+        .proxy(proxy(context)?);
+    if context.url.starts_with("https:") {
+        builder = builder.tls_config(TlsConfig::builder().root_certs(authorities(context)?).build());
+    }
+    Ok(builder.build().new_agent())
+}
+
+fn proxy(context: &Context) -> io::Result<Option<Proxy>> {
+    let Some(url) = &context.proxy else { return Ok(None) };
+    let excluded = context.no_proxy.as_deref().unwrap_or_default();
+    let host = origin(&context.url).map(|(_, host, _)| host).unwrap_or_default();
+    if excluded.split(',').map(str::trim).any(|rule| excludes(rule, &host)) {
+        return Ok(None);
+    }
+    // The proxy's address may carry a password: it is not repeated.
+    Proxy::new(url).map(Some).map_err(|_| fail(Reason::Configuration, "the proxy's address cannot be used"))
+}
+
+/// Whether a rule of `NO_PROXY` names a host or a domain above it.
+fn excludes(rule: &str, host: &str) -> bool {
+    let rule = rule.to_ascii_lowercase();
+    let domain = rule.trim_start_matches('*').trim_start_matches('.');
+    rule == "*"
+        || (!domain.is_empty()
+            && (host == domain || host.strip_suffix(domain).is_some_and(|h| h.ends_with('.'))))
+}
+
+fn authorities(context: &Context) -> io::Result<RootCerts> {
+    let files: Vec<PathBuf> = match &context.ca_file {
+        Some(file) => vec![file.clone()],
+        None => AUTHORITIES.iter().map(PathBuf::from).collect(),
+    };
+    let (file, text) =
+        files.into_iter().find_map(|file| fs::read(&file).ok().map(|text| (file, text))).ok_or_else(
+            || fail(Reason::Configuration, "there are no certificate authorities (ca-certificates)"),
+        )?;
+    let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(&text)
+        .filter_map(|item| match item {
+            Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None, // A bundle may hold anything; only certificates count.
+        })
+        .collect();
+    if certificates.is_empty() {
+        let text = format!("there is no certificate authority in `{}`", file.display());
+        return Err(fail(Reason::Configuration, text));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
+impl SmartSubtransport for Http {
+    fn action(&self, url: &str, action: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
+        let base = url.trim_end_matches('/');
+        let (service, advertises) = match action {
+            Service::UploadPackLs => ("git-upload-pack", true),
+            Service::UploadPack => ("git-upload-pack", false),
+            Service::ReceivePackLs => ("git-receive-pack", true),
+            Service::ReceivePack => ("git-receive-pack", false),
+        };
+        let exchange = Exchange {
+            agent: self.agent.clone(),
+            authorization: self.authorization(base),
+            url: if advertises {
+                format!("{base}/info/refs?service={service}")
+            } else {
+                format!("{base}/{service}")
+            },
+            service,
+            advertises,
+            request: SpooledTempFile::new(SPOOL),
+            response: None,
+        };
+        if advertises { Ok(Box::new(Advertisement::new(exchange))) } else { Ok(Box::new(exchange)) }
+    }
+
+    fn close(&self) -> Result<(), git2::Error> {
+        Ok(())
+    }
+}
+
+/// One request, sent when its answer is first asked for.
+struct Exchange {
+    agent: Agent,
+    authorization: Option<String>,
+    url: String,
+    service: &'static str,
+    advertises: bool,
+    request: SpooledTempFile,
+    response: Option<Box<dyn Read + Send>>,
+}
+
+impl Exchange {
+    fn send(&mut self) -> io::Result<Box<dyn Read + Send>> {
+        let result = if self.advertises {
+            let mut request = self.agent.get(&self.url).header("Cache-Control", "no-cache");
+            if let Some(authorization) = &self.authorization {
+                request = request.header("Authorization", authorization);
+            }
+            request.call()
+        } else {
+            let length = self.request.stream_position()?;
+            self.request.rewind()?;
+            let mut request = self
+                .agent
+                .post(&self.url)
+                .header("Content-Type", format!("application/x-{}-request", self.service))
+                .header("Accept", format!("application/x-{}-result", self.service))
+                .header("Content-Length", length.to_string());
+            if let Some(authorization) = &self.authorization {
+                request = request.header("Authorization", authorization);
+            }
+            request.send(SendBody::from_reader(&mut Metered(&mut self.request)))
+        };
+        let response = result.map_err(|error| failure_of(&error, &self.url))?;
+        let kind = if self.advertises { "advertisement" } else { "result" };
+        let expected = format!("application/x-{}-{kind}", self.service);
+        check(&self.url, response, &expected)
+    }
+}
+
+/// Counts what is sent, so that a long upload is seen to advance.
+struct Metered<'a>(&'a mut SpooledTempFile);
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        moved(count);
+        Ok(count)
+    }
+}
+
+impl Read for Exchange {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let response = match &mut self.response {
+            Some(response) => response,
+            None => {
+                let response = self.send()?;
+                self.response.insert(response)
+            }
+        };
+        match response.read(buffer) {
+            Ok(count) => {
+                moved(count);
+                Ok(count)
+            }
+            Err(error) => {
+                let host = host(&self.url);
+                Err(fail(Reason::NetworkUnavailable, format!("the connection to {host} broke: {error}")))
+            }
+        }
+    }
+}
+
+impl Write for Exchange {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.response.take().is_some() {
+            self.request = SpooledTempFile::new(SPOOL);
+        }
+        self.request.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn host(url: &str) -> String {
+    origin(url).map_or_else(|| url.to_owned(), |(_, host, _)| host)
+}
+
+fn failure_of(error: &ureq::Error, url: &str) -> io::Error {
+    let text = error.to_string();
+    // Any other error: nothing was answered, so the network is to blame.
+    let reason = if matches!(error, ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl) {
+        Reason::Configuration
+    } else {
+        Reason::NetworkUnavailable
+    };
+    fail(reason, format!("cannot reach {}: {text}", host(url)))
+}
+
+/// Turns a refusal into a reason, keeping what the server said.
+fn check(url: &str, response: Response<Body>, expected: &str) -> io::Result<Box<dyn Read + Send>> {
+    let status = response.status().as_u16();
+    let (parts, body) = response.into_parts();
+    let header =
+        |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let body = body.into_with_config().limit(u64::MAX).reader();
+    if status == 200 && header("content-type").split(';').next() == Some(expected) {
+        return Ok(Box::new(body));
+    }
+    if status == 200 {
+        let kind = header("content-type");
+        let text = format!("{} is no git repository: the server answers with `{kind}`", plain(url));
+        return Err(fail(Reason::RepositoryNotFound, text));
+    }
+    if (300..400).contains(&status) {
+        let target = plain(header("location"));
+        let text = format!("{} redirects to {target}, which is not followed: give that address", plain(url));
+        return Err(fail(Reason::RepositoryNotFound, text));
+    }
+    let mut said = Vec::new();
+    drop(body.take(TEXT).read_to_end(&mut said));
+    let said = String::from_utf8_lossy(&said);
+    let reason = reason_of_status(status, &parts.headers, &said);
+    let said = said.trim();
+    let said = if said.is_empty() || said.starts_with('<') { String::new() } else { format!(": {said}") };
+    Err(fail(reason, format!("{} answers {status}{said}", host(url))))
+}
+
+fn reason_of_status(status: u16, headers: &HeaderMap, said: &str) -> Reason {
+    let limited = headers.contains_key("retry-after")
+        || headers.get("x-ratelimit-remaining").is_some_and(|left| left.as_bytes() == b"0")
+        || said.to_ascii_lowercase().contains("rate limit");
+    match status {
+        429 => Reason::RemoteUnavailable,
+        401 => Reason::AuthenticationFailed,
+        403 if limited => Reason::RemoteUnavailable,
+        403 => Reason::PermissionDenied,
+        404 | 410 => Reason::RepositoryNotFound,
+        407 => Reason::Configuration,
+        500.. => Reason::RemoteUnavailable,
+        _ => Reason::RemoteUnavailable, // Nothing else is a legal answer to these requests.
+    }
+}
+
+/// An address without query and credentials.
+fn plain(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let url = url.strip_suffix("/info/refs").unwrap_or(url);
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
+            let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{authority}/{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_scheme_host_and_port_together_make_an_origin() {
+        let ours = origin("https://github.com/o/r");
+        assert_eq!(ours, origin("https://GitHub.com:443/o/r/info/refs?service=x"));
+        for other in
+            ["http://github.com/o/r", "https://github.com:8443/o/r", "https://github.com.evil.org/o/r"]
+        {
+            assert_ne!(ours, origin(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn no_proxy_names_hosts_and_domains_above_them() {
+        for (rule, host, excluded) in [
+            ("github.com", "github.com", true),
+            (".corp", "git.corp", true),
+            ("*.corp", "git.corp", true),
+            ("corp", "notcorp", false),
+            ("*", "anything", true),
+            ("", "anything", false),
+        ] {
+            assert_eq!(excludes(rule, host), excluded, "{rule} {host}");
+        }
+    }
+
+    #[test]
+    fn statuses_map_to_reasons() {
+        let none = HeaderMap::new();
+        for (status, said, reason) in [
+            (401, "", Reason::AuthenticationFailed),
+            (403, "", Reason::PermissionDenied),
+            (403, "You have exceeded a secondary rate limit", Reason::RemoteUnavailable),
+            (404, "Not Found", Reason::RepositoryNotFound),
+            (429, "", Reason::RemoteUnavailable),
+            (503, "", Reason::RemoteUnavailable),
+        ] {
+            assert_eq!(reason_of_status(status, &none, said), reason, "{status} {said}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_credentials() {
+        assert_eq!(plain("https://me:secret@host/x?y=z"), "https://host/x");
+    }
+}

@@ -1,0 +1,349 @@
+//! Git over the system's `ssh` program, with no configuration but ours.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::thread::JoinHandle;
+
+use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
+use orchestrator_contract::Reason;
+use tempfile::TempDir;
+
+use super::{Advertisement, Context, fail, known_hosts, moved};
+use crate::process::{Environment, Group, blocking_command};
+
+/// The most that is kept of what `ssh` says.
+const SAID: u64 = 16 * 1024;
+
+pub(super) struct Ssh {
+    context: &'static Context,
+}
+
+impl Ssh {
+    pub(super) fn new(context: &'static Context) -> Self {
+        Self { context }
+    }
+}
+
+/// Where a repository is.
+#[derive(Debug, Eq, PartialEq)]
+struct Place {
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+    path: String,
+}
+
+/// Reads `ssh://user@host:port/path` and `user@host:path`.
+fn parse_place(url: &str) -> Option<Place> {
+    let (authority, path, with_port) = match url.strip_prefix("ssh://") {
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.find('/')?);
+            // As git does: `/~user` is that user's home.
+            (authority, if path.starts_with("/~") { &path[1..] } else { path }, true)
+        }
+        None => {
+            let (authority, path) = url.split_once(':')?;
+            (authority, path, false)
+        }
+    };
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (Some(user.to_owned()), host),
+        None => (None, authority),
+    };
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if with_port && !host.ends_with(':') && !port.ends_with(']') => {
+            (host, Some(port.parse().ok()?))
+        }
+        Some(_) | None => (host, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let safe = |text: &str| !text.is_empty() && !text.starts_with('-');
+    (safe(host) && user.as_deref().is_none_or(safe) && !path.is_empty()).then(|| Place {
+        user,
+        host: host.to_owned(),
+        port,
+        path: path.to_owned(),
+    })
+}
+
+/// A word for the remote shell.
+fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', "'\\''").replace('!', "'\\!'"))
+}
+
+/// The arguments of `ssh`.
+fn arguments(
+    place: &Place,
+    known: &Path,
+    key: Option<&Path>,
+    user: Option<&str>,
+    service: &str,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut option = |text: OsString| arguments.extend(["-o".into(), text]);
+    let with = |name: &str, path: &Path| {
+        let mut text = OsString::from(name);
+        text.push(path);
+        text
+    };
+    for text in [
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        "UpdateHostKeys=no",
+        "GlobalKnownHostsFile=/dev/null",
+        "IdentitiesOnly=yes",
+        "IdentityAgent=none",
+        "ControlMaster=no",
+        "ControlPath=none",
+        "ForwardAgent=no",
+        "ClearAllForwardings=yes",
+        "PermitLocalCommand=no",
+        "ConnectTimeout=20",
+        "ServerAliveInterval=15",
+    ] {
+        option(text.into());
+    }
+    option(with("UserKnownHostsFile=", known));
+    // Without a key of ours none is tried: not one that happens to lie in a home.
+    option(with("IdentityFile=", key.unwrap_or(Path::new("/dev/null"))));
+    arguments.splice(0..0, ["-F".into(), "/dev/null".into()]);
+    if let Some(port) = place.port {
+        arguments.extend(["-p".into(), port.to_string().into()]);
+    }
+    if let Some(user) = place.user.as_deref().or(user) {
+        arguments.extend(["-l".into(), user.into()]);
+    }
+    arguments.extend([
+        "--".into(),
+        (&place.host).into(),
+        format!("{service} {}", quoted(&place.path)).into(),
+    ]);
+    arguments
+}
+
+/// Writes our own known hosts and, where `ssh` would refuse its mode, the key.
+fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)> {
+    let folder = tempfile::Builder::new().prefix("git-ssh-").tempdir()?;
+    let known = folder.path().join("known_hosts");
+    let mut lines = known_hosts::PUBLISHED.as_bytes().to_vec();
+    if let Some(file) = &context.known_hosts {
+        let theirs = fs::read(file).map_err(|error| {
+            let text = format!("cannot read the known hosts `{}`: {error}", file.display());
+            fail(Reason::Configuration, text)
+        })?;
+        lines.extend_from_slice(&theirs);
+        lines.push(b'\n');
+    }
+    fs::write(&known, lines)?;
+    let Some(key) = &context.ssh_key else { return Ok((folder, known, None)) };
+    let unreadable = |error: io::Error| {
+        fail(Reason::CredentialMissing, format!("cannot read the SSH key `{}`: {error}", key.display()))
+    };
+    let mode = fs::metadata(key).map_err(unreadable)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok((folder, known, Some(key.clone())));
+    }
+    let copy = folder.path().join("key");
+    let text = fs::read(key).map_err(unreadable)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy)?;
+    file.write_all(&text)?;
+    if text.last() != Some(&b'\n') {
+        file.write_all(b"\n")?;
+    }
+    Ok((folder, known, Some(copy)))
+}
+
+impl SmartSubtransport for Ssh {
+    fn action(&self, _url: &str, action: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
+        let service = match action {
+            Service::UploadPackLs | Service::UploadPack => "git-upload-pack",
+            Service::ReceivePackLs | Service::ReceivePack => "git-receive-pack",
+        };
+        let session = Session::start(self.context, service)
+            .map_err(|error| git2::Error::from_str(&error.to_string()))?;
+        Ok(Box::new(Advertisement::new(session)))
+    }
+
+    fn close(&self) -> Result<(), git2::Error> {
+        Ok(())
+    }
+}
+
+/// A running `ssh`.
+struct Session {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: ChildStdout,
+    said: Option<JoinHandle<String>>,
+    host: String,
+    _files: TempDir,
+}
+
+impl Session {
+    fn start(context: &Context, service: &str) -> io::Result<Self> {
+        let place = parse_place(&context.url)
+            .ok_or_else(|| fail(Reason::Configuration, format!("`{}` is no SSH address", context.url)))?;
+        let (files, known, key) = prepare(context)?;
+        let arguments = arguments(&place, &known, key.as_deref(), context.username.as_deref(), service);
+        let mut child = blocking_command(&context.ssh_program, &Environment::new(), Group::Parent)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                let program = context.ssh_program.display();
+                fail(Reason::Configuration, format!("cannot start `{program}`: {error}"))
+            })?;
+        let missing = || io::Error::other("a pipe of ssh is missing");
+        let input = child.stdin.take().ok_or_else(missing)?;
+        let output = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        let said = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let mut stderr = stderr;
+            drop(stderr.by_ref().take(SAID).read_to_end(&mut text));
+            drop(io::copy(&mut stderr, &mut io::sink()));
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Ok(Self { child, input: Some(input), output, said: Some(said), host: place.host, _files: files })
+    }
+
+    /// Why the other side closed, if `ssh` failed.
+    fn ending(&mut self) -> Option<io::Error> {
+        let said = self.said.take()?;
+        self.input = None;
+        let status = self.child.wait().ok()?;
+        let said = said.join().unwrap_or_default();
+        if status.success() {
+            return None;
+        }
+        let (reason, text) = reason_of_ssh(&said);
+        Some(fail(reason, format!("{}: {text}", self.host)))
+    }
+}
+
+/// What `ssh` or the program at the other end says when it fails.
+fn reason_of_ssh(said: &str) -> (Reason, String) {
+    let has = |text: &str| said.contains(text);
+    let reason = if has("Host key verification failed") || has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
+        Reason::HostKeyUnknown
+    } else if has("Permission denied (") || has("Too many authentication failures") || has("invalid format") {
+        Reason::AuthenticationFailed
+    } else if has("Repository not found")
+        || has("does not appear to be a git repository")
+        || has("could not be found")
+        || has("not found or you don't have permission")
+    {
+        Reason::RepositoryNotFound
+    } else if has("Permission to") || has("denied to") || has("read only") || has("read-only") {
+        Reason::PermissionDenied
+    } else {
+        Reason::NetworkUnavailable
+    };
+    let lines: Vec<&str> =
+        said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('@')).collect();
+    let text = if lines.is_empty() { "ssh ended without a word".to_owned() } else { lines.join("; ") };
+    (reason, text.chars().take(2000).collect())
+}
+
+impl Read for Session {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.output.read(buffer)?;
+        moved(count);
+        if count == 0
+            && let Some(error) = self.ending()
+        {
+            return Err(error);
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Session {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(input) = &mut self.input else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        match input.write(bytes) {
+            Ok(count) => {
+                moved(count);
+                Ok(count)
+            }
+            Err(error) => Err(self.ending().unwrap_or(error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.input = None;
+        // It ends by itself when its input closes, or with our group.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<Place> {
+        Some(Place { user: user.map(str::to_owned), host: host.to_owned(), port, path: path.to_owned() })
+    }
+
+    #[test]
+    fn both_forms_of_an_ssh_address_are_understood() {
+        for (url, expected) in [
+            ("git@github.com:o/r.git", place(Some("git"), "github.com", None, "o/r.git")),
+            ("ssh://git@host:2222/srv/r.git", place(Some("git"), "host", Some(2222), "/srv/r.git")),
+            ("ssh://[::1]:22/r", place(None, "::1", Some(22), "/r")),
+            ("ssh://host/~me/r", place(None, "host", None, "~me/r")),
+            ("ssh://-oProxyCommand=x/r", None),
+            ("-oProxyCommand=x:r", None),
+        ] {
+            assert_eq!(parse_place(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_remote_shell() {
+        assert_eq!(quoted("o/it's $(x)"), r"'o/it'\''s $(x)'");
+    }
+
+    #[test]
+    fn what_ssh_says_maps_to_reasons() {
+        for (said, reason) in [
+            (
+                "No ED25519 host key is known for x and you have requested strict checking.\nHost key verification failed.",
+                Reason::HostKeyUnknown,
+            ),
+            ("git@github.com: Permission denied (publickey).", Reason::AuthenticationFailed),
+            ("ERROR: Repository not found.", Reason::RepositoryNotFound),
+            ("ERROR: Permission to o/r.git denied to me.", Reason::PermissionDenied),
+            ("ssh: Could not resolve hostname x: Name or service not known", Reason::NetworkUnavailable),
+        ] {
+            assert_eq!(reason_of_ssh(said).0, reason, "{said}");
+        }
+    }
+
+    #[test]
+    fn ssh_reads_no_configuration_and_tries_no_other_key() {
+        let place = parse_place("git@h:r").unwrap();
+        let arguments = arguments(&place, Path::new("/k"), None, None, "git-upload-pack");
+        let text = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        assert!(text.starts_with("-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes"), "{text}");
+        assert!(
+            text.ends_with(
+                "-o UserKnownHostsFile=/k -o IdentityFile=/dev/null -l git -- h git-upload-pack 'r'"
+            ),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! What is installed, for servers to need.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// The path of a command: absolute ones as they are, others by a search path.
+#[must_use]
+pub fn find_command(command: &str, search_path: &OsStr) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let is_program = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    };
+    if command.starts_with('/') {
+        return Some(PathBuf::from(command)).filter(is_program);
+    }
+    let folders = std::env::split_paths(search_path).filter(|folder| folder.is_absolute());
+    folders.map(|folder| folder.join(command)).find(is_program)
+}
+
+/// Whether rustup has a toolchain whose name is or begins with this one and a `-`.
+#[must_use]
+pub fn has_toolchain(rustup_home: &Path, toolchain: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir(rustup_home.join("toolchains")) else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(toolchain));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_toolchain_is_found_by_its_channel() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join("toolchains/nightly-x86_64-unknown-linux-gnu")).unwrap();
+        assert!(has_toolchain(home.path(), "nightly"));
+        assert!(!has_toolchain(home.path(), "stable"));
+        assert!(!has_toolchain(Path::new("/nonexistent"), "nightly"));
+    }
+
+    #[test]
+    fn only_a_program_is_a_command() {
+        let path = OsStr::new("relative:/nonexistent:/bin");
+        assert_eq!(find_command("sh", path), Some(PathBuf::from("/bin/sh")));
+        assert_eq!(find_command("/etc/passwd", path), None);
+        assert_eq!(find_command("no-such-program", path), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! Whether the kernel killed something of ours because memory ran out.
+
+use std::path::PathBuf;
+
+/// How often the out-of-memory killer has struck in our control group; none where
+/// nobody counts.
+#[must_use]
+pub fn out_of_memory_kills() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let (file, field) = event_file(&groups)?;
+    let text = std::fs::read_to_string(file).ok()?;
+    parse_count(&text, field)
+}
+
+/// The file that counts, by `/proc/self/cgroup` (cgroups(7)): version 2 has one
+/// line `0::/path`, version 1 one line a controller.
+fn event_file(groups: &str) -> Option<(PathBuf, &'static str)> {
+    let split = |line: &'_ str| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        Some((controllers.to_owned(), path.to_owned()))
+    };
+    let lines = || groups.lines().filter_map(split);
+    let join = |root: &str, path: &str, file: &str| {
+        PathBuf::from(format!("{root}{}/{file}", path.trim_end_matches('/')))
+    };
+    let memory = lines().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"));
+    if let Some((_, path)) = memory {
+        return Some((join("/sys/fs/cgroup/memory", &path, "memory.oom_control"), "oom_kill"));
+    }
+    let (_, path) = lines().find(|(controllers, _)| controllers.is_empty())?;
+    Some((join("/sys/fs/cgroup", &path, "memory.events"), "oom_kill"))
+}
+
+fn parse_count(text: &str, field: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_control_groups_are_found() {
+        let (file, _) = event_file("5:cpu:/a\n4:memory:/b\n0::/c\n").unwrap();
+        assert_eq!(file, PathBuf::from("/sys/fs/cgroup/memory/b/memory.oom_control"));
+        let (file, _) = event_file("0::/kubepods/x\n").unwrap();
+        assert_eq!(file, PathBuf::from("/sys/fs/cgroup/kubepods/x/memory.events"));
+        assert_eq!(parse_count("oom 3\noom_kill 2\noom_group_kill 0\n", "oom_kill"), Some(2));
+    }
+}

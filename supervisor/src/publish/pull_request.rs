@@ -1,0 +1,108 @@
+//! Step `pull_request`: opens or updates the one pull request of a branch and reads it back.
+
+use std::sync::Arc;
+
+use orchestrator_contract::outcome::{Outcome, PullRequest};
+use orchestrator_contract::task::PullRequestPolicy;
+
+use super::text::{FailedAttempt, PullRequestText, render_body, render_failed_attempt, render_title};
+use crate::context::{Context, failure};
+use crate::forge::{Forge, ForgeError, Patience, Repository, Wanted};
+use crate::run::{Failure, PullRequestMode};
+use crate::workspace::documents::TaskDocuments;
+
+/// The GitHub that the target is on; none for every other host.
+#[must_use]
+pub fn forge_of(context: &Context) -> Option<(Forge, Repository)> {
+    let secrets = context.secrets.clone();
+    let redactor = context.redactor.clone();
+    let token = Arc::new(move || {
+        // Read at each use; one that cannot be read now is reported by the host's refusal.
+        let token = secrets.read("github-token").ok().flatten()?;
+        redactor.add("github token", token.clone());
+        Some(token)
+    });
+    Forge::of(&context.task.target.url, Some(&context.settings.github_api_url), token, Patience::default())
+}
+
+/// Opens, updates or adds to the pull request. None where there is none to be had.
+/// `outcome` is what is known of the run so far.
+///
+/// # Errors
+/// The host refuses, does not answer, or shows something else than was pushed.
+pub async fn publish(
+    context: &Context,
+    outcome: &Outcome,
+    documents: Option<&TaskDocuments>,
+    mode: PullRequestMode,
+) -> Result<Option<PullRequest>, Failure> {
+    if context.task.pull_request == PullRequestPolicy::None {
+        return Ok(None);
+    }
+    let Some((forge, repository)) = forge_of(context) else {
+        if mode == PullRequestMode::Open {
+            context.journal.info("the target is on no GitHub host: the pushed branch is the result");
+        }
+        return Ok(None);
+    };
+    let (Some(base), Some(branch)) = (&outcome.base, &outcome.work.branch) else { return Ok(None) };
+    let failed = |error: ForgeError| failure(error.reason(), &error);
+    match mode {
+        PullRequestMode::Open => {
+            let oid = outcome.work.oid.clone().unwrap_or_default();
+            let (title, body) = compose(context, outcome, documents, &oid);
+            let wanted = Wanted { head: branch, base: &base.branch, oid: &oid, title: &title, body: &body };
+            forge.publish(&repository, &wanted).await.map(Some).map_err(failed)
+        }
+        PullRequestMode::NoteIfOpen => {
+            let Some(open) = forge.find(&repository, branch, &base.branch).await.map_err(failed)? else {
+                return Ok(None);
+            };
+            let attempt = FailedAttempt {
+                run: &outcome.run,
+                reason: outcome.reason,
+                message: &outcome.message,
+                work: &outcome.work,
+                usage: &outcome.usage,
+            };
+            let text = context.redactor.redact(&render_failed_attempt(&attempt)).into_owned();
+            forge.comment(&repository, open.number, outcome.run.as_str(), &text).await.map_err(failed)?;
+            Ok(Some(open))
+        }
+    }
+}
+
+fn compose(
+    context: &Context,
+    outcome: &Outcome,
+    documents: Option<&TaskDocuments>,
+    oid: &str,
+) -> (String, String) {
+    let title = outcome.task_title.as_deref().unwrap_or_default();
+    let minutes = outcome.finished_at.duration_since(outcome.started_at).as_secs_f64() / 60.0;
+    let base = outcome.base.clone().unwrap_or_else(|| orchestrator_contract::outcome::Revision {
+        url: context.task.target.url.to_string(),
+        branch: String::new(),
+        oid: String::new(),
+    });
+    let text = PullRequestText {
+        run: &outcome.run,
+        task: outcome.task_id,
+        title,
+        description: documents.and_then(|documents| documents.entry.description.as_deref()),
+        summary: outcome.verdict.as_ref().map(|verdict| verdict.summary.as_str()),
+        criteria: documents.map(|documents| documents.acceptance_criteria.as_slice()).unwrap_or_default(),
+        verification: &outcome.verification,
+        base: &base,
+        branch: outcome.work.branch.as_deref().unwrap_or_default(),
+        oid,
+        commits: outcome.commits,
+        usage: &outcome.usage,
+        minutes,
+        notes: &outcome.notes,
+        foreign_authors: &outcome.foreign_authors,
+        mcp_servers: &outcome.mcp_servers,
+    };
+    let redact = |text: String| context.redactor.redact(&text).into_owned();
+    (redact(render_title(title, outcome.task_id)), redact(render_body(&text)))
+}

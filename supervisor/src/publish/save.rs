@@ -1,0 +1,111 @@
+//! Step `save`: everything that the agent left becomes commits of our own repository.
+
+use git2::Oid;
+use orchestrator_contract::RunName;
+
+use crate::context::{Context, Side, failure, io_failure};
+use crate::git::import::History;
+use crate::git::{GitError, NewCommit, StatCache, import, snapshot};
+use crate::run::Failure;
+use crate::workspace::branch::stat_cache;
+use crate::workspace::fetch::open;
+
+/// How often the tree is looked at until two looks agree: nothing that changes it is alive.
+const LOOKS: usize = 4;
+
+/// What was left in the working tree.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// The commit that the agent got.
+    pub start: Oid,
+    /// The branch.
+    pub branch: String,
+    /// The run that left it.
+    pub run: RunName,
+}
+
+/// The work, saved.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The branch's commit, which has everything.
+    pub tip: Oid,
+    /// Authors other than the agent.
+    pub foreign_authors: Vec<String>,
+    /// Files of large-file storage whose content changed: they cannot be pushed as they are.
+    pub changed_lfs: Vec<String>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Takes the agent's commits as they are where they descend from the start, commits what is
+/// left on top, and moves our own branch there.
+///
+/// # Errors
+/// The tree cannot be read or the objects not be written.
+pub fn save_tree(context: &Context, left: &Left, message: &str) -> Result<Saved, Failure> {
+    let git = |error: GitError| failure(error.reason(), &error);
+    let control = open(context, Side::Target)?;
+    let worktree = context.layout.target_repo();
+    let scratch = context.layout.control().join("import");
+    std::fs::create_dir_all(&scratch).map_err(|error| io_failure(&scratch, &error))?;
+    let identity = context.task.committer();
+    let imported = import::take(&control, &worktree, left.start, &identity, &scratch).map_err(git)?;
+    let mut notes = imported.notes;
+    let (head, foreign_authors) = match imported.head {
+        History::Usable { head, descends_from_base: true, foreign } => (head, foreign),
+        History::Usable { head, descends_from_base: false, foreign: _ } => {
+            notes.push(format!("the agent rewrote history; its tree was committed on {}", left.start));
+            let kept = format!("refs/orchestrator/{}/rewritten", left.run);
+            control.set_reference(&kept, head, "history that the agent rewrote").map_err(git)?;
+            (left.start, Vec::new())
+        }
+        History::Unusable { why } => {
+            notes.push(format!("the agent left no usable git history ({why}); its tree was committed"));
+            (left.start, Vec::new())
+        }
+    };
+    for (name, tip) in &imported.others {
+        let kept = format!("refs/orchestrator/{}/{}", left.run, name.trim_start_matches("refs/"));
+        control.set_reference(&kept, *tip, "other work of the agent").map_err(git)?;
+        notes.push(format!("the agent's `{name}` is kept in the workspace as `{kept}`"));
+    }
+    let base_tree = control.tree_of(left.start).map_err(git)?;
+    let head_tree = control.tree_of(head).map_err(git)?;
+    let look = |cache: &StatCache| {
+        snapshot::take(&control, &worktree, base_tree, Some(head_tree), cache).map_err(git)
+    };
+    let mut seen = look(&StatCache::load(&stat_cache(context)))?;
+    for _ in 1..LOOKS {
+        let again = look(&seen.cache)?;
+        let same = again.tree == seen.tree;
+        seen = again;
+        if same {
+            break;
+        }
+    }
+    notes.extend(seen.notes);
+    for nested in &seen.nested_repositories {
+        let nested = String::from_utf8_lossy(nested);
+        notes.push(format!("`{nested}` is a repository of its own; its files were committed as plain files"));
+    }
+    let tip = if head_tree == seen.tree {
+        head
+    } else {
+        let seconds = jiff::Timestamp::now().as_second();
+        let new = NewCommit {
+            tree: seen.tree,
+            parents: &[head],
+            author: &identity,
+            committer: &identity,
+            message,
+            seconds,
+        };
+        control.commit(&new).map_err(git)?
+    };
+    control.set_reference(&format!("refs/heads/{}", left.branch), tip, "saved").map_err(git)?;
+    control.sync().map_err(git)?;
+    seen.cache.save(&stat_cache(context)).map_err(git)?;
+    let changed_lfs =
+        seen.lfs_changed.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    Ok(Saved { tip, foreign_authors, changed_lfs, notes })
+}

@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+
+use orchestrator_contract::outcome::Place;
+use proptest::prelude::*;
+
+use super::*;
+
+struct Given {
+    run: RunName,
+    criteria: Vec<String>,
+    verification: Verification,
+    base: Revision,
+    usage: Usage,
+    notes: Vec<String>,
+    authors: Vec<String>,
+    servers: Vec<McpServer>,
+}
+
+fn given() -> Given {
+    let server = |name: &str, status, note: Option<&str>| McpServer {
+        name: name.to_owned(),
+        status,
+        server: None,
+        tools: 0,
+        note: note.map(str::to_owned),
+    };
+    Given {
+        run: RunName::new("trader-claude-agent-1-task2-attempt1").unwrap(),
+        criteria: vec!["Matches by price\n  and time".to_owned(), "`cargo test` passes".to_owned()],
+        verification: Verification {
+            status: VerificationStatus::Passed,
+            commands: vec![CommandReport {
+                command: "cargo test".to_owned(),
+                exit_code: Some(0),
+                seconds: 12.4,
+                output: String::new(),
+            }],
+        },
+        base: Revision {
+            url: "https://github.com/org/trader".to_owned(),
+            branch: "main".to_owned(),
+            oid: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+        },
+        usage: Usage { turns: 31, cost_usd: 1.2345, models: BTreeMap::new() },
+        notes: vec!["The base has moved and was not merged: `src/book.rs` conflicts.".to_owned()],
+        authors: vec!["Ann <ann@example.com>".to_owned()],
+        servers: vec![
+            server("memory", McpStatus::Connected, None),
+            server("brave", McpStatus::LeftOut, Some("the secret `brave-api-key` is not given")),
+        ],
+    }
+}
+
+fn text<'a>(given: &'a Given, summary: &'a str) -> PullRequestText<'a> {
+    PullRequestText {
+        run: &given.run,
+        task: Some(TaskId::new(2).unwrap()),
+        title: "Implement the order book",
+        description: Some("Match orders by price and time."),
+        summary: Some(summary),
+        criteria: &given.criteria,
+        verification: &given.verification,
+        base: &given.base,
+        branch: "feature/task-2-implementation",
+        oid: "fedcba9876543210fedcba9876543210fedcba98",
+        commits: 3,
+        usage: &given.usage,
+        minutes: 17.25,
+        notes: &given.notes,
+        foreign_authors: &given.authors,
+        mcp_servers: &given.servers,
+    }
+}
+
+#[test]
+fn a_pull_request_says_what_why_how_checked_and_at_what_cost() {
+    let summary =
+        "Added `OrderBook`, asked @maintainer about Vec<T>.\n\n<!-- hidden -->\n\n```rust\n@attribute\n";
+    insta::assert_snapshot!(render_body(&text(&given(), summary)));
+}
+
+#[test]
+fn a_failed_check_shows_the_end_of_its_output() {
+    let mut given = given();
+    given.verification.status = VerificationStatus::Failed;
+    given.verification.commands[0].exit_code = Some(101);
+    given.verification.commands[0].output = format!("{}\n```\ntest failed", "x".repeat(2000));
+    given.notes.clear();
+    given.authors.clear();
+    given.servers.clear();
+    let body = render_body(&PullRequestText { description: None, criteria: &[], ..text(&given, " ") });
+    insta::assert_snapshot!(body.replace(&"x".repeat(700), "[x]"));
+}
+
+#[test]
+fn a_service_without_checks_is_said_to_be_not_verified() {
+    let mut given = given();
+    given.verification = Verification { status: VerificationStatus::NotConfigured, commands: Vec::new() };
+    assert!(render_body(&text(&given, "done")).contains("Not verified: the service has no verify commands."));
+}
+
+#[test]
+fn a_failed_attempt_is_told_in_a_comment() {
+    let given = given();
+    let work = Work {
+        place: Place::Remote,
+        branch: Some("feature/task-2-implementation".to_owned()),
+        oid: Some("fedcba9876543210".to_owned()),
+        path: None,
+    };
+    let attempt = FailedAttempt {
+        run: &given.run,
+        reason: Reason::TimeLimit,
+        message: "the run took more than 120 minutes, ask @lead\nfor more",
+        work: &work,
+        usage: &given.usage,
+    };
+    insta::assert_snapshot!(render_failed_attempt(&attempt));
+}
+
+#[test]
+fn titles_and_commit_messages_have_no_empty_pieces() {
+    let (service, run) = (ServiceName::new("trader").unwrap(), given().run);
+    let task = TaskId::new(2).ok();
+    assert_eq!(render_title("Order\nbook ", task), "Order book (task 2)");
+    assert_eq!([render_title("", task), render_title(" ", None)], ["Task 2", "Task documents"]);
+    assert_eq!(
+        render_commit_message(&service, task, "Order\nbook", &run),
+        "trader: task 2: Order book\n\nTask: 2\nRun: trader-claude-agent-1-task2-attempt1\n"
+    );
+    assert_eq!(render_commit_message(&service, task, "\n", &run).lines().next(), Some("trader: task 2"));
+    assert_eq!(
+        render_commit_message(&service, None, "", &run).lines().next(),
+        Some("trader: task documents")
+    );
+}
+
+#[test]
+fn code_is_left_as_it_is_and_mentions_outside_are_broken() {
+    assert_eq!(shown("use `@scope/pkg` and ``a ` @b``"), "use `@scope/pkg` and ``a ` @b``");
+    assert_eq!(shown("`open @user"), "`open @\u{200b}user");
+    assert_eq!(shown("mail a@b.c"), "mail a@b.c");
+    assert_eq!(shown("```\n@x\n```\n@y"), "```\n@x\n```\n@\u{200b}y");
+    assert_eq!(shown("~~~\nopen"), "~~~\nopen\n~~~");
+    assert_eq!(shown("1 < 2 <details>"), "1 < 2 &lt;details>");
+}
+
+proptest! {
+    #[test]
+    fn a_body_is_never_longer_than_allowed_nor_has_a_comment(
+        piece in "(.|<!--|```|@a|\n){0,40}",
+        times in 1usize..400,
+    ) {
+        let mut given = given();
+        let long = piece.repeat(times);
+        given.criteria = vec![long.clone(); 60];
+        given.notes = vec![long.clone(); 60];
+        given.verification.commands = vec![
+            CommandReport { command: long.clone(), exit_code: None, seconds: 1.0, output: long.clone() }; 20
+        ];
+        let body = render_body(&PullRequestText { description: Some(&long), ..text(&given, &long) });
+        prop_assert!(body.chars().count() <= BODY_MAX);
+        prop_assert!(body.contains("| Run |"), "the facts are always there");
+        prop_assert!(!body.contains("<!--"));
+    }
+}

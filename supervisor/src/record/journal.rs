@@ -1,0 +1,280 @@
+//! Writes events: to standard output for whoever watches, and to the run's own log.
+//!
+//! A thread does the writing. A reader who stops reading never stops the run:
+//! when the queue is full, log lines are dropped and counted; steps and the
+//! outcome are not, and the file in the workspace has everything the disk takes.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use orchestrator_contract::event::{Progress, StepState};
+use orchestrator_contract::{Event, EventBody, Level, Outcome, Phase, RunName, Step};
+
+use super::text;
+use crate::config::LogFormat;
+use crate::redact::Redactor;
+
+/// Lines that may wait for a slow reader.
+const QUEUE: usize = 4096;
+
+/// How long the end of the run waits for a reader that does not read.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// How events are written to standard output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Format {
+    Json,
+    Text,
+}
+
+/// Writes events; clones write to the same place.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    shared: Arc<Mutex<Shared>>,
+    done: Arc<(Mutex<bool>, Condvar)>,
+    redactor: Redactor,
+}
+
+#[derive(Debug)]
+struct Shared {
+    lines: Option<SyncSender<Line>>,
+    file: Option<File>,
+    run: Option<RunName>,
+    seq: u64,
+    dropped: u64,
+    format: Format,
+}
+
+type Line = Vec<u8>;
+
+impl Journal {
+    /// A journal on standard output.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn on_stdout(format: LogFormat, redactor: Redactor) -> io::Result<Self> {
+        let format = match format {
+            LogFormat::Json => Format::Json,
+            LogFormat::Text => Format::Text,
+            LogFormat::Auto if io::stdout().is_terminal() => Format::Text,
+            LogFormat::Auto => Format::Json,
+        };
+        Self::start(io::stdout(), format, redactor)
+    }
+
+    fn start(sink: impl Write + Send + 'static, format: Format, redactor: Redactor) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let done = Arc::new((Mutex::new(false), Condvar::new()));
+        let writer_done = Arc::clone(&done);
+        std::thread::Builder::new().name("events".to_owned()).spawn(move || {
+            write_lines(sink, &receiver);
+            let (flag, condition) = &*writer_done;
+            *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            condition.notify_all();
+        })?;
+        let shared = Shared { lines: Some(sender), file: None, run: None, seq: 0, dropped: 0, format };
+        Ok(Self { shared: Arc::new(Mutex::new(shared)), done, redactor })
+    }
+
+    /// From now on events name the run and are kept in its log as well.
+    ///
+    /// # Errors
+    /// The log cannot be opened.
+    pub fn belongs_to(&self, run: RunName, log: &Path) -> io::Result<()> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let mut shared = self.lock();
+        shared.run = Some(run);
+        shared.file = Some(file);
+        Ok(())
+    }
+
+    /// A line of the readable log.
+    pub fn log(&self, level: Level, source: &str, msg: impl Into<String>) {
+        self.write(msg.into(), EventBody::Log { level, source: source.to_owned() });
+    }
+
+    /// A line of the supervisor's own story.
+    pub fn info(&self, msg: impl Into<String>) {
+        self.log(Level::Info, "supervisor", msg);
+    }
+
+    /// Something that was worked around.
+    pub fn warn(&self, msg: impl Into<String>) {
+        self.log(Level::Warn, "supervisor", msg);
+    }
+
+    /// A step began or ended.
+    pub fn step(&self, step: Step, state: StepState, seconds: Option<f64>, detail: &str) {
+        let seconds_text = seconds.map(|seconds| format!(" in {seconds:.2} s")).unwrap_or_default();
+        let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+        let msg = match state {
+            StepState::Started => "begins".to_owned(),
+            StepState::Done => format!("done{seconds_text}{detail}"),
+            StepState::Failed => format!("failed{seconds_text}{detail}"),
+        };
+        self.write(msg, EventBody::Step { step, state, seconds });
+    }
+
+    /// The run waits while another one holds the workspace.
+    pub fn waiting_for(&self, holder: &str) {
+        self.progress(Progress {
+            phase: Phase::Pending,
+            step: Step::Check,
+            turn: 0,
+            cost_usd: 0.0,
+            doing: format!("waits for {holder}, which holds the workspace"),
+            since: Timestamp::now(),
+            branch: None,
+            waiting_for: Some(holder.to_owned()),
+        });
+        self.info(format!("waits for {holder}, which holds the workspace"));
+    }
+
+    /// Where the run stands.
+    pub fn progress(&self, progress: Progress) {
+        self.write(progress.doing.clone(), EventBody::Progress(progress));
+    }
+
+    /// The last event.
+    pub fn outcome(&self, outcome: &Outcome) {
+        let msg = format!("{}: {}", outcome.reason, outcome.message);
+        self.write(msg, EventBody::Outcome { outcome: Box::new(outcome.clone()) });
+    }
+
+    /// Waits, in bounded time, until everything is written. Nothing can be written afterwards.
+    pub fn finish(&self) {
+        self.lock().lines = None;
+        let (flag, condition) = &*self.done;
+        let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(condition.wait_timeout_while(guard, FLUSH, |done| !*done));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, msg: String, body: EventBody) {
+        let msg = self.redactor.redact(&msg).into_owned();
+        let essential = matches!(body, EventBody::Outcome { .. });
+        let mut shared = self.lock();
+        shared.seq += 1;
+        let event = Event {
+            v: orchestrator_contract::VERSION,
+            time: Timestamp::now(),
+            seq: shared.seq,
+            run: shared.run.clone(),
+            msg,
+            body,
+        };
+        let Ok(mut json) = serde_json::to_vec(&event) else { return };
+        // The body of an outcome carries texts of the agent and of servers.
+        json = self.redactor.redact_bytes(&json).into_owned();
+        json.push(b'\n');
+        if let Some(file) = &mut shared.file {
+            // A full disk must not end the run; the outcome step says so where it matters.
+            drop(file.write_all(&json));
+        }
+        let line = match shared.format {
+            Format::Json => json,
+            Format::Text => match text::render(&event) {
+                Some(text) => format!("{text}\n").into_bytes(),
+                None => return,
+            },
+        };
+        let Some(lines) = shared.lines.clone() else { return };
+        match lines.try_send(line) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(line)) if essential => {
+                drop(shared);
+                // The last event is worth a bounded wait.
+                send_within(&lines, line, FLUSH);
+            }
+            Err(TrySendError::Full(_)) => shared.dropped += 1,
+        }
+    }
+}
+
+/// A queue of the standard library has no timed send; the end of a run is the one place that needs it.
+fn send_within(lines: &SyncSender<Line>, mut line: Line, limit: Duration) {
+    let deadline = std::time::Instant::now() + limit;
+    while std::time::Instant::now() < deadline {
+        match lines.try_send(line) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+            Err(TrySendError::Full(back)) => line = back,
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn write_lines(mut sink: impl Write, lines: &Receiver<Line>) {
+    let mut broken = false;
+    for line in lines {
+        // A closed pipe must not end the run; what comes is still taken, so that nobody waits.
+        if !broken && sink.write_all(&line).and_then(|()| sink.flush()).is_err() {
+            broken = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::Secrets;
+    use secrecy::SecretString;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes nothing until it is dropped.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_is_one_object_and_no_secret_is_in_it() {
+        let sink = Sink::default();
+        let secrets = Secrets::new().with("token", SecretString::from("ghp_verysecretvalue"));
+        let journal = Journal::start(sink.clone(), Format::Json, Redactor::new(secrets)).unwrap();
+        journal.info("two\nlines with ghp_verysecretvalue");
+        journal.step(Step::Check, StepState::Done, Some(0.25), "");
+        journal.finish();
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
+        assert!(!text.contains("verysecret"), "{text}");
+        assert_eq!(events[1].msg, "done in 0.25 s");
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_does_not_stop_the_writer() {
+        let (_hold, held) = std::sync::mpsc::channel();
+        let journal = Journal::start(Stuck(held), Format::Json, Redactor::new(Secrets::new())).unwrap();
+        for _ in 0..3 * QUEUE {
+            journal.info("line");
+        }
+        assert!(journal.lock().dropped > 0);
+    }
+}

@@ -1,0 +1,36 @@
+//! An event as a line for people: `12:03:11 agent  edits src/lib.rs`. Pure.
+
+use orchestrator_contract::{Event, Level};
+
+/// The line; none for events that say nothing new to a person.
+#[must_use]
+pub fn render(event: &Event) -> Option<String> {
+    let readable = event.readable()?;
+    let mark = match readable.level {
+        Level::Debug | Level::Info => "",
+        Level::Warn => "warning: ",
+        Level::Error => "error: ",
+    };
+    let time = event.time.strftime("%H:%M:%S");
+    Some(format!("{time} {:<12} {mark}{}", readable.source, readable.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_contract::EventBody;
+
+    use super::*;
+
+    #[test]
+    fn a_log_line_reads_like_a_story() {
+        let event = Event {
+            v: 1,
+            time: "2026-11-22T12:03:11Z".parse().unwrap(),
+            seq: 4,
+            run: None,
+            msg: "edits src/lib.rs".to_owned(),
+            body: EventBody::Log { level: Level::Info, source: "agent".to_owned() },
+        };
+        assert_eq!(render(&event).unwrap(), "12:03:11 agent        edits src/lib.rs");
+    }
+}

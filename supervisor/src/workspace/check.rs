@@ -1,0 +1,192 @@
+//! Step `check`: everything that can be known before anything is spent.
+
+use std::time::Duration;
+
+use orchestrator_contract::names::{Transport, implementation_branch};
+use orchestrator_contract::task::{Mode, PullRequestPolicy};
+use orchestrator_contract::{BranchName, Reason, RepositoryUrl};
+
+use super::lock::{LockError, WorkspaceLock, lock_workspace};
+use super::patience::ask;
+use crate::context::{Context, Side, failure, io_failure};
+use crate::git::{Credentials, Remote, RemoteRefs};
+use crate::mcp::catalogue::Catalogue;
+use crate::mcp::installed::find_command;
+use crate::publish::patterns::Patterns;
+use crate::run::Failure;
+
+/// The remotes as they were at the start, and our hold on the workspace.
+#[derive(Debug)]
+pub struct Checked {
+    /// The workspace is ours as long as this lives.
+    pub lock: WorkspaceLock,
+    /// The target's branches.
+    pub target: RemoteRefs,
+    /// The base branch.
+    pub base: String,
+    /// The platform's branch.
+    pub platform_branch: String,
+    /// The agent's program.
+    pub claude: std::path::PathBuf,
+}
+
+/// Checks everything; the first fault found ends the run.
+///
+/// # Errors
+/// What is missing or refused, with the reason.
+pub async fn check(context: &Context) -> Result<Checked, Failure> {
+    make_folders(context)?;
+    let lock = lock(context).await?;
+    let claude = find_claude(context)?;
+    check_model(context)?;
+    catalogue(context)?;
+    Patterns::new(context.task.protected_paths.iter().map(String::as_str))
+        .map_err(|error| failure(error.reason(), &error))?;
+    check_forge(context)?;
+    let (target, platform) = look_at_remotes(context).await?;
+    let task = &context.task;
+    let base = choose_branch(&task.target.url, task.target.base.as_ref(), &target)?;
+    let platform_branch = choose_branch(&task.platform.url, task.platform.branch.as_ref(), &platform)?;
+    if let (Mode::First, Some(id)) = (task.mode, task.task_id) {
+        let branch = implementation_branch(id);
+        if target.branch(branch.as_str()).is_some() {
+            return Err(Failure::new(
+                Reason::BranchExists,
+                format!(
+                    "the branch `{branch}` is already on `{}`, although no attempt is known: \
+                     submit with retry to build on it, or with fresh to start over on a new one",
+                    task.target.url
+                ),
+            ));
+        }
+    }
+    Ok(Checked { lock, target, base, platform_branch, claude })
+}
+
+fn make_folders(context: &Context) -> Result<(), Failure> {
+    let layout = &context.layout;
+    for folder in [
+        layout.control(),
+        layout.runs(),
+        context.record.folder().to_owned(),
+        layout.agent_home(&context.task.run),
+        layout.agent_memory(),
+        layout.agent_cache(),
+        layout.agent_tmp(),
+    ] {
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            let mut failure = io_failure(&folder, &error);
+            if failure.reason == Reason::InputOutput {
+                failure.reason = Reason::WorkspaceUnwritable;
+            }
+            failure
+        })?;
+    }
+    Ok(())
+}
+
+async fn lock(context: &Context) -> Result<WorkspaceLock, Failure> {
+    let limit =
+        Duration::try_from_secs_f64(context.task.limits.queue_minutes * 60.0).unwrap_or(Duration::MAX);
+    let journal = &context.journal;
+    let waiting = |holder: &str| journal.waiting_for(holder);
+    lock_workspace(&context.layout, &context.task.run, limit, waiting).await.map_err(|error| match &error {
+        LockError::Busy { .. } => failure(Reason::WorkspaceBusy, &error),
+        LockError::Unusable { .. } => failure(Reason::WorkspaceUnwritable, &error),
+    })
+}
+
+fn find_claude(context: &Context) -> Result<std::path::PathBuf, Failure> {
+    let named = context.settings.claude.to_string_lossy();
+    find_command(&named, &context.inherited.path()).ok_or_else(|| {
+        let message = format!("the Claude Code CLI `{named}` is not there, or is no program that may be run");
+        Failure::new(Reason::AgentMissing, message)
+    })
+}
+
+fn check_model(context: &Context) -> Result<(), Failure> {
+    let model = context.secrets.model().map_err(|error| failure(Reason::CredentialMissing, &error))?;
+    model.map(drop).ok_or_else(|| {
+        let message = "there is no credential for the model: give ANTHROPIC_API_KEY, a file of it, \
+                       CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_AUTH_TOKEN with ANTHROPIC_BASE_URL, Bedrock or Vertex";
+        Failure::new(Reason::CredentialMissing, message)
+    })
+}
+
+/// The MCP servers there are.
+///
+/// # Errors
+/// A configuration is malformed; file and server are named.
+pub fn catalogue(context: &Context) -> Result<Catalogue, Failure> {
+    let read = || -> Result<Catalogue, crate::mcp::catalogue::CatalogueError> {
+        let mut catalogue = Catalogue::built_in()?;
+        if let Some(folder) = &context.settings.mcp_configs {
+            catalogue.add_directory(folder)?;
+        }
+        Ok(catalogue)
+    };
+    read().map_err(|error| failure(error.reason(), &error))
+}
+
+/// A pull request on GitHub needs a token for its REST interface, whatever git itself uses.
+fn check_forge(context: &Context) -> Result<(), Failure> {
+    let url = &context.task.target.url;
+    let wanted = context.task.pull_request == PullRequestPolicy::Create;
+    let on_github = crate::publish::pull_request::forge_of(context).is_some();
+    let token =
+        context.secrets.read("github-token").map_err(|error| failure(Reason::CredentialMissing, &error))?;
+    if wanted && on_github && token.is_none() {
+        return Err(Failure::new(
+            Reason::CredentialMissing,
+            format!(
+                "a pull request on `{url}` needs a GitHub token: give GITHUB_TOKEN or --github-token-file, \
+                 or ask for no pull request"
+            ),
+        ));
+    }
+    if url.transport() == Transport::Ssh && context.secrets.path("ssh-privatekey").is_none() {
+        let message =
+            format!("`{url}` needs an SSH key: give --ssh-key-file, or use the https address with a token");
+        return Err(Failure::new(Reason::CredentialMissing, message));
+    }
+    Ok(())
+}
+
+/// Asks all at once: the two lists of branches, and whether we may push.
+async fn look_at_remotes(context: &Context) -> Result<(RemoteRefs, RemoteRefs), Failure> {
+    let list = |remote: Remote, credentials: Credentials| async move { remote.list_refs(&credentials).await };
+    let may_push =
+        |remote: Remote, credentials: Credentials| async move { remote.check_push(&credentials).await };
+    let (target, push, platform) = tokio::join!(
+        ask(context, Side::Target, list),
+        ask(context, Side::Target, may_push),
+        ask(context, Side::Platform, list),
+    );
+    let target = target?;
+    push?;
+    Ok((target, platform?))
+}
+
+/// The asked-for branch, or the remote's default.
+fn choose_branch(
+    url: &RepositoryUrl,
+    asked: Option<&BranchName>,
+    refs: &RemoteRefs,
+) -> Result<String, Failure> {
+    let not_found = |message: String| Failure::new(Reason::BranchNotFound, message);
+    match asked {
+        Some(branch) if refs.branch(branch.as_str()).is_some() => Ok(branch.to_string()),
+        Some(branch) => {
+            let heads = refs.refs.iter().filter_map(|found| found.name.strip_prefix("refs/heads/"));
+            let names: Vec<&str> = heads.take(20).collect();
+            Err(not_found(format!("`{url}` has no branch `{branch}`: it has {}", names.join(", "))))
+        }
+        None => refs
+            .default_branch
+            .as_deref()
+            .map(|name| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned())
+            .ok_or_else(|| {
+                not_found(format!("`{url}` names no default branch: it is empty, or give the branch"))
+            }),
+    }
+}

@@ -1,0 +1,227 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TAGGED: &str = include_str!("fixtures/tagged.json");
+const PLAIN: &str = include_str!("fixtures/plain.json");
+
+/// A repository as a map of paths to texts.
+#[derive(Clone, Default)]
+struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Files {
+    fn with(mut self, path: &str, text: impl AsRef<[u8]>) -> Self {
+        self.0.insert(path.to_owned(), text.as_ref().to_vec());
+        self
+    }
+
+    fn list(&self, folder: &str) -> Vec<String> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let mut names: Vec<String> = self
+            .0
+            .keys()
+            .filter_map(|path| path.strip_prefix(&prefix))
+            .filter_map(|rest| rest.split('/').next().map(str::to_owned))
+            .collect();
+        names.dedup();
+        names
+    }
+
+    fn find(&self, service: &str, task: u32) -> Result<TaskDocuments, DocumentsError> {
+        self.find_in(service, task, None)
+    }
+
+    fn find_in(
+        &self,
+        service: &str,
+        task: u32,
+        docs_directory: Option<&str>,
+    ) -> Result<TaskDocuments, DocumentsError> {
+        let reader = Reader {
+            read: |path: &str| Ok(self.0.get(path).cloned()),
+            list: |folder: &str| Ok(self.list(folder)),
+        };
+        let service = &ServiceName::new(service).unwrap();
+        find(&reader, &Wanted { service, task: TaskId::new(task).unwrap(), docs_directory })
+    }
+}
+
+fn one_task(title: &str) -> String {
+    format!(r#"{{"tasks":[{{"id":1,"title":"{title}"}}]}}"#)
+}
+
+#[test]
+fn a_task_with_documents_has_all_of_them() {
+    let files = Files::default()
+        .with(".taskmaster/tasks/tasks.json", TAGGED)
+        .with(".taskmaster/state.json", r#"{"currentTag":"master","lastSwitched":"2026-05-01T10:00:00.000Z","branchTagMapping":{},"migrationNoticeShown":true}"#)
+        .with(".taskmaster/docs/task-2/task.md", "# Task 2: Order book\n")
+        .with(".taskmaster/docs/task-2/prompt.md", "Implement it.")
+        .with(".taskmaster/docs/task-2/acceptance-criteria.md", "# Acceptance\n\n- [ ] Matches by price\n  and time\n- [x] `cargo test` passes\n\n```\n- code\n```\n")
+        .with(".taskmaster/docs/architecture.md", "# A")
+        .with(".taskmaster/docs/prd.txt", "P");
+    let found = files.find("trader", 2).unwrap();
+    insta::assert_debug_snapshot!(found);
+}
+
+#[test]
+fn without_documents_the_entry_serves() {
+    let found = Files::default().with(".taskmaster/tasks/tasks.json", PLAIN).find("trader", 1).unwrap();
+    assert_eq!(found.source, DocumentSource::TaskEntry);
+    assert_eq!((found.tag, found.entry.title.as_str()), (None, "Initialize the crate"));
+    assert_eq!(found.acceptance_criteria, ["`cargo test` runs and passes on a clean checkout."]);
+    assert_eq!(found.files, [".taskmaster/tasks/tasks.json"]);
+}
+
+#[test]
+fn documents_serve_without_a_tasks_file() {
+    let found = Files::default()
+        .with(".taskmaster/docs/task-7/task.md", "# Task 7: Ship it\n\ntext")
+        .find("trader", 7)
+        .unwrap();
+    assert_eq!((found.source, found.entry.title.as_str()), (DocumentSource::Files, "Ship it"));
+}
+
+#[test]
+fn the_services_folder_comes_before_projects_and_the_root() {
+    let root = Files::default().with(".taskmaster/tasks/tasks.json", one_task("root"));
+    let projects = root.clone().with("projects/trader/.taskmaster/tasks/tasks.json", one_task("projects"));
+    let own = projects.clone().with("trader/.taskmaster/tasks/tasks.json", one_task("own"));
+    let title = |files: &Files| files.find("trader", 1).unwrap().entry.title;
+    assert_eq!([title(&root), title(&projects), title(&own)], ["root", "projects", "own"]);
+    let given = own.find_in("trader", 1, Some("projects/trader/")).unwrap();
+    assert_eq!((given.folder.as_str(), given.entry.title.as_str()), ("projects/trader", "projects"));
+    assert_eq!(own.find_in("trader", 1, Some("")).unwrap().entry.title, "root");
+}
+
+#[test]
+fn a_missing_folder_is_an_error_that_lists_the_places_and_the_candidates() {
+    let files =
+        Files::default().with("billing/.taskmaster/tasks/tasks.json", one_task("x")).with("README", "");
+    let error = files.find("trader", 1).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no task documents: looked for `trader/.taskmaster/`, `projects/trader/.taskmaster/`, `.taskmaster/`; \
+         there is one in `billing`: name it as the docs directory"
+    );
+    assert_eq!(error.reason(), orchestrator_contract::Reason::DocumentsMissing);
+}
+
+#[test]
+fn neither_documents_nor_an_entry_is_an_error_that_names_the_paths() {
+    let error = Files::default().with(".taskmaster/config.json", "{}").find("trader", 3).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no task documents: looked for `.taskmaster/tasks/tasks.json`, `.taskmaster/docs/task-3/task.md`, \
+         `.taskmaster/docs/task-3/prompt.md`, `.taskmaster/docs/task-3/acceptance-criteria.md`"
+    );
+}
+
+#[test]
+fn an_unknown_task_is_an_error_that_lists_the_ids_and_other_tags() {
+    let files = Files::default().with(".taskmaster/tasks/tasks.json", TAGGED);
+    let error = files.find("trader", 9).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`.taskmaster/tasks/tasks.json` has no task 9 in tag `master`: it has 1, 2; tag `billing` has it"
+    );
+    assert_eq!(error.reason(), orchestrator_contract::Reason::TaskNotFound);
+}
+
+#[test]
+fn the_services_tag_wins_over_the_current_one() {
+    let files = Files::default()
+        .with(".taskmaster/tasks/tasks.json", TAGGED)
+        .with(".taskmaster/state.json", r#"{"currentTag":"master"}"#);
+    assert_eq!(files.find("billing", 9).unwrap().tag.as_deref(), Some("billing"));
+    assert_eq!(files.find("trader", 1).unwrap().tag.as_deref(), Some("master"));
+}
+
+#[test]
+fn tags_among_which_nothing_decides_are_an_error_that_lists_them() {
+    let two = r#"{"a":{"tasks":[]},"b":{"tasks":[]}}"#;
+    let files = Files::default().with(".taskmaster/tasks/tasks.json", two);
+    let error = files.find("trader", 1).unwrap_err().to_string();
+    assert!(error.contains("the tags `a`, `b`"), "{error}");
+    let gone = files.with(".taskmaster/state.json", r#"{"currentTag":"c"}"#);
+    assert!(gone.find("trader", 1).unwrap_err().to_string().contains("current tag is `c`"));
+}
+
+#[test]
+fn a_file_with_a_byte_order_mark_is_read() {
+    let text = ["\u{feff}".as_bytes(), one_task("marked").as_bytes()].concat();
+    let files = Files::default().with(".taskmaster/tasks/tasks.json", text);
+    assert_eq!(files.find("trader", 1).unwrap().entry.title, "marked");
+}
+
+#[test]
+fn malformed_json_is_an_error_with_its_place() {
+    let cases = [
+        ("{\n  \"tasks\": [\n    {\"id\": 1,}\n  ]\n}", "line 3, column 14"),
+        ("{\n  \"tasks\": [\n    {\"title\": \"x\"}\n  ]\n}", "line 3, column 18: missing field `id`"),
+        (
+            "{\"master\": {\n  \"tasks\": 7}}",
+            "line 2, column 12: invalid type: integer `7`, expected a sequence",
+        ),
+        ("{\"master\": {\"tasks\": [\n {\"id\": true}]}}", "invalid id true, expected a number or a string"),
+        ("[]", "line 1, column 0: invalid type: sequence, expected a map"),
+        ("{\"meta\": {}}", "expected `tasks`, or tags that have `tasks`"),
+        ("", "EOF while parsing"),
+    ];
+    for (text, expected) in cases {
+        let error =
+            Files::default().with(".taskmaster/tasks/tasks.json", text).find("trader", 1).unwrap_err();
+        let shown = error.to_string();
+        let expected = expected.replace("column 0", "column 1");
+        assert!(shown.starts_with("cannot understand `.taskmaster/tasks/tasks.json`, line"), "{shown}");
+        assert!(shown.contains(&expected), "{shown}");
+    }
+}
+
+#[test]
+fn criteria_are_taken_from_lists_or_else_from_paragraphs() {
+    assert_eq!(acceptance_criteria("1. One\n2) Two\n   * Three\n\nprose"), ["One", "Two", "Three"]);
+    assert_eq!(acceptance_criteria("# Title\n\nFirst\nline.\n\nSecond."), ["First line.", "Second."]);
+    assert_eq!(acceptance_criteria("\n---\n"), Vec::<String>::new());
+}
+
+fn json_id() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        (1u32..30).prop_map(|id| id.into()),
+        (1u32..30).prop_map(|id| id.to_string().into()),
+        (1u32..9, 1u32..9).prop_map(|(task, part)| format!("{task}.{part}").into()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_form_of_a_task_is_read(
+        number in 1u32..1000,
+        as_text: bool,
+        tagged: bool,
+        title in ".{0,20}",
+        dependencies in prop::collection::vec(json_id(), 0..5),
+        extra in "[a-z]{12,14}",
+    ) {
+        let id = if as_text { number.to_string().into() } else { serde_json::Value::from(number) };
+        let mut task = serde_json::json!({
+            "id": id, "title": title, "details": null, "dependencies": dependencies, "subtasks": null,
+        });
+        task[&extra] = serde_json::json!({"anything": [1, null]});
+        let list = serde_json::json!({"tasks": [task], "metadata": {}});
+        let text = if tagged { serde_json::json!({"t": list}) } else { list }.to_string();
+        let found = Files::default().with(".taskmaster/tasks/tasks.json", text).find("trader", number).unwrap();
+        prop_assert_eq!(found.entry.title.trim(), title.trim());
+        prop_assert_eq!(found.dependencies.len(), dependencies.len());
+        prop_assert_eq!(found.tag.is_some(), tagged);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in r#"[\[\]{}:,"a-z0-9\n ]{0,40}"#, markdown in ".{0,60}") {
+        let result = Files::default().with(".taskmaster/tasks/tasks.json", text).find("trader", 1);
+        prop_assert!(result.is_ok() || !result.unwrap_err().to_string().is_empty());
+        prop_assert!(acceptance_criteria(&markdown).iter().all(|criterion| !criterion.is_empty()));
+    }
+}

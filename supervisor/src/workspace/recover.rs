@@ -1,0 +1,50 @@
+//! What an earlier run left in the working tree and nobody saved: it was killed,
+//! or the machine went away. It is saved before anything else happens to the tree.
+
+use git2::Oid;
+use orchestrator_contract::Reason;
+
+use super::fetch::blocking;
+use super::state::{Content, TreeState, read_tree_state, write_tree_state};
+use crate::context::{Context, io_failure};
+use crate::publish::save::{Left, save_tree};
+use crate::run::Failure;
+
+/// What was found and saved.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The run that left it.
+    pub run: String,
+    /// Its branch.
+    pub branch: String,
+    /// The commit that has it now.
+    pub oid: Oid,
+}
+
+/// Saves what an earlier run left. Nothing is pushed: a retry of that task builds on it.
+///
+/// # Errors
+/// The tree cannot be read, or not be saved; it is left as it is then.
+pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
+    let state_file = context.layout.state();
+    let state = read_tree_state(&context.layout).map_err(|error| io_failure(&state_file, &error))?;
+    let Some(state) = state.filter(|state| state.content == Content::Working) else { return Ok(None) };
+    let context = context.clone();
+    blocking(move || {
+        let oid = |text: &str| {
+            Oid::from_str(text).map_err(|_| {
+                let message = format!("`{}` names no commit: `{text}`", context.layout.state().display());
+                Failure::new(Reason::Internal, message)
+            })
+        };
+        let left = Left { start: oid(&state.start)?, branch: state.branch.clone(), run: state.run.clone() };
+        let message = format!("Work left by {}\n\nThe run ended before it could save its work.\n", state.run);
+        let saved = save_tree(&context, &left, &message)?;
+        let done = TreeState { content: Content::Saved, ..state.clone() };
+        write_tree_state(&context.layout, &done)
+            .map_err(|error| io_failure(&context.layout.state(), &error))?;
+        let changed = saved.tip != left.start;
+        Ok(changed.then_some(Recovered { run: state.run.to_string(), branch: state.branch, oid: saved.tip }))
+    })
+    .await
+}

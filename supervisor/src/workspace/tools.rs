@@ -1,0 +1,148 @@
+//! Steps `documents` and `mcp`: what the agent reads, and what it can ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use git2::Oid;
+use orchestrator_contract::Reason;
+use orchestrator_contract::outcome::{McpStatus, Revision};
+
+use super::branch::Prepared;
+use super::check::catalogue;
+use super::documents::{Reader, TaskDocuments, Wanted, find};
+use super::fetch::{blocking, open};
+use crate::agent::work::{bare_environment, confinement};
+use crate::checks::{Surroundings, run_commands};
+use crate::context::{Context, Side, Tools, failure, io_failure};
+use crate::git::{EntryKind, GitError};
+use crate::mcp::catalogue::Catalogue;
+use crate::mcp::compose::{self, Composed, Places, compose};
+use crate::mcp::installed::{find_command, has_toolchain};
+use crate::mcp::probe::{self, probe};
+use crate::mcp::relay::{Ground, RelayHost};
+use crate::run::Failure;
+
+/// How long all setup commands together may take.
+const SETUP: Duration = Duration::from_secs(30 * 60);
+
+/// Finds the task's documents at the recorded commit.
+///
+/// # Errors
+/// There are none, or they cannot be understood.
+pub async fn find_documents(context: &Context, platform: &Revision) -> Result<TaskDocuments, Failure> {
+    let (context, oid) = (context.clone(), platform.oid.clone());
+    blocking(move || {
+        let task =
+            context.task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "the run has no task"))?;
+        let commit = Oid::from_str(&oid).map_err(|error| failure(Reason::Internal, &error))?;
+        let control = open(&context, Side::Platform)?;
+        let other = |error: GitError| std::io::Error::other(error.to_string());
+        let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(other);
+        let list = |path: &str| {
+            let entries = control.list(commit, path.as_ref()).map_err(other)?.unwrap_or_default();
+            let name = |entry: crate::git::Entry| {
+                let known = matches!(entry.kind, EntryKind::Folder | EntryKind::File | EntryKind::Executable);
+                String::from_utf8(entry.name).ok().filter(|_| known)
+            };
+            Ok(entries.into_iter().filter_map(name).collect())
+        };
+        let docs_directory = context.task.platform.docs_directory.as_ref().map(|folder| folder.relative());
+        let wanted = Wanted { service: &context.task.service, task, docs_directory };
+        find(&Reader { read, list }, &wanted).map_err(|error| failure(error.reason(), &error))
+    })
+    .await
+}
+
+/// Starts each MCP server once, writes the agent's configuration, runs the setup commands.
+///
+/// # Errors
+/// A required server fails, or a setup command.
+pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Tools, Failure> {
+    let catalogue = catalogue(context)?;
+    let directory = context.working_directory(&prepared.working_directory);
+    let places = Places {
+        workspace: context.layout.root().to_owned(),
+        memory: context.layout.agent_memory(),
+        target: directory.clone(),
+        cache: context.layout.agent_cache(),
+    };
+    let mut composed = compose_servers(context, &catalogue, &places)?;
+    let secrets = context.secrets.clone();
+    let ground = Ground {
+        environment: bare_environment(context),
+        directory: directory.clone().into_boxed_path(),
+        secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
+    };
+    let servers = probe(&mut composed, &ground, &context.redactor, probe::LIMIT)
+        .await
+        .map_err(|error| failure(error.reason(), &error))?;
+    for server in &servers {
+        let note = server.note.as_deref().unwrap_or_default();
+        let line = match server.status {
+            McpStatus::Connected => format!("{}: {} tools", server.name, server.tools),
+            McpStatus::LeftOut => format!("{} is left out: {note}", server.name),
+            McpStatus::Failed => format!("{} failed and is left out: {note}", server.name),
+        };
+        context.journal.log(orchestrator_contract::Level::Info, "mcp", line);
+    }
+    let relay = RelayHost::start(&composed, &ground, &std::env::temp_dir())
+        .map_err(|error| failure(error.reason(), &error))?;
+    let config = composed.agent_config(&context.supervisor, |name| relay.socket(name));
+    let path = context.record.mcp_config();
+    crate::record::file::write_json(&path, &config).map_err(|error| io_failure(&path, &error))?;
+    run_setup(context, &directory).await?;
+    let described = composed
+        .servers
+        .iter()
+        .filter_map(|server| Some((server.name.clone(), catalogue.get(&server.name)?.description.clone())))
+        .collect();
+    Ok(Tools {
+        servers,
+        described,
+        relay,
+        tool_timeout_ms: composed.tool_timeout().map(|limit| limit.as_millis()),
+    })
+}
+
+fn compose_servers(context: &Context, catalogue: &Catalogue, places: &Places) -> Result<Composed, Failure> {
+    let path = context.inherited.path();
+    let rustup_home = context.inherited.rustup_home();
+    let surroundings = compose::Surroundings {
+        places,
+        has_secret: &|name| context.secrets.read(name).is_ok_and(|secret| secret.is_some()),
+        find_command: &|command| find_command(command, &path),
+        has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
+    };
+    compose(catalogue, context.task.mcp_servers.as_deref(), &surroundings)
+        .map_err(|error| failure(error.reason(), &error))
+}
+
+async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {
+    if context.task.setup.is_empty() {
+        return Ok(());
+    }
+    let surroundings = Surroundings {
+        supervisor: context.supervisor.clone(),
+        environment: bare_environment(context),
+        confinement: confinement(context, None, None),
+        directory: directory.to_owned(),
+    };
+    let journal = context.journal.clone();
+    let done = |report: &orchestrator_contract::outcome::CommandReport| {
+        journal.log(
+            orchestrator_contract::Level::Info,
+            "setup",
+            format!("{} ({:.1} s)", report.command, report.seconds),
+        );
+    };
+    let checked = run_commands(&context.task.setup, &surroundings, &context.redactor, SETUP, done)
+        .await
+        .map_err(|error| failure(Reason::Internal, &error))?;
+    match checked.failure_text() {
+        Some(text) => Err(Failure::new(
+            Reason::Configuration,
+            format!("the setup command {}", crate::agent::stream::shorten(&text, 600)),
+        )),
+        None => Ok(()),
+    }
+}
