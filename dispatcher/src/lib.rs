@@ -1,1 +1,26 @@
-//! x
+//! Turns a request into a run and follows it.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`cli`] | one file per subcommand: parse, call, print |
+//! | [`verbs`] | what each verb does, once: resolve, decide, call the backend |
+//! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
+//! | [`backend`] | where runs run: `local`, a supervised process on this machine |
+//! | [`config`] | the only reader of environment and `orchestrator.toml` |
+//! | [`folder`] | the open folder and its git remote |
+//! | [`output`] | the only place that prints |
+//! | [`problem`] | what a person is told when something cannot be done |
+//!
+//! Only `process` starts programs, and only `files` and the backend touch the
+//! disk. Nothing here talks to git or to the network: that is the supervisor's.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+mod files;
+pub mod folder;
+pub mod output;
+pub mod problem;
+mod process;
+pub mod task;
+pub mod verbs;

@@ -1,0 +1,212 @@
+//! Starts supervisors.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orchestrator_contract::names::Transport;
+use orchestrator_contract::{Reason, TaskSpec};
+
+use super::Local;
+use super::store::Prepared;
+use crate::config::Config;
+use crate::problem::Problem;
+use crate::process;
+
+/// How long `gh` may take to tell its token.
+const GH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything that is needed to start a supervisor, run and paths of the run apart.
+#[derive(Clone)]
+pub struct Launch {
+    /// The supervisor's program.
+    pub supervisor: PathBuf,
+    /// Flags with their files, in the order in which they are given.
+    files: Vec<(&'static str, PathBuf)>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { supervisor, files, environment: _ } = self;
+        f.debug_struct("Launch").field("supervisor", supervisor).field("files", files).finish_non_exhaustive()
+    }
+}
+
+impl Launch {
+    /// Finds the supervisor and the files that the configuration names.
+    ///
+    /// # Errors
+    /// The supervisor is not found, or a file that is named is not there.
+    pub fn prepare(config: &Config, task: &TaskSpec) -> Result<Self, Problem> {
+        let agent = config.agent(&task.agent)?;
+        let secrets = config.secrets().clone();
+        let credentials = [
+            ("--github-token-file", agent.github_token_file),
+            ("--platform-token-file", agent.platform_token_file),
+            ("--ssh-key-file", agent.ssh_key_file),
+            ("--known-hosts-file", secrets.known_hosts_file),
+            ("--anthropic-api-key-file", secrets.anthropic_api_key_file),
+            ("--brave-api-key-file", secrets.brave_api_key_file),
+            ("--secrets-dir", secrets.secrets_dir),
+        ];
+        let programs = [("--claude", config.claude.clone()), ("--mcp-configs", config.mcp_configs.clone())];
+        let mut files = Vec::new();
+        for (reason, flags) in [
+            (Reason::Configuration, programs.as_slice()),
+            (Reason::CredentialMissing, credentials.as_slice()),
+        ] {
+            for (flag, path) in flags {
+                let Some(path) = path else { continue };
+                if !path.exists() {
+                    let name = flag.trim_start_matches('-').replace('-', "_");
+                    return Err(Problem::new(
+                        reason,
+                        format!(
+                            "`{name}` names {}, which does not exist (agent {})",
+                            path.display(),
+                            task.agent
+                        ),
+                    )
+                    .next(format!("Make the file, or mend {}.", config.described())));
+                }
+                files.push((*flag, path.clone()));
+            }
+        }
+        let mut environment: Vec<(OsString, OsString)> =
+            config.environment.passed().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if let Some(url) = &config.github_api_url {
+            environment.retain(|(name, _)| name != "GITHUB_API_URL");
+            environment.push(("GITHUB_API_URL".into(), url.into()));
+        }
+        Ok(Self { supervisor: find_supervisor(config)?, files, environment })
+    }
+
+    /// Where no token for GitHub is known, asks `gh` for the one it has.
+    pub async fn add_token_of_gh(&mut self, config: &Config, task: &TaskSpec) {
+        let remote =
+            [&task.target.url, &task.platform.url].iter().any(|url| url.transport() != Transport::Local);
+        let has = |name: &str| config.environment.os(name).is_some();
+        let given = self.files.iter().any(|(flag, path)| match *flag {
+            "--github-token-file" => true,
+            "--secrets-dir" => path.join("github-token").is_file(),
+            _ => false,
+        });
+        if !remote || given || has("GITHUB_TOKEN") || has("GH_TOKEN") {
+            return;
+        }
+        if let Ok(token) = token_of_gh(config).await {
+            self.environment.push(("GITHUB_TOKEN".into(), token.into()));
+        }
+    }
+
+    /// The supervisor's arguments for a run.
+    #[must_use]
+    pub fn arguments(&self, run_folder: &Path, workspace: &Path) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["run".into()];
+        let mut flag = |name: &str, value: &OsStr| arguments.extend([name.into(), value.to_owned()]);
+        flag("--task-file", run_folder.join("task.json").as_os_str());
+        flag("--workspace", workspace.as_os_str());
+        flag("--log-format", OsStr::new("json"));
+        flag("--stop-file", run_folder.join("stop").as_os_str());
+        for (name, path) in &self.files {
+            flag(name, path.as_os_str());
+        }
+        arguments.push("--new-session".into());
+        arguments
+    }
+}
+
+/// The token that `gh` has, if it is there and logged in.
+///
+/// # Errors
+/// Says why there is none.
+pub async fn token_of_gh(config: &Config) -> Result<String, String> {
+    let gh = process::find("gh", config.environment.os("PATH")).ok_or("there is no `gh` in PATH")?;
+    let mut command = process::command(&gh);
+    // gh finds its login by HOME, or in the folders and keyring that these name.
+    for name in ["HOME", "PATH", "XDG_CONFIG_HOME", "GH_CONFIG_DIR", "DBUS_SESSION_BUS_ADDRESS"] {
+        if let Some(value) = config.environment.os(name) {
+            command.env(name, value);
+        }
+    }
+    command.args(["auth", "token"]);
+    let token = process::output(command, GH_LIMIT).await?;
+    if token.is_empty() { Err("`gh auth token` says nothing".to_owned()) } else { Ok(token) }
+}
+
+/// The supervisor: as configured, else next to this program, else in `PATH`.
+///
+/// # Errors
+/// There is none; the message lists where it was looked for.
+pub fn find_supervisor(config: &Config) -> Result<PathBuf, Problem> {
+    if let Some(path) = &config.supervisor {
+        if process::is_program(path) {
+            return Ok(path.clone());
+        }
+        return Err(Problem::configuration(format!("the supervisor {} is no program", path.display()))
+            .next("Name the right one with --supervisor or ORCHESTRATOR_SUPERVISOR."));
+    }
+    let beside = config.own_folder.as_ref().map(|folder| folder.join("supervisor"));
+    if let Some(path) = beside.as_ref().filter(|path| process::is_program(path)) {
+        return Ok(path.clone());
+    }
+    process::find("supervisor", config.environment.os("PATH")).ok_or_else(|| {
+        let beside = beside.map_or(String::new(), |path| format!("{} is no program, and ", path.display()));
+        Problem::configuration(format!("cannot find the supervisor: {beside}there is none in PATH")).next(
+            "Install it next to the dispatcher, or name it with --supervisor or ORCHESTRATOR_SUPERVISOR.",
+        )
+    })
+}
+
+impl Local {
+    /// Starts the supervisor of a run that was prepared.
+    ///
+    /// It makes itself a session of its own (`--new-session`); it is not put
+    /// into a process group of its own here, because the leader of a group
+    /// cannot make a session (setsid(2)). Its stdin is the lock, which thereby
+    /// lives as long as it does.
+    ///
+    /// # Errors
+    /// The program cannot be started; the record of the run is taken back.
+    pub fn start(&self, prepared: Prepared, launch: &Launch) -> Result<(), Problem> {
+        let Prepared { run, lock } = prepared;
+        let workspace = self.workspace(&run.task.service);
+        let spawn = || -> Result<(), Problem> {
+            let mut command = process::command(&launch.supervisor);
+            command
+                .args(launch.arguments(&run.folder, workspace.root()))
+                .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+                .current_dir(workspace.root())
+                .stdin(lock)
+                .stdout(run.append("events.jsonl")?)
+                .stderr(run.append("stderr.log")?);
+            match command.spawn() {
+                // Nobody waits for it: it goes on when this program has ended.
+                Ok(_child) => Ok(()),
+                Err(error) => Err(Problem::configuration(format!(
+                    "cannot start the supervisor {}: {error}",
+                    launch.supervisor.display()
+                ))),
+            }
+        };
+        spawn().inspect_err(|_| run.discard())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_supervisors_command_line_is_as_agreed_upon() {
+        let launch = Launch {
+            supervisor: "/bin/supervisor".into(),
+            files: vec![("--claude", "/bin/claude".into()), ("--github-token-file", "/secrets/token".into())],
+            environment: Vec::new(),
+        };
+        let arguments = launch.arguments(Path::new("/s/runs/r"), Path::new("/s/workspaces/workspace-trader"));
+        let line: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+        insta::assert_snapshot!(line.join(" "), @"run --task-file /s/runs/r/task.json --workspace /s/workspaces/workspace-trader --log-format json --stop-file /s/runs/r/stop --claude /bin/claude --github-token-file /secrets/token --new-session");
+    }
+}

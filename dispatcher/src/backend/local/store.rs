@@ -1,0 +1,255 @@
+//! The records of runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use orchestrator_contract::{Identity, Reason, RunName, TaskSpec};
+use serde::{Deserialize, Serialize};
+
+use super::{Local, lock};
+use crate::files;
+use crate::problem::Problem;
+use crate::task::request::Request;
+
+/// What was asked for, and when.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Record {
+    /// The version of this form.
+    pub version: u32,
+    /// Where the run runs: `local`.
+    pub backend: String,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// What was asked for.
+    pub request: Request,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct LostRecord {
+    found_at: Timestamp,
+}
+
+/// A run as it is kept.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub(super) folder: PathBuf,
+    /// What was asked for.
+    pub record: Record,
+    /// What the supervisor was asked to do.
+    pub task: TaskSpec,
+}
+
+/// What the name of a record that is being removed begins with; no run is named so.
+const REMOVED: &str = ".removed-";
+
+/// A run that is about to start: its lock is held.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The run.
+    pub run: Run,
+    pub(super) lock: File,
+}
+
+impl Local {
+    fn runs_folder(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// The folder of a run.
+    #[must_use]
+    pub fn run_folder(&self, run: &RunName) -> PathBuf {
+        self.runs_folder().join(run.as_str())
+    }
+
+    /// All runs, the newest first. What is no run, or half made, is left out.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn runs(&self) -> Result<Vec<Run>, Problem> {
+        let names = files::names(&self.runs_folder())?;
+        let mut runs: Vec<Run> =
+            names.into_iter().filter_map(|name| self.run(&RunName::new(name).ok()?).ok().flatten()).collect();
+        runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
+        Ok(runs)
+    }
+
+    /// A run; none if there is none, or only a half-made one.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn run(&self, name: &RunName) -> Result<Option<Run>, Problem> {
+        let folder = self.run_folder(name);
+        let Some(record) = files::read(&folder.join("record.json"))? else { return Ok(None) };
+        let Some(task) = files::read(&folder.join("task.json"))? else { return Ok(None) };
+        let unreadable = |error: String| {
+            Problem::new(Reason::InputOutput, format!("the record of run {name} is damaged: {error}"))
+                .next(format!("Look into {}.", folder.display()))
+        };
+        let record: Record = serde_json::from_str(&record).map_err(|error| unreadable(error.to_string()))?;
+        let task =
+            TaskSpec::from_json(&task).map_err(|faults| unreadable(Problem::faults(&faults).to_string()))?;
+        if task.run != *name {
+            return Err(unreadable(format!("its task belongs to {}", task.run)));
+        }
+        Ok(Some(Run { folder, record, task }))
+    }
+
+    /// Removes what an interrupted removal has left.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn sweep(&self) -> Result<(), Problem> {
+        let Ok(entries) = fs::read_dir(self.runs_folder()) else { return Ok(()) };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+                let path = entry.path();
+                fs::remove_dir_all(&path).map_err(|error| files::problem("remove", &path, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the next attempt, as it would be given now.
+    #[must_use]
+    pub fn name(&self, identity: &Identity, attempt: u32) -> RunName {
+        identity.run_name(attempt, |name| self.run_folder(name).exists())
+    }
+
+    /// Makes the record of a run. The run exists from then on, and counts as
+    /// alive as long as what is returned, or a child that got its lock, lives.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn prepare(
+        &self,
+        identity: &Identity,
+        attempt: u32,
+        record: Record,
+        task: impl Fn(RunName) -> TaskSpec,
+    ) -> Result<Prepared, Problem> {
+        files::make_folder(&self.runs_folder())?;
+        let folder = |name: &RunName| -> Result<bool, Problem> {
+            let folder = self.run_folder(name);
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+                Err(error) => Err(files::problem("make folder", &folder, &error)),
+            }
+        };
+        // Making the folder is what takes the name: two services may want the same one.
+        let mut name = identity.run_name(attempt, |_| false);
+        if !folder(&name)? {
+            name = identity.run_name(attempt, |_| true);
+            if !folder(&name)? {
+                return Err(Problem::new(Reason::Internal, format!("run {name} exists already")));
+            }
+        }
+        let task = task(name);
+        let run = Run { folder: self.run_folder(&task.run), record, task };
+        run.write().inspect_err(|_| run.discard())
+    }
+}
+
+impl Run {
+    fn write(&self) -> Result<Prepared, Problem> {
+        let path = self.folder.join("lock");
+        let lock = lock::open(&path)?;
+        if !lock::try_take(&lock, &path)? {
+            return Err(Problem::new(Reason::Internal, format!("{} is locked already", path.display())));
+        }
+        let json = |value: serde_json::Result<String>| {
+            value.map_err(|error| Problem::new(Reason::Internal, format!("cannot write a record: {error}")))
+        };
+        files::write(&self.folder.join("task.json"), &json(serde_json::to_string_pretty(&self.task))?)?;
+        drop(self.append("events.jsonl")?);
+        drop(self.append("stderr.log")?);
+        files::write(&self.folder.join("record.json"), &json(serde_json::to_string_pretty(&self.record))?)?;
+        let parent = self.folder.parent().unwrap_or(Path::new("/"));
+        files::sync_folder(parent).map_err(|error| files::problem("sync folder", parent, &error))?;
+        Ok(Prepared { run: self.clone(), lock })
+    }
+
+    /// Opens a file of the run for appending.
+    pub(super) fn append(&self, name: &str) -> Result<File, Problem> {
+        let path = self.folder.join(name);
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| files::problem("open", &path, &error))
+    }
+
+    /// Takes back a run that could not be started.
+    pub(super) fn discard(&self) {
+        // What stays behind has no record, or an unlocked one: it counts as lost, never as alive.
+        drop(fs::remove_dir_all(&self.folder));
+    }
+
+    /// Removes the record of a run that has ended; false if it is alive after all.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn remove(&self) -> Result<bool, Problem> {
+        let path = self.folder.join("lock");
+        let lock = lock::open(&path)?;
+        if !lock::try_take(&lock, &path)? {
+            return Ok(false);
+        }
+        let failed = |error: std::io::Error| files::problem("remove", &self.folder, &error);
+        // Renamed first: a half-removed folder is no run.
+        let trash = self.folder.with_file_name(format!("{REMOVED}{}", self.task.run));
+        drop(fs::remove_dir_all(&trash));
+        fs::rename(&self.folder, &trash).map_err(failed)?;
+        fs::remove_dir_all(&trash).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// The run's folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Asks the supervisor to stop; asking again does no harm.
+    ///
+    /// # Errors
+    /// The request cannot be written.
+    pub fn ask_to_stop(&self, now: bool) -> Result<(), Problem> {
+        let path = self.folder.join("stop");
+        let asked = files::read(&path)?;
+        // Who asked for "now" is not taken back by who asks again.
+        if asked.is_some() && (!now || asked.as_deref() == Some("now")) {
+            return Ok(());
+        }
+        files::write(&path, if now { "now" } else { "" })
+    }
+
+    /// Whether the supervisor lives.
+    pub(super) fn look(&self) -> Result<crate::task::observe::Lock, Problem> {
+        lock::look(&self.folder.join("lock"))
+    }
+
+    /// When the run was found lost; the first to find out says so.
+    pub(super) fn lost_at(&self, now: Timestamp) -> Timestamp {
+        let path = self.folder.join("lost.json");
+        let found = files::read(&path).ok().flatten();
+        if let Some(lost) = found.and_then(|text| serde_json::from_str::<LostRecord>(&text).ok()) {
+            return lost.found_at;
+        }
+        // A reader without the right to write still gets its answer.
+        if let Ok(text) = serde_json::to_string(&LostRecord { found_at: now }) {
+            drop(files::write(&path, &text));
+        }
+        now
+    }
+
+    /// The last thing the supervisor said on stderr.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let text = files::read(&self.folder.join("stderr.log")).ok()??;
+        let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+        Some(line.trim().chars().take(300).collect())
+    }
+}

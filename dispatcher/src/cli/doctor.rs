@@ -1,0 +1,32 @@
+//! doctor.
+
+use orchestrator_contract::Reason;
+use serde_json::json;
+
+use super::Session;
+use crate::problem::Problem;
+use crate::verbs::{Check, Finding};
+
+/// Checks everything that a run on this machine needs, and says how to mend it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) async fn run(session: &Session, Arguments {}: Arguments) -> Result<u8, Problem> {
+    let checks = session.dispatcher.doctor().await;
+    let well = !checks.iter().any(|check| check.finding == Finding::Problem);
+    session.output.result(&json!({ "ok": well, "checks": checks }), || render(&checks))?;
+    Ok(if well { 0 } else { Reason::Configuration.exit_code() })
+}
+
+fn render(checks: &[Check]) -> String {
+    let line = |check: &Check| {
+        let word = match check.finding {
+            Finding::Ok => "ok",
+            Finding::Warning => "warning",
+            Finding::Problem => "problem",
+        };
+        let mend = check.mend.as_ref().map_or(String::new(), |mend| format!("{:26}{mend}\n", ""));
+        format!("{word:<8} {:<16} {}\n{mend}", check.name, check.message)
+    };
+    checks.iter().map(line).collect()
+}

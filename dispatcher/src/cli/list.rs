@@ -1,0 +1,66 @@
+//! list.
+
+use jiff::Timestamp;
+use orchestrator_contract::{Phase, ServiceName, TaskId};
+use serde_json::json;
+
+use super::Session;
+use crate::problem::Problem;
+use crate::task::text::render_list;
+use crate::verbs::Filter;
+
+/// Lists runs, the newest first.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher list
+  dispatcher list --service trader --phase Running
+  dispatcher list -o json")]
+pub(super) struct Arguments {
+    /// Of this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<ServiceName>,
+    /// For this task.
+    #[arg(long, value_name = "ID")]
+    task: Option<TaskId>,
+    /// In this phase: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
+    #[arg(long, value_name = "PHASE", value_parser = parse_phase)]
+    phase: Option<Phase>,
+    /// At most so many.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+const PHASES: [Phase; 7] = [
+    Phase::Pending,
+    Phase::Preparing,
+    Phase::Running,
+    Phase::Publishing,
+    Phase::Succeeded,
+    Phase::Failed,
+    Phase::Stopped,
+];
+
+fn parse_phase(text: &str) -> Result<Phase, String> {
+    PHASES.into_iter().find(|phase| phase.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
+        let names = PHASES.map(Phase::name);
+        format!("`{text}` is no phase: use one of {}", names.join(", "))
+    })
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
+    let Arguments { service, task, phase, limit } = arguments;
+    let filter = Filter { service: service.clone(), task: *task, phase: *phase };
+    let mut statuses = session.dispatcher.list(&filter)?;
+    statuses.truncate(limit.unwrap_or(usize::MAX));
+    if statuses.is_empty() {
+        session.output.remark("there are no such runs");
+    }
+    session.output.result(&json!({ "runs": statuses }), || {
+        if statuses.is_empty() {
+            return String::new();
+        }
+        render_list(&statuses, Timestamp::now(), session.output.colour())
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,193 @@
+//! The command line: one file per subcommand parses, calls a verb and prints.
+
+mod doctor;
+mod gc;
+mod list;
+mod logs;
+mod progress;
+mod retry;
+mod schema;
+mod status;
+mod stop;
+mod submit;
+mod wait;
+mod wishes;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use orchestrator_contract::Reason;
+
+use crate::config::{Config, Environment, Flags};
+use crate::output::{self, Format, Output};
+use crate::problem::Problem;
+use crate::verbs::Dispatcher;
+
+/// Gives tasks to agents, and follows what they do.
+#[derive(Debug, Parser)]
+#[command(name = "dispatcher", version, max_term_width = 100, after_long_help = AFTER)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER: &str = "\
+Examples:
+  dispatcher doctor
+  dispatcher submit --task 1 --service trader
+  dispatcher status
+  dispatcher logs -f
+  dispatcher retry trader-claude-agent-1-task1-attempt1 --guidance \"Use reqwest, not curl.\"
+
+Configuration: orchestrator.toml (found upwards from the open folder, else in the user's
+configuration folder), ORCHESTRATOR_* environment variables, flags; the later wins.
+
+Exit codes: 0 done; 64 the request cannot be carried out as it is; 73, 74 the disk; 75 try again
+later; 78 the configuration or a credential; 124 the time given for waiting is over. `wait` and
+`submit --wait` end with the run's own exit code.";
+
+/// What every verb understands.
+#[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
+struct Global {
+    /// How results are printed.
+    #[arg(short, long, value_enum, global = true, default_value_t, value_name = "FORM")]
+    output: Format,
+    /// The configuration file [env: ORCHESTRATOR_CONFIG].
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+    /// Where runs and workspaces are kept [env: ORCHESTRATOR_STATE_DIR] [default:
+    /// ~/.local/state/orchestrator].
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
+    state_dir: Option<PathBuf>,
+    /// The supervisor's program [env: ORCHESTRATOR_SUPERVISOR].
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
+    supervisor: Option<PathBuf>,
+    /// The Claude Code CLI's program [env: ORCHESTRATOR_CLAUDE].
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
+    claude: Option<PathBuf>,
+    /// The folder of MCP server configurations [env: ORCHESTRATOR_MCP_CONFIGS].
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
+    mcp_configs: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Submit(submit::Arguments),
+    Retry(retry::Arguments),
+    Status(status::Arguments),
+    List(list::Arguments),
+    Logs(logs::Arguments),
+    Wait(wait::Arguments),
+    Stop(stop::Arguments),
+    Gc(gc::Arguments),
+    Doctor(doctor::Arguments),
+    ConfigSchema(schema::Arguments),
+}
+
+/// What a verb works with.
+struct Session {
+    dispatcher: Dispatcher,
+    output: Output,
+    cwd: PathBuf,
+}
+
+/// Parses the arguments, does what they say, and tells it by the exit code.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; whoever closed the pipe does not want to hear of it.
+            drop(error.print());
+            return if error.use_stderr() {
+                Reason::InvalidTask.exit_code().into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let verb = async {
+        let session = session(arguments.global)?;
+        perform(&session, arguments.verb).await
+    };
+    tokio::select! {
+        // The verb comes first: whoever types guidance can still end it as usual,
+        // because Ctrl-C is only taken over once there is something to wait for.
+        biased;
+        result = verb => match result {
+            Ok(code) => code.into(),
+            Err(problem) => {
+                output::error(&problem);
+                problem.exit_code().into()
+            }
+        },
+        code = interrupted() => code,
+    }
+}
+
+/// Waits for Ctrl-C. Runs have sessions of their own: they go on.
+async fn interrupted() -> ExitCode {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => {
+            output::interrupted();
+            // 128 + SIGINT, as shells count.
+            130.into()
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn session(global: Global) -> Result<Session, Problem> {
+    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let environment = Environment::of_this_process();
+    let output = Output::new(output, &environment);
+    let cwd = std::env::current_dir().map_err(|error| {
+        Problem::new(Reason::InputOutput, format!("cannot tell the working directory: {error}"))
+            .next("Change to a folder that exists.")
+    })?;
+    let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
+    let config = Config::load(environment, flags, &cwd)?;
+    Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
+}
+
+async fn perform(session: &Session, verb: Verb) -> Result<u8, Problem> {
+    match verb {
+        Verb::Submit(arguments) => submit::run(session, arguments).await,
+        Verb::Retry(arguments) => retry::run(session, arguments).await,
+        Verb::Status(arguments) => status::run(session, &arguments),
+        Verb::List(arguments) => list::run(session, &arguments),
+        Verb::Logs(arguments) => logs::run(session, arguments).await,
+        Verb::Wait(arguments) => wait::run(session, arguments).await,
+        Verb::Stop(arguments) => stop::run(session, arguments).await,
+        Verb::Gc(arguments) => gc::run(session, arguments).await,
+        Verb::Doctor(arguments) => doctor::run(session, arguments).await,
+        Verb::ConfigSchema(arguments) => schema::run(session, arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_help_of_every_command_is_as_published() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut pages = vec![command.render_long_help().to_string()];
+        for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
+            let help = verb.render_long_help();
+            pages.push(format!("=== {}\n{help}", verb.get_name()));
+        }
+        insta::assert_snapshot!(pages.join("\n"));
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

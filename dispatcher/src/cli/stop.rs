@@ -1,0 +1,54 @@
+//! stop.
+
+use std::time::Duration;
+
+use orchestrator_contract::{Reason, RunName};
+
+use super::Session;
+use super::progress::Progress;
+use super::wait::{parse_seconds, print};
+use crate::problem::Problem;
+use crate::verbs::{Manner, Stop};
+
+/// Stops a run: the agent ends, what it made is saved and pushed, the workspace is kept.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher stop trader-claude-agent-1-task1-attempt1
+  dispatcher stop trader-claude-agent-1-task1-attempt1 --now
+  dispatcher stop trader-claude-agent-1-task1-attempt1 --no-wait")]
+pub(super) struct Arguments {
+    /// The run.
+    run: RunName,
+    /// Save the work where it is, without pushing it.
+    #[arg(long)]
+    now: bool,
+    /// Ask, and do not wait until the run has stopped.
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait at most so many seconds; the exit code is 124 if the run has not stopped by then.
+    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = parse_seconds)]
+    timeout: Duration,
+}
+
+pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+    let Arguments { run, now, no_wait, timeout } = arguments;
+    let manner = if now { Manner::Now } else { Manner::Orderly };
+    let limit = if no_wait { Duration::ZERO } else { timeout };
+    let mut progress = Progress::new(session);
+    let end = session.dispatcher.stop(&run, manner, limit, |status| progress.show(status)).await?;
+    drop(progress);
+    let (status, remark, code) = match end {
+        Stop::HadEnded(status) => (status, format!("{run} had ended already"), 0),
+        Stop::Ended(status) => (status, format!("{run} has stopped"), 0),
+        Stop::Asked(status) if no_wait => (status, format!("{run} was asked to stop"), 0),
+        Stop::Asked(status) => {
+            let remark =
+                format!("{run} was asked to stop and is still saving its work: dispatcher wait {run}");
+            (status, remark, Reason::TimeLimit.exit_code())
+        }
+    };
+    print(session, &status)?;
+    session.output.remark(&remark);
+    Ok(code)
+}

@@ -1,0 +1,63 @@
+//! wait.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use orchestrator_contract::{Reason, RunName};
+
+use super::Session;
+use super::progress::Progress;
+use crate::problem::Problem;
+use crate::task::status::Status;
+use crate::task::text::render_status;
+use crate::verbs::Wait;
+
+/// Waits until a run has ended, and ends with its exit code.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher wait trader-claude-agent-1-task1-attempt1
+  dispatcher wait trader-claude-agent-1-task1-attempt1 --timeout 600; echo $?")]
+pub(super) struct Arguments {
+    /// The run.
+    run: RunName,
+    /// Wait at most so many seconds; the exit code is 124 if the run has not ended by then.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
+}
+
+/// Reads seconds, with a fraction if need be.
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}` is no number of seconds: {error}"))
+}
+
+pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+    wait(session, &arguments.run, arguments.timeout).await
+}
+
+/// Waits, shows progress, prints the end.
+pub(super) async fn wait(session: &Session, run: &RunName, limit: Option<Duration>) -> Result<u8, Problem> {
+    let mut progress = Progress::new(session);
+    let end = session.dispatcher.wait(run, limit, |status| progress.show(status)).await?;
+    drop(progress);
+    match end {
+        Wait::Ended(status) => {
+            print(session, &status)?;
+            Ok(status.exit_code.unwrap_or(Reason::Internal.exit_code()))
+        }
+        Wait::TimedOut(status) => {
+            print(session, &status)?;
+            session.output.remark(&format!(
+                "{run} has not ended in the time given ({}); it goes on: dispatcher wait {run}",
+                status.phase
+            ));
+            Ok(Reason::TimeLimit.exit_code())
+        }
+    }
+}
+
+/// Prints the status of a run.
+pub(super) fn print(session: &Session, status: &Status) -> Result<(), Problem> {
+    session.output.result(status, || render_status(status, Timestamp::now(), session.output.colour()))
+}

@@ -1,0 +1,267 @@
+//! The process's environment, read once.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::file::{AgentSettings, FileSettings};
+use crate::problem::Problem;
+
+/// The variables that a supervisor gets if they are set; a trailing `*` stands for any rest.
+///
+/// Everything else stays behind: a shell's environment is full of secrets that
+/// are none of a run's business.
+const PASSED: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "GITHUB_TOKEN",
+    "GH_TOKEN",
+    "GITHUB_API_URL",
+    "BRAVE_API_KEY",
+    "ANTHROPIC_*",
+    "API_TIMEOUT_MS",
+    "MAX_THINKING_TOKENS",
+    "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
+    "CLAUDE_CODE_MAX_RETRIES",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "ORCHESTRATOR_*",
+];
+
+/// Passed as well where the model is reached through a cloud: its credentials.
+const PASSED_WITH_CLOUD: &[&str] = &["AWS_*", "GOOGLE_*", "CLOUD_ML_REGION"];
+
+/// Not passed although they begin with `ORCHESTRATOR_`: a supervisor would take
+/// a task from them, and it has its task from a file.
+const OF_A_TASK: &[&str] = &[
+    "ORCHESTRATOR_AGENT",
+    "ORCHESTRATOR_BRANCH",
+    "ORCHESTRATOR_COST_USD",
+    "ORCHESTRATOR_DEPTH",
+    "ORCHESTRATOR_DOCS_DIRECTORY",
+    "ORCHESTRATOR_FRESH",
+    "ORCHESTRATOR_GITHUB_USER",
+    "ORCHESTRATOR_GUIDANCE",
+    "ORCHESTRATOR_MCP_SERVERS",
+    "ORCHESTRATOR_MINUTES",
+    "ORCHESTRATOR_MODEL",
+    "ORCHESTRATOR_NO_PULL_REQUEST",
+    "ORCHESTRATOR_PLATFORM_BRANCH",
+    "ORCHESTRATOR_PLATFORM_REPOSITORY_URL",
+    "ORCHESTRATOR_REPOSITORY_URL",
+    "ORCHESTRATOR_RETRY",
+    "ORCHESTRATOR_SERVICE",
+    "ORCHESTRATOR_SETUP",
+    "ORCHESTRATOR_TASK",
+    "ORCHESTRATOR_TURNS",
+    "ORCHESTRATOR_VERIFY",
+    "ORCHESTRATOR_WORKING_DIRECTORY",
+];
+
+/// The environment as a value.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Values may be secrets.
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+impl Environment {
+    /// The environment of this process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        std::env::vars_os().collect()
+    }
+
+    /// A variable; an empty one counts as not set.
+    #[must_use]
+    pub fn os(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable as text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.os(name)?.to_str()
+    }
+
+    /// A variable that holds an absolute path; another one is no use (XDG Base Directory Specification).
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    /// Where the user keeps configuration files.
+    #[must_use]
+    pub fn user_config_folder(&self) -> Option<PathBuf> {
+        let home = || self.path("HOME").map(|home| home.join(".config"));
+        Some(self.path("XDG_CONFIG_HOME").or_else(home)?.join("orchestrator"))
+    }
+
+    /// Where runs are kept if nobody says otherwise.
+    #[must_use]
+    pub fn default_state_dir(&self) -> Option<PathBuf> {
+        let home = || self.path("HOME").map(|home| home.join(".local/state"));
+        Some(self.path("XDG_STATE_HOME").or_else(home)?.join("orchestrator"))
+    }
+
+    /// What a supervisor gets of it: the variables in `PASSED`.
+    pub fn passed(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let cloud =
+            ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"].iter().any(|name| self.os(name).is_some());
+        let cloud = if cloud { PASSED_WITH_CLOUD } else { &[] };
+        let passes = move |name: &OsStr| {
+            let Some(name) = name.to_str() else { return false };
+            let passed = |pattern: &&str| match pattern.strip_suffix('*') {
+                Some(head) => name.starts_with(head),
+                None => name == *pattern,
+            };
+            !OF_A_TASK.contains(&name) && PASSED.iter().chain(cloud).any(passed)
+        };
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+            .filter(move |(name, _)| passes(name))
+    }
+
+    /// Puts the `ORCHESTRATOR_*` variables over what a file says.
+    pub(super) fn overlay(&self, settings: &mut FileSettings) -> Result<(), Problem> {
+        let path = |name: &str, slot: &mut Option<PathBuf>| self.file(name, slot);
+        path("ORCHESTRATOR_STATE_DIR", &mut settings.state_dir)?;
+        path("ORCHESTRATOR_SUPERVISOR", &mut settings.supervisor)?;
+        path("ORCHESTRATOR_CLAUDE", &mut settings.claude)?;
+        path("ORCHESTRATOR_MCP_CONFIGS", &mut settings.mcp_configs)?;
+        path("ORCHESTRATOR_SECRETS_DIR", &mut settings.secrets.secrets_dir)?;
+        path("ORCHESTRATOR_KNOWN_HOSTS_FILE", &mut settings.secrets.known_hosts_file)?;
+        path("ORCHESTRATOR_ANTHROPIC_API_KEY_FILE", &mut settings.secrets.anthropic_api_key_file)?;
+        path("ORCHESTRATOR_BRAVE_API_KEY_FILE", &mut settings.secrets.brave_api_key_file)?;
+        self.name("ORCHESTRATOR_AGENT", &mut settings.defaults.agent)?;
+        self.name("ORCHESTRATOR_BRANCH", &mut settings.defaults.branch)?;
+        self.name("ORCHESTRATOR_MODEL", &mut settings.defaults.model)?;
+        self.name("ORCHESTRATOR_PLATFORM_REPOSITORY_URL", &mut settings.defaults.platform_repository_url)?;
+        self.name("ORCHESTRATOR_PLATFORM_BRANCH", &mut settings.defaults.platform_branch)?;
+        self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)
+    }
+
+    /// Puts the variables that name credentials over the entry of an agent.
+    pub(super) fn overlay_agent(&self, agent: &mut AgentSettings) -> Result<(), Problem> {
+        self.file("ORCHESTRATOR_GITHUB_TOKEN_FILE", &mut agent.github_token_file)?;
+        self.file("ORCHESTRATOR_PLATFORM_TOKEN_FILE", &mut agent.platform_token_file)?;
+        self.file("ORCHESTRATOR_SSH_KEY_FILE", &mut agent.ssh_key_file)?;
+        self.name("ORCHESTRATOR_GITHUB_USER", &mut agent.github_user)
+    }
+
+    fn file(&self, name: &str, slot: &mut Option<PathBuf>) -> Result<(), Problem> {
+        let Some(value) = self.os(name) else { return Ok(()) };
+        if !Path::new(value).is_absolute() {
+            let problem = format!("the environment variable {name} is no absolute path: {}", value.display());
+            return Err(Problem::configuration(problem).next("Give the path from the root on."));
+        }
+        *slot = Some(PathBuf::from(value));
+        Ok(())
+    }
+
+    fn name<T>(&self, name: &str, slot: &mut Option<T>) -> Result<(), Problem>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        let Some(value) = self.os(name) else { return Ok(()) };
+        let parsed = value.to_string_lossy().parse().map_err(|error| {
+            Problem::configuration(format!("the environment variable {name} cannot be used: {error}"))
+        })?;
+        *slot = Some(parsed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(variables: &[(&str, &str)]) -> Vec<String> {
+        let environment: Environment = variables.iter().copied().collect();
+        environment.passed().map(|(name, _)| name.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_supervisor_gets_nothing_that_is_not_on_the_list() {
+        let variables = [
+            ("PATH", "/bin"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("CARGO_REGISTRY_TOKEN", "x"),
+            ("GITHUB_TOKEN", "x"),
+            ("GITHUB_TOKEN_2", "x"),
+            ("ANTHROPIC_BASE_URL", "x"),
+            ("SSH_AUTH_SOCK", "x"),
+            ("ORCHESTRATOR_SANDBOX", "off"),
+            ("ORCHESTRATOR_TASK", "7"),
+        ];
+        assert_eq!(
+            passed(&variables),
+            ["ANTHROPIC_BASE_URL", "GITHUB_TOKEN", "ORCHESTRATOR_SANDBOX", "PATH"]
+        );
+    }
+
+    #[test]
+    fn cloud_credentials_are_passed_only_where_the_model_is_reached_through_the_cloud() {
+        let variables = [("AWS_PROFILE", "x"), ("CLOUD_ML_REGION", "x"), ("CLAUDE_CODE_USE_BEDROCK", "1")];
+        assert_eq!(passed(&variables), ["AWS_PROFILE", "CLAUDE_CODE_USE_BEDROCK", "CLOUD_ML_REGION"]);
+        assert_eq!(
+            passed(&[("AWS_PROFILE", "x"), ("CLAUDE_CODE_USE_BEDROCK", "")]),
+            ["CLAUDE_CODE_USE_BEDROCK"]
+        );
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file() {
+        let mut settings = FileSettings::default();
+        settings.defaults.model = Some("opus".to_owned());
+        let environment: Environment =
+            [("ORCHESTRATOR_MODEL", "haiku"), ("ORCHESTRATOR_AGENT", "")].into_iter().collect();
+        environment.overlay(&mut settings).unwrap();
+        assert_eq!((settings.defaults.model.as_deref(), settings.defaults.agent), (Some("haiku"), None));
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_used_is_named() {
+        for (name, value) in [("ORCHESTRATOR_AGENT", "../x"), ("ORCHESTRATOR_SUPERVISOR", "bin/supervisor")] {
+            let environment: Environment = [(name, value)].into_iter().collect();
+            let problem = environment.overlay(&mut FileSettings::default()).unwrap_err();
+            assert_eq!(problem.exit_code(), 78);
+            assert!(problem.to_string().contains(name), "{problem}");
+        }
+    }
+
+    #[test]
+    fn values_do_not_reach_debug_output() {
+        let environment: Environment = [("GITHUB_TOKEN", "hunter2")].into_iter().collect();
+        assert_eq!(format!("{environment:?}"), "{\"GITHUB_TOKEN\"}");
+    }
+}

@@ -1,0 +1,228 @@
+//! `orchestrator.toml`: found, read, and refused with line and column.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use orchestrator_contract::{AgentName, ServiceName};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::files;
+use crate::problem::Problem;
+use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
+
+const NAME: &str = "orchestrator.toml";
+
+/// What `orchestrator.toml` can say. Relative paths start at the file's folder,
+/// `~/` at the user's home.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileSettings {
+    /// Where runs and workspaces are kept.
+    pub state_dir: Option<PathBuf>,
+    /// The supervisor's program.
+    pub supervisor: Option<PathBuf>,
+    /// The Claude Code CLI's program.
+    pub claude: Option<PathBuf>,
+    /// The folder of MCP server configurations.
+    pub mcp_configs: Option<PathBuf>,
+    /// The address of the GitHub API.
+    pub github_api_url: Option<String>,
+    /// What a run gets if neither the request nor its service says otherwise.
+    pub defaults: Defaults,
+    /// What the runs of one service get.
+    pub services: BTreeMap<ServiceName, ServiceSettings>,
+    /// Who works, and with which credentials.
+    pub agents: BTreeMap<AgentName, AgentSettings>,
+    /// Files that hold secrets of no agent in particular.
+    pub secrets: Secrets,
+}
+
+/// Who works, and with which credentials.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentSettings {
+    /// The account on the git host: the agent's name if not given.
+    pub github_user: Option<String>,
+    /// The name on commits: the account if not given.
+    pub commit_name: Option<String>,
+    /// The e-mail address on commits.
+    pub commit_email: Option<String>,
+    /// The file that holds the token for the target.
+    pub github_token_file: Option<PathBuf>,
+    /// The file that holds the token for the platform, where it needs another.
+    pub platform_token_file: Option<PathBuf>,
+    /// The file that holds the private SSH key.
+    pub ssh_key_file: Option<PathBuf>,
+}
+
+/// Files that hold secrets of no agent in particular.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// The known hosts for SSH.
+    pub known_hosts_file: Option<PathBuf>,
+    /// The key of the Anthropic API.
+    pub anthropic_api_key_file: Option<PathBuf>,
+    /// The key of the Brave search API.
+    pub brave_api_key_file: Option<PathBuf>,
+    /// A folder with one file for each secret that MCP servers ask for.
+    pub secrets_dir: Option<PathBuf>,
+}
+
+impl AgentSettings {
+    /// What is known of the agent, credentials apart.
+    #[must_use]
+    pub fn profile(&self) -> AgentProfile {
+        AgentProfile {
+            github_user: self.github_user.clone(),
+            commit_name: self.commit_name.clone(),
+            commit_email: self.commit_email.clone(),
+        }
+    }
+}
+
+/// The file to read: the first upwards from the open folder, else the user's.
+pub(super) fn find(folder: &Path, user: Option<&Path>) -> Option<PathBuf> {
+    folder.ancestors().chain(user).map(|folder| folder.join(NAME)).find(|file| file.is_file())
+}
+
+impl FileSettings {
+    /// Reads a file.
+    pub(super) fn read(path: &Path, home: Option<&Path>) -> Result<Self, Problem> {
+        let text = files::read(path)
+            .map_err(|problem| Problem::configuration(problem.message()))?
+            .ok_or_else(|| Problem::configuration(format!("there is no file {}", path.display())))?;
+        let mut settings = Self::parse(&text, path)?;
+        let base = path.parent().unwrap_or(Path::new("/"));
+        for slot in settings.paths() {
+            *slot = match (slot.strip_prefix("~"), home) {
+                (Ok(rest), Some(home)) => home.join(rest),
+                (Ok(_), None) | (Err(_), _) => base.join(&*slot),
+            };
+        }
+        Ok(settings)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
+        toml::from_str(text).map_err(|error| {
+            let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+            let message = error.message().replace('\n', " ");
+            Problem::configuration(format!("{}:{line}:{column}: {message}", path.display()))
+                .next("Mend the file; `dispatcher doctor` checks it.")
+        })
+    }
+
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Self { state_dir, supervisor, claude, mcp_configs, agents, secrets, .. } = self;
+        let Secrets { known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir } = secrets;
+        let agents = agents.values_mut().flat_map(|agent| {
+            [&mut agent.github_token_file, &mut agent.platform_token_file, &mut agent.ssh_key_file]
+        });
+        [state_dir, supervisor, claude, mcp_configs]
+            .into_iter()
+            .chain([known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir])
+            .chain(agents)
+            .flatten()
+    }
+}
+
+/// Line and column of a byte, both from 1, as editors count.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_malformed_file_is_refused_with_line_and_column() {
+        let cases = [
+            ("state_dir = \n", "c.toml:1:13: "),
+            ("\n[services.trader]\ncolour = 1\n", "c.toml:3:1: unknown field `colour`"),
+            ("[services.\"../x\"]\n", "c.toml:1:11: service `../x` is no valid name"),
+            ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: repository `ext::sh`"),
+            ("[defaults.limits]\nminutes = \"long\"\n", "c.toml:2:11: invalid type"),
+            ("[services.a]\npull_request = \"maybe\"\n", "c.toml:2:16: unknown variant `maybe`"),
+        ];
+        for (text, expected) in cases {
+            let problem = FileSettings::parse(text, Path::new("c.toml")).unwrap_err();
+            assert_eq!(problem.exit_code(), 78);
+            assert!(problem.to_string().starts_with(expected), "{problem}");
+            assert!(!problem.to_string().contains('\n'), "{problem}");
+        }
+    }
+
+    #[test]
+    fn every_documented_key_is_understood() {
+        let text = r#"
+            state_dir = "state"
+            supervisor = "~/bin/supervisor"
+            claude = "/usr/bin/claude"
+            mcp_configs = "mcp-configs"
+            github_api_url = "https://ghe.example.com/api/v3"
+            [defaults]
+            agent = "claude-agent-1"
+            model = "opus"
+            platform_repository_url = "https://github.com/myorg/platform"
+            platform_branch = "main"
+            limits = { minutes = 60, cost_usd = 5 }
+            [services.trader]
+            repository_url = "git@github.com:myorg/trader.git"
+            working_directory = "trading-engine"
+            docs_directory = "projects/trader"
+            branch = "main"
+            setup = ["cargo fetch"]
+            verify = ["cargo test"]
+            mcp_servers = ["memory"]
+            limits = { minutes = 90, silence_minutes = 10, turns = 100, queue_minutes = 5, verify_minutes = 5 }
+            pull_request = "none"
+            clean = "all"
+            protected_paths = [".github/"]
+            depth = 50
+            [agents.claude-agent-1]
+            github_user = "octocat"
+            commit_name = "Octo Cat"
+            commit_email = "o@example.com"
+            github_token_file = "token"
+            platform_token_file = "/secrets/platform"
+            ssh_key_file = "~/.ssh/agent"
+            [secrets]
+            known_hosts_file = "known_hosts"
+            anthropic_api_key_file = "key"
+            brave_api_key_file = "brave"
+            secrets_dir = "secrets"
+        "#;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        std::fs::write(&path, text).unwrap();
+        let settings = FileSettings::read(&path, Some(Path::new("/home/me"))).unwrap();
+        assert_eq!(settings.state_dir.unwrap(), folder.path().join("state"));
+        assert_eq!(settings.supervisor.unwrap(), Path::new("/home/me/bin/supervisor"));
+        assert_eq!(settings.claude.unwrap(), Path::new("/usr/bin/claude"));
+        let agent = settings.agents.into_values().next().unwrap();
+        assert_eq!(agent.github_token_file.unwrap(), folder.path().join("token"));
+        assert_eq!(agent.ssh_key_file.unwrap(), Path::new("/home/me/.ssh/agent"));
+    }
+
+    #[test]
+    fn the_file_nearest_to_the_open_folder_is_read_and_the_users_is_the_last() {
+        let root = tempfile::tempdir().unwrap();
+        let (deep, user) = (root.path().join("a/b"), root.path().join("user"));
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::create_dir_all(&user).unwrap();
+        std::fs::write(user.join(NAME), "").unwrap();
+        assert_eq!(find(&deep, Some(&user)), Some(user.join(NAME)));
+        std::fs::write(root.path().join("a").join(NAME), "").unwrap();
+        assert_eq!(find(&deep, Some(&user)), Some(root.path().join("a").join(NAME)));
+    }
+
+    #[test]
+    fn the_schema_of_the_file_is_as_published() {
+        insta::assert_json_snapshot!(schemars::schema_for!(FileSettings));
+    }
+}

@@ -1,0 +1,167 @@
+//! The only reader of the environment and of `orchestrator.toml`.
+//!
+//! File, `ORCHESTRATOR_*` environment, flags: the later wins. Every key has a
+//! default.
+
+mod environment;
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
+
+pub use environment::Environment;
+pub use file::{AgentSettings, FileSettings, Secrets};
+
+use crate::folder::OpenFolder;
+use crate::problem::Problem;
+use crate::task::request::DEFAULT_AGENT;
+use crate::task::settings::{Defaults, ServiceSettings};
+
+/// What the command line says about the dispatcher itself.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// The state's root.
+    pub state_dir: Option<PathBuf>,
+    /// The supervisor.
+    pub supervisor: Option<PathBuf>,
+    /// The Claude Code CLI.
+    pub claude: Option<PathBuf>,
+    /// The folder of MCP server configurations.
+    pub mcp_configs: Option<PathBuf>,
+}
+
+/// The configuration in effect.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder that the user works in.
+    pub folder: OpenFolder,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// The state's root.
+    pub state_dir: PathBuf,
+    /// The supervisor, where it was named.
+    pub supervisor: Option<PathBuf>,
+    /// The Claude Code CLI, where it was named.
+    pub claude: Option<PathBuf>,
+    /// The folder of MCP server configurations, where it was named.
+    pub mcp_configs: Option<PathBuf>,
+    /// The address of the GitHub API, where it is not the public one.
+    pub github_api_url: Option<String>,
+    /// The folder of this program, where a supervisor may lie as well.
+    pub own_folder: Option<PathBuf>,
+    /// The environment.
+    pub environment: Environment,
+    settings: FileSettings,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood, or a value that cannot be used;
+    /// the message names file, line and column, or the variable.
+    pub fn load(environment: Environment, flags: Flags, cwd: &Path) -> Result<Self, Problem> {
+        let folder = OpenFolder::find(&environment, cwd);
+        let named =
+            flags.config.map(|path| cwd.join(path)).or_else(|| environment.path("ORCHESTRATOR_CONFIG"));
+        let file = match named {
+            Some(path) => Some(path),
+            None => file::find(&folder.path, environment.user_config_folder().as_deref()),
+        };
+        let mut settings = match &file {
+            Some(path) => FileSettings::read(path, environment.path("HOME").as_deref())?,
+            None => FileSettings::default(),
+        };
+        environment.overlay(&mut settings)?;
+        let flag = |flag: Option<PathBuf>| flag.map(|path| cwd.join(path));
+        let state_dir = flag(flags.state_dir)
+            .or_else(|| settings.state_dir.clone())
+            .or_else(|| environment.default_state_dir())
+            .ok_or_else(|| {
+                Problem::configuration(
+                    "cannot tell where to keep runs: neither HOME nor XDG_STATE_HOME is set",
+                )
+                .next("Name a folder with --state-dir or ORCHESTRATOR_STATE_DIR.")
+            })?;
+        Ok(Self {
+            folder,
+            file,
+            state_dir,
+            supervisor: flag(flags.supervisor).or_else(|| settings.supervisor.clone()),
+            claude: flag(flags.claude).or_else(|| settings.claude.clone()),
+            mcp_configs: flag(flags.mcp_configs).or_else(|| settings.mcp_configs.clone()),
+            github_api_url: settings.github_api_url.clone(),
+            own_folder: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)),
+            environment,
+            settings,
+        })
+    }
+
+    /// What a run gets if nobody says otherwise.
+    #[must_use]
+    pub fn defaults(&self) -> &Defaults {
+        &self.settings.defaults
+    }
+
+    /// Who works if nobody says otherwise.
+    ///
+    /// # Errors
+    /// Never, as long as [`DEFAULT_AGENT`] is a valid name.
+    pub fn default_agent(&self) -> Result<AgentName, Problem> {
+        match &self.settings.defaults.agent {
+            Some(agent) => Ok(agent.clone()),
+            None => AgentName::new(DEFAULT_AGENT).map_err(|error| Problem::request(error.to_string())),
+        }
+    }
+
+    /// The entry of a service.
+    #[must_use]
+    pub fn service(&self, service: &ServiceName) -> ServiceSettings {
+        self.settings.services.get(service).cloned().unwrap_or_default()
+    }
+
+    /// The entry of an agent, with what the environment says over it.
+    ///
+    /// # Errors
+    /// A variable cannot be used.
+    pub fn agent(&self, agent: &AgentName) -> Result<AgentSettings, Problem> {
+        let mut settings = self.settings.agents.get(agent).cloned().unwrap_or_default();
+        self.environment.overlay_agent(&mut settings)?;
+        Ok(settings)
+    }
+
+    /// The files that hold secrets of no agent in particular.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.settings.secrets
+    }
+
+    /// How messages call the configuration.
+    #[must_use]
+    pub fn described(&self) -> String {
+        match &self.file {
+            Some(path) => path.display().to_string(),
+            None => "the configuration (there is no orchestrator.toml)".to_owned(),
+        }
+    }
+}
+
+/// Reads a repository's address as people write it: what the contract knows, a
+/// relative path, or `file://`.
+///
+/// # Errors
+/// Says what is wrong with the address.
+pub fn parse_repository(text: &str, relative_to: &Path) -> Result<RepositoryUrl, Problem> {
+    let local = text.strip_prefix("file://").unwrap_or(text);
+    let relative = local == "." || local == ".." || local.starts_with("./") || local.starts_with("../");
+    let path = if relative {
+        let path = relative_to.join(local);
+        path.canonicalize().unwrap_or(path).to_string_lossy().into_owned()
+    } else {
+        local.to_owned()
+    };
+    RepositoryUrl::new(path).map_err(|error| Problem::request(error.to_string()))
+}

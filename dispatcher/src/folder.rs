@@ -1,0 +1,190 @@
+//! The folder that the user works in, and its git remote.
+//!
+//! Read without the git program and without changing anything.
+
+mod git_config;
+
+use std::path::{Path, PathBuf};
+
+use orchestrator_contract::RepositoryUrl;
+
+use crate::config::{Environment, parse_repository};
+use crate::files;
+
+/// The folder that the user works in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OpenFolder {
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// A git remote, as far as it can be used.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Remote {
+    /// Its address, without credentials.
+    pub url: Option<RepositoryUrl>,
+    /// What the user should know about it.
+    pub warning: Option<String>,
+}
+
+impl OpenFolder {
+    /// The first that exists of `CLAUDE_PROJECT_DIR`, the first of
+    /// `WORKSPACE_FOLDER_PATHS`, and the working directory.
+    #[must_use]
+    pub fn find(environment: &Environment, cwd: &Path) -> Self {
+        let project = environment.path("CLAUDE_PROJECT_DIR").filter(|path| path.is_dir());
+        let path = project.or_else(|| first_folder(environment.text("WORKSPACE_FOLDER_PATHS")?));
+        Self { path: path.unwrap_or_else(|| cwd.to_owned()) }
+    }
+
+    /// The remote of the repository that the folder lies in: `origin`, else the first.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        let Some((root, config)) =
+            self.path.ancestors().find_map(|folder| Some((folder, config_of(folder)?)))
+        else {
+            return Remote::default();
+        };
+        let remotes = git_config::remotes(&config);
+        let Some((name, url)) = remotes.iter().find(|(name, _)| name == "origin").or(remotes.first()) else {
+            return Remote::default();
+        };
+        let (url, stripped) = without_credentials(url);
+        let mut warnings = Vec::new();
+        if stripped {
+            warnings.push(format!(
+                "the remote `{name}` of {} carries credentials; they are not used: give the token in a file, \
+                 or as GITHUB_TOKEN",
+                root.display()
+            ));
+        }
+        // A remote's relative path starts at the working tree's root.
+        let url = parse_repository(&url, root)
+            .map_err(|problem| {
+                warnings.push(format!(
+                    "the remote `{name}` of {} cannot be used: {}",
+                    root.display(),
+                    problem.message()
+                ));
+            })
+            .ok();
+        Remote { url, warning: (!warnings.is_empty()).then(|| warnings.join("; ")) }
+    }
+}
+
+/// Editors separate several folders by a comma, a semicolon or a colon; a folder's
+/// own name may hold any of them.
+fn first_folder(text: &str) -> Option<PathBuf> {
+    let firsts = [',', ';', ':'].iter().filter_map(|separator| text.split(*separator).next());
+    std::iter::once(text)
+        .chain(firsts)
+        .map(|text| PathBuf::from(text.trim()))
+        .find(|path| path.is_absolute() && path.is_dir())
+}
+
+/// The text of the git configuration of a working tree's root; none if the
+/// folder is none.
+fn config_of(folder: &Path) -> Option<String> {
+    let dot_git = folder.join(".git");
+    let git = if dot_git.is_dir() {
+        dot_git
+    } else {
+        let text = files::read(&dot_git).ok()??;
+        folder.join(text.strip_prefix("gitdir:")?.trim())
+    };
+    // A linked working tree shares the configuration of its repository.
+    let common = match files::read(&git.join("commondir")).ok()? {
+        Some(text) => git.join(text.trim()),
+        None => git,
+    };
+    files::read(&common.join("config")).ok()?
+}
+
+fn without_credentials(url: &str) -> (String, bool) {
+    let Some((scheme @ ("https" | "http"), rest)) = url.split_once("://") else {
+        return (url.to_owned(), false);
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => {
+            (format!("{scheme}://{}", &rest[at + 1..]), rest[..at].contains(':') || rest[..at].len() > 39)
+        }
+        None => (url.to_owned(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn folder(config: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(".git")).unwrap();
+        fs::create_dir_all(root.path().join("src/deep")).unwrap();
+        fs::write(root.path().join(".git/config"), config).unwrap();
+        root
+    }
+
+    fn remote_of(path: &Path) -> Remote {
+        OpenFolder { path: path.to_owned() }.remote()
+    }
+
+    #[test]
+    fn the_remote_is_found_from_any_folder_of_the_repository() {
+        let root = folder("[remote \"origin\"]\n\turl = git@github.com:myorg/trader.git\n");
+        let remote = remote_of(&root.path().join("src/deep"));
+        assert_eq!(remote.url.unwrap().as_str(), "git@github.com:myorg/trader.git");
+    }
+
+    #[test]
+    fn credentials_in_a_remote_are_left_out_with_a_warning() {
+        let root = folder("[remote \"origin\"]\n\turl = https://me:hunter2@github.com/o/r\n");
+        let remote = remote_of(root.path());
+        assert_eq!(remote.url.unwrap().as_str(), "https://github.com/o/r");
+        let warning = remote.warning.unwrap();
+        assert!(warning.contains("credentials") && !warning.contains("hunter2"), "{warning}");
+    }
+
+    #[test]
+    fn a_linked_working_tree_has_the_remote_of_its_repository() {
+        let root = folder("[remote \"origin\"]\n\turl = https://h/o/r\n");
+        let tree = tempfile::tempdir().unwrap();
+        let git = root.path().join(".git/worktrees/x");
+        fs::create_dir_all(&git).unwrap();
+        fs::write(git.join("commondir"), "../..\n").unwrap();
+        fs::write(tree.path().join(".git"), format!("gitdir: {}\n", git.display())).unwrap();
+        assert_eq!(remote_of(tree.path()).url.unwrap().as_str(), "https://h/o/r");
+    }
+
+    #[test]
+    fn a_local_remote_is_an_absolute_path() {
+        let root = folder("[remote \"origin\"]\n\turl = ./src\n");
+        let expected = root.path().join("src").canonicalize().unwrap();
+        assert_eq!(remote_of(root.path()).url.unwrap().as_str(), expected.to_str().unwrap());
+        let root = folder("[remote \"origin\"]\n\turl = file:///srv/git/r.git\n");
+        assert_eq!(remote_of(root.path()).url.unwrap().as_str(), "/srv/git/r.git");
+    }
+
+    #[test]
+    fn a_folder_without_remote_has_none() {
+        assert_eq!(remote_of(folder("[core]\n\tbare = false\n").path()), Remote::default());
+        let odd = remote_of(folder("[remote \"origin\"]\n\turl = ext::sh\n").path());
+        assert!(odd.url.is_none() && odd.warning.is_some());
+    }
+
+    #[test]
+    fn the_open_folder_is_looked_for_in_the_documented_order() {
+        let (one, two, cwd) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Path::new("/"));
+        let (one, two) = (one.path().to_str().unwrap(), two.path().to_str().unwrap());
+        let both = format!("{two},{one}");
+        let find = |variables: &[(&str, &str)]| {
+            let environment: Environment = variables.iter().copied().collect();
+            OpenFolder::find(&environment, cwd).path.to_str().unwrap().to_owned()
+        };
+        assert_eq!(find(&[]), "/");
+        assert_eq!(find(&[("WORKSPACE_FOLDER_PATHS", &both)]), two);
+        assert_eq!(find(&[("WORKSPACE_FOLDER_PATHS", two), ("CLAUDE_PROJECT_DIR", one)]), one);
+        assert_eq!(find(&[("CLAUDE_PROJECT_DIR", "/does/not/exist")]), "/");
+    }
+}

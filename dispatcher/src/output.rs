@@ -1,0 +1,128 @@
+//! The only place that prints.
+//!
+//! Results go to stdout, everything said about them to stderr. A reader that
+//! went away (`| head`) is no error.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::config::Environment;
+use crate::problem::Problem;
+use crate::task::text::{Colour, plain};
+
+/// The form of results.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+/// Prints results and remarks.
+#[derive(Clone, Debug)]
+pub struct Output {
+    format: Format,
+    colour: Colour,
+    terminal: bool,
+}
+
+impl Output {
+    /// Colours where stdout is a terminal and `NO_COLOR` is not set.
+    #[must_use]
+    pub fn new(format: Format, environment: &Environment) -> Self {
+        let dumb = environment.text("TERM").is_some_and(|term| term == "dumb");
+        let colours = std::io::stdout().is_terminal() && environment.os("NO_COLOR").is_none() && !dumb;
+        let colour = if colours { Colour::Yes } else { Colour::No };
+        Self { format, colour, terminal: std::io::stderr().is_terminal() && !dumb }
+    }
+
+    /// Whether to use colours.
+    #[must_use]
+    pub fn colour(&self) -> Colour {
+        self.colour
+    }
+
+    /// The form of results.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether a person watches the remarks on a terminal.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.terminal
+    }
+
+    /// Prints a result: `text` for people, else `value`.
+    ///
+    /// # Errors
+    /// Stdout cannot be written to.
+    pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Problem> {
+        let internal = |error: String| {
+            Problem::new(orchestrator_contract::Reason::Internal, format!("cannot print the result: {error}"))
+        };
+        match self.format {
+            Format::Table => self.text(&text()),
+            Format::Json => {
+                let json =
+                    serde_json::to_string_pretty(value).map_err(|error| internal(error.to_string()))?;
+                self.text(&format!("{json}\n"))
+            }
+            Format::Yaml => {
+                let yaml = serde_saphyr::to_string(value).map_err(|error| internal(error.to_string()))?;
+                self.text(&yaml)
+            }
+        }
+    }
+
+    /// Prints text as it is.
+    ///
+    /// # Errors
+    /// Stdout cannot be written to.
+    pub fn text(&self, text: &str) -> Result<(), Problem> {
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Problem::nobody_reads()),
+            Err(error) => Err(Problem::new(
+                orchestrator_contract::Reason::InputOutput,
+                format!("cannot write to stdout: {error}"),
+            )),
+        }
+    }
+
+    /// Says something about the result, on stderr.
+    pub fn remark(&self, text: &str) {
+        remark(text);
+    }
+
+    /// Warns, on stderr.
+    pub fn warn(&self, text: &str) {
+        remark(&format!("warning: {text}"));
+    }
+}
+
+/// Prints the one line that says why nothing came of it.
+pub fn error(problem: &Problem) {
+    if problem.exit_code() == 0 {
+        return;
+    }
+    remark(&format!("error: {problem}"));
+}
+
+/// Says what Ctrl-C did not do.
+pub fn interrupted() {
+    remark("interrupted; a run that was started goes on: dispatcher status");
+}
+
+fn remark(text: &str) {
+    // There is nobody to tell that stderr cannot be written to.
+    drop(writeln!(std::io::stderr().lock(), "{}", plain(text)));
+}

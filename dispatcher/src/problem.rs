@@ -1,0 +1,71 @@
+//! What a person is told when something cannot be done: what, why, what next.
+
+use orchestrator_contract::Reason;
+use orchestrator_contract::task::Fault;
+
+/// A refusal or failure of the dispatcher itself, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}. {next}")]
+pub struct Problem {
+    reason: Reason,
+    message: String,
+    next: String,
+}
+
+impl Problem {
+    /// A problem with the reason's own hint as the next step.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), next: reason.hint().to_owned() }
+    }
+
+    /// The same problem with a next step that fits the case better.
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = next.into();
+        self
+    }
+
+    /// A request that cannot be carried out as it is.
+    #[must_use]
+    pub fn request(message: impl Into<String>) -> Self {
+        Self::new(Reason::InvalidTask, message)
+    }
+
+    /// A configuration that cannot be used as it is.
+    #[must_use]
+    pub fn configuration(message: impl Into<String>) -> Self {
+        Self::new(Reason::Configuration, message)
+    }
+
+    /// Nobody reads the result any more (`| head`): a reason to end, not a failure.
+    #[must_use]
+    pub fn nobody_reads() -> Self {
+        Self::new(Reason::Completed, "nobody reads the result any more")
+    }
+
+    /// Every fault of a task, in one line.
+    #[must_use]
+    pub fn faults(faults: &[Fault]) -> Self {
+        let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Self::request(format!("the task is not valid: {}", all.join("; ")))
+    }
+
+    /// What is wrong, without the next step.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Why, in the contract's words.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The exit code that says so.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        self.reason.exit_code()
+    }
+}

@@ -1,0 +1,107 @@
+//! From bytes to events, whatever the bytes are.
+
+use orchestrator_contract::Event;
+
+/// Longest line that is kept: an outcome with everything in it is far below.
+const LINE_MAX: usize = 16 * 1024 * 1024;
+
+/// Cuts a growing stream into events. A half last line waits for its rest; what
+/// is no event is skipped and counted.
+#[derive(Debug, Default)]
+pub struct Lines {
+    pending: Vec<u8>,
+    /// The line is too long: everything up to its end is dropped.
+    dropping: bool,
+    garbage: u64,
+}
+
+impl Lines {
+    /// Takes the next bytes and hands over each event that they complete, with its line.
+    pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Event, &str)) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.hold(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            let line = std::mem::take(&mut self.pending);
+            if std::mem::take(&mut self.dropping) {
+                self.garbage += 1;
+                continue;
+            }
+            let text = std::str::from_utf8(&line).unwrap_or("\u{fffd}").trim();
+            if text.is_empty() {
+                continue;
+            }
+            match serde_json::from_str::<Event>(text) {
+                Ok(event) => each(event, text),
+                Err(_) => self.garbage += 1,
+            }
+        }
+        self.hold(bytes);
+    }
+
+    /// How many lines were no events.
+    #[must_use]
+    pub fn garbage(&self) -> u64 {
+        self.garbage
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if self.dropping || self.pending.len() + bytes.len() > LINE_MAX {
+            self.dropping = true;
+            self.pending = Vec::new();
+        } else {
+            self.pending.extend_from_slice(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SAMPLE: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
+
+    fn seqs(chunks: &[&[u8]]) -> (Vec<u64>, u64) {
+        let mut lines = Lines::default();
+        let mut seqs = Vec::new();
+        for chunk in chunks {
+            lines.feed(chunk, |event, _| seqs.push(event.seq));
+        }
+        (seqs, lines.garbage())
+    }
+
+    #[test]
+    fn a_half_last_line_waits_for_its_rest() {
+        let bytes = SAMPLE.as_bytes();
+        assert_eq!(seqs(&[&bytes[..bytes.len() - 2]]).0, [1, 2, 3, 4]);
+        assert_eq!(seqs(&[&bytes[..bytes.len() - 2], &bytes[bytes.len() - 2..]]).0, [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_skipped_and_counted() {
+        let text = format!("panic!\n\n\u{0}\n{{\"v\":1}}\n{SAMPLE}");
+        assert_eq!(seqs(&[text.as_bytes()]), (vec![1, 2, 3, 4, 5], 3));
+    }
+
+    #[test]
+    fn a_line_without_end_is_dropped_and_the_next_one_is_read() {
+        let long = vec![b'x'; LINE_MAX + 1];
+        assert_eq!(seqs(&[&long, &long, b"\n", SAMPLE.as_bytes()]), (vec![1, 2, 3, 4, 5], 1));
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_stream_is_cut_does_not_matter(cuts in proptest::collection::vec(0..SAMPLE.len(), 0..8)) {
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            let mut start = 0;
+            let mut chunks = Vec::new();
+            for cut in cuts {
+                chunks.push(&SAMPLE.as_bytes()[start..cut]);
+                start = cut;
+            }
+            chunks.push(&SAMPLE.as_bytes()[start..]);
+            prop_assert_eq!(seqs(&chunks), (vec![1, 2, 3, 4, 5], 0));
+        }
+    }
+}

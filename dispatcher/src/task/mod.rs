@@ -1,0 +1,12 @@
+//! The domain: what a request means and what a run's traces say. Pure: no file,
+//! no clock, no process, no sibling.
+
+pub mod decide;
+pub mod lines;
+pub mod observe;
+pub mod request;
+pub mod resolve;
+pub mod retention;
+pub mod settings;
+pub mod status;
+pub mod text;

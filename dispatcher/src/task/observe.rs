@@ -1,0 +1,205 @@
+//! Where a run stands, told from what it left behind.
+
+use jiff::Timestamp;
+use orchestrator_contract::event::{EventBody, Progress, StepState};
+use orchestrator_contract::{Event, Outcome, Phase, Reason, RunName, Step};
+
+use super::lines::Lines;
+
+/// Whether the supervisor holds its run's lock, which it does as long as it lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lock {
+    /// It lives.
+    Held,
+    /// It has ended.
+    Free,
+}
+
+/// Everything that the events of a run have told so far.
+#[derive(Debug)]
+pub struct Story {
+    run: RunName,
+    lines: Lines,
+    last_seq: u64,
+    last_time: Option<Timestamp>,
+    /// The phase as long as the supervisor lives: never a final one.
+    phase: Phase,
+    step: Option<Step>,
+    progress: Option<Progress>,
+    outcome: Option<Box<Outcome>>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// The phase.
+    pub phase: Phase,
+    /// The step, once there is one.
+    pub step: Option<Step>,
+    /// Why it ended, once it has.
+    pub reason: Option<Reason>,
+    /// The last progress.
+    pub progress: Option<Progress>,
+    /// How it ended, where the supervisor could tell.
+    pub outcome: Option<Box<Outcome>>,
+    /// The last event's number, a cursor for the log.
+    pub last_seq: u64,
+    /// The last event's time.
+    pub last_time: Option<Timestamp>,
+    /// Lines that were no events.
+    pub garbage: u64,
+}
+
+impl Story {
+    /// The story of a run that has told nothing yet.
+    #[must_use]
+    pub fn new(run: RunName) -> Self {
+        let (lines, last_seq) = (Lines::default(), 0);
+        let phase = Phase::Pending;
+        Self { run, lines, last_seq, last_time: None, phase, step: None, progress: None, outcome: None }
+    }
+
+    /// Takes the next bytes of the stream; `each` sees every new event with its line.
+    pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(&Event, &str)) {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.feed(bytes, |event, line| {
+            each(&event, line);
+            self.take(event);
+        });
+        self.lines = lines;
+    }
+
+    /// Takes an outcome that was found elsewhere, unless the stream had one.
+    pub fn found(&mut self, outcome: Outcome) {
+        if outcome.run == self.run && self.outcome.is_none() {
+            self.outcome = Some(Box::new(outcome));
+        }
+    }
+
+    /// Whether the stream has told the outcome.
+    #[must_use]
+    pub fn has_outcome(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    fn take(&mut self, event: Event) {
+        self.last_seq = self.last_seq.max(event.seq);
+        self.last_time = Some(event.time);
+        match event.body {
+            EventBody::Step { step, state: StepState::Started | StepState::Failed, .. } => self.at(step),
+            EventBody::Step { step, state: StepState::Done, .. } => {
+                if self.step.is_none() {
+                    self.at(step);
+                }
+            }
+            EventBody::Progress(progress) => {
+                self.at(progress.step);
+                // A run has ended when its outcome says so; progress alone cannot.
+                if !progress.phase.is_final() {
+                    self.phase = progress.phase;
+                }
+                self.progress = Some(progress);
+            }
+            EventBody::Outcome { outcome } => self.found(*outcome),
+            EventBody::Log { .. } | EventBody::Unknown => {}
+        }
+    }
+
+    /// Where the run stands.
+    ///
+    /// The lock must have been looked at *before* the last bytes were read:
+    /// otherwise an outcome written in between would be overlooked.
+    #[must_use]
+    pub fn observe(&self, lock: Lock) -> Observed {
+        let (phase, reason, step) = match (&self.outcome, lock) {
+            (Some(outcome), _) => (outcome.phase, Some(outcome.reason), Some(outcome.step)),
+            (None, Lock::Free) => (Reason::Lost.phase(), Some(Reason::Lost), self.step),
+            (None, Lock::Held) => (self.phase, None, self.step),
+        };
+        Observed {
+            phase,
+            step,
+            reason,
+            progress: self.progress.clone(),
+            outcome: self.outcome.clone(),
+            last_seq: self.last_seq,
+            last_time: self.last_time,
+            garbage: self.lines.garbage(),
+        }
+    }
+
+    fn at(&mut self, step: Step) {
+        self.step = Some(step);
+        self.phase = step.phase();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SAMPLE: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
+
+    fn after(bytes: &[u8], lock: Lock) -> Observed {
+        let mut story = Story::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
+        story.feed(bytes, |_, _| {});
+        story.observe(lock)
+    }
+
+    fn first(lines: usize) -> String {
+        SAMPLE.split_inclusive('\n').take(lines).collect()
+    }
+
+    #[test]
+    fn a_run_stands_where_its_last_event_says() {
+        let cases = [
+            (0, Lock::Held, Phase::Pending, None),
+            (1, Lock::Held, Phase::Pending, None),
+            (2, Lock::Held, Phase::Preparing, None),
+            (3, Lock::Held, Phase::Running, None),
+            (4, Lock::Held, Phase::Succeeded, Some(Reason::Completed)),
+            (5, Lock::Free, Phase::Succeeded, Some(Reason::Completed)),
+            (3, Lock::Free, Phase::Failed, Some(Reason::Lost)),
+            (0, Lock::Free, Phase::Failed, Some(Reason::Lost)),
+        ];
+        for (lines, lock, phase, reason) in cases {
+            let observed = after(first(lines).as_bytes(), lock);
+            assert_eq!((observed.phase, observed.reason), (phase, reason), "{lines} {lock:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_after_the_queue_ends_the_waiting() {
+        let queued = r#"{"v":1,"time":"2026-11-22T12:00:00Z","seq":1,"msg":"waits","event":"progress","phase":"Pending","step":"check","turn":0,"cost_usd":0.0,"doing":"waits","since":"2026-11-22T12:00:00Z","waiting_for":"other"}"#;
+        let started = r#"{"v":1,"time":"2026-11-22T12:00:01Z","seq":2,"msg":"platform","event":"step","step":"platform","state":"started"}"#;
+        assert_eq!(after(format!("{queued}\n").as_bytes(), Lock::Held).phase, Phase::Pending);
+        assert_eq!(after(format!("{queued}\n{started}\n").as_bytes(), Lock::Held).phase, Phase::Preparing);
+    }
+
+    #[test]
+    fn an_outcome_of_another_run_does_not_end_this_one() {
+        let mut story = Story::new(RunName::new("other").unwrap());
+        story.feed(SAMPLE.as_bytes(), |_, _| {});
+        assert_eq!(story.observe(Lock::Held).phase, Phase::Running);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_stream_holds_the_phase_is_sane(
+            cut in 0..=SAMPLE.len(),
+            noise in proptest::collection::vec((0..SAMPLE.len(), any::<u8>()), 0..6),
+            held: bool,
+        ) {
+            let mut bytes = SAMPLE.as_bytes()[..cut].to_vec();
+            for (at, byte) in noise {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let observed = after(&bytes, if held { Lock::Held } else { Lock::Free });
+            prop_assert_eq!(observed.phase.is_final(), observed.reason.is_some());
+            prop_assert_eq!(observed.phase.is_final(), !held || observed.outcome.is_some());
+        }
+    }
+}

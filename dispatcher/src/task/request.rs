@@ -1,0 +1,134 @@
+//! What somebody asked for, as they said it: nothing is filled in yet.
+
+use orchestrator_contract::task::{Mode, PullRequestPolicy};
+use orchestrator_contract::{
+    AgentName, BranchName, Identity, Kind, RepositoryUrl, ServiceName, TaskId, WorkingDirectory,
+};
+use serde::{Deserialize, Serialize};
+
+/// Who works if nobody says otherwise.
+pub const DEFAULT_AGENT: &str = "claude-agent-1";
+
+/// A request for one run of a task.
+///
+/// It is kept with the run, so that a retry can be resolved anew against a
+/// configuration that was mended in between.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Request {
+    /// The task.
+    pub task: TaskId,
+    /// The service.
+    pub service: ServiceName,
+    /// Who works.
+    pub agent: AgentName,
+    /// How this run relates to earlier ones.
+    pub mode: Mode,
+    /// What was said beyond that.
+    #[serde(default)]
+    pub wishes: Wishes,
+}
+
+/// Everything that a request may leave out.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Wishes {
+    /// The model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The base branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchName>,
+    /// What the agent is told beyond the task's documents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<String>,
+    /// The code to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository_url: Option<RepositoryUrl>,
+    /// Where the task documentation is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform_repository_url: Option<RepositoryUrl>,
+    /// The documentation's branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform_branch: Option<BranchName>,
+    /// The folder that holds `.taskmaster`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docs_directory: Option<WorkingDirectory>,
+    /// The account on the git host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub github_user: Option<String>,
+    /// Where in the repository the agent works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<WorkingDirectory>,
+    /// Minutes of wall time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<f64>,
+    /// US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Agent turns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u32>,
+    /// Commands that must succeed on the agent's work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Vec<String>>,
+    /// Commands that run before the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Vec<String>>,
+    /// Whether a pull request is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequestPolicy>,
+}
+
+impl Request {
+    /// Whose attempts are numbered together.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity {
+            kind: Kind::Implementation,
+            service: self.service.clone(),
+            agent: self.agent.clone(),
+            task: Some(self.task),
+        }
+    }
+}
+
+impl Wishes {
+    /// These wishes, and the earlier ones where these say nothing.
+    #[must_use]
+    pub fn over(self, earlier: &Self) -> Self {
+        let Self {
+            model,
+            branch,
+            guidance,
+            repository_url,
+            platform_repository_url,
+            platform_branch,
+            docs_directory,
+            github_user,
+            working_directory,
+            minutes,
+            cost_usd,
+            turns,
+            verify,
+            setup,
+            pull_request,
+        } = earlier.clone();
+        Self {
+            model: self.model.or(model),
+            branch: self.branch.or(branch),
+            guidance: self.guidance.or(guidance),
+            repository_url: self.repository_url.or(repository_url),
+            platform_repository_url: self.platform_repository_url.or(platform_repository_url),
+            platform_branch: self.platform_branch.or(platform_branch),
+            docs_directory: self.docs_directory.or(docs_directory),
+            github_user: self.github_user.or(github_user),
+            working_directory: self.working_directory.or(working_directory),
+            minutes: self.minutes.or(minutes),
+            cost_usd: self.cost_usd.or(cost_usd),
+            turns: self.turns.or(turns),
+            verify: self.verify.or(verify),
+            setup: self.setup.or(setup),
+            pull_request: self.pull_request.or(pull_request),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! From a request to a task: everything that was not said is filled in here.
+
+use orchestrator_contract::task::{CommitIdentity, Limits, Platform, Target};
+use orchestrator_contract::{Reason, RepositoryUrl, RunName, TaskSpec};
+
+use super::request::Request;
+use super::settings::{AgentProfile, Defaults, LimitSettings, ServiceSettings};
+use crate::problem::Problem;
+
+/// What a request is resolved against.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The configuration's defaults.
+    pub defaults: Defaults,
+    /// The configuration's entry for the service.
+    pub service: ServiceSettings,
+    /// The configuration's entry for the agent.
+    pub agent: AgentProfile,
+    /// Where the configuration is, for messages.
+    pub configuration: String,
+    /// The open folder, for messages.
+    pub folder: String,
+    /// The open folder's git remote.
+    pub remote: Option<RepositoryUrl>,
+    /// Why the remote cannot be used as it is.
+    pub remote_warning: Option<String>,
+    /// The target of the service's last run.
+    pub last_target: Option<RepositoryUrl>,
+    /// The task that is tried again.
+    pub earlier: Option<TaskSpec>,
+}
+
+/// A task that has everything but its attempt's number and name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft(TaskSpec);
+
+impl Draft {
+    /// The task as attempt `attempt`, named `run`.
+    #[must_use]
+    pub fn named(&self, run: RunName, attempt: u32) -> TaskSpec {
+        TaskSpec { run, attempt, ..self.0.clone() }
+    }
+
+    /// Whether the task uses a repository.
+    #[must_use]
+    pub fn uses(&self, url: &RepositoryUrl) -> bool {
+        self.0.target.url == *url || self.0.platform.url == *url
+    }
+
+    /// Whether a run was asked for the same.
+    #[must_use]
+    pub fn is_same_as(&self, task: &TaskSpec) -> bool {
+        self.named(task.run.clone(), task.attempt) == *task
+    }
+}
+
+/// Fills in what the request leaves out.
+///
+/// # Errors
+/// Says what is missing and where it was looked for, or every fault found.
+pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
+    let Sources { defaults, service, agent, .. } = sources;
+    let wishes = request.wishes.clone();
+    let given = LimitSettings {
+        minutes: wishes.minutes,
+        turns: wishes.turns,
+        cost_usd: wishes.cost_usd,
+        ..LimitSettings::default()
+    };
+    let identity = request.identity();
+    let github_user = wishes.github_user.clone().or_else(|| agent.github_user.clone());
+    let either =
+        |one: &Option<Vec<String>>, other: &Option<Vec<String>>| one.clone().or_else(|| other.clone());
+    let task = TaskSpec {
+        version: orchestrator_contract::VERSION,
+        run: identity.run_name(FIRST_WITH_HISTORY, |_| false),
+        kind: identity.kind,
+        service: request.service.clone(),
+        agent: request.agent.clone(),
+        task_id: Some(request.task),
+        attempt: FIRST_WITH_HISTORY,
+        mode: request.mode,
+        model: wishes.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+        guidance: wishes.guidance.filter(|text| !text.trim().is_empty()),
+        target: Target {
+            url: target_url(request, sources)?,
+            base: wishes.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone()),
+            working_directory: wishes.working_directory.or_else(|| service.working_directory.clone()),
+            depth: service.depth.or(defaults.depth).unwrap_or(DEFAULT_DEPTH),
+        },
+        platform: Platform {
+            url: platform_url(request, sources)?,
+            branch: wishes.platform_branch.or_else(|| defaults.platform_branch.clone()),
+            docs_directory: wishes.docs_directory.or_else(|| service.docs_directory.clone()),
+        },
+        commit_identity: commit_identity(agent, github_user.as_deref().unwrap_or(request.agent.as_str())),
+        github_user,
+        limits: given.over(service.limits.over(defaults.limits.over(Limits::default()))),
+        setup: wishes.setup.or_else(|| either(&service.setup, &defaults.setup)).unwrap_or_default(),
+        verify: wishes.verify.or_else(|| either(&service.verify, &defaults.verify)).unwrap_or_default(),
+        mcp_servers: either(&service.mcp_servers, &defaults.mcp_servers),
+        pull_request: wishes
+            .pull_request
+            .or(service.pull_request)
+            .or(defaults.pull_request)
+            .unwrap_or_default(),
+        clean: service.clean.or(defaults.clean).unwrap_or_default(),
+        protected_paths: either(&service.protected_paths, &defaults.protected_paths).unwrap_or_default(),
+    };
+    let faults = task.faults();
+    if faults.is_empty() { Ok(Draft(task)) } else { Err(Problem::faults(&faults)) }
+}
+
+/// A draft is checked as an attempt that may be a retry; its number is replaced later.
+const FIRST_WITH_HISTORY: u32 = 2;
+
+/// The same as in the contract.
+const DEFAULT_MODEL: &str = "sonnet";
+
+/// The same as in the contract.
+const DEFAULT_DEPTH: u32 = 1;
+
+fn commit_identity(agent: &AgentProfile, account: &str) -> Option<CommitIdentity> {
+    let AgentProfile { github_user: _, commit_name, commit_email } = agent;
+    if commit_name.is_none() && commit_email.is_none() {
+        return None;
+    }
+    Some(CommitIdentity {
+        name: commit_name.clone().unwrap_or_else(|| account.to_owned()),
+        email: commit_email.clone().unwrap_or_else(|| format!("{account}@users.noreply.github.com")),
+    })
+}
+
+fn target_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, Problem> {
+    let service = request.service.as_str();
+    let own = sources.remote.as_ref().filter(|remote| is_own(remote, service));
+    let found = request
+        .wishes
+        .repository_url
+        .as_ref()
+        .or(sources.service.repository_url.as_ref())
+        .or(sources.earlier.as_ref().map(|task| &task.target.url))
+        .or(sources.last_target.as_ref())
+        .or(own);
+    if let Some(url) = found {
+        return Ok(url.clone());
+    }
+    let open = match &sources.remote {
+        Some(remote) => format!(
+            "the open repository is `{}`, which is neither `{service}` nor ends in `-{service}`",
+            remote.name()
+        ),
+        None => no_remote(sources),
+    };
+    Err(Problem::new(
+        Reason::InvalidTask,
+        format!(
+            "cannot tell which repository service `{service}` has: {} has no `repository_url` in \
+             `[services.{service}]`, the service has no earlier run, and {open}",
+            sources.configuration
+        ),
+    )
+    .next("Give it with --repository-url."))
+}
+
+fn no_remote(sources: &Sources) -> String {
+    match &sources.remote_warning {
+        Some(warning) => warning.clone(),
+        None => format!("the open folder {} has no git remote", sources.folder),
+    }
+}
+
+/// Whether a repository is the service's own: its name equals the service or ends in `-{service}`.
+fn is_own(remote: &RepositoryUrl, service: &str) -> bool {
+    remote.name() == service
+        || remote.name().strip_suffix(service).is_some_and(|head| head.ends_with('-') && head.len() > 1)
+}
+
+fn platform_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, Problem> {
+    let found = request
+        .wishes
+        .platform_repository_url
+        .as_ref()
+        .or(sources.defaults.platform_repository_url.as_ref())
+        .or(sources.earlier.as_ref().map(|task| &task.platform.url))
+        .or(sources.remote.as_ref());
+    found.cloned().ok_or_else(|| {
+        Problem::new(
+            Reason::InvalidTask,
+            format!(
+                "cannot tell where the task documentation is: {} has no `platform_repository_url` in \
+                 `[defaults]`, and {}",
+                sources.configuration,
+                no_remote(sources)
+            ),
+        )
+        .next("Give it with --platform-repository-url, or start from a clone of the platform repository.")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::request::Wishes;
+    use orchestrator_contract::task::Mode;
+    use orchestrator_contract::{AgentName, ServiceName, TaskId};
+
+    fn url(text: &str) -> RepositoryUrl {
+        RepositoryUrl::new(text).unwrap()
+    }
+
+    fn request(service: &str) -> Request {
+        Request {
+            task: TaskId::new(1).unwrap(),
+            service: ServiceName::new(service).unwrap(),
+            agent: AgentName::new("claude-agent-1").unwrap(),
+            mode: Mode::First,
+            wishes: Wishes::default(),
+        }
+    }
+
+    fn open(remote: &str) -> Sources {
+        Sources {
+            configuration: "/work/orchestrator.toml".to_owned(),
+            folder: "/work".to_owned(),
+            remote: Some(url(remote)),
+            ..Sources::default()
+        }
+    }
+
+    fn target(request: &Request, sources: &Sources) -> Result<String, String> {
+        let draft = resolve(request, sources).map_err(|problem| problem.to_string())?;
+        Ok(draft.0.target.url.to_string())
+    }
+
+    #[test]
+    fn the_repository_is_looked_for_in_the_documented_order() {
+        let mut request = request("trader");
+        let mut sources = open("git@github.com:myorg/platform-trader.git");
+        assert_eq!(target(&request, &sources).unwrap(), "git@github.com:myorg/platform-trader.git");
+        sources.last_target = Some(url("https://host/last/run"));
+        assert_eq!(target(&request, &sources).unwrap(), "https://host/last/run");
+        sources.service.repository_url = Some(url("https://host/con/fig"));
+        assert_eq!(target(&request, &sources).unwrap(), "https://host/con/fig");
+        request.wishes.repository_url = Some(url("https://host/fl/ag"));
+        assert_eq!(target(&request, &sources).unwrap(), "https://host/fl/ag");
+    }
+
+    #[test]
+    fn a_repository_that_only_looks_like_the_services_is_not_taken() {
+        for remote in ["https://h/o/supertrader", "https://h/o/trader-docs", "https://h/o/platform"] {
+            let error = target(&request("trader"), &open(remote)).unwrap_err();
+            assert!(error.contains("--repository-url"), "{error}");
+        }
+        assert!(target(&request("trader"), &open("https://h/o/trader.git")).is_ok());
+    }
+
+    #[test]
+    fn an_unknown_repository_is_refused_with_everything_that_was_tried() {
+        let error = target(&request("trader"), &open("https://h/o/platform")).unwrap_err();
+        insta::assert_snapshot!(error, @"cannot tell which repository service `trader` has: /work/orchestrator.toml has no `repository_url` in `[services.trader]`, the service has no earlier run, and the open repository is `platform`, which is neither `trader` nor ends in `-trader`. Give it with --repository-url.");
+    }
+
+    #[test]
+    fn an_unknown_platform_is_refused_with_everything_that_was_tried() {
+        let mut sources = open("https://h/o/trader");
+        sources.remote = None;
+        sources.last_target = Some(url("https://h/o/trader"));
+        insta::assert_snapshot!(target(&request("trader"), &sources).unwrap_err(), @"cannot tell where the task documentation is: /work/orchestrator.toml has no `platform_repository_url` in `[defaults]`, and the open folder /work has no git remote. Give it with --platform-repository-url, or start from a clone of the platform repository.");
+    }
+
+    #[test]
+    fn a_request_goes_before_its_service_and_a_service_before_the_defaults() {
+        let mut sources = open("https://h/o/trader");
+        sources.defaults.limits.minutes = Some(1.0);
+        sources.defaults.limits.turns = Some(1);
+        sources.defaults.limits.queue_minutes = Some(1.0);
+        sources.service.limits.minutes = Some(2.0);
+        sources.service.limits.turns = Some(2);
+        sources.defaults.verify = Some(vec!["a".to_owned()]);
+        sources.service.verify = Some(vec!["b".to_owned()]);
+        let mut request = request("trader");
+        request.wishes.minutes = Some(3.0);
+        let task = resolve(&request, &sources).unwrap().0;
+        assert_eq!((task.limits.minutes, task.limits.turns, task.limits.queue_minutes), (3.0, Some(2), 1.0));
+        assert_eq!(task.verify, ["b"]);
+    }
+
+    #[test]
+    fn every_fault_of_a_request_is_named() {
+        let mut request = request("trader");
+        request.wishes.minutes = Some(-1.0);
+        request.wishes.turns = Some(0);
+        request.wishes.model = Some("--evil".to_owned());
+        let problem = resolve(&request, &open("https://h/o/trader")).unwrap_err();
+        assert_eq!(problem.exit_code(), 64);
+        for field in ["limits.minutes", "limits.turns", "model"] {
+            assert!(problem.to_string().contains(field), "{problem}");
+        }
+    }
+}

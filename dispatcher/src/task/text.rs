@@ -1,0 +1,326 @@
+//! Statuses and events as people read them.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use orchestrator_contract::event::Level;
+use orchestrator_contract::outcome::Place;
+use orchestrator_contract::{Event, Phase, TaskSpec};
+
+use super::status::Status;
+
+/// Whether text goes to a terminal that takes colours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Colour {
+    /// With colours.
+    Yes,
+    /// Plain.
+    No,
+}
+
+/// Text that came from an agent or a server, made harmless for a terminal: no
+/// control character survives, so nothing can move the cursor or set a title.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let harmless = |c: char| {
+        // Bidirectional overrides make text read differently from what it is.
+        let bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c == '\t' || c == '\n' || c == '\r' {
+            ' '
+        } else if c.is_control() || bidi {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    text.trim_end().chars().map(harmless).collect()
+}
+
+fn paint(text: &str, code: &str, colour: Colour) -> String {
+    match colour {
+        Colour::Yes => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        Colour::No => text.to_owned(),
+    }
+}
+
+fn paint_phase(phase: Phase, text: &str, colour: Colour) -> String {
+    let code = match phase {
+        Phase::Pending => "2",
+        Phase::Preparing | Phase::Running | Phase::Publishing => "36",
+        Phase::Succeeded => "32",
+        Phase::Failed => "31",
+        Phase::Stopped => "33",
+    };
+    paint(text, code, colour)
+}
+
+/// The time of day, in UTC as in the events.
+fn clock(time: Timestamp) -> String {
+    time.strftime("%H:%M:%S").to_string()
+}
+
+/// A line of the readable log; none for events that say nothing new to a reader.
+#[must_use]
+pub fn render_event(event: &Event, colour: Colour) -> Option<String> {
+    let readable = event.readable()?;
+    let text = plain(readable.text);
+    let text = match readable.level {
+        Level::Debug | Level::Info => text,
+        Level::Warn => paint(&format!("warning: {text}"), "33", colour),
+        Level::Error => paint(&format!("error: {text}"), "31", colour),
+    };
+    let time = paint(&clock(event.time), "2", colour);
+    Some(format!("{time} {:<12} {text}", plain(readable.source)))
+}
+
+/// A run's status, a field a line.
+#[must_use]
+pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: &str| {
+        let name = paint(&format!("{name:<13}"), "2", colour);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name} {value}");
+    };
+    field("run", status.run.as_str());
+    let mut task = status.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
+    if let Some(title) = &status.task_title {
+        task = format!("{task}: {}", plain(title));
+    }
+    field("task", &format!("{task} ({}, attempt {})", status.service, status.attempt));
+    let mut phase = paint_phase(status.phase, status.phase.name(), colour);
+    match (status.reason, status.step) {
+        (Some(reason), Some(step)) if status.phase != Phase::Succeeded => {
+            phase = format!("{phase} ({reason}) in step {step}");
+        }
+        (Some(reason), _) => phase = format!("{phase} ({reason})"),
+        (None, Some(step)) => phase = format!("{phase}, step {step}"),
+        (None, None) => {}
+    }
+    field("phase", &phase);
+    if let Some(waiting_for) = &status.waiting_for {
+        field("waits for", &plain(waiting_for));
+    }
+    if let (Some(doing), Some(since)) = (&status.doing, status.since) {
+        field("doing", &format!("{} (for {})", plain(doing), age(since, now)));
+    }
+    field("used", &format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd));
+    if let Some(branch) = &status.branch {
+        field("branch", &plain(branch));
+    }
+    if let Some(pull_request) = &status.pull_request {
+        field("pull request", &plain(pull_request));
+    }
+    if let Some(work) = &status.work {
+        match work.place {
+            Place::Remote | Place::None => {}
+            Place::Workspace => {
+                let path = work.path.as_deref().unwrap_or(&status.workspace);
+                field("work", &format!("only in the workspace: {}", plain(path)));
+            }
+        }
+    }
+    if let Some(message) = &status.message {
+        field("message", &plain(message));
+    }
+    for note in status.outcome.iter().flat_map(|outcome| &outcome.notes) {
+        field("note", &plain(note));
+    }
+    field("next", &status.next_step);
+    text
+}
+
+/// Runs as a table, a line a run.
+#[must_use]
+pub fn render_list(statuses: &[Status], now: Timestamp, colour: Colour) -> String {
+    let head = ["RUN", "TASK", "PHASE", "STEP", "AGE", "TURNS", "COST", "WHAT"].map(str::to_owned);
+    let row = |status: &Status| {
+        let task = status.task_id.map_or("all".to_owned(), |task| task.to_string());
+        let what = match (&status.reason, &status.waiting_for, &status.doing) {
+            (Some(reason), ..) => reason.to_string(),
+            (None, Some(waiting_for), _) => format!("waits for {waiting_for}"),
+            (None, None, Some(doing)) => doing.clone(),
+            (None, None, None) => String::new(),
+        };
+        let what = status.pull_request.clone().unwrap_or(what);
+        [
+            status.run.to_string(),
+            task,
+            status.phase.to_string(),
+            status.step.map_or(String::new(), |step| step.to_string()),
+            age(status.submitted_at, now),
+            status.turns.to_string(),
+            format!("${:.2}", status.cost_usd),
+            plain(&what).chars().take(60).collect(),
+        ]
+    };
+    let rows: Vec<[String; 8]> = std::iter::once(head).chain(statuses.iter().map(row)).collect();
+    let mut widths = [0; 8];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .enumerate()
+            .map(|(column, (cell, width))| {
+                let padded = format!("{cell:<width$}");
+                match (number.checked_sub(1).and_then(|index| statuses.get(index)), column) {
+                    (Some(status), 2) => paint_phase(status.phase, &padded, colour),
+                    (None, _) => paint(&padded, "2", colour),
+                    (Some(_), _) => padded,
+                }
+            })
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// One line on a run that is being waited for.
+#[must_use]
+pub fn render_progress(status: &Status) -> String {
+    let mut parts = vec![status.phase.to_string()];
+    parts.extend(status.step.map(|step| step.to_string()));
+    if status.turns > 0 {
+        parts.push(format!("turn {}, ${:.2}", status.turns, status.cost_usd));
+    }
+    match (&status.waiting_for, &status.doing) {
+        (Some(waiting_for), _) => parts.push(plain(&format!("waits for {waiting_for}"))),
+        (None, Some(doing)) => parts.push(plain(doing)),
+        (None, None) => {}
+    }
+    parts.join(" | ")
+}
+
+/// What will happen in a run, in the order in which it will.
+#[must_use]
+pub fn render_plan(task: &TaskSpec) -> String {
+    let directory = task
+        .target
+        .working_directory
+        .as_ref()
+        .map_or(format!("the folder of {}", task.service), |directory| format!("`{directory}`"));
+    let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
+    let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
+    let pull_request = match task.pull_request {
+        orchestrator_contract::task::PullRequestPolicy::Create => "push and open the pull request",
+        orchestrator_contract::task::PullRequestPolicy::None => "push the branch, without a pull request",
+    };
+    let verify = match task.verify.as_slice() {
+        [] => "nothing to verify with (no `verify` commands)".to_owned(),
+        commands => format!("verify with `{}`", commands.join("`, `")),
+    };
+    format!(
+        "  1. read the documents of {number} from {}\n  2. prepare {} from {base}, and work in {directory}\n  \
+         3. let {} do the task with the model {}\n  4. {verify}\n  5. {pull_request}\n",
+        task.platform.url, task.target.url, task.agent, task.model
+    )
+}
+
+/// How long ago something was, in one unit or two.
+#[must_use]
+pub fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        86_400.. => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::observe::Lock;
+    use crate::task::status::tests::sample;
+
+    const EVENTS: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
+
+    fn now() -> Timestamp {
+        "2026-11-22T12:06:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn the_log_reads_like_a_story() {
+        let lines: Vec<String> = EVENTS
+            .lines()
+            .filter_map(|line| render_event(&serde_json::from_str(line).unwrap(), Colour::No))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @"
+        12:00:00 agent        edits src/lib.rs
+        12:00:01 check        done in 0.25 s
+        12:05:00 outcome      pull request #7 is open. Review the pull request.
+        12:05:00              something new
+        ");
+    }
+
+    #[test]
+    fn nothing_an_agent_says_can_drive_the_terminal() {
+        assert_eq!(
+            plain("a\u{1b}]0;evil\u{7}b\r\nc\u{202e}d\u{9b}"),
+            "a\u{fffd}]0;evil\u{fffd}b  c\u{fffd}d\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn the_status_of_a_run_at_work_says_what_it_does() {
+        insta::assert_snapshot!(render_status(&sample(3, Lock::Held), now(), Colour::No), @"
+        run           trader-claude-agent-1-task1-attempt2
+        task          task 1 (trader, attempt 2)
+        phase         Running, step agent
+        doing         edits src/lib.rs (for 5m)
+        used          6.5 min, 3 turns, $0.12
+        branch        feature/task-1-implementation
+        next          Follow it: dispatcher logs -f trader-claude-agent-1-task1-attempt2
+        ");
+    }
+
+    #[test]
+    fn the_status_of_a_run_that_ended_says_what_came_of_it() {
+        insta::assert_snapshot!(render_status(&sample(5, Lock::Free), now(), Colour::No), @"
+        run           trader-claude-agent-1-task1-attempt2
+        task          task 1: Add the order book (trader, attempt 2)
+        phase         Succeeded (Completed)
+        used          5.5 min, 14 turns, $0.42
+        branch        feature/task-1-implementation
+        pull request  https://github.com/myorg/trader/pull/7
+        message       pull request #7 is open. Review the pull request.
+        next          Review the pull request.
+        ");
+    }
+
+    #[test]
+    fn a_list_is_a_table() {
+        let list = [sample(5, Lock::Free), sample(3, Lock::Held), sample(2, Lock::Free)];
+        insta::assert_snapshot!(render_list(&list, now(), Colour::No), @"
+        RUN                                   TASK  PHASE      STEP    AGE  TURNS  COST   WHAT
+        trader-claude-agent-1-task1-attempt2  1     Succeeded  report  6m   14     $0.42  https://github.com/myorg/trader/pull/7
+        trader-claude-agent-1-task1-attempt2  1     Running    agent   6m   3      $0.12  edits src/lib.rs
+        trader-claude-agent-1-task1-attempt2  1     Failed     check   6m   0      $0.00  Lost
+        ");
+    }
+
+    #[test]
+    fn progress_is_one_line() {
+        insta::assert_snapshot!(render_progress(&sample(3, Lock::Held)), @"Running | agent | turn 3, $0.12 | edits src/lib.rs");
+    }
+
+    #[test]
+    fn ages_are_short() {
+        for (since, expected) in [
+            ("2026-11-22T12:05:18Z", "42s"),
+            ("2026-11-22T11:00:00Z", "1h06m"),
+            ("2026-11-20T11:00:00Z", "2d1h"),
+            ("2026-11-22T13:00:00Z", "0s"),
+        ] {
+            assert_eq!(age(since.parse().unwrap(), now()), expected);
+        }
+    }
+}

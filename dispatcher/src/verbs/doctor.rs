@@ -1,0 +1,267 @@
+//! doctor.
+
+use std::path::Path;
+use std::time::Duration;
+
+use orchestrator_contract::AgentName;
+use serde::Serialize;
+
+use super::Dispatcher;
+use crate::backend::local::launch::{find_supervisor, token_of_gh};
+use crate::process;
+
+/// How long a program may take to tell its version: the CLI needs a second on a busy machine.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// What was found.
+    pub finding: Finding,
+    /// It in words.
+    pub message: String,
+    /// How to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// It is as it should be.
+    Ok,
+    /// Some runs will miss it.
+    Warning,
+    /// No run can do without it.
+    Problem,
+}
+
+impl Check {
+    fn ok(name: &'static str, message: impl Into<String>) -> Self {
+        Self { name, finding: Finding::Ok, message: message.into(), mend: None }
+    }
+
+    fn bad(
+        name: &'static str,
+        finding: Finding,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self { name, finding, message: message.into(), mend: Some(mend.into()) }
+    }
+}
+
+impl Dispatcher {
+    /// Looks at everything that a local run needs. Changes nothing.
+    pub async fn doctor(&self) -> Vec<Check> {
+        let mut checks = vec![Check::ok("configuration", self.config.described()), self.state_dir()];
+        checks.push(self.supervisor().await);
+        checks.push(self.claude().await);
+        checks.push(self.model_credential());
+        checks.push(self.git_token().await);
+        checks.push(self.ssh());
+        checks.push(self.node());
+        checks.push(self.nightly().await);
+        checks
+    }
+
+    fn state_dir(&self) -> Check {
+        let name = "state folder";
+        let folder = &self.config.state_dir;
+        let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+        match writable {
+            Ok(()) if there.is_dir() => Check::ok(name, folder.display().to_string()),
+            Ok(()) | Err(_) => Check::bad(
+                name,
+                Finding::Problem,
+                format!("{} cannot be written", there.display()),
+                "Make it writable, or name another with --state-dir or ORCHESTRATOR_STATE_DIR.",
+            ),
+        }
+    }
+
+    async fn version(&self, program: &Path) -> Result<String, String> {
+        let mut command = process::command(program);
+        for (name, value) in self.config.environment.passed() {
+            command.env(name, value);
+        }
+        command.arg("--version");
+        process::output(command, VERSION_LIMIT).await
+    }
+
+    async fn supervisor(&self) -> Check {
+        let name = "supervisor";
+        let path = match find_supervisor(&self.config) {
+            Ok(path) => path,
+            Err(problem) => {
+                return Check::bad(
+                    name,
+                    Finding::Problem,
+                    problem.message(),
+                    "Install it next to the dispatcher, or name it with --supervisor or ORCHESTRATOR_SUPERVISOR.",
+                );
+            }
+        };
+        let ours = env!("CARGO_PKG_VERSION");
+        match self.version(&path).await {
+            Ok(version) if version.split_whitespace().any(|word| word == ours) => {
+                Check::ok(name, format!("{} ({version})", path.display()))
+            }
+            Ok(version) => Check::bad(
+                name,
+                Finding::Warning,
+                format!("{} is {version}, this dispatcher is {ours}", path.display()),
+                "Install both from the same release.",
+            ),
+            Err(error) => Check::bad(
+                name,
+                Finding::Problem,
+                format!("{} does not tell its version: {error}", path.display()),
+                "Install the supervisor of this dispatcher's release.",
+            ),
+        }
+    }
+
+    async fn claude(&self) -> Check {
+        let name = "claude";
+        let mend = "Install the Claude Code CLI (npm install -g @anthropic-ai/claude-code), or name it with --claude.";
+        let path = self.config.claude.clone().or_else(|| self.find("claude"));
+        let Some(path) = path else {
+            return Check::bad(name, Finding::Problem, "there is no `claude` in PATH", mend);
+        };
+        match self.version(&path).await {
+            Ok(version) => Check::ok(name, format!("{} ({version})", path.display())),
+            Err(error) => Check::bad(
+                name,
+                Finding::Problem,
+                format!("{} does not tell its version: {error}", path.display()),
+                mend,
+            ),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.config.environment.os(name).is_some()
+    }
+
+    fn find(&self, program: &str) -> Option<std::path::PathBuf> {
+        process::find(program, self.config.environment.os("PATH"))
+    }
+
+    fn model_credential(&self) -> Check {
+        let name = "model credential";
+        if let Some(path) = &self.config.secrets().anthropic_api_key_file {
+            return file_check(name, path);
+        }
+        let variables = [
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+            "CLAUDE_CODE_USE_BEDROCK",
+            "CLAUDE_CODE_USE_VERTEX",
+        ];
+        match variables.iter().find(|variable| self.has(variable)) {
+            Some(variable) => Check::ok(name, format!("{variable} is set")),
+            None if self.config.secrets().secrets_dir.is_some() => {
+                Check::ok(name, "none in the environment; the secrets folder may have it")
+            }
+            None => Check::bad(
+                name,
+                Finding::Problem,
+                "there is none",
+                "Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (claude setup-token), or name a file with \
+                 `anthropic_api_key_file` in [secrets].",
+            ),
+        }
+    }
+
+    async fn git_token(&self) -> Check {
+        let name = "git token";
+        let named = |agent: AgentName| Ok((self.config.agent(&agent)?.github_token_file, agent));
+        let agent = match self.config.default_agent().and_then(named) {
+            Ok((Some(path), _)) => return file_check(name, &path),
+            Ok((None, agent)) => agent,
+            Err(problem) => {
+                return Check::bad(name, Finding::Problem, problem.message(), problem.to_string());
+            }
+        };
+        if let Some(variable) = ["GITHUB_TOKEN", "GH_TOKEN"].iter().find(|variable| self.has(variable)) {
+            return Check::ok(name, format!("{variable} is set"));
+        }
+        match token_of_gh(&self.config).await {
+            Ok(_) => Check::ok(name, "`gh` is logged in"),
+            Err(error) => Check::bad(
+                name,
+                Finding::Warning,
+                format!("there is none for {agent}: {error}"),
+                format!(
+                    "Name a file with `github_token_file` in [agents.{agent}], set GITHUB_TOKEN, or gh auth login."
+                ),
+            ),
+        }
+    }
+
+    fn ssh(&self) -> Check {
+        match self.find("ssh") {
+            Some(path) => Check::ok("ssh", path.display().to_string()),
+            None => Check::bad(
+                "ssh",
+                Finding::Warning,
+                "there is no `ssh` in PATH: repositories are reached over https only",
+                "Install the OpenSSH client.",
+            ),
+        }
+    }
+
+    fn node(&self) -> Check {
+        let missing: Vec<&str> =
+            ["node", "npx"].into_iter().filter(|program| self.find(program).is_none()).collect();
+        if missing.is_empty() {
+            return Check::ok("node", "node and npx are in PATH");
+        }
+        Check::bad(
+            "node",
+            Finding::Warning,
+            format!("not in PATH: {}; MCP servers that need it are left out", missing.join(", ")),
+            "Install Node.js 22 or newer.",
+        )
+    }
+
+    async fn nightly(&self) -> Check {
+        let name = "rust nightly";
+        let mend = "Install it, for the rustdocs server: rustup toolchain install nightly.";
+        let Some(rustup) = self.find("rustup") else {
+            return Check::bad(name, Finding::Warning, "there is no `rustup` in PATH", mend);
+        };
+        let mut command = process::command(&rustup);
+        for (name, value) in self.config.environment.passed() {
+            command.env(name, value);
+        }
+        command.args(["toolchain", "list"]);
+        match process::output(command, VERSION_LIMIT).await {
+            Ok(list) if list.lines().any(|line| line.starts_with("nightly")) => {
+                Check::ok(name, "it is installed")
+            }
+            Ok(_) => Check::bad(name, Finding::Warning, "it is not installed", mend),
+            Err(error) => {
+                Check::bad(name, Finding::Warning, format!("rustup does not answer: {error}"), mend)
+            }
+        }
+    }
+}
+
+fn file_check(name: &'static str, path: &Path) -> Check {
+    match rustix::fs::access(path, rustix::fs::Access::READ_OK) {
+        Ok(()) => Check::ok(name, path.display().to_string()),
+        Err(error) => Check::bad(
+            name,
+            Finding::Problem,
+            format!("{} cannot be read: {error}", path.display()),
+            "Make the file, readable for you alone.",
+        ),
+    }
+}

@@ -1,0 +1,55 @@
+//! What each verb does, once, for every way of asking: resolve, decide, call
+//! the backend.
+
+mod doctor;
+mod follow;
+mod gc;
+mod query;
+mod stop;
+mod submit;
+
+use orchestrator_contract::RunName;
+
+pub use doctor::{Check, Finding};
+pub use follow::Wait;
+pub use gc::Removal;
+pub use query::{Filter, Found};
+pub use stop::{Manner, Stop};
+pub use submit::{Preview, Started, Submission};
+
+use crate::backend::local::{Local, Run};
+use crate::config::Config;
+use crate::problem::Problem;
+
+/// The verbs, over a configuration.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    config: Config,
+    local: Local,
+}
+
+impl Dispatcher {
+    /// The verbs for a configuration.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let local = Local::new(&config.state_dir);
+        Self { config, local }
+    }
+
+    /// The configuration in effect.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The run of a name.
+    ///
+    /// # Errors
+    /// There is none, or its record cannot be read.
+    pub fn run(&self, name: &RunName) -> Result<Run, Problem> {
+        self.local.run(name)?.ok_or_else(|| {
+            Problem::request(format!("there is no run `{name}` in {}", self.config.state_dir.display()))
+                .next("List the runs there are: dispatcher list.")
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! status and list.
+
+use jiff::Timestamp;
+use orchestrator_contract::{Phase, RunName, ServiceName, TaskId};
+
+use super::Dispatcher;
+use crate::backend::local::Run;
+use crate::problem::Problem;
+use crate::task::status::Status;
+
+/// Which runs are meant.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Filter {
+    /// Those of a service.
+    pub service: Option<ServiceName>,
+    /// Those of a task.
+    pub task: Option<TaskId>,
+    /// Those in a phase.
+    pub phase: Option<Phase>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// One run.
+    One(Box<Status>),
+    /// Several at work, all of which may be meant.
+    Several(Vec<Status>),
+}
+
+impl Dispatcher {
+    /// The status of every run that fits, the newest first.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn list(&self, filter: &Filter) -> Result<Vec<Status>, Problem> {
+        let now = Timestamp::now();
+
+        let mut statuses = Vec::new();
+        for run in self.fitting(filter)? {
+            let status = self.local.status(&run, now)?;
+            // A record that is cleared away meanwhile would look like a lost run.
+            if run.folder().exists() {
+                statuses.push(status);
+            }
+        }
+        statuses.retain(|status| filter.phase.is_none_or(|phase| status.phase == phase));
+        Ok(statuses)
+    }
+
+    fn fitting(&self, filter: &Filter) -> Result<Vec<Run>, Problem> {
+        let mut runs = self.local.runs()?;
+        runs.retain(|run| {
+            filter.service.as_ref().is_none_or(|service| run.task.service == *service)
+                && filter.task.is_none_or(|task| run.task.task_id == Some(task))
+        });
+        Ok(runs)
+    }
+
+    /// The status of a run; without a name, of the one at work, else of the latest.
+    ///
+    /// # Errors
+    /// No run fits, or the state cannot be read.
+    pub fn status(&self, name: Option<&RunName>, filter: &Filter) -> Result<Found, Problem> {
+        if let Some(name) = name {
+            let status = self.local.status(&self.run(name)?, Timestamp::now())?;
+            return Ok(Found::One(Box::new(status)));
+        }
+        let mut all = self.list(filter)?;
+        let live: Vec<usize> =
+            all.iter().enumerate().filter(|(_, status)| !status.phase.is_final()).map(|(at, _)| at).collect();
+        match live.as_slice() {
+            [] if all.is_empty() => Err(no_run(filter)),
+            [] => Ok(Found::One(Box::new(all.swap_remove(0)))),
+            [one] => Ok(Found::One(Box::new(all.swap_remove(*one)))),
+            [..] => {
+                all.retain(|status| !status.phase.is_final());
+                Ok(Found::Several(all))
+            }
+        }
+    }
+
+    /// The name of the latest run that fits.
+    ///
+    /// # Errors
+    /// No run fits, or the state cannot be read.
+    pub fn latest(&self, filter: &Filter) -> Result<RunName, Problem> {
+        let first = self.fitting(filter)?.into_iter().next();
+        first.map(|run| run.task.run).ok_or_else(|| no_run(filter))
+    }
+}
+
+fn no_run(filter: &Filter) -> Problem {
+    let service = filter.service.as_ref().map(|service| format!(" of service `{service}`"));
+    let task = filter.task.map(|task| format!(" for task {task}"));
+    let all = "Submit a task: dispatcher submit --task ID --service NAME.";
+    Problem::request(format!("there is no run{}{}", service.unwrap_or_default(), task.unwrap_or_default()))
+        .next(all)
+}

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Stands for gh with a login.
+[ "$*" = "auth token" ] && echo canary-token

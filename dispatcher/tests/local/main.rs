@@ -1,0 +1,492 @@
+//! The dispatcher's program on a state folder of its own, with a script that
+//! stands for the supervisor.
+
+#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+
+mod bench;
+
+use std::collections::BTreeSet;
+
+use bench::{Bench, eventually, read_until};
+
+#[test]
+fn fifty_identical_submissions_at_once_are_one_run() {
+    let bench = Bench::new();
+    let submit = || {
+        let mut command = bench.command("submit --task 1 --service trader -o json");
+        command.env("ORCHESTRATOR_TEST_END", "held");
+        command
+    };
+    let all = bench.at_once((0..50).map(|_| submit()));
+    let started: Vec<String> = all.iter().map(|done| done.json()["started"].to_string()).collect();
+    assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
+    assert!(
+        all.iter().all(|done| done.code == 0 && done.json()["run"] == "trader-claude-agent-1-task1-attempt1")
+    );
+    assert_eq!(bench.runs().len(), 1);
+}
+
+#[test]
+fn fifty_different_tasks_at_once_are_fifty_runs() {
+    let bench = Bench::new();
+    let all = bench.at_once(
+        (1..=50).map(|task| bench.command(&format!("submit --task {task} --service trader -o json"))),
+    );
+    assert!(all.iter().all(|done| done.code == 0 && done.json()["started"] == "new"), "{all:?}");
+    let names: BTreeSet<String> = bench.runs().iter().map(|run| run["run"].to_string()).collect();
+    assert_eq!(names.len(), 50);
+}
+
+#[test]
+fn no_two_attempts_ever_have_the_same_number() {
+    let bench = Bench::new();
+    bench.submit_and_wait("failed");
+    let all = bench.at_once((0..20).map(|number| {
+        bench.command(&format!("submit --task 1 --service trader --retry --guidance {number} -o json"))
+    }));
+    let mut attempts = BTreeSet::new();
+    for done in &all {
+        match done.code {
+            0 => assert!(attempts.insert(done.json()["task"]["attempt"].as_u64().unwrap()), "{done:?}"),
+            // Refused because the attempt before was still at work.
+            code => assert_eq!(code, 75, "{done:?}"),
+        }
+    }
+    assert!(!attempts.is_empty());
+    assert_eq!(bench.runs().len(), attempts.len() + 1);
+}
+
+#[test]
+fn a_run_goes_on_when_the_dispatcher_is_killed() {
+    let bench = Bench::new();
+    let mut waiting = bench.command("submit --task 1 --service trader --wait");
+    let mut waiting = waiting.env("ORCHESTRATOR_TEST_END", "held").spawn().unwrap();
+    eventually("the run to start", || bench.runs().first().is_some_and(|run| run["phase"] == "Running"));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    let run = "trader-claude-agent-1-task1-attempt1";
+    assert_eq!(bench.run(&format!("status {run} -o json")).json()["phase"], "Running");
+    bench.release(run);
+    assert_eq!(bench.run(&format!("wait {run}")).code, 0);
+}
+
+#[test]
+fn a_supervisor_that_ends_without_an_outcome_is_found_lost() {
+    let bench = Bench::new();
+    let run = bench.submit("lost");
+    let done = bench.run(&format!("wait {run} -o json"));
+    assert_eq!(done.code, 70);
+    let status = done.json();
+    assert_eq!((status["phase"].as_str(), status["reason"].as_str()), (Some("Failed"), Some("Lost")));
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("out of cheese") && message.contains("workspace-trader"), "{message}");
+    let found_at = status["finished_at"].clone();
+    assert_eq!(bench.run(&format!("status {run} -o json")).json()["finished_at"], found_at);
+}
+
+#[test]
+fn waiting_ends_with_the_runs_own_exit_code() {
+    let bench = Bench::new();
+    assert_eq!(bench.run_ending("failed", "submit --task 1 --service trader --wait").code, 1);
+    assert_eq!(bench.run_ending("done", "submit --task 2 --service trader --wait").code, 0);
+    let run = bench.run_ending("held", "submit --task 3 --service trader -o json").json();
+    let done = bench.run(&format!("wait {} --timeout 0.05", run["run"].as_str().unwrap()));
+    assert_eq!(done.code, 124);
+    assert!(done.stderr.contains("has not ended in the time given"), "{done:?}");
+}
+
+#[test]
+fn a_run_that_is_stopped_says_so_and_stopping_again_does_no_harm() {
+    let bench = Bench::new();
+    let run = bench.submit("held");
+    let done = bench.run(&format!("stop {run} -o json"));
+    assert_eq!((done.code, done.json()["reason"].as_str()), (0, Some("Stopped")), "{done:?}");
+    let again = bench.run(&format!("stop {run}"));
+    assert_eq!(again.code, 0);
+    assert!(again.stderr.contains("had ended already"), "{again:?}");
+    assert_eq!(bench.run(&format!("wait {run}")).code, 143);
+}
+
+#[test]
+fn stopping_now_is_told_to_the_supervisor() {
+    let bench = Bench::new();
+    let run = bench.submit("held");
+    let done = bench.run(&format!("stop {run} --now -o json"));
+    assert_eq!(done.json()["message"], "stopped now");
+}
+
+#[test]
+fn the_log_is_followed_to_the_end_of_the_run() {
+    let bench = Bench::new();
+    let run = bench.submit("held");
+    let mut logs = bench.command("logs -f").spawn().unwrap();
+    let head = read_until(&mut logs, "edits src/lib.rs\n");
+    assert_eq!(head, "12:00:00 agent        edits src/lib.rs\n");
+    bench.release(&run);
+    let rest = logs.wait_with_output().unwrap();
+    assert_eq!(rest.status.code(), Some(0));
+    let rest = String::from_utf8(rest.stdout).unwrap();
+    assert_eq!(rest, "12:00:00 outcome      pull request 7 is open.\n");
+}
+
+#[test]
+fn the_log_is_read_by_cursor_and_by_tail() {
+    let bench = Bench::new();
+    let run = bench.submit_and_wait("done");
+    let lines = |arguments: &str| bench.run(&format!("logs {run} {arguments}")).stdout.lines().count();
+    assert_eq!((lines(""), lines("--tail 1"), lines("--since-seq 2"), lines("--tail 0")), (2, 1, 1, 0));
+    let raw = bench.run(&format!("logs {run} -o json --since-seq 2")).json();
+    assert_eq!(raw["event"], "outcome");
+}
+
+#[test]
+fn a_task_with_an_attempt_is_refused_with_both_ways_on() {
+    let bench = Bench::new();
+    bench.submit_and_wait("failed");
+    let refused = bench.run("submit --task 1 --service trader");
+    assert_eq!(refused.code, 64);
+    assert!(refused.stderr.contains("--retry") && refused.stderr.contains("--fresh"), "{refused:?}");
+    let retried = bench.run("submit --task 1 --service trader --retry --guidance better -o json");
+    assert_eq!(retried.json()["task"]["attempt"], 2);
+    bench.run("wait trader-claude-agent-1-task1-attempt2");
+    let fresh = bench.run("submit --task 1 --service trader --fresh -o json");
+    assert_eq!(fresh.json()["task"]["attempt"], 3);
+    assert_eq!(fresh.json()["task"]["guidance"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_retry_keeps_what_was_said_and_adds_what_is_new() {
+    let bench = Bench::new();
+    let submit = "submit --task 1 --service trader --model opus --minutes 7 --guidance old --wait \
+                  --repository-url https://github.com/myorg/other";
+    bench.run_ending("failed", submit);
+    let mut retry = bench.command("retry trader-claude-agent-1-task1-attempt1 --guidance new -o json");
+    // From elsewhere, too: a retry does not depend on the open folder.
+    let done: bench::Done = retry.current_dir(bench.path("home")).output().unwrap().into();
+    let task = &done.json()["task"];
+    assert_eq!(task["mode"], "retry");
+    assert_eq!(task["model"], "opus");
+    assert_eq!(task["limits"]["minutes"], 7.0);
+    assert_eq!(task["guidance"], "new");
+    assert_eq!(task["target"]["url"], "https://github.com/myorg/other");
+    assert_eq!(task["platform"]["url"], "/srv/git/trader.git");
+}
+
+#[test]
+fn a_retry_while_the_attempt_is_at_work_is_refused() {
+    let bench = Bench::new();
+    bench.submit_and_wait("failed");
+    bench.run_ending("held", "submit --task 1 --service trader --retry");
+    let refused = bench.run("retry trader-claude-agent-1-task1-attempt1 --guidance more");
+    assert_eq!(refused.code, 75);
+    assert!(refused.stderr.contains("dispatcher stop"), "{refused:?}");
+}
+
+#[test]
+fn nothing_is_written_for_what_is_refused_or_only_tried() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("bad.toml"), "colour = 1\n").unwrap();
+    let bad = bench.path("bad.toml");
+    let cases = [
+        ("submit --task 0 --service trader".to_owned(), 64),
+        ("submit --task 1 --service ../x".to_owned(), 64),
+        ("submit --task 1 --service trader --minutes -1".to_owned(), 64),
+        ("submit --task 1 --service trader --retry".to_owned(), 64),
+        ("submit --task 1 --service auth".to_owned(), 64),
+        ("submit --task 1 --service trader --supervisor /does/not/exist".to_owned(), 78),
+        (format!("submit --task 1 --service trader --config {}", bad.display()), 78),
+        ("status".to_owned(), 64),
+        ("submit --task 1 --service trader --dry-run".to_owned(), 0),
+        ("list".to_owned(), 0),
+        ("gc".to_owned(), 0),
+    ];
+    for (arguments, code) in cases {
+        let done = bench.run(&arguments);
+        assert_eq!(done.code, code, "{arguments}: {done:?}");
+        let lines = done.stderr.lines().filter(|line| line.starts_with("error: ")).count();
+        assert_eq!(lines, usize::from(code != 0), "{arguments}: {done:?}");
+    }
+    assert!(!bench.path("state").exists());
+}
+
+#[test]
+fn a_supervisor_gets_only_the_environment_that_is_meant_for_it() {
+    let bench = Bench::new();
+    let mut command = bench.command("submit --task 1 --service trader --wait");
+    command.env("AWS_SECRET_ACCESS_KEY", "x").env("GITHUB_TOKEN", "x").output().unwrap();
+    let names = bench.run_file("trader-claude-agent-1-task1-attempt1", "environment.txt");
+    let names = std::fs::read_to_string(names).unwrap();
+    assert!(names.contains("GITHUB_TOKEN") && !names.contains("AWS_SECRET_ACCESS_KEY"), "{names}");
+}
+
+#[test]
+fn gc_keeps_live_runs_and_unpushed_work_and_numbers_go_on() {
+    let bench = Bench::new();
+    bench.submit_and_wait("failed");
+    let control = bench.path("state/workspaces/workspace-trader/.orchestrator");
+    let record = control.join("runs/trader-claude-agent-1-task1-attempt1");
+    std::fs::create_dir_all(&record).unwrap();
+    std::fs::write(record.join("transcript.jsonl"), "{}\n").unwrap();
+    let mut unpushed = bench.command("submit --task 2 --service trader --wait");
+    unpushed.env("ORCHESTRATOR_TEST_WORK", "workspace").output().unwrap();
+    bench.run_ending("held", "submit --task 3 --service trader");
+    let dry = bench.run("gc --keep 0 --dry-run -o json").json();
+    let removed = bench.run("gc --keep 0 -o json").json();
+    assert_eq!(dry["removed"][0]["run"], removed["removed"][0]["run"]);
+    assert_eq!(removed["removed"].as_array().unwrap().len(), 1, "{removed}");
+    assert!(!record.exists() && control.join("attempts").is_dir());
+    let left: Vec<String> = bench.runs().iter().map(|run| run["task_id"].to_string()).collect();
+    assert_eq!(left, ["3", "2"]);
+    assert_eq!(bench.submit("done"), "trader-claude-agent-1-task1-attempt2");
+}
+
+#[test]
+fn half_made_records_are_no_runs() {
+    let bench = Bench::new();
+    bench.submit_and_wait("done");
+    std::fs::create_dir(bench.path("state/runs/half-made")).unwrap();
+    std::fs::create_dir(bench.path("state/runs/Not A Run")).unwrap();
+    let damaged = bench.path("state/runs/damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(damaged.join("record.json"), "{").unwrap();
+    std::fs::write(damaged.join("task.json"), "{").unwrap();
+    assert_eq!(bench.runs().len(), 1);
+    assert_eq!(bench.run("status damaged").code, 74);
+}
+
+#[test]
+fn services_whose_runs_would_share_a_name_get_different_ones() {
+    let bench = Bench::new();
+    let url = "--repository-url https://github.com/myorg/trader";
+    let submit = |service: &str, agent: &str| {
+        let done = bench.run(&format!("submit --task 1 --service {service} --agent {agent} {url} -o json"));
+        done.json()["run"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(submit("a-b", "c"), "a-b-c-task1-attempt1");
+    assert_ne!(submit("a", "b-c"), "a-b-c-task1-attempt1");
+    assert_eq!(bench.runs().len(), 2);
+}
+
+#[test]
+fn every_form_of_output_says_the_same() {
+    let bench = Bench::new();
+    let run = bench.submit_and_wait("done");
+    let json = bench.run(&format!("status {run} -o json")).json();
+    let yaml = bench.run(&format!("status {run} -o yaml")).stdout;
+    assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap(), json);
+    let table = bench.run(&format!("status {run}")).stdout;
+    assert!(table.contains("Succeeded (Completed)") && table.contains(&run), "{table}");
+    assert!(!table.contains('\u{1b}'), "{table}");
+}
+
+#[test]
+fn doctor_says_what_is_missing_and_how_to_mend_it() {
+    let bench = Bench::new();
+    let done = bench.run("doctor -o json");
+    assert_eq!(done.code, 78);
+    let checks = done.json()["checks"].as_array().unwrap().clone();
+    let finding = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["finding"].clone();
+    assert_eq!(finding("supervisor"), "ok");
+    assert_eq!(finding("state folder"), "ok");
+    assert_eq!(finding("model credential"), "problem");
+    assert!(checks.iter().all(|check| check["finding"] == "ok" || check["mend"].is_string()), "{done:?}");
+}
+
+#[test]
+fn a_supervisor_that_cannot_begin_is_told_at_once() {
+    let bench = Bench::new();
+    let done = bench.run("submit --task 1 --service trader --supervisor /bin/false");
+    assert!(done.stdout.contains("has failed: the supervisor ended before it said anything"), "{done:?}");
+}
+
+#[test]
+fn the_configuration_reaches_the_task_and_the_supervisor() {
+    let bench = Bench::new();
+    let toml = r#"
+        github_api_url = "http://127.0.0.1:9/api"
+        [defaults]
+        model = "opus"
+        [services.trader]
+        verify = ["cargo test"]
+        pull_request = "none"
+        limits = { minutes = 30 }
+        [agents.claude-agent-1]
+        github_user = "octocat"
+        commit_email = "octo@example.com"
+        github_token_file = "token"
+    "#;
+    std::fs::write(bench.path("open/orchestrator.toml"), toml).unwrap();
+    let missing = bench.run("submit --task 1 --service trader --dry-run");
+    assert_eq!(missing.code, 78);
+    assert!(missing.stderr.contains("open/token, which does not exist"), "{missing:?}");
+    assert!(!bench.path("state").exists());
+
+    std::fs::write(bench.path("open/token"), "x").unwrap();
+    let mut command = bench.command("submit --task 1 --service trader --dry-run -o json");
+    let done: bench::Done = command.env("ORCHESTRATOR_MODEL", "haiku").output().unwrap().into();
+    let preview = done.json();
+    let task = &preview["task"];
+    assert_eq!(task["model"], "haiku");
+    assert_eq!(task["verify"][0], "cargo test");
+    assert_eq!(task["pull_request"], "none");
+    assert_eq!(task["limits"]["minutes"], 30.0);
+    assert_eq!(task["github_user"], "octocat");
+    assert_eq!(task["commit_identity"]["name"], "octocat");
+    let command = preview["command"].as_array().unwrap();
+    let at = command.iter().position(|word| word == "--github-token-file").unwrap();
+    assert_eq!(command[at + 1], bench.path("open/token").to_str().unwrap());
+}
+
+#[test]
+fn a_token_that_only_gh_knows_is_passed_on_and_never_written() {
+    let bench = Bench::new();
+    let bin = bench.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(bench::source("gh.sh"), bin.join("gh")).unwrap();
+    let mut command = bench.command("submit --task 1 --service trader --wait --repository-url https://h/o/r");
+    let done: bench::Done =
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).output().unwrap().into();
+    assert_eq!(done.code, 0, "{done:?}");
+    let run = "trader-claude-agent-1-task1-attempt1";
+    let names = std::fs::read_to_string(bench.run_file(run, "environment.txt")).unwrap();
+    assert!(names.lines().any(|name| name == "GITHUB_TOKEN"), "{names}");
+    for file in ["task.json", "record.json", "events.jsonl", "stderr.log"] {
+        let text = std::fs::read_to_string(bench.run_file(run, file)).unwrap();
+        assert!(!text.contains("canary"), "{file}");
+    }
+}
+
+#[test]
+fn what_a_supervisor_wrote_only_into_the_workspace_is_found() {
+    let bench = Bench::new();
+    let run = bench.submit_and_wait("done");
+    let events = bench.run_file(&run, "events.jsonl");
+    let text = std::fs::read_to_string(&events).unwrap();
+    let (head, last) = text.trim_end().rsplit_once('\n').unwrap();
+    let outcome = serde_json::from_str::<serde_json::Value>(last).unwrap()["outcome"].clone();
+    // As on a full disk: the last line was cut short.
+    std::fs::write(&events, format!("{head}\n{}", &last[..last.len() / 2])).unwrap();
+    assert_eq!(bench.run(&format!("wait {run}")).code, 70);
+    let kept = bench.path("state/workspaces/workspace-trader/.orchestrator/runs").join(&run);
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join("outcome.json"), outcome.to_string()).unwrap();
+    assert_eq!(bench.run(&format!("wait {run}")).code, 0);
+}
+
+#[test]
+fn several_runs_at_work_are_listed_when_none_is_named() {
+    let bench = Bench::new();
+    bench.run_ending("held", "submit --task 1 --service trader");
+    bench.run_ending("held", "submit --task 2 --service trader");
+    let done = bench.run("status");
+    assert_eq!(done.stdout.lines().count(), 3, "{done:?}");
+    assert_eq!(bench.run("status --task 2 -o json").json()["task_id"], 2);
+}
+
+#[test]
+fn following_a_log_ends_when_nobody_reads_it() {
+    let bench = Bench::new();
+    let run = bench.submit("held");
+    let mut logs = bench.command(&format!("logs -f {run}")).spawn().unwrap();
+    read_until(&mut logs, "edits src/lib.rs\n");
+    drop(logs.stdout.take());
+    // Released: the next line that is written finds no reader.
+    bench.release(&run);
+    assert_eq!(logs.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_remote_with_credentials_warns_only_where_it_is_used() {
+    let bench = Bench::new();
+    let config = "[remote \"origin\"]\n\turl = https://me:hunter2@github.com/myorg/trader.git\n";
+    std::fs::write(bench.path("open/.git/config"), config).unwrap();
+    let used = bench.run("submit --task 1 --service trader --dry-run");
+    assert!(used.stderr.starts_with("warning: ") && !used.stderr.contains("hunter2"), "{used:?}");
+    assert!(!used.stdout.contains("hunter2"), "{used:?}");
+    let other = "--repository-url /srv/a --platform-repository-url /srv/b";
+    let unused = bench.run(&format!("submit --task 1 --service trader --dry-run {other}"));
+    assert_eq!((unused.code, unused.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_run_that_never_began_is_no_attempt_to_go_on_from() {
+    let bench = Bench::new();
+    bench.run("submit --task 1 --service trader --supervisor /bin/false");
+    assert_eq!(bench.submit("done"), "trader-claude-agent-1-task1-attempt2");
+}
+
+#[test]
+fn a_workspace_that_is_thrown_away_does_not_bring_numbers_back() {
+    let bench = Bench::new();
+    bench.submit_and_wait("failed");
+    std::fs::remove_dir_all(bench.path("state/workspaces")).unwrap();
+    let retried = bench.run("submit --task 1 --service trader --retry -o json");
+    assert_eq!(retried.json()["task"]["attempt"], 2, "{retried:?}");
+}
+
+#[test]
+fn a_run_that_takes_its_time_to_stop_is_not_waited_for_longer_than_asked() {
+    let bench = Bench::new();
+    let run = bench.submit("stubborn");
+    let asked = bench.run(&format!("stop {run} --no-wait"));
+    assert_eq!(asked.code, 0);
+    assert!(asked.stderr.contains("was asked to stop"), "{asked:?}");
+    let waited = bench.run(&format!("stop {run} --timeout 0.05"));
+    assert_eq!(waited.code, 124);
+    assert!(waited.stderr.contains("still saving its work"), "{waited:?}");
+    bench.release(&run);
+    assert_eq!(bench.run(&format!("wait {run}")).code, 0);
+}
+
+#[test]
+fn lists_are_filtered_and_newest_first() {
+    let bench = Bench::new();
+    bench.run_ending("failed", "submit --task 1 --service trader --wait");
+    bench.run_ending("done", "submit --task 2 --service trader --wait");
+    let tasks = |arguments: &str| {
+        let list = bench.run(&format!("list {arguments} -o json")).json();
+        list["runs"].as_array().unwrap().iter().map(|run| run["task_id"].to_string()).collect::<String>()
+    };
+    assert_eq!(tasks(""), "21");
+    assert_eq!(tasks("--phase failed"), "1");
+    assert_eq!(tasks("--task 2"), "2");
+    assert_eq!(tasks("--service auth"), "");
+    assert_eq!(tasks("--limit 1"), "2");
+    assert_eq!(bench.run("list --phase tired").code, 64);
+}
+
+#[test]
+fn what_an_interrupted_removal_left_is_swept_away() {
+    let bench = Bench::new();
+    bench.submit_and_wait("done");
+    let left = bench.path("state/runs/.removed-old");
+    std::fs::create_dir(&left).unwrap();
+    assert_eq!(bench.run("gc").code, 0);
+    assert!(!left.exists());
+    assert_eq!(bench.runs().len(), 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_wait_leaves_the_run_at_work() {
+    let bench = Bench::new();
+    let run = bench.submit("held");
+    let mut logs = bench.command(&format!("logs -f {run}")).spawn().unwrap();
+    read_until(&mut logs, "edits src/lib.rs\n");
+    // Whoever follows looks again and again: a moment later it listens for the signal.
+    eventually("the interrupt to be taken over", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", logs.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
+        u64::from_str_radix(caught, 16).unwrap() & 2 != 0
+    });
+    let pid = rustix::process::Pid::from_child(&logs);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(logs.wait().unwrap().code(), Some(130));
+    assert_eq!(bench.run(&format!("status {run} -o json")).json()["phase"], "Running");
+}
+
+#[test]
+fn whoever_waits_from_the_start_does_not_keep_a_lost_run_alive() {
+    let bench = Bench::new();
+    assert_eq!(bench.run_ending("lost", "submit --task 1 --service trader --wait").code, 70);
+}

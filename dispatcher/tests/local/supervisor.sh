@@ -1,0 +1,47 @@
+#!/bin/sh
+# Stands for the supervisor: tells contract events, and ends as
+# ORCHESTRATOR_TEST_END says: `done` (the default), `failed`, `lost`, `held`,
+# which is `done` once a file `go` lies beside the task, or `stubborn`, which is
+# `held` and stops for nothing but `now`.
+trap '' HUP
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --task-file) task=$2 && shift ;;
+    --stop-file) stop=$2 && shift ;;
+    --version) echo 'supervisor 0.1.0' && exit 0 ;;
+    esac
+    shift
+done
+field() { sed -n "s/^  \"$1\": \"\\{0,1\\}\\([^\",]*\\)\"\\{0,1\\},\\{0,1\\}\$/\\1/p" "$task"; }
+run=$(field run)
+seq=0
+event() {
+    seq=$((seq + 1))
+    printf '{"v":1,"time":"2026-11-22T12:00:00Z","seq":%s,"run":"%s","msg":"%s",%s}\n' "$seq" "$run" "$1" "$2"
+}
+outcome() {
+    event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
+\"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\
+\"attempt\":$(field attempt),\"phase\":\"$1\",\"reason\":\"$2\",\"exit_code\":$3,\"retryable\":\"yes\",\
+\"step\":\"report\",\"message\":\"$4\",\"work\":{\"where\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"},\
+\"verification\":{\"status\":\"not_configured\"},\
+\"started_at\":\"2026-11-22T12:00:00Z\",\"finished_at\":\"2026-11-22T12:00:01Z\"}"
+    exit "$3"
+}
+event 'agent started' '"event":"step","step":"agent","state":"started"'
+echo 'this is no event'
+event 'edits src/lib.rs' '"event":"log","level":"info","source":"agent"'
+env | cut -d= -f1 | sort >"$(dirname "$task")/environment.txt"
+case "${ORCHESTRATOR_TEST_END:-done}" in
+failed) outcome Failed AgentFailed 1 'the agent gave up.' ;;
+lost) echo 'fatal: out of cheese' >&2 && exit 3 ;;
+held | stubborn)
+    until [ -e "$(dirname "$task")/go" ]; do
+        if [ -e "$stop" ] && { [ "$ORCHESTRATOR_TEST_END" = held ] || [ "$(cat "$stop")" = now ]; }; then
+            outcome Stopped Stopped 143 "stopped $(cat "$stop")"
+        fi
+        sleep 0.02
+    done
+    ;;
+esac
+outcome Succeeded Completed 0 'pull request 7 is open.'
