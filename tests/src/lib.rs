@@ -1,1 +1,24 @@
-//! x
+//! Stand-ins that behave: what the end-to-end suites and the demo run against.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
+//! | [`binaries`] | our own programs, built once |
+//! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
+//! | [`messages_api`] | the model: scripts for the real CLI |
+//! | [`git_server`] | the git host: real repositories over HTTP |
+//! | [`sshd`] | the same repositories over SSH |
+//! | [`world`] | all of it together, with our programs in it |
+//! | [`projects`] | the repositories of a world |
+//! | [`github`] | the host's REST API, which looks at the git server's branches |
+
+pub mod bench;
+pub mod binaries;
+pub mod git_server;
+pub mod github;
+mod invariants;
+pub mod messages_api;
+pub mod projects;
+pub mod sshd;
+pub mod tools;
+pub mod world;

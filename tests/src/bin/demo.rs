@@ -1,1 +1,199 @@
-fn main() {}
+//! The main job by one command: `cargo run --bin demo`.
+//!
+//! No key, no cluster, no account: the model is a script, the git host and GitHub
+//! are stand-ins on this machine. Everything else is real: the dispatcher, the
+//! supervisor, the Claude Code CLI, the MCP servers, git, cargo.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use orchestrator_contract::Outcome;
+use orchestrator_tests::binaries::Binaries;
+use orchestrator_tests::messages_api::{Script, Turn};
+use orchestrator_tests::projects::{RIGHT, WRONG};
+use orchestrator_tests::tools::Tools;
+use orchestrator_tests::world::World;
+use serde_json::json;
+
+const USAGE: &str = "usage: cargo run --bin demo [-- [--retry] [--with-rustdocs]]
+
+  --retry          a failed first attempt, guidance, and a second attempt that builds on it
+  --with-rustdocs  build the documentation server first, where it is not there yet (minutes)";
+
+const BRANCH: &str = "feature/task-1-implementation";
+const CHECK: &str = "cargo test --offline";
+
+fn main() -> ExitCode {
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nthe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<()> {
+    let (mut retry, mut with_rustdocs) = (false, false);
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--retry" => retry = true,
+            "--with-rustdocs" => with_rustdocs = true,
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            other => bail!("unknown argument `{other}`\n{USAGE}"),
+        }
+    }
+    heading("Fetching the Claude Code CLI and the MCP servers, building our programs");
+    if with_rustdocs {
+        Tools::install_rustdocs();
+    }
+    let (tools, binaries) = (Tools::get(), Binaries::get());
+    println!("claude      {}", tools.claude.display());
+    println!("supervisor  {}", binaries.supervisor.display());
+    println!("dispatcher  {}", binaries.dispatcher.display());
+
+    let script = if retry { wrong_then_right() } else { right(tools.rustdoc_mcp.is_some()) };
+    let world = World::start(script);
+    heading("A platform repository, a target repository with a failing test, a model that is a script");
+    println!("platform    {}", world.git.url("acme/platform"));
+    println!("target      {}", world.git.url("acme/trader"));
+
+    heading("Submitting task 1 of the trader service");
+    let (target, platform) = (world.git.url("acme/trader"), world.git.url("acme/platform"));
+    let mut arguments = vec!["submit", "--service", "trader", "--task", "1", "--repository-url", &target];
+    arguments.extend(["--platform-repository-url", &platform, "--verify", CHECK]);
+    show(&world, &arguments)?;
+    let mut run = "trader-claude-agent-1-task1-attempt1";
+    follow(&world, run)?;
+    if retry {
+        heading("The first attempt failed. Sending it back with guidance");
+        let guidance = "The last bid is not the highest. Take the maximum of all bids.";
+        show(&world, &["retry", run, "--guidance", guidance])?;
+        run = "trader-claude-agent-1-task1-attempt2";
+        follow(&world, run)?;
+    }
+    let outcome = world.last_outcome("trader", "1");
+    show_result(&world, &outcome)?;
+    prove(&world, &outcome)
+}
+
+/// A model that reads the documents, takes a note, mends the code, tests it and says so.
+fn right(with_rustdocs: bool) -> Script {
+    let docs = "../platform-repo/.taskmaster/docs";
+    let mut script = Script::new()
+        .turn(
+            Turn::bash(format!("cat {docs}/task-1/*.md {docs}/architecture.md"))
+                .saying("I read the task first."),
+        )
+        .turn(Turn::tool("mcp__memory__search_nodes", json!({"query": "order book"})));
+    if with_rustdocs {
+        script = script
+            .turn(
+                Turn::tool("mcp__rustdocs__set_working_directory", json!({"path": "."}))
+                    .saying("Now its documentation."),
+            )
+            .turn(Turn::tool("mcp__rustdocs__get_item", json!({"name": "crate::best_bid"})));
+    }
+    script
+        .turn(
+            Turn::bash("cat src/lib.rs && cargo test --offline 2>&1 | grep -E 'test |panicked' ; true")
+                .saying("Now the code, and how its test fails."),
+        )
+        .turn(Turn::bash(replace(WRONG, RIGHT)).saying("`first` is wrong: the highest bid is the maximum."))
+        .turn(Turn::bash("cargo test --offline 2>&1 | tail -4"))
+        .turn(Turn::tool(
+            "mcp__memory__create_entities",
+            json!({"entities": [{"name": "order book", "entityType": "decision",
+                "observations": ["Bids are not sorted: best_bid takes the maximum."]}]}),
+        ))
+        .turn(Turn::verdict(
+            "done",
+            "`best_bid` returned the first bid; it now returns the highest one. Its test passes.",
+        ))
+}
+
+/// A model that takes the wrong way first, and the right one when it is told.
+fn wrong_then_right() -> Script {
+    let last = "    bids.last().copied()";
+    Script::new()
+        .turn(Turn::bash(replace(WRONG, last)).saying("The last bid must be the highest."))
+        .turn(Turn::verdict("done", "best_bid returns the last bid."))
+        .turn(Turn::verdict("done", "The test must be wrong."))
+        .turn(
+            Turn::bash("git log --oneline | head -3")
+                .saying("I see what I did before.")
+                .expecting("Take the maximum of all bids."),
+        )
+        .turn(Turn::bash(replace(last, RIGHT)))
+        .turn(Turn::bash("cargo test --offline 2>&1 | tail -4"))
+        .turn(Turn::verdict("done", "`best_bid` now returns the maximum of all bids."))
+}
+
+fn replace(from: &str, to: &str) -> String {
+    format!("sed -i 's/{}/{to}/' src/lib.rs", from.replace('.', "\\."))
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+/// Runs the dispatcher and shows what it says.
+fn show(world: &World, arguments: &[&str]) -> Result<()> {
+    println!("$ dispatcher {}\n", arguments.join(" "));
+    let ran = world.dispatcher(arguments);
+    print!("{}{}", ran.stdout, ran.stderr);
+    ensure!(ran.code == 0, "dispatcher {} ended with {}", arguments[0], ran.code);
+    Ok(())
+}
+
+/// Shows the log as it grows, until the run has ended.
+fn follow(world: &World, run: &str) -> Result<()> {
+    println!("\n$ dispatcher logs -f {run}\n");
+    let mut logs = Command::new(&Binaries::get().dispatcher);
+    logs.args(["logs", "-f", run]).env_clear().envs(world.environment()).stdin(Stdio::null());
+    let status = logs.status().context("cannot start the dispatcher")?;
+    ensure!(status.success(), "dispatcher logs ended with {status}");
+    let waited = world.dispatcher(&["wait", run]);
+    println!("\n$ dispatcher wait {run}    # exit code {}", waited.code);
+    Ok(())
+}
+
+fn show_result(world: &World, outcome: &Outcome) -> Result<()> {
+    ensure!(outcome.exit_code == 0, "the run ended as {}: {}", outcome.reason, outcome.message);
+    for pull in world.github.pulls() {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        heading(&format!("Pull request {}: {}", pull["number"], text(&pull["title"])));
+        println!("{}", text(&pull["body"]));
+    }
+    heading("Its diff");
+    println!("{}", world.git.ask("acme/trader", &["diff", "--stat", "-p", &format!("main..{BRANCH}")]));
+    Ok(())
+}
+
+/// The proof: in a fresh clone of the pushed branch the crate's test passes.
+fn prove(world: &World, outcome: &Outcome) -> Result<()> {
+    heading(&format!("Proof: `{CHECK}` in a fresh clone of the pushed branch"));
+    let clone = world.path("proof");
+    world.git.clone_fresh("acme/trader", BRANCH, &clone);
+    let passed = test_passes(&clone)?;
+    ensure!(passed, "the test does not pass on the pushed branch");
+    world.assert_invariants(outcome);
+    world.model.assert_played();
+    println!("\nDone: the task is implemented, pushed, and proposed in {:.1} s.", seconds(outcome));
+    Ok(())
+}
+
+fn test_passes(folder: &Path) -> Result<bool> {
+    let mut words = CHECK.split(' ');
+    let mut check = Command::new(words.next().unwrap_or("cargo"));
+    check.args(words).current_dir(folder).env_remove("CARGO_TARGET_DIR").stdin(Stdio::null());
+    Ok(check.status().context("cannot start cargo")?.success())
+}
+
+fn seconds(outcome: &Outcome) -> f64 {
+    outcome.finished_at.duration_since(outcome.started_at).as_secs_f64()
+}

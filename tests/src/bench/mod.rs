@@ -1,0 +1,4 @@
+//! What benchmarks and fault tests share: scripts of the scripted agent, a world to run in.
+
+pub mod script;
+pub mod world;

@@ -1,0 +1,250 @@
+//! What supervising costs: ratios of medians, measured interleaved in one run.
+//!
+//! `cargo run --release -p orchestrator-tests --bin bench [-- --strict] [--rounds N]
+//! [--sandbox auto|off] [--only prepare|stream]`
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use orchestrator_tests::bench::script::{Script, Step, verdict};
+use orchestrator_tests::bench::world::{Ran, TARGET, TOKEN, World};
+use orchestrator_tests::binaries::Binaries;
+
+const FILES: usize = 6_000;
+const COMMITS: usize = 1_500;
+const BRANCHES: usize = 250;
+const GIGABYTE: u64 = 1_000_000_000;
+
+/// The steps of preparation that are told apart.
+const STEPS: [&str; 4] = ["check", "platform", "target", "branch"];
+
+struct Row {
+    what: String,
+    goal: &'static str,
+    measured: String,
+    ok: bool,
+}
+
+struct Settings {
+    rounds: usize,
+    strict: bool,
+    sandboxes: Vec<String>,
+    only: Option<String>,
+}
+
+fn main() {
+    let settings = settings();
+    let supervisor = &Binaries::get().supervisor;
+    let agent = supervisor.with_file_name("scripted_agent");
+    let mut rows = Vec::new();
+    for sandbox in &settings.sandboxes {
+        let wanted = |what: &str| settings.only.as_deref().is_none_or(|only| only == what);
+        if wanted("prepare") {
+            rows.extend(preparation(supervisor, &agent, sandbox, settings.rounds));
+        }
+        if wanted("stream") {
+            rows.extend(stream(supervisor, &agent, sandbox));
+        }
+    }
+    println!("\n{:<58} {:>12} {:>12}  ok", "what", "goal", "measured");
+    for Row { what, goal, measured, ok } in &rows {
+        println!("{what:<58} {goal:>12} {measured:>12}  {}", if *ok { "yes" } else { "NO" });
+    }
+    if settings.strict && rows.iter().any(|row| !row.ok) {
+        std::process::exit(1);
+    }
+}
+
+fn settings() -> Settings {
+    let sandboxes = vec!["off".to_owned(), "auto".to_owned()];
+    let mut settings = Settings { rounds: 7, strict: false, sandboxes, only: None };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        match argument.as_str() {
+            "--strict" => settings.strict = true,
+            "--rounds" => settings.rounds = value().parse().expect("a number"),
+            "--sandbox" => settings.sandboxes = vec![value()],
+            "--only" => settings.only = Some(value()),
+            other => panic!("unknown argument {other}"),
+        }
+    }
+    settings
+}
+
+fn preparation(supervisor: &Path, agent: &Path, sandbox: &str, rounds: usize) -> Vec<Row> {
+    let world = World::new(supervisor, agent, false);
+    generate(&world.server.path(TARGET));
+    let arguments = ["--until", "branch", "--sandbox", sandbox];
+    let (mut clone, mut cold, mut warm) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut cold_steps, mut warm_steps) = (Vec::new(), Vec::new());
+    // The first round fills the caches of the disk and does not count.
+    for round in 0..=rounds {
+        let cloned = clone_by_git(&world);
+        world.forget_workspace();
+        let first = prepare(&world, 1, &arguments);
+        let again = clone_by_git(&world);
+        let second = prepare(&world, 2, &arguments);
+        if round == 0 {
+            continue;
+        }
+        clone.extend([cloned, again]);
+        cold.push(first.seconds);
+        warm.push(second.seconds);
+        cold_steps.push(first);
+        warm_steps.push(second);
+    }
+    let (clone, cold, warm) = (median(clone), median(cold), median(warm));
+    println!("sandbox {sandbox}: git clone {clone:.3} s, cold {cold:.3} s, warm {warm:.3} s");
+    println!("  cold: {}", steps(&cold_steps));
+    println!("  warm: {}", steps(&warm_steps));
+    let row = |what: &str, goal, value: f64, limit: f64, unit: &str| Row {
+        what: format!("{what} (sandbox {sandbox})"),
+        goal,
+        measured: format!("{value:.2}{unit}"),
+        ok: value <= limit,
+    };
+    vec![
+        row("cold preparation / git clone --depth 1", "<= 1.1", cold / clone, 1.1, ""),
+        row("warm preparation / git clone --depth 1", "<= 0.3", warm / clone, 0.3, ""),
+        row("warm preparation", "< 1 s", warm, 1.0, " s"),
+    ]
+}
+
+fn prepare(world: &World, attempt: u32, arguments: &[&str]) -> Ran {
+    let mut task = world.task(attempt);
+    // Both prepare a first attempt: another task of the same service on the warm workspace.
+    task["run"] = format!("trader-claude-agent-1-task1-attempt{attempt}").into();
+    task["mode"] = if attempt == 1 { "first" } else { "fresh" }.into();
+    let ran = world.run(&Script::default(), &task, arguments);
+    assert_eq!(ran.code, 0, "{}\n{}", ran.story(), world.stderr());
+    ran
+}
+
+fn steps(rounds: &[Ran]) -> String {
+    let mut text = String::new();
+    for step in STEPS {
+        let seconds: Vec<f64> = rounds.iter().filter_map(|ran| ran.step_seconds(step)).collect();
+        let _ = write!(text, "{step} {:.3} s  ", median(seconds));
+    }
+    text
+}
+
+fn clone_by_git(world: &World) -> f64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = world.server.url(TARGET).replacen("http://", &format!("http://x-access-token:{TOKEN}@"), 1);
+    let mut git = Command::new("git");
+    git.args(["clone", "--quiet", "--depth", "1", "--single-branch", &url, "clone"]);
+    git.current_dir(folder.path()).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", folder.path());
+    let started = Instant::now();
+    assert!(git.status().expect("git starts").success());
+    started.elapsed().as_secs_f64()
+}
+
+/// A repository of a grown project, written in one go by `git fast-import`.
+fn generate(bare: &Path) {
+    std::fs::create_dir_all(bare).expect("a folder");
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(bare).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", bare);
+        git
+    };
+    assert!(git(&["init", "--quiet", "--bare", "--initial-branch", "main"]).status().expect("git").success());
+    let mut import = git(&["fast-import", "--quiet"]).stdin(Stdio::piped()).spawn().expect("git");
+    let mut text = String::new();
+    for commit in 1..=COMMITS {
+        let _ = write!(
+            text,
+            "commit refs/heads/main\nmark :{commit}\ncommitter Ada <ada@example.com> {} +0000\n{}",
+            1_700_000_000 + commit * 60,
+            data(&format!("Change {commit}"))
+        );
+        // The first commit brings all files, each other one changes four.
+        let changed: Vec<usize> = if commit == 1 {
+            (0..FILES).collect()
+        } else {
+            (0..4).map(|n| (commit * 31 + n * 977) % FILES).collect()
+        };
+        for file in changed {
+            let _ = write!(
+                text,
+                "M 100644 inline crates/c{:02}/src/m{:02}/f{file}.rs\n{}",
+                file % 60,
+                file / 60 % 10,
+                data(&source(file, commit))
+            );
+        }
+        if commit % (COMMITS / BRANCHES) == 0 {
+            let _ = write!(text, "reset refs/heads/topic/{commit}\nfrom :{commit}\n\n");
+        }
+    }
+    let mut pipe = import.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut pipe, text.as_bytes()).expect("fast-import reads");
+    drop(pipe);
+    assert!(import.wait().expect("git").success());
+    assert!(git(&["repack", "-adq"]).status().expect("git").success());
+}
+
+fn data(text: &str) -> String {
+    format!("data {}\n{text}\n", text.len())
+}
+
+/// About 4 KiB that compress as source does.
+fn source(file: usize, commit: usize) -> String {
+    let mut seed = file * 7919 + commit;
+    let mut text = String::new();
+    for line in 0..80 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let _ = writeln!(
+            text,
+            "    let value_{line} = compute_{:x}(input, {});",
+            seed >> 48,
+            seed >> 40 & 0xffff
+        );
+    }
+    text
+}
+
+fn stream(supervisor: &Path, agent: &Path, sandbox: &str) -> Vec<Row> {
+    let world = World::new(supervisor, agent, true);
+    let script = |bytes| Script::of([Step::Flood { bytes }, verdict("nothing_needed")]);
+    let arguments = ["--sandbox", sandbox];
+    let mut seconds = Vec::new();
+    let mut peak = 0;
+    for round in 0..3 {
+        world.forget_workspace();
+        let ran = world.run(&script(GIGABYTE), &world.task(1), &arguments);
+        assert_eq!(ran.code, 0, "round {round}: {}\n{}", ran.story(), world.stderr());
+        seconds.push(ran.step_seconds("agent").expect("the agent ran"));
+        peak = peak.max(ran.peak);
+    }
+    let rate = 1000.0 / median(seconds);
+    let megabytes = peak as f64 / 1e6;
+    let row = |what: &str, goal, measured, ok| Row {
+        what: format!("{what} (sandbox {sandbox})"),
+        goal,
+        measured,
+        ok,
+    };
+    vec![
+        row(
+            "stream-json of 1 GB, through to the transcript",
+            ">= 200 MB/s",
+            format!("{rate:.0} MB/s"),
+            rate >= 200.0,
+        ),
+        row(
+            "supervisor's own peak memory meanwhile",
+            "< 40 MB",
+            format!("{megabytes:.1} MB"),
+            megabytes < 40.0,
+        ),
+    ]
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,153 @@
+//! What must hold after every run, whatever happened in it, seen from outside.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use orchestrator_contract::outcome::Place;
+use orchestrator_contract::{Outcome, Phase, RepositoryUrl};
+
+use crate::world::World;
+
+/// Asserts all of it.
+pub(crate) fn assert_all(world: &World, outcome: &Outcome) {
+    work_is_where_the_outcome_says(world, outcome);
+    success_has_its_evidence(world, outcome);
+    secrets_are_nowhere(world);
+    one_ref_changed_and_went_forward(world, outcome);
+    at_most_one_pull_request(world, outcome);
+    nothing_survives(world);
+    every_line_is_an_event(world);
+}
+
+/// The repository that the run was to change.
+fn target(world: &World, outcome: &Outcome) -> String {
+    let url = outcome.base.as_ref().map_or_else(|| world.git.url("acme/trader"), |base| base.url.clone());
+    // Under whatever name and scheme the host was reached, the path is the same.
+    let url = RepositoryUrl::new(url).expect("an address");
+    let (owner, name) = url.owner_and_name().expect("a repository of this world");
+    format!("{owner}/{name}")
+}
+
+/// I1: work is on the remote, with this oid, or in the workspace.
+fn work_is_where_the_outcome_says(world: &World, outcome: &Outcome) {
+    match outcome.work.place {
+        Place::Remote => {
+            let branch = outcome.work.branch.as_ref().expect("a branch");
+            let tips = world.git.tips(&target(world, outcome));
+            assert_eq!(tips.get(branch), outcome.work.oid.as_ref(), "{branch} in {tips:?}");
+        }
+        Place::Workspace => {
+            let path = outcome.work.path.as_ref().expect("a path");
+            assert!(Path::new(path).exists(), "{path}");
+        }
+        Place::None => assert_eq!(outcome.work.oid, None),
+    }
+}
+
+/// I2: success means a pushed oid, and a pull request with that head.
+fn success_has_its_evidence(world: &World, outcome: &Outcome) {
+    assert_eq!(outcome.exit_code, outcome.reason.exit_code());
+    if outcome.phase != Phase::Succeeded || outcome.commits == 0 {
+        return;
+    }
+    assert_eq!(outcome.work.place, Place::Remote);
+    if let Some(pull) = &outcome.pull_request {
+        assert_eq!(Some(&pull.head), outcome.work.oid.as_ref());
+        assert!(world.github.pulls().iter().any(|seen| seen["number"] == pull.number));
+    }
+}
+
+/// I3: no secret outside of the hosts it is for.
+fn secrets_are_nowhere(world: &World) {
+    for secret in [&world.token, &world.key] {
+        let raw = secret.as_bytes();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{secret}"));
+        let needles = [raw.to_vec(), base64.trim_end_matches('=').as_bytes().to_vec()];
+        search(world.folder(), &needles);
+        for pull in world.github.pulls() {
+            assert!(!pull.to_string().contains(secret.as_str()), "a secret in a pull request");
+        }
+        for repository in &world.repositories() {
+            search(&world.git.path(repository), &needles);
+            let log = world.git.ask(repository, &["log", "--all", "-p", "--format=fuller"]);
+            assert!(!log.contains(secret.as_str()), "a secret in {repository}");
+        }
+    }
+}
+
+fn search(folder: &Path, needles: &[Vec<u8>]) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            search(&path, needles);
+        } else if kind.is_file() {
+            let content = std::fs::read(&path).unwrap_or_default();
+            for needle in needles {
+                let found = content.windows(needle.len()).any(|window| window == needle);
+                assert!(!found, "a secret in {}", path.display());
+            }
+        }
+    }
+}
+
+/// I4: exactly one ref of the target changed, by creation or fast-forward.
+fn one_ref_changed_and_went_forward(world: &World, outcome: &Outcome) {
+    let target = target(world, outcome);
+    for other in world.repositories().iter().filter(|other| **other != target) {
+        assert_eq!(world.refs_before(other), &world.git.refs(other), "{other} changed");
+    }
+    let (before, after) = (world.refs_before(&target), world.git.refs(&target));
+    for (name, oid) in before {
+        let now = after.get(name).unwrap_or_else(|| panic!("{name} was deleted"));
+        assert!(world.git.is_ancestor(&target, oid, now), "{name} was forced");
+    }
+    let changed: Vec<&String> =
+        after.iter().filter(|(name, oid)| before.get(*name) != Some(oid)).map(|(name, _)| name).collect();
+    let expected = usize::from(outcome.work.place == Place::Remote);
+    assert!(changed.len() <= expected, "{changed:?}");
+    if let ([name], Some(branch)) = (changed.as_slice(), &outcome.work.branch) {
+        assert_eq!(name.as_str(), format!("refs/heads/{branch}"));
+    }
+}
+
+/// I5: one pull request at most for a branch.
+fn at_most_one_pull_request(world: &World, outcome: &Outcome) {
+    let Some(branch) = &outcome.work.branch else { return };
+    let target = target(world, outcome);
+    let same =
+        |pull: &&serde_json::Value| pull["repository"] == target && pull["head"]["ref"] == branch.as_str();
+    let of_branch = world.github.pulls().iter().filter(same).count();
+    assert!(of_branch <= 1, "{of_branch} pull requests");
+}
+
+/// I7: no process of the run lives.
+fn nothing_survives(world: &World) {
+    let folder = world.folder().display().to_string();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let command = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let directory = std::fs::read_link(path.join("cwd")).unwrap_or_default();
+        let ours = command.contains(&folder) || directory.starts_with(&folder);
+        // The host's own helpers of this world live as long as it does.
+        assert!(!ours || command.contains("http-backend"), "still alive: {command}");
+    }
+}
+
+/// I10: every line of the supervisor is one event.
+fn every_line_is_an_event(world: &World) {
+    let Ok(runs) = std::fs::read_dir(world.state().join("runs")) else { return };
+    for run in runs.flatten() {
+        let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default();
+        for line in events.lines() {
+            let event: Result<orchestrator_contract::Event, _> = serde_json::from_str(line);
+            assert!(event.is_ok(), "no event: {line}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A stand-in for the Messages API that plays scripts to the real CLI.
+//!
+//! It runs on a thread of its own, so tests with and without a runtime can use it.
+
+mod answer;
+mod script;
+mod state;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State as Shared};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse, Json, Response};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+pub use self::script::{Fault, Script, Turn};
+pub use self::state::Request;
+use self::state::{State, Step};
+
+/// A running server; it stops, and breaks what it holds open, when dropped.
+pub struct MessagesApi {
+    address: SocketAddr,
+    api: Arc<Api>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Api {
+    key: String,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl MessagesApi {
+    /// Plays one script, or several told apart by their markers, to whoever has `key`.
+    pub fn start(scripts: impl Into<Scripts>, key: impl Into<String>) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a listener for tokio");
+        let address = listener.local_addr().expect("a bound address");
+        let state = Mutex::new(State::new(scripts.into().0));
+        let api = Arc::new(Api { key: key.into(), state, changed: Condvar::new() });
+        let (stop, stopped) = oneshot::channel();
+        let router = Router::new()
+            .fallback(answer_request)
+            .layer(DefaultBodyLimit::disable())
+            .with_state(Arc::clone(&api));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime for the stand-in").block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a tokio listener");
+                tokio::select! {
+                    served = async { axum::serve(listener, router).await } => served.expect("serving"),
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address, api, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// What `ANTHROPIC_BASE_URL` has to be.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// All requests so far, in their order.
+    pub fn requests(&self) -> Vec<Request> {
+        self.api.state().requests.clone()
+    }
+
+    /// The requests of main conversations that a script took.
+    pub fn conversation(&self) -> Vec<Request> {
+        self.requests().into_iter().filter(|request| request.taken.is_some()).collect()
+    }
+
+    /// Expectations that did not hold, and requests beyond the script; empty is good.
+    pub fn failures(&self) -> Vec<String> {
+        self.api.state().failures()
+    }
+
+    /// How many turns nobody asked for.
+    pub fn unplayed(&self) -> usize {
+        self.api.state().unplayed()
+    }
+
+    /// Panics unless all went as scripted, to the last turn.
+    #[track_caller]
+    pub fn assert_played(&self) {
+        assert_eq!(self.failures(), Vec::<String>::new());
+        assert_eq!(self.unplayed(), 0, "turns that nobody asked for");
+    }
+
+    /// Blocks until `enough` requests came that a script took, or until `limit` is over.
+    pub fn wait_for_requests(&self, enough: usize, limit: Duration) -> bool {
+        let taken = |state: &State| state.requests.iter().filter(|request| request.taken.is_some()).count();
+        let state = self.api.state();
+        let waited = self.api.changed.wait_timeout_while(state, limit, |state| taken(state) < enough);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+impl Drop for MessagesApi {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.transpose().expect("the stand-in panicked");
+        }
+    }
+}
+
+impl fmt::Debug for MessagesApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessagesApi").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+/// What a server plays.
+#[derive(Debug)]
+pub struct Scripts(Vec<Script>);
+
+impl From<Script> for Scripts {
+    fn from(script: Script) -> Self {
+        Self(vec![script])
+    }
+}
+
+impl From<Vec<Script>> for Scripts {
+    fn from(scripts: Vec<Script>) -> Self {
+        Self(scripts)
+    }
+}
+
+impl<const N: usize> From<[Script; N]> for Scripts {
+    fn from(scripts: [Script; N]) -> Self {
+        Self(scripts.into())
+    }
+}
+
+impl Api {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let bearer = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        header("x-api-key") == Some(&self.key) || bearer == Some(&self.key)
+    }
+
+    /// Records the request; the script's step for it, or the answer that needs no script.
+    #[expect(clippy::result_large_err, reason = "an answer, and once per request")]
+    fn decide(&self, line: &str, headers: &HeaderMap, body: &Value) -> Result<Step, Response> {
+        let mut state = self.state();
+        let index = state.requests.len();
+        let session = headers.get("x-claude-code-session-id").and_then(|value| value.to_str().ok());
+        state.requests.push(Request {
+            line: line.to_owned(),
+            session: session.map(str::to_owned),
+            body: body.clone(),
+            taken: None,
+            at: Instant::now(),
+        });
+        match line {
+            "HEAD /api/hello" => return Err(().into_response()),
+            "POST /v1/messages" | "POST /v1/messages/count_tokens" => {}
+            _ => return Err(answer::error(404, "not_found_error", line)),
+        }
+        if !self.knows(headers) {
+            return Err(answer::error(401, "authentication_error", "invalid x-api-key"));
+        }
+        let model = body["model"].as_str().unwrap_or_default();
+        if !["sonnet", "opus", "haiku"].iter().any(|family| model.contains(family)) {
+            return Err(answer::error(404, "not_found_error", &format!("model: {model}")));
+        }
+        if line.ends_with("/count_tokens") {
+            let (tokens, _) = answer::usage_of(body, &[]);
+            return Err(Json(json!({ "input_tokens": tokens })).into_response());
+        }
+        // Titles and summaries come without the tools of the main conversation.
+        if !state.requests[index].tools().contains(&"Bash") {
+            let message = answer::message(&Turn::text("A short text."), body);
+            return Err(answer::respond(message, body));
+        }
+        let step = state.step(index);
+        self.changed.notify_all();
+        Ok(step)
+    }
+}
+
+async fn answer_request(
+    Shared(api): Shared<Arc<Api>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match api.decide(&format!("{method} {}", uri.path()), &headers, &body) {
+        Ok(step) => play(&step, &body).await,
+        Err(response) => response,
+    }
+}
+
+async fn play(step: &Step, body: &Value) -> Response {
+    tokio::time::sleep(step.turn.delay).await;
+    let message = answer::message(&step.turn, body);
+    match step.fault {
+        None => answer::respond(message, body),
+        Some(kind) => match answer::faulty(kind, &message) {
+            Some(response) => response,
+            None => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,220 @@
+//! Where each script stands, what was asked, and what went against expectation.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::script::{FaultKind, Script, Turn};
+
+/// One request the server got.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Method and path, without the query.
+    pub line: String,
+    /// The session the CLI said it is.
+    pub session: Option<String>,
+    /// What was sent, as JSON; null when there was nothing.
+    pub body: Value,
+    /// Script and turn that took it, for a request of a main conversation.
+    pub taken: Option<(usize, usize)>,
+    /// When it came.
+    pub at: Instant,
+}
+
+impl Request {
+    /// Whether one of the strings in its body contains `text`.
+    pub fn contains(&self, text: &str) -> bool {
+        contains(&self.body, text)
+    }
+
+    /// The model it asks.
+    pub fn model(&self) -> &str {
+        self.body["model"].as_str().unwrap_or_default()
+    }
+
+    /// The names of the tools it offers.
+    pub fn tools(&self) -> Vec<&str> {
+        let tools = self.body["tools"].as_array();
+        tools.into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect()
+    }
+}
+
+/// Whether a string in `value`, however deep, contains `text`.
+pub(super) fn contains(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(string) => string.contains(text),
+        Value::Array(values) => values.iter().any(|value| contains(value, text)),
+        Value::Object(fields) => fields.values().any(|value| contains(value, text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    scripts: Vec<Script>,
+    places: HashMap<(usize, String), Place>,
+    pub(super) requests: Vec<Request>,
+    pub(super) failures: Vec<String>,
+}
+
+/// How far a script got.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    turn: usize,
+    attempt: usize,
+}
+
+/// What a request of a main conversation gets.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) turn: Turn,
+    pub(super) fault: Option<FaultKind>,
+}
+
+impl State {
+    pub(super) fn new(scripts: Vec<Script>) -> Self {
+        Self { scripts, ..Self::default() }
+    }
+
+    /// The next step for the request at `index` of `requests`.
+    pub(super) fn step(&mut self, index: usize) -> Step {
+        let request = &mut self.requests[index];
+        let Some(which) = take(&self.scripts, request) else {
+            self.failures.push(format!("request {index}: no script takes it"));
+            return Step { turn: Turn::text("no script takes this request"), fault: None };
+        };
+        let script = &self.scripts[which];
+        let place = self.places.entry((which, seat(script, request))).or_default();
+        let at = place.turn;
+        for text in script.forbidden.iter().filter(|text| request.contains(text)) {
+            self.failures.push(format!("{}: the request contains {text:?}", name(script, at)));
+        }
+        let Some(turn) = script.turns.get(at) else {
+            self.failures.push(format!("{}: asked for more than the script has", name(script, at)));
+            return Step { turn: Turn::text("script exhausted"), fault: None };
+        };
+        request.taken = Some((which, at));
+        let fault = turn.fault(place.attempt).map(|fault| fault.kind);
+        if fault.is_some() {
+            place.attempt += 1;
+        } else {
+            *place = Place { turn: at + 1, attempt: 0 };
+            for text in turn.expected.iter().filter(|text| !request.contains(text)) {
+                self.failures.push(format!("{}: the request lacks {text:?}", name(script, at)));
+            }
+        }
+        Step { turn: turn.clone(), fault }
+    }
+
+    /// What went wrong, and what was expected of turns that nobody asked for.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let mut failures = self.failures.clone();
+        for (which, script) in self.scripts.iter().enumerate() {
+            for (at, turn) in script.turns.iter().enumerate().skip(self.played(which)) {
+                let missing = turn.expected.iter();
+                failures.extend(
+                    missing.map(|text| format!("{}: never asked for, expected {text:?}", name(script, at))),
+                );
+            }
+        }
+        failures
+    }
+
+    /// The turns that no request was answered with.
+    pub(super) fn unplayed(&self) -> usize {
+        self.scripts.iter().enumerate().map(|(which, script)| script.turns.len() - self.played(which)).sum()
+    }
+
+    /// How many turns of a script were played, by the session that got least far.
+    fn played(&self, which: usize) -> usize {
+        let places = self.places.iter().filter(|((script, _), _)| *script == which);
+        places.map(|(_, place)| place.turn).min().unwrap_or(0)
+    }
+}
+
+/// A script with a marker goes before one without.
+fn take(scripts: &[Script], request: &Request) -> Option<usize> {
+    let marked = |script: &Script| script.marker.as_ref().is_some_and(|marker| request.contains(marker));
+    let by_marker = scripts.iter().position(marked);
+    by_marker.or_else(|| scripts.iter().position(|script| script.marker.is_none()))
+}
+
+fn seat(script: &Script, request: &Request) -> String {
+    match (script.per_session, &request.session) {
+        (true, Some(session)) => session.clone(),
+        _ => String::new(),
+    }
+}
+
+fn name(script: &Script, turn: usize) -> String {
+    match &script.marker {
+        Some(marker) => format!("script {marker:?}, turn {turn}"),
+        None => format!("turn {turn}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::script::Fault;
+    use super::*;
+
+    fn ask(state: &mut State, session: &str, text: &str) -> Step {
+        state.requests.push(Request {
+            line: "POST /v1/messages".to_owned(),
+            session: Some(session.to_owned()),
+            body: json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": text }] }] }),
+            taken: None,
+            at: Instant::now(),
+        });
+        state.step(state.requests.len() - 1)
+    }
+
+    #[test]
+    fn what_goes_against_expectation_is_told_with_its_turn() {
+        let script = Script::new()
+            .turn(Turn::text("one").expecting("hello"))
+            .turn(Turn::text("two"))
+            .turn(Turn::text("three").expecting("never"))
+            .never_in_requests("secret");
+        let mut state = State::new(vec![script, Script::when("red")]);
+        ask(&mut state, "s", "good morning");
+        ask(&mut state, "s", "a secret");
+        ask(&mut state, "s", "red");
+
+        let told = [
+            "turn 0: the request lacks \"hello\"",
+            "turn 1: the request contains \"secret\"",
+            "script \"red\", turn 0: asked for more than the script has",
+            "turn 2: never asked for, expected \"never\"",
+        ];
+        assert_eq!(state.failures(), told);
+        assert_eq!(state.unplayed(), 1);
+    }
+
+    #[test]
+    fn faults_come_in_their_order_before_the_turn_they_belong_to() {
+        let turn = Turn::text("one").after(Fault::status(529).times(2)).after(Fault::no_answer());
+        let mut state = State::new(vec![Script::new().turn(turn).turn(Turn::text("two"))]);
+
+        let faults: Vec<String> = (0..5).map(|_| format!("{:?}", ask(&mut state, "s", "go").fault)).collect();
+
+        let overloaded = "Some(Status { status: 529, retry_after: None })";
+        assert_eq!(faults, [overloaded, overloaded, "Some(NoAnswer)", "None", "None"]);
+        assert_eq!(state.requests.last().unwrap().taken, Some((0, 1)));
+    }
+
+    #[test]
+    fn a_script_for_each_session_counts_as_played_when_all_sessions_are_through() {
+        let script = Script::new().for_each_session().turn(Turn::text("one")).turn(Turn::text("two"));
+        let mut state = State::new(vec![script]);
+        ask(&mut state, "a", "go");
+        ask(&mut state, "a", "go");
+        ask(&mut state, "b", "go");
+        assert_eq!(state.unplayed(), 1);
+        ask(&mut state, "b", "go");
+        assert_eq!((state.unplayed(), state.failures().len()), (0, 0));
+    }
+}

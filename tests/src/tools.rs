@@ -1,0 +1,103 @@
+//! The programs the tests drive, fetched into `target/tools/` by the lock file of `tests/tools/`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+/// The version of rustdoc-mcp that `mcp-configs/` is written for.
+const RUSTDOC_MCP: &str = "0.10.0";
+
+/// Where the tools are.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The Claude Code CLI.
+    pub claude: PathBuf,
+    /// The folder with `mcp-server-memory` and `brave-search-mcp-server`.
+    pub bin: PathBuf,
+    /// The rustdoc MCP server, when it is installed; see [`Tools::install_rustdocs`].
+    pub rustdoc_mcp: Option<PathBuf>,
+}
+
+impl Tools {
+    /// The tools, fetched with npm when the lock file asks for others than are there.
+    ///
+    /// # Panics
+    /// When npm cannot fetch them: nothing that needs them can be tested then.
+    pub fn get() -> &'static Self {
+        static TOOLS: OnceLock<Tools> = OnceLock::new();
+        TOOLS.get_or_init(|| fetch(&folder()).expect("npm fetches the tools"))
+    }
+
+    /// Builds the rustdoc MCP server, which takes minutes, unless it is there.
+    ///
+    /// # Panics
+    /// When cargo cannot build it.
+    pub fn install_rustdocs() -> PathBuf {
+        install_rustdocs(&folder()).expect("cargo installs rustdoc-mcp")
+    }
+}
+
+fn fetch(folder: &Path) -> Result<Tools> {
+    let _alone = lock(folder, "npm.lock")?;
+    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools");
+    let lock_file = fs::read(wanted.join("package-lock.json"))?;
+    let stamp = folder.join("npm.stamp");
+    if fs::read(&stamp).ok().as_ref() != Some(&lock_file) {
+        if stamp.exists() {
+            fs::remove_file(&stamp)?;
+        }
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(wanted.join(file), folder.join(file))?;
+        }
+        let mut npm = Command::new("npm");
+        npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        run(&mut npm)?;
+        fs::write(&stamp, &lock_file)?;
+    }
+    let modules = folder.join("node_modules");
+    let claude = modules.join("@anthropic-ai/claude-code-linux-x64/claude");
+    ensure!(claude.exists(), "{} is missing: the CLI comes for Linux on x86-64 only", claude.display());
+    let rustdoc_mcp = Some(rustdoc_mcp(folder)).filter(|program| program.exists());
+    Ok(Tools { claude, bin: modules.join(".bin"), rustdoc_mcp })
+}
+
+fn install_rustdocs(folder: &Path) -> Result<PathBuf> {
+    let _alone = lock(folder, "cargo.lock")?;
+    let program = rustdoc_mcp(folder);
+    if !program.exists() {
+        let mut cargo = crate::binaries::cargo();
+        cargo.args(["install", "rustdoc-mcp", "--version", RUSTDOC_MCP, "--locked", "--root"]).arg(folder);
+        // Not in the workspace's own target folder, and not what `cargo test` set for itself.
+        cargo.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        run(&mut cargo)?;
+    }
+    Ok(program)
+}
+
+fn rustdoc_mcp(folder: &Path) -> PathBuf {
+    folder.join("bin/rustdoc-mcp")
+}
+
+/// `target/tools/`, wherever the target folder is.
+fn folder() -> PathBuf {
+    crate::binaries::target_folder().join("tools")
+}
+
+/// Held until the returned file is dropped; a crash releases it too.
+fn lock(folder: &Path, name: &str) -> Result<File> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join(name))?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
+    Ok(())
+}

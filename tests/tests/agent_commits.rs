@@ -1,0 +1,96 @@
+//! The agent uses git as it likes: what it commits is kept, what it breaks costs no work.
+
+use orchestrator_contract::{Outcome, Reason};
+use orchestrator_tests::messages_api::{Script, Turn};
+use orchestrator_tests::projects::{RIGHT, mend};
+use orchestrator_tests::world::World;
+
+const BRANCH: &str = "feature/task-1-implementation";
+
+/// A run whose agent mends the crate and then does this in its repository.
+fn with(command: &str) -> (World, Outcome) {
+    let script = Script::new()
+        .turn(mend())
+        .turn(Turn::bash(command))
+        .turn(Turn::verdict("done", "best_bid now returns the highest bid."));
+    let world = World::start(script);
+    let (ran, outcome) = world.submit(&[]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    world.model.assert_played();
+    let lib = world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap();
+    assert!(lib.contains(RIGHT), "{lib}");
+    (world, outcome)
+}
+
+fn assert_on_the_base(world: &World, outcome: &Outcome) {
+    let parent = world.git.ask("acme/trader", &["rev-parse", &format!("{BRANCH}~1")]);
+    assert_eq!(parent.trim(), world.git.tips("acme/trader")["main"]);
+    assert_eq!(outcome.commits, 1);
+    world.assert_invariants(outcome);
+}
+
+#[test]
+fn a_commit_of_the_agent_keeps_its_oid_and_its_author_is_told() {
+    let (world, outcome) =
+        with("git commit -qam Mend --author='Ada Lovelace <ada@example.com>' && git rev-parse HEAD");
+    let tip = outcome.work.oid.clone().unwrap();
+    assert!(world.model.conversation().last().unwrap().contains(&tip), "the agent's own oid");
+    let shown = world.git.ask("acme/trader", &["log", "-1", "--format=%s|%an|%ae", BRANCH]);
+    assert_eq!(shown.trim(), "Mend|Ada Lovelace|ada@example.com");
+    assert!(outcome.foreign_authors.iter().any(|author| author.contains("Ada Lovelace")), "{outcome:#?}");
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn what_the_agent_left_uncommitted_goes_on_top_of_its_commits() {
+    let (world, outcome) = with("git commit -qam Mend && echo more > more.txt && git rev-parse HEAD");
+    assert_eq!(outcome.commits, 2);
+    assert_eq!(outcome.foreign_authors, Vec::<String>::new());
+    let below = world.git.ask("acme/trader", &["rev-parse", &format!("{BRANCH}~1")]);
+    assert!(world.model.conversation().last().unwrap().contains(below.trim()), "the agent's own oid");
+    assert_eq!(world.git.read("acme/trader", BRANCH, "more.txt").unwrap().trim(), "more");
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn an_amended_base_is_not_published_but_its_tree_is() {
+    let (world, outcome) = with("git commit -qa --amend -m 'All mine'");
+    assert!(outcome.notes.iter().any(|note| note.contains("rewrote history")), "{:?}", outcome.notes);
+    assert_on_the_base(&world, &outcome);
+}
+
+#[test]
+fn an_orphan_branch_is_not_published_but_its_tree_is() {
+    let (world, outcome) = with("git checkout -q --orphan mine && git commit -qam 'All mine'");
+    assert!(outcome.notes.iter().any(|note| note.contains("rewrote history")), "{:?}", outcome.notes);
+    assert_on_the_base(&world, &outcome);
+}
+
+#[test]
+fn a_base_that_was_thrown_away_does_not_take_the_work_with_it() {
+    let (world, outcome) = with(
+        "git update-ref -d HEAD && git branch -D main; git update-ref -d refs/remotes/origin/main; true",
+    );
+    assert_on_the_base(&world, &outcome);
+}
+
+#[test]
+fn commits_on_another_branch_are_kept_in_the_workspace_and_named() {
+    let (world, outcome) = with(
+        "git switch -qc side && echo side > side.txt && git add side.txt && git commit -qm Side && git switch -q -",
+    );
+    let kept = format!("refs/orchestrator/{}/heads/side", outcome.run);
+    assert!(outcome.notes.iter().any(|note| note.contains(&kept)), "{:?}", outcome.notes);
+    let control = git2::Repository::open_bare(world.layout("trader").target_control()).unwrap();
+    let commit = control.find_reference(&kept).unwrap().peel_to_commit().unwrap();
+    assert_eq!(commit.message(), Ok("Side\n"));
+    assert_eq!(world.git.read("acme/trader", BRANCH, "side.txt"), None);
+    assert_on_the_base(&world, &outcome);
+}
+
+#[test]
+fn a_deleted_git_folder_costs_nothing() {
+    let (world, outcome) = with("rm -rf .git");
+    assert!(outcome.notes.iter().any(|note| note.contains("no usable git history")), "{:?}", outcome.notes);
+    assert_on_the_base(&world, &outcome);
+}

@@ -1,0 +1,55 @@
+//! The main job: a task is submitted, and a branch with a pull request exists.
+
+use orchestrator_contract::Reason;
+use orchestrator_contract::outcome::{McpStatus, VerificationStatus};
+use orchestrator_tests::messages_api::{Script, Turn};
+use orchestrator_tests::projects::{RIGHT, mend};
+use orchestrator_tests::world::World;
+use serde_json::json;
+
+/// A model that mends the crate.
+fn mends() -> Script {
+    Script::new()
+        .turn(Turn::bash("cat src/lib.rs && git status --short && git log --oneline | head -3"))
+        .turn(Turn::tool(
+            "mcp__memory__create_entities",
+            json!({"entities": [{"name": "best_bid", "entityType": "function", "observations": ["returned the first bid"]}]}),
+        ))
+        .turn(mend())
+        .turn(Turn::bash("cargo test --offline 2>&1 | tail -5"))
+        .turn(Turn::verdict("done", "best_bid now returns the highest bid."))
+}
+
+#[test]
+fn a_first_attempt_ends_with_a_pull_request_whose_branch_passes_the_test() {
+    let world = World::start(mends());
+    let (ran, outcome) = world.submit(&["--verify", "cargo test --offline"]);
+    assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
+    assert_eq!(ran.code, 0);
+    assert_eq!(outcome.verification.status, VerificationStatus::Passed);
+    assert_eq!(outcome.commits, 1);
+    let memory = outcome.mcp_servers.iter().find(|server| server.name == "memory").unwrap();
+    assert_eq!((memory.status, memory.tools), (McpStatus::Connected, 9));
+    let pull = outcome.pull_request.as_ref().unwrap();
+    assert!(pull.created);
+    let lib = world.git.read("acme/trader", "feature/task-1-implementation", "src/lib.rs").unwrap();
+    assert!(lib.contains(RIGHT), "{lib}");
+    world.model.assert_played();
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn a_branch_that_somebody_else_made_is_left_alone() {
+    let mut world = World::start(Script::new());
+    world.git.commit(
+        "acme/trader",
+        "feature/task-1-implementation",
+        "By hand",
+        &[("by-hand.txt", "by hand\n")],
+    );
+    world.remember_refs();
+    let (ran, outcome) = world.submit(&[]);
+    assert_eq!((ran.code, outcome.reason), (64, Reason::BranchExists), "{ran:#?}\n{outcome:#?}");
+    assert!(world.model.conversation().is_empty());
+    world.assert_invariants(&outcome);
+}

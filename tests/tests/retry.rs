@@ -1,0 +1,287 @@
+//! A task is tried again: on the same branch with better guidance, or from the start.
+
+use std::path::Path;
+use std::time::Duration;
+
+use orchestrator_contract::outcome::Place;
+use orchestrator_contract::{Outcome, Reason};
+use orchestrator_tests::messages_api::{Fault, Script, Turn};
+use orchestrator_tests::projects::{RIGHT, blocked, mend, mends};
+use orchestrator_tests::world::World;
+use rustix::process::Signal;
+
+const FIRST: &str = "trader-claude-agent-1-task1-attempt1";
+const BRANCH: &str = "feature/task-1-implementation";
+const GUIDANCE: &str = "Use max, not first.";
+
+/// An agent that changes something and then has a question; `then` is what it does when tried again.
+fn asks_first(then: Script) -> World {
+    let mut world = World::start(then);
+    let (ran, outcome) = world.submit(&[]);
+    assert_eq!((ran.code, outcome.reason), (1, Reason::AgentBlocked), "{ran:#?}\n{outcome:#?}");
+    assert!(outcome.message.contains("Which bid?"), "{}", outcome.message);
+    assert_eq!(outcome.work.place, Place::Remote);
+    assert!(world.github.pulls().is_empty());
+    world.assert_invariants(&outcome);
+    world.remember_refs();
+    world
+}
+
+fn tries() -> Script {
+    Script::new().turn(Turn::bash("echo 'tried first' > notes.txt")).turn(blocked("Which bid?"))
+}
+
+fn assert_published(world: &World, outcome: &Outcome) {
+    assert_eq!(outcome.reason, Reason::Completed, "{outcome:#?}");
+    assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
+    assert_eq!(world.github.pulls().len(), 1);
+    world.model.assert_played();
+    world.assert_invariants(outcome);
+}
+
+#[test]
+fn a_retry_goes_on_with_the_conversation_the_branch_and_the_guidance() {
+    let world = asks_first(
+        tries()
+            .turn(mend().expecting(GUIDANCE).expecting("tried first").expecting("Which bid?"))
+            .turn(Turn::verdict("done", "It is the highest now.")),
+    );
+    let first = world.git.tips("acme/trader")[BRANCH].clone();
+    let (ran, outcome) = world.retry(FIRST, &["--guidance", GUIDANCE]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert_eq!(outcome.run.as_str(), "trader-claude-agent-1-task1-attempt2");
+    assert_eq!(outcome.attempt, 2);
+    assert_eq!(outcome.work.branch.as_deref(), Some(BRANCH));
+    let sessions: std::collections::BTreeSet<_> =
+        world.model.conversation().into_iter().map(|request| request.session).collect();
+    assert_eq!(sessions.len(), 1, "the same conversation");
+    assert_eq!(outcome.sessions, world.outcome_of(FIRST).sessions);
+    // What the first attempt left uncommitted is a commit below the second one's.
+    assert!(world.git.is_ancestor("acme/trader", &first, outcome.work.oid.as_ref().unwrap()));
+    assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").unwrap().trim(), "tried first");
+    assert_eq!(outcome.commits, 2);
+    assert!(outcome.pull_request.as_ref().unwrap().created);
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_retry_whose_conversation_is_gone_gets_a_summary_of_it() {
+    let world = asks_first(
+        tries()
+            .turn(
+                mend()
+                    .expecting(GUIDANCE)
+                    .expecting("Which bid?")
+                    .expecting("<earlier_attempt>")
+                    .expecting("Do not change the test."),
+            )
+            .turn(Turn::verdict("done", "It is the highest now.")),
+    );
+    let homes = std::fs::read_dir(world.layout("trader").agent().join("home")).unwrap();
+    for home in homes.flatten() {
+        std::fs::remove_dir_all(home.path().join(".claude/projects")).unwrap();
+    }
+    let (ran, outcome) = world.retry(FIRST, &["--guidance", GUIDANCE]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert_ne!(outcome.sessions, world.outcome_of(FIRST).sessions);
+    assert!(outcome.notes.iter().any(|note| note.contains("conversation is gone")), "{:?}", outcome.notes);
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_base_that_moved_is_merged_into_the_branch_where_that_is_clean() {
+    let mut world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
+    let moved = world.git.commit("acme/trader", "main", "Elsewhere", &[("docs/elsewhere.md", "moved\n")]);
+    world.remember_refs();
+    let (ran, outcome) = world.retry(FIRST, &[]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert!(world.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
+    assert!(outcome.notes.iter().any(|note| note.contains("was merged")), "{:?}", outcome.notes);
+    assert_eq!(outcome.base.as_ref().unwrap().oid, moved);
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_base_that_conflicts_with_the_branch_is_left_and_said() {
+    let mut world = asks_first(
+        tries()
+            .turn(mend().expecting("conflicts with the branch in notes.txt"))
+            .turn(Turn::verdict("done", "It is the highest now.")),
+    );
+    let moved = world.git.commit("acme/trader", "main", "Elsewhere", &[("notes.txt", "other notes\n")]);
+    world.remember_refs();
+    let (ran, outcome) = world.retry(FIRST, &[]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert!(!world.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
+    assert!(outcome.notes.iter().any(|note| note.contains("notes.txt")), "{:?}", outcome.notes);
+    let body = world.github.pulls()[0]["body"].as_str().unwrap().to_owned();
+    assert!(body.contains("was not merged"), "{body}");
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_branch_on_which_a_person_worked_is_gone_on_with() {
+    let mut world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
+    let theirs = world.git.commit("acme/trader", BRANCH, "By hand", &[("by-hand.txt", "by hand\n")]);
+    world.remember_refs();
+    let (ran, outcome) = world.retry(FIRST, &[]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert!(world.git.is_ancestor("acme/trader", &theirs, outcome.work.oid.as_ref().unwrap()));
+    assert_published(&world, &outcome);
+}
+
+/// Whether a conversation under this folder has `text`.
+fn contains(folder: &Path, text: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| match path.extension() {
+        Some(extension) if extension == "jsonl" => {
+            std::fs::read_to_string(&path).is_ok_and(|content| content.contains(text))
+        }
+        _ => path.is_dir() && contains(&path, text),
+    })
+}
+
+#[test]
+fn a_retry_saves_first_what_a_killed_supervisor_left() {
+    let script = Script::new()
+        .turn(Turn::bash("echo 'left behind' > left.txt"))
+        .turn(Turn::never(Fault::stalls_mid_stream()));
+    let mut world = World::start(vec![
+        script,
+        Script::when("This is a new attempt.")
+            .turn(mend().expecting("left behind"))
+            .turn(Turn::verdict("done", "It is the highest now.")),
+    ]);
+    let run = world.begin("1", &[]);
+    assert!(world.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", world.status(&run));
+    // The CLI writes its conversation down a moment later than it holds it.
+    let homes = world.layout("trader").agent().join("home");
+    world.wait_until(&run, |_| contains(&homes, "left behind"));
+    world.signal(&run, Signal::KILL);
+    let status = world.wait_until(&run, |status| status["phase"] == "Failed");
+    assert_eq!(status["reason"], "Lost", "{status:#}");
+    world.remember_refs();
+    let (ran, outcome) = world.retry(&run, &[]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    assert_eq!(world.git.read("acme/trader", BRANCH, "left.txt").unwrap().trim(), "left behind");
+    assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
+    assert!(outcome.notes.iter().any(|note| note.contains(&run)), "{:?}", outcome.notes);
+    assert_eq!(outcome.commits, 2);
+    assert_eq!(world.github.pulls().len(), 1);
+    assert_eq!(world.model.failures(), Vec::<String>::new());
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn another_attempt_adds_to_the_pull_request_that_is_open() {
+    let script = mends()
+        .turn(Turn::bash("echo more > more.txt").expecting("Add a note."))
+        .turn(Turn::verdict("done", "And a note."));
+    let mut world = World::start(script);
+    let (_, first) = world.submit(&[]);
+    assert_eq!(first.reason, Reason::Completed, "{first:#?}");
+    world.remember_refs();
+    let (ran, outcome) = world.retry(FIRST, &["--guidance", "Add a note."]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    let (before, now) = (first.pull_request.unwrap(), outcome.pull_request.clone().unwrap());
+    assert_eq!((before.number, now.created), (now.number, false));
+    assert!(world.github.pulls()[0]["body"].as_str().unwrap().contains("And a note."));
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_fresh_attempt_starts_over_beside_the_first() {
+    let script = mends()
+        .turn(Turn::bash("grep -q max src/lib.rs || echo from-the-base-$((40+2))"))
+        .turn(mend().expecting("from-the-base-42"))
+        .turn(Turn::verdict("done", "Once more."));
+    let mut world = World::start(script);
+    let (_, first) = world.submit(&[]);
+    assert_eq!(first.reason, Reason::Completed, "{first:#?}");
+    world.remember_refs();
+    let refused = world.submit(&[]).0;
+    assert_eq!(refused.code, 64, "{refused:?}");
+    assert!(refused.stderr.contains("--retry") && refused.stderr.contains("--fresh"), "{refused:?}");
+
+    let (ran, outcome) = world.submit(&["--fresh"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    assert_eq!(outcome.attempt, 2);
+    assert_eq!(outcome.work.branch.as_deref(), Some("feature/task-1-implementation-2"));
+    assert_ne!(outcome.sessions, first.sessions);
+    assert_eq!(world.github.pulls().len(), 2);
+    let tips = world.git.tips("acme/trader");
+    assert_eq!(tips.get(BRANCH), first.work.oid.as_ref(), "the first branch stays as it was");
+    world.model.assert_played();
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn a_retry_after_the_key_was_mended_does_the_task() {
+    let mut world = World::start(
+        Script::new()
+            .turn(mend().expecting("Do not change the test."))
+            .turn(Turn::verdict("done", "It is the highest now.")),
+    );
+    let key = world.key.clone();
+    world.set("ANTHROPIC_API_KEY", "sk-ant-api03-wrong");
+    let (_, outcome) = world.submit(&[]);
+    assert_eq!(outcome.reason, Reason::ModelAuthenticationFailed, "{outcome:#?}");
+    world.set("ANTHROPIC_API_KEY", &key);
+    let (ran, outcome) = world.retry(FIRST, &[]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_retry_without_the_workspace_goes_on_from_the_remote_branch() {
+    let world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
+    let first = world.git.tips("acme/trader")[BRANCH].clone();
+    std::fs::remove_dir_all(world.state().join("workspaces")).unwrap();
+    let (ran, outcome) = world.retry(FIRST, &["--guidance", GUIDANCE]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert!(world.git.is_ancestor("acme/trader", &first, outcome.work.oid.as_ref().unwrap()));
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn a_retry_with_a_long_way_back_to_the_base_still_finds_it() {
+    let mut world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
+    let mut moved = String::new();
+    for number in 0..60 {
+        moved = world.git.commit("acme/trader", "main", "On", &[("docs/on.md", &format!("{number}\n"))]);
+    }
+    world.remember_refs();
+    let (ran, outcome) = world.retry(FIRST, &[]);
+    assert_eq!(ran.code, 0, "{ran:#?}\n{outcome:#?}");
+    assert!(world.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
+    assert_published(&world, &outcome);
+}
+
+#[test]
+fn another_task_never_costs_what_a_killed_run_left() {
+    let first = Script::when("Implement task 1 of")
+        .turn(Turn::bash("echo 'left behind' > left.txt"))
+        .turn(Turn::never(Fault::stalls_mid_stream()));
+    let second = Script::when("Implement task 2 of")
+        .turn(Turn::bash("test -e left.txt || echo none-left-$((40+2))"))
+        .turn(Turn::bash("echo two > two.txt").expecting("none-left-42"))
+        .turn(Turn::verdict("done", "Two."));
+    let third = Script::when("This is a new attempt.")
+        .turn(mend())
+        .turn(Turn::verdict("done", "It is the highest now."));
+    let mut world = World::start([third, second, first]);
+    let run = world.begin("1", &[]);
+    assert!(world.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", world.status(&run));
+    world.signal(&run, Signal::KILL);
+    world.wait_until(&run, |status| status["phase"] == "Failed");
+    let (ran, outcome) = world.submit_for("trader", "2", &[]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    assert_eq!(outcome.commits, 1);
+    world.assert_invariants(&outcome);
+    world.remember_refs();
+    let (ran, outcome) = world.retry(&run, &[]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    assert_eq!(world.git.read("acme/trader", BRANCH, "left.txt").unwrap().trim(), "left behind");
+    assert_eq!(world.model.failures(), Vec::<String>::new());
+    world.assert_invariants(&outcome);
+}
