@@ -10,7 +10,7 @@ use orchestrator_contract::outcome::{
 use orchestrator_contract::{Reason, Step};
 
 use crate::agent::end::parse_verdict;
-use crate::agent::stream::{AgentResult, Part, Said};
+use crate::agent::stream::{AgentResult, Said};
 use crate::context::{Context, Facts};
 use crate::process::landlock_available;
 use crate::run::Failure;
@@ -90,9 +90,6 @@ impl Ledger {
                     self.last_message.clone_from(&answer.message_id);
                     self.turn += 1;
                 }
-                debug_assert!(
-                    answer.parts.iter().all(|part| matches!(part, Part::Text(_) | Part::Tool { .. }))
-                );
             }
             Said::Denied(tool) => {
                 self.denied_tools.insert(tool.clone());
