@@ -1,3 +1,159 @@
-//! Where runs run.
+//! Where runs run, and what every such place can do.
+//!
+//! A backend gives out attempt numbers, starts runs, tells what they tell, asks
+//! them to stop and forgets them. What a submission means is decided above it,
+//! by [`crate::task::decide`].
 
 pub mod local;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use orchestrator_contract::{Event, Identity, RunName, ServiceName, TaskSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+use crate::task::request::Request;
+use crate::task::resolve::Draft;
+use crate::task::status::Status;
+
+/// What was asked for, and when.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Record {
+    /// The version of this form.
+    pub version: u32,
+    /// Where the run runs.
+    pub backend: String,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// What was asked for.
+    pub request: Request,
+}
+
+/// A run as its backend keeps it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What was asked for.
+    pub record: Record,
+    /// What the supervisor was asked to do.
+    pub task: TaskSpec,
+}
+
+/// A run that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRun<'a> {
+    /// Whose attempt it is.
+    pub identity: &'a Identity,
+    /// Its number, above all that were known when it was decided upon.
+    pub attempt: u32,
+    /// What it is to do.
+    pub draft: &'a Draft,
+    /// What was asked for.
+    pub request: &'a Request,
+}
+
+/// What came of making a run.
+#[derive(Clone, Debug)]
+pub enum Creation {
+    /// It is there, and starts.
+    Created(Box<Run>),
+    /// Somebody else has that number by now: decide again.
+    Taken,
+}
+
+/// How a run is asked to stop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Manner {
+    /// The agent is stopped, its work is saved and pushed.
+    Orderly,
+    /// The work is saved where it is, nothing is pushed.
+    Now,
+}
+
+/// A place where runs run.
+///
+/// All methods may be called by several programs at once; what must happen
+/// once (a number, a run) is the backend's to guard.
+#[async_trait]
+pub trait Backend: Debug + Send + Sync {
+    /// What the place is called in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Where it keeps its runs, for messages.
+    fn place(&self) -> String;
+
+    /// The workspace of a service, as people find it: a folder or a volume.
+    fn workspace(&self, service: &ServiceName) -> String;
+
+    /// All runs, the newest first. What is half made is left out.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    async fn runs(&self) -> Result<Vec<Run>, Problem>;
+
+    /// A run; none if there is none, or only a half-made one.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    async fn run(&self, name: &RunName) -> Result<Option<Run>, Problem>;
+
+    /// Follows a run from its first event on.
+    fn follow(&self, run: Run) -> Box<dyn Follow>;
+
+    /// The highest attempt number ever given out to an identity; 0 if there is none.
+    ///
+    /// # Errors
+    /// The mark cannot be read.
+    async fn mark(&self, identity: &Identity) -> Result<u32, Problem>;
+
+    /// Makes a run and starts it. Its number is given out for ever, even if it cannot start.
+    ///
+    /// # Errors
+    /// The run cannot be made or started; no record of it stays.
+    async fn create(&self, new: NewRun<'_>) -> Result<Creation, Problem>;
+
+    /// The name that an attempt would have now.
+    async fn name_of(&self, identity: &Identity, attempt: u32) -> RunName;
+
+    /// The command that starts a run, for people. Writes nothing.
+    ///
+    /// # Errors
+    /// Something that it needs is missing.
+    async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Problem>;
+
+    /// Asks a run to stop; asking again does no harm.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    async fn ask_to_stop(&self, run: &Run, manner: Manner) -> Result<(), Problem>;
+
+    /// Removes what interrupted removals have left.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    async fn sweep(&self) -> Result<(), Problem>;
+
+    /// The bytes that the record of a run takes, its log and transcript in the workspace too.
+    async fn size(&self, run: &Run) -> u64;
+
+    /// Removes the record of a run that has ended, its log and transcript in the workspace too;
+    /// false if it is alive after all.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    async fn remove(&self, run: &Run) -> Result<bool, Problem>;
+}
+
+/// What sees each new event of a run, with its line.
+pub type Each<'a> = dyn FnMut(&Event, &str) + Send + 'a;
+
+/// A reader of one run that remembers how far it is.
+#[async_trait]
+pub trait Follow: Send {
+    /// Reads what is new, shows each new event with its line, and says where the run stands.
+    ///
+    /// # Errors
+    /// What it told cannot be read.
+    async fn status(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem>;
+}

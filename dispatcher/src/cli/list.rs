@@ -48,10 +48,10 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
     })
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
     let Arguments { service, task, phase, limit } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: *phase };
-    let mut statuses = session.dispatcher.list(&filter)?;
+    let mut statuses = session.dispatcher.list(&filter).await?;
     statuses.truncate(limit.unwrap_or(usize::MAX));
     if statuses.is_empty() {
         session.output.remark("there are no such runs");

@@ -45,7 +45,7 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
     let Arguments { run, service, task, follow, since_seq, tail } = arguments;
     let run = match run {
         Some(run) => run,
-        None => session.dispatcher.latest(&Filter { service, task, phase: None })?,
+        None => session.dispatcher.latest(&Filter { service, task, phase: None }).await?,
     };
     let output = &session.output;
     let raw = output.format() != Format::Table;

@@ -158,8 +158,8 @@ async fn perform(session: &Session, verb: Verb) -> Result<u8, Problem> {
     match verb {
         Verb::Submit(arguments) => submit::run(session, arguments).await,
         Verb::Retry(arguments) => retry::run(session, arguments).await,
-        Verb::Status(arguments) => status::run(session, &arguments),
-        Verb::List(arguments) => list::run(session, &arguments),
+        Verb::Status(arguments) => status::run(session, &arguments).await,
+        Verb::List(arguments) => list::run(session, &arguments).await,
         Verb::Logs(arguments) => logs::run(session, arguments).await,
         Verb::Wait(arguments) => wait::run(session, arguments).await,
         Verb::Stop(arguments) => stop::run(session, arguments).await,

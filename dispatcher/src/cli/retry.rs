@@ -27,6 +27,6 @@ pub(super) struct Arguments {
 pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
     let Arguments { run, wishes, conduct } = arguments;
     let wishes = wishes.wishes(session)?;
-    let request = session.dispatcher.retry_request(&run, wishes)?;
+    let request = session.dispatcher.retry_request(&run, wishes).await?;
     submit::submit(session, request, conduct).await
 }

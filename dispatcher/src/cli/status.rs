@@ -30,11 +30,11 @@ pub(super) struct Arguments {
     task: Option<TaskId>,
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
     let Arguments { run, service, task } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
     let (now, colour) = (Timestamp::now(), session.output.colour());
-    match session.dispatcher.status(run.as_ref(), &filter)? {
+    match session.dispatcher.status(run.as_ref(), &filter).await? {
         Found::One(status) => session.output.result(&status, || render_status(&status, now, colour))?,
         Found::Several(statuses) => {
             session.output.result(&json!({ "runs": statuses }), || render_list(&statuses, now, colour))?;

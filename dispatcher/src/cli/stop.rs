@@ -7,8 +7,9 @@ use orchestrator_contract::{Reason, RunName};
 use super::Session;
 use super::progress::Progress;
 use super::wait::{parse_seconds, print};
+use crate::backend::Manner;
 use crate::problem::Problem;
-use crate::verbs::{Manner, Stop};
+use crate::verbs::Stop;
 
 /// Stops a run: the agent ends, what it made is saved and pushed, the workspace is kept.
 #[derive(Debug, clap::Args)]

@@ -61,7 +61,7 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
 /// Submits, says what came of it, and waits if that is wanted.
 pub(super) async fn submit(session: &Session, request: Request, conduct: Conduct) -> Result<u8, Problem> {
     if conduct.dry_run {
-        let preview = session.dispatcher.preview(request)?;
+        let preview = session.dispatcher.preview(request).await?;
         warn(session, &preview.warnings);
         session.output.result(&preview, || render_preview(&preview))?;
         return Ok(0);

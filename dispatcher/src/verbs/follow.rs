@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use orchestrator_contract::{Event, RunName};
 
 use super::Dispatcher;
-use crate::backend::local::Follower;
+use crate::backend::Follow;
 use crate::problem::Problem;
 use crate::task::status::Status;
 
@@ -35,10 +35,10 @@ impl Dispatcher {
         &self,
         name: &RunName,
         limit: Option<Duration>,
-        mut each: impl FnMut(&Status),
+        mut each: impl FnMut(&Status) + Send,
     ) -> Result<Wait, Problem> {
-        let mut follower = self.local.follow(self.run(name)?);
-        until_ended(&mut follower, limit, |_, _| Ok(()), |status| each(status)).await
+        let mut follower = self.backend.follow(self.run(name).await?);
+        until_ended(&mut *follower, limit, |_, _| Ok(()), |status| each(status)).await
     }
 
     /// Shows the events of a run, and goes on showing them until it has ended if `follow` says so.
@@ -49,32 +49,33 @@ impl Dispatcher {
         &self,
         name: &RunName,
         follow: bool,
-        each: impl FnMut(&Event, &str) -> Result<(), Problem>,
+        each: impl FnMut(&Event, &str) -> Result<(), Problem> + Send,
     ) -> Result<Status, Problem> {
-        let mut follower = self.local.follow(self.run(name)?);
+        let mut follower = self.backend.follow(self.run(name).await?);
         let limit = if follow { None } else { Some(Duration::ZERO) };
-        match until_ended(&mut follower, limit, each, |_| {}).await? {
+        match until_ended(&mut *follower, limit, each, |_| {}).await? {
             Wait::Ended(status) | Wait::TimedOut(status) => Ok(*status),
         }
     }
 }
 
 async fn until_ended(
-    follower: &mut Follower,
+    follower: &mut dyn Follow,
     limit: Option<Duration>,
-    mut each_event: impl FnMut(&Event, &str) -> Result<(), Problem>,
-    mut each_status: impl FnMut(&Status),
+    mut each_event: impl FnMut(&Event, &str) -> Result<(), Problem> + Send,
+    mut each_status: impl FnMut(&Status) + Send,
 ) -> Result<Wait, Problem> {
     let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
     let mut pause = QUICK;
     let mut seen = 0;
     loop {
         let mut failed = Ok(());
-        let status = follower.status(Timestamp::now(), |event, line| {
+        let mut each = |event: &Event, line: &str| {
             if failed.is_ok() {
                 failed = each_event(event, line);
             }
-        })?;
+        };
+        let status = follower.status(Timestamp::now(), &mut each).await?;
         failed?;
         each_status(&status);
         if status.phase.is_final() {

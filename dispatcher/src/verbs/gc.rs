@@ -4,7 +4,6 @@ use orchestrator_contract::RunName;
 use serde::Serialize;
 
 use super::{Dispatcher, Filter};
-use crate::files;
 use crate::problem::Problem;
 use crate::task::retention::plan_removal;
 
@@ -26,29 +25,14 @@ impl Dispatcher {
     pub async fn gc(&self, keep: usize, dry_run: bool) -> Result<Vec<Removal>, Problem> {
         let mut removals = Vec::new();
         if !dry_run {
-            self.local.sweep()?;
+            self.backend.sweep().await?;
         }
-        for name in plan_removal(&self.list(&Filter::default())?, keep) {
-            let run = self.run(&name)?;
-            // What the workspace keeps of the run: its log and transcript, and the agent's home in it.
-            let layout = self.local.workspace(&run.task.service);
-            let in_workspace = [layout.run(&name).folder().to_owned(), layout.agent_home(&name)];
-            let bytes = in_workspace.iter().map(|folder| files::size(folder)).sum::<u64>()
-                + files::size(run.folder());
-            let removal = Removal { run: name, bytes };
-            if dry_run {
+        for name in plan_removal(&self.list(&Filter::default()).await?, keep) {
+            let run = self.run(&name).await?;
+            let removal = Removal { run: name, bytes: self.backend.size(&run).await };
+            if dry_run || self.backend.remove(&run).await? {
                 removals.push(removal);
-                continue;
             }
-            // Nobody may be resolving a retry against the record that goes.
-            let _gate = self.local.gate(&run.task.service).await?;
-            if !run.remove()? {
-                continue;
-            }
-            for folder in in_workspace.iter().filter(|folder| folder.is_dir()) {
-                std::fs::remove_dir_all(folder).map_err(|error| files::problem("remove", folder, &error))?;
-            }
-            removals.push(removal);
         }
         Ok(removals)
     }

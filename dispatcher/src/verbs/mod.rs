@@ -8,32 +8,36 @@ mod query;
 mod stop;
 mod submit;
 
+use std::sync::Arc;
+
 use orchestrator_contract::RunName;
 
 pub use doctor::{Check, Finding};
 pub use follow::Wait;
 pub use gc::Removal;
 pub use query::{Filter, Found};
-pub use stop::{Manner, Stop};
+pub use stop::Stop;
 pub use submit::{Preview, Started, Submission};
 
-use crate::backend::local::{Local, Run};
+use crate::backend::local::Local;
+use crate::backend::{Backend, Run};
 use crate::config::Config;
 use crate::problem::Problem;
 
 /// The verbs, over a configuration.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
-    config: Config,
-    local: Local,
+    config: Arc<Config>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Dispatcher {
     /// The verbs for a configuration.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let local = Local::new(&config.state_dir);
-        Self { config, local }
+        let config = Arc::new(config);
+        let backend = Arc::new(Local::new(Arc::clone(&config)));
+        Self { config, backend }
     }
 
     /// The configuration in effect.
@@ -46,9 +50,9 @@ impl Dispatcher {
     ///
     /// # Errors
     /// There is none, or its record cannot be read.
-    pub fn run(&self, name: &RunName) -> Result<Run, Problem> {
-        self.local.run(name)?.ok_or_else(|| {
-            Problem::request(format!("there is no run `{name}` in {}", self.config.state_dir.display()))
+    pub async fn run(&self, name: &RunName) -> Result<Run, Problem> {
+        self.backend.run(name).await?.ok_or_else(|| {
+            Problem::request(format!("there is no run `{name}` in {}", self.backend.place()))
                 .next("List the runs there are: dispatcher list.")
         })
     }

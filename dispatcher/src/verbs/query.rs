@@ -1,10 +1,10 @@
 //! status and list.
 
 use jiff::Timestamp;
-use orchestrator_contract::{Phase, RunName, ServiceName, TaskId};
+use orchestrator_contract::{Phase, Reason, RunName, ServiceName, TaskId};
 
 use super::Dispatcher;
-use crate::backend::local::Run;
+use crate::backend::Run;
 use crate::problem::Problem;
 use crate::task::status::Status;
 
@@ -33,14 +33,15 @@ impl Dispatcher {
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn list(&self, filter: &Filter) -> Result<Vec<Status>, Problem> {
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<Status>, Problem> {
         let now = Timestamp::now();
 
         let mut statuses = Vec::new();
-        for run in self.fitting(filter)? {
-            let status = self.local.status(&run, now)?;
+        for run in self.fitting(filter).await? {
+            let name = run.task.run.clone();
+            let status = self.backend.follow(run).status(now, &mut |_, _| {}).await?;
             // A record that is cleared away meanwhile would look like a lost run.
-            if run.folder().exists() {
+            if status.reason != Some(Reason::Lost) || self.backend.run(&name).await?.is_some() {
                 statuses.push(status);
             }
         }
@@ -48,8 +49,8 @@ impl Dispatcher {
         Ok(statuses)
     }
 
-    fn fitting(&self, filter: &Filter) -> Result<Vec<Run>, Problem> {
-        let mut runs = self.local.runs()?;
+    async fn fitting(&self, filter: &Filter) -> Result<Vec<Run>, Problem> {
+        let mut runs = self.backend.runs().await?;
         runs.retain(|run| {
             filter.service.as_ref().is_none_or(|service| run.task.service == *service)
                 && filter.task.is_none_or(|task| run.task.task_id == Some(task))
@@ -61,12 +62,12 @@ impl Dispatcher {
     ///
     /// # Errors
     /// No run fits, or the state cannot be read.
-    pub fn status(&self, name: Option<&RunName>, filter: &Filter) -> Result<Found, Problem> {
+    pub async fn status(&self, name: Option<&RunName>, filter: &Filter) -> Result<Found, Problem> {
         if let Some(name) = name {
-            let status = self.local.status(&self.run(name)?, Timestamp::now())?;
+            let status = self.look(self.run(name).await?).await?;
             return Ok(Found::One(Box::new(status)));
         }
-        let mut all = self.list(filter)?;
+        let mut all = self.list(filter).await?;
         let live: Vec<usize> =
             all.iter().enumerate().filter(|(_, status)| !status.phase.is_final()).map(|(at, _)| at).collect();
         match live.as_slice() {
@@ -80,12 +81,17 @@ impl Dispatcher {
         }
     }
 
+    /// Where a run stands now.
+    pub(super) async fn look(&self, run: Run) -> Result<Status, Problem> {
+        self.backend.follow(run).status(Timestamp::now(), &mut |_, _| {}).await
+    }
+
     /// The name of the latest run that fits.
     ///
     /// # Errors
     /// No run fits, or the state cannot be read.
-    pub fn latest(&self, filter: &Filter) -> Result<RunName, Problem> {
-        let first = self.fitting(filter)?.into_iter().next();
+    pub async fn latest(&self, filter: &Filter) -> Result<RunName, Problem> {
+        let first = self.fitting(filter).await?.into_iter().next();
         first.map(|run| run.task.run).ok_or_else(|| no_run(filter))
     }
 }

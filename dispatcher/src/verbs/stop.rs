@@ -5,6 +5,7 @@ use std::time::Duration;
 use orchestrator_contract::RunName;
 
 use super::{Dispatcher, Wait};
+use crate::backend::Manner;
 use crate::problem::Problem;
 use crate::task::status::Status;
 
@@ -19,15 +20,6 @@ pub enum Stop {
     Asked(Box<Status>),
 }
 
-/// How a run is asked to stop.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Manner {
-    /// The agent is stopped, its work is saved and pushed.
-    Orderly,
-    /// The work is saved where it is, nothing is pushed.
-    Now,
-}
-
 impl Dispatcher {
     /// Asks a run to stop and waits until it has, as long as `limit` allows.
     ///
@@ -38,14 +30,14 @@ impl Dispatcher {
         name: &RunName,
         manner: Manner,
         limit: Duration,
-        each: impl FnMut(&Status),
+        each: impl FnMut(&Status) + Send,
     ) -> Result<Stop, Problem> {
-        let run = self.run(name)?;
-        let status = self.local.status(&run, jiff::Timestamp::now())?;
+        let run = self.run(name).await?;
+        let status = self.look(run.clone()).await?;
         if status.phase.is_final() {
             return Ok(Stop::HadEnded(Box::new(status)));
         }
-        run.ask_to_stop(manner == Manner::Now)?;
+        self.backend.ask_to_stop(&run, manner).await?;
         Ok(match self.wait(name, Some(limit), each).await? {
             Wait::Ended(status) => Stop::Ended(status),
             Wait::TimedOut(status) => Stop::Asked(status),

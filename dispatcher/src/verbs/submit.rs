@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{Identity, Reason, RunName, TaskSpec};
+use orchestrator_contract::{Reason, RunName, TaskSpec};
 use serde::Serialize;
 
 use super::Dispatcher;
-use crate::backend::local::Record;
-use crate::backend::local::launch::Launch;
+use crate::backend::{Creation, NewRun, Run};
 use crate::problem::Problem;
 use crate::task::decide::{Decision, Known, decide_submission};
 use crate::task::request::{Request, Wishes};
@@ -19,6 +18,10 @@ use crate::task::status::Status;
 /// How long a new run is waited for: a supervisor says something within
 /// milliseconds, and a submission is to be answered within two seconds.
 const FIRST_SIGN: Duration = Duration::from_secs(1);
+
+/// How often a submission is decided upon anew because somebody else was faster; each time, that
+/// one's run is there to answer with.
+const TRIES: u32 = 8;
 
 /// What came of a submission.
 #[derive(Clone, Debug, Serialize)]
@@ -74,8 +77,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// There is no such run, or it is no run of a task.
-    pub fn retry_request(&self, run: &RunName, wishes: Wishes) -> Result<Request, Problem> {
-        let earlier = self.run(run)?;
+    pub async fn retry_request(&self, run: &RunName, wishes: Wishes) -> Result<Request, Problem> {
+        let earlier = self.run(run).await?;
         Ok(Request {
             mode: Mode::Retry,
             wishes: wishes.over(&earlier.record.request.wishes),
@@ -89,49 +92,38 @@ impl Dispatcher {
     /// The request is refused, or the run cannot be started. Nothing stays
     /// behind of a request that is refused.
     pub async fn submit(&self, request: Request) -> Result<Submission, Problem> {
-        let resolved = self.resolve(request)?;
-        // Decided twice: here without a lock and without writing anything, so that a refusal leaves no trace.
-        if let Some(answer) = self.answer(&resolved)? {
-            return Ok(answer);
-        }
+        let resolved = self.resolve(request).await?;
         let identity = resolved.request.identity();
-        let preview = resolved.draft.named(identity.run_name(1, |_| false), 1);
-        let mut launch = Launch::prepare(&self.config, &preview)?;
-        launch.add_token_of_gh(&self.config, &preview).await;
-
-        let gate = self.local.gate(&identity.service).await?;
-        if let Some(answer) = self.answer(&resolved)? {
-            return Ok(answer);
+        for _ in 0..TRIES {
+            // The mark first: a run that appears after it is seen here, or has taken the number.
+            let mark = self.backend.mark(&identity).await?;
+            if let Some(answer) = self.answer(&resolved, mark).await? {
+                return Ok(answer);
+            }
+            let attempt = mark + 1;
+            let new =
+                NewRun { identity: &identity, attempt, draft: &resolved.draft, request: &resolved.request };
+            // The number is what only one can have: whoever was late decides again.
+            let Creation::Created(run) = self.backend.create(new).await? else { continue };
+            let status = self.first_sign(&run).await?;
+            return Ok(Submission {
+                started: Started::New,
+                run: run.task.run.clone(),
+                task: run.task,
+                status,
+                warnings: resolved.warnings,
+            });
         }
-        let attempt = gate.next(&identity, self.highest(&identity)?)?;
-        let record = Record {
-            version: 1,
-            backend: "local".to_owned(),
-            submitted_at: Timestamp::now(),
-            request: resolved.request,
-        };
-        let prepared =
-            self.local.prepare(&identity, attempt, record, |run| resolved.draft.named(run, attempt))?;
-        let run = prepared.run.clone();
-        self.local.start(prepared, &launch)?;
-        drop(gate);
-        let status = self.first_sign(&run.task.run).await?;
-        Ok(Submission {
-            started: Started::New,
-            run: run.task.run.clone(),
-            task: run.task,
-            status,
-            warnings: resolved.warnings,
-        })
+        Err(Problem::new(Reason::WorkspaceBusy, "others keep submitting the same task at the same time"))
     }
 
     /// Waits a moment for the first thing that a new run says, so that one that
     /// cannot even begin is told at once.
-    async fn first_sign(&self, run: &RunName) -> Result<Status, Problem> {
+    async fn first_sign(&self, run: &Run) -> Result<Status, Problem> {
         let deadline = tokio::time::Instant::now() + FIRST_SIGN;
-        let mut follower = self.local.follow(self.run(run)?);
+        let mut follower = self.backend.follow(run.clone());
         loop {
-            let status = follower.status(Timestamp::now(), |_, _| {})?;
+            let status = follower.status(Timestamp::now(), &mut |_, _| {}).await?;
             if status.last_seq > 0 || status.phase.is_final() || deadline <= tokio::time::Instant::now() {
                 return Ok(status);
             }
@@ -143,22 +135,19 @@ impl Dispatcher {
     ///
     /// # Errors
     /// The same as those of [`Self::submit`].
-    pub fn preview(&self, request: Request) -> Result<Preview, Problem> {
-        let resolved = self.resolve(request)?;
-        let answer = self.answer(&resolved)?;
+    pub async fn preview(&self, request: Request) -> Result<Preview, Problem> {
+        let resolved = self.resolve(request).await?;
         let identity = resolved.request.identity();
-        let attempt = self.local.mark(&identity)?.max(self.highest(&identity)?) + 1;
+        let mark = self.backend.mark(&identity).await?;
+        let answer = self.answer(&resolved, mark).await?;
         let task = match &answer {
             Some(answer) => answer.task.clone(),
-            None => resolved.draft.named(self.local.name(&identity, attempt), attempt),
+            None => {
+                let attempt = mark + 1;
+                resolved.draft.named(self.backend.name_of(&identity, attempt).await, attempt)
+            }
         };
-        let launch = Launch::prepare(&self.config, &task)?;
-        let workspace = self.local.workspace(&task.service);
-        let arguments = launch.arguments(&self.local.run_folder(&task.run), workspace.root());
-        let command = std::iter::once(launch.supervisor.as_os_str())
-            .chain(arguments.iter().map(AsRef::as_ref))
-            .map(|argument| argument.to_string_lossy().into_owned())
-            .collect();
+        let command = self.backend.command(&task).await?;
         Ok(Preview {
             dry_run: true,
             already_at_work: answer.map(|answer| answer.run),
@@ -168,15 +157,15 @@ impl Dispatcher {
         })
     }
 
-    fn resolve(&self, mut request: Request) -> Result<Resolved, Problem> {
+    async fn resolve(&self, mut request: Request) -> Result<Resolved, Problem> {
         let identity = request.identity();
-        let runs = self.local.runs()?;
+        let runs = self.backend.runs().await?;
         let of_service = runs.iter().filter(|run| run.task.service == request.service);
         let last_target = of_service.clone().next().map(|run| run.task.target.url.clone());
         let mut earlier = None;
         if request.mode == Mode::Retry {
             for run in of_service.filter(|run| run.task.identity() == identity) {
-                if self.local.status(run, Timestamp::now())?.phase.is_final() {
+                if self.look(run.clone()).await?.phase.is_final() {
                     request.wishes = request.wishes.over(&run.record.request.wishes);
                     earlier = Some(run.task.clone());
                     break;
@@ -202,22 +191,14 @@ impl Dispatcher {
         Ok(Resolved { request, draft, warnings })
     }
 
-    /// The highest attempt that there is a record of; 0 if there is none.
-    fn highest(&self, identity: &Identity) -> Result<u32, Problem> {
-        let runs = self.local.runs()?;
-        let attempts = runs.iter().filter(|run| run.task.identity() == *identity).map(|run| run.task.attempt);
-        Ok(attempts.max().unwrap_or_default())
-    }
-
     /// The run that is at work already, or nothing if a new one is to be started.
-    fn answer(&self, resolved: &Resolved) -> Result<Option<Submission>, Problem> {
+    async fn answer(&self, resolved: &Resolved, mark: u32) -> Result<Option<Submission>, Problem> {
         let Resolved { request, draft, warnings } = resolved;
         let identity = request.identity();
-        let now = Timestamp::now();
         let mut known = Vec::new();
         let mut at_work = Vec::new();
-        for run in self.local.runs()?.into_iter().filter(|run| run.task.identity() == identity) {
-            let status = self.local.status(&run, now)?;
+        for run in self.backend.runs().await?.into_iter().filter(|run| run.task.identity() == identity) {
+            let status = self.look(run.clone()).await?;
             // One that never said anything did nothing either: it is no attempt to go on from.
             if status.reason == Some(Reason::Lost) && status.last_seq == 0 {
                 continue;
@@ -231,7 +212,7 @@ impl Dispatcher {
             });
             at_work.push((run, status));
         }
-        match decide_submission(request.mode, &known, self.local.mark(&identity)?) {
+        match decide_submission(request.mode, &known, mark) {
             Decision::Start => Ok(None),
             Decision::Refuse(refusal) => Err(refusal.into()),
             Decision::Answer { run: name, same } => {

@@ -16,32 +16,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The right to submit to a service: nobody else has it at the same time.
 #[derive(Debug)]
-pub struct Gate {
+pub(super) struct Gate {
     layout: Layout,
     _held: File,
 }
 
 impl Local {
     /// The workspace of a service.
-    #[must_use]
-    pub fn workspace(&self, service: &ServiceName) -> Layout {
+    pub(super) fn layout(&self, service: &ServiceName) -> Layout {
         Layout::new(self.root.join("workspaces").join(Layout::name(service)))
     }
 
-    /// The highest attempt number ever given out to an identity.
-    ///
-    /// # Errors
-    /// The mark cannot be read.
-    pub fn mark(&self, identity: &Identity) -> Result<u32, Problem> {
-        mark(&self.workspace(&identity.service), identity)
+    /// The highest attempt number ever given out to an identity, as far as mark and records tell:
+    /// a workspace that was thrown away took its marks along, but the records may remember.
+    pub(super) fn highest_attempt(&self, identity: &Identity) -> Result<u32, Problem> {
+        let mark = mark(&self.layout(&identity.service), identity)?;
+        let runs = self.stored_runs()?;
+        let recorded = runs.iter().filter(|run| run.task.identity() == *identity).map(|run| run.task.attempt);
+        Ok(recorded.max().unwrap_or_default().max(mark))
     }
 
     /// Waits for the right to submit to a service.
-    ///
-    /// # Errors
-    /// The workspace cannot be written, or others hold the right for too long.
-    pub async fn gate(&self, service: &ServiceName) -> Result<Gate, Problem> {
-        let layout = self.workspace(service);
+    pub(super) async fn gate(&self, service: &ServiceName) -> Result<Gate, Problem> {
+        let layout = self.layout(service);
         files::make_folder(&layout.control())?;
         let path = layout.control().join("attempts.lock");
         let held = lock::open(&path)?;
@@ -62,19 +59,16 @@ impl Local {
 }
 
 impl Gate {
-    /// The next attempt's number, above `known` and the mark, which nobody gets again.
-    ///
-    /// # Errors
-    /// The mark cannot be read or written.
-    pub fn next(&self, identity: &Identity, known: u32) -> Result<u32, Problem> {
+    /// Writes down that an attempt's number is given out: nobody gets it again.
+    pub(super) fn give_out(&self, identity: &Identity, attempt: u32) -> Result<(), Problem> {
+        if mark(&self.layout, identity)? >= attempt {
+            return Ok(());
+        }
         let path = self.layout.attempts(identity);
         if let Some(folder) = path.parent() {
             files::make_folder(folder)?;
         }
-        // A workspace that was thrown away took its marks along; the records may remember.
-        let next = mark(&self.layout, identity)?.max(known) + 1;
-        files::write(&path, &format!("{next}\n"))?;
-        Ok(next)
+        files::write(&path, &format!("{attempt}\n"))
     }
 }
 

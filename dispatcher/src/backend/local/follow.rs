@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use orchestrator_contract::{Event, Outcome};
+use orchestrator_contract::Outcome;
 
-use super::{Local, Run};
+use super::Local;
+use super::store::Stored;
+use crate::backend::{Backend as _, Each, Follow};
 use crate::files;
 use crate::problem::Problem;
 use crate::task::observe::{Lock, Observed, Story};
@@ -14,59 +17,49 @@ use crate::task::status::{Known, Status};
 
 /// A reader of a run's events that remembers how far it is.
 #[derive(Debug)]
-pub struct Follower {
+pub(super) struct Follower {
     local: Local,
-    run: Run,
+    run: Stored,
     story: Story,
     events: Option<File>,
 }
 
-impl Local {
-    /// Follows a run from its first event on.
-    #[must_use]
-    pub fn follow(&self, run: Run) -> Follower {
+impl Follower {
+    /// A reader at the beginning of a run.
+    pub(super) fn new(local: Local, run: Stored) -> Self {
         let story = Story::new(run.task.run.clone());
-        Follower { local: self.clone(), run, story, events: None }
-    }
-
-    /// The status of a run.
-    ///
-    /// # Errors
-    /// What it told cannot be read.
-    pub fn status(&self, run: &Run, now: Timestamp) -> Result<Status, Problem> {
-        self.follow(run.clone()).status(now, |_, _| {})
+        Self { local, run, story, events: None }
     }
 }
 
-impl Follower {
-    /// Reads what is new, shows each new event with its line, and says where the run stands.
-    ///
-    /// # Errors
-    /// What it told cannot be read.
-    pub fn status(&mut self, now: Timestamp, each: impl FnMut(&Event, &str)) -> Result<Status, Problem> {
+#[async_trait]
+impl Follow for Follower {
+    async fn status(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem> {
         let observed = self.observe(each)?;
         let lost = observed.phase.is_final() && observed.outcome.is_none();
         let known = Known {
             task: &self.run.task,
             submitted_at: self.run.record.submitted_at,
-            workspace: self.local.workspace(&self.run.task.service).root().display().to_string(),
+            workspace: self.local.workspace(&self.run.task.service),
             lost_at: lost.then(|| self.run.lost_at(now)),
             complaint: if lost { self.run.complaint() } else { None },
         };
         Ok(Status::compose(&known, observed, now))
     }
+}
 
-    fn observe(&mut self, mut each: impl FnMut(&Event, &str)) -> Result<Observed, Problem> {
+impl Follower {
+    fn observe(&mut self, each: &mut Each<'_>) -> Result<Observed, Problem> {
         // First the lock, then the events: whoever has let go has written everything before.
         let lock = self.run.look()?;
-        self.read(&mut each)?;
+        self.read(each)?;
         if lock == Lock::Free && !self.story.has_outcome() {
             self.find_outcome();
         }
         Ok(self.story.observe(lock))
     }
 
-    fn read(&mut self, each: &mut impl FnMut(&Event, &str)) -> Result<(), Problem> {
+    fn read(&mut self, each: &mut Each<'_>) -> Result<(), Problem> {
         let path = self.run.folder.join("events.jsonl");
         let failed = |error: std::io::Error| files::problem("read", &path, &error);
         if self.events.is_none() {
@@ -91,7 +84,7 @@ impl Follower {
     /// The supervisor keeps its outcome in the workspace too: that one counts
     /// where the disk of the state was full.
     fn find_outcome(&mut self) {
-        let path = self.local.workspace(&self.run.task.service).run(&self.run.task.run).outcome();
+        let path = self.local.layout(&self.run.task.service).run(&self.run.task.run).outcome();
         let Ok(Some(text)) = files::read(&path) else { return };
         if let Ok(outcome) = serde_json::from_str::<Outcome>(&text) {
             self.story.found(outcome);

@@ -166,12 +166,9 @@ impl Local {
     /// into a process group of its own here, because the leader of a group
     /// cannot make a session (setsid(2)). Its stdin is the lock, which thereby
     /// lives as long as it does.
-    ///
-    /// # Errors
-    /// The program cannot be started; the record of the run is taken back.
-    pub fn start(&self, prepared: Prepared, launch: &Launch) -> Result<(), Problem> {
+    pub(super) fn start(&self, prepared: Prepared, launch: &Launch) -> Result<(), Problem> {
         let Prepared { run, lock } = prepared;
-        let workspace = self.workspace(&run.task.service);
+        let workspace = self.layout(&run.task.service);
         let spawn = || -> Result<(), Problem> {
             let mut command = process::command(&launch.supervisor);
             command

@@ -9,36 +9,29 @@ use orchestrator_contract::{Identity, Reason, RunName, TaskSpec};
 use serde::{Deserialize, Serialize};
 
 use super::{Local, lock};
+use crate::backend::{Manner, Record, Run};
 use crate::files;
 use crate::problem::Problem;
-use crate::task::request::Request;
-
-/// What was asked for, and when.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Record {
-    /// The version of this form.
-    pub version: u32,
-    /// Where the run runs: `local`.
-    pub backend: String,
-    /// When it was submitted.
-    pub submitted_at: Timestamp,
-    /// What was asked for.
-    pub request: Request,
-}
 
 #[derive(Debug, Deserialize, Serialize)]
 struct LostRecord {
     found_at: Timestamp,
 }
 
-/// A run as it is kept.
+/// A run and where it is kept.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub(super) struct Stored {
     pub(super) folder: PathBuf,
     /// What was asked for.
-    pub record: Record,
+    pub(super) record: Record,
     /// What the supervisor was asked to do.
-    pub task: TaskSpec,
+    pub(super) task: TaskSpec,
+}
+
+impl From<Stored> for Run {
+    fn from(Stored { folder: _, record, task }: Stored) -> Self {
+        Self { record, task }
+    }
 }
 
 /// What the name of a record that is being removed begins with; no run is named so.
@@ -46,15 +39,20 @@ const REMOVED: &str = ".removed-";
 
 /// A run that is about to start: its lock is held.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// The run.
-    pub run: Run,
+    pub(super) run: Stored,
     pub(super) lock: File,
 }
 
 impl Local {
     fn runs_folder(&self) -> PathBuf {
         self.root.join("runs")
+    }
+
+    /// Where a run is kept.
+    pub(super) fn stored(&self, Run { record, task }: Run) -> Stored {
+        Stored { folder: self.run_folder(&task.run), record, task }
     }
 
     /// The folder of a run.
@@ -64,22 +62,18 @@ impl Local {
     }
 
     /// All runs, the newest first. What is no run, or half made, is left out.
-    ///
-    /// # Errors
-    /// The state cannot be read.
-    pub fn runs(&self) -> Result<Vec<Run>, Problem> {
+    pub(super) fn stored_runs(&self) -> Result<Vec<Stored>, Problem> {
         let names = files::names(&self.runs_folder())?;
-        let mut runs: Vec<Run> =
-            names.into_iter().filter_map(|name| self.run(&RunName::new(name).ok()?).ok().flatten()).collect();
+        let mut runs: Vec<Stored> = names
+            .into_iter()
+            .filter_map(|name| self.stored_run(&RunName::new(name).ok()?).ok().flatten())
+            .collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
         Ok(runs)
     }
 
     /// A run; none if there is none, or only a half-made one.
-    ///
-    /// # Errors
-    /// The record cannot be read.
-    pub fn run(&self, name: &RunName) -> Result<Option<Run>, Problem> {
+    pub(super) fn stored_run(&self, name: &RunName) -> Result<Option<Stored>, Problem> {
         let folder = self.run_folder(name);
         let Some(record) = files::read(&folder.join("record.json"))? else { return Ok(None) };
         let Some(task) = files::read(&folder.join("task.json"))? else { return Ok(None) };
@@ -93,14 +87,11 @@ impl Local {
         if task.run != *name {
             return Err(unreadable(format!("its task belongs to {}", task.run)));
         }
-        Ok(Some(Run { folder, record, task }))
+        Ok(Some(Stored { folder, record, task }))
     }
 
     /// Removes what an interrupted removal has left.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub fn sweep(&self) -> Result<(), Problem> {
+    pub(super) fn sweep_records(&self) -> Result<(), Problem> {
         let Ok(entries) = fs::read_dir(self.runs_folder()) else { return Ok(()) };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(REMOVED) {
@@ -111,18 +102,9 @@ impl Local {
         Ok(())
     }
 
-    /// The name of the next attempt, as it would be given now.
-    #[must_use]
-    pub fn name(&self, identity: &Identity, attempt: u32) -> RunName {
-        identity.run_name(attempt, |name| self.run_folder(name).exists())
-    }
-
     /// Makes the record of a run. The run exists from then on, and counts as
     /// alive as long as what is returned, or a child that got its lock, lives.
-    ///
-    /// # Errors
-    /// The state cannot be written.
-    pub fn prepare(
+    pub(super) fn prepare(
         &self,
         identity: &Identity,
         attempt: u32,
@@ -147,12 +129,12 @@ impl Local {
             }
         }
         let task = task(name);
-        let run = Run { folder: self.run_folder(&task.run), record, task };
+        let run = Stored { folder: self.run_folder(&task.run), record, task };
         run.write().inspect_err(|_| run.discard())
     }
 }
 
-impl Run {
+impl Stored {
     fn write(&self) -> Result<Prepared, Problem> {
         let path = self.folder.join("lock");
         let lock = lock::open(&path)?;
@@ -189,10 +171,7 @@ impl Run {
     }
 
     /// Removes the record of a run that has ended; false if it is alive after all.
-    ///
-    /// # Errors
-    /// The folder cannot be removed.
-    pub fn remove(&self) -> Result<bool, Problem> {
+    pub(super) fn remove(&self) -> Result<bool, Problem> {
         let path = self.folder.join("lock");
         let lock = lock::open(&path)?;
         if !lock::try_take(&lock, &path)? {
@@ -207,17 +186,9 @@ impl Run {
         Ok(true)
     }
 
-    /// The run's folder.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Asks the supervisor to stop; asking again does no harm.
-    ///
-    /// # Errors
-    /// The request cannot be written.
-    pub fn ask_to_stop(&self, now: bool) -> Result<(), Problem> {
+    pub(super) fn ask_to_stop(&self, manner: Manner) -> Result<(), Problem> {
+        let now = manner == Manner::Now;
         let path = self.folder.join("stop");
         let asked = files::read(&path)?;
         // Who asked for "now" is not taken back by who asks again.
