@@ -7,6 +7,7 @@ mod logs;
 mod progress;
 mod retry;
 mod schema;
+mod setup;
 mod status;
 mod stop;
 mod submit;
@@ -85,6 +86,7 @@ enum Verb {
     Wait(wait::Arguments),
     Stop(stop::Arguments),
     Gc(gc::Arguments),
+    Setup(setup::Arguments),
     Doctor(doctor::Arguments),
     ConfigSchema(schema::Arguments),
 }
@@ -110,10 +112,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let verb = async {
-        let session = session(arguments.global)?;
-        perform(&session, arguments.verb).await
-    };
+    let verb = perform(arguments.global, arguments.verb);
     tokio::select! {
         // The verb comes first: whoever types guidance can still end it as usual,
         // because Ctrl-C is only taken over once there is something to wait for.
@@ -141,31 +140,40 @@ async fn interrupted() -> ExitCode {
     }
 }
 
-fn session(global: Global) -> Result<Session, Problem> {
-    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+/// What the process brings along, whatever the verb.
+fn surroundings(format: Format) -> Result<(Environment, Output, PathBuf), Problem> {
     let environment = Environment::of_this_process();
-    let output = Output::new(output, &environment);
+    let output = Output::new(format, &environment);
     let cwd = std::env::current_dir().map_err(|error| {
         Problem::new(Reason::InputOutput, format!("cannot tell the working directory: {error}"))
             .next("Change to a folder that exists.")
     })?;
+    Ok((environment, output, cwd))
+}
+
+fn session(global: Global) -> Result<Session, Problem> {
+    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let (environment, output, cwd) = surroundings(output)?;
     let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
     let config = Config::load(environment, flags, &cwd)?;
     Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
 }
 
-async fn perform(session: &Session, verb: Verb) -> Result<u8, Problem> {
+async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
+    let session = || session(global.clone());
     match verb {
-        Verb::Submit(arguments) => submit::run(session, arguments).await,
-        Verb::Retry(arguments) => retry::run(session, arguments).await,
-        Verb::Status(arguments) => status::run(session, &arguments).await,
-        Verb::List(arguments) => list::run(session, &arguments).await,
-        Verb::Logs(arguments) => logs::run(session, arguments).await,
-        Verb::Wait(arguments) => wait::run(session, arguments).await,
-        Verb::Stop(arguments) => stop::run(session, arguments).await,
-        Verb::Gc(arguments) => gc::run(session, arguments).await,
-        Verb::Doctor(arguments) => doctor::run(session, arguments).await,
-        Verb::ConfigSchema(arguments) => schema::run(session, arguments),
+        Verb::Submit(arguments) => submit::run(&session()?, arguments).await,
+        Verb::Retry(arguments) => retry::run(&session()?, arguments).await,
+        Verb::Status(arguments) => status::run(&session()?, &arguments).await,
+        Verb::List(arguments) => list::run(&session()?, &arguments).await,
+        Verb::Logs(arguments) => logs::run(&session()?, arguments).await,
+        Verb::Wait(arguments) => wait::run(&session()?, arguments).await,
+        Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
+        Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
+        Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
+        // These work without a configuration, and so with a broken one too.
+        Verb::Setup(arguments) => setup::run(global, arguments),
+        Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),
     }
 }
 
