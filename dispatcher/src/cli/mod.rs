@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand parses, calls a verb and prints.
 
+mod complete;
+mod completions;
 mod doctor;
 mod gc;
 mod list;
@@ -52,7 +54,7 @@ later; 78 the configuration or a credential; 124 the time given for waiting is o
 `submit --wait` end with the run's own exit code.";
 
 /// What every verb understands.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
 struct Global {
     /// How results are printed.
@@ -88,6 +90,7 @@ enum Verb {
     Gc(gc::Arguments),
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
 }
 
@@ -100,6 +103,10 @@ struct Session {
 
 /// Parses the arguments, does what they say, and tells it by the exit code.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if complete::answer(&arguments).await {
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -173,6 +180,7 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
         // These work without a configuration, and so with a broken one too.
         Verb::Setup(arguments) => setup::run(global, arguments),
+        Verb::Completions(arguments) => completions::run(&global, arguments),
         Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),
     }
 }
