@@ -12,8 +12,9 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use orchestrator_contract::Phase;
 
-use super::{Arguments, Global, list, session};
+use super::{Arguments, Global, session};
 use crate::config::Environment;
+use crate::task::selection::PHASES;
 use crate::task::status::Status;
 use crate::verbs::Filter;
 
@@ -94,7 +95,7 @@ fn decorate(command: Command, names: &Names) -> Command {
             "service" => offer(arg, all(&names.services)),
             "agent" => offer(arg, all(&names.agents)),
             "task" => offer(arg, all(&names.tasks)),
-            "phase" => offer(arg, all(list::PHASES.map(Phase::name))),
+            "phase" => offer(arg, all(PHASES.map(Phase::name))),
             "model" => offer(arg, all(["haiku", "opus", "sonnet"])),
             _ => arg,
         })

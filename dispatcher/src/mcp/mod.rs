@@ -1,0 +1,5 @@
+//! The MCP server: what an IDE's model calls, and what it reads.
+
+mod wording;
+
+pub use wording::in_tool_words;
