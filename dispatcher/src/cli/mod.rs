@@ -14,6 +14,7 @@ mod status;
 mod stop;
 mod submit;
 mod wait;
+mod which;
 mod wishes;
 
 use std::ffi::OsString;

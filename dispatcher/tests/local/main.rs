@@ -6,6 +6,8 @@
 mod bench;
 mod completions;
 mod configuration;
+mod terminal;
+mod which;
 
 use std::collections::BTreeSet;
 
