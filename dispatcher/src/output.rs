@@ -111,15 +111,9 @@ impl Output {
 /// `CLICOLOR_FORCE`, that before everything else.
 fn decide_colour(environment: &Environment, terminal: bool) -> Colour {
     let is = |name: &str, wanted: fn(&str) -> bool| environment.text(name).is_some_and(wanted);
-    if environment.os("NO_COLOR").is_some() {
-        Colour::No
-    } else if is("CLICOLOR_FORCE", |value| value != "0") {
-        Colour::Yes
-    } else if terminal && !is_dumb(environment) && !is("CLICOLOR", |value| value == "0") {
-        Colour::Yes
-    } else {
-        Colour::No
-    }
+    let forced = is("CLICOLOR_FORCE", |value| value != "0");
+    let wanted = forced || (terminal && !is_dumb(environment) && !is("CLICOLOR", |value| value == "0"));
+    if wanted && environment.os("NO_COLOR").is_none() { Colour::Yes } else { Colour::No }
 }
 
 /// A terminal that understands nothing but text.
@@ -151,23 +145,24 @@ mod tests {
 
     #[test]
     fn colours_are_where_they_can_be_seen_and_are_wanted() {
-        let cases: [(&[(&str, &str)], bool, Colour); 12] = [
-            (&[], true, Colour::Yes),
-            (&[], false, Colour::No),
-            (&[("NO_COLOR", "1")], true, Colour::No),
-            (&[("NO_COLOR", "0")], true, Colour::No),
-            (&[("NO_COLOR", "")], true, Colour::Yes),
-            (&[("CLICOLOR_FORCE", "1")], false, Colour::Yes),
-            (&[("CLICOLOR_FORCE", "0")], false, Colour::No),
-            (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], true, Colour::No),
-            (&[("CLICOLOR", "0")], true, Colour::No),
-            (&[("TERM", "dumb")], true, Colour::No),
-            (&[("TERM", "dumb"), ("CLICOLOR_FORCE", "1")], true, Colour::Yes),
-            (&[("TERM", "xterm")], true, Colour::Yes),
+        let cases = [
+            ("", true, Colour::Yes),
+            ("", false, Colour::No),
+            ("NO_COLOR=1", true, Colour::No),
+            ("NO_COLOR=0", true, Colour::No),
+            ("NO_COLOR=", true, Colour::Yes),
+            ("CLICOLOR_FORCE=1", false, Colour::Yes),
+            ("CLICOLOR_FORCE=0", false, Colour::No),
+            ("CLICOLOR_FORCE=1 NO_COLOR=1", true, Colour::No),
+            ("CLICOLOR=0", true, Colour::No),
+            ("TERM=dumb", true, Colour::No),
+            ("TERM=dumb CLICOLOR_FORCE=1", true, Colour::Yes),
+            ("TERM=xterm", true, Colour::Yes),
         ];
         for (variables, terminal, expected) in cases {
-            let environment: Environment = variables.iter().copied().collect();
-            assert_eq!(decide_colour(&environment, terminal), expected, "{variables:?}, {terminal}");
+            let environment: Environment =
+                variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
+            assert_eq!(decide_colour(&environment, terminal), expected, "{variables}, {terminal}");
         }
     }
 }
