@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Reason, Step, reason};
 
 pub use secrets::{ModelCredential, SecretFiles, SecretSource};
-pub use task_flags::{TaskError, TaskFlags, TaskRequest};
+pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskRequest};
 
 use crate::process::Environment;
 
