@@ -18,7 +18,9 @@ use super::end::{Ended, decide_end};
 use super::reader::{Drained, Pulse, read_output};
 use super::stream::{AgentResult, Said};
 use super::watchdog::AFTER_RESULT;
-use crate::process::{Confinement, Environment, confined, end_all, out_of_memory_kills, read_end, spawn};
+use crate::process::{
+    Confinement, Environment, confined, end_all, end_orphans, out_of_memory_kills, read_end, spawn,
+};
 use crate::redact::Redactor;
 use crate::run::{AgentEnd, Failure};
 
@@ -29,6 +31,15 @@ pub enum Control {
     Stop,
     /// Be gone.
     Kill,
+}
+
+/// Whether other conversations are held meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Company {
+    /// There are none: when it ends, nothing that was started may live.
+    Alone,
+    /// There may be: when it ends, what they started is left alone.
+    Others,
 }
 
 /// Everything that one start of the program needs.
@@ -50,6 +61,8 @@ pub struct Conversation {
     pub message: String,
     /// Where what it prints is kept.
     pub transcript: PathBuf,
+    /// Whether other conversations are held meanwhile.
+    pub company: Company,
 }
 
 /// How a conversation went.
@@ -83,8 +96,17 @@ impl Conversation {
         said: mpsc::Sender<Said>,
         mut controls: mpsc::Receiver<Control>,
     ) -> Result<Conversed, Failure> {
-        let Self { supervisor, program, arguments, environment, confinement, directory, message, transcript } =
-            self;
+        let Self {
+            supervisor,
+            program,
+            arguments,
+            environment,
+            confinement,
+            directory,
+            message,
+            transcript,
+            company,
+        } = self;
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(orchestrator_contract::Reason::Internal, format!("cannot {what}: {error}"))
         };
@@ -140,7 +162,10 @@ impl Conversation {
             }
         };
         // What still holds the pipes is killed first; then the end of the output is near.
-        let survivors = end_all(&BTreeSet::new()).await;
+        let survivors = match company {
+            Company::Alone => end_all(&BTreeSet::new()).await,
+            Company::Others => end_orphans().await,
+        };
         let reading = tokio::task::spawn_blocking(move || reader.join().unwrap_or_default());
         tokio::pin!(reading);
         let drained = loop {

@@ -8,7 +8,7 @@ use super::command_line::{
     Places, Session, Start, compose_arguments, compose_cli_environment, compose_environment, compose_message,
     compose_settings,
 };
-use super::conversation::{Conversation, find_session};
+use super::conversation::{Company, Conversation, find_session};
 use super::end::verdict_schema;
 use super::prompt::{Brief, History, render_system_prompt, render_task, render_verification_failure};
 use crate::context::{Context, Facts, failure, io_failure};
@@ -209,6 +209,7 @@ pub fn plan_conversation(
         directory,
         message: compose_message(&text),
         transcript: context.record.transcript(),
+        company: Company::Alone,
     };
     Ok(Planned { conversation, session, note })
 }
