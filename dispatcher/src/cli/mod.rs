@@ -4,6 +4,7 @@ mod doctor;
 mod gc;
 mod list;
 mod logs;
+mod mcp;
 mod progress;
 mod retry;
 mod schema;
@@ -86,6 +87,7 @@ enum Verb {
     Stop(stop::Arguments),
     Gc(gc::Arguments),
     Doctor(doctor::Arguments),
+    Mcp(mcp::Arguments),
     ConfigSchema(schema::Arguments),
 }
 
@@ -111,7 +113,11 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let verb = async {
-        let session = session(arguments.global)?;
+        // It answers even if the configuration is broken: each of its calls reads it.
+        if let Verb::Mcp(verb) = arguments.verb {
+            return mcp::run(arguments.global, verb).await;
+        }
+        let session = session(&arguments.global)?;
         perform(&session, arguments.verb).await
     };
     tokio::select! {
@@ -141,17 +147,23 @@ async fn interrupted() -> ExitCode {
     }
 }
 
-fn session(global: Global) -> Result<Session, Problem> {
-    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
-    let environment = Environment::of_this_process();
-    let output = Output::new(output, &environment);
-    let cwd = std::env::current_dir().map_err(|error| {
+fn session(global: &Global) -> Result<Session, Problem> {
+    let output = Output::new(global.output, &Environment::of_this_process());
+    Ok(Session { dispatcher: load(global)?, output, cwd: cwd()? })
+}
+
+fn cwd() -> Result<PathBuf, Problem> {
+    std::env::current_dir().map_err(|error| {
         Problem::new(Reason::InputOutput, format!("cannot tell the working directory: {error}"))
             .next("Change to a folder that exists.")
-    })?;
+    })
+}
+
+/// Reads the configuration.
+fn load(global: &Global) -> Result<Dispatcher, Problem> {
+    let Global { output: _, config, state_dir, supervisor, claude, mcp_configs } = global.clone();
     let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
-    let config = Config::load(environment, flags, &cwd)?;
-    Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
+    Ok(Dispatcher::new(Config::load(Environment::of_this_process(), flags, &cwd()?)?))
 }
 
 async fn perform(session: &Session, verb: Verb) -> Result<u8, Problem> {
@@ -165,6 +177,7 @@ async fn perform(session: &Session, verb: Verb) -> Result<u8, Problem> {
         Verb::Stop(arguments) => stop::run(session, arguments).await,
         Verb::Gc(arguments) => gc::run(session, arguments).await,
         Verb::Doctor(arguments) => doctor::run(session, arguments).await,
+        Verb::Mcp(arguments) => mcp::run(Global::default(), arguments).await,
         Verb::ConfigSchema(arguments) => schema::run(session, arguments),
     }
 }

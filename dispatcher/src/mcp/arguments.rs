@@ -46,7 +46,8 @@ where
 
 /// The task's number, if there is one.
 pub(super) fn task(number: Option<&Number>) -> Result<Option<TaskId>, Problem> {
-    number.filter(|number| !matches!(number, Number::Text(text) if text.trim().is_empty()))
+    number
+        .filter(|number| !matches!(number, Number::Text(text) if text.trim().is_empty()))
         .map(Number::task)
         .transpose()
 }

@@ -96,7 +96,8 @@ fn command<'a>(verb: &str, mut tail: &'a str, rest: &[&'a str]) -> (String, usiz
     if verb == "retry" {
         arguments.insert(0, "retry: true".to_owned());
     }
-    let arguments = if arguments.is_empty() { String::new() } else { format!(" with {}", arguments.join(", ")) };
+    let arguments =
+        if arguments.is_empty() { String::new() } else { format!(" with {}", arguments.join(", ")) };
     (format!("`{tool}`{arguments}"), used, tail.replace('`', ""))
 }
 

@@ -74,8 +74,8 @@ pub fn understand(text: &str, all: &[Status]) -> Result<Wanted, Problem> {
     for word in text.to_lowercase().split_whitespace() {
         let word = word.trim_matches(|c: char| matches!(c, '"' | '\'' | '`' | ',' | '.' | '?' | '#'));
         match word {
-            "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one" | "task"
-            | "attempt" | "service" | "implementation" | "job" => {}
+            "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one"
+            | "task" | "attempt" | "service" | "implementation" | "job" => {}
             "current" | "running" | "active" | "now" => wanted.when = When::Current,
             "last" | "latest" | "newest" | "recent" | "most" | "previous" => wanted.when = When::Latest,
             word => {

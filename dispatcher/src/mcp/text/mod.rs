@@ -1,8 +1,10 @@
 //! The text half of what the tools answer: all that a model sees. Pure.
 
+mod log;
 mod status;
 mod submission;
 
+pub use log::{Part, Piece, render_log, take};
 pub use status::{candidates, render_list, render_run, render_stop, render_wait};
 pub use submission::{Before, render_submission};
 

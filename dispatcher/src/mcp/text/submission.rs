@@ -77,7 +77,9 @@ fn details(task: &TaskSpec) -> String {
     let directory = match &task.target.working_directory {
         Some(directory) if directory.relative().is_empty() => "the repository's root (as asked)".to_owned(),
         Some(directory) => format!("`{}/` (as asked; made if it is not there)", directory.relative()),
-        None => format!("`{}/` if the repository has it, or its root if it is the service's own", task.service),
+        None => {
+            format!("`{}/` if the repository has it, or its root if it is the service's own", task.service)
+        }
     };
     fields.add("Working directory", &directory);
     fields.add("Base branch", &base(task));
@@ -169,7 +171,8 @@ fn relation(task: &TaskSpec, before: &Before, status: &Status) -> String {
         fields.add("Guidance", "none: without any, the agent may do the same again");
     }
     if let Some(holder) = &status.waiting_for {
-        fields.add("Waits for", &format!("`{}`, which has the workspace; it starts after that", plain(holder)));
+        fields
+            .add("Waits for", &format!("`{}`, which has the workspace; it starts after that", plain(holder)));
     }
     fields.0
 }

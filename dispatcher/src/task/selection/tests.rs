@@ -9,7 +9,8 @@ fn runs(lines: &[&str]) -> Vec<Status> {
         let parts: Vec<&str> = name.split(':').collect();
         let mut status = if state == "live" { sample(3, Lock::Held) } else { sample(5, Lock::Free) };
         status.run =
-            RunName::new(format!("{}-claude-agent-1-task{}-attempt{}", parts[0], parts[1], parts[2])).unwrap();
+            RunName::new(format!("{}-claude-agent-1-task{}-attempt{}", parts[0], parts[1], parts[2]))
+                .unwrap();
         status.service = ServiceName::new(parts[0]).unwrap();
         status.task_id = Some(parts[1].parse().unwrap());
         status.attempt = parts[2].parse().unwrap();

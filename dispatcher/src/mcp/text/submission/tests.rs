@@ -46,10 +46,8 @@ fn nothing_new_is_said_first() {
         (Started::AlreadyAtWork, "**Nothing new was started: `trader-claude-agent-1-task1-attempt1`"),
         (Started::AtWorkOtherwise, "**Nothing new was started: `trader-claude-agent-1-task1-attempt1`"),
     ] {
-        let text = render_submission(
-            &Submission { started, ..submission(Mode::First, 1) },
-            &Before::default(),
-        );
+        let text =
+            render_submission(&Submission { started, ..submission(Mode::First, 1) }, &Before::default());
         assert!(text.starts_with(expected) && !text.contains("The run will"), "{text}");
     }
 }
