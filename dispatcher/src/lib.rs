@@ -8,6 +8,7 @@
 //! | [`backend`] | where runs run: `local`, a supervised process on this machine |
 //! | [`config`] | the only reader of environment and `orchestrator.toml` |
 //! | [`folder`] | the open folder and its git remote |
+//! | [`setup`] | how clients (Claude Code, Cursor, VS Code) get to know this server |
 //! | [`output`] | the only place that prints |
 //! | [`problem`] | what a person is told when something cannot be done |
 //!
@@ -23,5 +24,6 @@ pub mod mcp;
 pub mod output;
 pub mod problem;
 mod process;
+pub mod setup;
 pub mod task;
 pub mod verbs;
