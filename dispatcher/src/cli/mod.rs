@@ -6,6 +6,7 @@ mod doctor;
 mod gc;
 mod list;
 mod logs;
+mod mcp;
 mod progress;
 mod retry;
 mod schema;
@@ -92,6 +93,7 @@ enum Verb {
     Gc(gc::Arguments),
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
+    Mcp(mcp::Arguments),
     Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
 }
@@ -181,6 +183,7 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
         // These work without a configuration, and so with a broken one too.
+        Verb::Mcp(arguments) => mcp::run(global, arguments).await,
         Verb::Setup(arguments) => setup::run(global, arguments),
         Verb::Completions(arguments) => completions::run(&global, arguments),
         Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),
