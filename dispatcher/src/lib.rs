@@ -9,6 +9,8 @@
 //! | [`config`] | the only reader of environment and `orchestrator.toml` |
 //! | [`folder`] | the open folder and its git remote |
 //! | [`output`] | the only place that prints |
+//! | [`serve`] | MCP over HTTP: who may call, limits, audit log, health |
+//! | [`telemetry`] | log format, level, field names |
 //! | [`problem`] | what a person is told when something cannot be done |
 //!
 //! Only `process` starts programs, and only `files` and the backend touch the
@@ -22,5 +24,7 @@ pub mod folder;
 pub mod output;
 pub mod problem;
 mod process;
+pub mod serve;
 pub mod task;
+pub mod telemetry;
 pub mod verbs;

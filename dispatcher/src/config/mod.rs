@@ -5,6 +5,7 @@
 
 mod environment;
 mod file;
+mod serve;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
 
 pub use environment::Environment;
 pub use file::{AgentSettings, FileSettings, Secrets};
+pub use serve::{ServeSettings, parse_address};
 
 use crate::folder::OpenFolder;
 use crate::problem::Problem;
@@ -137,6 +139,12 @@ impl Config {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.settings.secrets
+    }
+
+    /// How `dispatcher serve` is reached.
+    #[must_use]
+    pub fn serve(&self) -> &ServeSettings {
+        &self.settings.serve
     }
 
     /// How messages call the configuration.
