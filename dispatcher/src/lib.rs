@@ -8,6 +8,7 @@
 //! | [`backend`] | where runs run: `local`, a supervised process on this machine |
 //! | [`config`] | the only reader of environment and `orchestrator.toml` |
 //! | [`folder`] | the open folder and its git remote |
+//! | [`setup`] | how clients (Claude Code, Cursor, VS Code) get to know this server |
 //! | [`output`] | the only place that prints |
 //! | [`serve`] | MCP over HTTP: who may call, limits, audit log, health |
 //! | [`telemetry`] | log format, level, field names |
@@ -24,6 +25,7 @@ pub mod folder;
 pub mod output;
 pub mod problem;
 mod process;
+pub mod setup;
 pub mod serve;
 pub mod task;
 pub mod telemetry;

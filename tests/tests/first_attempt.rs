@@ -34,6 +34,8 @@ fn a_first_attempt_ends_with_a_pull_request_whose_branch_passes_the_test() {
     assert!(pull.created);
     let lib = world.git.read("acme/trader", "feature/task-1-implementation", "src/lib.rs").unwrap();
     assert!(lib.contains(RIGHT), "{lib}");
+    let patch = std::fs::read_to_string(world.layout("trader").run(&outcome.run).diff()).unwrap();
+    assert!(patch.contains("+++ b/src/lib.rs") && patch.contains(RIGHT), "{patch}");
     world.model.assert_played();
     world.assert_invariants(&outcome);
 }

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     limit: Option<usize>,
 }
 
-const PHASES: [Phase; 7] = [
+pub(super) const PHASES: [Phase; 7] = [
     Phase::Pending,
     Phase::Preparing,
     Phase::Running,

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand parses, calls a verb and prints.
 
+mod complete;
+mod completions;
 mod doctor;
 mod gc;
 mod list;
@@ -7,6 +9,7 @@ mod logs;
 mod progress;
 mod retry;
 mod schema;
+mod setup;
 mod status;
 mod stop;
 mod submit;
@@ -51,7 +54,7 @@ later; 78 the configuration or a credential; 124 the time given for waiting is o
 `submit --wait` end with the run's own exit code.";
 
 /// What every verb understands.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
 struct Global {
     /// How results are printed.
@@ -85,7 +88,9 @@ enum Verb {
     Wait(wait::Arguments),
     Stop(stop::Arguments),
     Gc(gc::Arguments),
+    Setup(setup::Arguments),
     Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
 }
 
@@ -98,6 +103,10 @@ struct Session {
 
 /// Parses the arguments, does what they say, and tells it by the exit code.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if complete::answer(&arguments).await {
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -110,10 +119,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let verb = async {
-        let session = session(arguments.global)?;
-        perform(&session, arguments.verb).await
-    };
+    let verb = perform(arguments.global, arguments.verb);
     tokio::select! {
         // The verb comes first: whoever types guidance can still end it as usual,
         // because Ctrl-C is only taken over once there is something to wait for.
@@ -141,31 +147,41 @@ async fn interrupted() -> ExitCode {
     }
 }
 
-fn session(global: Global) -> Result<Session, Problem> {
-    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+/// What the process brings along, whatever the verb.
+fn surroundings(format: Format) -> Result<(Environment, Output, PathBuf), Problem> {
     let environment = Environment::of_this_process();
-    let output = Output::new(output, &environment);
+    let output = Output::new(format, &environment);
     let cwd = std::env::current_dir().map_err(|error| {
         Problem::new(Reason::InputOutput, format!("cannot tell the working directory: {error}"))
             .next("Change to a folder that exists.")
     })?;
+    Ok((environment, output, cwd))
+}
+
+fn session(global: Global) -> Result<Session, Problem> {
+    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let (environment, output, cwd) = surroundings(output)?;
     let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
     let config = Config::load(environment, flags, &cwd)?;
     Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
 }
 
-async fn perform(session: &Session, verb: Verb) -> Result<u8, Problem> {
+async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
+    let session = || session(global.clone());
     match verb {
-        Verb::Submit(arguments) => submit::run(session, arguments).await,
-        Verb::Retry(arguments) => retry::run(session, arguments).await,
-        Verb::Status(arguments) => status::run(session, &arguments).await,
-        Verb::List(arguments) => list::run(session, &arguments).await,
-        Verb::Logs(arguments) => logs::run(session, arguments).await,
-        Verb::Wait(arguments) => wait::run(session, arguments).await,
-        Verb::Stop(arguments) => stop::run(session, arguments).await,
-        Verb::Gc(arguments) => gc::run(session, arguments).await,
-        Verb::Doctor(arguments) => doctor::run(session, arguments).await,
-        Verb::ConfigSchema(arguments) => schema::run(session, arguments),
+        Verb::Submit(arguments) => submit::run(&session()?, arguments).await,
+        Verb::Retry(arguments) => retry::run(&session()?, arguments).await,
+        Verb::Status(arguments) => status::run(&session()?, &arguments).await,
+        Verb::List(arguments) => list::run(&session()?, &arguments).await,
+        Verb::Logs(arguments) => logs::run(&session()?, arguments).await,
+        Verb::Wait(arguments) => wait::run(&session()?, arguments).await,
+        Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
+        Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
+        Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
+        // These work without a configuration, and so with a broken one too.
+        Verb::Setup(arguments) => setup::run(global, arguments),
+        Verb::Completions(arguments) => completions::run(&global, arguments),
+        Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),
     }
 }
 

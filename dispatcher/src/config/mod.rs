@@ -119,6 +119,16 @@ impl Config {
         }
     }
 
+    /// The services that have an entry.
+    pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
+        self.settings.services.keys()
+    }
+
+    /// The agents that have an entry.
+    pub fn agent_names(&self) -> impl Iterator<Item = &AgentName> {
+        self.settings.agents.keys()
+    }
+
     /// The entry of a service.
     #[must_use]
     pub fn service(&self, service: &ServiceName) -> ServiceSettings {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
 
 mod bench;
+mod completions;
 
 use std::collections::BTreeSet;
 

@@ -188,6 +188,12 @@ impl RunRecord {
         self.folder.join("outcome.json")
     }
 
+    /// What the run's branch changes, as a patch for people: redacted, and cut where it is long.
+    #[must_use]
+    pub fn diff(&self) -> PathBuf {
+        self.folder.join("diff.patch")
+    }
+
     /// Work that could not be pushed.
     #[must_use]
     pub fn rescue(&self) -> PathBuf {

@@ -19,7 +19,7 @@ use crate::checks::{self, run_commands};
 use crate::context::{Context, Facts, Side, Tools, failure, io_failure};
 use crate::publish::home::{Home, bring_home, keep_home};
 use crate::publish::ladder::Rung;
-use crate::publish::save::{Left, Saved, save_tree};
+use crate::publish::save::{Left, Saved, save_tree, write_patch};
 use crate::publish::text::render_commit_message;
 use crate::publish::{pull_request, scan};
 use crate::run::{AgentEnd, Event, Failure, Message, PullRequestMode, Verified};
@@ -474,6 +474,7 @@ fn save(context: &Context, prepared: &Prepared, title: &str) -> Result<(Saved, u
     let saved = save_tree(context, &left, &message)?;
     let control = open(context, Side::Target)?;
     let commits = control.ahead(prepared.base, saved.tip).map_err(|error| failure(error.reason(), &error))?;
+    write_patch(context, prepared.base, saved.tip);
     let state = TreeState {
         run: task.run.clone(),
         content: Content::Saved,

@@ -11,6 +11,7 @@
 //! | `control` | the bare repository that is ours: refs, trees, commits, merges |
 //! | `new_objects` | every commit, name and blob that a branch adds |
 //! | `keep` | work as a patch or a bundle |
+//! | `patch` | what a branch changes, for people |
 //! | [`transfer`] | list, fetch and push in a killable child |
 //! | `transport` | HTTP and SSH for libgit2, and who gets the credential |
 //! | [`checkout`] | a commit as a folder that the agent may use |
@@ -24,6 +25,7 @@ pub mod import;
 mod init;
 mod keep;
 mod new_objects;
+mod patch;
 pub mod snapshot;
 mod stat_cache;
 pub mod transfer;
@@ -35,6 +37,7 @@ pub use error::GitError;
 pub use git2::Oid;
 pub use init::init;
 pub use new_objects::{NewObject, Person};
+pub use patch::Patch;
 pub use stat_cache::StatCache;
 pub use transfer::{
     Credentials, Fetched, Progress, PushOutcome, Remote, RemoteRef, RemoteRefs, RemoteSettings,

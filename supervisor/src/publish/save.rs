@@ -6,6 +6,7 @@ use orchestrator_contract::RunName;
 use crate::context::{Context, Side, failure, io_failure};
 use crate::git::import::History;
 use crate::git::{GitError, NewCommit, StatCache, import, snapshot};
+use crate::record::file::write_atomically;
 use crate::run::Failure;
 use crate::workspace::branch::stat_cache;
 use crate::workspace::fetch::open;
@@ -108,4 +109,27 @@ pub fn save_tree(context: &Context, left: &Left, message: &str) -> Result<Saved,
     let changed_lfs =
         seen.lfs_changed.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
     Ok(Saved { tip, foreign_authors, changed_lfs, notes })
+}
+
+/// Longest patch that is kept for people, bytes.
+const LONGEST_PATCH: usize = 1024 * 1024;
+
+/// Writes down what the branch changes, for people who want to see it without a clone. It is a
+/// convenience: what goes wrong with it is told and ends nothing.
+pub fn write_patch(context: &Context, base: Oid, tip: Oid) {
+    let path = context.layout.run(&context.task.run).diff();
+    let write = || -> Result<(), Box<dyn std::error::Error>> {
+        let control = open(context, Side::Target).map_err(|failure| failure.message)?;
+        // A base that moved on and was not merged is not this branch's doing.
+        let from = control.merge_base(base, tip)?.unwrap_or(base);
+        let patch = control.patch(from, tip, LONGEST_PATCH)?;
+        let mut text = context.redactor.redact_bytes(&patch.text).into_owned();
+        if patch.is_cut {
+            text.extend_from_slice(format!("# cut here; {} files differ\n", patch.files).as_bytes());
+        }
+        Ok(write_atomically(&path, &text)?)
+    };
+    if let Err(error) = write() {
+        context.journal.warn(format!("the patch of this run was not written: {error}"));
+    }
 }

@@ -1,0 +1,118 @@
+//! Answers a shell that asks how a line may go on.
+//!
+//! It never fails and never says anything but candidates: a person who presses
+//! Tab has no use for an error in the middle of the line.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, Command, CommandFactory as _};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::CompleteEnv;
+use orchestrator_contract::Phase;
+
+use super::{Arguments, Global, list, session};
+use crate::task::status::Status;
+use crate::verbs::Filter;
+
+/// The variable by which the scripts of `dispatcher completions` ask.
+///
+/// Not the engine's own `COMPLETE`: anybody may have set that for another reason.
+pub(super) const VARIABLE: &str = "DISPATCHER_COMPLETE";
+
+/// The names that a line can go on with.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    /// Newest first.
+    runs: Vec<Status>,
+    services: BTreeSet<String>,
+    agents: BTreeSet<String>,
+    tasks: BTreeSet<String>,
+}
+
+/// Answers if a shell asks; says whether one did.
+pub(super) async fn answer(arguments: &[OsString]) -> bool {
+    if std::env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty()) {
+        return false;
+    }
+    let names = names(arguments).await.unwrap_or_default();
+    let factory = || decorate(Arguments::command(), &names);
+    let folder = std::env::current_dir().ok();
+    // What went wrong is of no use to whoever pressed Tab.
+    drop(CompleteEnv::with_factory(factory).var(VARIABLE).try_complete(arguments, folder.as_deref()));
+    true
+}
+
+/// Reads the names from the state that the line is about.
+async fn names(arguments: &[OsString]) -> Option<Names> {
+    let value = |flag: &str| -> Option<PathBuf> {
+        let mut all = arguments.iter().filter_map(|argument| argument.to_str());
+        let with_equals = format!("{flag}=");
+        loop {
+            let argument = all.next()?;
+            if argument == flag {
+                return all.next().map(PathBuf::from);
+            }
+            if let Some(value) = argument.strip_prefix(&with_equals) {
+                return Some(PathBuf::from(value));
+            }
+        }
+    };
+    let global = Global { config: value("--config"), state_dir: value("--state-dir"), ..Global::default() };
+    let dispatcher = session(global).ok()?.dispatcher;
+    let config = dispatcher.config();
+    let mut names = Names {
+        runs: dispatcher.list(&Filter::default()).await.unwrap_or_default(),
+        services: config.service_names().map(ToString::to_string).collect(),
+        agents: config.agent_names().map(ToString::to_string).collect(),
+        tasks: BTreeSet::new(),
+    };
+    names.agents.extend(config.default_agent().map(|agent| agent.to_string()));
+    for run in &names.runs {
+        names.services.insert(run.service.to_string());
+        names.agents.insert(run.agent.to_string());
+        names.tasks.extend(run.task_id.map(|task| task.to_string()));
+    }
+    Some(names)
+}
+
+/// Tells the arguments of every verb what they can be.
+fn decorate(command: Command, names: &Names) -> Command {
+    command.mut_subcommands(|verb| {
+        let runs: fn(&Status) -> bool = match verb.get_name() {
+            "stop" | "wait" => |run| !run.phase.is_final(),
+            "retry" => |run| run.phase.is_final(),
+            _ => |_| true,
+        };
+        verb.mut_args(|arg| match arg.get_id().as_str() {
+            "run" => {
+                let runs = names.runs.iter().filter(|run| runs(run)).map(candidate);
+                offer(arg, runs.collect())
+            }
+            "service" => offer(arg, all(&names.services)),
+            "agent" => offer(arg, all(&names.agents)),
+            "task" => offer(arg, all(&names.tasks)),
+            "phase" => offer(arg, all(list::PHASES.map(Phase::name))),
+            "model" => offer(arg, all(["haiku", "opus", "sonnet"])),
+            _ => arg,
+        })
+    })
+}
+
+/// A name, and what is said beside it.
+type Candidate = (String, Option<String>);
+
+fn offer(arg: Arg, candidates: Vec<Candidate>) -> Arg {
+    let candidate =
+        |(name, beside): &Candidate| CompletionCandidate::new(name).help(beside.clone().map(Into::into));
+    arg.add(ArgValueCandidates::new(move || candidates.iter().map(candidate).collect()))
+}
+
+fn all(names: impl IntoIterator<Item = impl ToString>) -> Vec<Candidate> {
+    names.into_iter().map(|name| (name.to_string(), None)).collect()
+}
+
+fn candidate(status: &Status) -> Candidate {
+    (status.run.to_string(), Some(status.phase.name().to_owned()))
+}

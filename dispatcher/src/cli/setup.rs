@@ -1,0 +1,156 @@
+//! setup.
+
+use std::path::Path;
+
+use orchestrator_contract::Reason;
+use serde_json::{Value, json};
+
+use super::{Global, surroundings};
+use crate::folder::OpenFolder;
+use crate::output::Output;
+use crate::problem::Problem;
+use crate::setup::edit::{Edit, plan_edit};
+use crate::setup::entry::{Reach, compose_entry, cursor_link, describe_entry};
+use crate::setup::{Client, SERVER, Scope, place, write};
+
+/// Makes this server known to Claude Code, Cursor or VS Code.
+///
+/// Writes one entry, `orchestrator`, into the client's file of MCP servers and
+/// leaves every other byte of it as it is. --config, --state-dir, --supervisor,
+/// --claude and --mcp-configs, if given, become part of the entry.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher setup claude
+  dispatcher setup cursor --scope project
+  dispatcher setup vscode --print
+  dispatcher setup claude --url https://orchestrator.example.com/mcp --token-env TEAM_TOKEN
+
+Files: claude: ~/.claude.json, .mcp.json; cursor: ~/.cursor/mcp.json, .cursor/mcp.json;
+vscode: mcp.json of the user's profile, .vscode/mcp.json.")]
+pub(super) struct Arguments {
+    /// The client.
+    #[arg(value_enum)]
+    client: Client,
+    /// For whom: you in every folder, or everybody who opens this one.
+    #[arg(long, value_enum, default_value_t, value_name = "SCOPE")]
+    scope: Scope,
+    /// Use a server that runs already, at this address, instead of this program.
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
+    url: Option<String>,
+    /// The client's environment variable that holds the bearer token for --url.
+    #[arg(long, value_name = "VAR", requires = "url", value_parser = parse_variable)]
+    token_env: Option<String>,
+    /// Say what would be written and where; write nothing.
+    #[arg(long)]
+    print: bool,
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    if host.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("give an address such as https://orchestrator.example.com/mcp".to_owned());
+    }
+    if host.contains('@') {
+        return Err("it carries credentials: name a variable with --token-env instead".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_variable(text: &str) -> Result<String, String> {
+    let valid = !text.starts_with(|c: char| c.is_ascii_digit())
+        && !text.is_empty()
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if valid { Ok(text.to_owned()) } else { Err("give the name of a variable, not its value".to_owned()) }
+}
+
+pub(super) fn run(global: Global, arguments: Arguments) -> Result<u8, Problem> {
+    let (environment, output, cwd) = surroundings(global.output)?;
+    let Arguments { client, scope, url, token_env, print } = arguments;
+    let reach = match url {
+        Some(url) => Reach::Http { url, token_variable: token_env },
+        None => this_program(&cwd, global)?,
+    };
+    let entry = compose_entry(client, &reach);
+    let folder = OpenFolder::find(&environment, &cwd).path;
+    let path = place::file(client, scope, &folder, &environment)?;
+    let found = write::find(&path)?;
+    let name = client.name();
+    let edit = plan_edit(client, found.text.as_deref().unwrap_or_default(), &entry).map_err(|error| {
+        Problem::configuration(format!("{}: {error}; the file was left as it is", path.display()))
+            .next("Mend the file, or put the entry in yourself: see --print.")
+    });
+    if print {
+        // Whoever has to mend the file by hand needs the entry all the same.
+        return show(&output, client, &path, &entry);
+    }
+    let (change, remark) = match edit? {
+        Edit::Same => ("same", format!("{name} knows this server already")),
+        Edit::Added(text) => {
+            write::replace(&found, &text)?;
+            ("added", format!("{name} knows this server now"))
+        }
+        Edit::Replaced { text, before } => {
+            write::replace(&found, &text)?;
+            (
+                "replaced",
+                format!("{name} knows this server now; the entry before: {}", describe_entry(&before)),
+            )
+        }
+    };
+    let result = json!({ "client": name, "path": path, "change": change, "server": SERVER, "entry": entry });
+    output.result(&result, || {
+        format!("{remark}\n{SERVER}: {}\nin {}\n", describe_entry(&entry), path.display())
+    })?;
+    match (client, scope, change) {
+        (_, _, "same") => {}
+        (Client::Claude, Scope::Project, _) => {
+            output.remark("Claude Code asks for your consent at its next start")
+        }
+        (Client::Claude | Client::Cursor | Client::Vscode, _, _) => {
+            output.remark(&format!("a {name} that is open may need a restart"));
+        }
+    }
+    Ok(0)
+}
+
+fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u8, Problem> {
+    let whole = json!({ client.servers_key(): { SERVER: entry } });
+    let link = (client == Client::Cursor).then(|| cursor_link(entry));
+    let result = json!({ "client": client.name(), "path": path, "content": whole, "link": link });
+    output.result(&result, || {
+        let text = serde_json::to_string_pretty(&whole).unwrap_or_default();
+        let link = link.as_ref().map_or(String::new(), |link| format!("\ninstall link: {link}\n"));
+        format!("{}:\n{text}\n{link}", path.display())
+    })?;
+    Ok(0)
+}
+
+/// This program as it was called: with the flags that name files, absolute.
+fn this_program(cwd: &Path, global: Global) -> Result<Reach, Problem> {
+    let Global { output: _, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| {
+            Problem::request(format!("the path {} is no UTF-8; a JSON file cannot name it", path.display()))
+                .next("Use a path in UTF-8.")
+        })
+    };
+    let program = std::env::current_exe().map_err(|error| {
+        Problem::new(Reason::InputOutput, format!("cannot tell where this program is: {error}"))
+    })?;
+    let mut arguments = vec!["mcp".to_owned()];
+    for (flag, path) in [
+        ("--config", config),
+        ("--state-dir", state_dir),
+        ("--supervisor", supervisor),
+        ("--claude", claude),
+        ("--mcp-configs", mcp_configs),
+    ] {
+        if let Some(path) = path {
+            arguments
+                .extend([flag.to_owned(), text(&std::path::absolute(cwd.join(path)).unwrap_or_default())?]);
+        }
+    }
+    Ok(Reach::Program { command: text(&program)?, arguments })
+}

@@ -1,0 +1,113 @@
+//! What a client's entry for this server says.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::{Client, SERVER};
+
+/// How a client reaches the server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// It starts this program and talks to it over stdin and stdout.
+    Program {
+        /// The program's absolute path.
+        command: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+    /// It talks to a server that runs already.
+    Http {
+        /// The address.
+        url: String,
+        /// The environment variable of the client that holds the bearer token.
+        token_variable: Option<String>,
+    },
+}
+
+/// The entry in the client's own form.
+#[must_use]
+pub fn compose_entry(client: Client, reach: &Reach) -> Value {
+    match reach {
+        Reach::Program { command, arguments } => {
+            json!({ "type": "stdio", "command": command, "args": arguments })
+        }
+        Reach::Http { url, token_variable } => {
+            let mut entry = Map::new();
+            // Cursor tells the transport by the `url` itself.
+            match client {
+                Client::Claude | Client::Vscode => drop(entry.insert("type".to_owned(), json!("http"))),
+                Client::Cursor => {}
+            }
+            entry.insert("url".to_owned(), json!(url));
+            if let Some(variable) = token_variable {
+                let token = format!("Bearer {}", reference(client, variable));
+                entry.insert("headers".to_owned(), json!({ "Authorization": token }));
+            }
+            Value::Object(entry)
+        }
+    }
+}
+
+/// How a client's file refers to one of its environment variables.
+fn reference(client: Client, variable: &str) -> String {
+    match client {
+        // https://code.claude.com/docs/en/mcp, "Environment variable expansion"
+        Client::Claude => format!("${{{variable}}}"),
+        // https://cursor.com/docs/mcp, "Config interpolation"; VS Code's variables reference.
+        Client::Cursor | Client::Vscode => format!("${{env:{variable}}}"),
+    }
+}
+
+/// The link that has Cursor ask whether to install the server
+/// (<https://cursor.com/docs/mcp/install-links>).
+#[must_use]
+pub fn cursor_link(entry: &Value) -> String {
+    let config = STANDARD.encode(entry.to_string());
+    // The three of base64's characters that mean something else in a query.
+    let config = config.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    format!("cursor://anysphere.cursor-deeplink/mcp/install?name={SERVER}&config={config}")
+}
+
+/// An entry in one line. What may be a secret (values of headers and variables) is left out.
+#[must_use]
+pub fn describe_entry(entry: &Value) -> String {
+    let text = |key: &str| entry.get(key).and_then(Value::as_str);
+    if let Some(url) = text("url") {
+        // Some put the token into the query.
+        return url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    }
+    let Some(command) = text("command") else { return "an entry without `command` and `url`".to_owned() };
+    let arguments = entry.get("args").and_then(Value::as_array).into_iter().flatten();
+    let words = std::iter::once(command).chain(arguments.filter_map(Value::as_str));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_only_referred_to_in_the_way_each_client_understands() {
+        let reach = Reach::Http {
+            url: "https://orchestrator.example.com/mcp".to_owned(),
+            token_variable: Some("TEAM_TOKEN".to_owned()),
+        };
+        let header = |client| compose_entry(client, &reach)["headers"]["Authorization"].clone();
+        assert_eq!(header(Client::Claude), "Bearer ${TEAM_TOKEN}");
+        assert_eq!(header(Client::Cursor), "Bearer ${env:TEAM_TOKEN}");
+        assert_eq!(header(Client::Vscode), "Bearer ${env:TEAM_TOKEN}");
+        assert_eq!(compose_entry(Client::Claude, &reach)["type"], "http");
+        assert!(compose_entry(Client::Cursor, &reach).get("type").is_none());
+    }
+
+    #[test]
+    fn what_is_said_of_an_old_entry_has_no_secret_in_it() {
+        let entry = json!({
+            "command": "npx", "args": ["-y", "server"], "env": { "KEY": "sk-secret" },
+        });
+        assert_eq!(describe_entry(&entry), "npx -y server");
+        let entry = json!({ "url": "https://x/mcp?token=secret", "headers": { "Authorization": "secret" } });
+        assert_eq!(describe_entry(&entry), "https://x/mcp");
+    }
+}
