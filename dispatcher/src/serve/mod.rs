@@ -27,7 +27,6 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{any, get};
 use futures::future::BoxFuture;
-use orchestrator_contract::Reason;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -105,70 +104,91 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
     settings.tokens.check()
 }
 
-/// Serves until it is told to stop, and answers with how it stopped.
+/// A server that has its address, and is not serving yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    settings: Settings,
+}
+
+/// Takes the address.
 ///
 /// # Errors
 /// The settings are refused, or the address cannot be used.
-pub async fn serve<H: ServerHandler>(
-    settings: Settings,
-    handler: impl Fn() -> H + Send + Sync + 'static,
-    check: Check,
-    stop: impl Future<Output = Stop>,
-    now: impl Future<Output = Stop>,
-) -> Result<Stop, Problem> {
-    self::check(&settings)?;
-    let Settings { address, tokens, allowed_hosts, allowed_origins, limits } = settings;
+pub async fn bind(settings: Settings) -> Result<Bound, Problem> {
+    check(&settings)?;
     let unusable = |error: std::io::Error| {
-        Problem::new(Reason::Configuration, format!("cannot listen on {address}: {error}"))
+        Problem::configuration(format!("cannot listen on {}: {error}", settings.address))
             .next("Give another address with --address IP:PORT.")
     };
-    let listener = TcpListener::bind(address).await.map_err(unusable)?;
+    let listener = TcpListener::bind(settings.address).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
-    let hosts = guard::hosts(address, &allowed_hosts);
-    if address.ip().is_unspecified() && allowed_hosts.is_empty() {
-        warn!("only loopback names are let in: give the names that callers use, with --allowed-host");
-    }
-    let cut = CancellationToken::new();
-    let calls = TaskTracker::new();
-    let stopping = CancellationToken::new();
-    let service = service(handler, hosts, allowed_origins, limits, cut.clone());
-    let server =
-        Server { tokens, limits, mcp: service, check, calls: calls.clone(), stopping: stopping.clone() };
-    let token = server.tokens.are_needed();
-    let router = Router::new()
-        .route("/mcp", any(endpoint::answer))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .with_state(server);
-    info!(%address, token, "listening");
+    Ok(Bound { listener, address, settings })
+}
 
-    let connections = TaskTracker::new();
-    let taking = connections::take(listener, &router, limits, &stopping, &connections);
-    let mut taking = std::pin::pin!(taking);
-    let mut stop = std::pin::pin!(stop);
-    let first = tokio::select! {
-        () = &mut taking => Stop::Asked,
-        first = &mut stop => first,
-    };
-    info!("stopping: no more calls are taken, those in flight are answered");
-    stopping.cancel();
-    taking.await;
-    for tasks in [&connections, &calls] {
-        tasks.close();
+impl Bound {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
-    let all = async {
-        connections.wait().await;
-        calls.wait().await;
-    };
-    tokio::select! {
-        () = all => info!("stopped"),
-        () = tokio::time::sleep(limits.grace) => {
-            cut.cancel();
-            warn!(calls = calls.len(), "stopped with calls in flight; runs go on");
+
+    /// Serves until `stop`, and then answers what is in flight, until `now` or the limit for it.
+    pub async fn serve<H: ServerHandler>(
+        self,
+        handler: impl Fn() -> H + Send + Sync + 'static,
+        check: Check,
+        stop: impl Future<Output = Stop>,
+        now: impl Future<Output = Stop>,
+    ) -> Stop {
+        let Self { listener, address, settings } = self;
+        let Settings { address: _, tokens, allowed_hosts, allowed_origins, limits } = settings;
+        let hosts = guard::hosts(address, &allowed_hosts);
+        if address.ip().is_unspecified() && allowed_hosts.is_empty() {
+            warn!("only loopback names are let in: give the names that callers use, with --allowed-host");
         }
-        now = now => return Ok(now),
+        let cut = CancellationToken::new();
+        let calls = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        let service = service(handler, hosts, allowed_origins, limits, cut.clone());
+        let server =
+            Server { tokens, limits, mcp: service, check, calls: calls.clone(), stopping: stopping.clone() };
+        let token = server.tokens.are_needed();
+        let router = Router::new()
+            .route("/mcp", any(endpoint::answer))
+            .route("/healthz", get(health::live))
+            .route("/readyz", get(health::ready))
+            .with_state(server);
+        info!(%address, token, "listening");
+
+        let connections = TaskTracker::new();
+        let taking = connections::take(listener, &router, limits, &stopping, &connections);
+        let mut taking = std::pin::pin!(taking);
+        let first = tokio::select! {
+            () = &mut taking => Stop::Asked,
+            first = stop => first,
+        };
+        info!("stopping: no more calls are taken, those in flight are answered");
+        stopping.cancel();
+        taking.await;
+        for tasks in [&connections, &calls] {
+            tasks.close();
+        }
+        let all = async {
+            connections.wait().await;
+            calls.wait().await;
+        };
+        tokio::select! {
+            () = all => info!("stopped"),
+            () = tokio::time::sleep(limits.grace) => {
+                cut.cancel();
+                warn!(calls = calls.len(), "stopped with calls in flight; runs go on");
+            }
+            now = now => return now,
+        }
+        first
     }
-    Ok(first)
 }
 
 /// The MCP library's service: no sessions, so that any process can answer any call.
