@@ -102,6 +102,12 @@ impl Config {
         })
     }
 
+    /// The same configuration for callers over the network: they have no open folder.
+    #[must_use]
+    pub fn for_callers_elsewhere(self) -> Self {
+        Self { folder: self.folder.for_callers_elsewhere(), ..self }
+    }
+
     /// What a run gets if nobody says otherwise.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
