@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 mod files;
 pub mod folder;
+pub mod mcp;
 pub mod output;
 pub mod problem;
 mod process;

@@ -12,7 +12,8 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use orchestrator_contract::Phase;
 
-use super::{Arguments, Global, list, session};
+use super::{Arguments, Global, session};
+use crate::task::selection::PHASES;
 use crate::task::status::Status;
 use crate::verbs::Filter;
 
@@ -60,7 +61,7 @@ async fn names(arguments: &[OsString]) -> Option<Names> {
         }
     };
     let global = Global { config: value("--config"), state_dir: value("--state-dir"), ..Global::default() };
-    let dispatcher = session(global).ok()?.dispatcher;
+    let dispatcher = session(&global).ok()?.dispatcher;
     let config = dispatcher.config();
     let mut names = Names {
         runs: dispatcher.list(&Filter::default()).await.unwrap_or_default(),
@@ -93,7 +94,7 @@ fn decorate(command: Command, names: &Names) -> Command {
             "service" => offer(arg, all(&names.services)),
             "agent" => offer(arg, all(&names.agents)),
             "task" => offer(arg, all(&names.tasks)),
-            "phase" => offer(arg, all(list::PHASES.map(Phase::name))),
+            "phase" => offer(arg, all(PHASES.map(Phase::name))),
             "model" => offer(arg, all(["haiku", "opus", "sonnet"])),
             _ => arg,
         })

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::problem::Problem;
+use crate::task::selection::{PHASES, phase_named};
 use crate::task::text::render_list;
 use crate::verbs::Filter;
 
@@ -31,18 +32,8 @@ pub(super) struct Arguments {
     limit: Option<usize>,
 }
 
-pub(super) const PHASES: [Phase; 7] = [
-    Phase::Pending,
-    Phase::Preparing,
-    Phase::Running,
-    Phase::Publishing,
-    Phase::Succeeded,
-    Phase::Failed,
-    Phase::Stopped,
-];
-
 fn parse_phase(text: &str) -> Result<Phase, String> {
-    PHASES.into_iter().find(|phase| phase.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
+    phase_named(text).ok_or_else(|| {
         let names = PHASES.map(Phase::name);
         format!("`{text}` is no phase: use one of {}", names.join(", "))
     })

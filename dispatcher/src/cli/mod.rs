@@ -6,9 +6,11 @@ mod doctor;
 mod gc;
 mod list;
 mod logs;
+mod mcp;
 mod progress;
 mod retry;
 mod schema;
+mod serve;
 mod setup;
 mod status;
 mod stop;
@@ -91,6 +93,8 @@ enum Verb {
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
+    Mcp(mcp::Arguments),
+    Serve(serve::Arguments),
     ConfigSchema(schema::Arguments),
 }
 
@@ -119,6 +123,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    let owns_signals = matches!(arguments.verb, Verb::Serve(_));
     let verb = perform(arguments.global, arguments.verb);
     tokio::select! {
         // The verb comes first: whoever types guidance can still end it as usual,
@@ -131,7 +136,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 problem.exit_code().into()
             }
         },
-        code = interrupted() => code,
+        code = interrupted(), if !owns_signals => code,
     }
 }
 
@@ -158,16 +163,25 @@ fn surroundings(format: Format) -> Result<(Environment, Output, PathBuf), Proble
     Ok((environment, output, cwd))
 }
 
-fn session(global: Global) -> Result<Session, Problem> {
-    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
-    let (environment, output, cwd) = surroundings(output)?;
+fn session(global: &Global) -> Result<Session, Problem> {
+    let (_, output, cwd) = surroundings(global.output)?;
+    Ok(Session { dispatcher: load(global)?, output, cwd })
+}
+
+/// The verbs, with the configuration as it is now.
+fn load(global: &Global) -> Result<Dispatcher, Problem> {
+    config(global).map(Dispatcher::new)
+}
+
+fn config(global: &Global) -> Result<Config, Problem> {
+    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global.clone();
+    let (environment, _, cwd) = surroundings(output)?;
     let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
-    let config = Config::load(environment, flags, &cwd)?;
-    Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
+    Config::load(environment, flags, &cwd)
 }
 
 async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
-    let session = || session(global.clone());
+    let session = || session(&global);
     match verb {
         Verb::Submit(arguments) => submit::run(&session()?, arguments).await,
         Verb::Retry(arguments) => retry::run(&session()?, arguments).await,
@@ -178,6 +192,9 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
         Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
+        // They answer even if the configuration is broken: each of their calls reads it.
+        Verb::Mcp(arguments) => mcp::run(global, arguments).await,
+        Verb::Serve(arguments) => serve::run(global, arguments).await,
         // These work without a configuration, and so with a broken one too.
         Verb::Setup(arguments) => setup::run(global, arguments),
         Verb::Completions(arguments) => completions::run(&global, arguments),

@@ -7,6 +7,7 @@ pub mod observe;
 pub mod request;
 pub mod resolve;
 pub mod retention;
+pub mod selection;
 pub mod settings;
 pub mod status;
 pub mod text;

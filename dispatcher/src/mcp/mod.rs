@@ -1,0 +1,21 @@
+//! The MCP server: what an IDE's model calls, and what it reads.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `server` | who the server is, and whose verbs it speaks |
+//! | [`stdio`] | the server over stdin and stdout |
+//! | `tools` | the tools, a file each |
+//! | [`arguments`], [`answers`] | what they take, what they answer |
+//! | [`text`], [`wording`] | the text that a model reads (pure) |
+//! | `which` | the run that a call means |
+
+pub mod answers;
+pub mod arguments;
+mod server;
+pub mod stdio;
+pub mod text;
+mod tools;
+mod which;
+pub mod wording;
+
+pub use server::{Load, Origin, Server};

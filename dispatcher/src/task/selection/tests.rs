@@ -1,0 +1,88 @@
+use super::*;
+use crate::task::observe::Lock;
+use crate::task::status::tests::sample;
+
+/// Runs from a line such as `trader:3:2 live`: service, task, attempt, state; the newest first.
+fn runs(lines: &[&str]) -> Vec<Status> {
+    let one = |line: &&str| {
+        let (name, state) = line.split_once(' ').unwrap();
+        let parts: Vec<&str> = name.split(':').collect();
+        let mut status = if state == "live" { sample(3, Lock::Held) } else { sample(5, Lock::Free) };
+        status.run =
+            RunName::new(format!("{}-claude-agent-1-task{}-attempt{}", parts[0], parts[1], parts[2]))
+                .unwrap();
+        status.service = ServiceName::new(parts[0]).unwrap();
+        status.task_id = Some(parts[1].parse().unwrap());
+        status.attempt = parts[2].parse().unwrap();
+        status
+    };
+    lines.iter().map(one).collect()
+}
+
+fn chosen(said: &str, purpose: Purpose, all: &[Status]) -> String {
+    let short =
+        |status: &Status| format!("{}:{}:{}", status.service, status.task_id.unwrap().get(), status.attempt);
+    match understand(said, all) {
+        Err(problem) => format!("error: {}", problem.message()),
+        Ok(wanted) => match choose(&wanted, purpose, all) {
+            Choice::One(status) => short(status),
+            Choice::Several(all) => {
+                format!("one of {}", all.into_iter().map(short).collect::<Vec<_>>().join(" "))
+            }
+            Choice::None => "none".to_owned(),
+        },
+    }
+}
+
+#[test]
+fn what_people_say_is_understood() {
+    use Purpose::{Look, Retry, Stop};
+    let busy = runs(&["auth:1:1 live", "trader:3:2 live", "trader:3:1 ended", "trader:2:1 ended"]);
+    let one = runs(&["trader:2:1 ended", "auth:1:1 live", "trader:1:1 ended"]);
+    let quiet = runs(&["trader:2:1 ended", "auth:2:1 ended", "trader:1:1 ended"]);
+    let single = runs(&["trader:2:1 ended", "trader:1:1 ended"]);
+    let cases: &[(&[Status], &str, Purpose, &str)] = &[
+        (&busy, "", Look, "one of auth:1:1 trader:3:2"),
+        (&busy, "current", Look, "one of auth:1:1 trader:3:2"),
+        (&busy, "the current task", Stop, "one of auth:1:1 trader:3:2"),
+        (&busy, "latest", Look, "auth:1:1"),
+        (&busy, "the last one", Look, "auth:1:1"),
+        (&busy, "task 3", Look, "trader:3:2"),
+        (&busy, "Task 3?", Stop, "trader:3:2"),
+        (&busy, "task3", Look, "trader:3:2"),
+        (&busy, "#3", Look, "trader:3:2"),
+        (&busy, "3", Look, "trader:3:2"),
+        (&busy, "that auth task", Stop, "auth:1:1"),
+        (&busy, "the trader service", Look, "trader:3:2"),
+        (&busy, "trader-claude-agent-1-task3-attempt1", Look, "trader:3:1"),
+        (&busy, "last", Retry, "trader:3:1"),
+        (&busy, "auth", Retry, "none"),
+        (&busy, "task 9", Look, "none"),
+        (&busy, "payments", Look, "error: there is no run `payments`"),
+        (&one, "", Look, "auth:1:1"),
+        (&one, "current", Stop, "auth:1:1"),
+        (&one, "latest", Look, "trader:2:1"),
+        (&one, "trader", Stop, "trader:2:1"),
+        (&one, "", Retry, "trader:2:1"),
+        (&quiet, "", Look, "trader:2:1"),
+        (&quiet, "", Stop, "trader:2:1"),
+        (&quiet, "task 2", Look, "one of trader:2:1 auth:2:1"),
+        (&quiet, "task 1", Look, "trader:1:1"),
+        (&quiet, "task 2 of the auth service", Look, "auth:2:1"),
+        (&quiet, "the last task", Retry, "one of trader:2:1 auth:2:1"),
+        (&quiet, "auth", Retry, "auth:2:1"),
+        (&single, "the last task", Retry, "trader:2:1"),
+        (&[], "", Look, "none"),
+        (&[], "latest", Look, "none"),
+    ];
+    for (all, said, purpose, expected) in cases {
+        let names: Vec<&str> = all.iter().map(|status| status.run.as_str()).collect();
+        assert_eq!(chosen(said, *purpose, all), *expected, "`{said}` for {purpose:?} among {names:?}");
+    }
+}
+
+#[test]
+fn a_phase_is_known_by_its_name_in_any_case() {
+    assert_eq!(phase_named("running"), Some(Phase::Running));
+    assert_eq!(phase_named("walking"), None);
+}
