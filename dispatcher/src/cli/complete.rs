@@ -61,7 +61,7 @@ async fn names(arguments: &[OsString]) -> Option<Names> {
         }
     };
     let global = Global { config: value("--config"), state_dir: value("--state-dir"), ..Global::default() };
-    let dispatcher = session(&global).ok()?.dispatcher;
+    let dispatcher = session(global).ok()?.dispatcher;
     let config = dispatcher.config();
     let mut names = Names {
         runs: dispatcher.list(&Filter::default()).await.unwrap_or_default(),

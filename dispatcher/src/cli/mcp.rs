@@ -1,6 +1,6 @@
 //! mcp.
 
-use super::{Global, load};
+use super::{Global, session};
 use crate::mcp::{Origin, Server, stdio};
 use crate::problem::Problem;
 
@@ -16,6 +16,7 @@ Examples:
 pub(super) struct Arguments {}
 
 pub(super) async fn run(global: Global, Arguments {}: Arguments) -> Result<u8, Problem> {
-    stdio::serve(Server::loading(move || load(&global), Origin::Stdio)).await;
+    let load = move || Ok(session(global.clone())?.dispatcher);
+    stdio::serve(Server::loading(load, Origin::Stdio)).await;
     Ok(0)
 }

@@ -92,9 +92,9 @@ enum Verb {
     Gc(gc::Arguments),
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
-    Completions(completions::Arguments),
     Mcp(mcp::Arguments),
     Serve(serve::Arguments),
+    Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
 }
 
@@ -163,25 +163,16 @@ fn surroundings(format: Format) -> Result<(Environment, Output, PathBuf), Proble
     Ok((environment, output, cwd))
 }
 
-fn session(global: &Global) -> Result<Session, Problem> {
-    let (_, output, cwd) = surroundings(global.output)?;
-    Ok(Session { dispatcher: load(global)?, output, cwd })
-}
-
-/// The verbs, with the configuration as it is now.
-fn load(global: &Global) -> Result<Dispatcher, Problem> {
-    config(global).map(Dispatcher::new)
-}
-
-fn config(global: &Global) -> Result<Config, Problem> {
-    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global.clone();
-    let (environment, _, cwd) = surroundings(output)?;
+fn session(global: Global) -> Result<Session, Problem> {
+    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let (environment, output, cwd) = surroundings(output)?;
     let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
-    Config::load(environment, flags, &cwd)
+    let config = Config::load(environment, flags, &cwd)?;
+    Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
 }
 
 async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
-    let session = || session(&global);
+    let session = || session(global.clone());
     match verb {
         Verb::Submit(arguments) => submit::run(&session()?, arguments).await,
         Verb::Retry(arguments) => retry::run(&session()?, arguments).await,
@@ -192,10 +183,9 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
         Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
-        // They answer even if the configuration is broken: each of their calls reads it.
-        Verb::Mcp(arguments) => mcp::run(global, arguments).await,
         Verb::Serve(arguments) => serve::run(global, arguments).await,
         // These work without a configuration, and so with a broken one too.
+        Verb::Mcp(arguments) => mcp::run(global, arguments).await,
         Verb::Setup(arguments) => setup::run(global, arguments),
         Verb::Completions(arguments) => completions::run(&global, arguments),
         Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),

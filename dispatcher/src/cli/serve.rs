@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Global, config};
+use super::{Global, session};
 use crate::config::{Config, ServeSettings, parse_address};
 use crate::mcp::{Origin, Server};
 use crate::problem::Problem;
@@ -41,13 +41,13 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(global: Global, arguments: Arguments) -> Result<u8, Problem> {
     let (first, second) = serve::signals()?;
-    let config = config(&global)?;
-    telemetry::start(&config.environment)?;
-    let bound = serve::bind(settings(&config, arguments)?).await?;
-    let load = {
-        let global = global.clone();
-        move || Ok(Dispatcher::new(super::config(&global)?.for_callers_elsewhere()))
+    let load = move || {
+        let config = session(global.clone())?.dispatcher.config().clone();
+        Ok(Dispatcher::new(config.for_callers_elsewhere()))
     };
+    let dispatcher = load()?;
+    telemetry::start(&dispatcher.config().environment)?;
+    let bound = serve::bind(settings(dispatcher.config(), arguments)?).await?;
     let server = Server::loading(load.clone(), Origin::Http);
     let closing = server.closing();
     let stop = async move {

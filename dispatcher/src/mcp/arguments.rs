@@ -12,10 +12,11 @@ use crate::problem::Problem;
 /// A task's number, as a number or as text.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum Number {
-    /// `1`
+    /// As a number.
     Number(u32),
-    /// `"1"`
+    /// As text.
     Text(String),
 }
 
