@@ -18,8 +18,11 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use crate::config::Environment;
 use crate::problem::Problem;
@@ -30,22 +33,29 @@ use crate::problem::Problem;
 /// `ORCHESTRATOR_LOG` cannot be understood.
 pub fn start(environment: &Environment) -> Result<(), Problem> {
     let wanted = environment.text("ORCHESTRATOR_LOG").unwrap_or("info");
-    let unusable = |error: &dyn std::fmt::Display| {
+    let filter = EnvFilter::try_new(wanted).map_err(|error| {
         Problem::configuration(format!("the environment variable ORCHESTRATOR_LOG cannot be used: {error}"))
             .next("Give a level, such as debug, or a list, such as info,dispatcher=debug.")
-    };
-    let mut filter = EnvFilter::try_new(wanted).map_err(|error| unusable(&error))?;
-    // Below these levels they log what callers send and what they get, guidance and all.
-    for quiet in ["rmcp=warn", "hyper=info"] {
-        filter = filter.add_directive(quiet.parse::<Directive>().map_err(|error| unusable(&error))?);
-    }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let terminal = std::io::stderr().is_terminal();
-    // A second start changes nothing: tests may share a process.
-    drop(if terminal {
-        builder.try_init()
+    })?;
+    let filter = filter.and(filter_fn(keeps_secrets));
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() {
+        lines.with_filter(filter).boxed()
     } else {
-        builder.with_ansi(false).json().flatten_event(true).with_current_span(false).try_init()
-    });
+        lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
+    };
+    // A second start changes nothing: tests may share a process.
+    drop(tracing_subscriber::registry().with(lines).try_init());
     Ok(())
+}
+
+/// Whether what is logged there may be: at lower levels, these libraries log what callers send and
+/// what they get, guidance and all, and nobody is to turn that on.
+fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
+    let most = match metadata.target().split("::").next() {
+        Some("rmcp") => Level::ERROR,
+        Some("hyper" | "hyper_util") => Level::INFO,
+        Some(_) | None => Level::TRACE,
+    };
+    *metadata.level() <= most
 }

@@ -13,7 +13,7 @@ use axum::response::Response;
 use futures::StreamExt as _;
 use orchestrator_contract::RunName;
 use serde_json::Value;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::auth::Identity;
 
@@ -60,6 +60,7 @@ impl Call {
         self.method = name(&asked["method"]);
         self.tool = name(&asked["params"]["name"]);
         self.saw_run(&asked["params"]["arguments"]["run"]);
+        debug!(target: "audit", client = %self.client, method = self.method, tool = self.tool, "call begins");
     }
 
     /// With which status it is answered.
