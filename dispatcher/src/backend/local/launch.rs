@@ -76,6 +76,10 @@ impl Launch {
         }
         let mut environment: Vec<(OsString, OsString)> =
             config.environment.passed().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if !agent.git_hosts.is_empty() {
+            environment.retain(|(name, _)| name != "ORCHESTRATOR_GIT_HOSTS");
+            environment.push(("ORCHESTRATOR_GIT_HOSTS".into(), agent.git_hosts.join(",").into()));
+        }
         if let Some(url) = &config.github_api_url {
             environment.retain(|(name, _)| name != "GITHUB_API_URL");
             environment.push(("GITHUB_API_URL".into(), url.into()));
