@@ -15,10 +15,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::end::{Ended, decide_end};
+use super::gateway::Gateway;
 use super::reader::{Drained, Pulse, read_output};
 use super::stream::{AgentResult, Said};
 use super::watchdog::AFTER_RESULT;
-use crate::process::{Confinement, Environment, confined, end_all, out_of_memory_kills, read_end, spawn};
+use crate::process::{
+    Confinement, Environment, confined, end_all, end_orphans, out_of_memory_kills, read_end, spawn,
+};
 use crate::redact::Redactor;
 use crate::run::{AgentEnd, Failure};
 
@@ -31,8 +34,17 @@ pub enum Control {
     Kill,
 }
 
+/// Whether other conversations are held meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Company {
+    /// There are none: when it ends, nothing that was started may live.
+    Alone,
+    /// There may be: when it ends, what they started is left alone.
+    Others,
+}
+
 /// Everything that one start of the program needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Conversation {
     /// Our own program, which confines and executes.
     pub supervisor: PathBuf,
@@ -50,6 +62,10 @@ pub struct Conversation {
     pub message: String,
     /// Where what it prints is kept.
     pub transcript: PathBuf,
+    /// Its way to the model, open as long as it runs.
+    pub gateway: Option<Gateway>,
+    /// Whether other conversations are held meanwhile.
+    pub company: Company,
 }
 
 /// How a conversation went.
@@ -83,8 +99,18 @@ impl Conversation {
         said: mpsc::Sender<Said>,
         mut controls: mpsc::Receiver<Control>,
     ) -> Result<Conversed, Failure> {
-        let Self { supervisor, program, arguments, environment, confinement, directory, message, transcript } =
-            self;
+        let Self {
+            supervisor,
+            program,
+            arguments,
+            environment,
+            confinement,
+            directory,
+            message,
+            transcript,
+            gateway: _open,
+            company,
+        } = self;
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(orchestrator_contract::Reason::Internal, format!("cannot {what}: {error}"))
         };
@@ -140,7 +166,10 @@ impl Conversation {
             }
         };
         // What still holds the pipes is killed first; then the end of the output is near.
-        let survivors = end_all(&BTreeSet::new()).await;
+        let survivors = match company {
+            Company::Alone => end_all(&BTreeSet::new()).await,
+            Company::Others => end_orphans().await,
+        };
         let reading = tokio::task::spawn_blocking(move || reader.join().unwrap_or_default());
         tokio::pin!(reading);
         let drained = loop {
