@@ -1,5 +1,7 @@
 //! What is called pure stays pure: told from the sources.
 
+#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+
 use std::path::{Path, PathBuf};
 
 /// The source files in a folder and below it, with their text.
