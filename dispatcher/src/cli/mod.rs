@@ -148,6 +148,14 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Says that the program cannot even begin.
+#[must_use]
+pub fn cannot_start(error: &std::io::Error) -> ExitCode {
+    let problem = Problem::new(Reason::InputOutput, format!("cannot start: {error}"));
+    output::error(&problem);
+    problem.exit_code().into()
+}
+
 /// Waits for Ctrl-C. Runs have sessions of their own: they go on.
 async fn interrupted() -> ExitCode {
     match tokio::signal::ctrl_c().await {

@@ -48,7 +48,8 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
         (Started::New, Mode::Fresh) => format!("**Started over: {what}, attempt {}.**\n\n", task.attempt),
     };
     text.push_str(&details(task));
-    if *started == Started::New {
+    let has_failed = status.phase == Phase::Failed;
+    if *started == Started::New && !has_failed {
         text.push('\n');
         text.push_str(&relation(task, before, status));
         text.push_str("\nThe run will:\n");
@@ -57,10 +58,11 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
     for warning in warnings {
         let _ = writeln!(text, "\nWarning: {}", plain(warning));
     }
+    let head = if has_failed { "For more" } else { "It goes on by itself. To follow it" };
     let _ = writeln!(
         text,
-        "\nIt goes on by itself. To follow it: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` \
-         with run \"{run}\"; on the command line: `dispatcher status {run}`, `dispatcher logs -f {run}`."
+        "\n{head}: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` with run \"{run}\"; on the \
+         command line: `dispatcher status {run}`, `dispatcher logs -f {run}`."
     );
     text
 }
