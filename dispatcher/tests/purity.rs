@@ -47,6 +47,23 @@ fn the_domain_touches_neither_files_nor_clocks_nor_its_siblings() {
     }
 }
 
+#[test]
+fn what_a_model_reads_is_made_without_files_and_clocks() {
+    let forbidden =
+        ["std::fs", "std::process", "std::env", "tokio", "rustix", "Timestamp::now", "crate::backend"];
+    let mut sources = sources("src/mcp/text");
+    for name in ["wording.rs", "answers.rs", "arguments.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mcp").join(name);
+        sources.push((path.clone(), std::fs::read_to_string(path).unwrap()));
+    }
+    assert!(sources.len() > 7);
+    for (path, text) in sources {
+        for word in forbidden {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
 /// What other systems than Linux do not have. The compiler for Linux does not see it.
 #[test]
 fn nothing_is_used_that_only_linux_has() {

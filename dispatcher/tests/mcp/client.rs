@@ -105,7 +105,9 @@ pub(crate) fn steady(text: &str, bench: &Bench) -> String {
         let steady = words.iter().enumerate().map(|(at, word)| {
             let next = words.get(at + 1).copied().unwrap_or_default();
             let is_number = word.starts_with(|c: char| c.is_ascii_digit());
-            if is_number && (next.starts_with("ago") || next.starts_with("min")) {
+            if is_number
+                && (next.starts_with("ago") || next.trim_matches(|c: char| !c.is_alphabetic()) == "min")
+            {
                 "[time]".to_owned()
             } else {
                 (*word).to_owned()

@@ -13,7 +13,7 @@ const FIRST: &str = "trader-claude-agent-1-task1-attempt1";
 #[tokio::test]
 async fn a_first_task_fails_and_is_tried_again_with_guidance() {
     let bench = Bench::new();
-    let client = connect(server(&bench, "failed"), Era::Stateless).await;
+    let client = connect(server(&bench, "failing"), Era::Stateless).await;
     let submitted = call(
         &client,
         "submit_implementation_task",
@@ -30,6 +30,7 @@ async fn a_first_task_fails_and_is_tried_again_with_guidance() {
     );
     insta::assert_snapshot!("submitted", steady(&submitted.text, &bench));
 
+    bench.release(FIRST);
     let waited = call(&client, "wait_for_task", json!({ "run": FIRST })).await;
     assert_eq!(waited.value["ended"], true);
     insta::assert_snapshot!("failed", steady(&waited.text, &bench));
@@ -47,6 +48,7 @@ async fn a_first_task_fails_and_is_tried_again_with_guidance() {
     )
     .await;
     insta::assert_snapshot!("retried", steady(&retried.text, &bench));
+    bench.release("trader-claude-agent-1-task1-attempt2");
     call(&client, "wait_for_task", json!({})).await;
 
     let next = call(
@@ -56,6 +58,7 @@ async fn a_first_task_fails_and_is_tried_again_with_guidance() {
     )
     .await;
     insta::assert_snapshot!("next", steady(&next.text, &bench));
+    bench.release("trader-claude-agent-1-task2-attempt1");
     call(&client, "wait_for_task", json!({})).await;
     let list = call(&client, "list_tasks", json!({ "phase": "failed" })).await;
     assert_eq!(list.value["runs"].as_array().unwrap().len(), 3);

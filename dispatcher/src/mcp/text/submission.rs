@@ -40,7 +40,7 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
             status.phase
         ),
         (Started::New, _) if status.phase == Phase::Failed => format!(
-            "**{what} was submitted, and has failed at once: {}**\n\n",
+            "**Submitted {what}, which has failed at once: {}**\n\n",
             plain(status.message.as_deref().unwrap_or("it did not say why"))
         ),
         (Started::New, Mode::First) => format!("**Implementation submitted: {what}.**\n\n"),
@@ -82,9 +82,10 @@ fn details(task: &TaskSpec) -> String {
     let directory = match &task.target.working_directory {
         Some(directory) if directory.relative().is_empty() => "the repository's root (as asked)".to_owned(),
         Some(directory) => format!("`{}/` (as asked; made if it is not there)", directory.relative()),
-        None => {
-            format!("`{}/` if the repository has it, or its root if it is the service's own", task.service)
-        }
+        None => format!(
+            "`{}/` (default; the repository's root if it is the service's own and has no such folder)",
+            task.service
+        ),
     };
     fields.add("Working directory", &directory);
     fields.add("Base branch", &base(task));

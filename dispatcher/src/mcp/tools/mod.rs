@@ -9,6 +9,9 @@ mod stop;
 mod submit;
 mod wait;
 
+use std::time::Duration;
+
+use orchestrator_contract::Reason;
 use rmcp::handler::server::tool::schema_for_output;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResult, ContentBlock};
@@ -22,11 +25,32 @@ use super::arguments::{
 };
 use super::server::Server;
 use super::which::Refusal;
+use crate::problem::Problem;
 
 /// A tool's result: the text that a model reads, and the same as a value.
 struct Answer<T> {
     text: String,
     value: T,
+}
+
+/// How long any call may take but a wait: what runs elsewhere may not answer at all, and a client that is told
+/// so can do something about it.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Gives up on a call that takes too long. What it has set going goes on.
+async fn in_time<T>(call: impl Future<Output = Result<Answer<T>, Refusal>>) -> CallToolResult
+where
+    T: Serialize,
+{
+    let late = || {
+        let seconds = LIMIT.as_secs();
+        Problem::new(
+            Reason::RemoteUnavailable,
+            format!("where the runs are kept did not answer within {seconds} s"),
+        )
+        .next("Try again; look with `list_tasks` before anything is submitted a second time.")
+    };
+    answered(tokio::time::timeout(LIMIT, call).await.unwrap_or_else(|_| Err(late().into())))
 }
 
 fn answered<T: Serialize>(result: Result<Answer<T>, Refusal>) -> CallToolResult {
@@ -57,7 +81,7 @@ impl Server {
         &self,
         Parameters(arguments): Parameters<SubmitArguments>,
     ) -> CallToolResult {
-        answered(submit::submit(self, arguments).await)
+        in_time(submit::submit(self, arguments)).await
     }
 
     #[tool(
@@ -70,7 +94,7 @@ impl Server {
         output_schema = schema_for_output::<StatusAnswer>()
     )]
     async fn get_task_status(&self, Parameters(arguments): Parameters<RunArguments>) -> CallToolResult {
-        answered(look::status(self, &arguments).await)
+        in_time(look::status(self, &arguments)).await
     }
 
     #[tool(
@@ -82,7 +106,7 @@ impl Server {
         output_schema = schema_for_output::<ListAnswer>()
     )]
     async fn list_tasks(&self, Parameters(arguments): Parameters<ListArguments>) -> CallToolResult {
-        answered(look::list(self, &arguments).await)
+        in_time(look::list(self, &arguments)).await
     }
 
     #[tool(
@@ -95,7 +119,7 @@ impl Server {
         output_schema = schema_for_output::<LogsAnswer>()
     )]
     async fn get_task_logs(&self, Parameters(arguments): Parameters<LogsArguments>) -> CallToolResult {
-        answered(logs::logs(self, &arguments).await)
+        in_time(logs::logs(self, &arguments)).await
     }
 
     #[tool(
@@ -123,6 +147,6 @@ impl Server {
         output_schema = schema_for_output::<StopAnswer>()
     )]
     async fn stop_task(&self, Parameters(arguments): Parameters<StopArguments>) -> CallToolResult {
-        answered(stop::stop(self, &arguments).await)
+        in_time(stop::stop(self, &arguments)).await
     }
 }
