@@ -213,6 +213,43 @@ fn a_stopped_run_keeps_what_is_done_and_a_retry_writes_what_is_missing() {
     world.assert_invariants(&outcome);
 }
 
+/// The supervisor of this world's docs run, found as people find it: by its command line.
+fn supervisor_of(world: &World) -> rustix::process::Pid {
+    let workspace = world.path("workspace").display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        command.contains("--kind\0docs") && command.contains(&workspace)
+    });
+    rustix::process::Pid::from_raw(pid.expect("a supervisor")).unwrap()
+}
+
+#[test]
+fn a_killed_supervisor_loses_no_document_that_was_written() {
+    let later = Script::when(about(2))
+        .turn(write_stubs())
+        .turn(write_good().after(Fault::stalls_mid_stream()))
+        .turn(Turn::verdict("done", "Written."));
+    let world = World::with([later, writes()], platform_of(3), "main");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| start(&world, &["--all", "--at-once", "1"]));
+        // Two requests for the first task; the second one wrote drafts and stalls.
+        assert!(world.model.wait_for_requests(4, SOON));
+        let supervisor = supervisor_of(&world);
+        rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+        let ran = running.join().unwrap();
+        assert!(ran.outcome().is_none(), "{ran:#?}");
+    });
+    let (ran, outcome) = document(&world, &["--all", "--retry"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    use DocumentedState::{Kept, Written};
+    assert_eq!(states(&outcome), [Kept, Written, Written]);
+    assert_eq!((outcome.commits, outcome.work.branch.as_deref()), (3, Some("docs/all-tasks-1")));
+    world.model.assert_played();
+    world.assert_invariants(&outcome);
+}
+
 #[test]
 fn a_model_that_refuses_fails_all_tasks_with_one_message() {
     let world = World::with(Script::new().turn(Turn::never(Fault::status(403))), platform_of(6), "main");
