@@ -277,6 +277,53 @@ fn an_agent_can_write_nothing_but_the_documents_of_its_task() {
 }
 
 #[test]
+fn without_a_sandbox_what_is_no_document_is_left_out_and_named() {
+    let script = Script::new()
+        .turn(Turn::bash(
+            "echo x >> README.md; echo x > notes.txt; ln -s /etc/passwd .taskmaster/docs/task-1/extra.md",
+        ))
+        .turn(write_good())
+        .turn(Turn::verdict("done", "Written."));
+    let world = World::with(script, platform_of(2), "main");
+    let (ran, outcome) = document(&world, &["--task", "1", "--sandbox", "off"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    let changed = world.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
+    assert_eq!(changed.lines().count(), 3, "{changed}");
+    let left_out = outcome.notes.iter().find(|note| note.starts_with("left out")).unwrap();
+    for name in ["README.md", "notes.txt", "extra.md"] {
+        assert!(left_out.contains(name), "{left_out}");
+    }
+    let body = world.github.pulls()[0]["body"].as_str().unwrap().to_owned();
+    assert!(body.contains("notes.txt"), "{body}");
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn the_folder_that_holds_the_tasks_is_named_and_a_plain_file_of_tasks_is_read() {
+    let tasks = r#"{"tasks": [{"id": "7", "title": "Settle", "dependencies": ["6.2"], "custom": {"jira": "TR-9"}}],
+                    "metadata": {"version": "1.0"}}"#;
+    let files = [("README.md", "# p\n"), ("teams/a/.taskmaster/tasks/tasks.json", tasks)];
+    let files: Vec<(String, String)> = files.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
+    let script = Script::new()
+        .turn(write_good().expecting("TR-9").expecting("task 6.2: (no such task)"))
+        .turn(Turn::verdict("done", "Written."));
+    let world = World::with(script, files, "main");
+    let (ran, outcome) = document(&world, &["--all", "--no-pull-request"]);
+    assert_eq!((ran.code, outcome.reason), (64, Reason::DocumentsMissing), "{ran:#?}\n{outcome:#?}");
+    for part in ["looked for `trader/.taskmaster/`", "there is one in `teams/a`"] {
+        assert!(outcome.message.contains(part), "{}", outcome.message);
+    }
+    let (ran, outcome) =
+        document(&world, &["--task", "7", "--working-directory", "teams/a", "--no-pull-request"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    let written =
+        world.git.read("acme/platform", "docs/task-7-1", "teams/a/.taskmaster/docs/task-7/prompt.md");
+    assert!(written.unwrap().contains("## Steps"));
+    world.model.assert_played();
+    world.assert_invariants(&outcome);
+}
+
+#[test]
 fn a_malformed_file_of_tasks_is_named_with_its_line_and_what_was_expected() {
     let mut files = platform_of(1);
     for (path, text) in &mut files {
