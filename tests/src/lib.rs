@@ -5,6 +5,7 @@
 //! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
 //! | [`binaries`] | our own programs, built once |
 //! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
+//! | [`engine`] | a container engine, and runs of the agent image in it |
 //! | [`messages_api`] | the model: scripts for the real CLI |
 //! | [`git_server`] | the git host: real repositories over HTTP |
 //! | [`sshd`] | the same repositories over SSH |
@@ -15,6 +16,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod documents;
+pub mod engine;
 pub mod git_server;
 pub mod github;
 mod invariants;
