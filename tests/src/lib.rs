@@ -5,6 +5,7 @@
 //! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
 //! | [`binaries`] | our own programs, built once |
 //! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
+//! | [`mcp_tools`] | MCP clients that others wrote, fetched by lock files of their own |
 //! | [`messages_api`] | the model: scripts for the real CLI |
 //! | [`git_server`] | the git host: real repositories over HTTP |
 //! | [`sshd`] | the same repositories over SSH |
@@ -17,6 +18,7 @@ pub mod binaries;
 pub mod git_server;
 pub mod github;
 mod invariants;
+pub mod mcp_tools;
 pub mod messages_api;
 pub mod projects;
 pub mod sshd;
