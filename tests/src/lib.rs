@@ -9,6 +9,7 @@
 //! | [`messages_api`] | the model: scripts for the real CLI |
 //! | [`git_server`] | the git host: real repositories over HTTP |
 //! | [`sshd`] | the same repositories over SSH |
+//! | [`lead`] | the real CLI as an IDE runs it, with our MCP server |
 //! | [`world`] | all of it together, with our programs in it |
 //! | [`projects`] | the repositories of a world |
 //! | [`github`] | the host's REST API, which looks at the git server's branches |
@@ -18,6 +19,7 @@ pub mod binaries;
 pub mod git_server;
 pub mod github;
 mod invariants;
+pub mod lead;
 pub mod mcp_tools;
 pub mod messages_api;
 pub mod projects;
