@@ -33,13 +33,11 @@ pub struct Output {
 }
 
 impl Output {
-    /// Colours where stdout is a terminal and `NO_COLOR` is not set.
+    /// Colours where stdout is a terminal, unless the environment wants it otherwise.
     #[must_use]
     pub fn new(format: Format, environment: &Environment) -> Self {
-        let dumb = environment.text("TERM").is_some_and(|term| term == "dumb");
-        let colours = std::io::stdout().is_terminal() && environment.os("NO_COLOR").is_none() && !dumb;
-        let colour = if colours { Colour::Yes } else { Colour::No };
-        Self { format, colour, terminal: std::io::stderr().is_terminal() && !dumb }
+        let colour = decide_colour(environment, std::io::stdout().is_terminal());
+        Self { format, colour, terminal: std::io::stderr().is_terminal() && !is_dumb(environment) }
     }
 
     /// Whether to use colours.
@@ -109,6 +107,20 @@ impl Output {
     }
 }
 
+/// <https://no-color.org> and <https://bixense.com/clicolors/>: `NO_COLOR` goes before
+/// `CLICOLOR_FORCE`, that before everything else.
+fn decide_colour(environment: &Environment, terminal: bool) -> Colour {
+    let is = |name: &str, wanted: fn(&str) -> bool| environment.text(name).is_some_and(wanted);
+    let forced = is("CLICOLOR_FORCE", |value| value != "0");
+    let wanted = forced || (terminal && !is_dumb(environment) && !is("CLICOLOR", |value| value == "0"));
+    if wanted && environment.os("NO_COLOR").is_none() { Colour::Yes } else { Colour::No }
+}
+
+/// A terminal that understands nothing but text.
+fn is_dumb(environment: &Environment) -> bool {
+    environment.text("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// Prints the one line that says why nothing came of it.
 pub fn error(problem: &Problem) {
     if problem.exit_code() == 0 {
@@ -125,4 +137,32 @@ pub fn interrupted() {
 fn remark(text: &str) {
     // There is nobody to tell that stderr cannot be written to.
     drop(writeln!(std::io::stderr().lock(), "{}", plain(text)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_where_they_can_be_seen_and_are_wanted() {
+        let cases = [
+            ("", true, Colour::Yes),
+            ("", false, Colour::No),
+            ("NO_COLOR=1", true, Colour::No),
+            ("NO_COLOR=0", true, Colour::No),
+            ("NO_COLOR=", true, Colour::Yes),
+            ("CLICOLOR_FORCE=1", false, Colour::Yes),
+            ("CLICOLOR_FORCE=0", false, Colour::No),
+            ("CLICOLOR_FORCE=1 NO_COLOR=1", true, Colour::No),
+            ("CLICOLOR=0", true, Colour::No),
+            ("TERM=dumb", true, Colour::No),
+            ("TERM=dumb CLICOLOR_FORCE=1", true, Colour::Yes),
+            ("TERM=xterm", true, Colour::Yes),
+        ];
+        for (variables, terminal, expected) in cases {
+            let environment: Environment =
+                variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
+            assert_eq!(decide_colour(&environment, terminal), expected, "{variables}, {terminal}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Reason, Step, reason};
 
-pub use secrets::{ModelCredential, SecretFiles, SecretSource};
+pub use secrets::{ModelCredential, SecretFiles, SecretSource, Shown};
 pub use task_flags::{TaskError, TaskFlags, TaskRequest};
 
 use crate::process::Environment;

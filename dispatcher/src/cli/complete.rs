@@ -13,6 +13,7 @@ use clap_complete::env::CompleteEnv;
 use orchestrator_contract::Phase;
 
 use super::{Arguments, Global, session};
+use crate::config::Environment;
 use crate::task::selection::PHASES;
 use crate::task::status::Status;
 use crate::verbs::Filter;
@@ -34,7 +35,7 @@ struct Names {
 
 /// Answers if a shell asks; says whether one did.
 pub(super) async fn answer(arguments: &[OsString]) -> bool {
-    if std::env::var_os(VARIABLE).is_none_or(|shell| shell.is_empty()) {
+    if Environment::of_this_process().os(VARIABLE).is_none() {
         return false;
     }
     let names = names(arguments).await.unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::verbs::Filter;
 #[command(after_long_help = "\
 Examples:
   dispatcher list
-  dispatcher list --service trader --phase Running
+  dispatcher list --service trader --phase Running,Publishing
   dispatcher list -o json")]
 pub(super) struct Arguments {
     /// Of this service.
@@ -24,9 +24,10 @@ pub(super) struct Arguments {
     /// For this task.
     #[arg(long, value_name = "ID")]
     task: Option<TaskId>,
-    /// In this phase: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
-    #[arg(long, value_name = "PHASE", value_parser = parse_phase)]
-    phase: Option<Phase>,
+    /// In this phase: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped; several
+    /// with commas between them.
+    #[arg(long, value_name = "PHASE", value_parser = parse_phase, value_delimiter = ',')]
+    phase: Vec<Phase>,
     /// At most so many.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -41,8 +42,9 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
 
 pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
     let Arguments { service, task, phase, limit } = arguments;
-    let filter = Filter { service: service.clone(), task: *task, phase: *phase };
+    let filter = Filter { service: service.clone(), task: *task, phase: None };
     let mut statuses = session.dispatcher.list(&filter).await?;
+    statuses.retain(|status| phase.is_empty() || phase.contains(&status.phase));
     statuses.truncate(limit.unwrap_or(usize::MAX));
     if statuses.is_empty() {
         session.output.remark("there are no such runs");

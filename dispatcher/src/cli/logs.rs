@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
-use orchestrator_contract::{RunName, ServiceName, TaskId};
+use jiff::{Span, Timestamp, Zoned};
+use orchestrator_contract::{Event, RunName};
 
 use super::Session;
+use super::which::Which;
 use crate::output::Format;
 use crate::problem::Problem;
+use crate::task::selection::{Purpose, When};
 use crate::task::text::{plain, render_event};
-use crate::verbs::Filter;
 
 /// Shows what a run did, as a readable log.
 ///
@@ -20,33 +22,45 @@ use crate::verbs::Filter;
 Examples:
   dispatcher logs -f
   dispatcher logs trader-claude-agent-1-task1-attempt1 --tail 20
+  dispatcher logs -f --since 10m
   dispatcher logs --service trader -o json --since-seq 120")]
 pub(super) struct Arguments {
     /// The run [default: the latest].
     run: Option<RunName>,
-    /// The latest of this service.
-    #[arg(long, value_name = "NAME", conflicts_with = "run")]
-    service: Option<ServiceName>,
-    /// The latest for this task.
-    #[arg(long, value_name = "ID", conflicts_with = "run")]
-    task: Option<TaskId>,
+    #[command(flatten)]
+    which: Which,
     /// Go on until the run has ended.
     #[arg(short, long)]
     follow: bool,
     /// Only events after this number.
     #[arg(long, value_name = "N", default_value_t = 0)]
     since_seq: u64,
+    /// Only what happened since then: a time (RFC 3339) or how long ago (10m, 2h, 1d).
+    #[arg(long, value_name = "WHEN", value_parser = parse_since)]
+    since: Option<Timestamp>,
     /// Only the last lines of what there is.
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
 }
 
+/// Reads a time, or how long ago it was.
+fn parse_since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let ago: Span = text.parse().map_err(|_| {
+        format!("`{text}` is neither a time such as 2026-11-22T12:00:00Z nor a duration such as 10m or 2h")
+    })?;
+    // The sign makes no difference in what can be meant. Days are those of the calendar.
+    let since =
+        Zoned::now().checked_sub(ago.abs()).map_err(|error| format!("`{text}` is too long ago: {error}"))?;
+    Ok(since.timestamp())
+}
+
 pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
-    let Arguments { run, service, task, follow, since_seq, tail } = arguments;
-    let run = match run {
-        Some(run) => run,
-        None => session.dispatcher.latest(&Filter { service, task, phase: None }).await?,
-    };
+    let Arguments { run, which, follow, since_seq, since, tail } = arguments;
+    let run = which.run(session, run, Purpose::Look, When::Latest).await?;
+    let wanted = |event: &Event| event.seq > since_seq && since.is_none_or(|since| event.time >= since);
     let output = &session.output;
     let raw = output.format() != Format::Table;
     // What there is already is cut to its tail before anything is shown.
@@ -58,7 +72,7 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
             .dispatcher
             .logs(&run, false, |event, _| {
                 end = end.max(event.seq);
-                if event.seq > since_seq && (raw || render_event(event, output.colour()).is_some()) {
+                if wanted(event) && (raw || render_event(event, output.colour()).is_some()) {
                     last.push_back(event.seq);
                     if last.len() > tail {
                         last.pop_front();
@@ -72,10 +86,9 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
     let status = session
         .dispatcher
         .logs(&run, follow, |event, line| {
-            if event.seq <= from {
+            if event.seq <= from || !wanted(event) {
                 return Ok(());
             }
-
             let shown = match output.format() {
                 Format::Json => Some(line.to_owned()),
                 // JSON is YAML; a stream of documents needs its separators.

@@ -15,6 +15,7 @@ mod status;
 mod stop;
 mod submit;
 mod wait;
+mod which;
 mod wishes;
 
 use std::ffi::OsString;
@@ -47,8 +48,9 @@ Examples:
   dispatcher logs -f
   dispatcher retry trader-claude-agent-1-task1-attempt1 --guidance \"Use reqwest, not curl.\"
 
-Configuration: orchestrator.toml (found upwards from the open folder, else in the user's
-configuration folder), ORCHESTRATOR_* environment variables, flags; the later wins.
+Configuration: orchestrator.toml (the nearest upwards from the open folder, then the one in your
+configuration folder), ORCHESTRATOR_* environment variables, flags; the later wins. The file that
+comes with a folder names no programs and no secrets. --config FILE reads that file alone.
 
 Exit codes: 0 done; 64 the request cannot be carried out as it is; 73, 74 the disk; 75 try again
 later; 78 the configuration or a credential; 124 the time given for waiting is over. `wait` and

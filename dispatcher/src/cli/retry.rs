@@ -2,9 +2,11 @@
 
 use orchestrator_contract::RunName;
 
+use super::which::Which;
 use super::wishes::{Conduct, WishArguments};
 use super::{Session, submit};
 use crate::problem::Problem;
+use crate::task::selection::{Purpose, When};
 
 /// Has an agent try again where a run ended, with better guidance.
 ///
@@ -14,10 +16,12 @@ use crate::problem::Problem;
 #[command(after_long_help = "\
 Examples:
   dispatcher retry trader-claude-agent-1-task1-attempt1 --guidance \"Use reqwest, not curl.\"
-  dispatcher retry trader-claude-agent-1-task1-attempt1 --minutes 240 --wait")]
+  dispatcher retry --service trader --prompt-file notes.md --wait")]
 pub(super) struct Arguments {
-    /// The run.
-    run: RunName,
+    /// The run [default: the latest that has ended].
+    run: Option<RunName>,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     wishes: WishArguments,
     #[command(flatten)]
@@ -25,7 +29,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
-    let Arguments { run, wishes, conduct } = arguments;
+    let Arguments { run, which, wishes, conduct } = arguments;
+    let run = which.run(session, run, Purpose::Retry, When::Unsaid).await?;
     let wishes = wishes.wishes(session)?;
     let request = session.dispatcher.retry_request(&run, wishes).await?;
     submit::submit(session, request, conduct).await

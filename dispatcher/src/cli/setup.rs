@@ -106,7 +106,7 @@ pub(super) fn run(global: Global, arguments: Arguments) -> Result<u8, Problem> {
     match (client, scope, change) {
         (_, _, "same") => {}
         (Client::Claude, Scope::Project, _) => {
-            output.remark("Claude Code asks for your consent at its next start")
+            output.remark("Claude Code asks for your consent at its next start");
         }
         (Client::Claude | Client::Cursor | Client::Vscode, _, _) => {
             output.remark(&format!("a {name} that is open may need a restart"));

@@ -7,8 +7,10 @@ use orchestrator_contract::{Reason, RunName};
 use super::Session;
 use super::progress::Progress;
 use super::wait::{parse_seconds, print};
+use super::which::Which;
 use crate::backend::Manner;
 use crate::problem::Problem;
+use crate::task::selection::{Purpose, When};
 use crate::verbs::Stop;
 
 /// Stops a run: the agent ends, what it made is saved and pushed, the workspace is kept.
@@ -16,11 +18,13 @@ use crate::verbs::Stop;
 #[command(after_long_help = "\
 Examples:
   dispatcher stop trader-claude-agent-1-task1-attempt1
-  dispatcher stop trader-claude-agent-1-task1-attempt1 --now
+  dispatcher stop --service trader --now
   dispatcher stop trader-claude-agent-1-task1-attempt1 --no-wait")]
 pub(super) struct Arguments {
-    /// The run.
-    run: RunName,
+    /// The run [default: the one at work, else the latest].
+    run: Option<RunName>,
+    #[command(flatten)]
+    which: Which,
     /// Save the work where it is, without pushing it.
     #[arg(long)]
     now: bool,
@@ -33,7 +37,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
-    let Arguments { run, now, no_wait, timeout } = arguments;
+    let Arguments { run, which, now, no_wait, timeout } = arguments;
+    let run = which.run(session, run, Purpose::Stop, When::Unsaid).await?;
     let manner = if now { Manner::Now } else { Manner::Orderly };
     let limit = if no_wait { Duration::ZERO } else { timeout };
     let mut progress = Progress::new(session);

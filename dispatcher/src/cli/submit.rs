@@ -19,7 +19,7 @@ use crate::verbs::{Preview, Started, Submission};
 Examples:
   dispatcher submit --task 1 --service trader --repository-url git@github.com:myorg/trader.git
   dispatcher submit --task 2 --service trader --working-directory trading-engine --wait
-  dispatcher submit --task 2 --service trader --retry --guidance-file notes.md
+  dispatcher submit --task 2 --service trader --retry --prompt-file notes.md
   dispatcher submit --task 3 --service auth --verify \"cargo test\" --minutes 60 --dry-run")]
 pub(super) struct Arguments {
     /// The task: its `id` in tasks.json.

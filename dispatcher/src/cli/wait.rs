@@ -7,7 +7,9 @@ use orchestrator_contract::{Reason, RunName};
 
 use super::Session;
 use super::progress::Progress;
+use super::which::Which;
 use crate::problem::Problem;
+use crate::task::selection::{Purpose, When};
 use crate::task::status::Status;
 use crate::task::text::render_status;
 use crate::verbs::Wait;
@@ -17,10 +19,14 @@ use crate::verbs::Wait;
 #[command(after_long_help = "\
 Examples:
   dispatcher wait trader-claude-agent-1-task1-attempt1
-  dispatcher wait trader-claude-agent-1-task1-attempt1 --timeout 600; echo $?")]
+  dispatcher wait --service trader --timeout 600; echo $?
+
+The exit code is the run's own: `dispatcher --help` lists them; 124 if --timeout was over first.")]
 pub(super) struct Arguments {
-    /// The run.
-    run: RunName,
+    /// The run [default: the one at work, else the latest].
+    run: Option<RunName>,
+    #[command(flatten)]
+    which: Which,
     /// Wait at most so many seconds; the exit code is 124 if the run has not ended by then.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
@@ -33,7 +39,9 @@ pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
-    wait(session, &arguments.run, arguments.timeout).await
+    let Arguments { run, which, timeout } = arguments;
+    let run = which.run(session, run, Purpose::Look, When::Unsaid).await?;
+    wait(session, &run, timeout).await
 }
 
 /// Waits, shows progress, prints the end.

@@ -21,11 +21,11 @@ pub(super) struct WishArguments {
     #[arg(long, value_name = "BRANCH")]
     branch: Option<BranchName>,
     /// What the agent is told beyond the task's documents.
-    #[arg(long, value_name = "TEXT", conflicts_with = "guidance_file")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
     guidance: Option<String>,
     /// The same from a file; `-` is stdin.
-    #[arg(long, value_name = "FILE")]
-    guidance_file: Option<String>,
+    #[arg(long, alias = "guidance-file", value_name = "FILE")]
+    prompt_file: Option<String>,
     /// The code to change [default: the configuration's entry of the service, else the repository of
     /// its last run, else the open repository if it is the service's own].
     #[arg(long, value_name = "URL")]
@@ -81,7 +81,7 @@ impl WishArguments {
             text.map(|text| parse_repository(&text, &session.cwd)).transpose()
         };
         let commands = |commands: Vec<String>| (!commands.is_empty()).then_some(commands);
-        let guidance = match self.guidance_file {
+        let guidance = match self.prompt_file {
             Some(file) => Some(read_guidance(&file, &session.cwd)?),
             None => self.guidance,
         };

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{AgentName, ServiceName};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-use crate::files;
 use crate::problem::Problem;
 use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
 
-const NAME: &str = "orchestrator.toml";
+pub(super) const NAME: &str = "orchestrator.toml";
+
+/// The schema's name, after the API's group; nothing is fetched from there.
+const SCHEMA_ID: &str = "https://orchestrator.io/v1alpha1/orchestrator.schema.json";
 
 /// What `orchestrator.toml` can say. Relative paths start at the file's folder,
-/// `~/` at the user's home.
+/// `~/` at the user's home. A file that comes with a folder may not name programs,
+/// images, secrets, `state_dir` and `github_api_url`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileSettings {
@@ -82,53 +85,58 @@ impl AgentSettings {
     }
 }
 
-/// The file to read: the first upwards from the open folder, else the user's.
-pub(super) fn find(folder: &Path, user: Option<&Path>) -> Option<PathBuf> {
-    folder.ancestors().chain(user).map(|folder| folder.join(NAME)).find(|file| file.is_file())
-}
-
 impl FileSettings {
-    /// Reads a file.
-    pub(super) fn read(path: &Path, home: Option<&Path>) -> Result<Self, Problem> {
-        let text = files::read(path)
-            .map_err(|problem| Problem::configuration(problem.message()))?
-            .ok_or_else(|| Problem::configuration(format!("there is no file {}", path.display())))?;
-        let mut settings = Self::parse(&text, path)?;
-        let base = path.parent().unwrap_or(Path::new("/"));
-        for slot in settings.paths() {
+    /// The JSON Schema of the file, for editors.
+    #[must_use]
+    pub fn schema() -> Schema {
+        let mut schema = schemars::schema_for!(Self);
+        schema.insert("$id".to_owned(), SCHEMA_ID.into());
+        schema.insert("title".to_owned(), NAME.into());
+        schema
+    }
+
+    /// Makes the paths absolute: they start at the file's folder, or with `~` at the user's home.
+    pub(super) fn resolve_paths(&mut self, file: &Path, home: Option<&Path>) {
+        let base = file.parent().unwrap_or(Path::new("/"));
+        for slot in self.paths() {
             *slot = match (slot.strip_prefix("~"), home) {
                 (Ok(rest), Some(home)) => home.join(rest),
                 (Ok(_), None) | (Err(_), _) => base.join(&*slot),
             };
         }
-        Ok(settings)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
-        toml::from_str(text).map_err(|error| {
-            let (line, column) = position(text, error.span().map_or(0, |span| span.start));
-            let message = error.message().replace('\n', " ");
-            Problem::configuration(format!("{}:{line}:{column}: {message}", path.display()))
-                .next("Mend the file; `dispatcher doctor` checks it.")
-        })
+    /// Reads a file's text.
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
+        toml::from_str(text).map_err(|error| fault(text, path, &error))
     }
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { state_dir, supervisor, claude, mcp_configs, agents, secrets, .. } = self;
+        let Self { state_dir, supervisor, claude, mcp_configs, services, agents, secrets, .. } = self;
         let Secrets { known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir } = secrets;
         let agents = agents.values_mut().flat_map(|agent| {
             [&mut agent.github_token_file, &mut agent.platform_token_file, &mut agent.ssh_key_file]
         });
+        let services = services.values_mut().map(|service| &mut service.secrets_dir);
         [state_dir, supervisor, claude, mcp_configs]
             .into_iter()
             .chain([known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir])
+            .chain(services)
             .chain(agents)
             .flatten()
     }
 }
 
+/// Says what is wrong with a file, and where.
+pub(super) fn fault(text: &str, path: &Path, error: &toml::de::Error) -> Problem {
+    let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+    let message = error.message().replace('\n', " ");
+    Problem::configuration(format!("{}:{line}:{column}: {message}", path.display()))
+        .next("Mend the file; `dispatcher doctor` checks it.")
+}
+
 /// Line and column of a byte, both from 1, as editors count.
-fn position(text: &str, at: usize) -> (usize, usize) {
+pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
@@ -147,6 +155,7 @@ mod tests {
             ("[services.\"../x\"]\n", "c.toml:1:11: service `../x` is no valid name"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: repository `ext::sh`"),
             ("[defaults.limits]\nminutes = \"long\"\n", "c.toml:2:11: invalid type"),
+            ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: image `A B` is no valid reference"),
             ("[services.a]\npull_request = \"maybe\"\n", "c.toml:2:16: unknown variant `maybe`"),
         ];
         for (text, expected) in cases {
@@ -184,6 +193,8 @@ mod tests {
             clean = "all"
             protected_paths = [".github/"]
             depth = 50
+            image = "ghcr.io/myorg/agent:1.4"
+            secrets_dir = "~/secrets/trader"
             [agents.claude-agent-1]
             github_user = "octocat"
             commit_name = "Octo Cat"
@@ -199,30 +210,23 @@ mod tests {
         "#;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
-        std::fs::write(&path, text).unwrap();
-        let settings = FileSettings::read(&path, Some(Path::new("/home/me"))).unwrap();
+        let mut settings = FileSettings::parse(text, &path).unwrap();
+        settings.resolve_paths(&path, Some(Path::new("/home/me")));
         assert_eq!(settings.state_dir.unwrap(), folder.path().join("state"));
         assert_eq!(settings.supervisor.unwrap(), Path::new("/home/me/bin/supervisor"));
         assert_eq!(settings.claude.unwrap(), Path::new("/usr/bin/claude"));
+        let service = settings.services.into_values().next().unwrap();
+        assert_eq!(service.secrets_dir.unwrap(), Path::new("/home/me/secrets/trader"));
         let agent = settings.agents.into_values().next().unwrap();
         assert_eq!(agent.github_token_file.unwrap(), folder.path().join("token"));
         assert_eq!(agent.ssh_key_file.unwrap(), Path::new("/home/me/.ssh/agent"));
     }
 
     #[test]
-    fn the_file_nearest_to_the_open_folder_is_read_and_the_users_is_the_last() {
-        let root = tempfile::tempdir().unwrap();
-        let (deep, user) = (root.path().join("a/b"), root.path().join("user"));
-        std::fs::create_dir_all(&deep).unwrap();
-        std::fs::create_dir_all(&user).unwrap();
-        std::fs::write(user.join(NAME), "").unwrap();
-        assert_eq!(find(&deep, Some(&user)), Some(user.join(NAME)));
-        std::fs::write(root.path().join("a").join(NAME), "").unwrap();
-        assert_eq!(find(&deep, Some(&user)), Some(root.path().join("a").join(NAME)));
-    }
-
-    #[test]
     fn the_schema_of_the_file_is_as_published() {
-        insta::assert_json_snapshot!(schemars::schema_for!(FileSettings));
+        let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/orchestrator.schema.json");
+        let published: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(published).unwrap()).unwrap();
+        assert!(FileSettings::schema().to_value() == published, "write it anew: just generate");
     }
 }

@@ -5,12 +5,15 @@
 
 mod environment;
 mod file;
+mod layers;
 
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
 
 pub use environment::Environment;
+use layers::Layers;
+
 pub use file::{AgentSettings, FileSettings, Secrets};
 
 use crate::folder::OpenFolder;
@@ -38,8 +41,8 @@ pub struct Flags {
 pub struct Config {
     /// The folder that the user works in.
     pub folder: OpenFolder,
-    /// The file that was read.
-    pub file: Option<PathBuf>,
+    /// The files that were read, the last of which goes before the others.
+    pub files: Vec<PathBuf>,
     /// The state's root.
     pub state_dir: PathBuf,
     /// The supervisor, where it was named.
@@ -67,14 +70,14 @@ impl Config {
         let folder = OpenFolder::find(&environment, cwd);
         let named =
             flags.config.map(|path| cwd.join(path)).or_else(|| environment.path("ORCHESTRATOR_CONFIG"));
-        let file = match named {
-            Some(path) => Some(path),
-            None => file::find(&folder.path, environment.user_config_folder().as_deref()),
-        };
-        let mut settings = match &file {
-            Some(path) => FileSettings::read(path, environment.path("HOME").as_deref())?,
-            None => FileSettings::default(),
-        };
+        let home = environment.path("HOME");
+        let Layers { mut settings, files } = match named {
+            Some(path) => layers::read_named(&path, home.as_deref()),
+            None => {
+                let user = environment.user_config_folder();
+                layers::read_found(&folder.path, user.as_deref(), home.as_deref())
+            }
+        }?;
         environment.overlay(&mut settings)?;
         let flag = |flag: Option<PathBuf>| flag.map(|path| cwd.join(path));
         let state_dir = flag(flags.state_dir)
@@ -88,7 +91,7 @@ impl Config {
             })?;
         Ok(Self {
             folder,
-            file,
+            files,
             state_dir,
             supervisor: flag(flags.supervisor).or_else(|| settings.supervisor.clone()),
             claude: flag(flags.claude).or_else(|| settings.claude.clone()),
@@ -152,10 +155,11 @@ impl Config {
     /// How messages call the configuration.
     #[must_use]
     pub fn described(&self) -> String {
-        match &self.file {
-            Some(path) => path.display().to_string(),
-            None => "the configuration (there is no orchestrator.toml)".to_owned(),
+        let names: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
+        if names.is_empty() {
+            return "the configuration (there is no orchestrator.toml)".to_owned();
         }
+        names.join(", ")
     }
 }
 

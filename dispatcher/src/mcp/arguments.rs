@@ -1,23 +1,37 @@
 //! What the tools take. Names and forms are checked here, so that whoever calls
 //! with a wrong one is told what would be right.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use orchestrator_contract::{AgentName, ServiceName, TaskId};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::problem::Problem;
 
 /// A task's number, as a number or as text.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-#[schemars(inline)]
 pub enum Number {
-    /// As a number.
+    /// `1`
     Number(u32),
-    /// As text.
+    /// `"1"`
     Text(String),
+}
+
+impl JsonSchema for Number {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Number".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"] })
+    }
 }
 
 impl Number {

@@ -7,10 +7,14 @@
 //! | `tools` | the tools, a file each |
 //! | [`arguments`], [`answers`] | what they take, what they answer |
 //! | [`text`], [`wording`] | the text that a model reads (pure) |
+//! | [`prompts`], `resources`, `completion` | what clients offer their users |
 //! | `which` | the run that a call means |
 
 pub mod answers;
 pub mod arguments;
+mod completion;
+pub mod prompts;
+mod resources;
 mod server;
 pub mod stdio;
 pub mod text;

@@ -3,12 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rmcp::handler::server::router::prompt::PromptRouter;
 use rmcp::handler::server::router::tool::ToolRouter;
-use rmcp::model::{Implementation, ServerCapabilities, ServerConfig};
-use rmcp::{ServerHandler, tool_handler};
+use rmcp::model::{
+    CompleteRequestParams, CompleteResult, Implementation, ListResourceTemplatesResult, ListResourcesResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    ServerCapabilities, ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, prompt_handler, tool_handler};
 
 use tokio_util::sync::CancellationToken;
 
+use super::{completion, resources};
 use crate::problem::Problem;
 use crate::verbs::Dispatcher;
 
@@ -31,6 +38,7 @@ pub struct Server {
     pub(super) origin: Origin,
     closing: CancellationToken,
     tools: ToolRouter<Self>,
+    prompts: PromptRouter<Self>,
 }
 
 impl fmt::Debug for Server {
@@ -66,7 +74,13 @@ impl Server {
         load: impl Fn() -> Result<Dispatcher, Problem> + Send + Sync + 'static,
         origin: Origin,
     ) -> Self {
-        Self { load: Arc::new(load), origin, closing: CancellationToken::new(), tools: Self::tool_router() }
+        Self {
+            load: Arc::new(load),
+            origin,
+            closing: CancellationToken::new(),
+            tools: Self::tool_router(),
+            prompts: Self::prompt_router(),
+        }
     }
 
     /// Cancelled when the connection or the program ends: no call waits any longer then.
@@ -82,12 +96,52 @@ impl Server {
 }
 
 #[tool_handler(router = self.tools)]
+#[prompt_handler(router = self.prompts)]
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().build();
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_prompts()
+            .enable_resources()
+            .enable_completions()
+            .build();
         let implementation = Implementation::new("orchestrator", env!("CARGO_PKG_VERSION"))
             .with_title("Orchestrator")
             .with_description("Has Claude agents implement tasks, and follows what they do");
         ServerConfig::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(resources::list(self).await?))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        Ok(ReadResourceResult::new(vec![resources::read(self, &request.uri).await?]).into())
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let given = request.context.and_then(|context| context.arguments).unwrap_or_default();
+        let argument = request.argument;
+        Ok(CompleteResult::new(completion::complete(self, &argument.name, &argument.value, &given).await))
     }
 }

@@ -2,6 +2,7 @@
 //! no clock, no process, no sibling.
 
 pub mod decide;
+pub mod image;
 pub mod lines;
 pub mod observe;
 pub mod request;

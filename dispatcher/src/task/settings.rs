@@ -1,9 +1,13 @@
 //! What the configuration says about services, agents and defaults.
 
+use std::path::PathBuf;
+
 use orchestrator_contract::task::{Clean, Limits, PullRequestPolicy};
 use orchestrator_contract::{AgentName, BranchName, RepositoryUrl, WorkingDirectory};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::image::ImageReference;
 
 /// What a run gets if neither the request nor its service says otherwise.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
@@ -65,6 +69,11 @@ pub struct ServiceSettings {
     pub protected_paths: Option<Vec<String>>,
     /// How many commits of history are fetched.
     pub depth: Option<u32>,
+    /// The container image that its runs use, where they run in containers.
+    pub image: Option<ImageReference>,
+    /// A folder with one file for each secret that MCP servers ask for; it is used instead of the
+    /// one in `[secrets]`.
+    pub secrets_dir: Option<PathBuf>,
 }
 
 /// Limits that were given; the others keep their defaults.

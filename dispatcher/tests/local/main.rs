@@ -5,6 +5,9 @@
 
 mod bench;
 mod completions;
+mod configuration;
+mod terminal;
+mod which;
 
 use std::collections::BTreeSet;
 
@@ -316,13 +319,15 @@ fn the_configuration_reaches_the_task_and_the_supervisor() {
         commit_email = "octo@example.com"
         github_token_file = "token"
     "#;
-    std::fs::write(bench.path("open/orchestrator.toml"), toml).unwrap();
+    let folder = bench.path("home/.config/orchestrator");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("orchestrator.toml"), toml).unwrap();
     let missing = bench.run("submit --task 1 --service trader --dry-run");
     assert_eq!(missing.code, 78);
-    assert!(missing.stderr.contains("open/token, which does not exist"), "{missing:?}");
+    assert!(missing.stderr.contains("orchestrator/token, which does not exist"), "{missing:?}");
     assert!(!bench.path("state").exists());
 
-    std::fs::write(bench.path("open/token"), "x").unwrap();
+    std::fs::write(folder.join("token"), "x").unwrap();
     let mut command = bench.command("submit --task 1 --service trader --dry-run -o json");
     let done: bench::Done = command.env("ORCHESTRATOR_MODEL", "haiku").output().unwrap().into();
     let preview = done.json();
@@ -335,7 +340,7 @@ fn the_configuration_reaches_the_task_and_the_supervisor() {
     assert_eq!(task["commit_identity"]["name"], "octocat");
     let command = preview["command"].as_array().unwrap();
     let at = command.iter().position(|word| word == "--github-token-file").unwrap();
-    assert_eq!(command[at + 1], bench.path("open/token").to_str().unwrap());
+    assert_eq!(command[at + 1], folder.join("token").to_str().unwrap());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::end::{Ended, decide_end};
+use super::gateway::Gateway;
 use super::reader::{Drained, Pulse, read_output};
 use super::stream::{AgentResult, Said};
 use super::watchdog::AFTER_RESULT;
@@ -32,7 +33,7 @@ pub enum Control {
 }
 
 /// Everything that one start of the program needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Conversation {
     /// Our own program, which confines and executes.
     pub supervisor: PathBuf,
@@ -50,6 +51,8 @@ pub struct Conversation {
     pub message: String,
     /// Where what it prints is kept.
     pub transcript: PathBuf,
+    /// Its way to the model, open as long as it runs.
+    pub gateway: Option<Gateway>,
 }
 
 /// How a conversation went.
@@ -83,8 +86,17 @@ impl Conversation {
         said: mpsc::Sender<Said>,
         mut controls: mpsc::Receiver<Control>,
     ) -> Result<Conversed, Failure> {
-        let Self { supervisor, program, arguments, environment, confinement, directory, message, transcript } =
-            self;
+        let Self {
+            supervisor,
+            program,
+            arguments,
+            environment,
+            confinement,
+            directory,
+            message,
+            transcript,
+            gateway: _open,
+        } = self;
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(orchestrator_contract::Reason::Internal, format!("cannot {what}: {error}"))
         };

@@ -6,6 +6,7 @@
 pub mod command_line;
 pub mod conversation;
 pub mod end;
+pub mod gateway;
 pub mod lines;
 pub mod prompt;
 pub mod reader;

@@ -10,6 +10,7 @@ use super::command_line::{
 };
 use super::conversation::{Conversation, find_session};
 use super::end::verdict_schema;
+use super::gateway::Gateway;
 use super::prompt::{Brief, History, render_system_prompt, render_task, render_verification_failure};
 use crate::context::{Context, Facts, failure, io_failure};
 use crate::process::{Confinement, Environment, landlock_available};
@@ -189,6 +190,11 @@ pub fn plan_conversation(
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
+    let gateway = Gateway::open(&context.secrets, &model.shown)
+        .map_err(|error| failure(Reason::Configuration, &error))?;
+    if let Some(gateway) = &gateway {
+        gateway.replace_credential(&mut environment);
+    }
     let schema = verdict_schema();
     let arguments = compose_arguments(&Start {
         model: &task.model,
@@ -209,6 +215,7 @@ pub fn plan_conversation(
         directory,
         message: compose_message(&text),
         transcript: context.record.transcript(),
+        gateway,
     };
     Ok(Planned { conversation, session, note })
 }

@@ -64,6 +64,21 @@ pub struct ModelCredential {
     pub environment: Environment,
     /// What the credential is, for the log.
     pub kind: &'static str,
+    /// How a request shows it.
+    pub shown: Shown,
+}
+
+/// How a request to the model's service shows who it is from.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// In the header `x-api-key`.
+    ApiKey(SecretString),
+    /// In the header `authorization`, as a bearer token.
+    Bearer(SecretString),
+    /// The same, of a subscription: the CLI must know, because its requests say so elsewhere too.
+    OAuth(SecretString),
+    /// Each request is signed by the CLI itself, with the credentials of a cloud.
+    Signed,
 }
 
 impl SecretSource {
@@ -71,6 +86,12 @@ impl SecretSource {
     #[must_use]
     pub fn new(files: SecretFiles, inherited: Inherited) -> Self {
         Self { files, inherited }
+    }
+
+    /// The environment as it was at the start.
+    #[must_use]
+    pub fn inherited(&self) -> &Inherited {
+        &self.inherited
     }
 
     fn file_of(&self, name: &str) -> Option<PathBuf> {
@@ -133,25 +154,28 @@ impl SecretSource {
         let manners = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
         environment.extend(self.inherited.starting_with(&manners));
         let set = |name: &str| self.inherited.get(name).is_some();
+        let token = |name: &str| SecretString::from(self.inherited.text(name).unwrap_or_default().trim());
         if let Some(key) = self.read("anthropic-api-key")? {
             environment.insert("ANTHROPIC_API_KEY".into(), OsString::from(key.expose_secret()));
-            return Ok(Some(ModelCredential { environment, kind: "API key" }));
+            return Ok(Some(ModelCredential { environment, kind: "API key", shown: Shown::ApiKey(key) }));
         }
         if set("CLAUDE_CODE_OAUTH_TOKEN") {
             environment.extend(self.inherited.starting_with(&["CLAUDE_CODE_OAUTH_TOKEN"]));
-            return Ok(Some(ModelCredential { environment, kind: "OAuth token" }));
+            let shown = Shown::OAuth(token("CLAUDE_CODE_OAUTH_TOKEN"));
+            return Ok(Some(ModelCredential { environment, kind: "OAuth token", shown }));
         }
         if set("ANTHROPIC_AUTH_TOKEN") {
-            return Ok(Some(ModelCredential { environment, kind: "bearer token" }));
+            let shown = Shown::Bearer(token("ANTHROPIC_AUTH_TOKEN"));
+            return Ok(Some(ModelCredential { environment, kind: "bearer token", shown }));
         }
         if set("CLAUDE_CODE_USE_BEDROCK") {
             environment.extend(self.inherited.starting_with(&["CLAUDE_CODE_USE_BEDROCK", "AWS_"]));
-            return Ok(Some(ModelCredential { environment, kind: "Bedrock" }));
+            return Ok(Some(ModelCredential { environment, kind: "Bedrock", shown: Shown::Signed }));
         }
         if set("CLAUDE_CODE_USE_VERTEX") {
             let prefixes = ["CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION", "GOOGLE_", "VERTEX_"];
             environment.extend(self.inherited.starting_with(&prefixes));
-            return Ok(Some(ModelCredential { environment, kind: "Vertex" }));
+            return Ok(Some(ModelCredential { environment, kind: "Vertex", shown: Shown::Signed }));
         }
         Ok(None)
     }

@@ -48,7 +48,7 @@ impl Launch {
             ("--known-hosts-file", secrets.known_hosts_file),
             ("--anthropic-api-key-file", secrets.anthropic_api_key_file),
             ("--brave-api-key-file", secrets.brave_api_key_file),
-            ("--secrets-dir", secrets.secrets_dir),
+            ("--secrets-dir", config.service(&task.service).secrets_dir.or(secrets.secrets_dir)),
         ];
         let programs = [("--claude", config.claude.clone()), ("--mcp-configs", config.mcp_configs.clone())];
         let mut files = Vec::new();

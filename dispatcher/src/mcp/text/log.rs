@@ -1,5 +1,7 @@
 //! A piece of a run's log.
 
+use std::fmt::Write as _;
+
 use super::short;
 use crate::task::status::Status;
 
@@ -70,23 +72,24 @@ pub fn take(lines: Vec<(u64, String)>, part: Part, end: u64) -> Piece {
 pub fn render_log(status: &Status, piece: &Piece) -> String {
     let Piece { lines, next, more, earlier } = piece;
     let reason = status.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    // Writing to a String cannot fail.
     let mut text = format!("Log of `{}`, {}{reason}, times in UTC:\n", status.run, status.phase);
     if *earlier > 0 {
-        text.push_str(&format!("({earlier} earlier lines are left out: after: 0 starts at the beginning)\n"));
+        let _ = writeln!(text, "({earlier} earlier lines are left out: after: 0 starts at the beginning)");
     }
     if lines.is_empty() {
         text.push_str("(no new lines)\n");
     } else {
         // Four backticks: an agent may well print three.
-        text.push_str(&format!("````\n{}\n````\n", lines.join("\n")));
+        let _ = writeln!(text, "````\n{}\n````", lines.join("\n"));
     }
     let call = format!("call `get_task_logs` with run \"{}\" and after: {next}", status.run);
     if *more > 0 {
-        text.push_str(&format!("{more} more lines: {call}.\n"));
+        let _ = writeln!(text, "{more} more lines: {call}.");
     } else if status.phase.is_final() {
         text.push_str("That is the end of the log.\n");
     } else {
-        text.push_str(&format!("It goes on; for what comes next, {call}.\n"));
+        let _ = writeln!(text, "It goes on; for what comes next, {call}.");
     }
     text
 }

@@ -1,5 +1,7 @@
 //! What a submission has started, what will happen, and how to follow it.
 
+use std::fmt::Write as _;
+
 use orchestrator_contract::names::{fresh_branch, implementation_branch};
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{Phase, TaskSpec};
@@ -53,12 +55,13 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
         text.push_str(&plan(task));
     }
     for warning in warnings {
-        text.push_str(&format!("\nWarning: {}\n", plain(warning)));
+        let _ = writeln!(text, "\nWarning: {}", plain(warning));
     }
-    text.push_str(&format!(
+    let _ = writeln!(
+        text,
         "\nIt goes on by itself. To follow it: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` \
-         with run \"{run}\"; on the command line: `dispatcher status {run}`, `dispatcher logs -f {run}`.\n"
-    ));
+         with run \"{run}\"; on the command line: `dispatcher status {run}`, `dispatcher logs -f {run}`."
+    );
     text
 }
 
@@ -94,10 +97,10 @@ fn details(task: &TaskSpec) -> String {
 fn documents(task: &TaskSpec) -> String {
     let mut text = task.platform.url.to_string();
     if let Some(directory) = &task.platform.docs_directory {
-        text.push_str(&format!(", folder `{}`", directory.relative()));
+        let _ = write!(text, ", folder `{}`", directory.relative());
     }
     if let Some(branch) = &task.platform.branch {
-        text.push_str(&format!(", branch `{branch}`"));
+        let _ = write!(text, ", branch `{branch}`");
     }
     text
 }

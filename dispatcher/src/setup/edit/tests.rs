@@ -9,7 +9,7 @@ fn entry() -> Value {
 fn added(client: Client, text: &str) -> String {
     match plan_edit(client, text, &entry()).unwrap() {
         Edit::Added(text) => text,
-        other => panic!("{other:?}"),
+        edit @ (Edit::Same | Edit::Replaced { .. }) => panic!("{edit:?}"),
     }
 }
 

@@ -1,0 +1,140 @@
+//! Which files are read, what each may say, and how they come together.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::file::{FileSettings, NAME, fault};
+use crate::files;
+use crate::problem::Problem;
+
+/// Where a file was found, and so how far it is trusted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    /// It came with a folder, and that may be anybody's repository.
+    Folder,
+    /// Its user made or named it.
+    User,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Layers {
+    pub(super) settings: FileSettings,
+    /// In the order in which they were read.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Keys that name programs, or files and addresses that secrets are read from or
+/// sent to. `*` stands for any name.
+///
+/// Whoever clones a repository and asks for a task must not thereby start its
+/// programs or give it the user's files.
+const TRUSTED_ONLY: &[&[&str]] = &[
+    &["state_dir"],
+    &["supervisor"],
+    &["claude"],
+    &["mcp_configs"],
+    &["github_api_url"],
+    &["secrets"],
+    &["services", "*", "image"],
+    &["services", "*", "secrets_dir"],
+    &["agents", "*", "github_token_file"],
+    &["agents", "*", "platform_token_file"],
+    &["agents", "*", "ssh_key_file"],
+];
+
+/// Reads the one file that was named.
+pub(super) fn read_named(path: &Path, home: Option<&Path>) -> Result<Layers, Problem> {
+    let text =
+        read(path)?.ok_or_else(|| Problem::configuration(format!("there is no file {}", path.display())))?;
+    let mut settings = FileSettings::parse(&text, path)?;
+    settings.resolve_paths(path, home);
+    Ok(Layers { settings, files: vec![path.to_owned()] })
+}
+
+/// Reads the file nearest upwards from the open folder, and the user's own, which goes before it.
+pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>) -> Result<Layers, Problem> {
+    let user = user.map(|folder| folder.join(NAME)).filter(|file| file.is_file());
+    let nearest = folder.ancestors().map(|folder| folder.join(NAME)).find(|file| file.is_file());
+    // Somebody may work in the configuration folder itself.
+    let nearest = nearest.filter(|file| Some(file) != user.as_ref());
+    let mut merged = Table::new();
+    let mut files = Vec::new();
+    for (file, origin) in [(nearest, Origin::Folder), (user.clone(), Origin::User)] {
+        let Some(file) = file else { continue };
+        merge(&mut merged, layer(&file, origin)?);
+        files.push(file);
+    }
+    let mut settings: FileSettings = Value::Table(merged).try_into().map_err(|error: toml::de::Error| {
+        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        Problem::configuration(format!("{} do not fit together: {}", names.join(" and "), error.message()))
+    })?;
+    if let Some(user) = user {
+        // Only that file may name paths.
+        settings.resolve_paths(&user, home);
+    }
+    Ok(Layers { settings, files })
+}
+
+fn read(path: &Path) -> Result<Option<String>, Problem> {
+    files::read(path).map_err(|problem| Problem::configuration(problem.message()))
+}
+
+fn layer(path: &Path, origin: Origin) -> Result<Table, Problem> {
+    let text = read(path)?.unwrap_or_default();
+    // Each file for itself first: its faults have a line and a column.
+    FileSettings::parse(&text, path)?;
+    match origin {
+        Origin::User => {}
+        Origin::Folder => refuse_trusted_only(&text, path)?,
+    }
+    toml::from_str(&text).map_err(|error| fault(&text, path, &error))
+}
+
+fn refuse_trusted_only(text: &str, path: &Path) -> Result<(), Problem> {
+    let table = DeTable::parse(text).map_err(|error| fault(text, path, &error))?;
+    for keys in TRUSTED_ONLY {
+        if let Some((name, at)) = find(table.get_ref(), keys) {
+            let (line, column) = super::file::position(text, at);
+            return Err(Problem::configuration(format!(
+                "{}:{line}:{column}: `{name}` is not taken from a file that comes with a folder: it decides \
+                 which programs run, or where your secrets go",
+                path.display()
+            ))
+            .next(format!(
+                "Put it into orchestrator.toml in your configuration folder (~/.config/orchestrator), or, if you \
+                 trust this file, name it: --config {}.",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The first key that fits, with where it is.
+fn find(table: &DeTable<'_>, keys: &[&str]) -> Option<(String, usize)> {
+    let (first, rest) = keys.split_first()?;
+    table.iter().filter(|(key, _)| *first == "*" || key.get_ref() == first).find_map(|(key, value)| {
+        if rest.is_empty() {
+            return Some((key.get_ref().to_string(), key.span().start));
+        }
+        let DeValue::Table(table) = value.get_ref() else { return None };
+        let (name, at) = find(table, rest)?;
+        Some((format!("{}.{name}", key.get_ref()), at))
+    })
+}
+
+/// Puts `over` over `under`, table by table.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => drop(under.insert(key, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

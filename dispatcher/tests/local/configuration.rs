@@ -1,0 +1,56 @@
+//! The files of configuration, as the program finds them.
+
+use crate::bench::{Bench, Done};
+
+fn own_file(bench: &Bench, text: &str) -> std::path::PathBuf {
+    let folder = bench.path("home/.config/orchestrator");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("orchestrator.toml"), text).unwrap();
+    folder
+}
+
+#[test]
+fn a_cloned_repository_cannot_have_its_programs_run() {
+    let bench = Bench::new();
+    let (program, trace) = (bench.path("open/claude"), bench.path("it-ran"));
+    std::fs::write(&program, format!("#!/bin/sh\ntouch {}\n", trace.display())).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(bench.path("open/orchestrator.toml"), "supervisor = \"claude\"\nclaude = \"claude\"\n")
+        .unwrap();
+    for verb in ["doctor", "submit --task 1 --service trader", "status", "list"] {
+        let mut command = bench.command(verb);
+        let done: Done = command.env_remove("ORCHESTRATOR_SUPERVISOR").output().unwrap().into();
+        assert_eq!(done.code, 78, "{verb}: {done:?}");
+        let place = format!("{}:1:1: ", bench.path("open/orchestrator.toml").display());
+        assert!(done.stderr.contains(&place) && done.stderr.contains("--config"), "{done:?}");
+    }
+    assert!(!trace.exists());
+}
+
+#[test]
+fn a_services_secrets_are_read_from_its_own_folder() {
+    let bench = Bench::new();
+    let folder =
+        own_file(&bench, "[secrets]\nsecrets_dir = \"all\"\n[services.trader]\nsecrets_dir = \"trader\"\n");
+    for name in ["all", "trader"] {
+        std::fs::create_dir(folder.join(name)).unwrap();
+    }
+    for (service, expected) in [("trader", "trader"), ("auth", "all")] {
+        let line =
+            format!("submit --task 1 --service {service} --repository-url /srv/git/x.git --dry-run -o json");
+        let preview = bench.run(&line).json();
+        let command = preview["command"].as_array().unwrap();
+        let at = command.iter().position(|word| word == "--secrets-dir").unwrap();
+        assert_eq!(command[at + 1], folder.join(expected).to_str().unwrap());
+    }
+}
+
+#[test]
+fn what_works_without_a_configuration_works_with_a_broken_one() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("open/orchestrator.toml"), "colour = \n").unwrap();
+    assert_eq!(bench.run("list").code, 78);
+    for verb in ["setup cursor --print", "completions bash", "config-schema", "--version", "help"] {
+        assert_eq!(bench.run(verb).code, 0, "{verb}");
+    }
+}

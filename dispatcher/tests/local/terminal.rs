@@ -1,0 +1,51 @@
+//! Colours, seen through a terminal of the kernel's making.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Stdio;
+
+use crate::bench::Bench;
+use rustix::pty::OpenptFlags;
+
+/// What a command prints on a terminal.
+fn on_a_terminal(bench: &Bench, arguments: &str, variables: &[(&str, &str)]) -> String {
+    let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&ours).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+    let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut command = bench.command(arguments);
+    command.env("TERM", "xterm").envs(variables.iter().copied());
+    let mut child =
+        command.stdout(theirs.try_clone().unwrap()).stderr(Stdio::null()).stdin(theirs).spawn().unwrap();
+    // The command has copies of the terminal's other end: reading ends when nobody has one.
+    drop(command);
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    // Linux tells by an error that the other end is closed.
+    while let Ok(length @ 1..) = File::from(ours.try_clone().unwrap()).read(&mut buffer) {
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(seen).unwrap()
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_its_user_wants_none() {
+    let bench = Bench::new();
+    let run = bench.submit_and_wait("done");
+    for verb in ["list", "status", "logs"] {
+        let coloured = on_a_terminal(&bench, verb, &[]);
+        assert!(coloured.contains("\u{1b}["), "{verb}: {coloured:?}");
+        for variables in [("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")] {
+            let plain = on_a_terminal(&bench, verb, &[variables]);
+            assert!(!plain.contains('\u{1b}') && !plain.is_empty(), "{variables:?} {plain:?}");
+        }
+    }
+    assert!(!on_a_terminal(&bench, "list -o json", &[("CLICOLOR_FORCE", "1")]).contains('\u{1b}'));
+    let piped = bench.run(&format!("status {run}"));
+    assert!(!piped.stdout.contains('\u{1b}'), "{piped:?}");
+    let mut forced = bench.command("list");
+    let forced = forced.env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(forced.stdout.contains(&0x1b));
+}

@@ -1,0 +1,390 @@
+//! The agent's way to the model: a server on the loopback address that puts the credential on
+//! each request.
+//!
+//! The agent's whole tree inherits the CLI's environment, every command that it runs included. So
+//! what is in there is a pass, drawn anew for each conversation, that opens this server and
+//! nothing else; the credential itself stays with the supervisor, read anew at every request.
+//! Bodies are passed on as they come, in both directions.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::{SecretSource, Shown};
+use crate::process::Environment;
+
+/// Where the CLI sends its requests unless `ANTHROPIC_BASE_URL` says otherwise.
+const PUBLIC_SERVICE: &str = "https://api.anthropic.com";
+
+/// How long to try to connect: the CLI gives up on us no sooner.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// The header of an API key (<https://docs.anthropic.com/en/api/overview#authentication>).
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Headers that are about one connection and not about the message (RFC 9110, section 7.6.1).
+const OF_THE_CONNECTION: [&str; 9] = [
+    "connection",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// An open gateway; it closes when this is dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    pass: String,
+    variable: &'static str,
+    _open: DropGuard,
+}
+
+/// A gateway cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// No port of the loopback address can be had.
+    #[error("cannot listen on the loopback address")]
+    Listen(#[source] std::io::Error),
+    /// The client for the model's service cannot be made: a proxy's address or a certificate.
+    #[error("cannot prepare the connection to the model's service")]
+    Client(#[source] reqwest::Error),
+    /// The file of extra certificates cannot be used.
+    #[error("cannot use the certificates in {0}")]
+    Certificates(String),
+}
+
+struct Door {
+    pass: String,
+    service: String,
+    extra: HeaderMap,
+    secrets: SecretSource,
+    client: reqwest::Client,
+}
+
+impl Gateway {
+    /// Opens a gateway for a credential of `secrets`, where requests show one; with a cloud's
+    /// credentials the CLI signs them itself, and there is nothing to put on.
+    ///
+    /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// It cannot listen, or a certificate or proxy that the environment names cannot be used.
+    pub fn open(secrets: &SecretSource, shown: &Shown) -> Result<Option<Self>, GatewayError> {
+        let variable = match shown {
+            Shown::ApiKey(_) => "ANTHROPIC_API_KEY",
+            Shown::Bearer(_) => "ANTHROPIC_AUTH_TOKEN",
+            Shown::OAuth(_) => "CLAUDE_CODE_OAUTH_TOKEN",
+            Shown::Signed => return Ok(None),
+        };
+        let inherited = secrets.inherited();
+        let mut client = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            // A redirect would take the credential to another host.
+            .redirect(reqwest::redirect::Policy::none());
+        // What the CLI would trust if it spoke to the service itself.
+        if let Some(file) = inherited.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
+            let unusable = || GatewayError::Certificates(file.to_owned());
+            let text = std::fs::read(file).map_err(|_| unusable())?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&text).map_err(|_| unusable())?;
+            client = client.tls_certs_merge(certificates);
+        }
+        let service = inherited.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
+        let pass = format!("pass-{}", uuid::Uuid::new_v4().simple());
+        let door = Door {
+            pass: pass.clone(),
+            service: service.unwrap_or(PUBLIC_SERVICE).trim_end_matches('/').to_owned(),
+            extra: parse_headers(inherited.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
+            secrets: secrets.clone(),
+            client: client.build().map_err(GatewayError::Client)?,
+        };
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(GatewayError::Listen)?;
+        listener.set_nonblocking(true).map_err(GatewayError::Listen)?;
+        let address = listener.local_addr().map_err(GatewayError::Listen)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(GatewayError::Listen)?;
+        let closed = CancellationToken::new();
+        let routes = axum::Router::new().fallback(pass_on).with_state(Arc::new(door));
+        let open = closed.clone().drop_guard();
+        tokio::spawn(async move {
+            tokio::select! {
+                served = axum::serve(listener, routes) => drop(served),
+                () = closed.cancelled() => {}
+            }
+        });
+        Ok(Some(Self { address, pass, variable, _open: open }))
+    }
+
+    /// Puts address and pass where credential and address of the service were.
+    pub fn replace_credential(&self, environment: &mut Environment) {
+        for name in [
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "ANTHROPIC_CUSTOM_HEADERS",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+        ] {
+            environment.remove(std::ffi::OsStr::new(name));
+        }
+        environment.insert(self.variable.into(), self.pass.clone().into());
+        environment.insert("ANTHROPIC_BASE_URL".into(), format!("http://{}", self.address).into());
+        // A proxy for everything else must not get in between.
+        for name in ["NO_PROXY", "no_proxy"] {
+            let others = environment.get(std::ffi::OsStr::new(name)).filter(|others| !others.is_empty());
+            let mut all = others.map_or_else(Default::default, |others| {
+                let mut all = others.clone();
+                all.push(",");
+                all
+            });
+            all.push("127.0.0.1");
+            environment.insert(name.into(), all);
+        }
+    }
+}
+
+/// Reads `Name: value` lines, as the CLI does; what is no header is left out.
+fn parse_headers(text: &str) -> HeaderMap {
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().parse().ok()?, HeaderValue::from_str(value.trim()).ok()?))
+    };
+    text.lines().filter_map(header).collect::<Vec<(HeaderName, HeaderValue)>>().into_iter().collect()
+}
+
+/// An error as the service itself would tell it, so that the CLI understands it.
+fn refusal(status: StatusCode, kind: &str, message: &str) -> Response {
+    let body = json!({"type": "error", "error": {"type": kind, "message": message}}).to_string();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let key = parts.headers.get(&API_KEY).map(HeaderValue::as_bytes);
+    let bearer = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let bearer = bearer.and_then(|value| value.strip_prefix(b"Bearer "));
+    if key.or(bearer) != Some(door.pass.as_bytes()) {
+        return refusal(StatusCode::UNAUTHORIZED, "authentication_error", "this pass is not valid here");
+    }
+    let Some((name, value)) = credential(&door.secrets) else {
+        let message = "the model's credential cannot be read any more";
+        return refusal(StatusCode::UNAUTHORIZED, "authentication_error", message);
+    };
+    let mut headers = parts.headers;
+    for name in OF_THE_CONNECTION {
+        headers.remove(name);
+    }
+    headers.remove(&API_KEY);
+    headers.remove(header::AUTHORIZATION);
+    headers.extend(door.extra.clone());
+    headers.insert(name, value);
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = door.client.request(parts.method, format!("{}{path}", door.service));
+    if headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
+        request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
+    }
+    match request.headers(headers).send().await {
+        Ok(answer) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = answer.status();
+            *response.headers_mut() = answer.headers().clone();
+            for name in OF_THE_CONNECTION {
+                response.headers_mut().remove(name);
+            }
+            *response.body_mut() = Body::from_stream(answer.bytes_stream());
+            response
+        }
+        Err(error) => {
+            let message = format!(
+                "the model's service cannot be reached: {}",
+                crate::context::chain(&error.without_url())
+            );
+            refusal(StatusCode::BAD_GATEWAY, "api_error", &message)
+        }
+    }
+}
+
+fn credential(secrets: &SecretSource) -> Option<(HeaderName, HeaderValue)> {
+    let (name, text) = match secrets.model().ok()??.shown {
+        Shown::ApiKey(key) => (API_KEY, key.expose_secret().to_owned()),
+        Shown::Bearer(token) | Shown::OAuth(token) => {
+            (header::AUTHORIZATION, format!("Bearer {}", token.expose_secret()))
+        }
+        Shown::Signed => return None,
+    };
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::config::{Inherited, SecretFiles};
+
+    /// A service that remembers the headers of each request and answers with its body.
+    async fn service() -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let remembered = Arc::clone(&seen);
+        let echo = move |request: Request| {
+            let remembered = Arc::clone(&remembered);
+            async move {
+                let (parts, body) = request.into_parts();
+                let mut headers = parts.headers;
+                headers.insert("seen-path", HeaderValue::from_str(&parts.uri.to_string()).unwrap());
+                remembered.lock().unwrap().push(headers);
+                Response::new(body)
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(echo)).await });
+        (format!("http://{address}/prefix"), seen)
+    }
+
+    fn open(variables: &[(&str, &str)], files: SecretFiles) -> (Gateway, Environment) {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let secrets = SecretSource::new(files, Inherited::of(variables));
+        let model = secrets.model().unwrap().unwrap();
+        let gateway = Gateway::open(&secrets, &model.shown).unwrap().unwrap();
+        let mut environment = model.environment;
+        gateway.replace_credential(&mut environment);
+        (gateway, environment)
+    }
+
+    fn variable(environment: &Environment, name: &str) -> Option<String> {
+        Some(environment.get(std::ffi::OsStr::new(name))?.to_str()?.to_owned())
+    }
+
+    async fn ask(environment: &Environment, header: &str, value: &str) -> (u16, String) {
+        let base = variable(environment, "ANTHROPIC_BASE_URL").unwrap();
+        let request = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .post(format!("{base}/v1/messages?beta=true"));
+        let answer = request.header(header, value).body("a question").send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_service_sees_the_key_and_the_agent_only_a_pass() {
+        let (url, seen) = service().await;
+        let variables = [
+            ("ANTHROPIC_API_KEY", "sk-the-key"),
+            ("ANTHROPIC_BASE_URL", &url),
+            ("ANTHROPIC_CUSTOM_HEADERS", "x-team: blue\nnonsense"),
+        ];
+        let (_gateway, environment) = open(&variables, SecretFiles::default());
+        assert!(environment.values().all(|value| !value.to_string_lossy().contains("the-key")));
+        assert_eq!(variable(&environment, "ANTHROPIC_CUSTOM_HEADERS"), None);
+        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        assert_eq!(ask(&environment, "x-api-key", &pass).await, (200, "a question".to_owned()));
+        let headers = seen.lock().unwrap().remove(0);
+        assert_eq!(headers["x-api-key"], "sk-the-key");
+        assert_eq!(headers["x-team"], "blue");
+        assert_eq!(headers["content-length"], "10");
+        assert_eq!(headers["seen-path"], "/prefix/v1/messages?beta=true");
+    }
+
+    #[tokio::test]
+    async fn a_bearer_token_is_put_on_as_such() {
+        for name in ["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"] {
+            let (url, seen) = service().await;
+            let (_gateway, environment) =
+                open(&[(name, "the-token"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
+            let pass = variable(&environment, name).unwrap();
+            assert_eq!(ask(&environment, "authorization", &format!("Bearer {pass}")).await.0, 200);
+            assert_eq!(seen.lock().unwrap()[0]["authorization"], "Bearer the-token");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_through_without_the_pass() {
+        let (url, seen) = service().await;
+        let (_gateway, environment) =
+            open(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
+        assert_eq!(ask(&environment, "x-api-key", "pass-guessed").await.0, 401);
+        assert_eq!(ask(&environment, "accept", "anything").await.0, 401);
+        assert!(seen.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_rotated_is_used_from_then_on() {
+        let (url, seen) = service().await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "first").unwrap();
+        let files = SecretFiles { anthropic_api_key_file: Some(file.clone()), ..SecretFiles::default() };
+        let (_gateway, environment) = open(&[("ANTHROPIC_BASE_URL", &url)], files);
+        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        ask(&environment, "x-api-key", &pass).await;
+        std::fs::write(&file, "second").unwrap();
+        ask(&environment, "x-api-key", &pass).await;
+        let keys: Vec<_> = seen.lock().unwrap().iter().map(|headers| headers["x-api-key"].clone()).collect();
+        assert_eq!(keys, ["first", "second"]);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_away_is_told_without_its_credential() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = format!("http://{closed}");
+        let (_gateway, environment) =
+            open(&[("ANTHROPIC_API_KEY", "the-key"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
+        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        let (status, text) = ask(&environment, "x-api-key", &pass).await;
+        assert_eq!(status, 502);
+        assert!(text.contains("cannot be reached") && !text.contains("the-key"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_dropped_is_closed() {
+        let (url, _seen) = service().await;
+        let (gateway, environment) =
+            open(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
+        drop(gateway);
+        let base = variable(&environment, "ANTHROPIC_BASE_URL").unwrap();
+        let address: SocketAddr = base.trim_start_matches("http://").parse().unwrap();
+        let limit = Duration::from_secs(10);
+        let closed = async {
+            while tokio::net::TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(limit, closed).await.expect("a port that is closed");
+    }
+
+    #[test]
+    fn a_clouds_credentials_stay_with_the_cli() {
+        let secrets = SecretSource::new(SecretFiles::default(), Inherited::of(&[]));
+        assert!(Gateway::open(&secrets, &Shown::Signed).unwrap().is_none());
+        let key = Shown::ApiKey(SecretString::from("k"));
+        assert!(!format!("{key:?}").contains("\"k\""));
+    }
+
+    #[test]
+    fn a_proxy_for_everything_else_is_kept_out() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let (gateway, mut environment) = open(&[("ANTHROPIC_API_KEY", "k")], SecretFiles::default());
+        environment.insert("NO_PROXY".into(), "example.com".into());
+        gateway.replace_credential(&mut environment);
+        assert_eq!(variable(&environment, "NO_PROXY").as_deref(), Some("example.com,127.0.0.1"));
+    }
+}
