@@ -10,6 +10,8 @@
 //! | [`folder`] | the open folder and its git remote |
 //! | [`setup`] | how clients (Claude Code, Cursor, VS Code) get to know this server |
 //! | [`output`] | the only place that prints |
+//! | [`serve`] | MCP over HTTP: who may call, limits, audit log, health |
+//! | [`telemetry`] | log format, level, field names |
 //! | [`problem`] | what a person is told when something cannot be done |
 //!
 //! Only `process` starts programs, and only `files` and the backend touch the
@@ -24,6 +26,8 @@ pub mod mcp;
 pub mod output;
 pub mod problem;
 mod process;
+pub mod serve;
 pub mod setup;
 pub mod task;
+pub mod telemetry;
 pub mod verbs;

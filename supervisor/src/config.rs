@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Reason, Step, reason};
 
-pub use secrets::{ModelCredential, SecretFiles, SecretSource, Shown};
-pub use task_flags::{TaskError, TaskFlags, TaskRequest};
+pub use secrets::{ModelCredential, SecretError, SecretFiles, SecretSource, Shown};
+pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskRequest};
 
 use crate::process::Environment;
 

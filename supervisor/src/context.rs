@@ -1,12 +1,18 @@
 //! What every step of a run needs and none of them changes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use orchestrator_contract::layout::{Layout, RunRecord};
 use orchestrator_contract::outcome::{McpServer, Revision};
-use orchestrator_contract::{Reason, TaskSpec};
+use orchestrator_contract::{Kind, Reason, TaskSpec};
 
-use crate::config::{Inherited, RunArguments, SecretSource};
+use secrecy::SecretString;
+
+use crate::config::{Inherited, RunArguments, SecretError, SecretSource};
+use crate::docs::account::Earlier;
+use crate::docs::plan::Plan;
+use crate::docs::take::Branch;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::mcp::relay::RelayHost;
 use crate::record::Journal;
@@ -66,7 +72,7 @@ impl Context {
     pub fn credentials(&self, side: Side) -> Result<Credentials, Failure> {
         let token = match side {
             Side::Platform => self.secrets.platform_token(),
-            Side::Target => self.secrets.read("github-token"),
+            Side::Target => self.target_token(),
         };
         let token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
         if let Some(token) = &token {
@@ -81,10 +87,49 @@ impl Context {
         })
     }
 
+    /// The token of the repository that is written; a docs run writes the platform.
+    ///
+    /// # Errors
+    /// The file that holds it cannot be read.
+    pub fn target_token(&self) -> Result<Option<SecretString>, SecretError> {
+        match self.task.kind {
+            Kind::Implementation => self.secrets.read("github-token"),
+            Kind::Docs => self.secrets.platform_token(),
+        }
+    }
+
+    /// The working tree of this kind of run.
+    #[must_use]
+    pub fn worktree(&self) -> PathBuf {
+        match self.task.kind {
+            Kind::Implementation => self.layout.target_repo(),
+            Kind::Docs => self.layout.docs_repo(),
+        }
+    }
+
+    /// Where it is recorded what that tree holds.
+    #[must_use]
+    pub fn tree_state(&self) -> PathBuf {
+        match self.task.kind {
+            Kind::Implementation => self.layout.state(),
+            Kind::Docs => self.layout.docs_state(),
+        }
+    }
+
+    /// One of our control repositories. A docs run reads and writes the same one.
+    #[must_use]
+    pub fn control(&self, side: Side) -> PathBuf {
+        match (self.task.kind, side) {
+            (Kind::Docs, _) => self.layout.docs_control(),
+            (Kind::Implementation, Side::Platform) => self.layout.platform_control(),
+            (Kind::Implementation, Side::Target) => self.layout.target_control(),
+        }
+    }
+
     /// The folder in the working tree where the agent works.
     #[must_use]
     pub fn working_directory(&self, relative: &str) -> PathBuf {
-        let root = self.layout.target_repo();
+        let root = self.worktree();
         if relative.is_empty() { root } else { root.join(relative) }
     }
 }
@@ -102,8 +147,21 @@ pub struct Facts {
     pub prepared: Option<crate::workspace::branch::Prepared>,
     /// The task's documents.
     pub documents: Option<TaskDocuments>,
+    /// In a docs run, the documents that are to be written.
+    pub writing: Option<Writing>,
     /// The agent's tools.
     pub tools: Option<Tools>,
+}
+
+/// The documents that a docs run writes.
+#[derive(Clone, Debug)]
+pub struct Writing {
+    /// What there is to write.
+    pub plan: Arc<Plan>,
+    /// What earlier attempts wrote.
+    pub earlier: Earlier,
+    /// The branch as it grows.
+    pub branch: Branch,
 }
 
 /// The agent's MCP servers, ready.

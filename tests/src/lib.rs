@@ -16,6 +16,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod documents;
 pub mod git_server;
 pub mod github;
 mod invariants;

@@ -10,6 +10,7 @@ mod mcp;
 mod progress;
 mod retry;
 mod schema;
+mod serve;
 mod setup;
 mod status;
 mod stop;
@@ -94,6 +95,7 @@ enum Verb {
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
     Mcp(mcp::Arguments),
+    Serve(serve::Arguments),
     Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
 }
@@ -123,6 +125,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    let owns_signals = matches!(arguments.verb, Verb::Serve(_));
     let verb = perform(arguments.global, arguments.verb);
     tokio::select! {
         // The verb comes first: whoever types guidance can still end it as usual,
@@ -135,7 +138,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 problem.exit_code().into()
             }
         },
-        code = interrupted() => code,
+        code = interrupted(), if !owns_signals => code,
     }
 }
 
@@ -182,6 +185,7 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
         Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
+        Verb::Serve(arguments) => serve::run(global, arguments).await,
         // These work without a configuration, and so with a broken one too.
         Verb::Mcp(arguments) => mcp::run(global, arguments).await,
         Verb::Setup(arguments) => setup::run(global, arguments),

@@ -38,6 +38,7 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["mcp_configs"],
     &["github_api_url"],
     &["secrets"],
+    &["serve"],
     &["services", "*", "image"],
     &["services", "*", "secrets_dir"],
     &["agents", "*", "github_token_file"],

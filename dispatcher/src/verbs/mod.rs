@@ -5,6 +5,7 @@ mod doctor;
 mod follow;
 mod gc;
 mod query;
+mod ready;
 mod record;
 mod stop;
 mod submit;

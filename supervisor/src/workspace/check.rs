@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_contract::names::{Transport, implementation_branch};
+use orchestrator_contract::names::Transport;
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
-use orchestrator_contract::{BranchName, Reason, RepositoryUrl};
+use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl};
 
+use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
 use super::patience::ask;
 use crate::context::{Context, Side, failure, io_failure};
@@ -24,6 +25,8 @@ pub struct Checked {
     pub target: RemoteRefs,
     /// The base branch.
     pub base: String,
+    /// The branch of this attempt.
+    pub branch: String,
     /// The platform's branch.
     pub platform_branch: String,
     /// The agent's program.
@@ -46,21 +49,22 @@ pub async fn check(context: &Context) -> Result<Checked, Failure> {
     let (target, platform) = look_at_remotes(context).await?;
     let task = &context.task;
     let base = choose_branch(&task.target.url, task.target.base.as_ref(), &target)?;
-    let platform_branch = choose_branch(&task.platform.url, task.platform.branch.as_ref(), &platform)?;
-    if let (Mode::First, Some(id)) = (task.mode, task.task_id) {
-        let branch = implementation_branch(id);
-        if target.branch(branch.as_str()).is_some() {
-            return Err(Failure::new(
-                Reason::BranchExists,
-                format!(
-                    "the branch `{branch}` is already on `{}`, although no attempt is known: \
+    let platform_branch = match task.kind {
+        Kind::Implementation => choose_branch(&task.platform.url, task.platform.branch.as_ref(), &platform)?,
+        Kind::Docs => base.clone(),
+    };
+    let branch = branch_of(context, |branch| target.branch(branch).is_some())?;
+    if (task.kind, task.mode) == (Kind::Implementation, Mode::First) && target.branch(&branch).is_some() {
+        return Err(Failure::new(
+            Reason::BranchExists,
+            format!(
+                "the branch `{branch}` is already on `{}`, although no attempt is known: \
                      submit with retry to build on it, or with fresh to start over on a new one",
-                    task.target.url
-                ),
-            ));
-        }
+                task.target.url
+            ),
+        ));
     }
-    Ok(Checked { lock, target, base, platform_branch, claude })
+    Ok(Checked { lock, target, base, branch, platform_branch, claude })
 }
 
 fn make_folders(context: &Context) -> Result<(), Failure> {
@@ -133,8 +137,7 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
     let url = &context.task.target.url;
     let wanted = context.task.pull_request == PullRequestPolicy::Create;
     let on_github = crate::publish::pull_request::forge_of(context).is_some();
-    let token =
-        context.secrets.read("github-token").map_err(|error| failure(Reason::CredentialMissing, &error))?;
+    let token = context.target_token().map_err(|error| failure(Reason::CredentialMissing, &error))?;
     if wanted && on_github && token.is_none() {
         return Err(Failure::new(
             Reason::CredentialMissing,

@@ -90,7 +90,7 @@ impl TaskDocuments {
 }
 
 /// The path of a file under `.taskmaster` of a folder.
-fn path(folder: &str, rest: &str) -> String {
+pub(crate) fn path(folder: &str, rest: &str) -> String {
     if folder.is_empty() { format!(".taskmaster/{rest}") } else { format!("{folder}/.taskmaster/{rest}") }
 }
 
@@ -155,7 +155,7 @@ where
             Some(text) => tasks_file::parse_current_tag(&state, &text)?,
             None => None,
         };
-        let tasks = tasks_file::parse(&file, &text, service.as_str(), current.as_deref())?;
+        let tasks = TasksFile::parse(&file, &text, service.as_str(), current.as_deref())?;
         return Ok(Some((file, tasks)));
     }
     Ok(None)
@@ -259,7 +259,7 @@ fn dependency(list: Option<&TaskList>, id: &str) -> Dependency {
 }
 
 /// A file as text, without a byte order mark; bytes that are no UTF-8 are replaced.
-fn read_text<R, L>(reader: &Reader<R, L>, path: &str) -> Result<Option<String>, DocumentsError>
+pub(crate) fn read_text<R, L>(reader: &Reader<R, L>, path: &str) -> Result<Option<String>, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,

@@ -178,8 +178,9 @@ impl Local {
                 .stdin(lock)
                 .stdout(run.append("events.jsonl")?)
                 .stderr(run.append("stderr.log")?);
-            match command.spawn() {
-                // Nobody waits for it: it goes on when this program has ended.
+            match tokio::process::Command::from(command).spawn() {
+                // Nobody waits for it: it goes on when this program has ended. Should it end first, the
+                // runtime collects it.
                 Ok(_child) => Ok(()),
                 Err(error) => Err(Problem::configuration(format!(
                     "cannot start the supervisor {}: {error}",

@@ -58,6 +58,7 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
         ("github_api_url = \"https://x\"\n", "github_api_url", "1:1"),
         ("[secrets]\nsecrets_dir = \"x\"\n", "secrets", "1:2"),
         ("secrets = { known_hosts_file = \"x\" }\n", "secrets", "1:1"),
+        ("[serve]\nallowed_hosts = [\"x\"]\n", "serve", "1:2"),
         ("[services.a]\ndepth = 1\nimage = \"x\"\n", "services.a.image", "3:1"),
         ("services.a.secrets_dir = \"x\"\n", "services.a.secrets_dir", "1:12"),
         ("[agents.a]\ngithub_token_file = \"~/.ssh/id\"\n", "agents.a.github_token_file", "2:1"),
@@ -83,9 +84,12 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
 fn every_key_that_holds_a_path_is_for_trusted_files_only() {
     let schema = serde_json::to_value(schemars::schema_for!(FileSettings)).unwrap();
     let mut groups = vec![(Vec::new(), &schema["properties"])];
-    for (group, definition) in
-        [("services", "ServiceSettings"), ("agents", "AgentSettings"), ("secrets", "Secrets")]
-    {
+    for (group, definition) in [
+        ("services", "ServiceSettings"),
+        ("agents", "AgentSettings"),
+        ("secrets", "Secrets"),
+        ("serve", "ServeSettings"),
+    ] {
         groups.push((vec![group], &schema["$defs"][definition]["properties"]));
     }
     let mut seen = 0;
