@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use crate::world::World;
 pub struct Lead {
     /// The lead's model, which is not the agents'.
     pub model: MessagesApi,
+    own: tempfile::TempDir,
     folder: PathBuf,
     environment: BTreeMap<String, String>,
     configuration: PathBuf,
@@ -58,7 +59,9 @@ impl World {
     pub fn lead(&self, scripts: impl Into<Scripts>) -> Lead {
         let key = format!("sk-ant-api03-lead-{}", uuid::Uuid::new_v4().simple());
         let model = MessagesApi::start(scripts, &key);
-        let home = self.path("lead");
+        // Apart from the world: an IDE's configuration may hold the keys that our folders may not.
+        let own = tempfile::Builder::new().prefix("lead-").tempdir().expect("a folder");
+        let home = own.path().to_owned();
         let folder = home.join("platform");
         std::fs::create_dir_all(home.join("tmp")).expect("a home for the lead");
         let clone = git2::Repository::clone(&self.git.path("acme/platform").to_string_lossy(), &folder);
@@ -87,14 +90,19 @@ impl World {
             ("IS_SANDBOX", "1".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
-        Lead { model, folder, environment, configuration, session: None }
+        Lead { model, own, folder, environment, configuration, session: None }
     }
 }
 
 impl Lead {
     /// The open folder.
-    pub fn folder(&self) -> &PathBuf {
+    pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The folder with all that the lead's IDE keeps.
+    pub fn home(&self) -> &Path {
+        self.own.path()
     }
 
     /// Says something to the CLI, in the conversation so far, and waits until it has answered.
