@@ -70,7 +70,14 @@ fn a_task_is_started_retried_with_guidance_and_followed_by_the_next_one() {
     let first = "trader-claude-agent-1-task1-attempt1";
     assert_told(
         said.answer(),
-        &[first, "trader", "claude-agent-1", "sonnet", "acme/trader", "get_task_status"],
+        &[
+            "**Task**: 1 (trader service)",
+            first,
+            "claude-agent-1",
+            "sonnet",
+            "acme/trader",
+            "get_task_status",
+        ],
     );
     ended(&world, first, Reason::AgentBlocked);
     assert_eq!(world.github.pulls().len(), 0);
@@ -118,7 +125,10 @@ fn at_work(more: impl FnOnce(Script) -> Script) -> (World, Lead) {
     );
     assert_told(said.answer(), &[AUTH, "acme/platform-auth", "workspace-auth"]);
     assert!(world.model.wait_for_requests(2, LIMIT), "the agent asks again after its command");
-    world.wait_until(AUTH, |status| status["phase"] == "Running");
+    // Progress is told every ten seconds.
+    world.wait_until(AUTH, |status| {
+        status["doing"].as_str().is_some_and(|doing| doing.contains("middleware.rs"))
+    });
     (world, lead)
 }
 
@@ -135,7 +145,7 @@ fn another_service_is_begun_asked_about_and_stopped_with_its_work_kept() {
 
     let said = lead.say("How's that auth task coming along?");
     // What it does now, not only that it runs.
-    assert_told(said.answer(), &[AUTH, "Running", "middleware.rs"]);
+    assert_told(said.answer(), &["Task 1 of the auth service: Running", AUTH, "middleware.rs"]);
 
     let said =
         lead.say("Wait, I need to stop that auth task. I just realized we're changing the architecture.");
