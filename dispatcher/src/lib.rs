@@ -3,6 +3,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`cli`] | one file per subcommand: parse, call, print |
+//! | [`mcp`] | the MCP server: tools over the verbs, and the text that a model reads |
 //! | [`verbs`] | what each verb does, once: resolve, decide, call the backend |
 //! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
 //! | [`backend`] | where runs run: `local`, a supervised process on this machine |

@@ -326,7 +326,7 @@ impl Run {
         match self.state {
             State::Stopping { killed: false } => self.state = State::Stopping { killed: true },
             State::Batch(Held::Stop { killed: false }) => {
-                self.state = State::Batch(Held::Stop { killed: true })
+                self.state = State::Batch(Held::Stop { killed: true });
             }
             State::Preparing(_)
             | State::Agent { .. }

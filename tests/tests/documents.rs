@@ -213,6 +213,43 @@ fn a_stopped_run_keeps_what_is_done_and_a_retry_writes_what_is_missing() {
     world.assert_invariants(&outcome);
 }
 
+/// The supervisor of this world's docs run, found as people find it: by its command line.
+fn supervisor_of(world: &World) -> rustix::process::Pid {
+    let workspace = world.path("workspace").display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        command.contains("--kind\0docs") && command.contains(&workspace)
+    });
+    rustix::process::Pid::from_raw(pid.expect("a supervisor")).unwrap()
+}
+
+#[test]
+fn a_killed_supervisor_loses_no_document_that_was_written() {
+    let later = Script::when(about(2))
+        .turn(write_stubs())
+        .turn(write_good().after(Fault::stalls_mid_stream()))
+        .turn(Turn::verdict("done", "Written."));
+    let world = World::with([later, writes()], platform_of(3), "main");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| start(&world, &["--all", "--at-once", "1"]));
+        // Two requests for the first task; the second one wrote drafts and stalls.
+        assert!(world.model.wait_for_requests(4, SOON));
+        let supervisor = supervisor_of(&world);
+        rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+        let ran = running.join().unwrap();
+        assert!(ran.outcome().is_none(), "{ran:#?}");
+    });
+    let (ran, outcome) = document(&world, &["--all", "--retry"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    use DocumentedState::{Kept, Written};
+    assert_eq!(states(&outcome), [Kept, Written, Written]);
+    assert_eq!((outcome.commits, outcome.work.branch.as_deref()), (3, Some("docs/all-tasks-1")));
+    world.model.assert_played();
+    world.assert_invariants(&outcome);
+}
+
 #[test]
 fn a_model_that_refuses_fails_all_tasks_with_one_message() {
     let world = World::with(Script::new().turn(Turn::never(Fault::status(403))), platform_of(6), "main");
@@ -236,6 +273,53 @@ fn an_agent_can_write_nothing_but_the_documents_of_its_task() {
     let changed = world.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
     assert_eq!(changed.lines().count(), 3, "{changed}");
     assert!(changed.lines().all(|path| path.starts_with(".taskmaster/docs/task-1/")), "{changed}");
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn without_a_sandbox_what_is_no_document_is_left_out_and_named() {
+    let script = Script::new()
+        .turn(Turn::bash(
+            "echo x >> README.md; echo x > notes.txt; ln -s /etc/passwd .taskmaster/docs/task-1/extra.md",
+        ))
+        .turn(write_good())
+        .turn(Turn::verdict("done", "Written."));
+    let world = World::with(script, platform_of(2), "main");
+    let (ran, outcome) = document(&world, &["--task", "1", "--sandbox", "off"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    let changed = world.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
+    assert_eq!(changed.lines().count(), 3, "{changed}");
+    let left_out = outcome.notes.iter().find(|note| note.starts_with("left out")).unwrap();
+    for name in ["README.md", "notes.txt", "extra.md"] {
+        assert!(left_out.contains(name), "{left_out}");
+    }
+    let body = world.github.pulls()[0]["body"].as_str().unwrap().to_owned();
+    assert!(body.contains("notes.txt"), "{body}");
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn the_folder_that_holds_the_tasks_is_named_and_a_plain_file_of_tasks_is_read() {
+    let tasks = r#"{"tasks": [{"id": "7", "title": "Settle", "dependencies": ["6.2"], "custom": {"jira": "TR-9"}}],
+                    "metadata": {"version": "1.0"}}"#;
+    let files = [("README.md", "# p\n"), ("teams/a/.taskmaster/tasks/tasks.json", tasks)];
+    let files: Vec<(String, String)> = files.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
+    let script = Script::new()
+        .turn(write_good().expecting("TR-9").expecting("task 6.2: (no such task)"))
+        .turn(Turn::verdict("done", "Written."));
+    let world = World::with(script, files, "main");
+    let (ran, outcome) = document(&world, &["--all", "--no-pull-request"]);
+    assert_eq!((ran.code, outcome.reason), (64, Reason::DocumentsMissing), "{ran:#?}\n{outcome:#?}");
+    for part in ["looked for `trader/.taskmaster/`", "there is one in `teams/a`"] {
+        assert!(outcome.message.contains(part), "{}", outcome.message);
+    }
+    let (ran, outcome) =
+        document(&world, &["--task", "7", "--working-directory", "teams/a", "--no-pull-request"]);
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    let written =
+        world.git.read("acme/platform", "docs/task-7-1", "teams/a/.taskmaster/docs/task-7/prompt.md");
+    assert!(written.unwrap().contains("## Steps"));
+    world.model.assert_played();
     world.assert_invariants(&outcome);
 }
 

@@ -11,7 +11,7 @@ use crate::problem::Problem;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  claude mcp add orchestrator -- dispatcher mcp
+  dispatcher setup claude
   dispatcher mcp --config ~/work/orchestrator.toml")]
 pub(super) struct Arguments {}
 

@@ -54,8 +54,14 @@ configuration folder), ORCHESTRATOR_* environment variables, flags; the later wi
 comes with a folder names no programs and no secrets. --config FILE reads that file alone.
 
 Exit codes: 0 done; 64 the request cannot be carried out as it is; 73, 74 the disk; 75 try again
-later; 78 the configuration or a credential; 124 the time given for waiting is over. `wait` and
-`submit --wait` end with the run's own exit code.";
+later; 78 the configuration or a credential; 124 the time given for waiting is over; 130 Ctrl-C,
+which ends this command and no run. `wait` and `submit --wait` end with the run's own:
+  0         it succeeded                   75        network, remote, or the workspace is in use
+  1         the agent did not succeed      76        the push was refused
+  64, 65    the request, the repository    77        a credential was refused
+  69        a service it needs             78        configuration, or a credential is missing
+  70        a fault of this program        124       a limit of the run
+  73, 74    the disk                       143       it was stopped";
 
 /// What every verb understands.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -140,6 +146,14 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         code = interrupted(), if !owns_signals => code,
     }
+}
+
+/// Says that the program cannot even begin.
+#[must_use]
+pub fn cannot_start(error: &std::io::Error) -> ExitCode {
+    let problem = Problem::new(Reason::InputOutput, format!("cannot start: {error}"));
+    output::error(&problem);
+    problem.exit_code().into()
 }
 
 /// Waits for Ctrl-C. Runs have sessions of their own: they go on.

@@ -20,6 +20,11 @@ use crate::verbs::Dispatcher;
 /// The endpoint is `/mcp`; `/healthz` and `/readyz` tell whether it lives and can work. Without a token it
 /// listens on this machine only.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher serve
+  dispatcher serve --address 0.0.0.0:8750 --token-file token --allowed-host orchestrator.example.com
+  claude mcp add --transport http orchestrator http://127.0.0.1:8750/mcp")]
 #[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
 pub(super) struct Arguments {
     /// Where to listen [env: ORCHESTRATOR_SERVE_ADDRESS] [default: 127.0.0.1:8750].

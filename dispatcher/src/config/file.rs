@@ -60,6 +60,9 @@ pub struct AgentSettings {
     pub platform_token_file: Option<PathBuf>,
     /// The file that holds the private SSH key.
     pub ssh_key_file: Option<PathBuf>,
+    /// Hosts that the tokens are for, besides github.com and the host of `github_api_url`: no
+    /// other host gets to see them.
+    pub git_hosts: Vec<String>,
 }
 
 /// Files that hold secrets of no agent in particular.

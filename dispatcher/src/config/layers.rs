@@ -44,6 +44,7 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["agents", "*", "github_token_file"],
     &["agents", "*", "platform_token_file"],
     &["agents", "*", "ssh_key_file"],
+    &["agents", "*", "git_hosts"],
 ];
 
 /// Reads the one file that was named.

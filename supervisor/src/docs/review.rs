@@ -124,7 +124,7 @@ fn missing_sections(document: Document, lines: &[&str]) -> Vec<String> {
                     .eq_ignore_ascii_case(section.heading)
             })
         };
-        let Some(at) = lines.iter().position(|line| is_it(line)) else {
+        let Some(at) = lines.iter().position(is_it) else {
             return Some(format!("`{file}` has no section `## {}`: {}", section.heading, section.about));
         };
         let level = heading(lines[at]).map_or(2, |(level, _)| level);

@@ -64,6 +64,8 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
         ("[agents.a]\ngithub_token_file = \"~/.ssh/id\"\n", "agents.a.github_token_file", "2:1"),
         ("[agents.b]\nplatform_token_file = \"x\"\n", "agents.b.platform_token_file", "2:1"),
         ("[agents.b]\n\"ssh_key_file\" = \"x\"\n", "agents.b.ssh_key_file", "2:1"),
+        ("[agents.b]\ngit_hosts = [\"evil.example\"]\n", "agents.b.git_hosts", "2:1"),
+        ("[serve]\naddress = \"0.0.0.0:1\"\n", "serve", "1:2"),
     ];
     for (text, key, place) in cases {
         let folders = Folders::new();

@@ -1,8 +1,8 @@
 //! Where runs stand.
 
 use jiff::Timestamp;
-use orchestrator_contract::Phase;
 use orchestrator_contract::outcome::Place;
+use orchestrator_contract::{Phase, Reason};
 
 use super::{Fields, short};
 use crate::mcp::wording::in_tool_words;
@@ -59,8 +59,9 @@ fn headline(status: &Status, now: Timestamp) -> String {
     let head = format!("{number} of the {} service", status.service);
     match (status.reason, status.finished_at) {
         (Some(reason), Some(finished_at)) => format!(
-            "{head}: {} ({reason}), {} ago, after {} min",
+            "{head}: {}{}, {} ago, after {} min",
             status.phase,
+            why(status.phase, Some(reason)),
             age(finished_at, now),
             status.minutes
         ),
@@ -68,6 +69,13 @@ fn headline(status: &Status, now: Timestamp) -> String {
             format!("{head}: {} (submitted {} ago)", status.phase, age(status.submitted_at, now))
         }
     }
+}
+
+/// The reason in brackets, where the phase does not say it.
+fn why(phase: Phase, reason: Option<Reason>) -> String {
+    reason
+        .filter(|reason| reason.name() != phase.name())
+        .map_or(String::new(), |reason| format!(" ({reason})"))
 }
 
 /// What a run at work does now, and since when.
@@ -122,7 +130,7 @@ fn line(status: &Status, now: Timestamp) -> String {
         (None, None, Some(doing)) => format!(": {}", doing.trim_start_matches("Now: ")),
         (None, None, None) => String::new(),
     };
-    let reason = status.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    let reason = why(status.phase, status.reason);
     format!(
         "- `{}` — {number} of {}, {}{reason}, submitted {} ago{about}\n",
         status.run,

@@ -40,7 +40,7 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
             status.phase
         ),
         (Started::New, _) if status.phase == Phase::Failed => format!(
-            "**{what} was submitted, and has failed at once: {}**\n\n",
+            "**Submitted {what}, which has failed at once: {}**\n\n",
             plain(status.message.as_deref().unwrap_or("it did not say why"))
         ),
         (Started::New, Mode::First) => format!("**Implementation submitted: {what}.**\n\n"),
@@ -48,7 +48,8 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
         (Started::New, Mode::Fresh) => format!("**Started over: {what}, attempt {}.**\n\n", task.attempt),
     };
     text.push_str(&details(task));
-    if *started == Started::New {
+    let has_failed = status.phase == Phase::Failed;
+    if *started == Started::New && !has_failed {
         text.push('\n');
         text.push_str(&relation(task, before, status));
         text.push_str("\nThe run will:\n");
@@ -57,10 +58,11 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
     for warning in warnings {
         let _ = writeln!(text, "\nWarning: {}", plain(warning));
     }
+    let head = if has_failed { "For more" } else { "It goes on by itself. To follow it" };
     let _ = writeln!(
         text,
-        "\nIt goes on by itself. To follow it: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` \
-         with run \"{run}\"; on the command line: `dispatcher status {run}`, `dispatcher logs -f {run}`."
+        "\n{head}: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` with run \"{run}\"; on the \
+         command line: `dispatcher status {run}`, `dispatcher logs -f {run}`."
     );
     text
 }
@@ -80,9 +82,10 @@ fn details(task: &TaskSpec) -> String {
     let directory = match &task.target.working_directory {
         Some(directory) if directory.relative().is_empty() => "the repository's root (as asked)".to_owned(),
         Some(directory) => format!("`{}/` (as asked; made if it is not there)", directory.relative()),
-        None => {
-            format!("`{}/` if the repository has it, or its root if it is the service's own", task.service)
-        }
+        None => format!(
+            "`{}/` (default; the repository's root if it is the service's own and has no such folder)",
+            task.service
+        ),
     };
     fields.add("Working directory", &directory);
     fields.add("Base branch", &base(task));

@@ -9,6 +9,9 @@ mod stop;
 mod submit;
 mod wait;
 
+use std::time::Duration;
+
+use orchestrator_contract::Reason;
 use rmcp::handler::server::tool::schema_for_output;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResult, ContentBlock};
@@ -23,6 +26,7 @@ use super::arguments::{
 };
 use super::server::Server;
 use super::which::Refusal;
+use crate::problem::Problem;
 
 /// A tool's result: the text that a model reads, and the same as a value.
 struct Answer<T> {
@@ -38,6 +42,26 @@ struct Told<T> {
     text: String,
     #[serde(flatten)]
     value: T,
+}
+
+/// How long any call may take but a wait: what runs elsewhere may not answer at all, and a client that is told
+/// so can do something about it.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Gives up on a call that takes too long. What it has set going goes on.
+async fn in_time<T>(call: impl Future<Output = Result<Answer<T>, Refusal>>) -> CallToolResult
+where
+    T: Serialize,
+{
+    let late = || {
+        let seconds = LIMIT.as_secs();
+        Problem::new(
+            Reason::RemoteUnavailable,
+            format!("where the runs are kept did not answer within {seconds} s"),
+        )
+        .next("Try again; look with `list_tasks` before anything is submitted a second time.")
+    };
+    answered(tokio::time::timeout(LIMIT, call).await.unwrap_or_else(|_| Err(late().into())))
 }
 
 fn answered<T: Serialize>(result: Result<Answer<T>, Refusal>) -> CallToolResult {
@@ -68,7 +92,7 @@ impl Server {
         &self,
         Parameters(arguments): Parameters<SubmitArguments>,
     ) -> CallToolResult {
-        answered(submit::submit(self, arguments).await)
+        in_time(submit::submit(self, arguments)).await
     }
 
     #[tool(
@@ -81,7 +105,7 @@ impl Server {
         output_schema = schema_for_output::<Told<StatusAnswer>>()
     )]
     async fn get_task_status(&self, Parameters(arguments): Parameters<RunArguments>) -> CallToolResult {
-        answered(look::status(self, &arguments).await)
+        in_time(look::status(self, &arguments)).await
     }
 
     #[tool(
@@ -93,7 +117,7 @@ impl Server {
         output_schema = schema_for_output::<Told<ListAnswer>>()
     )]
     async fn list_tasks(&self, Parameters(arguments): Parameters<ListArguments>) -> CallToolResult {
-        answered(look::list(self, &arguments).await)
+        in_time(look::list(self, &arguments)).await
     }
 
     #[tool(
@@ -106,7 +130,7 @@ impl Server {
         output_schema = schema_for_output::<Told<LogsAnswer>>()
     )]
     async fn get_task_logs(&self, Parameters(arguments): Parameters<LogsArguments>) -> CallToolResult {
-        answered(logs::logs(self, &arguments).await)
+        in_time(logs::logs(self, &arguments)).await
     }
 
     #[tool(
@@ -134,6 +158,6 @@ impl Server {
         output_schema = schema_for_output::<Told<StopAnswer>>()
     )]
     async fn stop_task(&self, Parameters(arguments): Parameters<StopArguments>) -> CallToolResult {
-        answered(stop::stop(self, &arguments).await)
+        in_time(stop::stop(self, &arguments)).await
     }
 }

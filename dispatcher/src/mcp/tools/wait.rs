@@ -40,7 +40,10 @@ pub(super) async fn wait(
             .next("Give 0 to 45 seconds.")
     })?;
     let dispatcher = server.dispatcher()?;
+    let begin = Instant::now();
     let run = which(&dispatcher, &arguments.which(), Purpose::Look).await?.run;
+    // Finding the run counts as well.
+    let limit = limit.saturating_sub(begin.elapsed());
     let (say, said) = watch::channel(String::new());
     let waiting = dispatcher.wait(&run, Some(limit), move |status| {
         let line = render_progress(status);
@@ -59,7 +62,7 @@ pub(super) async fn wait(
     };
     let (Wait::Ended(status) | Wait::TimedOut(status)) = end;
     Ok(Answer {
-        text: render_wait(&status, limit.as_secs(), Timestamp::now()),
+        text: render_wait(&status, begin.elapsed().as_secs(), Timestamp::now()),
         value: WaitAnswer { ended: status.phase.is_final(), run: RunView::from(&*status) },
     })
 }
