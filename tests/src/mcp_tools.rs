@@ -2,11 +2,13 @@
 //!
 //! They are apart from [`crate::tools`], so that only the suites that drive them fetch them.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use crate::tools::{folder, lock, npm, once, run};
 
@@ -64,6 +66,24 @@ fn fetch(folder: &Path) -> Result<NodeClients> {
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| environment(&folder().join("mcp")).expect("pip fetches the Python MCP client"))
+}
+
+/// Performs steps with the Python client (see `tests/tools-mcp/client.py`); answers with what it printed.
+///
+/// # Panics
+/// When it cannot connect.
+#[track_caller]
+pub fn with_python(arguments: &[&str], server: &Value, steps: &Value) -> Value {
+    let mut client = Command::new(python());
+    client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tools-mcp/client.py")).args(arguments);
+    client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = client.spawn().expect("Python");
+    let wanted = json!({"server": server, "steps": steps}).to_string();
+    // Dropped at the end of this line, which is the end of its input.
+    child.stdin.take().expect("stdin was piped").write_all(wanted.as_bytes()).expect("Python reads");
+    let output = child.wait_with_output().expect("output");
+    let complaint = || panic!("the Python client: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| complaint())
 }
 
 fn environment(folder: &Path) -> Result<PathBuf> {

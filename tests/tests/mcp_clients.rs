@@ -1,10 +1,7 @@
 //! Clients that others wrote list and call everything, over stdio and over HTTP, in both eras of the protocol.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use orchestrator_tests::binaries::Binaries;
-use orchestrator_tests::mcp_tools::{NodeClients, python};
+use orchestrator_tests::mcp_tools::{NodeClients, with_python};
 use orchestrator_tests::stage::Stage;
 use serde_json::{Value, json};
 
@@ -19,20 +16,6 @@ const TOOLS: [&str; 6] = [
     "stop_task",
 ];
 
-/// Performs steps with the Python client; answers with everything it printed.
-#[track_caller]
-fn with_python(era: &str, server: &Value, steps: &Value) -> Value {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools-mcp/client.py");
-    let mut client = Command::new(python());
-    client.args([script, era]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = client.spawn().unwrap();
-    let wanted = json!({"server": server, "steps": steps});
-    child.stdin.take().unwrap().write_all(wanted.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
-}
-
 /// The names in a list of tools, prompts or resources.
 fn names<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
     let entries = list.as_array().into_iter().flatten();
@@ -44,7 +27,7 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
     let call = |tool: &str, arguments: Value| json!(["call_tool", {"name": tool, "arguments": arguments}]);
     let log = format!("orchestrator://runs/{RUN}/log");
     let told = with_python(
-        era,
+        &[era],
         server,
         &json!([
             ["list_tools", {}],

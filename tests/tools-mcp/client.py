@@ -1,9 +1,10 @@
 """Performs calls with the official Python client and prints what came of them.
 
-    client.py auto|legacy|REVISION   < {"server": ..., "steps": [["call_tool", {"name": ...}], ...]}
+    client.py auto|legacy|REVISION [crowd]   < {"server": ..., "steps": [["call_tool", {"name": ...}], ...]}
 
 A server is {"command", "args", "env", "cwd"} for stdio, or {"url", "token"}. What it prints is
-{"protocol", "server", "steps": [{"result": ...} or {"error": ...}, each with "progress"]}.
+{"protocol", "server", "steps": [{"result": ...} or {"error": ...}, each with "progress"]}. In a
+crowd, each step has a client of its own; all connect first, then all call at once.
 """
 
 import asyncio
@@ -44,12 +45,23 @@ async def perform(client, method, arguments):
     return {"result": result.model_dump(mode="json", by_alias=True, exclude_none=True), "progress": progress}
 
 
-async def main():
-    wanted = json.load(sys.stdin)
+async def alone(wanted):
     async with Client(transport(wanted["server"]), mode=sys.argv[1]) as client:
         steps = [await perform(client, method, arguments) for method, arguments in wanted["steps"]]
         server = client.server_info.model_dump(mode="json", exclude_none=True) if client.server_info else None
-        print(json.dumps({"protocol": str(client.protocol_version), "server": server, "steps": steps}))
+        return {"protocol": str(client.protocol_version), "server": server, "steps": steps}
 
 
-asyncio.run(main())
+async def crowd(wanted):
+    connected = asyncio.Barrier(len(wanted["steps"]))
+
+    async def one(method, arguments):
+        async with Client(transport(wanted["server"]), mode=sys.argv[1]) as client:
+            await connected.wait()
+            return await perform(client, method, arguments)
+
+    return {"steps": await asyncio.gather(*(one(*step) for step in wanted["steps"]))}
+
+
+work = crowd if "crowd" in sys.argv[2:] else alone
+print(json.dumps(asyncio.run(work(json.load(sys.stdin)))))
