@@ -146,8 +146,9 @@ add_toolchain() {
 }
 
 add_toolchains() {
-    local root=$context/toolchain first= name nightly=false rustup from program
-    mkdir -p "$root/cargo/bin" "$root/rustup"
+    local root=$context/toolchain first='' name nightly=false rustup from program
+    # rustup makes these at its first start, which a read-only root would not let it.
+    mkdir -p "$root/cargo/bin" "$root"/rustup/{downloads,tmp,update-hashes}
     for from in "${toolchains[@]}"; do
         name=$(add_toolchain "$from")
         first=${first:-$name}

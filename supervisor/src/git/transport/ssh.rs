@@ -243,6 +243,8 @@ fn reason_of_ssh(said: &str) -> (Reason, String) {
         Reason::RepositoryNotFound
     } else if has("Permission to") || has("denied to") || has("read only") || has("read-only") {
         Reason::PermissionDenied
+    } else if has("No user exists for uid") {
+        Reason::Configuration
     } else {
         Reason::NetworkUnavailable
     };
@@ -328,6 +330,7 @@ mod tests {
             ("git@github.com: Permission denied (publickey).", Reason::AuthenticationFailed),
             ("ERROR: Repository not found.", Reason::RepositoryNotFound),
             ("ERROR: Permission to o/r.git denied to me.", Reason::PermissionDenied),
+            ("No user exists for uid 54321", Reason::Configuration),
             ("ssh: Could not resolve hostname x: Name or service not known", Reason::NetworkUnavailable),
         ] {
             assert_eq!(reason_of_ssh(said).0, reason, "{said}");
