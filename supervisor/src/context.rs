@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orchestrator_contract::layout::{Layout, RunRecord};
+use orchestrator_contract::names::Transport;
 use orchestrator_contract::outcome::{McpServer, Revision};
-use orchestrator_contract::{Kind, Reason, TaskSpec};
+use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
 
 use secrecy::SecretString;
 
-use crate::config::{Inherited, RunArguments, SecretError, SecretSource};
+use crate::config::{Inherited, RunArguments, SecretError, SecretSource, may_see_token};
 use crate::docs::account::Earlier;
 use crate::docs::plan::Plan;
 use crate::docs::take::Branch;
@@ -58,11 +59,26 @@ impl Context {
     /// A repository elsewhere.
     #[must_use]
     pub fn remote(&self, side: Side) -> Remote {
-        let url = match side {
+        Remote::new(self.remote_url(side).clone(), self.remotes.clone())
+    }
+
+    fn remote_url(&self, side: Side) -> &RepositoryUrl {
+        match side {
             Side::Platform => &self.task.platform.url,
             Side::Target => &self.task.target.url,
-        };
-        Remote::new(url.clone(), self.remotes.clone())
+        }
+    }
+
+    /// Whether the token for a repository is for its host.
+    fn may_see_token(&self, side: Side) -> bool {
+        let url = self.remote_url(side);
+        match url.transport() {
+            Transport::Http => url.host().is_some_and(|host| {
+                may_see_token(host, &self.settings.github_api_url, &self.settings.git_hosts)
+            }),
+            // No token goes there anyway.
+            Transport::Ssh | Transport::Local => true,
+        }
     }
 
     /// The credentials for a repository, read now.
@@ -74,7 +90,23 @@ impl Context {
             Side::Platform => self.secrets.platform_token(),
             Side::Target => self.target_token(),
         };
-        let token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
+        let mut token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
+        if token.is_some() && !self.may_see_token(side) {
+            let host = self.remote_url(side).host().unwrap_or_default();
+            match side {
+                Side::Target => {
+                    return Err(Failure::new(
+                        Reason::CredentialMissing,
+                        format!(
+                            "the git token is not shown to `{host}`: it is for github.com. If it is for that \
+                             host, name it with --git-hosts, ORCHESTRATOR_GIT_HOSTS or `git_hosts` of the agent"
+                        ),
+                    ));
+                }
+                // Documentation that everybody may read needs none.
+                Side::Platform => token = None,
+            }
+        }
         if let Some(token) = &token {
             // A rotated token must be masked from its first use on.
             self.redactor.add("github token", token.clone());

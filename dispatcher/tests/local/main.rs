@@ -294,6 +294,8 @@ fn doctor_says_what_is_missing_and_how_to_mend_it() {
     assert_eq!(finding("state folder"), "ok");
     assert_eq!(finding("model credential"), "problem");
     assert!(checks.iter().all(|check| check["finding"] == "ok" || check["mend"].is_string()), "{done:?}");
+    let servers: Vec<_> = checks.iter().filter(|check| check["name"] == "mcp server").collect();
+    assert!(servers.len() == 3 && servers.iter().all(|check| check["finding"] == "warning"), "{done:?}");
 }
 
 #[test]

@@ -46,7 +46,9 @@ pub async fn check(context: &Context) -> Result<Checked, Failure> {
     Patterns::new(context.task.protected_paths.iter().map(String::as_str))
         .map_err(|error| failure(error.reason(), &error))?;
     check_forge(context)?;
-    let (target, platform) = look_at_remotes(context).await?;
+    let (remotes, host) = tokio::join!(look_at_remotes(context), ask_host(context));
+    let (target, platform) = remotes?;
+    host?;
     let task = &context.task;
     let base = choose_branch(&task.target.url, task.target.base.as_ref(), &target)?;
     let platform_branch = match task.kind {
@@ -153,6 +155,39 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(Reason::CredentialMissing, message));
     }
     Ok(())
+}
+
+/// How long GitHub's REST interface may take to answer: what it says is found out early or, as
+/// ever, when the pull request is opened.
+const HOST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// Asks the host itself what git cannot tell: that it is archived, that the token is for git alone.
+async fn ask_host(context: &Context) -> Result<(), Failure> {
+    if context.task.pull_request == PullRequestPolicy::None {
+        return Ok(());
+    }
+    let Some((forge, repository)) = crate::publish::pull_request::forge_of(context) else { return Ok(()) };
+    match tokio::time::timeout(HOST_ANSWERS, forge.check(&repository)).await {
+        Ok(Ok(access)) if access.archived => {
+            let url = &context.task.target.url;
+            let message = format!("`{url}` is archived: nothing can be pushed to it, no pull request opened");
+            Err(Failure::new(Reason::PermissionDenied, message))
+        }
+        Ok(Err(error)) => match error.check_reason() {
+            reason @ (Reason::AuthenticationFailed
+            | Reason::PermissionDenied
+            | Reason::RepositoryNotFound) => Err(failure(reason, &error)),
+            _ => {
+                context.journal.warn(format!("the host cannot be asked: {}", crate::context::chain(&error)));
+                Ok(())
+            }
+        },
+        Ok(Ok(_)) => Ok(()),
+        Err(_) => {
+            context.journal.warn("the host's REST interface does not answer".to_owned());
+            Ok(())
+        }
+    }
 }
 
 /// Asks all at once: the two lists of branches, and whether we may push.
