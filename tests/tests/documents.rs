@@ -20,7 +20,7 @@ fn document(world: &World, more: &[&str]) -> (Ran, Outcome) {
 
 fn start(world: &World, more: &[&str]) -> Ran {
     let (platform, workspace) = (world.git.url("acme/platform"), world.path("workspace"));
-    let mut arguments = vec!["run", "--kind", "docs", "--service", "trader", "--mcp-server", "memory"];
+    let mut arguments = vec!["run", "--kind", "docs", "--service", "trader"];
     arguments.extend(["--workspace", workspace.to_str().unwrap(), "--platform-repository-url", &platform]);
     arguments.extend(more);
     world.supervisor(&arguments)
@@ -101,6 +101,8 @@ fn documents_of_all_twenty_tasks_are_written_each_in_a_conversation_of_its_own()
         );
         assert!(read(&world, "docs/all-tasks-1", task, "acceptance-criteria.md").is_some());
     }
+    // Two of it would write over each other.
+    assert!(outcome.mcp_servers.iter().all(|server| server.name != "memory"), "{:?}", outcome.mcp_servers);
     let sum: f64 = outcome.documented.iter().map(|task| task.cost_usd).sum();
     assert!((sum - outcome.usage.cost_usd).abs() < 1e-6, "{sum} of {:?}", outcome.usage);
     assert!(doings(&ran).iter().any(|doing| doing.contains(" of 20 tasks")), "{:?}", doings(&ran));

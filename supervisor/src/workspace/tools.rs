@@ -6,7 +6,7 @@ use std::time::Duration;
 use git2::Oid;
 use orchestrator_contract::outcome::{McpStatus, Outcome, Revision};
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{Reason, RunName};
+use orchestrator_contract::{Kind, Reason, RunName};
 
 use super::branch::Prepared;
 use super::check::catalogue;
@@ -169,8 +169,15 @@ fn compose_servers(context: &Context, catalogue: &Catalogue, places: &Places) ->
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
     };
-    compose(catalogue, context.task.mcp_servers.as_deref(), &surroundings)
-        .map_err(|error| failure(error.reason(), &error))
+    let shareable = || {
+        let servers = catalogue.servers().filter(|server| server.default && !server.one_at_a_time);
+        servers.map(|server| server.name.clone()).collect()
+    };
+    let chosen = match context.task.kind {
+        Kind::Implementation => context.task.mcp_servers.clone(),
+        Kind::Docs => context.task.mcp_servers.clone().or_else(|| Some(shareable())),
+    };
+    compose(catalogue, chosen.as_deref(), &surroundings).map_err(|error| failure(error.reason(), &error))
 }
 
 async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {
