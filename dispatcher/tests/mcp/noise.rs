@@ -15,7 +15,10 @@ use crate::client::server;
 /// Far longer than any answer takes.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The request that comes after all noise; whoever has not said who they are gets an error, but an answer.
+/// What comes before all noise. Without it, rmcp ends the connection at the first request that is no greeting.
+const FIRST: &str = r#"{"jsonrpc":"2.0","id":"the first one","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"noise","version":"1"}}}"#;
+
+/// The request that comes after all noise.
 const LAST: &str = r#"{"jsonrpc":"2.0","id":"the last one","method":"tools/list","params":{}}"#;
 
 /// Messages as clients send them, right and wrong.
@@ -119,13 +122,16 @@ fn the_last_request_is_answered_after_any_noise_and_only_messages_go_out() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cases = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(cases, |(lines in vec(line(), 0..30), piece in 1_usize..5_000)| {
-        let mut input = lines.join(&b'\n');
+        let mut input = format!("{FIRST}\n").into_bytes();
+        input.extend(lines.join(&b'\n'));
         input.extend_from_slice(format!("\n{LAST}\n").as_bytes());
         let said = runtime.block_on(answer(&bench, &input, piece));
         let said = String::from_utf8(said).unwrap();
         for line in said.lines() {
             let message: Value = serde_json::from_str(line).unwrap();
             prop_assert_eq!(&message["jsonrpc"], &json!("2.0"));
+            let last = message["id"] == "the last one";
+            prop_assert!(!last || message["result"]["tools"].is_array(), "{}", line);
         }
     });
 }
