@@ -9,6 +9,7 @@ mod bench;
 mod client;
 mod conversation;
 mod faults;
+mod noise;
 mod surface;
 mod waiting;
 mod which;

@@ -1,4 +1,5 @@
 //! What benchmarks and fault tests share: scripts of the scripted agent, a world to run in.
 
+pub mod mcp;
 pub mod script;
 pub mod world;

@@ -1,13 +1,14 @@
 //! What supervising costs: ratios of medians, measured interleaved in one run.
 //!
 //! `cargo run --release -p orchestrator-tests --bin bench [-- --strict] [--rounds N]
-//! [--sandbox auto|off] [--only prepare|stream]`
+//! [--sandbox auto|off] [--only prepare|stream|mcp]`
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use orchestrator_tests::bench::mcp::{Compared, measure};
 use orchestrator_tests::bench::script::{Script, Step, verdict};
 use orchestrator_tests::bench::world::{Ran, TARGET, TOKEN, World};
 use orchestrator_tests::binaries::Binaries;
@@ -48,6 +49,9 @@ fn main() {
             rows.extend(stream(supervisor, &agent, sandbox));
         }
     }
+    if settings.only.as_deref().is_none_or(|only| only == "mcp") {
+        rows.extend(mcp());
+    }
     println!("\n{:<58} {:>12} {:>12}  ok", "what", "goal", "measured");
     for Row { what, goal, measured, ok } in &rows {
         println!("{what:<58} {goal:>12} {measured:>12}  {}", if *ok { "yes" } else { "NO" });
@@ -72,6 +76,23 @@ fn settings() -> Settings {
         }
     }
     settings
+}
+
+/// The MCP server beside a peer on the official TypeScript SDK.
+fn mcp() -> Vec<Row> {
+    println!("{:<36} {:>9} {:>9} {:>7}", "MCP server", "ours", "peer", "ratio");
+    let compared = measure();
+    for Compared { what, ours, peer } in &compared {
+        println!("  {what:<34} {ours:>9.2} {peer:>9.2} {:>7.2}", ours / peer);
+    }
+    let begin = |what: &str| what.starts_with("start to tools/list, median");
+    let start = compared.iter().find(|compared| begin(&compared.what)).map_or(f64::NAN, |one| one.ours);
+    vec![Row {
+        what: "MCP server, start to tools/list".to_owned(),
+        goal: "< 50 ms",
+        measured: format!("{start:.1} ms"),
+        ok: start < 50.0,
+    }]
 }
 
 fn preparation(supervisor: &Path, agent: &Path, sandbox: &str, rounds: usize) -> Vec<Row> {

@@ -1,0 +1,113 @@
+//! What the MCP server costs, beside a server that was written on the official TypeScript SDK: interleaved,
+//! in one run.
+
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::mcp_client::McpClient;
+use crate::mcp_tools::NodeClients;
+use crate::stage::{Stage, peak_memory};
+
+/// How often each is started, and how many submissions and looks each gets.
+const STARTS: usize = 15;
+const CALLS: u32 = 60;
+
+/// Milliseconds of each start and call, and the peak memory in KiB.
+#[derive(Debug, Default)]
+struct Measured {
+    start: Vec<f64>,
+    submit: Vec<f64>,
+    status: Vec<f64>,
+    memory: u64,
+}
+
+/// One number of ours and the peer's.
+#[derive(Debug)]
+pub struct Compared {
+    /// What was measured, with its unit.
+    pub what: String,
+    /// Ours.
+    pub ours: f64,
+    /// The peer's.
+    pub peer: f64,
+}
+
+/// Measures both servers.
+pub fn measure() -> Vec<Compared> {
+    let stage = Stage::new("held");
+    let peers = stage.path("peer");
+    std::fs::create_dir(&peers).expect("a folder");
+    let ours = || stage.dispatcher(&["mcp"]);
+    let peer = || {
+        let clients = NodeClients::get();
+        let mut command: Command = clients.command(&clients.peer);
+        // It starts a child for each submission, as ours does.
+        command.arg(&peers).args(["/bin/sh", "-c", "exit 0"]).env("HOME", stage.path("home"));
+        command
+    };
+    let (mut our, mut theirs) = (Measured::default(), Measured::default());
+    // The first start of each fills the caches of the disk and does not count.
+    for round in 0..=STARTS {
+        for (measured, command) in [(&mut our, ours()), (&mut theirs, peer())] {
+            let seconds = start(command);
+            if round > 0 {
+                measured.start.push(seconds);
+            }
+        }
+    }
+    let (mut our_client, mut their_client) = (McpClient::start(ours()), McpClient::start(peer()));
+    for task in 1..=CALLS {
+        for (measured, client) in [(&mut our, &mut our_client), (&mut theirs, &mut their_client)] {
+            let started = Instant::now();
+            client.call("submit_implementation_task", Stage::submission("trader", task));
+            measured.submit.push(milliseconds(started));
+            let run = format!("trader-claude-agent-1-task{task}-attempt1");
+            let started = Instant::now();
+            client.call("get_task_status", json!({"run": run}));
+            measured.status.push(milliseconds(started));
+        }
+        let run = stage.path(&format!("state/runs/trader-claude-agent-1-task{task}-attempt1/go"));
+        std::fs::write(run, "").expect("the run may end");
+    }
+    our.memory = peak_memory(our_client.id());
+    theirs.memory = peak_memory(their_client.id());
+    compare(&mut our, &mut theirs)
+}
+
+/// Milliseconds from the start of a server to its list of tools.
+fn start(command: Command) -> f64 {
+    let started = Instant::now();
+    let mut client = McpClient::start(command);
+    client.request("tools/list", json!({}));
+    milliseconds(started)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn compare(ours: &mut Measured, peer: &mut Measured) -> Vec<Compared> {
+    let mut all = Vec::new();
+    for (what, ours, peer) in [
+        ("start to tools/list", &mut ours.start, &mut peer.start),
+        ("submit", &mut ours.submit, &mut peer.submit),
+        ("status", &mut ours.status, &mut peer.status),
+    ] {
+        for (name, part) in [("median", 0.5), ("p99", 0.99)] {
+            let what = format!("{what}, {name}, ms");
+            all.push(Compared { what, ours: quantile(ours, part), peer: quantile(peer, part) });
+        }
+    }
+    let megabytes = |kib: u64| kib as f64 / 1024.0;
+    let what = "peak memory, MiB".to_owned();
+    all.push(Compared { what, ours: megabytes(ours.memory), peer: megabytes(peer.memory) });
+    all
+}
+
+fn quantile(values: &mut [f64], part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1) as f64;
+    values.get((last * part).round() as usize).copied().unwrap_or(f64::NAN)
+}
