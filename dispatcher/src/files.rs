@@ -1,7 +1,7 @@
 //! Files, with errors that name the path.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -33,6 +33,60 @@ pub(crate) fn problem(doing: &str, path: &Path, error: &std::io::Error) -> Probl
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Problem> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(problem("read", path, &error)),
+    }
+}
+
+/// A part of a text file, in whole lines.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Excerpt {
+    /// The text.
+    pub text: String,
+    /// Whether there is more in the file.
+    pub is_cut: bool,
+}
+
+/// The first `most` bytes of a file; none if there is no such file.
+pub(crate) fn read_start(path: &Path, most: u64) -> Result<Option<Excerpt>, Problem> {
+    excerpt(path, |file, size| {
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        let is_cut = size > most;
+        if is_cut && let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            bytes.truncate(end + 1);
+        }
+        Ok((bytes, is_cut))
+    })
+}
+
+/// The last `most` bytes of a file; none if there is no such file.
+pub(crate) fn read_end(path: &Path, most: u64) -> Result<Option<Excerpt>, Problem> {
+    excerpt(path, |file, size| {
+        let mut bytes = Vec::new();
+        let is_cut = size > most;
+        file.seek(SeekFrom::Start(size.saturating_sub(most)))?;
+        file.take(most).read_to_end(&mut bytes)?;
+        if is_cut && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            bytes.drain(..=end);
+        }
+        Ok((bytes, is_cut))
+    })
+}
+
+fn excerpt(
+    path: &Path,
+    read: impl FnOnce(&mut fs::File, u64) -> std::io::Result<(Vec<u8>, bool)>,
+) -> Result<Option<Excerpt>, Problem> {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        read(&mut file, size)
+    };
+    match read() {
+        Ok((bytes, is_cut)) => {
+            Ok(Some(Excerpt { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }))
+        }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(problem("read", path, &error)),
     }
@@ -91,4 +145,21 @@ pub(crate) fn size(path: &Path) -> u64 {
         return meta.len();
     }
     fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_file_is_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        let part = |text: &str, is_cut| Some(Excerpt { text: text.to_owned(), is_cut });
+        assert_eq!(read_start(&path, 9).unwrap(), part("one\ntwo\n", true));
+        assert_eq!(read_end(&path, 9).unwrap(), part("three\n", true));
+        assert_eq!(read_end(&path, 14).unwrap(), part("one\ntwo\nthree\n", false));
+        assert_eq!(read_start(&folder.path().join("none"), 9).unwrap(), None);
+    }
 }

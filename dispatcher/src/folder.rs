@@ -16,6 +16,16 @@ use crate::files;
 pub struct OpenFolder {
     /// The folder.
     pub path: PathBuf,
+    whose: Whose,
+}
+
+/// Who works in the folder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whose {
+    /// Whoever asks.
+    TheCallers,
+    /// The server alone; those who call it over the network work elsewhere.
+    TheServers,
 }
 
 /// A git remote, as far as it can be used.
@@ -34,12 +44,21 @@ impl OpenFolder {
     pub fn find(environment: &Environment, cwd: &Path) -> Self {
         let project = environment.path("CLAUDE_PROJECT_DIR").filter(|path| path.is_dir());
         let path = project.or_else(|| first_folder(environment.text("WORKSPACE_FOLDER_PATHS")?));
-        Self { path: path.unwrap_or_else(|| cwd.to_owned()) }
+        Self { path: path.unwrap_or_else(|| cwd.to_owned()), whose: Whose::TheCallers }
+    }
+
+    /// The same folder, for callers who do not work in it: its remote says nothing about what they mean.
+    #[must_use]
+    pub fn for_callers_elsewhere(self) -> Self {
+        Self { whose: Whose::TheServers, ..self }
     }
 
     /// The remote of the repository that the folder lies in: `origin`, else the first.
     #[must_use]
     pub fn remote(&self) -> Remote {
+        if self.whose == Whose::TheServers {
+            return Remote { url: None, warning: Some("a call over HTTP has no open folder".to_owned()) };
+        }
         let Some((root, config)) =
             self.path.ancestors().find_map(|folder| Some((folder, config_of(folder)?)))
         else {
@@ -127,7 +146,7 @@ mod tests {
     }
 
     fn remote_of(path: &Path) -> Remote {
-        OpenFolder { path: path.to_owned() }.remote()
+        OpenFolder { path: path.to_owned(), whose: Whose::TheCallers }.remote()
     }
 
     #[test]
@@ -144,6 +163,14 @@ mod tests {
         assert_eq!(remote.url.unwrap().as_str(), "https://github.com/o/r");
         let warning = remote.warning.unwrap();
         assert!(warning.contains("credentials") && !warning.contains("hunter2"), "{warning}");
+    }
+
+    #[test]
+    fn the_servers_own_folder_says_nothing_about_callers_elsewhere() {
+        let root = folder("[remote \"origin\"]\n\turl = https://h/o/r\n");
+        let open = OpenFolder { path: root.path().to_owned(), whose: Whose::TheCallers };
+        let remote = open.for_callers_elsewhere().remote();
+        assert!(remote.url.is_none() && remote.warning.unwrap().contains("no open folder"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`cli`] | one file per subcommand: parse, call, print |
+//! | [`mcp`] | the MCP server: tools over the verbs, and the text that a model reads |
 //! | [`verbs`] | what each verb does, once: resolve, decide, call the backend |
 //! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
 //! | [`backend`] | where runs run: `local`, a supervised process on this machine |
@@ -10,6 +11,8 @@
 //! | [`folder`] | the open folder and its git remote |
 //! | [`setup`] | how clients (Claude Code, Cursor, VS Code) get to know this server |
 //! | [`output`] | the only place that prints |
+//! | [`serve`] | MCP over HTTP: who may call, limits, audit log, health |
+//! | [`telemetry`] | log format, level, field names |
 //! | [`problem`] | what a person is told when something cannot be done |
 //!
 //! Only `process` starts programs, and only `files` and the backend touch the
@@ -24,6 +27,8 @@ pub mod mcp;
 pub mod output;
 pub mod problem;
 mod process;
+pub mod serve;
 pub mod setup;
 pub mod task;
+pub mod telemetry;
 pub mod verbs;

@@ -57,6 +57,12 @@ impl Problem {
         &self.message
     }
 
+    /// What can be done about it.
+    #[must_use]
+    pub fn next_step(&self) -> &str {
+        &self.next
+    }
+
     /// Why, in the contract's words.
     #[must_use]
     pub fn reason(&self) -> Reason {

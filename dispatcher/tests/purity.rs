@@ -1,10 +1,29 @@
 //! What is called pure stays pure: told from the sources.
 
-use std::path::Path;
+#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+
+use std::path::{Path, PathBuf};
+
+/// The source files in a folder and below it, with their text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
 
 #[test]
 fn the_domain_touches_neither_files_nor_clocks_nor_its_siblings() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/task");
     let forbidden = [
         "std::fs",
         "std::process",
@@ -19,14 +38,65 @@ fn the_domain_touches_neither_files_nor_clocks_nor_its_siblings() {
         "crate::output",
         "crate::verbs",
     ];
-    let mut looked_at = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
+    let sources = sources("src/task");
+    assert!(sources.len() > 5);
+    for (path, text) in sources {
         for word in forbidden {
             assert!(!text.contains(word), "{} uses {word}", path.display());
         }
-        looked_at += 1;
     }
-    assert!(looked_at > 5);
+}
+
+#[test]
+fn what_a_model_reads_is_made_without_files_and_clocks() {
+    let forbidden =
+        ["std::fs", "std::process", "std::env", "tokio", "rustix", "Timestamp::now", "crate::backend"];
+    let mut sources = sources("src/mcp/text");
+    for name in ["wording.rs", "answers.rs", "arguments.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mcp").join(name);
+        sources.push((path.clone(), std::fs::read_to_string(path).unwrap()));
+    }
+    assert!(sources.len() > 7);
+    for (path, text) in sources {
+        for word in forbidden {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+/// What other systems than Linux do not have. The compiler for Linux does not see it.
+#[test]
+fn nothing_is_used_that_only_linux_has() {
+    let forbidden = [
+        "/proc/",
+        "std::os::linux",
+        "/dev/shm",
+        "abstract_name",
+        "NOATIME",
+        "TMPFILE",
+        "RenameFlags",
+        "renameat",
+        "fdatasync",
+        "fallocate",
+        "memfd",
+        "pidfd",
+        "prctl",
+        "pipe_with",
+        "accept_with",
+        "SIGRTM",
+        "epoll",
+        "inotify",
+        "getrandom",
+        "statx",
+        "openat2",
+        "rustix::thread",
+        "rustix::system",
+    ];
+    let sources = sources("src");
+    assert!(sources.len() > 40);
+    for (path, text) in sources {
+        for word in forbidden {
+            assert!(!text.contains(word), "{} uses {word}, which macOS does not have", path.display());
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The only reader of environment and arguments.
 
+mod git_hosts;
 mod secrets;
 mod task_flags;
 
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Reason, Step, reason};
 
-pub use secrets::{ModelCredential, SecretFiles, SecretSource, Shown};
-pub use task_flags::{TaskError, TaskFlags, TaskRequest};
+pub use git_hosts::may_see_token;
+pub use secrets::{ModelCredential, SecretError, SecretFiles, SecretSource, Shown};
+pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskRequest};
 
 use crate::process::Environment;
 
@@ -73,6 +75,9 @@ pub struct RunArguments {
     /// The REST interface of GitHub; another one for GitHub Enterprise.
     #[arg(long, env = "GITHUB_API_URL", default_value = "https://api.github.com")]
     pub github_api_url: String,
+    /// Hosts that the git tokens are for, besides github.com and the host of the GitHub API.
+    #[arg(long, env = "ORCHESTRATOR_GIT_HOSTS", value_name = "HOST,...", value_delimiter = ',')]
+    pub git_hosts: Vec<String>,
     /// How standard output is written: `auto` is text on a terminal and JSON elsewhere.
     #[arg(long, env = "ORCHESTRATOR_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -1,12 +1,19 @@
 //! What every step of a run needs and none of them changes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use orchestrator_contract::layout::{Layout, RunRecord};
+use orchestrator_contract::names::Transport;
 use orchestrator_contract::outcome::{McpServer, Revision};
-use orchestrator_contract::{Reason, TaskSpec};
+use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
 
-use crate::config::{Inherited, RunArguments, SecretSource};
+use secrecy::SecretString;
+
+use crate::config::{Inherited, RunArguments, SecretError, SecretSource, may_see_token};
+use crate::docs::account::Earlier;
+use crate::docs::plan::Plan;
+use crate::docs::take::Branch;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::mcp::relay::RelayHost;
 use crate::record::Journal;
@@ -52,11 +59,26 @@ impl Context {
     /// A repository elsewhere.
     #[must_use]
     pub fn remote(&self, side: Side) -> Remote {
-        let url = match side {
+        Remote::new(self.remote_url(side).clone(), self.remotes.clone())
+    }
+
+    fn remote_url(&self, side: Side) -> &RepositoryUrl {
+        match side {
             Side::Platform => &self.task.platform.url,
             Side::Target => &self.task.target.url,
-        };
-        Remote::new(url.clone(), self.remotes.clone())
+        }
+    }
+
+    /// Whether the token for a repository is for its host.
+    fn may_see_token(&self, side: Side) -> bool {
+        let url = self.remote_url(side);
+        match url.transport() {
+            Transport::Http => url.host().is_some_and(|host| {
+                may_see_token(host, &self.settings.github_api_url, &self.settings.git_hosts)
+            }),
+            // No token goes there anyway.
+            Transport::Ssh | Transport::Local => true,
+        }
     }
 
     /// The credentials for a repository, read now.
@@ -66,9 +88,25 @@ impl Context {
     pub fn credentials(&self, side: Side) -> Result<Credentials, Failure> {
         let token = match side {
             Side::Platform => self.secrets.platform_token(),
-            Side::Target => self.secrets.read("github-token"),
+            Side::Target => self.target_token(),
         };
-        let token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
+        let mut token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
+        if token.is_some() && !self.may_see_token(side) {
+            let host = self.remote_url(side).host().unwrap_or_default();
+            match side {
+                Side::Target => {
+                    return Err(Failure::new(
+                        Reason::CredentialMissing,
+                        format!(
+                            "the git token is not shown to `{host}`: it is for github.com. If it is for that \
+                             host, name it with --git-hosts, ORCHESTRATOR_GIT_HOSTS or `git_hosts` of the agent"
+                        ),
+                    ));
+                }
+                // Documentation that everybody may read needs none.
+                Side::Platform => token = None,
+            }
+        }
         if let Some(token) = &token {
             // A rotated token must be masked from its first use on.
             self.redactor.add("github token", token.clone());
@@ -81,10 +119,49 @@ impl Context {
         })
     }
 
+    /// The token of the repository that is written; a docs run writes the platform.
+    ///
+    /// # Errors
+    /// The file that holds it cannot be read.
+    pub fn target_token(&self) -> Result<Option<SecretString>, SecretError> {
+        match self.task.kind {
+            Kind::Implementation => self.secrets.read("github-token"),
+            Kind::Docs => self.secrets.platform_token(),
+        }
+    }
+
+    /// The working tree of this kind of run.
+    #[must_use]
+    pub fn worktree(&self) -> PathBuf {
+        match self.task.kind {
+            Kind::Implementation => self.layout.target_repo(),
+            Kind::Docs => self.layout.docs_repo(),
+        }
+    }
+
+    /// Where it is recorded what that tree holds.
+    #[must_use]
+    pub fn tree_state(&self) -> PathBuf {
+        match self.task.kind {
+            Kind::Implementation => self.layout.state(),
+            Kind::Docs => self.layout.docs_state(),
+        }
+    }
+
+    /// One of our control repositories. A docs run reads and writes the same one.
+    #[must_use]
+    pub fn control(&self, side: Side) -> PathBuf {
+        match (self.task.kind, side) {
+            (Kind::Docs, _) => self.layout.docs_control(),
+            (Kind::Implementation, Side::Platform) => self.layout.platform_control(),
+            (Kind::Implementation, Side::Target) => self.layout.target_control(),
+        }
+    }
+
     /// The folder in the working tree where the agent works.
     #[must_use]
     pub fn working_directory(&self, relative: &str) -> PathBuf {
-        let root = self.layout.target_repo();
+        let root = self.worktree();
         if relative.is_empty() { root } else { root.join(relative) }
     }
 }
@@ -102,8 +179,21 @@ pub struct Facts {
     pub prepared: Option<crate::workspace::branch::Prepared>,
     /// The task's documents.
     pub documents: Option<TaskDocuments>,
+    /// In a docs run, the documents that are to be written.
+    pub writing: Option<Writing>,
     /// The agent's tools.
     pub tools: Option<Tools>,
+}
+
+/// The documents that a docs run writes.
+#[derive(Clone, Debug)]
+pub struct Writing {
+    /// What there is to write.
+    pub plan: Arc<Plan>,
+    /// What earlier attempts wrote.
+    pub earlier: Earlier,
+    /// The branch as it grows.
+    pub branch: Branch,
 }
 
 /// The agent's MCP servers, ready.

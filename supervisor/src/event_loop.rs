@@ -3,9 +3,11 @@
 //! An effect that takes time runs as a task and reports its end as a message;
 //! the loop never awaits work, so signals and deadlines are never late.
 
+mod documents;
 mod ledger;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +26,9 @@ use crate::agent::story::tell;
 use crate::agent::stream::Said;
 use crate::agent::watchdog::{Seen, Watchdog};
 use crate::context::{Context, Facts};
+use crate::docs::plan::Subject;
 use crate::process::reap_strangers;
-use crate::run::{Effect, End, Event, Run};
+use crate::run::{Batch, Effect, End, Event, Failure, Run};
 use ledger::Ledger;
 use steps::Happened;
 
@@ -79,13 +82,19 @@ struct Loop {
     /// The code, fetched while the documentation is.
     prefetch: Option<JoinHandle<Happened>>,
     happened: mpsc::Sender<Happened>,
-    controls: Option<mpsc::Sender<Control>>,
-    said: mpsc::Sender<Said>,
-    pulse: Option<Pulse>,
+    /// The conversations that are held, by their place in the list.
+    talking: BTreeMap<usize, Talking>,
+    said: mpsc::Sender<(usize, Said)>,
     grace_ends: Option<Instant>,
     stop_seen: u8,
     told: Told,
     finished: Option<Finished>,
+}
+
+/// A conversation that is held.
+struct Talking {
+    controls: mpsc::Sender<Control>,
+    pulse: Pulse,
 }
 
 /// What was last told as progress.
@@ -117,9 +126,8 @@ pub async fn run(context: Context) -> io::Result<Finished> {
         cancel: CancellationToken::new(),
         prefetch: None,
         happened,
-        controls: None,
+        talking: BTreeMap::new(),
         said,
-        pulse: None,
         grace_ends: None,
         stop_seen: 0,
         told: Told { at: None, doing: String::new() },
@@ -135,12 +143,12 @@ pub async fn run(context: Context) -> io::Result<Finished> {
         let event = tokio::select! {
             Some(happened) = happenings.recv() => {
                 // What the agent said last comes before its end.
-                while let Ok(said) = sayings.try_recv() {
-                    this.heard(&said);
+                while let Ok((index, said)) = sayings.try_recv() {
+                    this.heard(index, &said);
                 }
                 this.learn(happened)
             }
-            Some(said) = sayings.recv() => { this.heard(&said); None }
+            Some((index, said)) = sayings.recv() => { this.heard(index, &said); None }
             _ = signals.terminate.recv() => Some(this.asked_to_stop("SIGTERM")),
             _ = signals.interrupt.recv() => Some(this.asked_to_stop("SIGINT")),
             _ = signals.hangup.recv() => Some(this.asked_to_stop("SIGHUP")),
@@ -159,6 +167,13 @@ impl Loop {
         let before = self.run.step();
         let effects = self.run.on(event.clone());
         tracing::debug!(?event, ?effects, step = %before, "fed");
+        if let (Event::ItemEnded(..), Some(batch)) = (&event, self.run.batch()) {
+            let (progress, failed) = (batch.progress(), batch.failure());
+            self.ledger.doing(&progress);
+            if self.run.step() != before {
+                self.step_ended(before, failed.as_ref().map(|failure| failure.message.as_str()));
+            }
+        }
         self.perform_all(effects).await;
     }
 
@@ -178,7 +193,7 @@ impl Loop {
                     prefetch.abort();
                 }
             }
-            Effect::StartAgent(_, message) => self.start_agent(&message),
+            Effect::StartAgent(index, message) => self.start_conversation(index, &message),
             Effect::AskAgentToStop => {
                 self.control(Control::Stop);
                 self.grace_ends = Some(Instant::now() + seconds(self.context.settings.grace_seconds));
@@ -193,9 +208,9 @@ impl Loop {
     }
 
     fn control(&self, control: Control) {
-        if let Some(controls) = &self.controls {
+        for talking in self.talking.values() {
             // A conversation that no longer listens is ending anyway.
-            let _ = controls.try_send(control);
+            let _ = talking.controls.try_send(control);
         }
     }
 
@@ -216,7 +231,8 @@ impl Loop {
         }
         let seen = Seen {
             elapsed: self.started.elapsed(),
-            silent: self.pulse.as_ref().map(Pulse::silent),
+            // One that is silent among others that are not waits for its turn to be the last.
+            silent: self.talking.values().map(|talking| talking.pulse.silent()).min(),
             turns: self.ledger.usage.turns,
             cost_usd: self.ledger.usage.cost_usd,
         };
@@ -234,14 +250,28 @@ impl Loop {
     }
 
     /// Something the agent's program said.
-    fn heard(&mut self, said: &Said) {
+    fn heard(&mut self, index: usize, said: &Said) {
+        let name = self.subject(index).map(|subject| format!("task {}: ", subject.task)).unwrap_or_default();
         for line in tell(said) {
+            let text = format!("{name}{}", line.text);
             if line.level == Level::Info {
-                self.ledger.doing(&line.text);
+                let progress = self.run.batch().map(|batch| format!("{}; ", batch.progress()));
+                self.ledger.doing(&format!("{}{text}", progress.unwrap_or_default()));
             }
-            self.context.journal.log(line.level, "agent", line.text);
+            self.context.journal.log(line.level, "agent", text);
         }
-        self.ledger.hear(said);
+        self.ledger.hear(index, said);
+    }
+
+    /// The task that a conversation of a docs run is about.
+    fn subject(&self, index: usize) -> Option<&Subject> {
+        self.facts.writing.as_ref()?.plan.to_write().nth(index)
+    }
+
+    /// The outcome as it would be if the run ended now, for this reason.
+    fn outcome(&self, step: Step, end: &Failure) -> Outcome {
+        let items = self.run.batch().map(Batch::items).unwrap_or_default();
+        self.ledger.outcome(&self.context, &self.facts, items, step, end)
     }
 
     fn tell_progress(&mut self) {
@@ -306,7 +336,7 @@ impl Loop {
                 self.finished = Some(Finished::Cut(step));
             }
             End::Ended(failure) => {
-                let outcome = self.ledger.outcome(&self.context, &self.facts, self.run.step(), &failure);
+                let outcome = self.outcome(self.run.step(), &failure);
                 steps::write_report(&self.context, &self.facts, &self.ledger, &outcome);
                 self.finished = Some(Finished::With(Box::new(outcome)));
             }

@@ -9,6 +9,7 @@
 //! | [`git`] | the only place that knows libgit2 |
 //! | [`workspace`] | lock and queue, preparation, checkout, documents |
 //! | [`mcp`] | composes the agent's MCP configuration, probes each server, relays those with secrets |
+//! | [`docs`] | documents of tasks: what is missing, what is told, whether it counts |
 //! | [`agent`] | prompt, command line, stream, verdict, watchdogs |
 //! | [`publish`] | what may be pushed, the rescue ladder, commit, push, pull request |
 //! | [`checks`] | setup and verify commands |
@@ -22,6 +23,7 @@ pub mod assemble;
 pub mod checks;
 pub mod config;
 pub mod context;
+pub mod docs;
 pub mod event_loop;
 pub mod forge;
 pub mod git;

@@ -4,8 +4,12 @@
 //! waits, never reads a clock and never touches a file, so every order of
 //! events can be tested as a list.
 
+mod batch;
+
 use orchestrator_contract::outcome::VerdictStatus;
 use orchestrator_contract::{Reason, Step};
+
+pub use batch::{Batch, Item, ItemEnd};
 
 /// Why something went wrong: the reason, and the message that people read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -79,6 +83,8 @@ pub enum Event {
     StepFailed(Step, Failure),
     /// The agent is gone, its output is read to the end, nothing of it is alive.
     AgentEnded(AgentEnd),
+    /// The same for one conversation of a batch, whose documents were looked at.
+    ItemEnded(usize, ItemEnd),
     /// The verify commands ended.
     Verified(Verified),
     /// The work is committed; so many commits are not in the base.
@@ -118,9 +124,9 @@ pub enum Effect {
     Perform(Step),
     /// Give up the step or the checks that are being performed.
     Cancel,
-    /// Start a conversation of the list.
+    /// Start a conversation of the list, or go on with it.
     StartAgent(usize, Message),
-    /// Ask the agent's process group to stop, and start the grace timer.
+    /// Ask the agent's process groups to stop, and start the grace timer.
     AskAgentToStop,
     /// Kill everything the agent started.
     KillAgent,
@@ -144,6 +150,8 @@ enum State {
         conversation: usize,
         round: Round,
     },
+    /// The conversations of a batch are held.
+    Batch(Held),
     /// The agent was told to stop, or is being killed.
     Stopping {
         killed: bool,
@@ -155,6 +163,16 @@ enum State {
     EndingChecks,
     Publishing(Step),
     Done,
+}
+
+/// Whether the conversations of a batch may go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Held {
+    GoOn,
+    /// They were told to stop, or are being killed.
+    Stop {
+        killed: bool,
+    },
 }
 
 /// How often the checks have sent the agent back.
@@ -169,6 +187,8 @@ enum Round {
 pub struct Run {
     state: State,
     conversations: usize,
+    /// The conversations of a docs run, once it is known which documents are missing.
+    batch: Option<Batch>,
     until: Option<Step>,
     verdict: Option<VerdictStatus>,
     commits: u32,
@@ -199,6 +219,7 @@ impl Run {
         let run = Self {
             state: State::Preparing(Step::Check),
             conversations,
+            batch: None,
             until,
             verdict: None,
             commits: 0,
@@ -212,12 +233,23 @@ impl Run {
         (run, vec![Effect::Perform(Step::Check)])
     }
 
+    /// From now on the agent's step is this batch. Must come before the documents step is done.
+    pub fn hold(&mut self, batch: Batch) {
+        self.batch = Some(batch);
+    }
+
+    /// The batch of a docs run, once it is known.
+    #[must_use]
+    pub fn batch(&self) -> Option<&Batch> {
+        self.batch.as_ref()
+    }
+
     /// The step that the run is in.
     #[must_use]
     pub fn step(&self) -> Step {
         match &self.state {
             State::Preparing(step) | State::Publishing(step) => *step,
-            State::Agent { .. } | State::Stopping { .. } => Step::Agent,
+            State::Agent { .. } | State::Batch(_) | State::Stopping { .. } => Step::Agent,
             State::Verifying { .. } | State::EndingChecks => Step::Verify,
             State::Done => Step::Report,
         }
@@ -255,15 +287,12 @@ impl Run {
             Event::LimitReached(limit) => self.limit(limit),
             Event::GraceEnded => {
                 // A late timer after the end is normal.
-                if self.state != (State::Stopping { killed: false }) {
-                    return vec![];
-                }
-                self.state = State::Stopping { killed: true };
-                vec![Effect::KillAgent]
+                self.kill()
             }
             Event::StepDone(step) => self.step_done(step),
             Event::StepFailed(step, failure) => self.step_failed(step, failure),
             Event::AgentEnded(end) => self.agent_ended(end),
+            Event::ItemEnded(index, end) => self.item_ended(index, end),
             Event::Verified(verified) => self.verified(verified),
             Event::Saved(commits) => self.saved(commits),
             Event::Pushed(failure) => self.pushed(failure),
@@ -280,20 +309,35 @@ impl Run {
         self.hurry = true;
         self.fail(failure);
         match self.state {
-            State::Stopping { killed: false } => {
-                self.state = State::Stopping { killed: true };
-                vec![Effect::KillAgent]
-            }
+            State::Stopping { .. } | State::Batch(_) => self.kill(),
             State::Publishing(Step::Push | Step::PullRequest) => vec![Effect::Cancel],
             // Saving is local and quick; everything else is already being ended.
             State::Preparing(_)
             | State::Agent { .. }
-            | State::Stopping { .. }
             | State::Verifying { .. }
             | State::EndingChecks
             | State::Publishing(_)
             | State::Done => vec![],
         }
+    }
+
+    /// Kills an agent that was asked to stop and has not.
+    fn kill(&mut self) -> Vec<Effect> {
+        match self.state {
+            State::Stopping { killed: false } => self.state = State::Stopping { killed: true },
+            State::Batch(Held::Stop { killed: false }) => {
+                self.state = State::Batch(Held::Stop { killed: true });
+            }
+            State::Preparing(_)
+            | State::Agent { .. }
+            | State::Batch(_)
+            | State::Stopping { killed: true }
+            | State::Verifying { .. }
+            | State::EndingChecks
+            | State::Publishing(_)
+            | State::Done => return vec![],
+        }
+        vec![Effect::KillAgent]
     }
 
     /// Ends what is going on, whoever asked.
@@ -308,13 +352,25 @@ impl Run {
                 self.state = State::Stopping { killed: false };
                 vec![Effect::AskAgentToStop]
             }
+            State::Batch(Held::GoOn) => {
+                self.fail(failure);
+                if let Some(batch) = &mut self.batch {
+                    batch.close();
+                }
+                self.state = State::Batch(Held::Stop { killed: false });
+                vec![Effect::AskAgentToStop]
+            }
             State::Verifying { .. } => {
                 self.fail(failure);
                 self.state = State::EndingChecks;
                 vec![Effect::Cancel]
             }
             // The end is near and bounded: what is decided is brought home.
-            State::Stopping { .. } | State::EndingChecks | State::Publishing(_) | State::Done => vec![],
+            State::Batch(Held::Stop { .. })
+            | State::Stopping { .. }
+            | State::EndingChecks
+            | State::Publishing(_)
+            | State::Done => vec![],
         }
     }
 
@@ -341,7 +397,14 @@ impl Run {
             Step::Platform => self.prepare(Step::Target),
             Step::Target => self.prepare(Step::Branch),
             Step::Branch => self.prepare(Step::Documents),
+            // Without anything to write there is nothing to ask servers for; what earlier
+            // attempts wrote may still have to be brought home.
+            Step::Documents if self.batch.as_ref().is_some_and(Batch::is_empty) => self.batch_over(),
             Step::Documents => self.prepare(Step::Mcp),
+            Step::Mcp if self.batch.is_some() => {
+                self.state = State::Batch(Held::GoOn);
+                self.batch.as_mut().map(Batch::begin).map(start).unwrap_or_default()
+            }
             Step::Mcp => {
                 self.state = State::Agent { conversation: 0, round: Round::First };
                 vec![Effect::StartAgent(0, Message::Task)]
@@ -415,12 +478,36 @@ impl Run {
         }
     }
 
+    fn item_ended(&mut self, index: usize, end: ItemEnd) -> Vec<Effect> {
+        let (State::Batch(_), Some(batch)) = (&self.state, &mut self.batch) else { return vec![] };
+        let next = batch.ended(index, end);
+        if batch.is_over() {
+            return self.batch_over();
+        }
+        start(next)
+    }
+
+    fn batch_over(&mut self) -> Vec<Effect> {
+        let Some(batch) = &self.batch else { return vec![] };
+        let wrote = batch.items().contains(&Item::Written);
+        self.verdict = Some(if wrote { VerdictStatus::Done } else { VerdictStatus::NothingNeeded });
+        // Of a run that was stopped it is said that it was; the items tell the rest.
+        if let Some(failure) = batch.failure() {
+            self.fail(failure);
+        }
+        if self.until == Some(Step::Agent) {
+            return self.cut_short();
+        }
+        self.save()
+    }
+
     fn verified(&mut self, verified: Verified) -> Vec<Effect> {
         let round = match self.state {
             State::Verifying { round } => round,
             State::EndingChecks => return self.save(),
             State::Preparing(_)
             | State::Agent { .. }
+            | State::Batch(_)
             | State::Stopping { .. }
             | State::Publishing(_)
             | State::Done => return vec![],
@@ -535,6 +622,10 @@ impl Run {
             Some(_) => self.notes.push(format!("{}: {}", failure.reason, failure.message)),
         }
     }
+}
+
+fn start(next: Vec<(usize, Message)>) -> Vec<Effect> {
+    next.into_iter().map(|(index, message)| Effect::StartAgent(index, message)).collect()
 }
 
 #[cfg(test)]
@@ -735,6 +826,68 @@ mod tests {
         assert_eq!(run.on(done()), [Effect::Verify]);
     }
 
+    /// A prepared run of so many documents, and its effects so far.
+    fn documents(tasks: usize, at_once: usize) -> (Run, Vec<Effect>) {
+        let (mut run, mut effects) = Run::new(1, None);
+        run.hold(Batch::new((0..tasks).map(|task| format!("task {task}")).collect(), at_once));
+        for event in PREPARED {
+            effects.extend(run.on(event));
+        }
+        (run, effects)
+    }
+
+    #[test]
+    fn documents_are_written_a_few_at_a_time_and_published_together() {
+        let (mut run, mut effects) = documents(2, 1);
+        for event in [
+            Event::ItemEnded(0, ItemEnd::Written),
+            Event::ItemEnded(1, ItemEnd::Refused(vec!["a stub".to_owned()])),
+            Event::ItemEnded(1, ItemEnd::Written),
+            Event::Saved(2),
+            Event::StepDone(Step::Policy),
+            Event::Pushed(None),
+            Event::StepDone(Step::PullRequest),
+        ] {
+            effects.extend(run.on(event));
+        }
+        assert_eq!(reason(&run.end()), Reason::Completed);
+        let expected = [
+            Effect::StartAgent(0, Message::Task),
+            Effect::StartAgent(1, Message::Task),
+            Effect::StartAgent(1, Message::VerificationFailed("a stub".to_owned())),
+            Effect::Perform(Step::Save),
+            Effect::Perform(Step::Policy),
+            Effect::Push,
+            Effect::PullRequest(PullRequestMode::Open),
+            Effect::Report,
+        ];
+        assert!(effects.ends_with(&expected), "{effects:?}");
+    }
+
+    #[test]
+    fn a_stopped_docs_run_brings_home_what_was_written() {
+        let (mut run, _) = documents(3, 2);
+        run.on(Event::ItemEnded(0, ItemEnd::Written));
+        assert_eq!(run.on(Event::StopAsked), [Effect::AskAgentToStop]);
+        assert_eq!(run.on(Event::GraceEnded), [Effect::KillAgent]);
+        let killed = || ItemEnd::Failed(failed(Reason::AgentFailed));
+        assert_eq!(run.on(Event::ItemEnded(1, killed())), []);
+        assert_eq!(run.on(Event::ItemEnded(2, killed())), [Effect::Perform(Step::Save)]);
+        run.on(Event::Saved(1));
+        assert_eq!(run.on(Event::StepDone(Step::Policy)), [Effect::Push]);
+        assert_eq!(run.on(Event::Pushed(None)), [Effect::PullRequest(PullRequestMode::NoteIfOpen)]);
+        assert_eq!(reason(&run.end()), Reason::Stopped);
+    }
+
+    #[test]
+    fn without_missing_documents_no_agent_is_started() {
+        let (mut run, effects) = documents(0, 2);
+        assert_eq!(effects.last(), Some(&Effect::Perform(Step::Save)));
+        assert!(!effects.contains(&Effect::Perform(Step::Mcp)));
+        assert_eq!(run.on(Event::Saved(0)), [Effect::PullRequest(PullRequestMode::NoteIfOpen)]);
+        assert_eq!(reason(&run.end()), Reason::NothingNeeded);
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         let step = prop::sample::select(Step::ALL.to_vec());
         prop_oneof![
@@ -747,6 +900,10 @@ mod tests {
             ])
             .prop_map(|status| Event::AgentEnded(AgentEnd::Verdict(status, String::new()))),
             Just(Event::AgentEnded(AgentEnd::Failed(failed(Reason::AgentFailed)))),
+            (0_usize..3).prop_map(|index| Event::ItemEnded(index, ItemEnd::Written)),
+            (0_usize..3).prop_map(|index| Event::ItemEnded(index, ItemEnd::Refused(Vec::new()))),
+            (0_usize..3)
+                .prop_map(|index| { Event::ItemEnded(index, ItemEnd::Failed(failed(Reason::AgentFailed))) }),
             Just(Event::Verified(Verified::Passed)),
             Just(Event::Verified(Verified::Failed(String::new()))),
             (0u32..2).prop_map(Event::Saved),
@@ -762,8 +919,13 @@ mod tests {
         /// Whatever happens in whatever order: one report at most and it is the last effect; success
         /// only with a pushed branch or a verdict of nothing needed; no agent after a stop.
         #[test]
-        fn every_order_of_events_keeps_the_promises(events in prop::collection::vec(any_event(), 0..40)) {
-            let (mut run, mut effects) = Run::new(1, None);
+        fn every_order_of_events_keeps_the_promises(
+            tasks in prop::option::of(0_usize..3), events in prop::collection::vec(any_event(), 0..40),
+        ) {
+            let (mut run, mut effects) = match tasks {
+                None => Run::new(1, None),
+                Some(tasks) => documents(tasks, 2),
+            };
             let mut stopped = false;
             for event in events {
                 let stop = event == Event::StopAsked;

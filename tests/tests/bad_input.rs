@@ -438,3 +438,25 @@ fn a_model_key_that_the_service_refuses_is_told_from_other_failures() {
     assert_eq!(ran.code, 77);
     world.assert_invariants(&outcome);
 }
+
+#[test]
+fn an_archived_repository_is_refused_before_the_model_is_asked() {
+    let world = World::start(silent());
+    world.github.archive("acme/trader");
+    let ended = world.submit(&[]);
+    assert_ended(&world, &ended, Reason::PermissionDenied, &["acme/trader", "is archived"]);
+}
+
+#[test]
+fn a_token_is_not_shown_to_a_host_that_it_is_not_for() {
+    let mut world = World::start(silent());
+    world.set("GITHUB_API_URL", "");
+    let ended = world.submit(&[]);
+    assert_ended(&world, &ended, Reason::CredentialMissing, &["not shown to `127.0.0.1`", "git_hosts"]);
+    let shown = |world: &World| world.git.requests().iter().any(|request| request.authorization.is_some());
+    assert!(!shown(&world), "the token was sent");
+    world.set("ORCHESTRATOR_GIT_HOSTS", "git.example.com,127.0.0.1");
+    let (ran, outcome) = world.submit(&["--no-pull-request", "--retry"]);
+    assert_ne!(outcome.reason, Reason::CredentialMissing, "{ran:#?}");
+    assert!(shown(&world), "the token was not sent: {ran:#?}");
+}

@@ -144,13 +144,13 @@ fn what_an_agent_puts_into_its_git_configuration_is_never_run_by_us() {
 
 #[test]
 fn an_agent_that_looks_for_credentials_finds_none() {
-    let hunt = "{ env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; } 2>/dev/null \
+    let hunt = "echo holds-${ANTHROPIC_API_KEY%%-*}; { env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; } 2>/dev/null \
                 > found.txt; \
                 R=$(git rev-parse --show-toplevel)/..; \
                 { git config --list --show-origin; cat ~/.git-credentials ~/.netrc ~/.config/gh/hosts.yml; \
                   git credential fill </dev/null; ls -R $R/.orchestrator; cat $R/.orchestrator/runs/*/* ; \
                   grep -rIl -e ghp_ -e sk-ant- $R/.orchestrator $R/../../runs /run/secrets /var/run/secrets; \
-                  ls -l /proc/[0-9]*/fd; } >> found.txt 2>&1; wc -c found.txt; grep -n -e ghp_ -e sk-ant- found.txt; cat found.txt | head -c 20000; rm found.txt";
+                  ls -l /proc/[0-9]*/fd; } >> found.txt 2>&1; wc -c found.txt; grep -n -e ghp[_] -e sk-ant[-]api found.txt | cut -c1-300; cat found.txt | head -c 20000; rm found.txt";
     let script = Script::new().turn(Turn::bash(hunt)).turn(Turn::bash("echo 1 >> notes.txt"));
     // The token is in the environment of the dispatcher and of the supervisor.
     let world = World::start(script.turn(Turn::verdict("done", "It is done.")));
@@ -160,7 +160,8 @@ fn an_agent_that_looks_for_credentials_finds_none() {
         return;
     }
     let heard: String = world.model.requests().iter().map(|request| request.body.to_string()).collect();
-    assert!(heard.contains("PATH=") && heard.contains("ANTHROPIC_API_KEY=pass-"), "it did not look: {heard}");
+    assert!(heard.contains("PATH="), "it did not look");
+    assert!(heard.contains("holds-pass"), "it holds something else than a pass");
     if let Some(at) = heard.find(&world.token) {
         panic!("the token reached the model: {} ... {:?}", &heard[at.saturating_sub(300)..at], outcome.notes);
     }

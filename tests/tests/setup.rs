@@ -62,7 +62,6 @@ fn claude_code_finds_the_server_and_its_own_settings_stay() {
 }
 
 #[test]
-#[ignore = "until there is `dispatcher mcp`"]
 fn claude_code_connects_to_the_server() {
     let home = tempfile::tempdir().unwrap();
     setup(home.path(), "claude");

@@ -8,7 +8,14 @@ use crate::problem::Problem;
 use crate::verbs::{Check, Finding};
 
 /// Checks everything that a run on this machine needs, and says how to mend it.
+///
+/// Changes nothing. The exit code is 78 if a run would fail over what was found;
+/// warnings are about what some runs would miss.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher doctor
+  dispatcher doctor -o json")]
 pub(super) struct Arguments {}
 
 pub(super) async fn run(session: &Session, Arguments {}: Arguments) -> Result<u8, Problem> {

@@ -6,9 +6,11 @@ mod doctor;
 mod gc;
 mod list;
 mod logs;
+mod mcp;
 mod progress;
 mod retry;
 mod schema;
+mod serve;
 mod setup;
 mod status;
 mod stop;
@@ -52,8 +54,14 @@ configuration folder), ORCHESTRATOR_* environment variables, flags; the later wi
 comes with a folder names no programs and no secrets. --config FILE reads that file alone.
 
 Exit codes: 0 done; 64 the request cannot be carried out as it is; 73, 74 the disk; 75 try again
-later; 78 the configuration or a credential; 124 the time given for waiting is over. `wait` and
-`submit --wait` end with the run's own exit code.";
+later; 78 the configuration or a credential; 124 the time given for waiting is over; 130 Ctrl-C,
+which ends this command and no run. `wait` and `submit --wait` end with the run's own:
+  0         it succeeded                   75        network, remote, or the workspace is in use
+  1         the agent did not succeed      76        the push was refused
+  64, 65    the request, the repository    77        a credential was refused
+  69        a service it needs             78        configuration, or a credential is missing
+  70        a fault of this program        124       a limit of the run
+  73, 74    the disk                       143       it was stopped";
 
 /// What every verb understands.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -92,6 +100,8 @@ enum Verb {
     Gc(gc::Arguments),
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
+    Mcp(mcp::Arguments),
+    Serve(serve::Arguments),
     Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
 }
@@ -121,6 +131,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    let owns_signals = matches!(arguments.verb, Verb::Serve(_));
     let verb = perform(arguments.global, arguments.verb);
     tokio::select! {
         // The verb comes first: whoever types guidance can still end it as usual,
@@ -133,8 +144,16 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 problem.exit_code().into()
             }
         },
-        code = interrupted() => code,
+        code = interrupted(), if !owns_signals => code,
     }
+}
+
+/// Says that the program cannot even begin.
+#[must_use]
+pub fn cannot_start(error: &std::io::Error) -> ExitCode {
+    let problem = Problem::new(Reason::InputOutput, format!("cannot start: {error}"));
+    output::error(&problem);
+    problem.exit_code().into()
 }
 
 /// Waits for Ctrl-C. Runs have sessions of their own: they go on.
@@ -180,7 +199,9 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
         Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
+        Verb::Serve(arguments) => serve::run(global, arguments).await,
         // These work without a configuration, and so with a broken one too.
+        Verb::Mcp(arguments) => mcp::run(global, arguments).await,
         Verb::Setup(arguments) => setup::run(global, arguments),
         Verb::Completions(arguments) => completions::run(&global, arguments),
         Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),

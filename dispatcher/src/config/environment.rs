@@ -75,6 +75,9 @@ const OF_A_TASK: &[&str] = &[
     "ORCHESTRATOR_WORKING_DIRECTORY",
 ];
 
+/// Not passed either: how the MCP server is reached, its token above all.
+const OF_THE_SERVER: &str = "ORCHESTRATOR_SERVE_";
+
 /// The environment as a value.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);
@@ -142,7 +145,8 @@ impl Environment {
                 Some(head) => name.starts_with(head),
                 None => name == *pattern,
             };
-            !OF_A_TASK.contains(&name) && PASSED.iter().chain(cloud).any(passed)
+            let ours = OF_A_TASK.contains(&name) || name.starts_with(OF_THE_SERVER);
+            !ours && PASSED.iter().chain(cloud).any(passed)
         };
         self.0
             .iter()
@@ -166,7 +170,16 @@ impl Environment {
         self.name("ORCHESTRATOR_MODEL", &mut settings.defaults.model)?;
         self.name("ORCHESTRATOR_PLATFORM_REPOSITORY_URL", &mut settings.defaults.platform_repository_url)?;
         self.name("ORCHESTRATOR_PLATFORM_BRANCH", &mut settings.defaults.platform_branch)?;
-        self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)
+        self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)?;
+        path("ORCHESTRATOR_SERVE_TOKEN_FILE", &mut settings.serve.token_file)?;
+        if let Some(value) = self.text("ORCHESTRATOR_SERVE_ADDRESS") {
+            let wrong =
+                |error| Problem::configuration(format!("ORCHESTRATOR_SERVE_ADDRESS cannot be used: {error}"));
+            settings.serve.address = Some(super::serve::parse_address(value).map_err(wrong)?);
+        }
+        self.list("ORCHESTRATOR_SERVE_ALLOWED_HOSTS", &mut settings.serve.allowed_hosts);
+        self.list("ORCHESTRATOR_SERVE_ALLOWED_ORIGINS", &mut settings.serve.allowed_origins);
+        Ok(())
     }
 
     /// Puts the variables that name credentials over the entry of an agent.
@@ -185,6 +198,18 @@ impl Environment {
         }
         *slot = Some(PathBuf::from(value));
         Ok(())
+    }
+
+    /// Entries are separated by commas.
+    fn list(&self, name: &str, slot: &mut Vec<String>) {
+        if let Some(value) = self.text(name) {
+            *slot = value
+                .split(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty())
+                .map(str::to_owned)
+                .collect();
+        }
     }
 
     fn name<T>(&self, name: &str, slot: &mut Option<T>) -> Result<(), Problem>
@@ -221,6 +246,7 @@ mod tests {
             ("ANTHROPIC_BASE_URL", "x"),
             ("SSH_AUTH_SOCK", "x"),
             ("ORCHESTRATOR_SANDBOX", "off"),
+            ("ORCHESTRATOR_SERVE_TOKEN", "x"),
             ("ORCHESTRATOR_TASK", "7"),
         ];
         assert_eq!(
@@ -250,8 +276,25 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_separated_by_commas() {
+        let mut settings = FileSettings::default();
+        settings.serve.allowed_origins = vec!["https://kept.example.com".to_owned()];
+        let environment: Environment =
+            [("ORCHESTRATOR_SERVE_ALLOWED_HOSTS", "a.example.com, b.example.com:8750,")]
+                .into_iter()
+                .collect();
+        environment.overlay(&mut settings).unwrap();
+        assert_eq!(settings.serve.allowed_hosts, ["a.example.com", "b.example.com:8750"]);
+        assert_eq!(settings.serve.allowed_origins, ["https://kept.example.com"]);
+    }
+
+    #[test]
     fn a_variable_that_cannot_be_used_is_named() {
-        for (name, value) in [("ORCHESTRATOR_AGENT", "../x"), ("ORCHESTRATOR_SUPERVISOR", "bin/supervisor")] {
+        for (name, value) in [
+            ("ORCHESTRATOR_AGENT", "../x"),
+            ("ORCHESTRATOR_SUPERVISOR", "bin/supervisor"),
+            ("ORCHESTRATOR_SERVE_ADDRESS", "here"),
+        ] {
             let environment: Environment = [(name, value)].into_iter().collect();
             let problem = environment.overlay(&mut FileSettings::default()).unwrap_err();
             assert_eq!(problem.exit_code(), 78);

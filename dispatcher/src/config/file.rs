@@ -7,6 +7,7 @@ use orchestrator_contract::{AgentName, ServiceName};
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
+use super::serve::ServeSettings;
 use crate::problem::Problem;
 use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
 
@@ -39,6 +40,8 @@ pub struct FileSettings {
     pub agents: BTreeMap<AgentName, AgentSettings>,
     /// Files that hold secrets of no agent in particular.
     pub secrets: Secrets,
+    /// How `dispatcher serve` is reached.
+    pub serve: ServeSettings,
 }
 
 /// Who works, and with which credentials.
@@ -57,6 +60,9 @@ pub struct AgentSettings {
     pub platform_token_file: Option<PathBuf>,
     /// The file that holds the private SSH key.
     pub ssh_key_file: Option<PathBuf>,
+    /// Hosts that the tokens are for, besides github.com and the host of `github_api_url`: no
+    /// other host gets to see them.
+    pub git_hosts: Vec<String>,
 }
 
 /// Files that hold secrets of no agent in particular.
@@ -112,7 +118,7 @@ impl FileSettings {
     }
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { state_dir, supervisor, claude, mcp_configs, services, agents, secrets, .. } = self;
+        let Self { state_dir, supervisor, claude, mcp_configs, services, agents, secrets, serve, .. } = self;
         let Secrets { known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir } = secrets;
         let agents = agents.values_mut().flat_map(|agent| {
             [&mut agent.github_token_file, &mut agent.platform_token_file, &mut agent.ssh_key_file]
@@ -120,6 +126,7 @@ impl FileSettings {
         let services = services.values_mut().map(|service| &mut service.secrets_dir);
         [state_dir, supervisor, claude, mcp_configs]
             .into_iter()
+            .chain([&mut serve.token_file])
             .chain([known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir])
             .chain(services)
             .chain(agents)
@@ -207,6 +214,11 @@ mod tests {
             anthropic_api_key_file = "key"
             brave_api_key_file = "brave"
             secrets_dir = "secrets"
+            [serve]
+            address = "127.0.0.1:8750"
+            token_file = "serve-token"
+            allowed_hosts = ["orchestrator.example.com"]
+            allowed_origins = ["https://ide.example.com:443"]
         "#;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
@@ -217,6 +229,7 @@ mod tests {
         assert_eq!(settings.claude.unwrap(), Path::new("/usr/bin/claude"));
         let service = settings.services.into_values().next().unwrap();
         assert_eq!(service.secrets_dir.unwrap(), Path::new("/home/me/secrets/trader"));
+        assert_eq!(settings.serve.token_file.unwrap(), folder.path().join("serve-token"));
         let agent = settings.agents.into_values().next().unwrap();
         assert_eq!(agent.github_token_file.unwrap(), folder.path().join("token"));
         assert_eq!(agent.ssh_key_file.unwrap(), Path::new("/home/me/.ssh/agent"));

@@ -38,11 +38,13 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["mcp_configs"],
     &["github_api_url"],
     &["secrets"],
+    &["serve"],
     &["services", "*", "image"],
     &["services", "*", "secrets_dir"],
     &["agents", "*", "github_token_file"],
     &["agents", "*", "platform_token_file"],
     &["agents", "*", "ssh_key_file"],
+    &["agents", "*", "git_hosts"],
 ];
 
 /// Reads the one file that was named.

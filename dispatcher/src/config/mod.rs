@@ -6,6 +6,7 @@
 mod environment;
 mod file;
 mod layers;
+mod serve;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ pub use environment::Environment;
 use layers::Layers;
 
 pub use file::{AgentSettings, FileSettings, Secrets};
+pub use serve::{ServeSettings, parse_address};
 
 use crate::folder::OpenFolder;
 use crate::problem::Problem;
@@ -103,6 +105,12 @@ impl Config {
         })
     }
 
+    /// The same configuration for callers over the network: they have no open folder.
+    #[must_use]
+    pub fn for_callers_elsewhere(self) -> Self {
+        Self { folder: self.folder.for_callers_elsewhere(), ..self }
+    }
+
     /// What a run gets if nobody says otherwise.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
@@ -150,6 +158,12 @@ impl Config {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.settings.secrets
+    }
+
+    /// How `dispatcher serve` is reached.
+    #[must_use]
+    pub fn serve(&self) -> &ServeSettings {
+        &self.settings.serve
     }
 
     /// How messages call the configuration.

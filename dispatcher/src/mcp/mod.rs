@@ -1,5 +1,25 @@
 //! The MCP server: what an IDE's model calls, and what it reads.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `server` | who the server is, and whose verbs it speaks |
+//! | [`stdio`] | the server over stdin and stdout |
+//! | `tools` | the tools, a file each |
+//! | [`arguments`], [`answers`] | what they take, what they answer |
+//! | [`text`], [`wording`] | the text that a model reads (pure) |
+//! | [`prompts`], `resources`, `completion` | what clients offer their users |
+//! | `which` | the run that a call means |
 
-mod wording;
+pub mod answers;
+pub mod arguments;
+mod completion;
+pub mod prompts;
+mod resources;
+mod server;
+pub mod stdio;
+pub mod text;
+mod tools;
+mod which;
+pub mod wording;
 
-pub use wording::in_tool_words;
+pub use server::{Load, Origin, Server};

@@ -103,9 +103,9 @@ fn command<'a>(verb: &str, mut tail: &'a str, rest: &[&'a str]) -> (String, usiz
 
 /// A word, and the punctuation around it.
 fn trimmed(word: &str) -> (&str, &str, &str) {
-    let from = word.find(|c: char| !matches!(c, '(' | '`')).unwrap_or(word.len());
+    let from = word.find(|c: char| !['(', '`'].contains(&c)).unwrap_or(word.len());
     let (open, rest) = word.split_at(from);
-    let core = rest.trim_end_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | ')' | '`'));
+    let core = rest.trim_end_matches(['.', ',', ';', ':', ')', '`']);
     // An ellipsis in quotes is a value, not punctuation.
     (open, core, &rest[core.len()..])
 }

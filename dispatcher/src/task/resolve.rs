@@ -81,6 +81,7 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
         attempt: FIRST_WITH_HISTORY,
         mode: request.mode,
         model: wishes.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+        docs: None,
         guidance: wishes.guidance.filter(|text| !text.trim().is_empty()),
         target: Target {
             url: target_url(request, sources)?,

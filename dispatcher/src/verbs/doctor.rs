@@ -1,5 +1,8 @@
 //! doctor.
 
+mod files;
+mod servers;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,7 +10,7 @@ use orchestrator_contract::AgentName;
 use serde::Serialize;
 
 use super::Dispatcher;
-use crate::backend::local::launch::{find_supervisor, token_of_gh};
+use crate::backend::local::launch::{can_run_here, find_supervisor, token_of_gh};
 use crate::process;
 
 /// How long a program may take to tell its version: the CLI needs a second on a busy machine.
@@ -57,31 +60,17 @@ impl Check {
 impl Dispatcher {
     /// Looks at everything that a local run needs. Changes nothing.
     pub async fn doctor(&self) -> Vec<Check> {
-        let mut checks = vec![Check::ok("configuration", self.config.described()), self.state_dir()];
+        let mut checks = vec![system(), Check::ok("configuration", self.config.described())];
+        checks.extend(files::named(&self.config));
+        checks.push(files::state_folder(&self.config.state_dir));
         checks.push(self.supervisor().await);
         checks.push(self.claude().await);
         checks.push(self.model_credential());
         checks.push(self.git_token().await);
         checks.push(self.ssh());
         checks.push(self.node());
-        checks.push(self.nightly().await);
+        checks.extend(servers::check(&self.config, self.toolchains().await.as_deref()));
         checks
-    }
-
-    fn state_dir(&self) -> Check {
-        let name = "state folder";
-        let folder = &self.config.state_dir;
-        let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-        let writable = rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
-        match writable {
-            Ok(()) if there.is_dir() => Check::ok(name, folder.display().to_string()),
-            Ok(()) | Err(_) => Check::bad(
-                name,
-                Finding::Problem,
-                format!("{} cannot be written", there.display()),
-                "Make it writable, or name another with --state-dir or ORCHESTRATOR_STATE_DIR.",
-            ),
-        }
     }
 
     async fn version(&self, program: &Path) -> Result<String, String> {
@@ -98,12 +87,7 @@ impl Dispatcher {
         let path = match find_supervisor(&self.config) {
             Ok(path) => path,
             Err(problem) => {
-                return Check::bad(
-                    name,
-                    Finding::Problem,
-                    problem.message(),
-                    "Install it next to the dispatcher, or name it with --supervisor or ORCHESTRATOR_SUPERVISOR.",
-                );
+                return Check::bad(name, Finding::Problem, problem.message(), problem.next_step());
             }
         };
         let ours = env!("CARGO_PKG_VERSION");
@@ -155,7 +139,7 @@ impl Dispatcher {
     fn model_credential(&self) -> Check {
         let name = "model credential";
         if let Some(path) = &self.config.secrets().anthropic_api_key_file {
-            return file_check(name, path);
+            return Check::ok(name, path.display().to_string());
         }
         let variables = [
             "ANTHROPIC_API_KEY",
@@ -183,10 +167,10 @@ impl Dispatcher {
         let name = "git token";
         let named = |agent: AgentName| Ok((self.config.agent(&agent)?.github_token_file, agent));
         let agent = match self.config.default_agent().and_then(named) {
-            Ok((Some(path), _)) => return file_check(name, &path),
+            Ok((Some(path), _)) => return Check::ok(name, path.display().to_string()),
             Ok((None, agent)) => agent,
             Err(problem) => {
-                return Check::bad(name, Finding::Problem, problem.message(), problem.to_string());
+                return Check::bad(name, Finding::Problem, problem.message(), problem.next_step());
             }
         };
         if let Some(variable) = ["GITHUB_TOKEN", "GH_TOKEN"].iter().find(|variable| self.has(variable)) {
@@ -231,37 +215,21 @@ impl Dispatcher {
         )
     }
 
-    async fn nightly(&self) -> Check {
-        let name = "rust nightly";
-        let mend = "Install it, for the rustdocs server: rustup toolchain install nightly.";
-        let Some(rustup) = self.find("rustup") else {
-            return Check::bad(name, Finding::Warning, "there is no `rustup` in PATH", mend);
-        };
-        let mut command = process::command(&rustup);
+    /// What rustup has installed; none if it is not there.
+    async fn toolchains(&self) -> Option<String> {
+        let mut command = process::command(&self.find("rustup")?);
         for (name, value) in self.config.environment.passed() {
             command.env(name, value);
         }
         command.args(["toolchain", "list"]);
-        match process::output(command, VERSION_LIMIT).await {
-            Ok(list) if list.lines().any(|line| line.starts_with("nightly")) => {
-                Check::ok(name, "it is installed")
-            }
-            Ok(_) => Check::bad(name, Finding::Warning, "it is not installed", mend),
-            Err(error) => {
-                Check::bad(name, Finding::Warning, format!("rustup does not answer: {error}"), mend)
-            }
-        }
+        process::output(command, VERSION_LIMIT).await.ok()
     }
 }
 
-fn file_check(name: &'static str, path: &Path) -> Check {
-    match rustix::fs::access(path, rustix::fs::Access::READ_OK) {
-        Ok(()) => Check::ok(name, path.display().to_string()),
-        Err(error) => Check::bad(
-            name,
-            Finding::Problem,
-            format!("{} cannot be read: {error}", path.display()),
-            "Make the file, readable for you alone.",
-        ),
+fn system() -> Check {
+    let name = "system";
+    match can_run_here(std::env::consts::OS) {
+        Ok(()) => Check::ok(name, format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH)),
+        Err(problem) => Check::bad(name, Finding::Problem, problem.message(), problem.next_step()),
     }
 }

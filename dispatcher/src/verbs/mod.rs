@@ -5,6 +5,8 @@ mod doctor;
 mod follow;
 mod gc;
 mod query;
+mod ready;
+mod record;
 mod stop;
 mod submit;
 
@@ -16,6 +18,7 @@ pub use doctor::{Check, Finding};
 pub use follow::Wait;
 pub use gc::Removal;
 pub use query::{Filter, Found};
+pub use record::Piece;
 pub use stop::Stop;
 pub use submit::{Preview, Started, Submission};
 

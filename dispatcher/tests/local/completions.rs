@@ -117,19 +117,26 @@ fn every_shell_gets_a_script_that_asks_this_program() {
         assert!(done.stdout.contains("DISPATCHER_COMPLETE"), "{name}: {}", done.stdout);
         assert!(done.stdout.contains(env!("CARGO_BIN_EXE_dispatcher")), "{name}: {}", done.stdout);
     }
-    let path = bench.path("completions.fish");
-    for (program, file) in [("zsh", "completions.zsh"), ("fish", path.to_str().unwrap())] {
-        let Some(program) = ["/usr/bin", "/bin"]
-            .iter()
-            .map(|folder| format!("{folder}/{program}"))
-            .find(|path| std::path::Path::new(path).exists())
-        else {
-            continue;
-        };
-        let file = bench.path(file);
-        let name = program.rsplit('/').next().unwrap();
-        std::fs::write(&file, bench.run(&format!("completions {name}")).stdout).unwrap();
-        let done = shell(&bench, &program, &["-n", file.to_str().unwrap()]);
-        assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{name} understands its script");
+}
+
+/// Where these shells are installed, they are asked as well: fish by its own `complete -C`, zsh by
+/// the function that it would call, with its list of candidates printed.
+#[test]
+fn zsh_and_fish_offer_the_same_runs_where_they_are_installed() {
+    let bench = Bench::new();
+    let run = bench.submit_and_wait("done");
+    let dispatcher = env!("CARGO_BIN_EXE_dispatcher");
+    let fish = format!("{dispatcher} completions fish | source; complete -C 'dispatcher status tra'");
+    let zsh = format!(
+        "compdef() {{ : }}; _describe() {{ print -rl -- ${{(P)${{@[-1]}}}} }}; source <({dispatcher} completions zsh); \
+         words=(dispatcher status tra) CURRENT=3; _clap_dynamic_completer_dispatcher"
+    );
+    for (program, arguments, separator) in
+        [("fish", ["--no-config", "-c", &fish], '\t'), ("zsh", ["-f", "-c", &zsh], ':')]
+    {
+        let mut paths = ["/usr/bin", "/bin"].iter().map(|folder| format!("{folder}/{program}"));
+        let Some(path) = paths.find(|path| std::path::Path::new(path).exists()) else { continue };
+        let done = shell(&bench, &path, &arguments);
+        assert_eq!(done.stdout.trim(), format!("{run}{separator}Succeeded"), "{done:?}");
     }
 }

@@ -2,7 +2,7 @@
 # Stands for the supervisor: tells contract events, and ends as
 # ORCHESTRATOR_TEST_END says: `done` (the default), `failed`, `lost`, `held`,
 # which is `done` once a file `go` lies beside the task, or `stubborn`, which is
-# `held` and stops for nothing but `now`.
+# `held` and stops for nothing but `now`, or `failing`, which is `held` and then `failed`.
 trap '' HUP
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -35,13 +35,14 @@ env | cut -d= -f1 | sort >"$(dirname "$task")/environment.txt"
 case "${ORCHESTRATOR_TEST_END:-done}" in
 failed) outcome Failed AgentFailed 1 'the agent gave up.' ;;
 lost) echo 'fatal: out of cheese' >&2 && exit 3 ;;
-held | stubborn)
+held | stubborn | failing)
     until [ -e "$(dirname "$task")/go" ]; do
-        if [ -e "$stop" ] && { [ "$ORCHESTRATOR_TEST_END" = held ] || [ "$(cat "$stop")" = now ]; }; then
+        if [ -e "$stop" ] && { [ "$ORCHESTRATOR_TEST_END" != stubborn ] || [ "$(cat "$stop")" = now ]; }; then
             outcome Stopped Stopped 143 "stopped $(cat "$stop")"
         fi
         sleep 0.02
     done
+    [ "$ORCHESTRATOR_TEST_END" = failing ] && outcome Failed AgentFailed 1 'the agent gave up.'
     ;;
 esac
 outcome Succeeded Completed 0 'pull request 7 is open.'

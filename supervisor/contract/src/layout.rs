@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::names::{Identity, RunName, ServiceName};
+use crate::names::{Identity, RunName, ServiceName, TaskId};
 
 /// The paths of a workspace.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +40,12 @@ impl Layout {
     #[must_use]
     pub fn platform_repo(&self) -> PathBuf {
         self.root.join("platform-repo")
+    }
+
+    /// The working tree of docs runs.
+    #[must_use]
+    pub fn docs_repo(&self) -> PathBuf {
+        self.root.join("docs-repo")
     }
 
     /// The agent's own: homes, memory, caches, temporary files.
@@ -90,6 +96,12 @@ impl Layout {
         self.control().join("platform.git")
     }
 
+    /// The control repository of docs runs: the platform repository, as it is written.
+    #[must_use]
+    pub fn docs_control(&self) -> PathBuf {
+        self.control().join("docs.git")
+    }
+
     /// The lock that a run holds while it uses the workspace; it contains the holder's name.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
@@ -106,6 +118,12 @@ impl Layout {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.control().join("state.json")
+    }
+
+    /// The same of the working tree of docs runs.
+    #[must_use]
+    pub fn docs_state(&self) -> PathBuf {
+        self.control().join("docs-state.json")
     }
 
     /// The highest attempt number of an identity: a decimal number in a file.
@@ -174,6 +192,18 @@ impl RunRecord {
     #[must_use]
     pub fn transcript(&self) -> PathBuf {
         self.folder.join("transcript.jsonl")
+    }
+
+    /// The same of the conversation about one task of a docs run.
+    #[must_use]
+    pub fn transcript_of(&self, task: TaskId) -> PathBuf {
+        self.folder.join(format!("transcript-task{task}.jsonl"))
+    }
+
+    /// The prompt of the conversation about one task of a docs run.
+    #[must_use]
+    pub fn prompt_of(&self, task: TaskId) -> PathBuf {
+        self.folder.join(format!("prompt-task{task}.md"))
     }
 
     /// The events of the run.

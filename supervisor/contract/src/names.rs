@@ -465,6 +465,15 @@ pub fn fresh_branch(task: TaskId, attempt: u32) -> BranchName {
     BranchName(format!("feature/task-{task}-implementation-{attempt}"))
 }
 
+/// The branch of a docs run: `docs/task-{id}-{number}` or `docs/all-tasks-{number}`.
+#[must_use]
+pub fn docs_branch(task: Option<TaskId>, number: u32) -> BranchName {
+    BranchName(match task {
+        Some(task) => format!("docs/task-{task}-{number}"),
+        None => format!("docs/all-tasks-{number}"),
+    })
+}
+
 /// The sibling branch that holds a run's work when somebody else moved ours.
 #[must_use]
 pub fn sibling_branch(branch: &BranchName, run: &RunName) -> BranchName {

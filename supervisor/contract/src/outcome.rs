@@ -78,6 +78,9 @@ pub struct Outcome {
     /// Where the task's documents came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<Documents>,
+    /// What became of each task's documents, in the order of `tasks.json`; only of docs runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documented: Vec<DocumentedTask>,
     /// Authors of commits on the branch other than the agent.
     #[serde(default)]
     pub foreign_authors: Vec<String>,
@@ -301,6 +304,49 @@ pub struct StepReport {
     pub ok: bool,
 }
 
+/// What became of one task's documents in a docs run.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct DocumentedTask {
+    /// The task.
+    pub task_id: TaskId,
+    /// Its title in `tasks.json`.
+    pub title: String,
+    /// What became of its documents.
+    pub state: DocumentedState,
+    /// Why there are none, or what the checks still found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// Minutes from the start of its conversation to its end.
+    #[serde(default)]
+    pub minutes: f64,
+    /// The agent's turns.
+    #[serde(default)]
+    pub turns: u32,
+    /// US dollars.
+    #[serde(default)]
+    pub cost_usd: f64,
+    /// Its conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The earlier attempt that wrote the documents, where this one kept them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_by: Option<RunName>,
+}
+
+/// What became of one task's documents.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentedState {
+    /// Written, checked and committed.
+    Written,
+    /// They were there and are as they were.
+    Kept,
+    /// The agent could not write them, or the checks refused what it wrote.
+    Failed,
+    /// The run ended before they were written.
+    Missing,
+}
+
 /// Longest termination message in bytes; Kubernetes allows 4,096 for a pod.
 pub const DIGEST_MAX: usize = 2048;
 
@@ -342,6 +388,7 @@ impl Outcome {
             mcp_servers: Vec::new(),
             denied_tools: Vec::new(),
             documents: None,
+            documented: Vec::new(),
             foreign_authors: Vec::new(),
             notes: Vec::new(),
             steps: Vec::new(),

@@ -35,6 +35,9 @@ pub struct TaskSpec {
     /// The model, by any name that the Claude CLI takes.
     #[serde(default = "default_model")]
     pub model: String,
+    /// How documents are written; only for docs runs, which may leave it out as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docs: Option<Docs>,
     /// What the agent is told beyond the task's documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance: Option<String>,
@@ -75,7 +78,26 @@ fn default_model() -> String {
     "sonnet".to_owned()
 }
 
-/// The code to change.
+/// How a docs run writes documents.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Docs {
+    /// Writes documents again that are there; the old text is the agent's starting point.
+    pub force: bool,
+    /// How many conversations are held at once, each about one task.
+    #[schemars(range(min = 1, max = 16))]
+    pub at_once: u32,
+}
+
+impl Default for Docs {
+    fn default() -> Self {
+        // One agent with its MCP servers takes about 500 MB of memory.
+        Self { force: false, at_once: 2 }
+    }
+}
+
+/// The code to change; for a docs run the platform repository, at the branch that its
+/// pull request is for.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
@@ -262,6 +284,7 @@ impl TaskSpec {
             "guidance",
             "is longer than 256 KiB: put long texts into the task's documents",
         );
+        self.docs_faults(&mut check);
         check(self.target.depth == 0, "target.depth", "is 0: at least one commit is needed");
         if let Some(identity) = &self.commit_identity {
             let bad = |text: &str| text.trim().is_empty() || text.contains(['<', '>', '\n', '\0']);
@@ -283,6 +306,38 @@ impl TaskSpec {
         }
         check(self.limits.turns == Some(0), "limits.turns", "is 0: give at least 1, or leave it out");
         faults
+    }
+
+    /// What is wrong with the parts of a task that only one kind of run has.
+    fn docs_faults(&self, check: &mut impl FnMut(bool, &str, &str)) {
+        if self.kind == Kind::Implementation {
+            check(self.docs.is_some(), "docs", "is only for docs runs: leave it out");
+            return;
+        }
+        check(
+            self.target.url != self.platform.url,
+            "target.url",
+            "is not the platform repository, which a docs run writes: give `platform.url` here as well",
+        );
+        check(
+            self.platform.branch.is_some() && self.platform.branch != self.target.base,
+            "platform.branch",
+            "is not `target.base`, which a docs run reads and writes: leave it out",
+        );
+        check(
+            self.target.working_directory.is_some(),
+            "target.working_directory",
+            "means nothing in a docs run: give `platform.docs_directory`, the folder that holds `.taskmaster`",
+        );
+        check(!self.verify.is_empty(), "verify", "means nothing in a docs run: leave it out");
+        check(!self.setup.is_empty(), "setup", "means nothing in a docs run: leave it out");
+        check(!(1..=16).contains(&self.docs_options().at_once), "docs.at_once", "is no number from 1 to 16");
+    }
+
+    /// How documents are written, with every default.
+    #[must_use]
+    pub fn docs_options(&self) -> Docs {
+        self.docs.clone().unwrap_or_default()
     }
 
     /// Who does what: the attempts of one identity are numbered together.
@@ -330,6 +385,7 @@ fn faults_by_field(object: &BTreeMap<String, serde_json::Value>) -> Vec<Fault> {
             "agent" => probe::<AgentName>(value),
             "task_id" => probe::<Option<TaskId>>(value),
             "mode" => probe::<Mode>(value),
+            "docs" => probe::<Option<Docs>>(value),
             "model" => probe::<String>(value),
             "guidance" | "github_user" => probe::<Option<String>>(value),
             "target" => probe::<Target>(value),
@@ -379,6 +435,21 @@ mod tests {
         let faults = TaskSpec::from_json(&bad).unwrap_err();
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(fields, ["attempt", "colour", "service"]);
+    }
+
+    #[test]
+    fn a_docs_run_writes_the_platform_repository_and_nothing_else() {
+        let docs = MINIMAL.replace("\"task_id\": 1", "\"kind\": \"docs\", \"verify\": [\"true\"]");
+        let faults = TaskSpec::from_json(&docs).unwrap_err();
+        let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["target.url", "verify"]);
+        let right = docs
+            .replace("git@github.com:myorg/trader.git", "https://github.com/myorg/platform")
+            .replace(", \"verify\": [\"true\"]", ", \"docs\": {\"force\": true}");
+        let task = TaskSpec::from_json(&right).unwrap();
+        assert_eq!(task.docs_options(), Docs { force: true, at_once: 2 });
+        let other = MINIMAL.replace("\"task_id\"", "\"docs\": {}, \"task_id\"");
+        assert_eq!(TaskSpec::from_json(&other).unwrap_err()[0].field, "docs");
     }
 
     #[test]

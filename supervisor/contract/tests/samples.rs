@@ -3,6 +3,8 @@
 use orchestrator_contract::{Event, Outcome, TaskSpec};
 
 const TASK_1: &str = include_str!("../samples/task-v1.json");
+const DOCS_TASK_1: &str = include_str!("../samples/docs-task-v1.json");
+const DOCS_OUTCOME_1: &str = include_str!("../samples/docs-outcome-v1.json");
 const OUTCOME_1: &str = include_str!("../samples/outcome-v1.json");
 const EVENTS_1: &str = include_str!("../samples/events-v1.jsonl");
 
@@ -17,6 +19,16 @@ fn a_stored_task_is_read_and_written_back_with_the_same_content() {
 fn a_stored_outcome_is_read_and_written_back_with_the_same_content() {
     let outcome: Outcome = serde_json::from_str(OUTCOME_1).unwrap();
     let stored: serde_json::Value = serde_json::from_str(OUTCOME_1).unwrap();
+    assert_eq!(serde_json::to_value(outcome).unwrap(), stored);
+}
+
+#[test]
+fn a_stored_docs_run_is_read_and_written_back_with_the_same_content() {
+    let task = TaskSpec::from_json(DOCS_TASK_1).unwrap();
+    let stored: serde_json::Value = serde_json::from_str(DOCS_TASK_1).unwrap();
+    assert_eq!(serde_json::to_value(task).unwrap(), stored);
+    let outcome: Outcome = serde_json::from_str(DOCS_OUTCOME_1).unwrap();
+    let stored: serde_json::Value = serde_json::from_str(DOCS_OUTCOME_1).unwrap();
     assert_eq!(serde_json::to_value(outcome).unwrap(), stored);
 }
 

@@ -19,7 +19,9 @@ use super::gateway::Gateway;
 use super::reader::{Drained, Pulse, read_output};
 use super::stream::{AgentResult, Said};
 use super::watchdog::AFTER_RESULT;
-use crate::process::{Confinement, Environment, confined, end_all, out_of_memory_kills, read_end, spawn};
+use crate::process::{
+    Confinement, Environment, confined, end_all, end_orphans, out_of_memory_kills, read_end, spawn,
+};
 use crate::redact::Redactor;
 use crate::run::{AgentEnd, Failure};
 
@@ -30,6 +32,15 @@ pub enum Control {
     Stop,
     /// Be gone.
     Kill,
+}
+
+/// Whether other conversations are held meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Company {
+    /// There are none: when it ends, nothing that was started may live.
+    Alone,
+    /// There may be: when it ends, what they started is left alone.
+    Others,
 }
 
 /// Everything that one start of the program needs.
@@ -53,6 +64,8 @@ pub struct Conversation {
     pub transcript: PathBuf,
     /// Its way to the model, open as long as it runs.
     pub gateway: Option<Gateway>,
+    /// Whether other conversations are held meanwhile.
+    pub company: Company,
 }
 
 /// How a conversation went.
@@ -96,6 +109,7 @@ impl Conversation {
             message,
             transcript,
             gateway: _open,
+            company,
         } = self;
         let internal = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(orchestrator_contract::Reason::Internal, format!("cannot {what}: {error}"))
@@ -152,7 +166,10 @@ impl Conversation {
             }
         };
         // What still holds the pipes is killed first; then the end of the output is near.
-        let survivors = end_all(&BTreeSet::new()).await;
+        let survivors = match company {
+            Company::Alone => end_all(&BTreeSet::new()).await,
+            Company::Others => end_orphans().await,
+        };
         let reading = tokio::task::spawn_blocking(move || reader.join().unwrap_or_default());
         tokio::pin!(reading);
         let drained = loop {

@@ -21,7 +21,7 @@ pub fn verdict_schema() -> Value {
             "status": {
                 "type": "string",
                 "enum": ["done", "nothing_needed", "blocked"],
-                "description": "done: the task is implemented. nothing_needed: it already was. \
+                "description": "done: you did what you were asked for. nothing_needed: it was done already. \
                                 blocked: you cannot go on without an answer."
             },
             "summary": {

@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::Reason;
+use orchestrator_contract::{Kind, Reason};
 
 use super::command_line::{
     Places, Session, Start, compose_arguments, compose_cli_environment, compose_environment, compose_message,
     compose_settings,
 };
-use super::conversation::{Conversation, find_session};
+use super::conversation::{Company, Conversation, find_session};
 use super::end::verdict_schema;
 use super::gateway::Gateway;
 use super::prompt::{Brief, History, render_system_prompt, render_task, render_verification_failure};
-use crate::context::{Context, Facts, failure, io_failure};
+use crate::context::{Context, Facts, Side, Tools, failure, io_failure};
 use crate::process::{Confinement, Environment, landlock_available};
 use crate::run::{Failure, Message};
 use crate::workspace::branch::Prepared;
+use crate::workspace::check::Checked;
 
 /// What is left of the task's limits for one conversation.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +82,17 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
     use crate::config::Sandbox;
     let layout = &context.layout;
     let mut readable: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
+    let mut writable = vec![layout.agent()];
+    match context.task.kind {
+        Kind::Implementation => {
+            readable.push(layout.platform_repo());
+            writable.push(context.worktree());
+        }
+        // Each conversation adds the folder of its task.
+        Kind::Docs => readable.push(context.worktree()),
+    }
     readable.extend([
-        layout.platform_repo(),
-        layout.target_control().join("objects"),
+        context.control(Side::Target).join("objects"),
         context.record.mcp_config(),
         context.record.settings(),
         context.record.folder().join("system.md"),
@@ -101,7 +110,6 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
     readable.extend(claude.and_then(|claude| real_folder(claude.parent()?)));
     readable.extend(claude.and_then(|claude| std::fs::canonicalize(claude).ok()));
     readable.extend(context.settings.agent_may_read.iter().cloned());
-    let mut writable = vec![layout.target_repo(), layout.agent()];
     // Terminals, /dev/null and shared memory are written by ordinary programs.
     writable.extend(
         ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"]
@@ -177,16 +185,68 @@ pub fn plan_conversation(
     if *message == Message::Task {
         write(&context.record.prompt(), &text)?;
     }
+    let conversation = compose_conversation(
+        context,
+        checked,
+        tools,
+        Held {
+            session: if resume { Session::Resume(&session) } else { Session::New(&session) },
+            places: places(context),
+            system: &system,
+            message: &text,
+            directory,
+            transcript: context.record.transcript(),
+            confinement: confinement(context, tools.relay.folder(), Some(&checked.claude)),
+            company: Company::Alone,
+            left,
+        },
+    )?;
+    Ok(Planned { conversation, session, note })
+}
+
+/// What makes one conversation differ from another of the same run.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    /// A new conversation, or one that goes on.
+    pub(crate) session: Session<'a>,
+    /// Where things are for it.
+    pub(crate) places: Places,
+    /// The file of the standing instructions.
+    pub(crate) system: &'a Path,
+    /// What it is told.
+    pub(crate) message: &'a str,
+    /// Where it works.
+    pub(crate) directory: PathBuf,
+    /// Where what it prints is kept.
+    pub(crate) transcript: PathBuf,
+    /// What it may touch.
+    pub(crate) confinement: Confinement,
+    /// Whether others are held meanwhile.
+    pub(crate) company: Company,
+    /// What it may use.
+    pub(crate) left: Left,
+}
+
+/// Puts together how a conversation is started.
+///
+/// # Errors
+/// The settings cannot be written, or the model has no credential any more.
+pub(crate) fn compose_conversation(
+    context: &Context,
+    checked: &Checked,
+    tools: &Tools,
+    held: Held<'_>,
+) -> Result<Conversation, Failure> {
+    let Held { session, places, system, message, directory, transcript, confinement, company, left } = held;
     write(&context.record.settings(), &compose_settings().to_string())?;
     let model = context
         .secrets
         .model()
         .map_err(|error| failure(Reason::CredentialMissing, &error))?
         .ok_or_else(|| Failure::new(Reason::CredentialMissing, "the model's credential is gone"))?;
-    let places = places(context);
-    let base_environment = bare_environment(context);
+    let base = compose_environment(&places, &context.inherited.machine());
     let root = rustix::process::geteuid().is_root();
-    let mut environment = compose_cli_environment(&base_environment, &places, &model.environment, root);
+    let mut environment = compose_cli_environment(&base, &places, &model.environment, root);
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
@@ -197,27 +257,27 @@ pub fn plan_conversation(
     }
     let schema = verdict_schema();
     let arguments = compose_arguments(&Start {
-        model: &task.model,
-        session: if resume { Session::Resume(&session) } else { Session::New(&session) },
+        model: &context.task.model,
+        session,
         mcp_config: &context.record.mcp_config(),
         settings: &context.record.settings(),
-        system_prompt: &system,
+        system_prompt: system,
         turns: left.turns,
         cost_usd: left.cost_usd,
         verdict_schema: &schema,
     });
-    let conversation = Conversation {
+    Ok(Conversation {
         supervisor: context.supervisor.clone(),
         program: checked.claude.clone(),
         arguments,
         environment,
-        confinement: confinement(context, tools.relay.folder(), Some(&checked.claude)),
+        confinement,
         directory,
-        message: compose_message(&text),
-        transcript: context.record.transcript(),
+        message: compose_message(message),
+        transcript,
+        company,
         gateway,
-    };
-    Ok(Planned { conversation, session, note })
+    })
 }
 
 /// A person's guidance, and what the preparation found that the agent must know.
@@ -228,7 +288,7 @@ fn guidance(context: &Context, prepared: &Prepared) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
-fn new_session() -> String {
+pub(crate) fn new_session() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
@@ -261,7 +321,7 @@ fn bring_session(context: &Context, session: &str) -> bool {
 /// The repository's `CLAUDE.md`, which the CLI itself is kept from reading together with
 /// settings and hooks that must not take effect.
 fn project_instructions(context: &Context, working_directory: &str) -> Option<String> {
-    let root = context.layout.target_repo();
+    let root = context.worktree();
     let mut folders = vec![root.clone()];
     if !working_directory.is_empty() {
         folders.push(root.join(working_directory));
@@ -275,6 +335,6 @@ fn project_instructions(context: &Context, working_directory: &str) -> Option<St
     (!texts.is_empty()).then(|| texts.join("\n\n"))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|error| io_failure(path, &error))
 }

@@ -5,31 +5,43 @@ use orchestrator_contract::names::{
     AgentName, BranchName, Identity, Kind, RepositoryUrl, ServiceName, TaskId, WorkingDirectory,
 };
 use orchestrator_contract::task::{
-    Clean, Fault, Limits, Mode, Platform, PullRequestPolicy, Target, TaskSpec,
+    Clean, Docs, Fault, Limits, Mode, Platform, PullRequestPolicy, Target, TaskSpec,
 };
 
 /// The task by flags and environment alone.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskFlags {
+    /// What the run is for: `implementation` of a task, or `docs`: writing the documents of tasks.
+    #[arg(long, env = "ORCHESTRATOR_KIND", value_enum, default_value_t)]
+    pub kind: KindFlag,
     /// The task's number in tasks.json.
     #[arg(long, env = "ORCHESTRATOR_TASK")]
     pub task: Option<String>,
+    /// Writes the documents of all tasks (docs runs).
+    #[arg(long, env = "ORCHESTRATOR_ALL", conflicts_with = "task")]
+    pub all: bool,
+    /// Writes documents again that are there (docs runs).
+    #[arg(long, env = "ORCHESTRATOR_FORCE")]
+    pub force: bool,
+    /// How many tasks are documented at once (docs runs).
+    #[arg(long, env = "ORCHESTRATOR_AT_ONCE", default_value_t = Docs::default().at_once)]
+    pub at_once: u32,
     /// The service.
     #[arg(long, env = "ORCHESTRATOR_SERVICE")]
     pub service: Option<String>,
     /// Who works.
     #[arg(long, env = "ORCHESTRATOR_AGENT", default_value = "claude-agent-1")]
     pub agent: String,
-    /// The model.
-    #[arg(long, env = "ORCHESTRATOR_MODEL", default_value = "sonnet")]
-    pub model: String,
-    /// The repository with the code.
+    /// The model; `sonnet` if not given, and `opus` for docs runs.
+    #[arg(long, env = "ORCHESTRATOR_MODEL")]
+    pub model: Option<String>,
+    /// The repository with the code; docs runs have none.
     #[arg(long, env = "ORCHESTRATOR_REPOSITORY_URL")]
     pub repository_url: Option<String>,
     /// The repository with the task's documents.
     #[arg(long, env = "ORCHESTRATOR_PLATFORM_REPOSITORY_URL")]
     pub platform_repository_url: Option<String>,
-    /// The base branch; the remote's default if not given.
+    /// The branch that the pull request is for; the remote's default if not given.
     #[arg(long, env = "ORCHESTRATOR_BRANCH")]
     pub branch: Option<String>,
     /// The platform's branch; the remote's default if not given.
@@ -38,7 +50,7 @@ pub struct TaskFlags {
     /// The folder that holds `.taskmaster`.
     #[arg(long, env = "ORCHESTRATOR_DOCS_DIRECTORY")]
     pub docs_directory: Option<String>,
-    /// Where in the repository the agent works.
+    /// Where in the repository the agent works; for docs runs the same as --docs-directory.
     #[arg(long, env = "ORCHESTRATOR_WORKING_DIRECTORY")]
     pub working_directory: Option<String>,
     /// The account on the git host.
@@ -79,6 +91,16 @@ pub struct TaskFlags {
     pub depth: u32,
 }
 
+/// What a run is for, as a flag.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum KindFlag {
+    /// Implements a task.
+    #[default]
+    Implementation,
+    /// Writes the documents of tasks.
+    Docs,
+}
+
 /// What is asked for, before an attempt has its number.
 #[derive(Clone, Debug)]
 pub enum TaskRequest {
@@ -111,26 +133,42 @@ impl TaskFlags {
     /// Flags are missing or have invalid values.
     pub fn parse(self) -> Result<TaskRequest, TaskError> {
         let mut parse = Parser { faults: Vec::new() };
-        let task = parse.required::<TaskId>("--task", self.task.as_deref());
+        let docs = self.kind == KindFlag::Docs;
+        let task = match (docs, self.all, self.task.as_deref()) {
+            (true, true, None) => None,
+            (true, false, None) => {
+                parse.fault("--task", "is missing: give the task's number, or --all".to_owned());
+                None
+            }
+            (_, _, task) => parse.required::<TaskId>("--task", task),
+        };
+        if !docs && (self.all || self.force) {
+            let flag = if self.all { "--all" } else { "--force" };
+            parse.fault(flag, "is only for docs runs: give --kind docs".to_owned());
+        }
         let service = parse.required::<ServiceName>("--service", self.service.as_deref());
-        let url = parse.required::<RepositoryUrl>("--repository-url", self.repository_url.as_deref());
         let platform_url = self.platform_repository_url.as_deref();
         let platform_url = parse.required::<RepositoryUrl>("--platform-repository-url", platform_url);
+        let url = if docs {
+            parse.unwanted("--repository-url", self.repository_url.is_some());
+            platform_url.clone()
+        } else {
+            parse.required::<RepositoryUrl>("--repository-url", self.repository_url.as_deref())
+        };
         let agent = parse.required::<AgentName>("--agent", Some(&self.agent));
         let base = parse.optional::<BranchName>("--branch", self.branch.as_deref());
         let platform_branch =
             parse.optional::<BranchName>("--platform-branch", self.platform_branch.as_deref());
-        let docs_directory =
-            parse.optional::<WorkingDirectory>("--docs-directory", self.docs_directory.as_deref());
-        let working_directory = self.working_directory.as_deref();
+        let named = self.docs_directory.as_deref().or(self.working_directory.as_deref().filter(|_| docs));
+        let docs_directory = parse.optional::<WorkingDirectory>("--docs-directory", named);
+        let working_directory = self.working_directory.as_deref().filter(|_| !docs);
         let working_directory = parse.optional::<WorkingDirectory>("--working-directory", working_directory);
         let mode = match (self.retry, self.fresh) {
             (true, _) => Mode::Retry,
             (false, true) => Mode::Fresh,
             (false, false) => Mode::First,
         };
-        let (Some(task), Some(service), Some(agent), Some(url), Some(platform_url)) =
-            (task, service, agent, url, platform_url)
+        let (Some(service), Some(agent), Some(url), Some(platform_url)) = (service, agent, url, platform_url)
         else {
             return Err(TaskError(parse.faults));
         };
@@ -138,7 +176,12 @@ impl TaskFlags {
             return Err(TaskError(parse.faults));
         }
         let unnamed = Unnamed {
-            identity: Identity { kind: Kind::Implementation, service, agent, task: Some(task) },
+            identity: Identity {
+                kind: if docs { Kind::Docs } else { Kind::Implementation },
+                service,
+                agent,
+                task,
+            },
             mode,
             target: Target { url, base, working_directory, depth: self.depth },
             platform: Platform { url: platform_url, branch: platform_branch, docs_directory },
@@ -151,6 +194,15 @@ impl TaskFlags {
     }
 }
 
+/// The model if none is given. Documents are written once and read by every attempt: the
+/// better model pays.
+fn model_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Implementation => "sonnet",
+        Kind::Docs => "opus",
+    }
+}
+
 struct Parser {
     faults: Vec<Fault>,
 }
@@ -158,6 +210,12 @@ struct Parser {
 impl Parser {
     fn fault(&mut self, flag: &str, problem: String) {
         self.faults.push(Fault { field: flag.to_owned(), problem });
+    }
+
+    fn unwanted(&mut self, flag: &str, given: bool) {
+        if given {
+            self.fault(flag, "means nothing in a docs run: leave it out".to_owned());
+        }
     }
 
     fn required<T: std::str::FromStr<Err: std::fmt::Display>>(
@@ -183,6 +241,12 @@ impl Parser {
 }
 
 impl Unnamed {
+    /// What the run is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.identity.kind
+    }
+
     /// How the attempt relates to earlier ones.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -203,7 +267,11 @@ impl Unnamed {
             task_id: identity.task,
             attempt,
             mode,
-            model: flags.model,
+            model: flags.model.unwrap_or_else(|| model_of(identity.kind).to_owned()),
+            docs: match identity.kind {
+                Kind::Implementation => None,
+                Kind::Docs => Some(Docs { force: flags.force, at_once: flags.at_once }),
+            },
             guidance: flags.guidance,
             target,
             platform,
@@ -245,5 +313,34 @@ mod tests {
         let error = flags.parse().unwrap_err();
         let fields: Vec<&str> = error.0.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(fields, ["--task", "--service", "--platform-repository-url"]);
+    }
+
+    fn docs(all: bool) -> TaskFlags {
+        TaskFlags {
+            kind: KindFlag::Docs,
+            all,
+            at_once: 2,
+            depth: 1,
+            service: Some("trader".to_owned()),
+            agent: "claude-agent-1".to_owned(),
+            platform_repository_url: Some("https://host/o/platform".to_owned()),
+            working_directory: Some("projects/trader".to_owned()),
+            ..TaskFlags::default()
+        }
+    }
+
+    #[test]
+    fn a_docs_run_is_asked_for_with_the_platform_repository_alone() {
+        let TaskRequest::Unnamed(unnamed) = docs(true).parse().unwrap() else { panic!("it has a name") };
+        let task = unnamed.number(1);
+        assert_eq!(task.run.as_str(), "trader-claude-agent-1-docs-attempt1");
+        assert_eq!((task.target.url, task.model.as_str()), (task.platform.url, "opus"));
+        assert_eq!(task.platform.docs_directory.unwrap().as_str(), "projects/trader");
+    }
+
+    #[test]
+    fn a_docs_run_says_whether_it_means_one_task_or_all() {
+        let error = docs(false).parse().unwrap_err();
+        assert!(error.to_string().contains("--all"), "{error}");
     }
 }

@@ -1,19 +1,20 @@
 //! What the run has used and found out, as the outcome will tell it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
     McpServer, Outcome, Place, PullRequest, StepReport, Usage, Verdict, Verification, VerificationStatus,
     Work,
 };
-use orchestrator_contract::{Reason, Step};
+use orchestrator_contract::{Kind, Reason, Step};
 
 use crate::agent::end::parse_verdict;
 use crate::agent::stream::{AgentResult, Said};
 use crate::context::{Context, Facts};
+use crate::docs::account::Account;
 use crate::process::landlock_available;
-use crate::run::Failure;
+use crate::run::{Failure, Item};
 
 /// What the run has used and found out.
 #[derive(Debug)]
@@ -35,7 +36,10 @@ pub(super) struct Ledger {
     pub(super) work: Work,
     pub(super) pull_request: Option<PullRequest>,
     pub(super) notes: Vec<String>,
-    last_message: String,
+    /// What the conversations of a docs run used.
+    pub(super) account: Account,
+    /// The last message of each conversation.
+    last_message: BTreeMap<usize, String>,
 }
 
 impl Ledger {
@@ -64,7 +68,8 @@ impl Ledger {
             work: Work::default(),
             pull_request: None,
             notes,
-            last_message: String::new(),
+            account: Account::default(),
+            last_message: BTreeMap::new(),
         }
     }
 
@@ -77,7 +82,7 @@ impl Ledger {
         self.steps.push(StepReport { step, seconds, ok });
     }
 
-    pub(super) fn hear(&mut self, said: &Said) {
+    pub(super) fn hear(&mut self, index: usize, said: &Said) {
         match said {
             Said::Init(init) => {
                 if !self.sessions.contains(&init.session_id) {
@@ -86,15 +91,19 @@ impl Ledger {
             }
             Said::Answer(answer) if !answer.is_subagent => {
                 // Parts of one message come as lines of their own.
-                if answer.message_id != self.last_message {
-                    self.last_message.clone_from(&answer.message_id);
+                let last = self.last_message.entry(index).or_default();
+                if answer.message_id != *last {
+                    last.clone_from(&answer.message_id);
                     self.turn += 1;
                 }
             }
             Said::Denied(tool) => {
                 self.denied_tools.insert(tool.clone());
             }
-            Said::Result(result) => self.hear_result(result),
+            Said::Result(result) => {
+                self.account.hears(index, result);
+                self.hear_result(result);
+            }
             Said::Retry(_) | Said::Answer(_) | Said::ToolResult { .. } | Said::Other | Said::Garbage => {}
         }
     }
@@ -112,11 +121,23 @@ impl Ledger {
     }
 
     /// The outcome as it would be if the run ended now, for this reason.
-    pub(super) fn outcome(&self, context: &Context, facts: &Facts, step: Step, end: &Failure) -> Outcome {
+    pub(super) fn outcome(
+        &self,
+        context: &Context,
+        facts: &Facts,
+        items: &[Item],
+        step: Step,
+        end: &Failure,
+    ) -> Outcome {
         let task = &context.task;
         let reason = end.reason;
         let documents = facts.documents.as_ref();
+        let writing = facts.writing.as_ref();
+        let mut documented = writing
+            .map(|writing| self.account.documented(&writing.plan, items, &writing.earlier))
+            .unwrap_or_default();
         let mut notes = self.notes.clone();
+        notes.extend(writing.iter().flat_map(|writing| writing.plan.notes.iter().cloned()));
         if let Some(prepared) = &facts.prepared {
             notes.extend(prepared.notes.iter().cloned());
         }
@@ -127,24 +148,35 @@ impl Ledger {
             verification.status = VerificationStatus::NotConfigured;
         }
         let redact = |text: &str| context.redactor.redact(text).into_owned();
+        for finding in documented.iter_mut().flat_map(|task| &mut task.findings) {
+            *finding = redact(finding);
+        }
+        let title = match (task.task_id, documented.as_slice()) {
+            (Some(_), [only]) => Some(only.title.clone()),
+            _ => documents.map(|documents| documents.entry.title.clone()),
+        };
         let mcp_servers =
             facts.tools.as_ref().map_or_else(|| self.mcp_servers.clone(), |tools| tools.servers.clone());
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
-        let message = redact(&self.message(end));
+        let message = redact(&self.message(task.kind, end));
         Outcome {
-            task_title: documents.map(|documents| documents.entry.title.clone()),
+            task_title: title,
             work: self.work.clone(),
             base: facts.target.as_ref().map(|target| target.base.clone()),
             platform: facts.platform.clone(),
             commits: self.commits,
             pull_request: self.pull_request.clone(),
-            verdict: self.verdict.clone(),
+            // Each conversation of a docs run has one of its own.
+            verdict: self.verdict.clone().filter(|_| task.kind == Kind::Implementation),
             verification,
             usage: self.usage.clone(),
             sessions: self.sessions.clone(),
             mcp_servers,
             denied_tools: self.denied_tools.iter().cloned().collect(),
-            documents: documents.map(crate::workspace::documents::TaskDocuments::report),
+            documents: documents
+                .map(crate::workspace::documents::TaskDocuments::report)
+                .or_else(|| writing.map(|writing| writing.plan.report())),
+            documented,
             foreign_authors: saved.map(|saved| saved.foreign_authors.clone()).unwrap_or_default(),
             notes: notes.iter().map(|note| redact(note)).collect(),
             steps: self.steps.clone(),
@@ -153,7 +185,7 @@ impl Ledger {
     }
 
     /// One line: cause and next step.
-    fn message(&self, end: &Failure) -> String {
+    fn message(&self, kind: Kind, end: &Failure) -> String {
         let cause = match (end.reason, &self.pull_request) {
             (Reason::Completed, Some(pull)) if pull.created => format!("pull request {} is open", pull.url),
             (Reason::Completed, Some(pull)) => format!("pull request {} is updated", pull.url),
@@ -162,6 +194,9 @@ impl Ledger {
                 return format!(
                     "the work is on `{branch}`; no pull request was opened, open one where it is hosted."
                 );
+            }
+            (Reason::NothingNeeded, _) if kind == Kind::Docs => {
+                return "every task has its documents; give force to write them again.".to_owned();
             }
             (Reason::NothingNeeded, _) => "the agent found nothing to do".to_owned(),
             (_, _) => end.message.trim_end_matches('.').replace('\n', " "),

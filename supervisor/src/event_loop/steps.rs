@@ -7,28 +7,31 @@ use git2::Oid;
 use orchestrator_contract::outcome::{
     CommandReport, Outcome, Place, PullRequest, Revision, VerificationStatus, Work,
 };
-use orchestrator_contract::{Level, Reason, Step};
+use orchestrator_contract::{Kind, Level, Reason, Step};
 use tokio::sync::mpsc;
 
-use super::{Loop, seconds};
-use crate::agent::conversation::Conversed;
+use super::{Loop, Talking, seconds};
+use crate::agent::conversation::{Conversation, Conversed};
 use crate::agent::reader::Pulse;
 use crate::agent::stream::shorten;
 use crate::agent::work::{self, plan_conversation};
 use crate::checks::{self, run_commands};
 use crate::context::{Context, Facts, Side, Tools, failure, io_failure};
+use crate::docs;
+use crate::docs::account::Earlier;
+use crate::docs::plan::Plan;
 use crate::publish::home::{Home, bring_home, keep_home};
 use crate::publish::ladder::Rung;
 use crate::publish::save::{Left, Saved, save_tree, write_patch};
 use crate::publish::text::render_commit_message;
 use crate::publish::{pull_request, scan};
-use crate::run::{AgentEnd, Event, Failure, Message, PullRequestMode, Verified};
+use crate::run::{AgentEnd, Event, Failure, ItemEnd, Message, PullRequestMode, Verified};
 use crate::workspace::branch::{Prepared, prepare_branch};
 use crate::workspace::check::{Checked, check};
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::fetch::{Fetched, blocking, fetch_platform, fetch_target, open};
 use crate::workspace::state::{Content, LastAttempt, TreeState, write_last_attempt, write_tree_state};
-use crate::workspace::tools::{find_documents, prepare_tools};
+use crate::workspace::tools::{find_documents, plan_documents, prepare_tools};
 
 /// What a task found, or why it could not.
 #[derive(Debug)]
@@ -38,8 +41,10 @@ pub(super) enum Happened {
     Target(Result<Fetched, Failure>),
     Branch(Result<Prepared, Failure>),
     Documents(Result<Box<TaskDocuments>, Failure>),
+    Planned(Result<Box<(Plan, Earlier)>, Failure>),
     Tools(Result<Box<Tools>, Failure>),
     Conversed(Result<Box<Conversed>, Failure>),
+    ItemEnded(usize, Option<Box<Conversed>>, ItemEnd),
     Verified(Result<checks::Checked, Failure>),
     Saved(Result<(Saved, u32), Failure>),
     Policy(Result<(), Failure>),
@@ -101,6 +106,15 @@ impl Loop {
                     })
                 });
             }
+            Step::Documents if context.task.kind == Kind::Docs => {
+                let prepared = self.facts.prepared.clone();
+                self.start(async move {
+                    Happened::Planned(match prepared {
+                        Some(prepared) => plan_documents(&context, &prepared).await.map(Box::new),
+                        None => Err(out_of_order("the branch")),
+                    })
+                });
+            }
             Step::Documents => {
                 let platform = self.facts.platform.clone();
                 self.start(async move {
@@ -140,22 +154,45 @@ impl Loop {
     /// Both repositories are fetched at once; the code is taken in at its own step.
     fn start_fetches(&mut self) {
         let Some(checked) = &self.facts.checked else { return };
-        let (platform_branch, base) = (checked.platform_branch.clone(), checked.base.clone());
+        let (platform_branch, base, branch) =
+            (checked.platform_branch.clone(), checked.base.clone(), checked.branch.clone());
         let refs = checked.target.clone();
         let context = Arc::clone(&self.context);
         self.prefetch = Some(tokio::spawn(async move {
-            Happened::Target(fetch_target(&context, &base, |branch| refs.branch(branch).is_some()).await)
+            Happened::Target(
+                fetch_target(&context, &base, &branch, |branch| refs.branch(branch).is_some()).await,
+            )
         }));
         let context = Arc::clone(&self.context);
+        if context.task.kind == Kind::Docs {
+            // It is the same repository: what was fetched is told when it is there.
+            let url = context.task.platform.url.to_string();
+            let oid = checked.target.branch(&checked.base).map(|oid| oid.to_string()).unwrap_or_default();
+            let seen = Revision { url, branch: platform_branch, oid };
+            self.start(async move { Happened::Platform(Ok(seen)) });
+            return;
+        }
         self.start(async move { Happened::Platform(fetch_platform(&context, &platform_branch).await) });
     }
 
-    pub(super) fn start_agent(&mut self, message: &Message) {
+    /// What is left of the task's limits.
+    pub(super) fn left(&self) -> work::Left {
         let limits = &self.context.task.limits;
-        let left = work::Left {
+        work::Left {
             turns: limits.turns.map(|turns| turns.saturating_sub(self.ledger.usage.turns).max(1)),
             cost_usd: limits.cost_usd.map(|cost| (cost - self.ledger.usage.cost_usd).max(0.000_001)),
-        };
+        }
+    }
+
+    pub(super) fn start_conversation(&mut self, index: usize, message: &Message) {
+        match self.context.task.kind {
+            Kind::Implementation => self.start_agent(message),
+            Kind::Docs => self.start_writing(index, message),
+        }
+    }
+
+    fn start_agent(&mut self, message: &Message) {
+        let left = self.left();
         let current = match message {
             Message::Task => None,
             Message::VerificationFailed(_) => self.ledger.sessions.last().cloned(),
@@ -177,19 +214,39 @@ impl Loop {
             self.ledger.sessions.push(planned.session.clone());
         }
         self.remember_attempt("", "");
-        let pulse = Pulse::new();
-        self.pulse = Some(pulse.clone());
-        let (controls, controlled) = mpsc::channel(4);
-        self.controls = Some(controls);
-        let (said, redactor) = (self.said.clone(), self.context.redactor.clone());
+        let talk = self.talk(0, planned.conversation);
         tokio::spawn(async move {
-            let conversed = planned.conversation.converse(&redactor, pulse, said, controlled).await;
+            let conversed = talk.await;
             drop(happened.send(Happened::Conversed(conversed.map(Box::new))).await);
         });
     }
 
+    /// Holds a conversation; what it says is told with its place in the list.
+    pub(super) fn talk(
+        &mut self,
+        index: usize,
+        conversation: Conversation,
+    ) -> impl Future<Output = Result<Conversed, Failure>> + Send + use<> {
+        let pulse = Pulse::new();
+        let (controls, controlled) = mpsc::channel(4);
+        self.talking.insert(index, Talking { controls, pulse: pulse.clone() });
+        let (said, redactor) = (self.said.clone(), self.context.redactor.clone());
+        let (one, mut ones) = mpsc::channel(1024);
+        // Ends when the conversation does: all that was said is told before its end.
+        let telling = tokio::spawn(async move {
+            while let Some(what) = ones.recv().await {
+                drop(said.send((index, what)).await);
+            }
+        });
+        async move {
+            let conversed = conversation.converse(&redactor, pulse, one, controlled).await;
+            drop(telling.await);
+            conversed
+        }
+    }
+
     /// Records the attempt, so that a retry knows its conversation even after a crash.
-    fn remember_attempt(&self, end: &str, summary: &str) {
+    pub(super) fn remember_attempt(&self, end: &str, summary: &str) {
         let Some(prepared) = &self.facts.prepared else { return };
         let attempt = LastAttempt {
             run: self.context.task.run.to_string(),
@@ -235,10 +292,11 @@ impl Loop {
         let title =
             self.facts.documents.as_ref().map(|documents| documents.entry.title.clone()).unwrap_or_default();
         let prepared = self.facts.prepared.clone();
+        let written = self.facts.writing.as_ref().map(|writing| writing.branch.tip());
         self.start(async move {
             let Some(prepared) = prepared else { return Happened::Saved(Err(out_of_order("the branch"))) };
             let limit = seconds(context.settings.publish_seconds);
-            let saving = blocking(move || save(&context, &prepared, &title));
+            let saving = blocking(move || save(&context, &prepared, &title, written));
             let late =
                 || Failure::new(Reason::InputOutput, "the work was not saved in time: the disk is too slow");
             Happened::Saved(tokio::time::timeout(limit, saving).await.unwrap_or_else(|_| Err(late())))
@@ -293,7 +351,7 @@ impl Loop {
             // Nothing was pushed by this run; a pull request of an earlier one has the same branch.
             self.ledger.work.branch = self.facts.prepared.as_ref().map(|prepared| prepared.branch.clone());
         }
-        let outcome = self.ledger.outcome(&self.context, &self.facts, Step::PullRequest, &end);
+        let outcome = self.outcome(Step::PullRequest, &end);
         if self.ledger.work.place == Place::None {
             self.ledger.work.branch = None;
         }
@@ -316,21 +374,25 @@ impl Loop {
     pub(super) fn learn(&mut self, happened: Happened) -> Option<Event> {
         match happened {
             Happened::Checked(found) => self.take(Step::Check, found, |this, checked| {
-                this.context.journal.info(format!(
-                    "{}: task {} of {} on `{}`",
-                    this.context.task.run,
-                    this.context.task.task_id.map_or_else(String::new, |id| id.to_string()),
-                    this.context.task.target.url,
-                    checked.base
-                ));
+                let task = &this.context.task;
+                let what = match (task.kind, task.task_id) {
+                    (Kind::Implementation, Some(id)) => format!("task {id}"),
+                    (Kind::Docs, Some(id)) => format!("documents of task {id}"),
+                    (Kind::Implementation | Kind::Docs, None) => "documents of all tasks".to_owned(),
+                };
+                let text = format!("{}: {what} of {} on `{}`", task.run, task.target.url, checked.base);
+                this.context.journal.info(text);
                 this.facts.checked = Some(*checked);
             }),
             Happened::Platform(found) => {
                 self.take(Step::Platform, found, |this, platform| this.facts.platform = Some(platform))
             }
-            Happened::Target(found) => {
-                self.take(Step::Target, found, |this, target| this.facts.target = Some(target))
-            }
+            Happened::Target(found) => self.take(Step::Target, found, |this, target| {
+                if this.context.task.kind == Kind::Docs {
+                    this.facts.platform = Some(target.base.clone());
+                }
+                this.facts.target = Some(target);
+            }),
             Happened::Branch(found) => self.take(Step::Branch, found, |this, prepared| {
                 for note in &prepared.notes {
                     this.context.journal.info(note.clone());
@@ -342,6 +404,10 @@ impl Loop {
             Happened::Documents(found) => {
                 self.take(Step::Documents, found, |this, documents| this.facts.documents = Some(*documents))
             }
+            Happened::Planned(found) => {
+                self.take(Step::Documents, found, |this, planned| this.take_plan(planned.0, planned.1))
+            }
+            Happened::ItemEnded(index, conversed, end) => Some(self.item_ended(index, conversed, end)),
             Happened::Tools(found) => {
                 self.take(Step::Mcp, found, |this, tools| this.facts.tools = Some(*tools))
             }
@@ -379,37 +445,44 @@ impl Loop {
     }
 
     fn conversed(&mut self, conversed: Result<Box<Conversed>, Failure>) -> Event {
-        self.pulse = None;
-        self.controls = None;
-        self.grace_ends = None;
         let end = match conversed {
-            Ok(conversed) => {
-                let Conversed { end, result: _, drained, survivors } = *conversed;
-                if drained.too_long > 0 || drained.garbage > 0 {
-                    let text = format!(
-                        "the agent printed {} lines that were too long and {} that were none of its protocol",
-                        drained.too_long, drained.garbage
-                    );
-                    self.context.journal.log(Level::Debug, "agent", text);
-                }
-                if let Some(error) = drained.transcript_error {
-                    self.ledger.notes.push(format!("the transcript is not whole: {error}"));
-                }
-                if !survivors.is_empty() {
-                    self.ledger
-                        .notes
-                        .push(format!("processes of the agent that could not be ended: {survivors:?}"));
-                }
-                end
-            }
+            Ok(conversed) => self.note_output(*conversed),
             Err(failure) => AgentEnd::Failed(failure),
         };
+        self.talked(0);
         let failed = match &end {
             AgentEnd::Verdict(..) => None,
             AgentEnd::Failed(failure) => Some(failure.message.clone()),
         };
         self.step_ended(Step::Agent, failed.as_deref());
         Event::AgentEnded(end)
+    }
+
+    /// A conversation is over, or its turn in it.
+    pub(super) fn talked(&mut self, index: usize) {
+        self.talking.remove(&index);
+        if self.talking.is_empty() {
+            self.grace_ends = None;
+        }
+    }
+
+    /// Notes what a person should know about a conversation beyond its end.
+    pub(super) fn note_output(&mut self, conversed: Conversed) -> AgentEnd {
+        let Conversed { end, result: _, drained, survivors } = conversed;
+        if drained.too_long > 0 || drained.garbage > 0 {
+            let text = format!(
+                "the agent printed {} lines that were too long and {} that were none of its protocol",
+                drained.too_long, drained.garbage
+            );
+            self.context.journal.log(Level::Debug, "agent", text);
+        }
+        if let Some(error) = drained.transcript_error {
+            self.ledger.notes.push(format!("the transcript is not whole: {error}"));
+        }
+        if !survivors.is_empty() {
+            self.ledger.notes.push(format!("processes of the agent that could not be ended: {survivors:?}"));
+        }
+        end
     }
 
     fn verified(&mut self, checked: Result<checks::Checked, Failure>) -> Event {
@@ -449,7 +522,7 @@ impl Loop {
                     place: Place::Workspace,
                     branch: self.facts.prepared.as_ref().map(|prepared| prepared.branch.clone()),
                     oid: None,
-                    path: Some(self.context.layout.target_repo().display().to_string()),
+                    path: Some(self.context.worktree().display().to_string()),
                 };
                 self.step_ended(Step::Save, Some(&failure.message));
                 Event::StepFailed(Step::Save, failure)
@@ -466,12 +539,23 @@ impl Loop {
     }
 }
 
-/// Saves the work; says how many commits the base has not.
-fn save(context: &Context, prepared: &Prepared, title: &str) -> Result<(Saved, u32), Failure> {
+/// Saves the work; says how many commits the base has not. `written` is the branch that a docs
+/// run has made as it went.
+fn save(
+    context: &Context,
+    prepared: &Prepared,
+    title: &str,
+    written: Option<Oid>,
+) -> Result<(Saved, u32), Failure> {
     let task = &context.task;
-    let message = render_commit_message(&task.service, task.task_id, title, &task.run);
     let left = Left { start: prepared.start, branch: prepared.branch.clone(), run: task.run.clone() };
-    let saved = save_tree(context, &left, &message)?;
+    let saved = match written {
+        Some(tip) => docs::take::save(context, &left, tip)?,
+        None => {
+            let message = render_commit_message(&task.service, task.task_id, title, &task.run);
+            save_tree(context, &left, &message)?
+        }
+    };
     let control = open(context, Side::Target)?;
     let commits = control.ahead(prepared.base, saved.tip).map_err(|error| failure(error.reason(), &error))?;
     write_patch(context, prepared.base, saved.tip);
@@ -482,7 +566,8 @@ fn save(context: &Context, prepared: &Prepared, title: &str) -> Result<(Saved, u
         start: saved.tip.to_string(),
         base: prepared.base.to_string(),
     };
-    write_tree_state(&context.layout, &state).map_err(|error| io_failure(&context.layout.state(), &error))?;
+    write_tree_state(&context.tree_state(), &state)
+        .map_err(|error| io_failure(&context.tree_state(), &error))?;
     Ok((saved, commits))
 }
 

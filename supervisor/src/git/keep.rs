@@ -59,6 +59,21 @@ impl ControlRepository {
         index.write_tree_to(&self.repository).map_err(fail())
     }
 
+    /// The tree of a commit with these files in it, by path and content.
+    ///
+    /// # Errors
+    /// Something on the way of a path is no folder, or the tree cannot be written.
+    pub fn tree_with(&self, commit: Oid, files: &[(String, Vec<u8>)]) -> Result<Oid, GitError> {
+        let fail = || GitError::library(format!("put files into {commit}"));
+        let tree = self.commit_object(commit)?.tree().map_err(fail())?;
+        let mut builder = git2::build::TreeUpdateBuilder::new();
+        for (path, content) in files {
+            let blob = self.repository.blob(content).map_err(fail())?;
+            builder.upsert(path.as_str(), blob, git2::FileMode::Blob);
+        }
+        builder.create_updated(&self.repository, &tree).map_err(fail())
+    }
+
     /// The paths that differ between two commits: added, changed and removed ones.
     ///
     /// # Errors

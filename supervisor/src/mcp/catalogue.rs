@@ -47,6 +47,10 @@ pub struct Server {
     /// Whether the model sees its tools at once.
     #[serde(default)]
     pub always_load: bool,
+    /// Whether two of it at once would write over each other: runs with several conversations
+    /// do without it unless it is chosen by name.
+    #[serde(default)]
+    pub one_at_a_time: bool,
 }
 
 /// What a server needs beside its command and secrets.
@@ -175,6 +179,7 @@ fn problem(file: &str, server: &Server) -> Option<String> {
         tool_timeout_seconds,
         default: _,
         always_load: _,
+        one_at_a_time: _,
     } = server;
     let is_name = |name: &str| {
         (1..=40).contains(&name.len())

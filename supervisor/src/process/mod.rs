@@ -16,4 +16,4 @@ pub use command::{Environment, Group, blocking_command, command};
 pub use confined::{Confinement, confined, confined_main, landlock_available};
 pub use memory::out_of_memory_kills;
 pub use output::read_end;
-pub use survivors::{become_subreaper, end_all, hide_from_others, reap_strangers};
+pub use survivors::{become_subreaper, end_all, end_orphans, hide_from_others, reap_strangers};

@@ -56,6 +56,30 @@ pub async fn end_all(spared: &BTreeSet<u32>) -> Vec<u32> {
     }
 }
 
+/// Kills every descendant that is no child somebody awaits, and not started by one: what a
+/// conversation left behind while others go on. Says which are left after [`LIMIT`].
+pub async fn end_orphans() -> Vec<u32> {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let left = kill_orphans();
+        if left.is_empty() || tokio::time::Instant::now() >= deadline {
+            return left;
+        }
+        reap_strangers();
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn kill_orphans() -> Vec<u32> {
+    // Held meanwhile, so that a child which is just being started is never taken for an orphan.
+    let awaited = awaited();
+    let left = descendants(&table(), own_pid(), &awaited);
+    for &pid in &left {
+        signal(pid, Signal::KILL);
+    }
+    left
+}
+
 fn own_pid() -> u32 {
     std::process::id()
 }

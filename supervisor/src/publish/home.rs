@@ -73,7 +73,7 @@ pub async fn keep_home(context: &Context, prepared: &Prepared, tip: Oid, why: Fa
 
 async fn push(context: &Context, branch: &str, oid: Oid, expected: Option<Oid>) -> Result<Work, Trouble> {
     let name = BranchName::new(branch).map_err(|error| Trouble::Failed(failure(Reason::Internal, &error)))?;
-    let control = context.layout.target_control();
+    let control = context.control(Side::Target);
     let mut tries = BACKOFF.into_iter();
     loop {
         let credentials = context.credentials(Side::Target).map_err(Trouble::Failed)?;
@@ -182,7 +182,7 @@ async fn keep(context: &Context, prepared: &Prepared, tip: Oid, notes: &mut Vec<
         Ok(()) => bundle,
         Err(failure) => {
             notes.push(format!("the work could not be bundled: {}", failure.message));
-            context.layout.target_repo()
+            context.worktree()
         }
     };
     Work {

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use orchestrator_contract::Kind;
 use orchestrator_contract::outcome::{Outcome, PullRequest};
 use orchestrator_contract::task::PullRequestPolicy;
 
-use super::text::{FailedAttempt, PullRequestText, render_body, render_failed_attempt, render_title};
+use super::text::{
+    DocumentsText, FailedAttempt, PullRequestText, render_body, render_documents_body,
+    render_documents_title, render_failed_attempt, render_title,
+};
 use crate::context::{Context, failure};
 use crate::forge::{Forge, ForgeError, Patience, Repository, Wanted};
 use crate::run::{Failure, PullRequestMode};
@@ -14,11 +18,10 @@ use crate::workspace::documents::TaskDocuments;
 /// The GitHub that the target is on; none for every other host.
 #[must_use]
 pub fn forge_of(context: &Context) -> Option<(Forge, Repository)> {
-    let secrets = context.secrets.clone();
-    let redactor = context.redactor.clone();
+    let (context_of_token, redactor) = (context.clone(), context.redactor.clone());
     let token = Arc::new(move || {
         // Read at each use; one that cannot be read now is reported by the host's refusal.
-        let token = secrets.read("github-token").ok().flatten()?;
+        let token = context_of_token.target_token().ok().flatten()?;
         redactor.add("github token", token.clone());
         Some(token)
     });
@@ -78,6 +81,7 @@ fn compose(
     documents: Option<&TaskDocuments>,
     oid: &str,
 ) -> (String, String) {
+    let redact = |text: String| context.redactor.redact(&text).into_owned();
     let title = outcome.task_title.as_deref().unwrap_or_default();
     let minutes = outcome.finished_at.duration_since(outcome.started_at).as_secs_f64() / 60.0;
     let base = outcome.base.clone().unwrap_or_else(|| orchestrator_contract::outcome::Revision {
@@ -85,6 +89,21 @@ fn compose(
         branch: String::new(),
         oid: String::new(),
     });
+    if context.task.kind == Kind::Docs {
+        let text = DocumentsText {
+            run: &outcome.run,
+            task: outcome.task_id,
+            documented: &outcome.documented,
+            source: outcome.documents.as_ref(),
+            base: &base,
+            branch: outcome.work.branch.as_deref().unwrap_or_default(),
+            oid,
+            usage: &outcome.usage,
+            minutes,
+            notes: &outcome.notes,
+        };
+        return (redact(render_documents_title(&text)), redact(render_documents_body(&text)));
+    }
     let text = PullRequestText {
         run: &outcome.run,
         task: outcome.task_id,
@@ -103,6 +122,5 @@ fn compose(
         foreign_authors: &outcome.foreign_authors,
         mcp_servers: &outcome.mcp_servers,
     };
-    let redact = |text: String| context.redactor.redact(&text).into_owned();
     (redact(render_title(title, outcome.task_id)), redact(render_body(&text)))
 }

@@ -46,7 +46,7 @@ pub struct Saved {
 pub fn save_tree(context: &Context, left: &Left, message: &str) -> Result<Saved, Failure> {
     let git = |error: GitError| failure(error.reason(), &error);
     let control = open(context, Side::Target)?;
-    let worktree = context.layout.target_repo();
+    let worktree = context.worktree();
     let scratch = context.layout.control().join("import");
     std::fs::create_dir_all(&scratch).map_err(|error| io_failure(&scratch, &error))?;
     let identity = context.task.committer();

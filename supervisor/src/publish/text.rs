@@ -3,6 +3,7 @@
 //! Pure. Text of the agent and of task documents is shown, not obeyed: it cannot notify
 //! people, hide what follows it or forge our marks.
 
+mod documents;
 mod markdown;
 
 use orchestrator_contract::outcome::{
@@ -11,6 +12,8 @@ use orchestrator_contract::outcome::{
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
 use markdown::{code, code_block, cut, line, quoted_lines, shown};
+
+pub use documents::{DocumentsText, render_documents_body, render_documents_title};
 
 /// The longest body; GitHub takes 65,536 characters.
 pub const BODY_MAX: usize = 60_000;

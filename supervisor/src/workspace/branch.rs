@@ -1,9 +1,9 @@
 //! Step `branch`: where the agent starts, and a tree that holds just that.
 
 use git2::Oid;
-use orchestrator_contract::names::{fresh_branch, implementation_branch};
+use orchestrator_contract::names::{docs_branch, fresh_branch, implementation_branch};
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{BranchName, Reason};
+use orchestrator_contract::{BranchName, Kind, Reason};
 
 use super::fetch::{Fetched, blocking, open};
 use super::recover::recover;
@@ -35,18 +35,28 @@ pub struct Prepared {
 
 /// The branch of this attempt.
 ///
+/// `on_remote` says which branches there are: documents are written more than once, by
+/// several agents, so a new branch of them takes the first free number from the attempt's on.
+///
 /// # Errors
 /// What is known of earlier attempts cannot be read.
-pub(crate) fn branch_of(context: &Context) -> Result<String, Failure> {
+pub(crate) fn branch_of(context: &Context, on_remote: impl Fn(&str) -> bool) -> Result<String, Failure> {
     let task = &context.task;
+    let earlier = match task.mode {
+        Mode::First | Mode::Fresh => None,
+        Mode::Retry => last(context)?.map(|last| last.branch).filter(|branch| !branch.is_empty()),
+    };
+    if let Some(earlier) = earlier {
+        return Ok(earlier);
+    }
+    if task.kind == Kind::Docs {
+        let branches = (task.attempt..).map(|number| docs_branch(task.task_id, number).to_string());
+        return Ok(branches.into_iter().find(|branch| !on_remote(branch)).unwrap_or_default());
+    }
     let id = task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "the run has no task"))?;
     Ok(match task.mode {
-        Mode::First => implementation_branch(id).to_string(),
+        Mode::First | Mode::Retry => implementation_branch(id).to_string(),
         Mode::Fresh => fresh_branch(id, task.attempt).to_string(),
-        Mode::Retry => last(context)?
-            .map(|last| last.branch)
-            .filter(|branch| !branch.is_empty())
-            .unwrap_or_else(|| implementation_branch(id).to_string()),
     })
 }
 
@@ -71,14 +81,14 @@ pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prep
             ));
         }
         let control = open(&context, Side::Target)?;
-        let branch = branch_of(&context)?;
+        let branch = fetched.branch.clone();
         let start = decide_start(&context, &control, &fetched, &branch, &mut notes)?;
         let working_directory = working_directory(&context, &control, start)?;
         lay_out(&context, &control, &fetched, &branch, start)?;
         let last = last(&context)?;
         let folder = context.working_directory(&working_directory);
         std::fs::create_dir_all(&folder).map_err(|error| io_failure(&folder, &error))?;
-        let Fetched { base: _, base_oid, remote_tip } = fetched;
+        let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
         Ok(Prepared { branch, start, base: base_oid, remote_tip, working_directory, notes, last })
     })
     .await
@@ -200,6 +210,10 @@ fn joined(paths: &[Vec<u8>]) -> String {
 
 fn working_directory(context: &Context, control: &ControlRepository, start: Oid) -> Result<String, Failure> {
     let task = &context.task;
+    if task.kind == Kind::Docs {
+        // The folder that holds `.taskmaster` is looked for together with the documents.
+        return Ok(String::new());
+    }
     let look = |path: &str| {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let entries = control.list(start, std::path::Path::new(parent)).ok().flatten().unwrap_or_default();
@@ -215,7 +229,10 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
 
 /// Where it is kept what the working tree's files were when their content was last known.
 pub(crate) fn stat_cache(context: &Context) -> std::path::PathBuf {
-    context.layout.control().join("target-repo.stat")
+    context.layout.control().join(match context.task.kind {
+        Kind::Implementation => "target-repo.stat",
+        Kind::Docs => "docs-repo.stat",
+    })
 }
 
 /// Lays out the tree. What it holds is recorded before and after, so that a crash in
@@ -235,7 +252,8 @@ fn lay_out(
             start: start.to_string(),
             base: fetched.base.oid.clone(),
         };
-        write_tree_state(&context.layout, &state).map_err(|error| io_failure(&context.layout.state(), &error))
+        write_tree_state(&context.tree_state(), &state)
+            .map_err(|error| io_failure(&context.tree_state(), &error))
     };
     record(Content::Preparing)?;
     let identity = context.task.committer();
@@ -251,7 +269,7 @@ fn lay_out(
         cache: &StatCache::load(&cache_file),
     };
     let git = |error: crate::git::GitError| failure(error.reason(), &error);
-    let done = materialize(control, &context.layout.target_repo(), &wanted).map_err(git)?;
+    let done = materialize(control, &context.worktree(), &wanted).map_err(git)?;
     done.cache.save(&cache_file).map_err(git)?;
     record(Content::Working)
 }

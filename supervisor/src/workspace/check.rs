@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_contract::names::{Transport, implementation_branch};
+use orchestrator_contract::names::Transport;
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
-use orchestrator_contract::{BranchName, Reason, RepositoryUrl};
+use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl};
 
+use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
 use super::patience::ask;
 use crate::context::{Context, Side, failure, io_failure};
@@ -24,6 +25,8 @@ pub struct Checked {
     pub target: RemoteRefs,
     /// The base branch.
     pub base: String,
+    /// The branch of this attempt.
+    pub branch: String,
     /// The platform's branch.
     pub platform_branch: String,
     /// The agent's program.
@@ -43,24 +46,27 @@ pub async fn check(context: &Context) -> Result<Checked, Failure> {
     Patterns::new(context.task.protected_paths.iter().map(String::as_str))
         .map_err(|error| failure(error.reason(), &error))?;
     check_forge(context)?;
-    let (target, platform) = look_at_remotes(context).await?;
+    let (remotes, host) = tokio::join!(look_at_remotes(context), ask_host(context));
+    let (target, platform) = remotes?;
+    host?;
     let task = &context.task;
     let base = choose_branch(&task.target.url, task.target.base.as_ref(), &target)?;
-    let platform_branch = choose_branch(&task.platform.url, task.platform.branch.as_ref(), &platform)?;
-    if let (Mode::First, Some(id)) = (task.mode, task.task_id) {
-        let branch = implementation_branch(id);
-        if target.branch(branch.as_str()).is_some() {
-            return Err(Failure::new(
-                Reason::BranchExists,
-                format!(
-                    "the branch `{branch}` is already on `{}`, although no attempt is known: \
+    let platform_branch = match task.kind {
+        Kind::Implementation => choose_branch(&task.platform.url, task.platform.branch.as_ref(), &platform)?,
+        Kind::Docs => base.clone(),
+    };
+    let branch = branch_of(context, |branch| target.branch(branch).is_some())?;
+    if (task.kind, task.mode) == (Kind::Implementation, Mode::First) && target.branch(&branch).is_some() {
+        return Err(Failure::new(
+            Reason::BranchExists,
+            format!(
+                "the branch `{branch}` is already on `{}`, although no attempt is known: \
                      submit with retry to build on it, or with fresh to start over on a new one",
-                    task.target.url
-                ),
-            ));
-        }
+                task.target.url
+            ),
+        ));
     }
-    Ok(Checked { lock, target, base, platform_branch, claude })
+    Ok(Checked { lock, target, base, branch, platform_branch, claude })
 }
 
 fn make_folders(context: &Context) -> Result<(), Failure> {
@@ -133,8 +139,7 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
     let url = &context.task.target.url;
     let wanted = context.task.pull_request == PullRequestPolicy::Create;
     let on_github = crate::publish::pull_request::forge_of(context).is_some();
-    let token =
-        context.secrets.read("github-token").map_err(|error| failure(Reason::CredentialMissing, &error))?;
+    let token = context.target_token().map_err(|error| failure(Reason::CredentialMissing, &error))?;
     if wanted && on_github && token.is_none() {
         return Err(Failure::new(
             Reason::CredentialMissing,
@@ -150,6 +155,36 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(Reason::CredentialMissing, message));
     }
     Ok(())
+}
+
+/// How long GitHub's REST interface may take to answer: what it says is found out early or, as
+/// ever, when the pull request is opened.
+const HOST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// Asks the host itself what git cannot tell: that it is archived, that the token is for git alone.
+async fn ask_host(context: &Context) -> Result<(), Failure> {
+    if context.task.pull_request == PullRequestPolicy::None {
+        return Ok(());
+    }
+    let Some((forge, repository)) = crate::publish::pull_request::forge_of(context) else { return Ok(()) };
+    match tokio::time::timeout(HOST_ANSWERS, forge.check(&repository)).await {
+        Ok(Ok(access)) if access.archived => {
+            let url = &context.task.target.url;
+            let message = format!("`{url}` is archived: nothing can be pushed to it, no pull request opened");
+            Err(Failure::new(Reason::PermissionDenied, message))
+        }
+        // That it is away is no verdict; what it says about token and repository is.
+        Ok(Err(error)) if error.check_reason() == Reason::RemoteUnavailable => {
+            context.journal.warn(format!("the host cannot be asked: {}", crate::context::chain(&error)));
+            Ok(())
+        }
+        Ok(Err(error)) => Err(failure(error.check_reason(), &error)),
+        Ok(Ok(_)) => Ok(()),
+        Err(_) => {
+            context.journal.warn("the host's REST interface does not answer".to_owned());
+            Ok(())
+        }
+    }
 }
 
 /// Asks all at once: the two lists of branches, and whether we may push.

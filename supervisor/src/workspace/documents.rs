@@ -7,6 +7,7 @@ mod criteria;
 mod error;
 mod tasks_file;
 
+use std::collections::VecDeque;
 use std::io;
 
 use orchestrator_contract::outcome::{DocumentSource, Documents};
@@ -90,9 +91,15 @@ impl TaskDocuments {
 }
 
 /// The path of a file under `.taskmaster` of a folder.
-fn path(folder: &str, rest: &str) -> String {
+pub(crate) fn path(folder: &str, rest: &str) -> String {
     if folder.is_empty() { format!(".taskmaster/{rest}") } else { format!("{folder}/.taskmaster/{rest}") }
 }
+
+/// How deep other folders with tasks are looked for, to name them in an error.
+const CANDIDATE_DEPTH: usize = 4;
+
+/// How many entries are looked into meanwhile: an error must not take long in a large repository.
+const CANDIDATE_FOLDERS: usize = 5_000;
 
 /// Finds the folder that holds `.taskmaster` for a service: the given one, or the first
 /// of `{service}/`, `projects/{service}/` and the root. The root is `""`.
@@ -122,12 +129,20 @@ where
         }
     }
     let mut candidates = Vec::new();
-    for parent in ["", "projects"] {
-        for name in list(parent)? {
-            let folder = if parent.is_empty() { name } else { format!("{parent}/{name}") };
-            if !list(path(&folder, "").trim_end_matches('/'))?.is_empty() {
-                candidates.push(folder);
-            }
+    let mut looked_into = 0;
+    let mut queue = VecDeque::from([(String::new(), 0)]);
+    while let Some((folder, depth)) = queue.pop_front() {
+        looked_into += 1;
+        if looked_into > CANDIDATE_FOLDERS {
+            break;
+        }
+        let names = list(&folder)?;
+        if names.iter().any(|name| name == ".taskmaster") {
+            candidates.push(if folder.is_empty() { ".".to_owned() } else { folder.clone() });
+        }
+        // A name with a dot at its start is no project; a file has no names in it.
+        for name in names.into_iter().filter(|name| depth < CANDIDATE_DEPTH && !name.starts_with('.')) {
+            queue.push_back((if folder.is_empty() { name } else { format!("{folder}/{name}") }, depth + 1));
         }
     }
     let looked_for = places.iter().map(|place| path(place, "")).collect();
@@ -155,7 +170,7 @@ where
             Some(text) => tasks_file::parse_current_tag(&state, &text)?,
             None => None,
         };
-        let tasks = tasks_file::parse(&file, &text, service.as_str(), current.as_deref())?;
+        let tasks = TasksFile::parse(&file, &text, service.as_str(), current.as_deref())?;
         return Ok(Some((file, tasks)));
     }
     Ok(None)
@@ -259,7 +274,7 @@ fn dependency(list: Option<&TaskList>, id: &str) -> Dependency {
 }
 
 /// A file as text, without a byte order mark; bytes that are no UTF-8 are replaced.
-fn read_text<R, L>(reader: &Reader<R, L>, path: &str) -> Result<Option<String>, DocumentsError>
+pub(crate) fn read_text<R, L>(reader: &Reader<R, L>, path: &str) -> Result<Option<String>, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,

@@ -5,7 +5,6 @@ use orchestrator_contract::outcome::Revision;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, RepositoryUrl};
 
-use super::branch::branch_of;
 use super::patience::ask;
 use crate::context::{Context, Side, failure};
 use crate::git::checkout::export;
@@ -18,6 +17,8 @@ const DEEPEN: [u32; 3] = [50, 500, i32::MAX as u32];
 /// The code that was fetched.
 #[derive(Clone, Debug)]
 pub struct Fetched {
+    /// The branch of this attempt.
+    pub branch: String,
     /// The base branch at the commit that the run starts from.
     pub base: Revision,
     /// The base's commit.
@@ -37,19 +38,17 @@ fn refspec(branch: &str) -> String {
 
 /// Opens one of our control repositories, which may be new.
 pub(crate) fn open(context: &Context, side: Side) -> Result<ControlRepository, Failure> {
-    let (path, url) = match side {
-        Side::Platform => (context.layout.platform_control(), &context.task.platform.url),
-        Side::Target => (context.layout.target_control(), &context.task.target.url),
+    let url = match side {
+        Side::Platform => &context.task.platform.url,
+        Side::Target => &context.task.target.url,
     };
-    let opened = ControlRepository::open(&path, url).map_err(|error| failure(error.reason(), &error))?;
+    let opened = ControlRepository::open(&context.control(side), url)
+        .map_err(|error| failure(error.reason(), &error))?;
     Ok(opened.into_repository())
 }
 
 async fn fetch_into(context: &Context, side: Side, branches: &[&str], depth: u32) -> Result<(), Failure> {
-    let control = match side {
-        Side::Platform => context.layout.platform_control(),
-        Side::Target => context.layout.target_control(),
-    };
+    let control = context.control(side);
     let refspecs: Vec<String> = branches.iter().map(|branch| refspec(branch)).collect();
     let fetch = |remote: Remote, credentials: Credentials| {
         let (control, refspecs) = (&control, &refspecs);
@@ -95,15 +94,15 @@ pub async fn fetch_platform(context: &Context, branch: &str) -> Result<Revision,
 pub async fn fetch_target(
     context: &Context,
     base: &str,
+    branch: &str,
     branch_on_remote: impl Fn(&str) -> bool,
 ) -> Result<Fetched, Failure> {
     let url = &context.task.target.url;
     drop(open(context, Side::Target)?);
-    let branch = branch_of(context)?;
-    let wanted = context.task.mode == Mode::Retry && branch_on_remote(&branch);
+    let wanted = context.task.mode == Mode::Retry && branch_on_remote(branch);
     let mut branches = vec![base];
     if wanted {
-        branches.push(&branch);
+        branches.push(branch);
     }
     let mut depth = context.task.target.depth;
     if context.task.mode == Mode::Retry {
@@ -112,7 +111,7 @@ pub async fn fetch_target(
     fetch_into(context, Side::Target, &branches, depth).await?;
     for deeper in DEEPEN.into_iter().filter(|deeper| wanted && *deeper > depth) {
         let control = open(context, Side::Target)?;
-        let (ours, theirs) = (tip(&control, url, &branch)?, tip(&control, url, base)?);
+        let (ours, theirs) = (tip(&control, url, branch)?, tip(&control, url, base)?);
         if control.merge_base(ours, theirs).map_err(|error| failure(error.reason(), &error))?.is_some() {
             break;
         }
@@ -121,9 +120,9 @@ pub async fn fetch_target(
     }
     let control = open(context, Side::Target)?;
     let base_oid = tip(&control, url, base)?;
-    let remote_tip = if wanted { Some(tip(&control, url, &branch)?) } else { None };
+    let remote_tip = if wanted { Some(tip(&control, url, branch)?) } else { None };
     let base = Revision { url: url.to_string(), branch: base.to_owned(), oid: base_oid.to_string() };
-    Ok(Fetched { base, base_oid, remote_tip })
+    Ok(Fetched { branch: branch.to_owned(), base, base_oid, remote_tip })
 }
 
 /// Runs work that blocks without holding up the event loop.

@@ -2,11 +2,13 @@
 //! or the machine went away. It is saved before anything else happens to the tree.
 
 use git2::Oid;
-use orchestrator_contract::Reason;
+use orchestrator_contract::{Kind, Reason};
 
-use super::fetch::blocking;
+use super::fetch::{blocking, open};
 use super::state::{Content, TreeState, read_tree_state, write_tree_state};
-use crate::context::{Context, io_failure};
+use crate::context::{Context, Side, failure, io_failure};
+use crate::docs;
+use crate::git::GitError;
 use crate::publish::save::{Left, save_tree};
 use crate::run::Failure;
 
@@ -26,23 +28,33 @@ pub struct Recovered {
 /// # Errors
 /// The tree cannot be read, or not be saved; it is left as it is then.
 pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
-    let state_file = context.layout.state();
-    let state = read_tree_state(&context.layout).map_err(|error| io_failure(&state_file, &error))?;
+    let state_file = context.tree_state();
+    let state = read_tree_state(&state_file).map_err(|error| io_failure(&state_file, &error))?;
     let Some(state) = state.filter(|state| state.content == Content::Working) else { return Ok(None) };
     let context = context.clone();
     blocking(move || {
         let oid = |text: &str| {
             Oid::from_str(text).map_err(|_| {
-                let message = format!("`{}` names no commit: `{text}`", context.layout.state().display());
+                let message = format!("`{}` names no commit: `{text}`", context.tree_state().display());
                 Failure::new(Reason::Internal, message)
             })
         };
         let left = Left { start: oid(&state.start)?, branch: state.branch.clone(), run: state.run.clone() };
         let message = format!("Work left by {}\n\nThe run ended before it could save its work.\n", state.run);
-        let saved = save_tree(&context, &left, &message)?;
+        let saved = match context.task.kind {
+            Kind::Implementation => save_tree(&context, &left, &message)?,
+            Kind::Docs => {
+                let control = open(&context, Side::Target)?;
+                let git = |error: GitError| failure(error.reason(), &error);
+                let tip = control.reference(&format!("refs/heads/{}", left.branch)).map_err(git)?;
+                // Another run may have used the branch's name since.
+                let ours = tip.filter(|tip| control.is_ancestor(left.start, *tip).unwrap_or(false));
+                docs::take::save(&context, &left, ours.unwrap_or(left.start))?
+            }
+        };
         let done = TreeState { content: Content::Saved, ..state.clone() };
-        write_tree_state(&context.layout, &done)
-            .map_err(|error| io_failure(&context.layout.state(), &error))?;
+        write_tree_state(&context.tree_state(), &done)
+            .map_err(|error| io_failure(&context.tree_state(), &error))?;
         let changed = saved.tip != left.start;
         Ok(changed.then_some(Recovered { run: state.run.to_string(), branch: state.branch, oid: saved.tip }))
     })

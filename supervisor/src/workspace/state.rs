@@ -2,6 +2,7 @@
 //! small files that survive a crash.
 
 use std::io;
+use std::path::Path;
 
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{Identity, RunName};
@@ -40,16 +41,16 @@ pub enum Content {
 ///
 /// # Errors
 /// The file is there but cannot be read.
-pub fn read_tree_state(layout: &Layout) -> io::Result<Option<TreeState>> {
-    read_json(&layout.state())
+pub fn read_tree_state(file: &Path) -> io::Result<Option<TreeState>> {
+    read_json(file)
 }
 
 /// Records what the working tree holds. It is on disk when this returns.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_tree_state(layout: &Layout, state: &TreeState) -> io::Result<()> {
-    write_json(&layout.state(), state)
+pub fn write_tree_state(file: &Path, state: &TreeState) -> io::Result<()> {
+    write_json(file, state)
 }
 
 /// What is known of a task's last attempt.

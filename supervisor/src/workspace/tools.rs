@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use git2::Oid;
-use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::{McpStatus, Revision};
+use orchestrator_contract::outcome::{McpStatus, Outcome, Revision};
+use orchestrator_contract::task::Mode;
+use orchestrator_contract::{Kind, Reason, RunName};
 
 use super::branch::Prepared;
 use super::check::catalogue;
@@ -14,7 +15,10 @@ use super::fetch::{blocking, open};
 use crate::agent::work::{bare_environment, confinement};
 use crate::checks::{Surroundings, run_commands};
 use crate::context::{Context, Side, Tools, failure, io_failure};
-use crate::git::{EntryKind, GitError};
+use crate::docs;
+use crate::docs::account::Earlier;
+use crate::docs::plan::{Document, Plan};
+use crate::git::{ControlRepository, EntryKind, GitError};
 use crate::mcp::catalogue::Catalogue;
 use crate::mcp::compose::{self, Composed, Places, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
@@ -38,19 +42,71 @@ pub async fn find_documents(context: &Context, platform: &Revision) -> Result<Ta
         let control = open(&context, Side::Platform)?;
         let other = |error: GitError| std::io::Error::other(error.to_string());
         let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(other);
-        let list = |path: &str| {
-            let entries = control.list(commit, path.as_ref()).map_err(other)?.unwrap_or_default();
-            let name = |entry: crate::git::Entry| {
-                let known = matches!(entry.kind, EntryKind::Folder | EntryKind::File | EntryKind::Executable);
-                String::from_utf8(entry.name).ok().filter(|_| known)
-            };
-            Ok(entries.into_iter().filter_map(name).collect())
-        };
+        let list = |path: &str| list_at(&control, commit, path);
         let docs_directory = context.task.platform.docs_directory.as_ref().map(|folder| folder.relative());
         let wanted = Wanted { service: &context.task.service, task, docs_directory };
         find(&Reader { read, list }, &wanted).map_err(|error| failure(error.reason(), &error))
     })
     .await
+}
+
+/// Finds out which documents a docs run has to write, at the commit that it starts from.
+///
+/// # Errors
+/// There are no tasks, or they cannot be understood.
+pub async fn plan_documents(context: &Context, prepared: &Prepared) -> Result<(Plan, Earlier), Failure> {
+    let (context, prepared) = (context.clone(), prepared.clone());
+    blocking(move || {
+        let control = open(&context, Side::Target)?;
+        let other = |error: GitError| std::io::Error::other(error.to_string());
+        let read_at = |commit: Oid, path: &str| control.read_file(commit, path.as_ref()).map_err(other);
+        let read = |path: &str| read_at(prepared.start, path);
+        let list = |path: &str| list_at(&control, prepared.start, path);
+        let task = &context.task;
+        let written_before = |folder: &str| {
+            for document in Document::ALL {
+                let path = format!("{folder}/{}", document.file());
+                let now = read_at(prepared.start, &path)?;
+                if now.is_none() || now == read_at(prepared.base, &path)? {
+                    return Ok(false);
+                }
+            }
+            Ok(task.mode == Mode::Retry)
+        };
+        let wanted = docs::plan::Wanted {
+            service: &task.service,
+            task: task.task_id,
+            docs_directory: task.platform.docs_directory.as_ref().map(|folder| folder.relative()),
+            force: task.docs_options().force,
+            written_before: &written_before,
+        };
+        let plan = docs::plan::plan(&Reader { read, list }, &wanted)
+            .map_err(|error| failure(error.reason(), &error))?;
+        Ok((plan, earlier(&context, &prepared)))
+    })
+    .await
+}
+
+/// What the attempt before said that it wrote. Nothing depends on it but what is told.
+fn earlier(context: &Context, prepared: &Prepared) -> Earlier {
+    let last = prepared.last.as_ref().filter(|_| context.task.mode == Mode::Retry);
+    let Some(run) = last.and_then(|last| RunName::new(last.run.clone()).ok()) else {
+        return Earlier::default();
+    };
+    let outcome = crate::record::file::read_json::<Outcome>(&context.layout.run(&run).outcome());
+    let documented = outcome.ok().flatten().map(|outcome| outcome.documented).unwrap_or_default();
+    Earlier { run: Some(run), documented }
+}
+
+/// The names of a folder's entries that are no links and no submodules.
+fn list_at(control: &ControlRepository, commit: Oid, path: &str) -> std::io::Result<Vec<String>> {
+    let other = |error: GitError| std::io::Error::other(error.to_string());
+    let entries = control.list(commit, path.as_ref()).map_err(other)?.unwrap_or_default();
+    let name = |entry: crate::git::Entry| {
+        let known = matches!(entry.kind, EntryKind::Folder | EntryKind::File | EntryKind::Executable);
+        String::from_utf8(entry.name).ok().filter(|_| known)
+    };
+    Ok(entries.into_iter().filter_map(name).collect())
 }
 
 /// Starts each MCP server once, writes the agent's configuration, runs the setup commands.
@@ -113,8 +169,15 @@ fn compose_servers(context: &Context, catalogue: &Catalogue, places: &Places) ->
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
     };
-    compose(catalogue, context.task.mcp_servers.as_deref(), &surroundings)
-        .map_err(|error| failure(error.reason(), &error))
+    let shareable = || {
+        let servers = catalogue.servers().filter(|server| server.default && !server.one_at_a_time);
+        servers.map(|server| server.name.clone()).collect()
+    };
+    let chosen = match context.task.kind {
+        Kind::Implementation => context.task.mcp_servers.clone(),
+        Kind::Docs => context.task.mcp_servers.clone().or_else(|| Some(shareable())),
+    };
+    compose(catalogue, chosen.as_deref(), &surroundings).map_err(|error| failure(error.reason(), &error))
 }
 
 async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {

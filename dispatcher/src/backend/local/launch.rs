@@ -37,8 +37,9 @@ impl Launch {
     /// Finds the supervisor and the files that the configuration names.
     ///
     /// # Errors
-    /// The supervisor is not found, or a file that is named is not there.
+    /// This system runs no supervisor, it is not found, or a file that is named is not there.
     pub fn prepare(config: &Config, task: &TaskSpec) -> Result<Self, Problem> {
+        can_run_here(std::env::consts::OS)?;
         let agent = config.agent(&task.agent)?;
         let secrets = config.secrets().clone();
         let credentials = [
@@ -75,6 +76,10 @@ impl Launch {
         }
         let mut environment: Vec<(OsString, OsString)> =
             config.environment.passed().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if !agent.git_hosts.is_empty() {
+            environment.retain(|(name, _)| name != "ORCHESTRATOR_GIT_HOSTS");
+            environment.push(("ORCHESTRATOR_GIT_HOSTS".into(), agent.git_hosts.join(",").into()));
+        }
         if let Some(url) = &config.github_api_url {
             environment.retain(|(name, _)| name != "GITHUB_API_URL");
             environment.push(("GITHUB_API_URL".into(), url.into()));
@@ -115,6 +120,18 @@ impl Launch {
         arguments.push("--new-session".into());
         arguments
     }
+}
+
+/// Whether a supervisor can run on a system, by the name that the compiler gives it.
+///
+/// # Errors
+/// It cannot: it confines the agent by means that only Linux has.
+pub fn can_run_here(system: &str) -> Result<(), Problem> {
+    if system == "linux" {
+        return Ok(());
+    }
+    Err(Problem::configuration(format!("runs on this machine itself need Linux, and this is {system}"))
+        .next("Have the run run in a container or in a cluster, or submit from a Linux machine."))
 }
 
 /// The token that `gh` has, if it is there and logged in.
@@ -178,8 +195,9 @@ impl Local {
                 .stdin(lock)
                 .stdout(run.append("events.jsonl")?)
                 .stderr(run.append("stderr.log")?);
-            match command.spawn() {
-                // Nobody waits for it: it goes on when this program has ended.
+            match tokio::process::Command::from(command).spawn() {
+                // Nobody waits for it: it goes on when this program has ended. Should it end first, the
+                // runtime collects it.
                 Ok(_child) => Ok(()),
                 Err(error) => Err(Problem::configuration(format!(
                     "cannot start the supervisor {}: {error}",
@@ -194,6 +212,14 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_system_than_linux_is_told_so_before_anything_starts() {
+        assert!(can_run_here("linux").is_ok());
+        let problem = can_run_here("macos").unwrap_err();
+        assert_eq!(problem.exit_code(), 78);
+        assert!(problem.to_string().contains("macos"), "{problem}");
+    }
 
     #[test]
     fn the_supervisors_command_line_is_as_agreed_upon() {

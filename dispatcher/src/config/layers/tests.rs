@@ -58,11 +58,14 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
         ("github_api_url = \"https://x\"\n", "github_api_url", "1:1"),
         ("[secrets]\nsecrets_dir = \"x\"\n", "secrets", "1:2"),
         ("secrets = { known_hosts_file = \"x\" }\n", "secrets", "1:1"),
+        ("[serve]\nallowed_hosts = [\"x\"]\n", "serve", "1:2"),
         ("[services.a]\ndepth = 1\nimage = \"x\"\n", "services.a.image", "3:1"),
         ("services.a.secrets_dir = \"x\"\n", "services.a.secrets_dir", "1:12"),
         ("[agents.a]\ngithub_token_file = \"~/.ssh/id\"\n", "agents.a.github_token_file", "2:1"),
         ("[agents.b]\nplatform_token_file = \"x\"\n", "agents.b.platform_token_file", "2:1"),
         ("[agents.b]\n\"ssh_key_file\" = \"x\"\n", "agents.b.ssh_key_file", "2:1"),
+        ("[agents.b]\ngit_hosts = [\"evil.example\"]\n", "agents.b.git_hosts", "2:1"),
+        ("[serve]\naddress = \"0.0.0.0:1\"\n", "serve", "1:2"),
     ];
     for (text, key, place) in cases {
         let folders = Folders::new();
@@ -83,9 +86,12 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
 fn every_key_that_holds_a_path_is_for_trusted_files_only() {
     let schema = serde_json::to_value(schemars::schema_for!(FileSettings)).unwrap();
     let mut groups = vec![(Vec::new(), &schema["properties"])];
-    for (group, definition) in
-        [("services", "ServiceSettings"), ("agents", "AgentSettings"), ("secrets", "Secrets")]
-    {
+    for (group, definition) in [
+        ("services", "ServiceSettings"),
+        ("agents", "AgentSettings"),
+        ("secrets", "Secrets"),
+        ("serve", "ServeSettings"),
+    ] {
         groups.push((vec![group], &schema["$defs"][definition]["properties"]));
     }
     let mut seen = 0;

@@ -2,8 +2,8 @@
 //!
 //! `ssh` refuses to work for a user without one (`No user exists for uid`), which is what a
 //! container's arbitrary uid is. The entry cannot be added where the root file system is read-only,
-//! and a passwd that anybody can write is no good idea elsewhere. nss_wrapper (Debian's
-//! `libnss-wrapper`, nss_wrapper(1)) shows one process a passwd of its own.
+//! and a passwd that anybody can write is no good idea elsewhere. `nss_wrapper` (Debian's
+//! `libnss-wrapper`, `nss_wrapper(1)`) shows one process a passwd of its own.
 
 use std::fs;
 use std::io;

@@ -1,6 +1,6 @@
 //! `tasks.json` in both forms, and `state.json`.
 //!
-//! Unknown fields are tolerated: Task Master adds some with every release. Ids and
+//! Unknown fields are kept: Task Master adds some with every release. Ids and
 //! dependencies are numbers or strings.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,19 @@ pub struct TasksFile {
 }
 
 impl TasksFile {
+    /// Reads the file and chooses a tag: the service's, the current one, `master`, the only one.
+    ///
+    /// # Errors
+    /// The text is not what it should be, with line and column, or the tag is ambiguous.
+    pub fn parse(
+        path: &str,
+        text: &str,
+        service: &str,
+        current: Option<&str>,
+    ) -> Result<Self, DocumentsError> {
+        parse(path, text, service, current)
+    }
+
     /// Other tags that have a task of this id.
     #[must_use]
     pub fn tags_with(&self, id: &str) -> Vec<String> {
@@ -92,6 +105,9 @@ pub struct Entry {
     /// Its parts.
     #[serde(default, deserialize_with = "null_is_none")]
     pub subtasks: Vec<Subtask>,
+    /// Whatever else the file has: the agent reads it, nothing here understands it.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// A part of a task.
@@ -119,6 +135,9 @@ pub struct Subtask {
     /// Ids of subtasks of the same task (`1`) and of others (`2.1`).
     #[serde(default, deserialize_with = "ids")]
     pub dependencies: Vec<String>,
+    /// Whatever else the file has.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// The tag that Task Master would use, which it writes as `currentTag`.
@@ -132,13 +151,7 @@ pub(super) fn parse_current_tag(path: &str, text: &str) -> Result<Option<String>
     Ok(state.current_tag)
 }
 
-/// Reads the file and chooses a tag: the service's, the current one, `master`, the only one.
-pub(super) fn parse(
-    path: &str,
-    text: &str,
-    service: &str,
-    current: Option<&str>,
-) -> Result<TasksFile, DocumentsError> {
+fn parse(path: &str, text: &str, service: &str, current: Option<&str>) -> Result<TasksFile, DocumentsError> {
     let top: BTreeMap<String, &RawValue> =
         serde_json::from_str(text).map_err(|error| malformed(path, text, text, &error))?;
     let list_of = |raw: &RawValue| {

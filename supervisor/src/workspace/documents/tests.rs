@@ -216,6 +216,9 @@ proptest! {
         prop_assert_eq!(found.entry.title.trim(), title.trim());
         prop_assert_eq!(found.dependencies.len(), dependencies.len());
         prop_assert_eq!(found.tag.is_some(), tagged);
+        // What nobody here understands is still there for the agent.
+        let kept = serde_json::json!({"anything": [1, null]});
+        prop_assert_eq!(found.entry.other.get(&extra), Some(&kept));
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! Which names and web pages may be used to call the server.
+//!
+//! A web page can make a browser call a server on its user's machine, and by
+//! DNS rebinding even read the answers. Such calls carry the page's own name
+//! in `Host` and `Origin`; the MCP library compares both with the lists made here.
+
+use std::net::SocketAddr;
+
+use axum::http::HeaderMap;
+use axum::http::header::{HOST, ORIGIN};
+
+/// What always reaches a server on one's own machine.
+const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "::1"];
+
+/// The values of `Host` that are taken: loopback, the address it listens on, and what was configured.
+#[must_use]
+pub fn hosts(address: SocketAddr, configured: &[String]) -> Vec<String> {
+    let mut hosts: Vec<String> = LOOPBACK.iter().map(|host| (*host).to_owned()).collect();
+    let ip = address.ip();
+    if !ip.is_unspecified() && !ip.to_canonical().is_loopback() {
+        hosts.push(ip.to_string());
+    }
+    hosts.extend(configured.iter().cloned());
+    hosts
+}
+
+/// Whether there is at most one of each header that is compared: with two,
+/// somebody else on the way may have looked at the other one.
+#[must_use]
+pub fn is_unambiguous(headers: &HeaderMap) -> bool {
+    [HOST, ORIGIN].iter().all(|name| headers.get_all(name).iter().count() <= 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_it_listens_on_is_a_name_for_it_unless_it_is_every_address() {
+        let of = |address: &str, configured: &[&str]| {
+            let configured: Vec<String> = configured.iter().map(|host| (*host).to_owned()).collect();
+            hosts(address.parse().unwrap(), &configured)[LOOPBACK.len()..].to_vec()
+        };
+        assert!(of("127.0.0.1:1", &[]).is_empty() && of("[::1]:1", &[]).is_empty());
+        assert!(of("0.0.0.0:1", &[]).is_empty() && of("[::ffff:127.0.0.1]:1", &[]).is_empty());
+        assert_eq!(of("10.1.2.3:1", &["a.example.com:8750"]), ["10.1.2.3", "a.example.com:8750"]);
+        assert_eq!(of("[fd00::1]:1", &[]), ["fd00::1"]);
+    }
+
+    #[test]
+    fn a_header_that_comes_twice_is_ambiguous() {
+        let headers = |values: &[&str]| values.iter().map(|value| (HOST, value.parse().unwrap())).collect();
+        assert!(is_unambiguous(&headers(&[])) && is_unambiguous(&headers(&["a"])));
+        assert!(!is_unambiguous(&headers(&["localhost", "evil.example.com"])));
+    }
+}

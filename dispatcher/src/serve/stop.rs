@@ -1,0 +1,69 @@
+//! Being told to stop: the first time in good order, the second time at once.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use orchestrator_contract::Reason;
+
+use crate::problem::Problem;
+
+/// Why the server stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stop {
+    /// It was asked to, and did so in good order.
+    Asked,
+    /// It was told to stop at once, by the signal of this number.
+    Now(u8),
+}
+
+impl Stop {
+    /// The exit code that says so: 128 + signal, as shells count.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Asked => 0,
+            Self::Now(signal) => 128 + signal,
+        }
+    }
+}
+
+/// The first and the second time that SIGTERM or SIGINT arrives, from now on.
+///
+/// # Errors
+/// Signals cannot be waited for.
+pub fn signals() -> Result<(impl Future<Output = Stop>, impl Future<Output = Stop>), Problem> {
+    let (first, second) = (Pair::new()?, Pair::new()?);
+    let first = async move {
+        let mut first = first;
+        first.next().await;
+        Stop::Asked
+    };
+    let second = async move {
+        let mut second = second;
+        // The first one is remembered until it is looked for, and is not the one that is meant.
+        second.next().await;
+        Stop::Now(second.next().await)
+    };
+    Ok((first, second))
+}
+
+struct Pair {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Pair {
+    fn new() -> Result<Self, Problem> {
+        let wait = |kind: SignalKind| {
+            signal(kind)
+                .map_err(|error| Problem::new(Reason::Internal, format!("cannot wait for signals: {error}")))
+        };
+        Ok(Self { terminate: wait(SignalKind::terminate())?, interrupt: wait(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 15,
+            _ = self.interrupt.recv() => 2,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The program that an IDE starts, and whatever its pipes may do to it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, eventually};
+
+/// `dispatcher mcp` as a child.
+struct Program {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Program {
+    fn start(bench: &Bench) -> Self {
+        let mut child = bench.command("mcp").stdin(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input.write_all(bytes).unwrap();
+        input.flush().unwrap();
+    }
+
+    fn say(&mut self, message: &Value) {
+        self.write(format!("{message}\n").as_bytes());
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    fn initialize(&mut self) {
+        let client = json!({ "name": "test", "version": "1" });
+        let parameters = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
+        self.say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": parameters }));
+        assert_eq!(self.read()["id"], 0);
+        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+    }
+
+    fn answers(&mut self, id: u32) {
+        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" }));
+        let answer = self.read();
+        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 6));
+    }
+
+    /// Closes its input and gives its exit code, what it still printed, and its stderr.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        drop(self.child.stdin.take());
+        self.exit()
+    }
+
+    fn exit(mut self) -> (Option<i32>, String, String) {
+        let mut code = None;
+        eventually("the server to exit", || {
+            let status = self.child.try_wait().unwrap();
+            code = status.and_then(|status| status.code());
+            status.is_some()
+        });
+        let (mut rest, mut stderr) = (String::new(), String::new());
+        self.output.read_to_string(&mut rest).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (code, rest, stderr)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn the_program_speaks_both_eras_and_ends_with_its_input() {
+    let bench = Bench::new();
+    let mut program = Program::start(&bench);
+    program.initialize();
+    program.answers(1);
+    assert_eq!(program.end(), (Some(0), String::new(), String::new()));
+
+    let mut program = Program::start(&bench);
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    program
+        .say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": { "_meta": meta } }));
+    let discovered = program.read();
+    assert!(discovered["result"]["supportedVersions"].to_string().contains("2026-07-28"), "{discovered}");
+    program.say(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": { "_meta": meta } }));
+    let listed = program.read();
+    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 6);
+    assert_eq!(listed["result"]["resultType"], "complete");
+    assert_eq!(program.end(), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn lines_that_are_no_messages_are_skipped() {
+    let bench = Bench::new();
+    let mut program = Program::start(&bench);
+    program.write(b"garbage\n\n\xff\xfe\x00\n{\"jsonrpc\":\n");
+    program.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+    program.initialize();
+    // JSON, but no message.
+    program.write(b"[1, 2]\n");
+    assert_eq!(program.read()["error"]["code"], -32600);
+    program.write(b"more garbage\n{\"half\": \n");
+    program.answers(1);
+    program.write(b"{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"tools/li");
+    assert_eq!(program.end(), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn a_line_without_end_is_survived_in_little_memory() {
+    let bench = Bench::new();
+    let mut program = Program::start(&bench);
+    program.initialize();
+    program.answers(1);
+    let chunk = vec![b'x'; 1 << 20];
+    for _ in 0..64 {
+        program.write(&chunk);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.child.id())).unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let peak: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak < 60 * 1024, "{peak} KiB");
+    program.write(b"\n");
+    program.answers(2);
+    assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn an_input_that_ends_before_it_says_anything_is_no_error() {
+    let bench = Bench::new();
+    assert_eq!(Program::start(&bench).end(), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn a_client_that_stops_reading_ends_the_server() {
+    let bench = Bench::new();
+    let mut program = Program::start(&bench);
+    program.initialize();
+    let unread = std::mem::replace(&mut program.output, {
+        let mut nothing = bench.command("--version").spawn().unwrap();
+        nothing.wait().unwrap();
+        BufReader::new(nothing.stdout.take().unwrap())
+    });
+    drop(unread);
+    program.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }));
+    let (code, _, stderr) = program.exit();
+    assert_eq!((code, stderr), (Some(0), String::new()));
+}
+
+#[test]
+fn a_terminating_signal_ends_it_although_its_input_is_open() {
+    let bench = Bench::new();
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mut program = Program::start(&bench);
+        program.initialize();
+        program.answers(1);
+        let id = rustix::process::Pid::from_child(&program.child);
+        rustix::process::kill_process(id, signal).unwrap();
+        eventually("the server to exit", || program.child.try_wait().unwrap().is_some());
+        let mut rest = String::new();
+        program.output.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "{signal:?}");
+    }
+}
+
+#[test]
+fn a_client_that_uses_sockets_is_served_and_left_on_a_signal() {
+    let bench = Bench::new();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut child = bench.command("mcp").stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let mut program = Program { child, output };
+    (&ours).write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n").unwrap();
+    assert_eq!(program.read()["id"], 1);
+    let id = rustix::process::Pid::from_child(&program.child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    eventually("the server to exit", || program.child.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn a_run_that_was_submitted_goes_on_when_the_client_leaves() {
+    let bench = Bench::new();
+    let mut program = Program::start(&bench);
+    program.initialize();
+    let arguments = json!({ "task_id": 1, "service": "trader" });
+    let call = json!({ "name": "submit_implementation_task", "arguments": arguments });
+    program.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }));
+    // The answer is not waited for.
+    let (code, rest, _) = program.end();
+    assert_eq!(code, Some(0));
+    assert!(rest.contains("trader-claude-agent-1-task1-attempt1"), "{rest}");
+    assert_eq!(bench.run("wait trader-claude-agent-1-task1-attempt1").code, 0);
+}

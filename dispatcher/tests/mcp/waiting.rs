@@ -1,0 +1,55 @@
+//! Waiting, and what is told meanwhile.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::bench::Bench;
+use crate::client::{ERAS, Era, call, connect, server};
+
+#[tokio::test]
+async fn waiting_ends_in_time_and_tells_progress_in_both_eras() {
+    for era in ERAS {
+        let bench = Bench::new();
+        let client = connect(server(&bench, "held"), era).await;
+        call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
+        let waited = call(&client, "wait_for_task", json!({ "timeout_seconds": 0.5 })).await;
+        assert_eq!(waited.value["ended"], false);
+        assert!(waited.text.contains("call `wait_for_task` again"), "{waited:?}");
+        let told = client.service().0.lock().unwrap().clone();
+        assert!(told.iter().any(|told| told.message.as_deref().unwrap().starts_with("Running")), "{told:?}");
+        assert!(told.windows(2).all(|pair| pair[0].progress < pair[1].progress), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_run() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "held"), Era::Stateless).await;
+    let submitted =
+        call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
+    let waiting = call(&client, "wait_for_task", json!({ "timeout_seconds": 45 }));
+    let release = async { bench.release(submitted.value["run"]["run"].as_str().unwrap()) };
+    let (waited, ()) = tokio::join!(waiting, release);
+    assert_eq!(waited.value["run"]["phase"], "Succeeded", "{waited:?}");
+}
+
+#[tokio::test]
+async fn nobody_is_waited_for_who_has_left() {
+    let bench = Bench::new();
+    let server = server(&bench, "held");
+    let closing = server.closing();
+    let client = connect(server, Era::Handshake).await;
+    call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
+    let peer = client.peer().clone();
+    let waiting = tokio::spawn(async move {
+        let call = rmcp::model::CallToolRequestParams::new("wait_for_task");
+        let arguments = json!({ "timeout_seconds": 45 });
+        peer.call_tool(call.with_arguments(arguments.as_object().unwrap().clone())).await
+    });
+    let start = Instant::now();
+    client.cancel().await.unwrap();
+    closing.cancelled().await;
+    assert!(start.elapsed() < Duration::from_secs(20));
+    waiting.abort();
+}

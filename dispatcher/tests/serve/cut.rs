@@ -1,0 +1,84 @@
+//! Callers that vanish: whatever moment they choose, submitting again gives one run.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+
+use super::bench::eventually;
+use super::http::{connect, cut};
+use super::server::{Server, bench, submission};
+
+/// How a caller vanishes.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// It closes the connection.
+    Close,
+    /// Its machine says that there is no such connection.
+    Reset,
+}
+
+fn vanish(stream: TcpStream, end: End) {
+    match end {
+        End::Close => drop(stream),
+        End::Reset => cut(stream),
+    }
+}
+
+#[test]
+fn a_request_that_was_never_complete_starts_nothing() {
+    let bench = bench();
+    let server = Server::start(&bench);
+    let bytes = submission(1).bytes();
+    let head = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    for end in [End::Close, End::Reset] {
+        for sent in 0..bytes.len() {
+            let mut stream = connect(server.address);
+            stream.write_all(&bytes[..sent]).unwrap();
+            vanish(stream, end);
+        }
+    }
+    // A head that was complete is a call, and its end is told. A reset overtakes some of them.
+    let complete = bytes.len() - head;
+    eventually("the cut calls to be told", || server.calls().len() >= complete);
+    assert!(server.calls().iter().all(|call| call["result"] != "ok"), "{:?}", server.calls());
+    assert_eq!(bench.runs().len(), 0);
+    assert_eq!(server.submit(1)["structuredContent"]["started"], "new");
+    assert_eq!(bench.runs().len(), 1);
+}
+
+#[test]
+fn a_caller_that_vanishes_once_its_request_is_complete_finds_one_run_when_it_asks_again() {
+    let bench = bench();
+    let mut server = Server::start(&bench);
+    let whole = server_answer_length(&server);
+    let mut task = 1;
+    // After so many bytes of the answer.
+    for read in [0, 1, 15, 40, whole / 2, whole - 1] {
+        for end in [End::Close, End::Reset] {
+            task += 1;
+            let mut stream = connect(server.address);
+            stream.write_all(&submission(task).bytes()).unwrap();
+            stream.read_exact(&mut vec![0; read]).unwrap();
+            vanish(stream, end);
+            let again = server.submit(task);
+            let started = again["structuredContent"]["started"].as_str().unwrap();
+            assert!(["new", "already_at_work"].contains(&started), "{again}");
+            assert!(read == 0 || started == "already_at_work", "{again}");
+        }
+    }
+    // What it still does for callers that have gone, it does before it ends.
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended(), Some(0));
+    let mut runs: Vec<u64> = bench.runs().iter().map(|run| run["task_id"].as_u64().unwrap()).collect();
+    runs.sort_unstable();
+    let once: Vec<u64> = (1..=u64::try_from(task).unwrap()).collect();
+    assert_eq!(runs, once);
+}
+
+/// The bytes of the answer to a submission.
+fn server_answer_length(server: &Server) -> usize {
+    let answer = submission(1).send(server.address);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.head.len() + answer.body.len()
+}

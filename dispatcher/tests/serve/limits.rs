@@ -1,0 +1,145 @@
+//! How much of everything a caller gets, and what is left when the server stops.
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use dispatcher::serve::{Limits, Settings, Stop};
+use serde_json::json;
+
+use super::http::{Request, connect, cut, exchange, read};
+use super::stand::{Stand, settings};
+
+const LIMIT: Duration = Duration::from_secs(25);
+
+fn with(limits: Limits) -> Settings {
+    Settings { limits, ..settings() }
+}
+
+fn count() -> Request {
+    Request::tool("count", &json!({}))
+}
+
+fn hold() -> Request {
+    Request::tool("hold", &json!({}))
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "waited too long for {what}");
+        #[expect(clippy::disallowed_methods, reason = "a test without runtime looks again after a moment")]
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_request_that_is_too_long_is_refused_however_it_is_sent() {
+    let stand = Stand::start(settings());
+    let body = |size: usize| {
+        let mut request = count();
+        request.body.push_str(&" ".repeat(size - request.body.len()));
+        request
+    };
+    let most = Limits::default().body;
+    assert_eq!(body(most).send(stand.address).status, 200);
+    assert_eq!(body(most + 1).send(stand.address).status, 413);
+    let mut chunked = count().with("Transfer-Encoding", "chunked");
+    chunked.body.clear();
+    let mut bytes = chunked.bytes();
+    let chunk = " ".repeat(most + 1);
+    bytes.extend(format!("{:x}\r\n{chunk}\r\n0\r\n\r\n", chunk.len()).into_bytes());
+    assert_eq!(exchange(stand.address, &bytes).status, 413);
+    assert_eq!(stand.begun(), 1);
+}
+
+#[test]
+fn whoever_is_too_slow_is_sent_away_and_others_are_served_meanwhile() {
+    let short = Duration::from_millis(200);
+    let limits = Limits { connections: 2, head_time: short, body_time: short, ..Limits::default() };
+    let stand = Stand::start(with(limits));
+    let bytes = count().bytes();
+    let head_end = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    // One never finishes its head, the other never its body: they take all connections there are.
+    let mut heads = connect(stand.address);
+    heads.write_all(&bytes[..head_end - 10]).unwrap();
+    let mut bodies = connect(stand.address);
+    bodies.write_all(&bytes[..head_end + 10]).unwrap();
+    assert_eq!(count().send(stand.address).status, 200);
+    assert_eq!(read(&mut bodies).status, 408);
+    let mut rest = Vec::new();
+    drop(heads.read_to_end(&mut rest));
+    assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    assert_eq!(stand.begun(), 1);
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let limits = Limits { head_time: Duration::from_millis(200), ..Limits::default() };
+    let stand = Stand::start(with(limits));
+    let mut idle = connect(stand.address);
+    let alive = count().without("Connection").bytes();
+    idle.write_all(&alive).unwrap();
+    // To the end: it is the server who closes.
+    assert_eq!(read(&mut idle).status, 200);
+}
+
+#[test]
+fn more_calls_than_can_be_carried_out_are_refused() {
+    let stand = Stand::start(with(Limits { calls: 1, ..Limits::default() }));
+    let mut held = connect(stand.address);
+    held.write_all(&hold().bytes()).unwrap();
+    eventually("the call to begin", || stand.begun() == 1);
+    assert_eq!(count().send(stand.address).status, 503);
+    stand.tools.go.notify_waiters();
+    assert_eq!(read(&mut held).status, 200);
+    eventually("its place to be free", || count().send(stand.address).status == 200);
+}
+
+#[test]
+fn a_call_is_carried_out_to_its_end_when_its_caller_has_gone() {
+    let stand = Stand::start(settings());
+    for request in [hold(), Request::modern_tool("hold", &json!({}))] {
+        let (begun, ended) = (stand.begun(), stand.ended());
+        let mut caller = connect(stand.address);
+        caller.write_all(&request.bytes()).unwrap();
+        eventually("the call to begin", || stand.begun() == begun + 1);
+        cut(caller);
+        assert_eq!(count().send(stand.address).status, 200);
+        stand.tools.go.notify_waiters();
+        // The one above, and the one whose caller has gone.
+        eventually("the call to end", || stand.ended() == ended + 2);
+    }
+}
+
+#[test]
+fn calls_in_flight_are_answered_before_it_stops() {
+    let mut stand = Stand::start(settings());
+    let mut idle = connect(stand.address);
+    let mut held = connect(stand.address);
+    held.write_all(&hold().bytes()).unwrap();
+    eventually("the call to begin", || stand.begun() == 1);
+    stand.stop();
+    eventually("no more connections to be taken", || std::net::TcpStream::connect(stand.address).is_err());
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    stand.tools.go.notify_waiters();
+    assert_eq!(read(&mut held).status, 200);
+    assert_eq!(stand.join(), Stop::Asked);
+}
+
+#[test]
+fn it_stops_within_a_bound_and_at_once_when_told_twice() {
+    let mut bounded = Stand::start(with(Limits { grace: Duration::from_millis(100), ..Limits::default() }));
+    let mut at_once = Stand::start(settings());
+    let held = [&bounded, &at_once].map(|stand| {
+        let mut held = connect(stand.address);
+        held.write_all(&hold().bytes()).unwrap();
+        eventually("the call to begin", || stand.begun() == 1);
+        held
+    });
+    bounded.stop();
+    assert_eq!(bounded.join(), Stop::Asked);
+    at_once.stop();
+    at_once.stop_now();
+    assert_eq!((at_once.join(), Stop::Now(15).exit_code()), (Stop::Now(15), 143));
+    drop(held);
+}

@@ -1,0 +1,159 @@
+//! Who may call.
+
+use dispatcher::serve::auth::Tokens;
+use dispatcher::serve::{Settings, check};
+use serde_json::json;
+
+use super::http::Request;
+use super::stand::{Stand, settings};
+
+const TOKEN: &str = "correct-horse-battery-staple";
+
+fn count() -> Request {
+    Request::tool("count", &json!({}))
+}
+
+#[test]
+fn only_names_that_are_meant_for_it_reach_it() {
+    let hosts = vec!["orchestrator.example.com".to_owned(), "exact.example.com:8750".to_owned()];
+    let stand = Stand::start(Settings { allowed_hosts: hosts, ..settings() });
+    let port = stand.address.port();
+    let cases = [
+        ("localhost".to_owned(), 200),
+        (format!("localhost:{port}"), 200),
+        ("LocalHost:1".to_owned(), 200),
+        ("127.0.0.1".to_owned(), 200),
+        (format!("127.0.0.1:{port}"), 200),
+        ("[::1]".to_owned(), 200),
+        (format!("[::1]:{port}"), 200),
+        ("orchestrator.example.com".to_owned(), 200),
+        ("ORCHESTRATOR.example.com:443".to_owned(), 200),
+        ("exact.example.com:8750".to_owned(), 200),
+        ("exact.example.com:8751".to_owned(), 403),
+        ("exact.example.com".to_owned(), 403),
+        ("localhost.".to_owned(), 403),
+        ("localhost.evil.example.com".to_owned(), 403),
+        ("evil.example.com".to_owned(), 403),
+        (format!("evil.example.com:{port}"), 403),
+        ("127.0.0.1.evil.example.com".to_owned(), 403),
+        ("127.1".to_owned(), 403),
+        ("0.0.0.0".to_owned(), 403),
+        ("[::ffff:127.0.0.1]".to_owned(), 403),
+        ("localhost@evil.example.com".to_owned(), 403),
+        ("evil.example.com@localhost".to_owned(), 200),
+        ("local host".to_owned(), 400),
+        (String::new(), 400),
+    ];
+    for (host, status) in cases {
+        assert_eq!(count().replacing("Host", &host).send(stand.address).status, status, "{host:?}");
+    }
+    assert_eq!(count().without("Host").send(stand.address).status, 400);
+    assert_eq!(count().with("Host", "evil.example.com").send(stand.address).status, 400);
+}
+
+#[test]
+fn no_web_page_calls_it_unless_it_was_named() {
+    let origins = vec!["https://ide.example.com:443".to_owned(), "http://localhost:3000".to_owned()];
+    let open = Stand::start(settings());
+    let named = Stand::start(Settings { allowed_origins: origins, ..settings() });
+    let cases = [
+        ("https://ide.example.com", 200),
+        ("HTTPS://IDE.example.com:443", 200),
+        ("http://localhost:3000", 200),
+        ("http://localhost:3001", 403),
+        ("http://localhost", 403),
+        ("http://ide.example.com", 403),
+        ("https://ide.example.com:8443", 403),
+        ("https://ide.example.com.evil.example.com", 403),
+        ("null", 403),
+        ("", 403),
+        ("file://", 403),
+        ("nonsense", 403),
+    ];
+    for (origin, status) in cases {
+        assert_eq!(count().with("Origin", origin).send(named.address).status, status, "{origin:?}");
+        assert_eq!(count().with("Origin", origin).send(open.address).status, 403, "{origin:?}");
+    }
+    // Programs send none.
+    assert_eq!(count().send(named.address).status, 200);
+    let twice = count().with("Origin", "http://localhost:3000").with("Origin", "http://evil.example.com");
+    assert_eq!(twice.send(named.address).status, 400);
+}
+
+#[test]
+fn without_the_token_nobody_learns_anything() {
+    let stand = Stand::start(Settings { tokens: Tokens::Given(TOKEN.into()), ..settings() });
+    let missing = count().send(stand.address);
+    let wrong = count().with("Authorization", "Bearer correct-horse-battery-stapler").send(stand.address);
+    for refused in [&missing, &wrong] {
+        assert_eq!(refused.status, 401);
+        assert!(refused.head.contains("www-authenticate: bearer"), "{refused:?}");
+        assert_eq!(refused.body, missing.body);
+    }
+    let right = count().with("Authorization", &format!("Bearer {TOKEN}")).send(stand.address);
+    assert_eq!((right.status, stand.begun()), (200, 1));
+    for health in ["GET /healthz HTTP/1.1", "GET /readyz HTTP/1.1"] {
+        assert_eq!(Request::get(health).with("Host", "10.0.0.7:8750").send(stand.address).status, 200);
+    }
+}
+
+#[test]
+fn a_token_is_exchanged_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let stand = Stand::start(Settings { tokens: Tokens::File(file.clone()), ..settings() });
+    let status =
+        |token: &str| count().with("Authorization", &format!("Bearer {token}")).send(stand.address).status;
+    assert_eq!(status(TOKEN), 200);
+    std::fs::write(&file, "another-token-of-good-length").unwrap();
+    assert_eq!((status(TOKEN), status("another-token-of-good-length")), (401, 200));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!((status(TOKEN), status("x")), (503, 503));
+    assert_eq!(Request::get("GET /readyz HTTP/1.1").with("Host", "x").send(stand.address).status, 503);
+}
+
+#[test]
+fn others_than_this_machine_are_served_with_a_token_only() {
+    for (address, refused) in [
+        ("127.0.0.1:0", false),
+        ("127.9.9.9:0", false),
+        ("[::1]:0", false),
+        ("[::ffff:127.0.0.1]:0", false),
+        ("0.0.0.0:0", true),
+        ("[::]:0", true),
+        ("10.0.0.1:0", true),
+        ("[::ffff:10.0.0.1]:0", true),
+    ] {
+        let open = Settings { address: address.parse().unwrap(), ..settings() };
+        match check(&open) {
+            Ok(()) => assert!(!refused, "{address}"),
+            Err(problem) => {
+                assert!(refused && problem.exit_code() == 78, "{address}: {problem}");
+                assert!(problem.to_string().contains("--token-file"), "{problem}");
+            }
+        }
+        assert!(check(&Settings { tokens: Tokens::Given(TOKEN.into()), ..open }).is_ok());
+    }
+}
+
+#[test]
+fn both_eras_are_answered_and_headers_that_contradict_the_body_are_not() {
+    let stand = Stand::start(settings());
+    let modern = || Request::modern_tool("count", &json!({}));
+    assert_eq!(count().send(stand.address).json()["result"]["content"][0]["text"], "1");
+    assert_eq!(modern().send(stand.address).json()["result"]["content"][0]["text"], "2");
+    for (header, value) in
+        [("Mcp-Method", "tools/list"), ("Mcp-Name", "hold"), ("MCP-Protocol-Version", "2025-11-25")]
+    {
+        let refused = modern().replacing(header, value).send(stand.address);
+        assert_eq!(refused.status, 400, "{header}: {refused:?}");
+        assert_eq!(modern().without(header).send(stand.address).status, 400, "{header}");
+    }
+    assert_eq!(count().replacing("MCP-Protocol-Version", "1999-01-01").send(stand.address).status, 400);
+    let mut read = count();
+    read.line = "GET /mcp HTTP/1.1";
+    let refused = read.send(stand.address);
+    assert!(refused.status == 405 && refused.head.contains("allow: post"), "{refused:?}");
+    assert_eq!(stand.begun(), 2);
+}

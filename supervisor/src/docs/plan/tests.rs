@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const TAGGED: &str = include_str!("../../workspace/documents/fixtures/tagged.json");
+
+fn plan_of(
+    files: &[(&str, &str)],
+    task: Option<u32>,
+    force: bool,
+    written_before: &[&str],
+) -> Result<Plan, DocumentsError> {
+    let files: BTreeMap<&str, &str> = files.iter().copied().collect();
+    let reader = Reader {
+        read: |path: &str| Ok(files.get(path).map(|text| text.as_bytes().to_vec())),
+        list: |folder: &str| {
+            let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+            let inner = files.keys().filter_map(|path| path.strip_prefix(prefix.as_str()));
+            let mut names: Vec<String> =
+                inner.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
+            names.dedup();
+            Ok(names)
+        },
+    };
+    let service = ServiceName::new("trader").unwrap();
+    plan(
+        &reader,
+        &Wanted {
+            service: &service,
+            task: task.map(|task| TaskId::new(task).unwrap()),
+            docs_directory: None,
+            force,
+            written_before: &|folder| Ok(written_before.contains(&folder)),
+        },
+    )
+}
+
+const STATE: (&str, &str) = (".taskmaster/state.json", r#"{"currentTag": "master"}"#);
+
+#[test]
+fn all_tasks_of_the_tag_are_planned_with_what_surrounds_them() {
+    let plan = plan_of(&[STATE, (".taskmaster/tasks/tasks.json", TAGGED)], None, false, &[]).unwrap();
+    assert_eq!(plan.tag.as_deref(), Some("master"));
+    let ids: Vec<u32> = plan.subjects.iter().map(|subject| subject.task.get()).collect();
+    assert_eq!(ids, [1, 2]);
+    let second = &plan.subjects[1];
+    let needs: Vec<(&str, Option<&str>)> =
+        second.needs.iter().map(|need| (need.id.as_str(), need.title.as_deref())).collect();
+    assert_eq!(needs, [("1", Some("Set up the workspace")), ("1.1", Some("Crate")), ("5", None)]);
+    assert_eq!(plan.subjects[0].needed_by[0].id, "2");
+    assert_eq!(second.wanted, Document::ALL);
+}
+
+#[test]
+fn documents_that_are_there_are_left_alone_and_only_missing_ones_are_wanted() {
+    let files = [
+        STATE,
+        (".taskmaster/tasks/tasks.json", TAGGED),
+        (".taskmaster/docs/task-1/task.md", "# Task 1"),
+        (".taskmaster/docs/task-1/prompt.md", "Do it."),
+        (".taskmaster/docs/task-1/acceptance-criteria.md", "- it is done"),
+        (".taskmaster/docs/task-2/task.md", "# Task 2"),
+        (".taskmaster/docs/task-2/prompt.md", "   \n"),
+    ];
+    let plan = plan_of(&files, None, false, &[]).unwrap();
+    assert!(plan.subjects[0].wanted.is_empty());
+    assert_eq!(plan.subjects[1].wanted, [Document::Prompt, Document::Criteria]);
+    assert_eq!(plan.subjects[1].existing, [(Document::Task, "# Task 2".to_owned())]);
+}
+
+#[test]
+fn with_force_all_are_wanted_but_those_of_an_earlier_attempt() {
+    let files = [
+        STATE,
+        (".taskmaster/tasks/tasks.json", TAGGED),
+        (".taskmaster/docs/task-1/task.md", "# Task 1"),
+        (".taskmaster/docs/task-1/prompt.md", "Do it."),
+        (".taskmaster/docs/task-1/acceptance-criteria.md", "- it is done"),
+    ];
+    let plan = plan_of(&files, None, true, &[]).unwrap();
+    assert_eq!(plan.subjects[0].wanted, Document::ALL);
+    assert_eq!(plan.subjects[0].existing.len(), 3);
+    let again = plan_of(&files, None, true, &[".taskmaster/docs/task-1"]).unwrap();
+    assert!(again.subjects[0].wanted.is_empty());
+    assert_eq!(again.subjects[1].wanted, Document::ALL);
+}
+
+#[test]
+fn one_task_is_planned_alone_and_an_unknown_one_is_named_with_those_there_are() {
+    let files = [STATE, (".taskmaster/tasks/tasks.json", TAGGED)];
+    let plan = plan_of(&files, Some(2), false, &[]).unwrap();
+    assert_eq!(plan.subjects.len(), 1);
+    assert_eq!(plan.overview.len(), 2);
+    let error = plan_of(&files, Some(9), false, &[]).unwrap_err().to_string();
+    assert!(error.contains("no task 9") && error.contains("1, 2") && error.contains("`billing`"), "{error}");
+}
+
+#[test]
+fn an_id_that_is_no_number_and_one_that_comes_twice_are_said() {
+    let tasks =
+        r#"{"tasks": [{"id": "T-1", "title": "A"}, {"id": 2, "title": "B"}, {"id": "2", "title": "C"}]}"#;
+    let plan = plan_of(&[(".taskmaster/tasks/tasks.json", tasks)], None, false, &[]).unwrap();
+    assert_eq!(plan.subjects.len(), 1);
+    assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
+}
+
+#[test]
+fn without_tasks_the_places_that_were_looked_at_are_named() {
+    let error = plan_of(&[(".taskmaster/docs/prd.txt", "x")], None, false, &[]).unwrap_err().to_string();
+    assert!(error.contains(".taskmaster/tasks/tasks.json"), "{error}");
+    let error = plan_of(&[("web/.taskmaster/tasks.json", "x")], None, false, &[]).unwrap_err().to_string();
+    assert!(error.contains("`web`"), "{error}");
+}

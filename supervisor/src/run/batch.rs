@@ -1,0 +1,323 @@
+//! The conversations of a docs run: a queue, a few at a time, each with a second try. Pure.
+//!
+//! One that fails does not end the others, unless the cause would fail them all.
+
+use orchestrator_contract::Reason;
+
+use super::{Failure, Message};
+
+/// How one conversation of a batch ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ItemEnd {
+    /// What it wrote passed the checks and is committed.
+    Written,
+    /// The checks found this.
+    Refused(Vec<String>),
+    /// It came to no verdict, or to one that is a question.
+    Failed(Failure),
+}
+
+/// Where one conversation stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Item {
+    /// Its turn has not come.
+    Waiting,
+    /// It is held; perhaps it was sent back.
+    Talking {
+        /// Whether the checks have sent it back.
+        again: bool,
+    },
+    /// Its documents are committed.
+    Written,
+    /// There are none.
+    Failed {
+        /// Why, in one line.
+        failure: Failure,
+        /// What the checks found, one by one.
+        findings: Vec<String>,
+    },
+    /// The run ended before its turn came, or before its end.
+    Missing,
+}
+
+/// A conversation to start, and what it is told.
+pub(super) type Next = (usize, Message);
+
+/// A list of conversations.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Batch {
+    names: Vec<String>,
+    items: Vec<Item>,
+    at_once: usize,
+    /// No more are begun.
+    closed: bool,
+}
+
+/// Failures that are named in the message of the run's end.
+const NAMED: usize = 5;
+
+/// Longest text of one of them, in characters.
+const NAMED_TEXT: usize = 160;
+
+impl Batch {
+    /// Conversations by the names that people know them by, such as `task 8`.
+    #[must_use]
+    pub fn new(names: Vec<String>, at_once: usize) -> Self {
+        let items = names.iter().map(|_| Item::Waiting).collect();
+        Self { names, items, at_once: at_once.max(1), closed: false }
+    }
+
+    /// Where each conversation stands, in their order.
+    #[must_use]
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Whether there is nothing to do at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether no conversation is held and none will be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.talking() == 0 && !self.items.contains(&Item::Waiting)
+    }
+
+    fn talking(&self) -> usize {
+        self.items.iter().filter(|item| matches!(item, Item::Talking { .. })).count()
+    }
+
+    /// Begins as many conversations as may be held at once.
+    pub(super) fn begin(&mut self) -> Vec<Next> {
+        let mut next = Vec::new();
+        let mut free = self.at_once.saturating_sub(self.talking());
+        for (index, item) in self.items.iter_mut().enumerate() {
+            if free == 0 || self.closed {
+                break;
+            }
+            if *item == Item::Waiting {
+                *item = Item::Talking { again: false };
+                next.push((index, Message::Task));
+                free -= 1;
+            }
+        }
+        next
+    }
+
+    /// Begins no more: those that wait are missing from now on, those that are held go on.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        for item in &mut self.items {
+            if *item == Item::Waiting {
+                *item = Item::Missing;
+            }
+        }
+    }
+
+    /// Takes in how a conversation ended and says which are started now.
+    pub(super) fn ended(&mut self, index: usize, end: ItemEnd) -> Vec<Next> {
+        let Some(item) = self.items.get_mut(index) else { return Vec::new() };
+        let Item::Talking { again } = *item else { return Vec::new() };
+        let mut hopeless = false;
+        *item = match end {
+            ItemEnd::Written => Item::Written,
+            ItemEnd::Refused(findings) if !again && !self.closed => {
+                *item = Item::Talking { again: true };
+                return vec![(index, Message::VerificationFailed(findings.join("\n")))];
+            }
+            ItemEnd::Refused(findings) => Item::Failed {
+                failure: Failure::new(Reason::VerificationFailed, findings.join("; ")),
+                findings,
+            },
+            // It was stopped together with the run, which says why.
+            ItemEnd::Failed(_) if self.closed => Item::Missing,
+            ItemEnd::Failed(failure) => {
+                hopeless = fails_everybody(failure.reason);
+                let findings = vec![failure.message.clone()];
+                Item::Failed { failure, findings }
+            }
+        };
+        if hopeless {
+            self.close();
+        }
+        self.begin()
+    }
+
+    /// What the batch as a whole failed for; none if all has been written.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        let failed: Vec<(&String, &Failure)> = self
+            .names
+            .iter()
+            .zip(&self.items)
+            .filter_map(|(name, item)| match item {
+                Item::Failed { failure, findings: _ } => Some((name, failure)),
+                Item::Waiting | Item::Talking { .. } | Item::Written | Item::Missing => None,
+            })
+            .collect();
+        let (_, first) = failed.first()?;
+        let hopeless =
+            failed.iter().map(|(_, failure)| failure.reason).find(|reason| fails_everybody(*reason));
+        let same = failed.iter().all(|(_, failure)| failure.reason == first.reason);
+        let reason = hopeless.unwrap_or(if same { first.reason } else { Reason::AgentFailed });
+        let missing = self.items.iter().filter(|item| **item == Item::Missing).count();
+        let (without, all) = (failed.len() + missing, self.items.len());
+        let verb = if without == 1 { "has" } else { "have" };
+        let mut named: Vec<String> = failed
+            .iter()
+            .take(NAMED)
+            .map(|(name, failure)| {
+                format!("{name} ({})", failure.message.chars().take(NAMED_TEXT).collect::<String>())
+            })
+            .collect();
+        let more = failed.len().saturating_sub(NAMED);
+        named.extend((more > 0).then(|| format!("{more} more")));
+        named.extend((missing > 0).then(|| format!("{missing} not begun")));
+        Some(Failure::new(
+            reason,
+            format!("{without} of {all} tasks {verb} no documents: {}", named.join(", ")),
+        ))
+    }
+
+    /// How far the batch is: `7 of 22 tasks`, and which were sent back.
+    #[must_use]
+    pub fn progress(&self) -> String {
+        let ended = |item: &&Item| matches!(item, Item::Written | Item::Failed { .. } | Item::Missing);
+        let done = self.items.iter().filter(ended).count();
+        let again: Vec<&str> = self
+            .names
+            .iter()
+            .zip(&self.items)
+            .filter(|(_, item)| **item == Item::Talking { again: true })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let review =
+            if again.is_empty() { String::new() } else { format!(", {} in review", again.join(" and ")) };
+        format!("{done} of {} tasks{review}", self.items.len())
+    }
+}
+
+/// Whether the next conversation would fail for the same reason.
+fn fails_everybody(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ModelAuthenticationFailed
+            | Reason::ModelUnknown
+            | Reason::ModelUnavailable
+            | Reason::CredentialMissing
+            | Reason::Configuration
+            | Reason::AgentMissing
+            | Reason::AgentOutOfMemory
+            | Reason::CostLimit
+            | Reason::TurnLimit
+            | Reason::DiskFull
+            | Reason::InputOutput
+            | Reason::WorkspaceUnwritable
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn batch(tasks: usize, at_once: usize) -> Batch {
+        Batch::new((1..=tasks).map(|task| format!("task {task}")).collect(), at_once)
+    }
+
+    fn indices(next: &[Next]) -> Vec<usize> {
+        next.iter().map(|(index, _)| *index).collect()
+    }
+
+    fn refused() -> ItemEnd {
+        ItemEnd::Refused(vec!["`task.md` is missing".to_owned(), "`prompt.md` is missing".to_owned()])
+    }
+
+    fn failed(reason: Reason) -> ItemEnd {
+        ItemEnd::Failed(Failure::new(reason, "because"))
+    }
+
+    #[test]
+    fn a_few_are_held_at_once_and_each_end_begins_the_next() {
+        let mut batch = batch(4, 2);
+        assert_eq!(indices(&batch.begin()), [0, 1]);
+        assert_eq!(indices(&batch.ended(1, ItemEnd::Written)), [2]);
+        assert_eq!(indices(&batch.ended(0, failed(Reason::AgentFailed))), [3]);
+        assert_eq!(batch.progress(), "2 of 4 tasks");
+        assert!(batch.ended(2, ItemEnd::Written).is_empty());
+        assert!(!batch.is_over());
+        assert!(batch.ended(3, ItemEnd::Written).is_empty());
+        assert!(batch.is_over());
+        let failure = batch.failure().unwrap();
+        assert_eq!(failure.reason, Reason::AgentFailed);
+        assert_eq!(failure.message, "1 of 4 tasks has no documents: task 1 (because)");
+    }
+
+    #[test]
+    fn what_the_checks_refuse_is_sent_back_once_and_then_reported() {
+        let mut batch = batch(1, 2);
+        batch.begin();
+        let next = batch.ended(0, refused());
+        let findings = "`task.md` is missing\n`prompt.md` is missing".to_owned();
+        assert_eq!(next, [(0, Message::VerificationFailed(findings))]);
+        assert_eq!(batch.progress(), "0 of 1 tasks, task 1 in review");
+        assert!(batch.ended(0, refused()).is_empty());
+        assert_eq!(batch.failure().unwrap().reason, Reason::VerificationFailed);
+        let Item::Failed { findings, .. } = &batch.items()[0] else { panic!("{batch:?}") };
+        assert_eq!(findings.len(), 2);
+    }
+
+    #[test]
+    fn a_cause_that_would_fail_all_begins_no_more() {
+        let mut batch = batch(5, 2);
+        batch.begin();
+        assert!(batch.ended(0, failed(Reason::ModelAuthenticationFailed)).is_empty());
+        assert!(!batch.is_over());
+        assert!(batch.ended(1, ItemEnd::Written).is_empty());
+        assert!(batch.is_over());
+        let failure = batch.failure().unwrap();
+        assert_eq!(failure.reason, Reason::ModelAuthenticationFailed);
+        assert_eq!(failure.message, "4 of 5 tasks have no documents: task 1 (because), 3 not begun");
+    }
+
+    #[test]
+    fn a_stopped_batch_keeps_what_is_written_and_sends_nothing_back() {
+        let mut batch = batch(4, 3);
+        batch.begin();
+        batch.ended(0, ItemEnd::Written);
+        batch.close();
+        assert!(batch.ended(1, refused()).is_empty());
+        assert!(batch.ended(2, failed(Reason::AgentFailed)).is_empty());
+        batch.ended(3, failed(Reason::AgentFailed));
+        assert!(batch.is_over());
+        assert!(matches!(batch.items(), [Item::Written, Item::Failed { .. }, Item::Missing, Item::Missing]));
+    }
+
+    proptest! {
+        #[test]
+        fn every_order_of_ends_comes_to_an_end_and_never_holds_too_many(
+            tasks in 0_usize..12, at_once in 1_usize..5, ends in prop::collection::vec((0_usize..12, 0_u8..4), 0..60),
+        ) {
+            let mut batch = batch(tasks, at_once);
+            batch.begin();
+            for (index, end) in ends {
+                let end = match end {
+                    0 => ItemEnd::Written,
+                    1 => refused(),
+                    2 => failed(Reason::AgentFailed),
+                    _ => failed(Reason::CostLimit),
+                };
+                batch.ended(index, end);
+                prop_assert!(batch.talking() <= at_once);
+            }
+            for _ in 0..2 * tasks {
+                if let Some(index) = batch.items.iter().position(|item| matches!(item, Item::Talking { .. })) {
+                    batch.ended(index, ItemEnd::Written);
+                }
+            }
+            prop_assert!(batch.is_over());
+        }
+    }
+}
