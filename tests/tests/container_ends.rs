@@ -32,6 +32,11 @@ fn assert_goes_on(engine: &Engine, world: &World, place: &Place, more: &[&str]) 
     world.assert_invariants(&outcome);
 }
 
+/// What the log has when a step has begun.
+fn begun(step: &str) -> String {
+    format!(r#""step":"{step}","state":"started""#)
+}
+
 #[track_caller]
 fn assert_stopped(container: &Container) -> orchestrator_contract::Outcome {
     let (ran, outcome) = container.outcome();
@@ -42,16 +47,12 @@ fn assert_stopped(container: &Container) -> orchestrator_contract::Outcome {
 #[test]
 fn stopped_while_it_fetches_it_ends_at_once_and_the_next_run_begins_anew() {
     let Some(engine) = Engine::get() else { return };
-    for nth in [1, 2] {
+    for (nth, step) in [(1, "platform"), (2, "target")] {
         let world = World::start(mends());
         let place = Place::new(&world);
         world.git.fail(Operation::Fetch, nth, GitFault::Silence);
         let container = engine.run_in(&world, &place).start_task(&world, &[]);
-        let fetches = |world: &World| {
-            let requests = world.git.requests();
-            requests.iter().filter(|request| request.operation == Some(Operation::Fetch)).count()
-        };
-        container.wait_until("fetch", |_| fetches(&world) >= nth);
+        container.wait_for(&begun(step));
         container.stop(30);
         let outcome = assert_stopped(&container);
         assert_eq!(outcome.work.place, WorkPlace::None);
@@ -100,11 +101,7 @@ fn stopped_twice_while_it_pushes_the_work_stays_in_the_workspace_and_the_next_ru
     let place = Place::new(&world);
     world.git.fail(Operation::Push, 1, GitFault::Silence);
     let container = engine.run_in(&world, &place).start_task(&world, &[]);
-    let pushes = |world: &World| {
-        let requests = world.git.requests();
-        requests.iter().filter(|request| request.operation == Some(Operation::Push)).count()
-    };
-    container.wait_until("push", |_| pushes(&world) >= 1);
+    container.wait_for(&begun("push"));
     container.signal("TERM");
     container.stop(60);
     let outcome = assert_stopped(&container);
@@ -112,7 +109,7 @@ fn stopped_twice_while_it_pushes_the_work_stays_in_the_workspace_and_the_next_ru
     let path = outcome.work.path.clone().unwrap();
     let here = place.workspace().join(path.strip_prefix("/workspace/").unwrap());
     assert!(here.exists(), "{path}");
-    assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").is_none());
+    assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").is_none(), "{:#?}", container.logs());
     assert_goes_on(&engine, &world, &place, &["--retry"]);
 }
 

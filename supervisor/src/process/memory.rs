@@ -7,14 +7,16 @@ use std::path::PathBuf;
 #[must_use]
 pub fn out_of_memory_kills() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (file, field) = event_file(&groups)?;
-    let text = std::fs::read_to_string(file).ok()?;
+    let (files, field) = event_files(&groups)?;
+    let text = files.iter().find_map(|file| std::fs::read_to_string(file).ok())?;
     parse_count(&text, field)
 }
 
 /// The file that counts, by `/proc/self/cgroup` (cgroups(7)): version 2 has one
-/// line `0::/path`, version 1 one line a controller.
-fn event_file(groups: &str) -> Option<(PathBuf, &'static str)> {
+/// line `0::/path`, version 1 one line a controller. A container without a namespace
+/// for control groups reads the host's path there, but has its own group mounted as
+/// the root, so that is looked at next.
+fn event_files(groups: &str) -> Option<([PathBuf; 2], &'static str)> {
     let split = |line: &'_ str| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
@@ -22,7 +24,8 @@ fn event_file(groups: &str) -> Option<(PathBuf, &'static str)> {
     };
     let lines = || groups.lines().filter_map(split);
     let join = |root: &str, path: &str, file: &str| {
-        PathBuf::from(format!("{root}{}/{file}", path.trim_end_matches('/')))
+        let own = PathBuf::from(format!("{root}{}/{file}", path.trim_end_matches('/')));
+        [own, PathBuf::from(format!("{root}/{file}"))]
     };
     let memory = lines().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"));
     if let Some((_, path)) = memory {
@@ -42,10 +45,12 @@ mod tests {
 
     #[test]
     fn both_versions_of_control_groups_are_found() {
-        let (file, _) = event_file("5:cpu:/a\n4:memory:/b\n0::/c\n").unwrap();
-        assert_eq!(file, PathBuf::from("/sys/fs/cgroup/memory/b/memory.oom_control"));
-        let (file, _) = event_file("0::/kubepods/x\n").unwrap();
-        assert_eq!(file, PathBuf::from("/sys/fs/cgroup/kubepods/x/memory.events"));
+        let (files, _) = event_files("5:cpu:/a\n4:memory:/b\n0::/c\n").unwrap();
+        let here = "/sys/fs/cgroup/memory/memory.oom_control";
+        assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/memory/b/memory.oom_control"), here.into()]);
+        let (files, _) = event_files("0::/kubepods/x\n").unwrap();
+        let here = "/sys/fs/cgroup/memory.events";
+        assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/kubepods/x/memory.events"), here.into()]);
         assert_eq!(parse_count("oom 3\noom_kill 2\noom_group_kill 0\n", "oom_kill"), Some(2));
     }
 }
