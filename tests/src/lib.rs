@@ -5,9 +5,14 @@
 //! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
 //! | [`binaries`] | our own programs, built once |
 //! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
+//! | [`engine`] | a container engine, and runs of the agent image in it |
+//! | [`mcp_client`] | the least MCP client, for crowds and benchmarks |
+//! | [`mcp_tools`] | MCP clients that others wrote, fetched by lock files of their own |
 //! | [`messages_api`] | the model: scripts for the real CLI |
 //! | [`git_server`] | the git host: real repositories over HTTP |
+//! | [`stage`] | the dispatcher with a supervisor that only tells, where the real one would cost too much |
 //! | [`sshd`] | the same repositories over SSH |
+//! | [`lead`] | the real CLI as an IDE runs it, with our MCP server |
 //! | [`world`] | all of it together, with our programs in it |
 //! | [`projects`] | the repositories of a world |
 //! | [`github`] | the host's REST API, which looks at the git server's branches |
@@ -15,11 +20,16 @@
 pub mod bench;
 pub mod binaries;
 pub mod documents;
+pub mod engine;
 pub mod git_server;
 pub mod github;
 mod invariants;
+pub mod lead;
+pub mod mcp_client;
+pub mod mcp_tools;
 pub mod messages_api;
 pub mod projects;
 pub mod sshd;
+pub mod stage;
 pub mod tools;
 pub mod world;

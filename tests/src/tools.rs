@@ -42,27 +42,38 @@ impl Tools {
 }
 
 fn fetch(folder: &Path) -> Result<Tools> {
-    let _alone = lock(folder, "npm.lock")?;
-    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools");
-    let lock_file = fs::read(wanted.join("package-lock.json"))?;
-    let stamp = folder.join("npm.stamp");
-    if fs::read(&stamp).ok().as_ref() != Some(&lock_file) {
-        if stamp.exists() {
-            fs::remove_file(&stamp)?;
-        }
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(wanted.join(file), folder.join(file))?;
-        }
-        let mut npm = Command::new("npm");
-        npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        run(&mut npm)?;
-        fs::write(&stamp, &lock_file)?;
-    }
-    let modules = folder.join("node_modules");
+    let modules = npm(folder, "tools")?;
     let claude = modules.join("@anthropic-ai/claude-code-linux-x64/claude");
     ensure!(claude.exists(), "{} is missing: the CLI comes for Linux on x86-64 only", claude.display());
     let rustdoc_mcp = Some(rustdoc_mcp(folder)).filter(|program| program.exists());
     Ok(Tools { claude, bin: modules.join(".bin"), rustdoc_mcp })
+}
+
+/// Fetches what the lock file in `wanted`, a folder of this package, asks for; answers with where it is.
+pub(crate) fn npm(folder: &Path, wanted: &str) -> Result<PathBuf> {
+    let _alone = lock(folder, "npm.lock")?;
+    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join(wanted);
+    once(&folder.join("npm.stamp"), &wanted.join("package-lock.json"), || {
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(wanted.join(file), folder.join(file))?;
+        }
+        let mut npm = Command::new("npm");
+        run(npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
+    })?;
+    Ok(folder.join("node_modules"))
+}
+
+/// Does `work` unless `stamp` says that it was done for this very lock file.
+pub(crate) fn once(stamp: &Path, lock_file: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted = fs::read(lock_file)?;
+    if fs::read(stamp).ok().as_ref() != Some(&wanted) {
+        if stamp.exists() {
+            fs::remove_file(stamp)?;
+        }
+        work()?;
+        fs::write(stamp, &wanted)?;
+    }
+    Ok(())
 }
 
 fn install_rustdocs(folder: &Path) -> Result<PathBuf> {
@@ -83,19 +94,19 @@ fn rustdoc_mcp(folder: &Path) -> PathBuf {
 }
 
 /// `target/tools/`, wherever the target folder is.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     crate::binaries::target_folder().join("tools")
 }
 
 /// Held until the returned file is dropped; a crash releases it too.
-fn lock(folder: &Path, name: &str) -> Result<File> {
+pub(crate) fn lock(folder: &Path, name: &str) -> Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join(name))?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {}\n{errors}", output.status);

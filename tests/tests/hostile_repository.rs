@@ -144,7 +144,7 @@ fn what_an_agent_puts_into_its_git_configuration_is_never_run_by_us() {
 
 #[test]
 fn an_agent_that_looks_for_credentials_finds_none() {
-    let hunt = "{ env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; } 2>/dev/null \
+    let hunt = "echo holds-${ANTHROPIC_API_KEY%%-*}; { env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; } 2>/dev/null \
                 > found.txt; \
                 R=$(git rev-parse --show-toplevel)/..; \
                 { git config --list --show-origin; cat ~/.git-credentials ~/.netrc ~/.config/gh/hosts.yml; \
@@ -160,7 +160,8 @@ fn an_agent_that_looks_for_credentials_finds_none() {
         return;
     }
     let heard: String = world.model.requests().iter().map(|request| request.body.to_string()).collect();
-    assert!(heard.contains("PATH=") && heard.contains("ANTHROPIC_API_KEY=pass-"), "it did not look: {heard}");
+    assert!(heard.contains("PATH="), "it did not look");
+    assert!(heard.contains("holds-pass"), "it holds something else than a pass");
     if let Some(at) = heard.find(&world.token) {
         panic!("the token reached the model: {} ... {:?}", &heard[at.saturating_sub(300)..at], outcome.notes);
     }

@@ -101,6 +101,14 @@ pub trait Backend: Debug + Send + Sync {
     /// Follows a run from its first event on.
     fn follow(&self, run: Run) -> Box<dyn Follow>;
 
+    /// Where a run stands now.
+    ///
+    /// # Errors
+    /// What it told cannot be read.
+    async fn status(&self, run: Run, now: Timestamp) -> Result<Status, Problem> {
+        self.follow(run).status(now, &mut |_, _| {}).await
+    }
+
     /// The highest attempt number ever given out to an identity; 0 if there is none.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ impl Dispatcher {
         let mut statuses = Vec::new();
         for run in self.fitting(filter).await? {
             let name = run.task.run.clone();
-            let status = self.backend.follow(run).status(now, &mut |_, _| {}).await?;
+            let status = self.backend.status(run, now).await?;
             // A record that is cleared away meanwhile would look like a lost run.
             if status.reason != Some(Reason::Lost) || self.backend.run(&name).await?.is_some() {
                 statuses.push(status);
@@ -83,7 +83,7 @@ impl Dispatcher {
 
     /// Where a run stands now.
     pub(super) async fn look(&self, run: Run) -> Result<Status, Problem> {
-        self.backend.follow(run).status(Timestamp::now(), &mut |_, _| {}).await
+        self.backend.status(run, Timestamp::now()).await
     }
 
     /// The name of the latest run that fits.

@@ -498,3 +498,16 @@ fn whoever_waits_from_the_start_does_not_keep_a_lost_run_alive() {
     let bench = Bench::new();
     assert_eq!(bench.run_ending("lost", "submit --task 1 --service trader --wait").code, 70);
 }
+
+#[test]
+fn a_long_log_does_not_change_what_the_status_says() {
+    let bench = Bench::new();
+    let run = bench.submit_and_wait("done");
+    let before = bench.run(&format!("status {run} -o json")).json();
+    let file = bench.run_file(&run, "events.jsonl");
+    let events = std::fs::read_to_string(&file).unwrap();
+    let (first, rest) = events.split_once('\n').unwrap();
+    // What is put in is no event, so that only its length can matter.
+    std::fs::write(&file, format!("{first}\n{}{rest}", "no event\n".repeat(200_000))).unwrap();
+    assert_eq!(bench.run(&format!("status {run} -o json")).json(), before);
+}

@@ -173,15 +173,12 @@ async fn ask_host(context: &Context) -> Result<(), Failure> {
             let message = format!("`{url}` is archived: nothing can be pushed to it, no pull request opened");
             Err(Failure::new(Reason::PermissionDenied, message))
         }
-        Ok(Err(error)) => match error.check_reason() {
-            reason @ (Reason::AuthenticationFailed
-            | Reason::PermissionDenied
-            | Reason::RepositoryNotFound) => Err(failure(reason, &error)),
-            _ => {
-                context.journal.warn(format!("the host cannot be asked: {}", crate::context::chain(&error)));
-                Ok(())
-            }
-        },
+        // That it is away is no verdict; what it says about token and repository is.
+        Ok(Err(error)) if error.check_reason() == Reason::RemoteUnavailable => {
+            context.journal.warn(format!("the host cannot be asked: {}", crate::context::chain(&error)));
+            Ok(())
+        }
+        Ok(Err(error)) => Err(failure(error.check_reason(), &error)),
         Ok(Ok(_)) => Ok(()),
         Err(_) => {
             context.journal.warn("the host's REST interface does not answer".to_owned());

@@ -1,7 +1,7 @@
 //! Reads what a run tells, as far as it has told it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,6 +14,10 @@ use crate::files;
 use crate::problem::Problem;
 use crate::task::observe::{Lock, Observed, Story};
 use crate::task::status::{Known, Status};
+
+/// How much of the end is read first, bytes: an outcome is a few kilobytes, in docs runs of many
+/// tasks some ten.
+const END: u64 = 256 * 1024;
 
 /// A reader of a run's events that remembers how far it is.
 #[derive(Debug)]
@@ -29,6 +33,41 @@ impl Follower {
     pub(super) fn new(local: Local, run: Stored) -> Self {
         let story = Story::new(run.task.run.clone());
         Self { local, run, story, events: None }
+    }
+
+    /// The same, but of a run that has ended only the end is read, where its outcome is: a list of
+    /// runs must not cost what all their logs cost.
+    pub(super) fn skip_to_the_end(mut self) -> Result<Self, Problem> {
+        if self.run.look()? == Lock::Held {
+            return Ok(self);
+        }
+        let path = self.run.folder.join("events.jsonl");
+        let failed = |error: std::io::Error| files::problem("read", &path, &error);
+        let Some(mut file) = self.open()? else { return Ok(self) };
+        let length = file.metadata().map_err(failed)?.len();
+        if length <= END {
+            return Ok(self);
+        }
+        file.seek(SeekFrom::Start(length - END)).map_err(failed)?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end).map_err(failed)?;
+        // The first line is most likely no whole one.
+        let whole = end.iter().position(|byte| *byte == b'\n').map_or(&[][..], |at| &end[at + 1..]);
+        let mut story = Story::new(self.run.task.run.clone());
+        story.feed(whole, |_, _| {});
+        if story.has_outcome() {
+            (self.story, self.events) = (story, Some(file));
+        }
+        Ok(self)
+    }
+
+    fn open(&self) -> Result<Option<File>, Problem> {
+        let path = self.run.folder.join("events.jsonl");
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(files::problem("read", &path, &error)),
+        }
     }
 }
 
@@ -63,11 +102,7 @@ impl Follower {
         let path = self.run.folder.join("events.jsonl");
         let failed = |error: std::io::Error| files::problem("read", &path, &error);
         if self.events.is_none() {
-            match File::open(&path) {
-                Ok(file) => self.events = Some(file),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(failed(error)),
-            }
+            self.events = self.open()?;
         }
         let Some(file) = &mut self.events else { return Ok(()) };
         let mut chunk = vec![0; 64 * 1024];

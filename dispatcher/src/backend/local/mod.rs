@@ -35,6 +35,7 @@ use super::{Backend, Creation, Follow, Manner, NewRun, Record, Run};
 use crate::config::Config;
 use crate::files;
 use crate::problem::Problem;
+use crate::task::status::Status;
 
 /// The local backend.
 #[derive(Clone, Debug)]
@@ -75,6 +76,10 @@ impl Backend for Local {
 
     fn follow(&self, run: Run) -> Box<dyn Follow> {
         Box::new(Follower::new(self.clone(), self.stored(run)))
+    }
+
+    async fn status(&self, run: Run, now: Timestamp) -> Result<Status, Problem> {
+        Follower::new(self.clone(), self.stored(run)).skip_to_the_end()?.status(now, &mut |_, _| {}).await
     }
 
     async fn mark(&self, identity: &Identity) -> Result<u32, Problem> {

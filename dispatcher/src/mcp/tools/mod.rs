@@ -17,6 +17,7 @@ use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::answers::{ListAnswer, LogsAnswer, StatusAnswer, StopAnswer, SubmitAnswer, WaitAnswer};
@@ -30,6 +31,16 @@ use crate::problem::Problem;
 /// A tool's result: the text that a model reads, and the same as a value.
 struct Answer<T> {
     text: String,
+    value: T,
+}
+
+/// The structured half. Claude Code gives its model nothing else where there is one (2.1.330, measured), so
+/// it holds the text as well.
+#[derive(JsonSchema, Serialize)]
+struct Told<T> {
+    /// The answer in words.
+    text: String,
+    #[serde(flatten)]
     value: T,
 }
 
@@ -56,8 +67,8 @@ where
 fn answered<T: Serialize>(result: Result<Answer<T>, Refusal>) -> CallToolResult {
     match result {
         Ok(Answer { text, value }) => {
-            let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
-            result.structured_content = serde_json::to_value(value).ok();
+            let mut result = CallToolResult::success(vec![ContentBlock::text(text.clone())]);
+            result.structured_content = serde_json::to_value(Told { text, value }).ok();
             result
         }
         // What a protocol error says is seldom shown; this is.
@@ -75,7 +86,7 @@ impl Server {
             failed or finished task with better guidance (retry: true, guidance), or start it over (fresh: true). \
             Answers at once with the run's name and what will happen.",
         annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = true),
-        output_schema = schema_for_output::<SubmitAnswer>()
+        output_schema = schema_for_output::<Told<SubmitAnswer>>()
     )]
     async fn submit_implementation_task(
         &self,
@@ -91,7 +102,7 @@ impl Server {
             what is the agent doing now, did it finish or fail and why, cost, turns, branch, pull request, next step. \
             Without arguments: the current task, else the last one.",
         annotations(read_only_hint = true, open_world_hint = false),
-        output_schema = schema_for_output::<StatusAnswer>()
+        output_schema = schema_for_output::<Told<StatusAnswer>>()
     )]
     async fn get_task_status(&self, Parameters(arguments): Parameters<RunArguments>) -> CallToolResult {
         in_time(look::status(self, &arguments)).await
@@ -103,7 +114,7 @@ impl Server {
         description = "List implementation tasks and their runs across services, newest first: an overview, history, \
             what is running, what failed. Filter by service, task or phase.",
         annotations(read_only_hint = true, open_world_hint = false),
-        output_schema = schema_for_output::<ListAnswer>()
+        output_schema = schema_for_output::<Told<ListAnswer>>()
     )]
     async fn list_tasks(&self, Parameters(arguments): Parameters<ListArguments>) -> CallToolResult {
         in_time(look::list(self, &arguments)).await
@@ -116,7 +127,7 @@ impl Server {
             it failed. The last 100 lines, or by cursor what came after an earlier answer (after). Works while it \
             runs and afterwards.",
         annotations(read_only_hint = true, open_world_hint = false),
-        output_schema = schema_for_output::<LogsAnswer>()
+        output_schema = schema_for_output::<Told<LogsAnswer>>()
     )]
     async fn get_task_logs(&self, Parameters(arguments): Parameters<LogsArguments>) -> CallToolResult {
         in_time(logs::logs(self, &arguments)).await
@@ -128,7 +139,7 @@ impl Server {
         description = "Wait until an implementation task has finished, with progress; watch or follow it to the end. \
             Waits at most 45 seconds, then says that it is still running: call it again to go on waiting.",
         annotations(read_only_hint = true, open_world_hint = false),
-        output_schema = schema_for_output::<WaitAnswer>()
+        output_schema = schema_for_output::<Told<WaitAnswer>>()
     )]
     async fn wait_for_task(
         &self,
@@ -144,7 +155,7 @@ impl Server {
         description = "Stop, cancel or abort a running implementation task. The agent ends, what it made is saved and \
             pushed, and the workspace is kept, so that a retry can go on from there.",
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true),
-        output_schema = schema_for_output::<StopAnswer>()
+        output_schema = schema_for_output::<Told<StopAnswer>>()
     )]
     async fn stop_task(&self, Parameters(arguments): Parameters<StopArguments>) -> CallToolResult {
         in_time(stop::stop(self, &arguments)).await

@@ -9,6 +9,7 @@
 
 mod http;
 mod known_hosts;
+mod passwd;
 mod ssh;
 
 use std::io::{self, Read, Write};

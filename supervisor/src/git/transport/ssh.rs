@@ -12,8 +12,8 @@ use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use orchestrator_contract::Reason;
 use tempfile::TempDir;
 
-use super::{Advertisement, Context, fail, known_hosts, moved};
-use crate::process::{Environment, Group, blocking_command};
+use super::{Advertisement, Context, fail, known_hosts, moved, passwd};
+use crate::process::{Group, blocking_command};
 
 /// The most that is kept of what `ssh` says.
 const SAID: u64 = 16 * 1024;
@@ -189,7 +189,8 @@ impl Session {
             .ok_or_else(|| fail(Reason::Configuration, format!("`{}` is no SSH address", context.url)))?;
         let (files, known, key) = prepare(context)?;
         let arguments = arguments(&place, &known, key.as_deref(), context.username.as_deref(), service);
-        let mut child = blocking_command(&context.ssh_program, &Environment::new(), Group::Parent)
+        let environment = passwd::environment(files.path())?;
+        let mut child = blocking_command(&context.ssh_program, &environment, Group::Parent)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -242,6 +243,8 @@ fn reason_of_ssh(said: &str) -> (Reason, String) {
         Reason::RepositoryNotFound
     } else if has("Permission to") || has("denied to") || has("read only") || has("read-only") {
         Reason::PermissionDenied
+    } else if has("No user exists for uid") {
+        Reason::Configuration
     } else {
         Reason::NetworkUnavailable
     };
@@ -327,6 +330,7 @@ mod tests {
             ("git@github.com: Permission denied (publickey).", Reason::AuthenticationFailed),
             ("ERROR: Repository not found.", Reason::RepositoryNotFound),
             ("ERROR: Permission to o/r.git denied to me.", Reason::PermissionDenied),
+            ("No user exists for uid 54321", Reason::Configuration),
             ("ssh: Could not resolve hostname x: Name or service not known", Reason::NetworkUnavailable),
         ] {
             assert_eq!(reason_of_ssh(said).0, reason, "{said}");

@@ -1,0 +1,70 @@
+//! An entry in passwd for whoever has none.
+//!
+//! `ssh` refuses to work for a user without one (`No user exists for uid`), which is what a
+//! container's arbitrary uid is. The entry cannot be added where the root file system is read-only,
+//! and a passwd that anybody can write is no good idea elsewhere. `nss_wrapper` (Debian's
+//! `libnss-wrapper`, `nss_wrapper(1)`) shows one process a passwd of its own.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::process::Environment;
+
+/// Where distributions put the library.
+const LIBRARIES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/libnss_wrapper.so",
+    "/usr/lib/aarch64-linux-gnu/libnss_wrapper.so",
+    "/usr/lib64/libnss_wrapper.so",
+    "/usr/lib/libnss_wrapper.so",
+];
+
+/// The environment in which this process's user has an entry; empty if it has one anyway, or if
+/// the library is missing, when `ssh` itself says what is wrong.
+///
+/// # Errors
+/// The passwd cannot be written to `folder`.
+pub(super) fn environment(folder: &Path) -> io::Result<Environment> {
+    let uid = rustix::process::geteuid().as_raw();
+    let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let Some(library) = LIBRARIES.iter().find(|library| Path::new(library).exists()) else {
+        return Ok(Environment::new());
+    };
+    if has_entry(&known, uid) {
+        return Ok(Environment::new());
+    }
+    let path = folder.join("passwd");
+    let gid = rustix::process::getegid().as_raw();
+    fs::write(&path, with_entry(&known, uid, gid, folder))?;
+    Ok(Environment::from([
+        ("LD_PRELOAD".into(), (*library).into()),
+        ("NSS_WRAPPER_PASSWD".into(), path.into_os_string()),
+        ("NSS_WRAPPER_GROUP".into(), "/etc/group".into()),
+    ]))
+}
+
+fn has_entry(passwd: &str, uid: u32) -> bool {
+    let uid = uid.to_string();
+    passwd.lines().any(|line| line.split(':').nth(2) == Some(uid.as_str()))
+}
+
+fn with_entry(passwd: &str, uid: u32, gid: u32, home: &Path) -> String {
+    let end = if passwd.is_empty() || passwd.ends_with('\n') { "" } else { "\n" };
+    format!("{passwd}{end}supervisor:x:{uid}:{gid}:supervisor:{}:/bin/sh\n", home.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_an_entry_gets_one_beside_those_of_the_others() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nagent:x:10001:0::/home/agent:/bin/bash";
+        assert!(has_entry(passwd, 10001));
+        // Neither a group's number nor the beginning of a user's.
+        assert!(!has_entry(passwd, 1000));
+        let more = with_entry(passwd, 54321, 0, Path::new("/tmp/x"));
+        assert!(has_entry(&more, 54321) && has_entry(&more, 10001) && has_entry(&more, 0), "{more}");
+        assert!(more.ends_with("\nsupervisor:x:54321:0:supervisor:/tmp/x:/bin/sh\n"), "{more}");
+    }
+}

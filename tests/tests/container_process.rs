@@ -1,0 +1,133 @@
+//! The agent image: the supervisor as process 1, and what an agent cannot reach.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use orchestrator_contract::Reason;
+use orchestrator_contract::outcome::Place as WorkPlace;
+use orchestrator_tests::engine::{Container, Engine, Place};
+use orchestrator_tests::messages_api::{Fault, Script, Turn};
+use orchestrator_tests::world::World;
+
+const BRANCH: &str = "feature/task-1-implementation";
+
+/// Runs `command` and then waits for an answer that never comes.
+fn runs_and_stalls(command: &str) -> Script {
+    Script::new().turn(Turn::bash(command)).turn(Turn::never(Fault::no_answer()))
+}
+
+#[test]
+fn process_1_collects_a_thousand_orphans_while_the_agent_works() {
+    let Some(engine) = Engine::get() else { return };
+    let orphans =
+        "i=0; while [ $i -lt 1000 ]; do (setsid true &); i=$((i+1)); done; echo started > notes.txt";
+    let world = World::start(runs_and_stalls(orphans));
+    let place = Place::new(&world);
+    // More than the limit allows at once: what is not collected would count.
+    let container = engine.run_in(&world, &place).start_task(&world, &[]);
+    container.wait_until("second question", |_| world.model.conversation().len() >= 2);
+    assert_eq!(container.shell("cat /proc/1/comm").trim(), "supervisor");
+    let zombies = |container: &Container| container.shell("cat /proc/[0-9]*/stat | grep -c ') Z '");
+    container.wait_until("end of zombies", |container| zombies(container).trim() == "0");
+    container.stop(60);
+    let (ran, outcome) = container.outcome();
+    assert_eq!((ran.code, outcome.reason), (143, Reason::Stopped), "{ran:#?}");
+    assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("started\n"));
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn every_signal_that_asks_to_end_stops_the_run_and_saves_its_work() {
+    let Some(engine) = Engine::get() else { return };
+    for signal in ["INT", "HUP", "QUIT"] {
+        let world = World::start(runs_and_stalls("echo 1 > notes.txt"));
+        let place = Place::new(&world);
+        let container = engine.run_in(&world, &place).start_task(&world, &[]);
+        container.wait_until("second question", |_| world.model.conversation().len() >= 2);
+        container.signal(signal);
+        let (ran, outcome) = container.outcome();
+        assert_eq!((ran.code, outcome.reason), (143, Reason::Stopped), "{signal}: {ran:#?}");
+        assert_eq!(outcome.work.place, WorkPlace::Remote);
+        world.assert_invariants(&outcome);
+    }
+}
+
+/// A program in the CLI's place.
+fn in_place_of_the_cli(container: Container, folder: &tempfile::TempDir, script: &str) -> Container {
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("claude");
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let volume = format!("{}:/opt/other:ro", folder.path().display());
+    container.with(&["--volume", &volume, "--env", "ORCHESTRATOR_CLAUDE=/opt/other/claude"])
+}
+
+#[test]
+fn an_agent_that_uses_up_the_memory_ends_alone_and_its_work_is_pushed() {
+    let Some(engine) = Engine::get() else { return };
+    let world = World::start(Script::new());
+    let (place, folder) = (Place::new(&world), tempfile::tempdir().unwrap());
+    let hog = "echo 1 > notes.txt\nexec node -e 'const a = []; for (;;) a.push(Buffer.alloc(8 << 20, 1))'";
+    let container = in_place_of_the_cli(engine.run_in(&world, &place), &folder, hog);
+    let container = container.with(&["--memory=600m", "--memory-swap=600m"]).start_task(&world, &[]);
+    let (ran, outcome) = container.outcome();
+    println!("the engine says OOMKilled: {}", container.state()["OOMKilled"]);
+    assert_eq!((ran.code, outcome.reason), (1, Reason::AgentOutOfMemory), "{ran:#?}\n{outcome:#?}");
+    assert_eq!(outcome.work.place, WorkPlace::Remote, "{outcome:#?}");
+    assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("1\n"));
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn a_container_that_runs_out_of_memory_as_a_whole_loses_nothing() {
+    let Some(engine) = Engine::get() else { return };
+    let script = Script::new().turn(Turn::bash("cat notes.txt")).turn(Turn::verdict("done", "It is done."));
+    let world = World::start(script);
+    let (place, folder) = (Place::new(&world), tempfile::tempdir().unwrap());
+    // Files in memory stay when whoever wrote them is killed: in the end process 1 is, too.
+    let fill = "echo 1 > notes.txt\nwhile :; do cat /dev/zero >> /dev/shm/x; done";
+    let container = in_place_of_the_cli(engine.run_in(&world, &place), &folder, fill);
+    let container = container.with(&["--memory=300m", "--memory-swap=300m", "--shm-size=2g"]);
+    let container = container.start_task(&world, &[]);
+    let ran = container.end();
+    println!("exit code {}, OOMKilled {}", ran.code, container.state()["OOMKilled"]);
+    assert_eq!((ran.code, ran.outcome().is_some()), (137, false), "{ran:#?}");
+    assert_eq!(container.state()["OOMKilled"], true);
+    let (ran, outcome) = engine.run_in(&world, &place).start_task(&world, &["--retry"]).outcome();
+    assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
+    assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("1\n"));
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn an_agent_that_looks_for_credentials_in_the_container_finds_none() {
+    let Some(engine) = Engine::get() else { return };
+    let hunt = "{ id; env; mount; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; \
+                ls -lR /run/secrets /var/run/secrets /proc/1/root/run/secrets /proc/1/cwd /proc/1/fd; \
+                cat /run/secrets/*/* /proc/1/root/run/secrets/*/* /proc/1/fd/* /proc/1/environ; \
+                cat /proc/1/mem | head -c 1000; git config --list --show-origin; git credential fill </dev/null; \
+                ls -lR /workspace/.orchestrator; cat /workspace/.orchestrator/*/*/*; \
+                grep -rIl -e ghp_ -e sk-ant- /workspace /tmp /home /etc /run /dev/shm /var; \
+                } 2>&1 | head -c 40000; echo looked";
+    let script = Script::new().turn(Turn::bash(hunt)).turn(Turn::bash("echo 1 > notes.txt"));
+    let world = World::start(script.turn(Turn::verdict("done", "It is done.")));
+    let place = Place::new(&world);
+    // Once as files; the token in the environment of process 1 too, as careless people have it.
+    let token = format!("GITHUB_TOKEN={}", world.token);
+    let container = engine.run_in(&world, &place).with(&["--env", &token]).start_task(&world, &[]);
+    let (ran, outcome) = container.outcome();
+    assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
+    let heard: String = world.model.requests().iter().map(|request| request.body.to_string()).collect();
+    assert!(heard.contains("uid=10001(agent)") && heard.contains("PATH="), "it did not look: {heard}");
+    assert!(!ran.stdout.contains(&world.token) && !ran.stdout.contains(&world.key));
+    // Without Landlock nothing stands between two processes of one user but the outcome's warning.
+    if let Some(note) = outcome.notes.iter().find(|note| note.contains("Landlock")) {
+        println!("skipped: {note}");
+        return;
+    }
+    for (what, secret) in [("token", &world.token), ("key", &world.key)] {
+        if let Some(at) = heard.find(secret.as_str()) {
+            panic!("the {what} reached the model: {}", &heard[at.saturating_sub(300)..at]);
+        }
+    }
+    world.assert_invariants(&outcome);
+}
