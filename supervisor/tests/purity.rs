@@ -54,8 +54,8 @@ fn what_decides_touches_neither_files_nor_clocks_nor_processes() {
 
 fn look(path: &Path, looked_at: &mut usize) {
     if path.is_dir() {
-        for entry in std::fs::read_dir(path).unwrap() {
-            look(&entry.unwrap().path(), looked_at);
+        for entry in std::fs::read_dir(path).expect("a folder") {
+            look(&entry.expect("an entry").path(), looked_at);
         }
         return;
     }
