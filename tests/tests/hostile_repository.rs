@@ -150,7 +150,7 @@ fn an_agent_that_looks_for_credentials_finds_none() {
                 { git config --list --show-origin; cat ~/.git-credentials ~/.netrc ~/.config/gh/hosts.yml; \
                   git credential fill </dev/null; ls -R $R/.orchestrator; cat $R/.orchestrator/runs/*/* ; \
                   grep -rIl -e ghp_ -e sk-ant- $R/.orchestrator $R/../../runs /run/secrets /var/run/secrets; \
-                  ls -l /proc/[0-9]*/fd; } >> found.txt 2>&1; wc -c found.txt; grep -n -e ghp_ -e sk-ant- found.txt; cat found.txt | head -c 20000; rm found.txt";
+                  ls -l /proc/[0-9]*/fd; } >> found.txt 2>&1; wc -c found.txt; grep -n -e ghp[_] -e sk-ant[-]api found.txt | cut -c1-300; cat found.txt | head -c 20000; rm found.txt";
     let script = Script::new().turn(Turn::bash(hunt)).turn(Turn::bash("echo 1 >> notes.txt"));
     // The token is in the environment of the dispatcher and of the supervisor.
     let world = World::start(script.turn(Turn::verdict("done", "It is done.")));
