@@ -5,6 +5,7 @@ use std::time::Duration;
 use orchestrator_contract::outcome::{DocumentedState, Place};
 use orchestrator_contract::{EventBody, Outcome, Phase, Reason};
 use orchestrator_tests::documents::{about, platform_of, write_good, write_stubs, writes};
+use orchestrator_tests::git_server::Access;
 use orchestrator_tests::messages_api::{Fault, Script, Scripts, Turn};
 use orchestrator_tests::projects::{mend, platform};
 use orchestrator_tests::world::{Ran, World};
@@ -275,6 +276,23 @@ fn an_agent_can_write_nothing_but_the_documents_of_its_task() {
     let changed = world.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
     assert_eq!(changed.lines().count(), 3, "{changed}");
     assert!(changed.lines().all(|path| path.starts_with(".taskmaster/docs/task-1/")), "{changed}");
+    world.assert_invariants(&outcome);
+}
+
+#[test]
+fn a_token_of_the_platform_alone_is_enough_to_write_its_documents() {
+    let script = Script::new().turn(write_good()).turn(Turn::verdict("done", "Written."));
+    let world = World::with(script, platform_of(1), "main");
+    let token = format!("ghp_{}", uuid::Uuid::new_v4().simple());
+    world.git.allow_in("acme/platform", &token, Access::Write);
+    world.git.forget(&world.token);
+    let file = world.path("platform-token");
+    std::fs::write(&file, &token).unwrap();
+    let (ran, outcome) = document(&world, &["--task", "1", "--platform-token-file", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
+    assert_eq!(world.github.pulls().len(), 1);
+    assert!(!ran.stdout.contains(&token));
     world.assert_invariants(&outcome);
 }
 

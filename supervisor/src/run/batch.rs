@@ -127,10 +127,10 @@ impl Batch {
                 *item = Item::Talking { again: true };
                 return vec![(index, Message::VerificationFailed(findings.join("\n")))];
             }
-            ItemEnd::Refused(findings) => Item::Failed {
-                failure: Failure::new(Reason::VerificationFailed, findings.join("; ")),
-                findings,
-            },
+            ItemEnd::Refused(findings) => {
+                let failure = Failure::new(Reason::VerificationFailed, in_short(&findings));
+                Item::Failed { failure, findings }
+            }
             // It was stopped together with the run, which says why.
             ItemEnd::Failed(_) if self.closed => Item::Missing,
             ItemEnd::Failed(failure) => {
@@ -199,6 +199,16 @@ impl Batch {
     }
 }
 
+/// The first finding, without its explanation, and how many more there are.
+fn in_short(findings: &[String]) -> String {
+    let first = findings.first().and_then(|finding| finding.split(": ").next()).unwrap_or_default();
+    match findings.len().saturating_sub(1) {
+        0 => first.to_owned(),
+        1 => format!("{first}, and one more finding"),
+        more => format!("{first}, and {more} more findings"),
+    }
+}
+
 /// Whether the next conversation would fail for the same reason.
 fn fails_everybody(reason: Reason) -> bool {
     matches!(
@@ -264,7 +274,10 @@ mod tests {
         assert_eq!(next, [(0, Message::VerificationFailed(findings))]);
         assert_eq!(batch.progress(), "0 of 1 tasks, task 1 in review");
         assert!(batch.ended(0, refused()).is_empty());
-        assert_eq!(batch.failure().unwrap().reason, Reason::VerificationFailed);
+        let failure = batch.failure().unwrap();
+        assert_eq!(failure.reason, Reason::VerificationFailed);
+        let expected = "1 of 1 tasks has no documents: task 1 (`task.md` is missing, and one more finding)";
+        assert_eq!(failure.message, expected);
         let Item::Failed { findings, .. } = &batch.items()[0] else { panic!("{batch:?}") };
         assert_eq!(findings.len(), 2);
     }
