@@ -3,6 +3,7 @@
 //! An effect that takes time runs as a task and reports its end as a message;
 //! the loop never awaits work, so signals and deadlines are never late.
 
+mod conversations;
 mod documents;
 mod ledger;
 mod steps;

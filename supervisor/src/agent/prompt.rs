@@ -206,7 +206,7 @@ pub fn render_verification_failure(failure: &str) -> String {
 }
 
 /// The beginning of a text, of at most `limit` bytes.
-fn cut(text: &str, limit: usize) -> String {
+pub(crate) fn cut(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }

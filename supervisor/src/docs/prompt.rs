@@ -10,6 +10,7 @@ use orchestrator_contract::ServiceName;
 
 use super::plan::{Document, Neighbour, Plan, Subject};
 use super::review::{CRITERIA_MIN, sections};
+use crate::agent::prompt::cut;
 use crate::workspace::documents::{Entry, Subtask};
 
 /// How much of each of the project's own documents is shown; the rest is named by its path.
@@ -239,15 +240,6 @@ fn line(neighbour: &Neighbour) -> String {
     let title = neighbour.title.as_deref().unwrap_or("(no such task)");
     let status = neighbour.status.as_deref().map(|status| format!(" ({status})")).unwrap_or_default();
     format!("- task {}: {title}{status}", neighbour.id)
-}
-
-/// The beginning of a text, of at most `limit` bytes.
-fn cut(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let end = (0..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}\n[… the rest is left out]", &text[..end])
 }
 
 #[cfg(test)]
