@@ -2,14 +2,17 @@
 //!
 //! Read without the git program and without changing anything.
 
+mod checkout;
 mod git_config;
+mod unseen;
 
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::RepositoryUrl;
 
+pub use checkout::Checkout;
+
 use crate::config::{Environment, parse_repository};
-use crate::files;
 
 /// The folder that the user works in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,17 +56,23 @@ impl OpenFolder {
         Self { whose: Whose::TheServers, ..self }
     }
 
+    /// The clone that the folder lies in; none for callers who do not work in it.
+    #[must_use]
+    pub fn checkout(&self) -> Option<Checkout> {
+        match self.whose {
+            Whose::TheCallers => Checkout::around(&self.path),
+            Whose::TheServers => None,
+        }
+    }
+
     /// The remote of the repository that the folder lies in: `origin`, else the first.
     #[must_use]
     pub fn remote(&self) -> Remote {
         if self.whose == Whose::TheServers {
             return Remote { url: None, warning: Some("a call over HTTP has no open folder".to_owned()) };
         }
-        let Some((root, config)) =
-            self.path.ancestors().find_map(|folder| Some((folder, config_of(folder)?)))
-        else {
-            return Remote::default();
-        };
+        let Some(checkout) = Checkout::around(&self.path) else { return Remote::default() };
+        let (root, config) = (checkout.root.as_path(), checkout.config().unwrap_or_default());
         let remotes = git_config::remotes(&config);
         let Some((name, url)) = remotes.iter().find(|(name, _)| name == "origin").or(remotes.first()) else {
             return Remote::default();
@@ -99,24 +108,6 @@ fn first_folder(text: &str) -> Option<PathBuf> {
         .chain(firsts)
         .map(|text| PathBuf::from(text.trim()))
         .find(|path| path.is_absolute() && path.is_dir())
-}
-
-/// The text of the git configuration of a working tree's root; none if the
-/// folder is none.
-fn config_of(folder: &Path) -> Option<String> {
-    let dot_git = folder.join(".git");
-    let git = if dot_git.is_dir() {
-        dot_git
-    } else {
-        let text = files::read(&dot_git).ok()??;
-        folder.join(text.strip_prefix("gitdir:")?.trim())
-    };
-    // A linked working tree shares the configuration of its repository.
-    let common = match files::read(&git.join("commondir")).ok()? {
-        Some(text) => git.join(text.trim()),
-        None => git,
-    };
-    files::read(&common.join("config")).ok()?
 }
 
 fn without_credentials(url: &str) -> (String, bool) {

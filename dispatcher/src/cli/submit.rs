@@ -1,7 +1,7 @@
 //! submit.
 
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{AgentName, Phase, ServiceName, TaskId};
+use orchestrator_contract::{AgentName, Kind, Phase, ServiceName, TaskId};
 
 use super::wishes::{Conduct, WishArguments};
 use super::{Session, wait};
@@ -54,7 +54,8 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
         (false, true) => Mode::Fresh,
         (false, false) => Mode::First,
     };
-    let request = Request { task, service, agent, mode, wishes: wishes.wishes(session)? };
+    let wishes = wishes.wishes(session)?;
+    let request = Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, wishes };
     submit(session, request, conduct).await
 }
 

@@ -101,6 +101,7 @@ impl WishArguments {
             verify: commands(self.verify),
             setup: commands(self.setup),
             pull_request: self.no_pull_request.then_some(PullRequestPolicy::None),
+            ..Wishes::default()
         })
     }
 }

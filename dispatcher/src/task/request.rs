@@ -15,8 +15,12 @@ pub const DEFAULT_AGENT: &str = "claude-agent-1";
 /// configuration that was mended in between.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Request {
-    /// The task.
-    pub task: TaskId,
+    /// What the run is for.
+    #[serde(default)]
+    pub kind: Kind,
+    /// The task; none for the documents of all tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
     /// The service.
     pub service: ServiceName,
     /// Who works.
@@ -77,6 +81,12 @@ pub struct Wishes {
     /// Whether a pull request is wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<PullRequestPolicy>,
+    /// Whether documents that are there are written again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+    /// How many conversations of a docs run are held at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
 }
 
 impl Request {
@@ -84,10 +94,10 @@ impl Request {
     #[must_use]
     pub fn identity(&self) -> Identity {
         Identity {
-            kind: Kind::Implementation,
+            kind: self.kind,
             service: self.service.clone(),
             agent: self.agent.clone(),
-            task: Some(self.task),
+            task: self.task,
         }
     }
 }
@@ -112,6 +122,8 @@ impl Wishes {
             verify,
             setup,
             pull_request,
+            force,
+            at_once,
         } = earlier.clone();
         Self {
             model: self.model.or(model),
@@ -129,6 +141,22 @@ impl Wishes {
             verify: self.verify.or(verify),
             setup: self.setup.or(setup),
             pull_request: self.pull_request.or(pull_request),
+            force: self.force.or(force),
+            at_once: self.at_once.or(at_once),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_before_there_were_docs_runs_is_still_understood() {
+        let kept =
+            r#"{"task":1,"service":"trader","agent":"claude-agent-1","mode":"retry","wishes":{"turns":3}}"#;
+        let request: Request = serde_json::from_str(kept).unwrap();
+        assert_eq!((request.kind, request.task), (Kind::Implementation, TaskId::new(1).ok()));
+        assert_eq!(request.wishes.turns, Some(3));
     }
 }

@@ -1,7 +1,7 @@
 //! From a request to a task: everything that was not said is filled in here.
 
-use orchestrator_contract::task::{CommitIdentity, Limits, Platform, Target};
-use orchestrator_contract::{Reason, RepositoryUrl, RunName, TaskSpec};
+use orchestrator_contract::task::{CommitIdentity, Docs, Limits, Platform, Target};
+use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, RunName, TaskSpec};
 
 use super::request::Request;
 use super::settings::{AgentProfile, Defaults, LimitSettings, ServiceSettings};
@@ -28,6 +28,8 @@ pub struct Sources {
     pub last_target: Option<RepositoryUrl>,
     /// The task that is tried again.
     pub earlier: Option<TaskSpec>,
+    /// The branch of the open folder, where that is the platform repository.
+    pub open_branch: Option<BranchName>,
 }
 
 /// A task that has everything but its attempt's number and name.
@@ -71,34 +73,30 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
     let github_user = wishes.github_user.clone().or_else(|| agent.github_user.clone());
     let either =
         |one: &Option<Vec<String>>, other: &Option<Vec<String>>| one.clone().or_else(|| other.clone());
-    let task = TaskSpec {
+    let platform = platform_url(request, sources)?;
+    let mut task = TaskSpec {
         version: orchestrator_contract::VERSION,
         run: identity.run_name(FIRST_WITH_HISTORY, |_| false),
         kind: identity.kind,
         service: request.service.clone(),
         agent: request.agent.clone(),
-        task_id: Some(request.task),
+        task_id: request.task,
         attempt: FIRST_WITH_HISTORY,
         mode: request.mode,
-        model: wishes.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
         docs: None,
+        model: String::new(),
         guidance: wishes.guidance.filter(|text| !text.trim().is_empty()),
-        target: Target {
-            url: target_url(request, sources)?,
-            base: wishes.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone()),
-            working_directory: wishes.working_directory.or_else(|| service.working_directory.clone()),
-            depth: service.depth.or(defaults.depth).unwrap_or(DEFAULT_DEPTH),
-        },
+        target: Target { url: platform.clone(), base: None, working_directory: None, depth: 1 },
         platform: Platform {
-            url: platform_url(request, sources)?,
-            branch: wishes.platform_branch.or_else(|| defaults.platform_branch.clone()),
+            url: platform,
+            branch: None,
             docs_directory: wishes.docs_directory.or_else(|| service.docs_directory.clone()),
         },
         commit_identity: commit_identity(agent, github_user.as_deref().unwrap_or(request.agent.as_str())),
         github_user,
         limits: given.over(service.limits.over(defaults.limits.over(Limits::default()))),
-        setup: wishes.setup.or_else(|| either(&service.setup, &defaults.setup)).unwrap_or_default(),
-        verify: wishes.verify.or_else(|| either(&service.verify, &defaults.verify)).unwrap_or_default(),
+        setup: Vec::new(),
+        verify: Vec::new(),
         mcp_servers: either(&service.mcp_servers, &defaults.mcp_servers),
         pull_request: wishes
             .pull_request
@@ -108,6 +106,33 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
         clean: service.clean.or(defaults.clean).unwrap_or_default(),
         protected_paths: either(&service.protected_paths, &defaults.protected_paths).unwrap_or_default(),
     };
+    task.target.depth = service.depth.or(defaults.depth).unwrap_or(DEFAULT_DEPTH);
+    match request.kind {
+        Kind::Implementation => {
+            task.model = wishes.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| MODEL.to_owned());
+            task.target.url = target_url(request, sources)?;
+            task.target.base =
+                wishes.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone());
+            task.target.working_directory =
+                wishes.working_directory.or_else(|| service.working_directory.clone());
+            task.platform.branch = wishes.platform_branch.or_else(|| defaults.platform_branch.clone());
+            task.setup = wishes.setup.or_else(|| either(&service.setup, &defaults.setup)).unwrap_or_default();
+            task.verify =
+                wishes.verify.or_else(|| either(&service.verify, &defaults.verify)).unwrap_or_default();
+        }
+        // What a service's code is built and changed with says nothing about its documents.
+        Kind::Docs => {
+            task.model = wishes.model.unwrap_or_else(|| DOCS_MODEL.to_owned());
+            let open = sources.remote.as_ref() == Some(&task.platform.url);
+            let open = sources.open_branch.clone().filter(|_| open);
+            task.target.base = wishes.branch.or(wishes.platform_branch).or(open);
+            let Docs { force, at_once } = Docs::default();
+            task.docs = Some(Docs {
+                force: wishes.force.unwrap_or(force),
+                at_once: wishes.at_once.unwrap_or(at_once),
+            });
+        }
+    }
     let faults = task.faults();
     if faults.is_empty() { Ok(Draft(task)) } else { Err(Problem::faults(&faults)) }
 }
@@ -116,7 +141,10 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
 const FIRST_WITH_HISTORY: u32 = 2;
 
 /// The same as in the contract.
-const DEFAULT_MODEL: &str = "sonnet";
+const MODEL: &str = "sonnet";
+
+/// Who writes what others work from is to think longest.
+const DOCS_MODEL: &str = "opus";
 
 /// The same as in the contract.
 const DEFAULT_DEPTH: u32 = 1;
@@ -212,7 +240,8 @@ mod tests {
 
     fn request(service: &str) -> Request {
         Request {
-            task: TaskId::new(1).unwrap(),
+            kind: Kind::Implementation,
+            task: TaskId::new(1).ok(),
             service: ServiceName::new(service).unwrap(),
             agent: AgentName::new("claude-agent-1").unwrap(),
             mode: Mode::First,

@@ -1,6 +1,7 @@
 //! What each verb does, once, for every way of asking: resolve, decide, call
 //! the backend.
 
+mod docs;
 mod doctor;
 mod follow;
 mod gc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use orchestrator_contract::RunName;
 
+pub use docs::DocsWish;
 pub use doctor::{Check, Finding};
 pub use follow::Wait;
 pub use gc::Removal;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{Reason, RunName, TaskSpec};
+use orchestrator_contract::{Kind, Reason, RunName, TaskSpec};
 use serde::Serialize;
 
 use super::Dispatcher;
@@ -161,7 +161,8 @@ impl Dispatcher {
         let identity = request.identity();
         let runs = self.backend.runs().await?;
         let of_service = runs.iter().filter(|run| run.task.service == request.service);
-        let last_target = of_service.clone().next().map(|run| run.task.target.url.clone());
+        let changed_code = |run: &&Run| run.task.kind == Kind::Implementation;
+        let last_target = of_service.clone().find(changed_code).map(|run| run.task.target.url.clone());
         let mut earlier = None;
         if request.mode == Mode::Retry {
             for run in of_service.filter(|run| run.task.identity() == identity) {
@@ -183,11 +184,16 @@ impl Dispatcher {
             remote_warning: remote.warning,
             last_target,
             earlier,
+            open_branch: self.platform_checkout(&request.wishes).and_then(|checkout| checkout.branch()),
         };
         let draft = resolve(&request, &sources)?;
         // What is wrong with a remote that is not used is nobody's concern.
         let used = sources.remote.as_ref().is_some_and(|url| draft.uses(url));
-        let warnings = sources.remote_warning.filter(|_| used).into_iter().collect();
+        let mut warnings: Vec<String> = sources.remote_warning.filter(|_| used).into_iter().collect();
+        if request.kind == Kind::Docs {
+            let preview = draft.named(identity.run_name(1, |_| false), 1);
+            warnings.extend(self.unseen(&preview, &request.wishes).await);
+        }
         Ok(Resolved { request, draft, warnings })
     }
 

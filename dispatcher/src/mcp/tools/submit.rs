@@ -2,7 +2,7 @@
 
 use orchestrator_contract::names::Transport;
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{Reason, RepositoryUrl};
+use orchestrator_contract::{Kind, Reason, RepositoryUrl};
 
 use super::Answer;
 use crate::config::parse_repository;
@@ -71,7 +71,10 @@ async fn request(
     let (service, task, agent) = (arguments.service()?, arguments.task()?, arguments.agent()?);
     if let (Some(service), Some(task), false) = (&service, task, named) {
         // Whoever goes on from an attempt goes on as its agent.
-        let of_task = |status: &&Status| status.service == *service && status.task_id == Some(task);
+        let of_task = |status: &&Status| {
+            let kind = status.kind == Kind::Implementation;
+            kind && status.service == *service && status.task_id == Some(task)
+        };
         let is_agent = |status: &&Status| agent.as_ref().is_none_or(|agent| status.agent == *agent);
         let attempts = || all.iter().filter(of_task).filter(is_agent);
         let earlier = attempts().find(|status| status.phase.is_final()).cloned();
@@ -81,7 +84,8 @@ async fn request(
             (None, Some(before)) => before.agent.clone(),
             (None, None) => dispatcher.config().default_agent()?,
         };
-        let request = Request { task, service: service.clone(), agent, mode, wishes };
+        let kind = Kind::Implementation;
+        let request = Request { kind, task: Some(task), service: service.clone(), agent, mode, wishes };
         return Ok((request, earlier.filter(|_| mode == Mode::Retry)));
     }
     if mode != Mode::Retry {

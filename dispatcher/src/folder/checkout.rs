@@ -1,0 +1,141 @@
+//! The clone that a folder lies in: its root, its branch, where it keeps tasks.
+//!
+//! Read from files, without the git program and without changing anything.
+
+use std::path::{Path, PathBuf};
+
+use orchestrator_contract::{BranchName, WorkingDirectory};
+
+use crate::files;
+
+/// The folder that Task Master keeps tasks in.
+const TASKMASTER: &str = ".taskmaster";
+
+/// A working tree of git.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Checkout {
+    /// The working tree's root.
+    pub root: PathBuf,
+    /// Where git keeps what belongs to this working tree alone.
+    git: PathBuf,
+}
+
+impl Checkout {
+    /// The clone that a folder lies in.
+    #[must_use]
+    pub fn around(folder: &Path) -> Option<Self> {
+        folder.ancestors().find_map(|root| Some(Self { root: root.to_owned(), git: git_of(root)? }))
+    }
+
+    /// The text of the clone's configuration.
+    pub(super) fn config(&self) -> Option<String> {
+        // A linked working tree shares the configuration of its repository.
+        let common = match files::read(&self.git.join("commondir")).ok()? {
+            Some(text) => self.git.join(text.trim()),
+            None => self.git.clone(),
+        };
+        files::read(&common.join("config")).ok()?
+    }
+
+    /// The branch that is checked out; none where it is no branch, or none that can be named here.
+    #[must_use]
+    pub fn branch(&self) -> Option<BranchName> {
+        let head = files::read(&self.git.join("HEAD")).ok()??;
+        BranchName::new(head.trim().strip_prefix("ref: refs/heads/")?).ok()
+    }
+
+    /// The folder with tasks that is meant: `named` (absolute, or from `folder` or the root), else the
+    /// nearest upwards from `folder`. Relative to the root; none if there is none.
+    #[must_use]
+    pub fn tasks(&self, folder: &Path, named: Option<&Path>) -> Option<WorkingDirectory> {
+        let holds = |candidate: &PathBuf| candidate.join(TASKMASTER).is_dir();
+        let found = match named {
+            Some(named) => [folder.join(named), self.root.join(named)].into_iter().find(holds),
+            None => folder.ancestors().map(Path::to_owned).find(|candidate| {
+                // Above the root are other people's folders.
+                candidate.starts_with(&self.root) && holds(candidate)
+            }),
+        }?;
+        let (found, root) = (found.canonicalize().ok()?, self.root.canonicalize().ok()?);
+        let relative = found.strip_prefix(root).ok()?.to_str()?;
+        WorkingDirectory::new(if relative.is_empty() { "." } else { relative }).ok()
+    }
+}
+
+/// Where git keeps what belongs to a working tree; none if the folder is no working tree's root.
+fn git_of(root: &Path) -> Option<PathBuf> {
+    let dot_git = root.join(".git");
+    if dot_git.is_dir() {
+        return Some(dot_git);
+    }
+    let text = files::read(&dot_git).ok()??;
+    Some(root.join(text.strip_prefix("gitdir:")?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clone(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let path = folder.path().canonicalize().unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn the_branch_is_the_one_that_is_checked_out() {
+        let (_folder, root) = clone(&[(".git/HEAD", "ref: refs/heads/feature/new docs\n"), ("a/b", "")]);
+        assert_eq!(Checkout::around(&root).unwrap().branch(), None, "no name of a branch");
+        std::fs::write(root.join(".git/HEAD"), "ref: refs/heads/feature/docs\n").unwrap();
+        let found = Checkout::around(&root.join("a")).unwrap();
+        assert_eq!(
+            (found.root.as_path(), found.branch().unwrap().as_str()),
+            (root.as_path(), "feature/docs")
+        );
+        std::fs::write(root.join(".git/HEAD"), "0123456789012345678901234567890123456789\n").unwrap();
+        assert_eq!(found.branch(), None);
+    }
+
+    #[test]
+    fn a_linked_working_tree_has_a_branch_of_its_own() {
+        let (_folder, root) = clone(&[
+            ("main/.git/HEAD", "ref: refs/heads/main\n"),
+            ("main/.git/config", "[remote \"origin\"]\n"),
+            ("main/.git/worktrees/w/HEAD", "ref: refs/heads/other\n"),
+            ("main/.git/worktrees/w/commondir", "../..\n"),
+            ("w/.git", "gitdir: ../main/.git/worktrees/w\n"),
+        ]);
+        let linked = Checkout::around(&root.join("w")).unwrap();
+        assert_eq!(linked.branch().unwrap().as_str(), "other");
+        assert_eq!(linked.config().unwrap(), "[remote \"origin\"]\n");
+    }
+
+    #[test]
+    fn tasks_are_where_they_are_named_or_nearest_upwards() {
+        let (_folder, root) = clone(&[
+            (".git/HEAD", "ref: refs/heads/main\n"),
+            (".taskmaster/tasks/tasks.json", ""),
+            ("trader/.taskmaster/tasks/tasks.json", ""),
+            ("trader/src/lib.rs", ""),
+            ("other/x", ""),
+        ]);
+        let checkout = Checkout::around(&root).unwrap();
+        let tasks = |folder: &str, named: Option<&str>| {
+            let found = checkout.tasks(&root.join(folder), named.map(Path::new))?;
+            Some(found.relative().to_owned())
+        };
+        assert_eq!(tasks("", None).as_deref(), Some(""));
+        assert_eq!(tasks("trader/src", None).as_deref(), Some("trader"));
+        assert_eq!(tasks("other", None).as_deref(), Some(""));
+        assert_eq!(tasks("other", Some("trader")).as_deref(), Some("trader"));
+        assert_eq!(tasks("other", Some("../trader")).as_deref(), Some("trader"));
+        assert_eq!(tasks("", Some(root.join("trader").to_str().unwrap())).as_deref(), Some("trader"));
+        assert_eq!(tasks("", Some("other")), None);
+        assert_eq!(tasks("", Some("/")), None);
+    }
+}
