@@ -2,6 +2,7 @@
 
 mod complete;
 mod completions;
+mod docs;
 mod doctor;
 mod gc;
 mod list;
@@ -91,6 +92,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Submit(submit::Arguments),
+    Docs(docs::Arguments),
     Retry(retry::Arguments),
     Status(status::Arguments),
     List(list::Arguments),
@@ -191,6 +193,7 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
     let session = || session(global.clone());
     match verb {
         Verb::Submit(arguments) => submit::run(&session()?, arguments).await,
+        Verb::Docs(arguments) => docs::run(&session()?, arguments).await,
         Verb::Retry(arguments) => retry::run(&session()?, arguments).await,
         Verb::Status(arguments) => status::run(&session()?, &arguments).await,
         Verb::List(arguments) => list::run(&session()?, &arguments).await,

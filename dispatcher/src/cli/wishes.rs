@@ -13,6 +13,26 @@ use crate::problem::Problem;
 use crate::task::request::Wishes;
 
 #[derive(Clone, Debug, clap::Args)]
+pub(super) struct Guidance {
+    /// What the agent is told beyond the task's documents.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
+    guidance: Option<String>,
+    /// The same from a file; `-` is stdin.
+    #[arg(long, alias = "guidance-file", value_name = "FILE")]
+    prompt_file: Option<String>,
+}
+
+impl Guidance {
+    /// The text, wherever it was given.
+    pub(super) fn text(&self, session: &Session) -> Result<Option<String>, Problem> {
+        match &self.prompt_file {
+            Some(file) => read_guidance(file, &session.cwd).map(Some),
+            None => Ok(self.guidance.clone()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct WishArguments {
     /// The model, by any name that the Claude CLI takes [default: sonnet].
     #[arg(long, value_name = "NAME")]
@@ -20,12 +40,8 @@ pub(super) struct WishArguments {
     /// The base branch [default: the remote's default].
     #[arg(long, value_name = "BRANCH")]
     branch: Option<BranchName>,
-    /// What the agent is told beyond the task's documents.
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
-    guidance: Option<String>,
-    /// The same from a file; `-` is stdin.
-    #[arg(long, alias = "guidance-file", value_name = "FILE")]
-    prompt_file: Option<String>,
+    #[command(flatten)]
+    guidance: Guidance,
     /// The code to change [default: the configuration's entry of the service, else the repository of
     /// its last run, else the open repository if it is the service's own].
     #[arg(long, value_name = "URL")]
@@ -81,14 +97,10 @@ impl WishArguments {
             text.map(|text| parse_repository(&text, &session.cwd)).transpose()
         };
         let commands = |commands: Vec<String>| (!commands.is_empty()).then_some(commands);
-        let guidance = match self.prompt_file {
-            Some(file) => Some(read_guidance(&file, &session.cwd)?),
-            None => self.guidance,
-        };
         Ok(Wishes {
             model: self.model,
             branch: self.branch,
-            guidance,
+            guidance: self.guidance.text(session)?,
             repository_url: url(self.repository_url)?,
             platform_repository_url: url(self.platform_repository_url)?,
             platform_branch: self.platform_branch,

@@ -158,6 +158,46 @@ impl SubmitArguments {
     }
 }
 
+/// What `init_docs` takes.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DocsArguments {
+    /// The task to document: its number in tasks.json, such as 5. Left out: all tasks.
+    pub task_id: Option<Number>,
+    /// The Claude model, such as opus or sonnet (default: opus).
+    pub model: Option<String>,
+    /// Write documents again that are there: regenerate, overwrite. Without it they are left alone.
+    #[serde(default)]
+    pub force: bool,
+    /// The folder that holds `.taskmaster` (default: the nearest upwards from the open folder).
+    pub working_directory: Option<String>,
+    /// The service whose tasks these are (default: the folder or repository that holds `.taskmaster`).
+    pub service: Option<String>,
+    /// The agent who writes (default: claude-agent-1).
+    pub agent: Option<String>,
+    /// The branch that is read, and that the pull request is for (default: the one that is open).
+    pub branch: Option<String>,
+    /// The git repository with the tasks (default: the remote of the open folder).
+    pub platform_repository_url: Option<String>,
+    /// Go on with an earlier run that failed or was stopped: what is missing is written.
+    #[serde(default)]
+    pub retry: bool,
+    /// What the agent is told beyond the tasks, in the user's words.
+    pub guidance: Option<String>,
+    /// Minutes that the run may take (default: 120).
+    pub minutes: Option<f64>,
+    /// US dollars that the run may cost (default: no limit).
+    pub cost_usd: Option<f64>,
+    /// Turns that the agents may take in all (default: no limit).
+    pub turns: Option<u32>,
+}
+
+impl DocsArguments {
+    pub(super) fn task(&self) -> Result<Option<TaskId>, Problem> {
+        task(self.task_id.as_ref())
+    }
+}
+
 /// What `list_tasks` takes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use orchestrator_contract::event::Level;
-use orchestrator_contract::outcome::Place;
-use orchestrator_contract::{Event, Phase, TaskSpec};
+use orchestrator_contract::outcome::{DocumentedState, DocumentedTask, Outcome, Place};
+use orchestrator_contract::task::{Docs, PullRequestPolicy};
+use orchestrator_contract::{Event, Kind, Phase, TaskSpec};
 
 use super::status::Status;
 
@@ -123,6 +124,9 @@ pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String 
     if let Some(message) = &status.message {
         field("message", &plain(message));
     }
+    for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
+        field("documents", &line);
+    }
     for note in status.outcome.iter().flat_map(|outcome| &outcome.notes) {
         field("note", &plain(note));
     }
@@ -201,6 +205,9 @@ pub fn render_progress(status: &Status) -> String {
 /// What will happen in a run, in the order in which it will.
 #[must_use]
 pub fn render_plan(task: &TaskSpec) -> String {
+    if task.kind == Kind::Docs {
+        return docs_plan(task).iter().zip(1..).map(|(step, at)| format!("  {at}. {step}\n")).collect();
+    }
     let directory = task
         .target
         .working_directory
@@ -209,8 +216,8 @@ pub fn render_plan(task: &TaskSpec) -> String {
     let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
     let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
     let pull_request = match task.pull_request {
-        orchestrator_contract::task::PullRequestPolicy::Create => "push and open the pull request",
-        orchestrator_contract::task::PullRequestPolicy::None => "push the branch, without a pull request",
+        PullRequestPolicy::Create => "push and open the pull request",
+        PullRequestPolicy::None => "push the branch, without a pull request",
     };
     let verify = match task.verify.as_slice() {
         [] => "nothing to verify with (no `verify` commands)".to_owned(),
@@ -221,6 +228,53 @@ pub fn render_plan(task: &TaskSpec) -> String {
          3. let {} do the task with the model {}\n  4. {verify}\n  5. {pull_request}\n",
         task.platform.url, task.target.url, task.agent, task.model
     )
+}
+
+/// What will happen in a docs run, a step an entry.
+#[must_use]
+pub fn docs_plan(task: &TaskSpec) -> Vec<String> {
+    let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
+    let which = task.task_id.map_or("every task".to_owned(), |task| format!("task {task}"));
+    let Docs { force, at_once } = task.docs_options();
+    let there = if force { "writing anew what is there" } else { "leaving what is there alone" };
+    let publish = match task.pull_request {
+        PullRequestPolicy::Create => format!("push the branch and open the pull request for {base}"),
+        PullRequestPolicy::None => "push the branch, without a pull request".to_owned(),
+    };
+    let many = if task.task_id.is_none() {
+        format!(", each in a conversation of its own, {at_once} at once")
+    } else {
+        String::new()
+    };
+    vec![
+        format!("clone {} at {base} and read its tasks", task.platform.url),
+        format!(
+            "let {} write the documents of {which} with {}{many}, {there}",
+            task.agent,
+            plain(&task.model)
+        ),
+        "check each document; what is not good enough goes back to the agent once".to_owned(),
+        publish,
+    ]
+}
+
+/// What became of the documents of each task: a line a task, and what was found wrong.
+#[must_use]
+pub fn documented(outcome: &Outcome) -> Vec<String> {
+    let line = |one: &DocumentedTask| {
+        let state = match one.state {
+            DocumentedState::Written => "written",
+            DocumentedState::Kept => "left as it was",
+            DocumentedState::Failed => "failed",
+            DocumentedState::Missing => "not written yet",
+        };
+        let findings = match one.findings.as_slice() {
+            [] => String::new(),
+            findings => format!(": {}", plain(&findings.join("; "))),
+        };
+        format!("task {} ({}): {state}{findings}", one.task_id, plain(&one.title))
+    };
+    outcome.documented.iter().map(line).collect()
 }
 
 /// How long ago something was, in one unit or two.

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::Place;
-use orchestrator_contract::{Phase, Reason};
+use orchestrator_contract::{Kind, Phase, Reason};
 
 use super::{Fields, short};
 use crate::mcp::wording::in_tool_words;
 use crate::task::status::Status;
-use crate::task::text::{age, plain};
+use crate::task::text::{age, documented, plain};
 
 /// How much is shown of what an agent says it does.
 const DOING_MAX: usize = 300;
@@ -45,6 +45,9 @@ pub fn render_run(status: &Status, now: Timestamp) -> String {
     if let Some(work) = where_the_work_is(status) {
         fields.add("Work", &work);
     }
+    for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
+        fields.add("Documents", &short(&line, DOING_MAX));
+    }
     for note in status.outcome.iter().flat_map(|outcome| &outcome.notes) {
         fields.add("Note", &short(note, DOING_MAX));
     }
@@ -55,8 +58,13 @@ pub fn render_run(status: &Status, now: Timestamp) -> String {
 
 /// What a run is, in one line: task, phase and since when.
 fn headline(status: &Status, now: Timestamp) -> String {
-    let number = status.task_id.map_or("All tasks".to_owned(), |task| format!("Task {task}"));
-    let head = format!("{number} of the {} service", status.service);
+    let head = match (status.kind, status.task_id) {
+        (Kind::Implementation, Some(task)) => format!("Task {task} of the {} service", status.service),
+        (Kind::Docs, Some(task)) => format!("Documents of task {task} of the {} service", status.service),
+        (Kind::Implementation | Kind::Docs, None) => {
+            format!("Documents of all tasks of the {} service", status.service)
+        }
+    };
     match (status.reason, status.finished_at) {
         (Some(reason), Some(finished_at)) => format!(
             "{head}: {}{}, {} ago, after {} min",

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use orchestrator_contract::names::{fresh_branch, implementation_branch};
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
-use orchestrator_contract::{Phase, TaskSpec};
+use orchestrator_contract::{Kind, Phase, TaskSpec};
 
 use super::{Fields, short};
 use crate::task::status::Status;
-use crate::task::text::plain;
+use crate::task::text::{docs_plan, plain};
 use crate::verbs::{Started, Submission};
 
 /// How much of the guidance is repeated.
@@ -28,7 +28,8 @@ pub struct Before {
 pub fn render_submission(submission: &Submission, before: &Before) -> String {
     let Submission { started, run, task, status, warnings } = submission;
     let number = task.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
-    let what = format!("{number} of the {} service", task.service);
+    let documents = if task.kind == Kind::Docs { "documents of " } else { "" };
+    let what = format!("{documents}{number} of the {} service", task.service);
     let mut text = match (started, task.mode) {
         (Started::AlreadyAtWork, _) => {
             format!("**Nothing new was started: `{run}` is at work on this already ({}).**\n\n", status.phase)
@@ -43,6 +44,9 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
             "**Submitted {what}, which has failed at once: {}**\n\n",
             plain(status.message.as_deref().unwrap_or("it did not say why"))
         ),
+        (Started::New, _) if task.kind == Kind::Docs && task.mode != Mode::Retry => {
+            format!("**Documentation submitted: {what}.**\n\n")
+        }
         (Started::New, Mode::First) => format!("**Implementation submitted: {what}.**\n\n"),
         (Started::New, Mode::Retry) => format!("**Retry submitted: {what}, attempt {}.**\n\n", task.attempt),
         (Started::New, Mode::Fresh) => format!("**Started over: {what}, attempt {}.**\n\n", task.attempt),
@@ -76,6 +80,14 @@ fn details(task: &TaskSpec) -> String {
         Some(_) | None => String::new(),
     };
     fields.add("Agent", &format!("{}{account}", task.agent));
+    if task.kind == Kind::Docs {
+        fields.add("Repository", &documents(task));
+        fields.add("Model", &plain(&task.model));
+        fields.add("Branch that is read", &base(task));
+        fields.add("Limits", &limits(task));
+        fields.add("TaskRun", &format!("`{}`", task.run));
+        return fields.0;
+    }
     fields.add("Target repository", task.target.url.as_str());
     fields.add("Task documents", &documents(task));
     fields.add("Model", &plain(&task.model));
@@ -89,12 +101,16 @@ fn details(task: &TaskSpec) -> String {
     };
     fields.add("Working directory", &directory);
     fields.add("Base branch", &base(task));
+    fields.add("Limits", &limits(task));
+    fields.add("TaskRun", &format!("`{}`", task.run));
+    fields.0
+}
+
+fn limits(task: &TaskSpec) -> String {
     let mut limits = vec![format!("{} minutes", task.limits.minutes)];
     limits.extend(task.limits.cost_usd.map(|cost| format!("${cost:.2}")));
     limits.extend(task.limits.turns.map(|turns| format!("{turns} turns")));
-    fields.add("Limits", &limits.join(", "));
-    fields.add("TaskRun", &format!("`{}`", task.run));
-    fields.0
+    limits.join(", ")
 }
 
 fn documents(task: &TaskSpec) -> String {
@@ -115,6 +131,9 @@ fn base(task: &TaskSpec) -> String {
 /// How the run relates to what was before it.
 fn relation(task: &TaskSpec, before: &Before, status: &Status) -> String {
     let mut fields = Fields::default();
+    if task.kind == Kind::Docs {
+        return docs_relation(task, status);
+    }
     let new_branch = task.task_id.map(|id| match task.mode {
         Mode::First | Mode::Retry => implementation_branch(id).to_string(),
         Mode::Fresh => fresh_branch(id, task.attempt).to_string(),
@@ -183,7 +202,41 @@ fn relation(task: &TaskSpec, before: &Before, status: &Status) -> String {
     fields.0
 }
 
+/// How a docs run relates to what was before it.
+fn docs_relation(task: &TaskSpec, status: &Status) -> String {
+    let mut fields = Fields::default();
+    match task.mode {
+        Mode::First | Mode::Fresh => fields.add("Branch", "a new one of the platform repository, `docs/...`"),
+        Mode::Retry => fields.add(
+            "Preserved",
+            "the branch and every document that earlier attempts finished; what is missing is written",
+        ),
+    }
+    let there = if task.docs_options().force {
+        "written anew; the agent gets the old text as its starting point"
+    } else {
+        "left alone (force: true writes them anew)"
+    };
+    fields.add("Documents that are there", there);
+    fields.add("Your checkout", "only looked at: nothing in it is committed, moved or pushed");
+    if let Some(guidance) = &task.guidance {
+        fields.add("Added guidance", &format!("\"{}\"", short(guidance, GUIDANCE_MAX)));
+    }
+    if let Some(holder) = &status.waiting_for {
+        fields
+            .add("Waits for", &format!("`{}`, which has the workspace; it starts after that", plain(holder)));
+    }
+    fields.0
+}
+
 fn plan(task: &TaskSpec) -> String {
+    if task.kind == Kind::Docs {
+        return docs_plan(task)
+            .iter()
+            .zip(1..)
+            .map(|(step, at)| format!("{at}. {}\n", capital(step)))
+            .collect();
+    }
     let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
     let servers = match &task.mcp_servers {
         Some(servers) if servers.is_empty() => "no MCP servers".to_owned(),
@@ -211,3 +264,8 @@ fn plan(task: &TaskSpec) -> String {
 
 #[cfg(test)]
 mod tests;
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
+}

@@ -3,6 +3,7 @@
 //! Names and descriptions hold the words that people use, because clients
 //! search in them.
 
+mod docs;
 mod logs;
 mod look;
 mod stop;
@@ -22,7 +23,7 @@ use serde::Serialize;
 
 use super::answers::{ListAnswer, LogsAnswer, StatusAnswer, StopAnswer, SubmitAnswer, WaitAnswer};
 use super::arguments::{
-    ListArguments, LogsArguments, RunArguments, StopArguments, SubmitArguments, WaitArguments,
+    DocsArguments, ListArguments, LogsArguments, RunArguments, StopArguments, SubmitArguments, WaitArguments,
 };
 use super::server::Server;
 use super::which::Refusal;
@@ -93,6 +94,20 @@ impl Server {
         Parameters(arguments): Parameters<SubmitArguments>,
     ) -> CallToolResult {
         in_time(submit::submit(self, arguments)).await
+    }
+
+    #[tool(
+        name = "init_docs",
+        title = "Write task documentation",
+        description = "Generate, create or regenerate the documentation of tasks from Task Master's tasks.json with a \
+            Claude agent (task.md, prompt.md, acceptance-criteria.md), for one task or all tasks of a service, which \
+            ends in a pull request. Also goes on with a documentation run that ended early (retry: true). Answers at \
+            once with the run's name and what will happen.",
+        annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = true),
+        output_schema = schema_for_output::<Told<SubmitAnswer>>()
+    )]
+    async fn init_docs(&self, Parameters(arguments): Parameters<DocsArguments>) -> CallToolResult {
+        in_time(docs::init(self, arguments)).await
     }
 
     #[tool(

@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use crate::task::request::{Request, Wishes};
 use crate::task::selection::Purpose;
 use crate::task::status::Status;
-use crate::verbs::{Dispatcher, Started};
+use crate::verbs::{Dispatcher, Started, Submission};
 
 pub(super) async fn submit(
     server: &Server,
@@ -30,19 +30,24 @@ pub(super) async fn submit(
     let submission = tokio::spawn(async move { dispatcher.submit(request).await })
         .await
         .map_err(|error| Problem::new(Reason::Internal, format!("submitting ended early: {error}")))??;
+    Ok(answer(submission, &Before { last, earlier }))
+}
+
+/// What came of a submission.
+pub(super) fn answer(submission: Submission, before: &Before) -> Answer<SubmitAnswer> {
     let started = match submission.started {
         Started::New => "new",
         Started::AlreadyAtWork => "already_at_work",
         Started::AtWorkOtherwise => "at_work_otherwise",
     };
-    Ok(Answer {
-        text: render_submission(&submission, &Before { last, earlier }),
+    Answer {
+        text: render_submission(&submission, before),
         value: SubmitAnswer {
             started: started.to_owned(),
             run: RunView::from(&submission.status),
             warnings: submission.warnings,
         },
-    })
+    }
 }
 
 /// What is asked for, and the finished attempt that it goes on from.
@@ -146,7 +151,7 @@ fn wishes(arguments: &SubmitArguments, dispatcher: &Dispatcher, origin: Origin) 
 }
 
 /// A repository's address; a relative path starts at the open folder.
-fn repository(
+pub(super) fn repository(
     text: Option<&str>,
     dispatcher: &Dispatcher,
     origin: Origin,
