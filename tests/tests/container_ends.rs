@@ -32,11 +32,6 @@ fn assert_goes_on(engine: &Engine, world: &World, place: &Place, more: &[&str]) 
     world.assert_invariants(&outcome);
 }
 
-/// What the log has when a step has begun.
-fn begun(step: &str) -> String {
-    format!(r#""step":"{step}","state":"started""#)
-}
-
 #[track_caller]
 fn assert_stopped(container: &Container) -> orchestrator_contract::Outcome {
     let (ran, outcome) = container.outcome();
@@ -55,7 +50,7 @@ fn stopped_while_it_fetches_it_ends_at_once_and_the_next_run_begins_anew() {
             world.git.fail(Operation::Fetch, nth, GitFault::Silence);
         }
         let container = engine.run_in(&world, &place).start_task(&world, &[]);
-        container.wait_for(&begun("platform"));
+        container.wait_until("fetches", |_| world.git.arrived(Operation::Fetch) >= 2);
         container.stop(30);
         let outcome = assert_stopped(&container);
         assert_eq!(outcome.work.place, WorkPlace::None);
@@ -104,7 +99,7 @@ fn stopped_twice_while_it_pushes_the_work_stays_in_the_workspace_and_the_next_ru
     let place = Place::new(&world);
     world.git.fail(Operation::Push, 1, GitFault::Silence);
     let container = engine.run_in(&world, &place).start_task(&world, &[]);
-    container.wait_for(&begun("push"));
+    container.wait_until("push", |_| world.git.arrived(Operation::Push) >= 1);
     container.signal("TERM");
     container.stop(60);
     let outcome = assert_stopped(&container);
