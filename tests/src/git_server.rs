@@ -166,7 +166,12 @@ impl GitServer {
         lock(&self.state).access(token, repository)
     }
 
-    /// Everything that arrived so far.
+    /// How many requests of a kind arrived, those that still wait for their answer among them.
+    pub fn arrived(&self, operation: Operation) -> usize {
+        lock(&self.state).seen.get(&(operation as u8)).copied().unwrap_or_default()
+    }
+
+    /// Everything that was answered so far.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.state).requests.clone()
     }
