@@ -49,8 +49,14 @@ impl Checkout {
                  will not find it"
             )),
             (Ok(_), Ok(count)) if count == "0" => {}
-            (Ok(_), Ok(count)) => told
-                .push(format!("{count} commits of `{branch}` are not pushed: the agent does not see them")),
+            (Ok(_), Ok(count)) if count == "1" => {
+                told.push(format!("a commit of `{branch}` is not pushed: the agent does not see it"));
+            }
+            (Ok(_), Ok(count)) => {
+                told.push(format!(
+                    "{count} commits of `{branch}` are not pushed: the agent does not see them"
+                ));
+            }
             (Ok(_), Err(error)) => told.push(untold(&error)),
         }
         match changed {
