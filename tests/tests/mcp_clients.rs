@@ -7,14 +7,25 @@ use serde_json::{Value, json};
 
 const RUN: &str = "trader-claude-agent-1-task1-attempt1";
 
-const TOOLS: [&str; 6] = [
+const TOOLS: [&str; 7] = [
     "submit_implementation_task",
+    "init_docs",
     "get_task_status",
     "list_tasks",
     "get_task_logs",
     "wait_for_task",
     "stop_task",
 ];
+
+/// Documents of a task, of a service that no other call is about.
+fn documentation() -> Value {
+    json!({
+        "task_id": 5, "service": "auth", "force": true, "working_directory": "auth",
+        "platform_repository_url": "https://github.com/myorg/platform",
+    })
+}
+
+const DOCUMENTATION: &str = "**Documentation submitted: documents of task 5 of the auth service.**";
 
 /// The names in a list of tools, prompts or resources.
 fn names<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
@@ -48,6 +59,7 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
             call("get_task_status", json!({"run": "no-such-run"})),
             call("get_task_status", json!({"no_such_argument": 1})),
             ["read_resource", {"uri": "orchestrator://runs/no/such"}],
+            call("init_docs", documentation()),
         ]),
     );
     assert_eq!((&told["protocol"], &told["server"]["name"]), (&json!(protocol), &json!("orchestrator")));
@@ -62,7 +74,7 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
     };
     let tools = names(&result(0)["tools"], "name");
     assert!(TOOLS.iter().all(|tool| tools.contains(tool)), "{tools:?}");
-    assert_eq!(names(&result(1)["prompts"], "name").len(), 3, "{:#}", steps[1]);
+    assert_eq!(names(&result(1)["prompts"], "name").len(), 4, "{:#}", steps[1]);
     assert!(!names(&result(2)["resourceTemplates"], "uriTemplate").is_empty(), "{:#}", steps[2]);
     assert!(text(3).contains(RUN), "{}", text(3));
     assert!(text(4).contains("still running") || text(4).contains("Running"), "{}", text(4));
@@ -91,6 +103,7 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
     // Whoever calls with a wrong argument is told so, in whichever way.
     assert!(steps[16].to_string().contains("no_such_argument"), "{:#}", steps[16]);
     assert!(steps[17]["error"].is_string(), "{:#}", steps[17]);
+    assert!(text(18).contains(DOCUMENTATION), "{}", text(18));
 }
 
 #[test]
@@ -155,7 +168,7 @@ fn inspector_asks_everything(stage: &Stage, to: &To<'_>, era: &str) {
     let list = ask("tools/list", &["--strict"]);
     let tools = names(&list["result"]["tools"], "name");
     assert!(TOOLS.iter().all(|tool| tools.contains(tool)), "{list:#}");
-    assert_eq!(names(&ask("prompts/list", &[])["result"]["prompts"], "name").len(), 3);
+    assert_eq!(names(&ask("prompts/list", &[])["result"]["prompts"], "name").len(), 4);
     let templates = ask("resources/templates/list", &[]);
     assert!(!names(&templates["result"]["resourceTemplates"], "uriTemplate").is_empty(), "{templates:#}");
     assert!(call("submit_implementation_task", Stage::submission("trader", 1)).contains(RUN));
@@ -164,6 +177,7 @@ fn inspector_asks_everything(stage: &Stage, to: &To<'_>, era: &str) {
     assert!(call("get_task_logs", json!({"run": RUN})).contains("edits src/lib.rs"));
     assert!(call("stop_task", json!({"service": "trader"})).contains(RUN));
     assert!(call("wait_for_task", json!({"run": RUN, "timeout_seconds": 20})).contains("Stopped"));
+    assert!(call("init_docs", documentation()).contains(DOCUMENTATION));
     let log = format!("orchestrator://runs/{RUN}/log");
     let resources = ask("resources/list", &[]);
     assert!(names(&resources["result"]["resources"], "uri").contains(&log.as_str()), "{resources:#}");

@@ -26,6 +26,13 @@ pub struct RetryPrompt {
     pub service: Option<String>,
 }
 
+/// What `document` takes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct DocumentPrompt {
+    /// The task's number, such as 5 (default: all tasks).
+    pub task_id: Option<String>,
+}
+
 /// What `status_report` takes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct ReportPrompt {
@@ -45,6 +52,17 @@ impl Server {
              submitted and what will happen, and how I can follow it.",
             word(&task_id),
             word(&service)
+        ))
+    }
+
+    /// Has an agent write the documentation of a task, or of all.
+    #[prompt(name = "document", title = "Write task documentation")]
+    async fn document_prompt(&self, Parameters(asked): Parameters<DocumentPrompt>) -> GetPromptResult {
+        let which = asked.task_id.as_deref().map(word).filter(|task| !task.is_empty());
+        let which = which.map_or("all tasks".to_owned(), |task| format!("task {task}"));
+        message(format!(
+            "Generate the documentation of {which}: use init_docs, tell me what was submitted, what the agent will \
+             not see of my changes, and how I can follow it."
         ))
     }
 

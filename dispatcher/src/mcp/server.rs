@@ -58,6 +58,8 @@ Overview: list_tasks. To see it through: wait_for_task, again and again until it
 - It failed or chose the wrong way: submit_implementation_task with retry: true and guidance in the user's words; \
 task_id and service may be left out for the last task. Same branch, nothing is lost.
 - Stop: stop_task. The work is saved, the workspace is kept.
+- Documentation of tasks, before they are implemented: init_docs (\"generate documentation for task 5\", \"create docs \
+for all tasks\"; regenerate: force: true). Followed and stopped like any other run.
 Pass on what the user said about repository, model, agent, branch and working directory; leave out what they did \
 not say. Where a tool lists several runs, ask the user which one is meant.";
 

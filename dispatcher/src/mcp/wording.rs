@@ -1,9 +1,10 @@
 //! Advice given in the words of the command line, said in the words of the tools.
 
 /// Which tool does what a command does.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("submit", "submit_implementation_task"),
     ("retry", "submit_implementation_task"),
+    ("docs", "init_docs"),
     ("status", "get_task_status"),
     ("list", "list_tasks"),
     ("logs", "get_task_logs"),

@@ -6,6 +6,7 @@
 mod bench;
 mod completions;
 mod configuration;
+mod docs;
 mod terminal;
 mod which;
 

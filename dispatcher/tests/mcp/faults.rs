@@ -49,7 +49,7 @@ impl Program {
     fn answers(&mut self, id: u32) {
         self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" }));
         let answer = self.read();
-        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 6));
+        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 7));
     }
 
     /// Closes its input and gives its exit code, what it still printed, and its stderr.
@@ -99,7 +99,7 @@ fn the_program_speaks_both_eras_and_ends_with_its_input() {
     assert!(discovered["result"]["supportedVersions"].to_string().contains("2026-07-28"), "{discovered}");
     program.say(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": { "_meta": meta } }));
     let listed = program.read();
-    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 6);
+    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 7);
     assert_eq!(listed["result"]["resultType"], "complete");
     assert_eq!(program.end(), (Some(0), String::new(), String::new()));
 }

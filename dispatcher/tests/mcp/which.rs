@@ -86,7 +86,7 @@ async fn a_broken_configuration_is_told_by_each_tool_and_mended_without_a_restar
     let file = bench.path("open/orchestrator.toml");
     std::fs::write(&file, "nonsense = = 1").unwrap();
     let client = connect(server(&bench, "done"), Era::Stateless).await;
-    assert_eq!(client.list_all_tools().await.unwrap().len(), 6);
+    assert_eq!(client.list_all_tools().await.unwrap().len(), 7);
     let broken = call(&client, "list_tasks", json!({})).await;
     assert!(broken.is_error && broken.text.contains("orchestrator.toml"), "{broken:?}");
     std::fs::write(&file, "").unwrap();

@@ -1,0 +1,71 @@
+//! Documents of tasks: what is asked for, told from the open folder.
+
+use super::bench::Bench;
+
+fn dry(bench: &Bench, arguments: &str) -> serde_json::Value {
+    let done = bench.run(&format!("docs {arguments} --dry-run -o json"));
+    assert_eq!(done.code, 0, "{done:?}");
+    done.json()
+}
+
+fn with_tasks(bench: &Bench, folder: &str) {
+    std::fs::create_dir_all(bench.path("open").join(folder).join(".taskmaster")).unwrap();
+    std::fs::write(bench.path("open/.git/HEAD"), "ref: refs/heads/drafts\n").unwrap();
+}
+
+#[test]
+fn service_folder_and_branch_are_those_of_the_open_clone() {
+    let bench = Bench::new();
+    with_tasks(&bench, "services/auth");
+    let preview = dry(&bench, "--task 5 --working-directory services/auth --force");
+    let task = &preview["task"];
+    assert_eq!(task["run"], "auth-claude-agent-1-docs-task5-attempt1");
+    assert_eq!((&task["kind"], &task["model"]), (&"docs".into(), &"opus".into()));
+    assert_eq!(task["target"]["base"], "drafts");
+    assert_eq!(task["platform"]["docs_directory"], "services/auth");
+    assert_eq!(task["docs"]["force"], true);
+    assert_eq!(task["target"]["url"], "/srv/git/trader.git");
+    // The folder is no real repository, so its git cannot tell; that is said, not hidden.
+    assert!(preview["warnings"].to_string().contains("only what is on the remote"), "{preview}");
+}
+
+#[test]
+fn tasks_at_the_root_belong_to_the_service_that_the_repository_is_named_after() {
+    let bench = Bench::new();
+    with_tasks(&bench, "");
+    assert_eq!(dry(&bench, "--all")["task"]["run"], "trader-claude-agent-1-docs-attempt1");
+    let named = dry(&bench, "--all --service billing --branch main --model sonnet --at-once 4");
+    assert_eq!(named["task"]["run"], "billing-claude-agent-1-docs-attempt1");
+    assert_eq!(named["task"]["docs"]["at_once"], 4);
+    assert_eq!(
+        (&named["task"]["target"]["base"], &named["task"]["model"]),
+        (&"main".into(), &"sonnet".into())
+    );
+}
+
+#[test]
+fn which_tasks_are_meant_must_be_said() {
+    let bench = Bench::new();
+    for arguments in ["docs", "docs --task 1 --all"] {
+        let done = bench.run(arguments);
+        assert_eq!(done.code, 64, "{done:?}");
+        assert!(done.stderr.contains("--all"), "{done:?}");
+    }
+}
+
+#[test]
+fn another_branch_starts_when_documents_are_asked_for_again() {
+    let bench = Bench::new();
+    with_tasks(&bench, "");
+    let first = bench.run_ending("done", "docs --all -o json").json();
+    assert_eq!(first["run"], "trader-claude-agent-1-docs-attempt1");
+    bench.run("wait trader-claude-agent-1-docs-attempt1");
+    let second = bench.run_ending("done", "docs --all -o json").json();
+    assert_eq!((&second["task"]["attempt"], &second["task"]["mode"]), (&2.into(), &"fresh".into()));
+    bench.run("wait trader-claude-agent-1-docs-attempt2");
+    let third = bench.run_ending("done", "retry trader-claude-agent-1-docs-attempt2 -o json").json();
+    assert_eq!((&third["task"]["kind"], &third["task"]["mode"]), (&"docs".into(), &"retry".into()));
+    // Documents and code are different things: the task itself has no attempt yet.
+    let task = bench.run_ending("done", "submit --task 1 --service trader -o json").json();
+    assert_eq!(task["run"], "trader-claude-agent-1-task1-attempt1");
+}
