@@ -73,6 +73,10 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
     let github_user = wishes.github_user.clone().or_else(|| agent.github_user.clone());
     let either =
         |one: &Option<Vec<String>>, other: &Option<Vec<String>>| one.clone().or_else(|| other.clone());
+    let target = match request.kind {
+        Kind::Implementation => Some(target_url(request, sources)?),
+        Kind::Docs => None,
+    };
     let platform = platform_url(request, sources)?;
     let mut task = TaskSpec {
         version: orchestrator_contract::VERSION,
@@ -86,7 +90,12 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
         docs: None,
         model: String::new(),
         guidance: wishes.guidance.filter(|text| !text.trim().is_empty()),
-        target: Target { url: platform.clone(), base: None, working_directory: None, depth: 1 },
+        target: Target {
+            url: target.unwrap_or_else(|| platform.clone()),
+            base: None,
+            working_directory: None,
+            depth: service.depth.or(defaults.depth).unwrap_or(DEFAULT_DEPTH),
+        },
         platform: Platform {
             url: platform,
             branch: None,
@@ -106,11 +115,9 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
         clean: service.clean.or(defaults.clean).unwrap_or_default(),
         protected_paths: either(&service.protected_paths, &defaults.protected_paths).unwrap_or_default(),
     };
-    task.target.depth = service.depth.or(defaults.depth).unwrap_or(DEFAULT_DEPTH);
     match request.kind {
         Kind::Implementation => {
             task.model = wishes.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| MODEL.to_owned());
-            task.target.url = target_url(request, sources)?;
             task.target.base =
                 wishes.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone());
             task.target.working_directory =
