@@ -35,3 +35,7 @@ deny:
 # Known vulnerabilities of dependencies (needs cargo-deny); changes without us
 advisories:
     cargo deny check advisories
+
+# What comes over stdio, fuzzed (needs cargo-fuzz and a nightly toolchain)
+fuzz SECONDS="60":
+    cargo +nightly fuzz run stdio --fuzz-dir dispatcher/fuzz -- -max_total_time={{SECONDS}}
