@@ -72,6 +72,7 @@ struct Door {
     extra: HeaderMap,
     secrets: SecretSource,
     client: reqwest::Client,
+    closed: CancellationToken,
 }
 
 impl Gateway {
@@ -103,7 +104,9 @@ impl Gateway {
         }
         let service = inherited.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
         let pass = format!("pass-{}", uuid::Uuid::new_v4().simple());
+        let closed = CancellationToken::new();
         let door = Door {
+            closed: closed.clone(),
             pass: pass.clone(),
             service: service.unwrap_or(PUBLIC_SERVICE).trim_end_matches('/').to_owned(),
             extra: parse_headers(inherited.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
@@ -114,7 +117,6 @@ impl Gateway {
         listener.set_nonblocking(true).map_err(GatewayError::Listen)?;
         let address = listener.local_addr().map_err(GatewayError::Listen)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(GatewayError::Listen)?;
-        let closed = CancellationToken::new();
         let routes = axum::Router::new().fallback(pass_on).with_state(Arc::new(door));
         let open = closed.clone().drop_guard();
         tokio::spawn(async move {
@@ -175,7 +177,8 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
     let key = parts.headers.get(&API_KEY).map(HeaderValue::as_bytes);
     let bearer = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let bearer = bearer.and_then(|value| value.strip_prefix(b"Bearer "));
-    if key.or(bearer) != Some(door.pass.as_bytes()) {
+    // A connection may outlive the gateway that it came through.
+    if door.closed.is_cancelled() || key.or(bearer) != Some(door.pass.as_bytes()) {
         return refusal(StatusCode::UNAUTHORIZED, "authentication_error", "this pass is not valid here");
     }
     let Some((name, value)) = credential(&door.secrets) else {
@@ -183,6 +186,8 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
         return refusal(StatusCode::UNAUTHORIZED, "authentication_error", message);
     };
     let mut headers = parts.headers;
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     for name in OF_THE_CONNECTION {
         headers.remove(name);
     }
@@ -192,7 +197,7 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
     headers.insert(name, value);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = door.client.request(parts.method, format!("{}{path}", door.service));
-    if headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
+    if has_body {
         request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
     }
     match request.headers(headers).send().await {
@@ -301,6 +306,19 @@ mod tests {
         assert_eq!(headers["x-team"], "blue");
         assert_eq!(headers["content-length"], "10");
         assert_eq!(headers["seen-path"], "/prefix/v1/messages?beta=true");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_unknown_length_is_passed_on() {
+        let (url, _seen) = service().await;
+        let variables = [("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", url.as_str())];
+        let (_gateway, environment) = open(&variables, SecretFiles::default());
+        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        let base = variable(&environment, "ANTHROPIC_BASE_URL").unwrap();
+        let pieces = futures::stream::iter(["in ", "pieces"].map(Ok::<_, std::io::Error>));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(base).header("x-api-key", pass).body(reqwest::Body::wrap_stream(pieces));
+        assert_eq!(request.send().await.unwrap().text().await.unwrap(), "in pieces");
     }
 
     #[tokio::test]
