@@ -135,6 +135,8 @@ impl World {
         command.args(["--log-format", "json", "--grace-seconds", "1"]).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", root).env("GITHUB_TOKEN", TOKEN).env("ANTHROPIC_API_KEY", KEY);
+        // The git server here is no GitHub; the token is for it.
+        command.env("ORCHESTRATOR_GIT_HOSTS", "127.0.0.1");
         command.current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
         let errors = fs::File::create(root.join("stderr")).expect("a file");
         command.stderr(errors);
