@@ -138,7 +138,8 @@ fn a_failed_first_attempt_pushes_its_branch_and_opens_nothing() {
 
 #[test]
 fn a_target_on_another_host_ends_with_the_pushed_branch_and_says_so() {
-    let world = World::start(works());
+    let mut world = World::start(works());
+    world.set("ORCHESTRATOR_GIT_HOSTS", "localhost");
     let url = world.git.url("acme/trader").replace("127.0.0.1", "localhost");
     let (ran, outcome) = world.submit(&["--repository-url", &url]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
