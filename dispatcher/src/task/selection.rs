@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use orchestrator_contract::{AgentName, Phase, RunName, ServiceName, TaskId};
+use orchestrator_contract::{AgentName, Kind, Phase, RunName, ServiceName, TaskId};
 
 use super::status::Status;
 use crate::problem::Problem;
@@ -22,6 +22,8 @@ pub struct Wanted {
     pub service: Option<ServiceName>,
     /// Its task.
     pub task: Option<TaskId>,
+    /// What it is for.
+    pub kind: Option<Kind>,
     /// Who works or worked on it.
     pub agent: Option<AgentName>,
 }
@@ -78,6 +80,7 @@ pub fn understand(text: &str, all: &[Status]) -> Result<Wanted, Problem> {
             | "task" | "attempt" | "service" | "implementation" | "job" => {}
             "current" | "running" | "active" | "now" => wanted.when = When::Current,
             "last" | "latest" | "newest" | "recent" | "most" | "previous" => wanted.when = When::Latest,
+            "docs" | "documentation" | "documents" => wanted.kind = Some(Kind::Docs),
             word => {
                 let number = word.strip_prefix("task").unwrap_or(word).trim_start_matches(['-', '#']);
                 if let Ok(task) = number.parse::<TaskId>() {
@@ -107,6 +110,7 @@ pub fn choose<'a>(wanted: &Wanted, purpose: Purpose, all: &'a [Status]) -> Choic
         wanted.run.as_ref().is_none_or(|run| status.run == *run)
             && wanted.service.as_ref().is_none_or(|service| status.service == *service)
             && wanted.task.is_none_or(|task| status.task_id == Some(task))
+            && wanted.kind.is_none_or(|kind| status.kind == kind)
             && wanted.agent.as_ref().is_none_or(|agent| status.agent == *agent)
     };
     let fitting: Vec<&Status> = all.iter().filter(fits).collect();
@@ -123,7 +127,14 @@ pub fn choose<'a>(wanted: &Wanted, purpose: Purpose, all: &'a [Status]) -> Choic
         },
         (Purpose::Look, When::Latest) if wanted.task.is_some() => one_of_each_service(&fitting),
         (Purpose::Look, When::Latest) => newest(fitting),
-        (Purpose::Retry, _) => one_of_each_service(&ended),
+        (Purpose::Retry, _) => {
+            // Documents that are written and proposed are not what somebody wants tried again who
+            // does not say so; a task that is done may be.
+            let done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
+            let said = wanted.run.is_some() || wanted.kind == Some(Kind::Docs);
+            let ended: Vec<&Status> = ended.into_iter().filter(|status| said || !done(status)).collect();
+            one_of_each_service(&ended)
+        }
     }
 }
 

@@ -86,3 +86,15 @@ fn a_phase_is_known_by_its_name_in_any_case() {
     assert_eq!(phase_named("running"), Some(Phase::Running));
     assert_eq!(phase_named("walking"), None);
 }
+
+#[test]
+fn documents_that_are_done_are_not_tried_again_unless_they_are_meant() {
+    let mut all = runs(&["trader:1:2 ended", "trader:1:1 ended"]);
+    all[0].kind = Kind::Docs;
+    assert_eq!(all[0].phase, Phase::Succeeded);
+    assert_eq!(chosen("task 1", Purpose::Retry, &all), "trader:1:1");
+    assert_eq!(chosen("the docs of task 1", Purpose::Retry, &all), "trader:1:2");
+    assert_eq!(chosen("task 1", Purpose::Look, &all), "trader:1:2");
+    all[0].phase = Phase::Failed;
+    assert_eq!(chosen("task 1", Purpose::Retry, &all), "trader:1:2");
+}
