@@ -21,6 +21,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod controller;
 mod files;
 pub mod folder;
 pub mod mcp;

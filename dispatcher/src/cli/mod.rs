@@ -2,6 +2,7 @@
 
 mod complete;
 mod completions;
+mod crd;
 mod docs;
 mod doctor;
 mod gc;
@@ -106,6 +107,7 @@ enum Verb {
     Serve(serve::Arguments),
     Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
+    Crd(crd::Arguments),
 }
 
 /// What a verb works with.
@@ -208,6 +210,7 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Setup(arguments) => setup::run(global, arguments),
         Verb::Completions(arguments) => completions::run(&global, arguments),
         Verb::ConfigSchema(arguments) => schema::run(global.output, arguments),
+        Verb::Crd(arguments) => crd::run(global.output, arguments),
     }
 }
 

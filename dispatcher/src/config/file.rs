@@ -7,6 +7,7 @@ use orchestrator_contract::{AgentName, ServiceName};
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
+use super::kubernetes::KubernetesSettings;
 use super::serve::ServeSettings;
 use crate::problem::Problem;
 use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
@@ -42,6 +43,8 @@ pub struct FileSettings {
     pub secrets: Secrets,
     /// How `dispatcher serve` is reached.
     pub serve: ServeSettings,
+    /// How runs run in a cluster.
+    pub kubernetes: KubernetesSettings,
 }
 
 /// Who works, and with which credentials.

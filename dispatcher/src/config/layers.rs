@@ -39,6 +39,7 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["github_api_url"],
     &["secrets"],
     &["serve"],
+    &["kubernetes"],
     &["services", "*", "image"],
     &["services", "*", "secrets_dir"],
     &["agents", "*", "github_token_file"],

@@ -5,6 +5,7 @@
 
 mod environment;
 mod file;
+pub mod kubernetes;
 mod layers;
 mod serve;
 
@@ -164,6 +165,12 @@ impl Config {
     #[must_use]
     pub fn serve(&self) -> &ServeSettings {
         &self.settings.serve
+    }
+
+    /// How runs run in a cluster.
+    #[must_use]
+    pub fn kubernetes(&self) -> &kubernetes::KubernetesSettings {
+        &self.settings.kubernetes
     }
 
     /// How messages call the configuration.

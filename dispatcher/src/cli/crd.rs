@@ -1,0 +1,23 @@
+//! crd.
+
+use super::surroundings;
+use crate::controller::crd;
+use crate::output::Format;
+use crate::problem::Problem;
+
+/// Prints the definition of TaskRuns, for a cluster.
+///
+/// `dispatcher/deploy` has it already, with everything else that a cluster needs.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher crd | kubectl apply --server-side -f -
+  dispatcher crd -o json")]
+pub(super) struct Arguments {}
+
+pub(super) fn run(format: Format, Arguments {}: Arguments) -> Result<u8, Problem> {
+    let (_, output, _) = surroundings(format)?;
+    let definition = crd::definition();
+    output.result(&definition, || serde_saphyr::to_string(&definition).unwrap_or_default())?;
+    Ok(0)
+}

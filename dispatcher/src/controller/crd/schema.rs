@@ -1,0 +1,157 @@
+//! The definition that a cluster is given: the derived schema, and what cannot
+//! be derived.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+};
+use kube::CustomResourceExt as _;
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::TaskRun;
+
+/// A value of any form, kept as it is.
+pub(super) fn anything(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Addresses that a pod can reach: `https://`, `http://` and `ssh://` without credentials, and `user@host:path`.
+const URL: &str = r"^(https?://[^\s@/?#]+(/[^\s]*)?|ssh://[^\s/-][^\s]*|([^\s@/:-][^\s@/:]*@)?[^\s@/:-][^\s@/:]*:([^\s:/]|/[^\s/])[^\s]*)$";
+
+/// What git-check-ref-format(1) refuses beyond single characters.
+const BRANCH: &str = r"!self.startsWith('-') && !self.startsWith('/') && !self.endsWith('/') && !self.endsWith('.') && !self.contains('..') && !self.contains('//') && !self.contains('@{') && !self.startsWith('refs/') && self != '@' && self != 'HEAD' && !self.matches('(^|/)[.]') && !self.matches('[.]lock(/|$)')";
+
+/// Paths that stay inside of a repository.
+const FOLDER: &str = r"!self.startsWith('/') && !self.contains('//') && !self.matches('(^|/)([.][.]|[.]git)(/|$)')";
+
+/// The CustomResourceDefinition of TaskRuns.
+#[must_use]
+pub fn definition() -> CustomResourceDefinition {
+    let mut definition = TaskRun::crd();
+    for version in &mut definition.spec.versions {
+        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        each_number(root);
+        if let Some(spec) = property(root, &["spec"]) {
+            complete(spec);
+        }
+        let name = rule(
+            "self.metadata.name.size() <= 63",
+            "metadata.name is longer than 63 characters, which every object of a run carries as a label",
+        );
+        root.x_kubernetes_validations = Some(vec![name]);
+    }
+    definition
+}
+
+fn rule(rule: &str, message: &str) -> ValidationRule {
+    ValidationRule { rule: rule.to_owned(), message: Some(message.to_owned()), ..ValidationRule::default() }
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {
+    path.iter().try_fold(schema, |schema, name| schema.properties.as_mut()?.get_mut(*name))
+}
+
+/// The API server knows int32 and int64 only, and warns of every other format.
+fn each_number(schema: &mut JSONSchemaProps) {
+    match schema.format.as_deref() {
+        Some("uint32" | "uint8" | "uint16") => schema.format = Some("int32".to_owned()),
+        Some("uint64" | "uint") => schema.format = Some("int64".to_owned()),
+        Some(_) | None => {}
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        each_number(property);
+    }
+    if let Some(item) = item(schema) {
+        each_number(item);
+    }
+}
+
+fn item(list: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
+    match list.items.as_mut()? {
+        JSONSchemaPropsOrArray::Schema(item) => Some(item),
+        // The API server takes no list of schemas.
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
+fn complete(spec: &mut JSONSchemaProps) {
+    // Bounds on every text: without them the API server refuses rules as too costly.
+    for (path, longest) in [
+        (&["service"][..], 40),
+        (&["agent"], 40),
+        (&["image"], 500),
+        (&["target", "url"], 2000),
+        (&["platform", "url"], 2000),
+        (&["target", "base"], 200),
+        (&["platform", "branch"], 200),
+        (&["target", "workingDirectory"], 1000),
+        (&["platform", "docsDirectory"], 1000),
+        (&["commitIdentity", "name"], 200),
+        (&["commitIdentity", "email"], 200),
+    ] {
+        if let Some(text) = property(spec, path) {
+            text.max_length = Some(longest);
+        }
+    }
+    for path in [["target", "url"], ["platform", "url"]] {
+        if let Some(url) = property(spec, &path) {
+            url.pattern = Some(URL.to_owned());
+        }
+    }
+    for path in [["target", "base"], ["platform", "branch"]] {
+        if let Some(branch) = property(spec, &path) {
+            let message = "is no valid branch name (see git-check-ref-format)";
+            branch.x_kubernetes_validations = Some(vec![rule(BRANCH, message)]);
+        }
+    }
+    for path in [["target", "workingDirectory"], ["platform", "docsDirectory"]] {
+        if let Some(folder) = property(spec, &path) {
+            let message = "is outside the repository: give a folder such as services/trader, or .";
+            folder.x_kubernetes_validations = Some(vec![rule(FOLDER, message)]);
+        }
+    }
+    for list in ["setup", "verify", "mcpServers", "protectedPaths"] {
+        if let Some(list) = property(spec, &[list]) {
+            list.max_items = Some(100);
+            if let Some(item) = item(list) {
+                item.max_length = Some(10_000);
+            }
+        }
+    }
+    let mut rules = vec![
+        rule(
+            "self.kind == 'docs' || has(self.taskId)",
+            "taskId is missing: an implementation run needs a task",
+        ),
+        rule("self.kind == 'docs' || !has(self.docs)", "docs is only for docs runs"),
+        rule(
+            "self.mode == 'first' || self.attempt > 1",
+            "mode is retry or fresh, but this is the first attempt",
+        ),
+        rule(
+            "self.kind != 'docs' || self.target.url == self.platform.url",
+            "target.url is not the platform repository, which a docs run writes",
+        ),
+        rule("!has(oldSelf.stop) || has(self.stop)", "stop cannot be taken back"),
+    ];
+    rules.extend(immutable(spec));
+    spec.x_kubernetes_validations = Some(rules);
+}
+
+/// A rule for each field but `stop`: a field that is added later cannot be forgotten.
+fn immutable(spec: &JSONSchemaProps) -> Vec<ValidationRule> {
+    let Some(properties) = &spec.properties else { return Vec::new() };
+    // What was said is kept for retries only; comparing a value of any form is not bounded.
+    let fields = properties.keys().filter(|name| !["stop", "request"].contains(&name.as_str()));
+    let fields = fields.map(|name| {
+        let always = spec.required.iter().flatten().any(|required| required == name);
+        let text = if always {
+            format!("self.{name} == oldSelf.{name}")
+        } else {
+            format!("has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})")
+        };
+        rule(&text, &format!("{name} cannot be changed: submit a new attempt"))
+    });
+    fields.collect()
+}

@@ -1,0 +1,78 @@
+use super::*;
+
+const SAMPLE: &str = include_str!("../../../../supervisor/contract/samples/task-v1.json");
+
+fn run(spec: TaskRunSpec, name: &RunName) -> TaskRun {
+    TaskRun::new(name.as_str(), spec)
+}
+
+#[test]
+fn a_task_comes_back_as_it_was() {
+    let task = TaskSpec::from_json(SAMPLE).unwrap();
+    let back = run(TaskRunSpec::of(&task, None, None), &task.run);
+    assert_eq!(back.task().unwrap(), task);
+    let text = serde_json::to_string(&back).unwrap();
+    assert_eq!(serde_json::from_str::<TaskRun>(&text).unwrap().task().unwrap(), task);
+}
+
+#[test]
+fn a_run_by_hand_needs_little() {
+    let text = r#"{"apiVersion": "orchestrator.io/v1alpha1", "kind": "TaskRun", "metadata": {"name": "trader-1"},
+        "spec": {"service": "trader", "taskId": 1, "attempt": 1,
+                 "target": {"url": "git@github.com:myorg/trader.git"},
+                 "platform": {"url": "https://github.com/myorg/platform"}}}"#;
+    let task = serde_json::from_str::<TaskRun>(text).unwrap().task().unwrap();
+    assert_eq!((task.agent.as_str(), task.model.as_str()), ("claude-agent-1", "sonnet"));
+    assert_eq!(task.limits, task::Limits::default());
+}
+
+#[test]
+fn a_path_is_no_repository_for_a_pod() {
+    let mut task = TaskSpec::from_json(SAMPLE).unwrap();
+    task.platform.url = RepositoryUrl::new("/srv/platform").unwrap();
+    let faults = run(TaskRunSpec::of(&task, None, None), &task.run).task().unwrap_err();
+    assert_eq!(faults[0].field, "platform.url");
+}
+
+#[test]
+fn nothing_but_stop_can_be_changed() {
+    let text = serde_json::to_string(&definition()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let spec = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let rules = spec["x-kubernetes-validations"].to_string();
+    for name in spec["properties"].as_object().unwrap().keys() {
+        let found = rules.contains(&format!("{name} cannot be changed"));
+        assert_eq!(found, !["stop", "request"].contains(&name.as_str()), "{name}");
+    }
+    assert!(!text.contains("\"uint"), "a format that the API server warns of");
+}
+
+#[test]
+fn addresses_are_judged_as_the_contract_judges_them() {
+    let value = serde_json::to_value(definition()).unwrap();
+    let spec = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let pattern = spec["properties"]["target"]["properties"]["url"].clone();
+    let schema = jsonschema::validator_for(&pattern).unwrap();
+    for url in [
+        "https://github.com/myorg/trader",
+        "http://git.local:8080/x.git",
+        "git@github.com:myorg/trader.git",
+        "ssh://git@github.com/myorg/trader.git",
+        "github.com:myorg/trader.git",
+        "https://github.com",
+        "https://user:secret@github.com/a/b",
+        "https://",
+        "ftp://host/x",
+        "/srv/repository",
+        "-oProxyCommand=x:y",
+        "git@-evil:x",
+        "host:",
+        "a b:c",
+        "relative/path",
+        "",
+    ] {
+        let here = schema.is_valid(&serde_json::Value::from(url));
+        let contract = RepositoryUrl::new(url).is_ok_and(|url| url.transport() != Transport::Local);
+        assert_eq!(here, contract, "{url}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The status of a TaskRun, put together from what is known.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use orchestrator_contract::outcome::{Place, Work};
+use orchestrator_contract::{Outcome, Phase, Reason};
+use serde::Deserialize;
+
+use super::crd::{TaskRun, TaskRunStatus};
+use super::objects::claim_name;
+use crate::task::observe::Observed;
+
+/// How often progress is written, at most.
+pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(15);
+
+/// The outcome as a container's termination message has it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Digest {
+    /// The run.
+    pub run: String,
+    /// Why it ended.
+    pub reason: Reason,
+    /// One line: cause and next step.
+    pub message: String,
+    /// Where the work is.
+    pub work: Work,
+    /// The pull request's page.
+    #[serde(default)]
+    pub pull_request: Option<String>,
+    /// US dollars.
+    #[serde(default)]
+    pub cost_usd: Option<f64>,
+}
+
+/// What ends a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End<'a> {
+    /// The supervisor told it in full.
+    Outcome(&'a Outcome),
+    /// Only its termination message was left.
+    Digest(Digest),
+    /// The supervisor could not tell.
+    Untold {
+        /// Why.
+        reason: Reason,
+        /// Why, in words.
+        message: String,
+        /// Whether anything can have been made.
+        worked: bool,
+    },
+}
+
+/// Writes down that a run has ended.
+pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timestamp) {
+    status.doing = None;
+    status.since = None;
+    status.queue_position = None;
+    status.waiting_for = None;
+    let reason = match end {
+        End::Outcome(outcome) => {
+            status.step = Some(outcome.step);
+            status.message = Some(outcome.message.clone());
+            status.turns = i32::try_from(outcome.usage.turns).ok();
+            status.cost_usd = Some(outcome.usage.cost_usd);
+            status.branch = outcome.work.branch.clone();
+            status.pull_request = outcome.pull_request.as_ref().map(|pull_request| pull_request.url.clone());
+            status.work = Some(outcome.work.clone());
+            status.finished_at = Some(outcome.finished_at);
+            status.outcome = serde_json::to_value(outcome).ok();
+            outcome.reason
+        }
+        End::Digest(digest) => {
+            status.message = Some(digest.message.clone());
+            status.cost_usd = digest.cost_usd.or(status.cost_usd);
+            status.branch = digest.work.branch.clone().or(status.branch.take());
+            status.pull_request.clone_from(&digest.pull_request);
+            status.work = Some(digest.work.clone());
+            digest.reason
+        }
+        End::Untold { reason, message, worked } => {
+            let volume = claim_name(&run.spec.service);
+            let (place, path) = if *worked {
+                status.message =
+                    Some(format!("{message}; whatever it made is in the volume {volume}. {}", reason.hint()));
+                (Place::Workspace, Some(volume))
+            } else {
+                status.message = Some(format!("{message}. {}", reason.hint()));
+                (Place::None, None)
+            };
+            status.work = Some(Work { place, branch: None, oid: None, path });
+            *reason
+        }
+    };
+    status.finished_at = status.finished_at.or(Some(now));
+    status.phase = Some(reason.phase());
+    status.reason = Some(reason);
+    status.exit_code = Some(i32::from(reason.exit_code()));
+    status.retryable = Some(reason.retryable());
+    let message = status.message.clone().unwrap_or_default();
+    let succeeded = reason.phase() == Phase::Succeeded;
+    condition(status, run, "Complete", "True", reason.name(), &message, now);
+    condition(status, run, "Succeeded", if succeeded { "True" } else { "False" }, reason.name(), &message, now);
+}
+
+/// Takes over what the event stream has told, unless that is only progress and was written a moment ago;
+/// then says how long to wait.
+#[must_use]
+pub fn take_over(status: &mut TaskRunStatus, told: &Observed, now: Timestamp) -> Option<SignedDuration> {
+    let last_seq = i64::try_from(told.last_seq).unwrap_or(i64::MAX);
+    if told.outcome.is_some() || last_seq <= status.last_seq.unwrap_or_default() {
+        return None;
+    }
+    let old = status.phase.unwrap_or(Phase::Pending);
+    let moved = told.phase != old && told.phase > old;
+    if let Some(written) = status.progress_at.filter(|_| !moved) {
+        let rest = PROGRESS_EVERY - now.duration_since(written);
+        if rest.is_positive() {
+            return Some(rest);
+        }
+    }
+    status.phase = Some(told.phase.max(old));
+    status.step = told.step.or(status.step);
+    if let Some(progress) = &told.progress {
+        status.doing = Some(progress.doing.clone());
+        status.since = Some(progress.since);
+        status.turns = i32::try_from(progress.turn).ok();
+        status.cost_usd = Some(progress.cost_usd);
+        status.branch = progress.branch.clone().or(status.branch.take());
+        status.waiting_for = progress.waiting_for.clone().filter(|_| told.phase == Phase::Pending);
+    }
+    status.last_seq = Some(last_seq);
+    status.last_event_at = told.last_time;
+    status.progress_at = Some(now);
+    None
+}
+
+/// Sets a condition; the time of its last change stays as long as its status does.
+pub fn condition(
+    status: &mut TaskRunStatus,
+    run: &TaskRun,
+    kind: &str,
+    value: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    let old = status.conditions.iter().find(|condition| condition.type_ == kind);
+    let since = old.filter(|old| old.status == value).map(|old| old.last_transition_time.clone());
+    let new = Condition {
+        type_: kind.to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        // The API server's limit is 32,768 characters.
+        message: message.chars().take(2000).collect(),
+        observed_generation: run.metadata.generation,
+        last_transition_time: since.unwrap_or(Time(now)),
+    };
+    match status.conditions.iter_mut().find(|condition| condition.type_ == kind) {
+        Some(condition) => *condition = new,
+        None => status.conditions.push(new),
+    }
+}
