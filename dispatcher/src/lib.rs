@@ -20,6 +20,7 @@
 
 pub mod backend;
 pub mod cli;
+mod cluster;
 pub mod config;
 pub mod controller;
 mod files;

@@ -4,6 +4,7 @@
 //! them to stop and forgets them. What a submission means is decided above it,
 //! by [`crate::task::decide`].
 
+pub mod kubernetes;
 pub mod local;
 
 use std::fmt::Debug;

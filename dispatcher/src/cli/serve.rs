@@ -3,11 +3,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Global, session};
+use crate::cluster;
 use crate::config::{Config, ServeSettings, parse_address};
+use crate::controller::metrics::Metrics;
+use crate::controller::operate::operate;
 use crate::mcp::{Origin, Server};
 use crate::problem::Problem;
 use crate::serve::auth::Tokens;
@@ -23,6 +30,7 @@ use crate::verbs::Dispatcher;
 #[command(after_long_help = "\
 Examples:
   dispatcher serve
+  dispatcher serve --controller --metrics-address 0.0.0.0:9090
   dispatcher serve --address 0.0.0.0:8750 --token-file token --allowed-host orchestrator.example.com
   claude mcp add --transport http orchestrator http://127.0.0.1:8750/mcp")]
 #[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
@@ -38,13 +46,19 @@ pub(super) struct Arguments {
     /// ORCHESTRATOR_SERVE_ALLOWED_HOSTS].
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
+    /// Looks after the TaskRuns of the configured namespace as well: one of several servers at a time does.
+    #[arg(long)]
+    controller: bool,
+    /// Where to tell Prometheus what is counted [env: ORCHESTRATOR_SERVE_METRICS_ADDRESS] [default: nowhere].
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
+    metrics_address: Option<SocketAddr>,
     /// A web page that may call it, as https://name:port; may be repeated [env:
     /// ORCHESTRATOR_SERVE_ALLOWED_ORIGINS].
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
 }
 
-pub(super) async fn run(global: Global, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(global: Global, mut arguments: Arguments) -> Result<u8, Problem> {
     let (first, second) = serve::signals()?;
     let load = move || {
         let config = session(global.clone())?.dispatcher.config().clone();
@@ -52,7 +66,10 @@ pub(super) async fn run(global: Global, arguments: Arguments) -> Result<u8, Prob
     };
     let dispatcher = load()?;
     telemetry::start(&dispatcher.config().environment)?;
+    let controller = std::mem::take(&mut arguments.controller);
+    let metrics_address = arguments.metrics_address.take().or(dispatcher.config().serve().metrics_address);
     let bound = serve::bind(settings(dispatcher.config(), arguments)?).await?;
+    let helpers = Helpers::start(&dispatcher, controller, metrics_address).await?;
     let server = Server::loading(load.clone(), Origin::Http);
     let closing = server.closing();
     let stop = async move {
@@ -65,13 +82,61 @@ pub(super) async fn run(global: Global, arguments: Arguments) -> Result<u8, Prob
         let load = load.clone();
         Box::pin(async move { load()?.ready().await })
     });
-    Ok(bound.serve(move || server.clone(), check, stop, second).await.exit_code())
+    let stop = bound.serve(move || server.clone(), check, stop, second).await;
+    helpers.stop().await;
+    Ok(stop.exit_code())
+}
+
+/// What runs beside the server.
+struct Helpers {
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// How long the controller may take to finish what it is doing.
+const FINISH: Duration = Duration::from_secs(10);
+
+impl Helpers {
+    async fn start(
+        dispatcher: &Dispatcher,
+        controller: bool,
+        metrics_address: Option<SocketAddr>,
+    ) -> Result<Self, Problem> {
+        let (stopping, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::default());
+        if let Some(address) = metrics_address {
+            let (counted, stop) = (metrics.clone(), stopping.clone());
+            let serving = serve::metrics::serve(address, move || counted.render(Timestamp::now()), stop).await?;
+            tasks.spawn(serving);
+        }
+        if controller {
+            let config = Arc::new(dispatcher.config().clone());
+            let client = cluster::connect(config.kubernetes(), &config.environment).await?;
+            // Two on one machine must not take each other for themselves.
+            let host = config.environment.text("HOSTNAME").unwrap_or("dispatcher");
+            let name = format!("{host}-{}", std::process::id());
+            tasks.spawn(operate(client, config, metrics, name, stopping.clone()));
+        }
+        tasks.close();
+        Ok(Self { stopping, tasks })
+    }
+
+    async fn stop(self) {
+        self.stopping.cancel();
+        if tokio::time::timeout(FINISH, self.tasks.wait()).await.is_err() {
+            tracing::warn!("stopped with work in hand; whoever leads next goes on with it");
+        }
+    }
 }
 
 fn settings(config: &Config, arguments: Arguments) -> Result<Settings, Problem> {
-    let Arguments { address, token_file, allowed_host, allowed_origin } = arguments;
-    let ServeSettings { address: set_address, token_file: set_file, allowed_hosts, allowed_origins } =
-        config.serve().clone();
+    let Arguments { address, token_file, allowed_host, allowed_origin, controller: _, metrics_address: _ } = arguments;
+    let ServeSettings {
+        address: set_address,
+        token_file: set_file,
+        allowed_hosts,
+        allowed_origins,
+        metrics_address: _,
+    } = config.serve().clone();
     let named = match token_file {
         Some(path) => Some(absolute(path)?),
         None => None,

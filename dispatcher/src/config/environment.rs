@@ -161,6 +161,7 @@ impl Environment {
     /// Puts the `ORCHESTRATOR_*` variables over what a file says.
     pub(super) fn overlay(&self, settings: &mut FileSettings) -> Result<(), Problem> {
         let path = |name: &str, slot: &mut Option<PathBuf>| self.file(name, slot);
+        self.name("ORCHESTRATOR_BACKEND", &mut settings.backend)?;
         path("ORCHESTRATOR_STATE_DIR", &mut settings.state_dir)?;
         path("ORCHESTRATOR_SUPERVISOR", &mut settings.supervisor)?;
         path("ORCHESTRATOR_CLAUDE", &mut settings.claude)?;
@@ -176,10 +177,19 @@ impl Environment {
         self.name("ORCHESTRATOR_PLATFORM_BRANCH", &mut settings.defaults.platform_branch)?;
         self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)?;
         path("ORCHESTRATOR_SERVE_TOKEN_FILE", &mut settings.serve.token_file)?;
-        if let Some(value) = self.text("ORCHESTRATOR_SERVE_ADDRESS") {
-            let wrong =
-                |error| Problem::configuration(format!("ORCHESTRATOR_SERVE_ADDRESS cannot be used: {error}"));
-            settings.serve.address = Some(super::serve::parse_address(value).map_err(wrong)?);
+        for (name, slot) in [
+            ("ORCHESTRATOR_SERVE_ADDRESS", &mut settings.serve.address),
+            ("ORCHESTRATOR_SERVE_METRICS_ADDRESS", &mut settings.serve.metrics_address),
+        ] {
+            if let Some(value) = self.text(name) {
+                let wrong = |error| Problem::configuration(format!("{name} cannot be used: {error}"));
+                *slot = Some(super::serve::parse_address(value).map_err(wrong)?);
+            }
+        }
+        self.name("ORCHESTRATOR_KUBERNETES_CONTEXT", &mut settings.kubernetes.context)?;
+        self.name("ORCHESTRATOR_KUBERNETES_IMAGE", &mut settings.kubernetes.image)?;
+        if let Some(namespace) = self.text("ORCHESTRATOR_KUBERNETES_NAMESPACE") {
+            namespace.clone_into(&mut settings.kubernetes.namespace);
         }
         self.list("ORCHESTRATOR_SERVE_ALLOWED_HOSTS", &mut settings.serve.allowed_hosts);
         self.list("ORCHESTRATOR_SERVE_ALLOWED_ORIGINS", &mut settings.serve.allowed_origins);

@@ -7,6 +7,7 @@ use orchestrator_contract::{AgentName, ServiceName};
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
+use super::backend::BackendKind;
 use super::kubernetes::KubernetesSettings;
 use super::serve::ServeSettings;
 use crate::problem::Problem;
@@ -23,6 +24,8 @@ const SCHEMA_ID: &str = "https://orchestrator.io/v1alpha1/orchestrator.schema.js
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileSettings {
+    /// Where runs run: `local` if not given.
+    pub backend: Option<BackendKind>,
     /// Where runs and workspaces are kept.
     pub state_dir: Option<PathBuf>,
     /// The supervisor's program.

@@ -32,6 +32,7 @@ pub(super) struct Layers {
 /// Whoever clones a repository and asks for a task must not thereby start its
 /// programs or give it the user's files.
 const TRUSTED_ONLY: &[&[&str]] = &[
+    &["backend"],
     &["state_dir"],
     &["supervisor"],
     &["claude"],

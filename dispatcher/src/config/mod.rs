@@ -3,6 +3,7 @@
 //! File, `ORCHESTRATOR_*` environment, flags: the later wins. Every key has a
 //! default.
 
+mod backend;
 mod environment;
 mod file;
 pub mod kubernetes;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
 
+pub use backend::BackendKind;
 pub use environment::Environment;
 use layers::Layers;
 
@@ -29,6 +31,8 @@ use crate::task::settings::{Defaults, ServiceSettings};
 pub struct Flags {
     /// The configuration file.
     pub config: Option<PathBuf>,
+    /// Where runs run.
+    pub backend: Option<BackendKind>,
     /// The state's root.
     pub state_dir: Option<PathBuf>,
     /// The supervisor.
@@ -46,6 +50,8 @@ pub struct Config {
     pub folder: OpenFolder,
     /// The files that were read, the last of which goes before the others.
     pub files: Vec<PathBuf>,
+    /// Where runs run.
+    pub backend: BackendKind,
     /// The state's root.
     pub state_dir: PathBuf,
     /// The supervisor, where it was named.
@@ -95,6 +101,7 @@ impl Config {
         Ok(Self {
             folder,
             files,
+            backend: flags.backend.or(settings.backend).unwrap_or_default(),
             state_dir,
             supervisor: flag(flags.supervisor).or_else(|| settings.supervisor.clone()),
             claude: flag(flags.claude).or_else(|| settings.claude.clone()),

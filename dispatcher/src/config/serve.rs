@@ -14,6 +14,11 @@ pub struct ServeSettings {
     #[serde(deserialize_with = "address")]
     #[schemars(with = "Option<String>")]
     pub address: Option<SocketAddr>,
+    /// Where it tells Prometheus what is counted, as `IP:PORT`: nowhere if not given. Whoever reaches it may
+    /// read it.
+    #[serde(deserialize_with = "address")]
+    #[schemars(with = "Option<String>")]
+    pub metrics_address: Option<SocketAddr>,
     /// The file that holds the token that callers must show, one on each line; read at every call.
     pub token_file: Option<PathBuf>,
     /// The names, with or without a port, by which callers may call it; loopback names always work.

@@ -94,6 +94,8 @@ pub enum Action {
     KeepResult,
     /// Have the Job removed after a time.
     Expire,
+    /// Remove the Job: it was ended before its time, and would stay for ever.
+    RemoveJob,
     /// Tell people.
     Tell {
         /// Whether something is wrong.
@@ -124,6 +126,8 @@ const PATIENCE_SECONDS: i64 = 60;
 
 /// What "now" means.
 const NOW_SECONDS: i64 = 10;
+
+const BEFORE_IT_BEGAN: &str = "it was stopped before it began, and nothing was done";
 
 /// Says what to do about a run.
 #[must_use]
@@ -165,7 +169,9 @@ fn finish(decision: &mut Decision, run: &TaskRun, seen: &Seen, deleted: bool) {
         if !over && !job.suspended {
             actions.push(Action::Suspend);
         }
-        if !job.removes_itself {
+        if job.suspended && seen.pod.as_ref().is_none_or(|pod| over && !pod.held) {
+            actions.push(Action::RemoveJob);
+        } else if !job.removes_itself {
             actions.push(Action::Expire);
         }
     }
@@ -214,7 +220,7 @@ fn wait_or_begin(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Times
         status::end(status, run, &End::Untold { reason, message, worked: false }, now);
     };
     if run.stop_wish().is_some() {
-        return end(Reason::Stopped, "stopped before it began: nothing was done".to_owned());
+        return end(Reason::Stopped, BEFORE_IT_BEGAN.to_owned());
     }
     let since = run.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     match &seen.turn {
@@ -266,14 +272,17 @@ fn how_it_ended<'a>(
     match &seen.pod {
         Some(PodSeen { state: PodState::Ended(ended), .. }) => {
             let since = ended.finished.unwrap_or(now);
+            let worked = ended.started.is_some() || began;
             // The log may still be on its way.
-            if !read && now.duration_since(since) < LAST_WORDS {
+            if worked && !read && now.duration_since(since) < LAST_WORDS {
                 return None;
             }
             if let Some(digest) = digest(ended, run) {
                 return Some(End::Digest(digest));
             }
-            let worked = ended.started.is_some() || began;
+            if !worked && run.stop_wish().is_some() {
+                return untold(Reason::Stopped, BEFORE_IT_BEGAN.to_owned(), false);
+            }
             match &ended.trouble {
                 Some(Trouble { reason, message, .. }) => untold(*reason, message.clone(), worked),
                 None => {
@@ -293,17 +302,17 @@ fn how_it_ended<'a>(
             message: "it did not end in the time that it was given".to_owned(),
             worked: began,
         }),
-        None => gone(status, run, seen, read),
+        None => gone(status, run, seen, read || late(status, now)),
     }
 }
 
 /// What to make of a run without a pod.
-fn gone<'a>(status: &TaskRunStatus, run: &TaskRun, seen: &Seen, read: bool) -> Option<End<'a>> {
+fn gone<'a>(status: &TaskRunStatus, run: &TaskRun, seen: &Seen, heard_out: bool) -> Option<End<'a>> {
     let began = status.started_at.is_some();
     let untold = |reason, message: String| Some(End::Untold { reason, message, worked: began });
-    let stopped = "stopped before it began: nothing was done".to_owned();
+    let stopped = BEFORE_IT_BEGAN.to_owned();
     // As long as the stream is open its end may bring the outcome.
-    if began && !read && !matches!(seen.stream, Stream::Unread) {
+    if began && !heard_out && !matches!(seen.stream, Stream::Unread) {
         return None;
     }
     match &seen.job {
@@ -346,7 +355,10 @@ fn follow(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Timestamp) {
             look_again(Duration::from_secs(10));
             hindrance.as_ref()
         }
-        Some(PodState::Running { trouble, .. }) => trouble.as_ref(),
+        Some(PodState::Running { trouble, .. }) => {
+            look_again(Duration::from_secs(15));
+            trouble.as_ref()
+        }
         Some(PodState::Ended(_)) => {
             look_again(Duration::from_secs(5));
             None

@@ -214,12 +214,7 @@ fn pod(run: &TaskRun, settings: &KubernetesSettings, surroundings: &Surroundings
                 PullPolicy::IfNotPresent => "IfNotPresent",
                 PullPolicy::Never => "Never",
             }),
-            "args": [
-                "run",
-                "--task-file", format!("{TASK_FOLDER}/task.json"),
-                "--workspace", "/workspace",
-                "--log-format", "json",
-            ],
+            "args": arguments(),
             "env": environment(settings, surroundings),
             "resources": resources(settings),
             "securityContext": {
@@ -243,6 +238,13 @@ fn pod(run: &TaskRun, settings: &KubernetesSettings, surroundings: &Surroundings
             {"name": "tmp", "emptyDir": {}},
         ],
     })
+}
+
+/// The supervisor's arguments: the image knows the rest.
+#[must_use]
+pub fn arguments() -> Vec<String> {
+    let task = format!("{TASK_FOLDER}/task.json");
+    ["run", "--task-file", &task, "--workspace", "/workspace", "--log-format", "json"].map(str::to_owned).into()
 }
 
 fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
@@ -310,3 +312,6 @@ fn is_ssh(url: &RepositoryUrl) -> bool {
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
     serde_json::from_value(value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,12 +79,16 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
         }
         End::Untold { reason, message, worked } => {
             let volume = claim_name(&run.spec.service);
+            // The word's own hint says no more than the message does.
+            let hint = match reason {
+                Reason::Lost => "Retry: whatever is there is saved first.",
+                reason => reason.hint(),
+            };
             let (place, path) = if *worked {
-                status.message =
-                    Some(format!("{message}; whatever it made is in the volume {volume}. {}", reason.hint()));
+                status.message = Some(format!("{message}; whatever it made is in the volume {volume}. {hint}"));
                 (Place::Workspace, Some(volume))
             } else {
-                status.message = Some(format!("{message}. {}", reason.hint()));
+                status.message = Some(format!("{message}. {hint}"));
                 (Place::None, None)
             };
             status.work = Some(Work { place, branch: None, oid: None, path });

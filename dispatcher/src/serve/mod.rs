@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod guard;
+pub mod metrics;
 
 mod audit;
 mod connections;

@@ -59,6 +59,14 @@ impl From<ImageReference> for String {
     }
 }
 
+impl std::str::FromStr for ImageReference {
+    type Err = InvalidImage;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::try_from(text.to_owned())
+    }
+}
+
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -1,0 +1,148 @@
+use super::*;
+use crate::controller::crd::TaskRunSpec;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+fn run_and_task() -> (TaskRun, TaskSpec) {
+    let sample = include_str!("../../../../supervisor/contract/samples/task-v1.json");
+    let mut task = TaskSpec::from_json(sample).unwrap();
+    task.target.url = RepositoryUrl::new("git@github.com:myorg/trader.git").unwrap();
+    let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, None, None));
+    run.metadata.namespace = Some("orchestrator".to_owned());
+    run.metadata.uid = Some("7f1e".to_owned());
+    (run, task)
+}
+
+/// Everything that can be set, set.
+fn all_settings() -> KubernetesSettings {
+    let text = r#"
+        image = "ghcr.io/myorg/agent:1.4"
+        image_pull_policy = "IfNotPresent"
+        image_pull_secrets = ["registry"]
+        runs_at_once = 3
+        service_account = "agents"
+        priority_class = "batch"
+        runtime_class = "gvisor"
+        node_selector = { pool = "agents" }
+        tolerations = [{ key = "agents", operator = "Exists", effect = "NoSchedule" }]
+        environment = { HTTPS_PROXY = "http://proxy:3128" }
+        [storage]
+        size = "50Gi"
+        class = "fast"
+        access_mode = "ReadWriteOncePod"
+        [resources]
+        cpu = "2"
+        cpu_limit = "4"
+        memory = "8Gi"
+        ephemeral_storage = "20Gi"
+    "#;
+    toml::from_str(text).unwrap()
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        github_api_url: Some("https://github.example.com/api/v3".to_owned()),
+        git_hosts: vec!["github.example.com".to_owned()],
+    }
+}
+
+/// The object as the API's own definition has it: nothing unknown, nothing of another type.
+fn check<T: Serialize + DeserializeOwned + JsonSchema>(object: &T) -> Value {
+    let value = serde_json::to_value(object).unwrap();
+    let schema = serde_json::to_value(schemars::schema_for!(T)).unwrap();
+    let faults: Vec<String> =
+        jsonschema::validator_for(&schema).unwrap().iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    value
+}
+
+/// What was written and is not in the typed object: a field that the API does not know.
+fn lost(written: &Value, kept: &Value, path: &str) -> Vec<String> {
+    match (written, kept) {
+        (Value::Object(written), Value::Object(kept)) => written
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .flat_map(|(key, value)| lost(value, kept.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}")))
+            .collect(),
+        (Value::Array(written), Value::Array(kept)) => {
+            written.iter().zip(kept).flat_map(|(written, kept)| lost(written, kept, path)).collect()
+        }
+        (_, Value::Null) if written.as_array().is_none_or(|items| !items.is_empty()) => vec![path.to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_job_is_as_published() {
+    let (run, task) = run_and_task();
+    let job = check(&job(&run, &task, &all_settings(), &surroundings()).unwrap());
+    insta::assert_json_snapshot!(job);
+}
+
+#[test]
+fn a_plain_configuration_gives_a_hardened_pod() {
+    let (run, task) = run_and_task();
+    let settings = KubernetesSettings::default();
+    let job = check(&job(&run, &task, &settings, &Surroundings::default()).unwrap());
+    let pod = &job["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    // https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+    assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["enableServiceLinks"], false);
+    assert_eq!(pod["restartPolicy"], "Never");
+    assert_eq!(job["spec"]["backoffLimit"], 0);
+    assert!(job["spec"].get("ttlSecondsAfterFinished").is_none(), "only once outcome and log are kept");
+    for host in ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"] {
+        assert!(pod.get(host).is_none(), "{host}");
+    }
+}
+
+#[test]
+fn the_deadline_is_above_everything_that_the_supervisor_may_take() {
+    let (run, mut task) = run_and_task();
+    task.limits.minutes = 120.0;
+    task.limits.queue_minutes = 0.0;
+    let job = job(&run, &task, &KubernetesSettings::default(), &Surroundings::default()).unwrap();
+    let deadline = job.spec.unwrap().active_deadline_seconds.unwrap();
+    // Its own limit, its grace, and 600 s for each of save, push and pull request.
+    assert!(deadline > 120 * 60 + 10 + 3 * 600 + GRACE_SECONDS, "{deadline}");
+}
+
+#[test]
+fn task_and_volume_are_as_published() {
+    let (run, task) = run_and_task();
+    let map = check(&super::task(&run, &task).unwrap());
+    assert_eq!(map["immutable"], true);
+    let text = map["data"]["task.json"].as_str().unwrap();
+    assert_eq!(TaskSpec::from_json(text).unwrap(), task);
+    let claim = check(&claim(&run, &all_settings()).unwrap());
+    assert!(claim["metadata"].get("ownerReferences").is_none(), "it outlives runs");
+    insta::assert_json_snapshot!(claim);
+}
+
+#[test]
+fn nothing_is_written_that_the_api_does_not_know() {
+    let (run, _) = run_and_task();
+    let written = pod(&run, &all_settings(), &surroundings());
+    let typed: k8s_openapi::api::core::v1::PodSpec = serde_json::from_value(written.clone()).unwrap();
+    let kept = serde_json::to_value(typed).unwrap();
+    assert_eq!(lost(&written, &kept, "spec"), [] as [String; 0]);
+    let mut wrong = written;
+    wrong["securityContext"]["runAsNonRot"] = true.into();
+    assert_eq!(lost(&wrong, &kept, "spec"), ["spec.securityContext.runAsNonRot"]);
+}
+
+#[test]
+fn a_secret_is_nowhere_but_in_its_file() {
+    let (run, _) = run_and_task();
+    let pod = pod(&run, &all_settings(), &surroundings()).to_string();
+    assert!(!pod.contains("secretKeyRef") && !pod.contains("envFrom"), "{pod}");
+    for name in ["github-pat-claude-agent-1", "github-ssh-claude-agent-1", "anthropic-api-key", "brave-api-key"] {
+        assert!(pod.contains(name), "{name}");
+    }
+}

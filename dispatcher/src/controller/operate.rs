@@ -1,0 +1,170 @@
+//! Watches a namespace and looks after its runs, as long as this process leads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::controller::{Config as Pace, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use kube_lease_manager::{LeaseCreateMode, LeaseManagerBuilder};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::crd::{TaskRun, labels};
+use super::metrics::Metrics;
+use super::objects::MANAGER;
+use super::reconcile::{Context, after_failure, reconcile};
+use super::streams::Streams;
+use crate::config::Config;
+
+/// The Lease that only one process holds.
+const LEASE: &str = "orchestrator-controller";
+
+/// How many runs are looked after at the same time.
+const AT_ONCE: u16 = 16;
+
+/// Seconds until the lease of a leader that died can be taken.
+const LEASE_SECONDS: u64 = 15;
+
+/// Seconds before its end at which a leader renews it.
+const RENEW_SECONDS: u64 = 5;
+
+/// Looks after the runs of the configured namespace whenever this process leads, until `stop`.
+pub async fn operate(client: Client, config: Arc<Config>, metrics: Metrics, name: String, stop: CancellationToken) {
+    let namespace = config.kubernetes().namespace.clone();
+    let mut pause = Duration::from_secs(1);
+    while !stop.is_cancelled() {
+        let lease = LeaseManagerBuilder::new(client.clone(), LEASE)
+            .with_namespace(&namespace)
+            .with_identity(&name)
+            .with_field_manager(&name)
+            .with_create_mode(LeaseCreateMode::AutoCreate)
+            .with_duration(LEASE_SECONDS)
+            .with_grace(RENEW_SECONDS)
+            .build()
+            .await;
+        match lease {
+            Ok(lease) => {
+                pause = Duration::from_secs(1);
+                let (mut leads, task) = lease.watch().await;
+                while !stop.is_cancelled() && !task.is_finished() {
+                    if *leads.borrow_and_update() {
+                        info!(namespace, name, "leading");
+                        metrics.lead(true);
+                        let over = stop.child_token();
+                        let work = work(client.clone(), Arc::clone(&config), metrics.clone(), &name, over.clone());
+                        let mut work = std::pin::pin!(work);
+                        loop {
+                            tokio::select! {
+                                () = &mut work => break,
+                                changed = leads.changed() => {
+                                    if changed.is_err() || !*leads.borrow_and_update() {
+                                        // What is not led must not be written: dropped, not finished.
+                                        warn!(namespace, name, "leads no more");
+                                        break;
+                                    }
+                                }
+                            }
+                        }
+                        metrics.lead(false);
+                    } else {
+                        tokio::select! {
+                            changed = leads.changed() => if changed.is_err() { break },
+                            () = stop.cancelled() => {}
+                        }
+                    }
+                }
+                // Dropping the channel releases the lease: the next leader need not wait.
+                drop(leads);
+                if let Ok(Err(error)) = task.await {
+                    warn!(namespace, "the lease was lost: {error}");
+                }
+            }
+            Err(error) => warn!(namespace, "cannot ask for the lease: {error}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(15)),
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Looks after the runs until `stop`.
+async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str, stop: CancellationToken) {
+    let namespace = config.kubernetes().namespace.clone();
+    let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=orchestrator");
+    let runs = Api::<TaskRun>::namespaced(client.clone(), &namespace);
+    let (run_store, run_writer) = reflector::store();
+    let counted = metrics.clone();
+    let run_stream = watcher(runs, watcher::Config::default())
+        .default_backoff()
+        .reflect(run_writer)
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => counted.seen(run),
+            Ok(watcher::Event::Delete(run)) => counted.gone(run),
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            Err(error) => warn!("the watch of TaskRuns broke, and is made anew: {error}"),
+        })
+        .applied_objects();
+    let jobs = Api::<Job>::namespaced(client.clone(), &namespace);
+    let (job_store, job_writer) = reflector::store();
+    let job_stream = watcher(jobs, ours.clone()).default_backoff().reflect(job_writer).touched_objects();
+    let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let (pod_store, pod_writer) = reflector::store();
+    let pod_stream = watcher(pods, ours).default_backoff().reflect(pod_writer).touched_objects();
+    let (news, told) = mpsc::unbounded();
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(name.to_owned()) };
+    let context = Arc::new(Context {
+        client: client.clone(),
+        config,
+        runs: run_store.clone(),
+        jobs: job_store.clone(),
+        pods: pod_store.clone(),
+        streams: Streams::default(),
+        news,
+        recorder: Recorder::new(client, reporter),
+        metrics,
+        written: Arc::new(Mutex::new(HashMap::new())),
+        begun: Arc::new(Mutex::new(HashMap::new())),
+        failures: Arc::new(Mutex::new(HashMap::new())),
+    });
+    let ready = (job_store.clone(), pod_store.clone());
+    let of_pod = |pod: Pod| {
+        let run = pod.labels().get(labels::RUN)?;
+        Some(ObjectRef::new(run).within(pod.metadata.namespace.as_deref()?))
+    };
+    Controller::for_stream(run_stream, run_store)
+        .with_config(Pace::default().concurrency(AT_ONCE))
+        .owns_stream(job_stream)
+        .watches_stream(pod_stream, of_pod)
+        .reconcile_on(told)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(
+            move |run, context| {
+                let (jobs, pods) = ready.clone();
+                async move {
+                    // A Job that is not seen yet must not be taken for one that is gone.
+                    let lists = async { (jobs.wait_until_ready().await.is_ok(), pods.wait_until_ready().await.is_ok()) };
+                    if lists.await != (true, true) {
+                        return Ok(kube::runtime::controller::Action::requeue(Duration::from_secs(1)));
+                    }
+                    reconcile(run, context).await
+                }
+            },
+            after_failure,
+            context,
+        )
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                debug!("{error}");
+            }
+        })
+        .await;
+}
