@@ -23,6 +23,7 @@ format:
 generate:
     cargo run -q --bin supervisor -- schema > docs/contract.schema.json
     cargo run -q --bin dispatcher -- config-schema > docs/orchestrator.schema.json
+    cargo run -q --bin dispatcher -- crd > dispatcher/deploy/crd.yaml
 
 # The documentation of the code
 docs:

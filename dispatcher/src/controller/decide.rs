@@ -291,6 +291,12 @@ fn how_it_ended<'a>(
                 }
             }
         }
+        // No node will have it any more.
+        Some(PodSeen { state: PodState::Starting { .. }, ending: Some(_), node: None, .. })
+            if run.stop_wish().is_some() =>
+        {
+            untold(Reason::Stopped, BEFORE_IT_BEGAN.to_owned(), false)
+        }
         Some(PodSeen { state: PodState::Starting { hindrance: Some(trouble) }, .. }) if trouble.hopeless => {
             untold(trouble.reason, trouble.message.clone(), false)
         }

@@ -10,10 +10,12 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::{Config as Pace, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use kube_lease_manager::{LeaseCreateMode, LeaseManagerBuilder};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -25,10 +27,13 @@ use super::streams::Streams;
 use crate::config::Config;
 
 /// The Lease that only one process holds.
-const LEASE: &str = "orchestrator-controller";
+pub const LEASE: &str = "orchestrator-controller";
 
 /// How many runs are looked after at the same time.
 const AT_ONCE: u16 = 16;
+
+/// How long what is in hand may take once this process is to stop.
+const FINISH: Duration = Duration::from_secs(5);
 
 /// Seconds until the lease of a leader that died can be taken.
 const LEASE_SECONDS: u64 = 15;
@@ -99,7 +104,6 @@ pub async fn operate(client: Client, config: Arc<Config>, metrics: Metrics, name
 /// Looks after the runs until `stop`.
 async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str, stop: CancellationToken) {
     let namespace = config.kubernetes().namespace.clone();
-    let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=orchestrator");
     let runs = Api::<TaskRun>::namespaced(client.clone(), &namespace);
     let (run_store, run_writer) = reflector::store();
     let counted = metrics.clone();
@@ -113,20 +117,23 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
             Err(error) => warn!("the watch of TaskRuns broke, and is made anew: {error}"),
         })
         .applied_objects();
-    let jobs = Api::<Job>::namespaced(client.clone(), &namespace);
-    let (job_store, job_writer) = reflector::store();
-    let job_stream = watcher(jobs, ours.clone()).default_backoff().reflect(job_writer).touched_objects();
-    let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
-    let (pod_store, pod_writer) = reflector::store();
-    let pod_stream = watcher(pods, ours).default_backoff().reflect(pod_writer).touched_objects();
     let (news, told) = mpsc::unbounded();
+    let mut watches = JoinSet::new();
+    let jobs = watched(Api::<Job>::namespaced(client.clone(), &namespace), &news, &mut watches);
+    let pods = watched(Api::<Pod>::namespaced(client.clone(), &namespace), &news, &mut watches);
+    // A Job that is not seen yet must not be taken for one that is gone.
+    let lists = async { jobs.wait_until_ready().await.is_ok() && pods.wait_until_ready().await.is_ok() };
+    tokio::select! {
+        ready = lists => if !ready { return },
+        () = stop.cancelled() => return,
+    }
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(name.to_owned()) };
     let context = Arc::new(Context {
         client: client.clone(),
         config,
         runs: run_store.clone(),
-        jobs: job_store.clone(),
-        pods: pod_store.clone(),
+        jobs,
+        pods,
         streams: Streams::default(),
         news,
         recorder: Recorder::new(client, reporter),
@@ -135,36 +142,49 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
         begun: Arc::new(Mutex::new(HashMap::new())),
         failures: Arc::new(Mutex::new(HashMap::new())),
     });
-    let ready = (job_store.clone(), pod_store.clone());
-    let of_pod = |pod: Pod| {
-        let run = pod.labels().get(labels::RUN)?;
-        Some(ObjectRef::new(run).within(pod.metadata.namespace.as_deref()?))
-    };
-    Controller::for_stream(run_stream, run_store)
+    let looking = Controller::for_stream(run_stream, run_store)
         .with_config(Pace::default().concurrency(AT_ONCE))
-        .owns_stream(job_stream)
-        .watches_stream(pod_stream, of_pod)
         .reconcile_on(told)
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(
-            move |run, context| {
-                let (jobs, pods) = ready.clone();
-                async move {
-                    // A Job that is not seen yet must not be taken for one that is gone.
-                    let lists = async { (jobs.wait_until_ready().await.is_ok(), pods.wait_until_ready().await.is_ok()) };
-                    if lists.await != (true, true) {
-                        return Ok(kube::runtime::controller::Action::requeue(Duration::from_secs(1)));
-                    }
-                    reconcile(run, context).await
-                }
-            },
-            after_failure,
-            context,
-        )
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(reconcile, after_failure, context)
         .for_each(|result| async move {
             if let Err(error) = result {
                 debug!("{error}");
             }
-        })
-        .await;
+        });
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FINISH).await;
+    };
+    // Whatever is in hand can be done again by whoever leads next.
+    tokio::select! {
+        () = looking => {}
+        () = patience => warn!("stopped with work in hand"),
+    }
+}
+
+/// Keeps what there is of a kind, and has the run of each that changes looked at.
+fn watched<K>(api: Api<K>, news: &mpsc::UnboundedSender<ObjectRef<TaskRun>>, tasks: &mut JoinSet<()>) -> Store<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=orchestrator");
+    let (store, writer) = reflector::store();
+    let news = news.clone();
+    tasks.spawn(async move {
+        let mut changes = std::pin::pin!(watcher(api, ours).default_backoff().reflect(writer).touched_objects());
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(object) => {
+                    let run = object.labels().get(labels::RUN).zip(object.namespace());
+                    if let Some(run) = run.map(|(run, namespace)| ObjectRef::new(run).within(&namespace)) {
+                        // Nobody listens any more once the controller ends.
+                        drop(news.unbounded_send(run));
+                    }
+                }
+                Err(error) => warn!("the watch of {}s broke, and is made anew: {error}", K::kind(&())),
+            }
+        }
+    });
+    store
 }

@@ -81,6 +81,7 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
             let volume = claim_name(&run.spec.service);
             // The word's own hint says no more than the message does.
             let hint = match reason {
+                Reason::Stopped if !*worked => "Retry when it is wanted after all.",
                 Reason::Lost => "Retry: whatever is there is saved first.",
                 reason => reason.hint(),
             };

@@ -1,5 +1,6 @@
 //! doctor.
 
+mod cluster;
 mod files;
 mod servers;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use super::Dispatcher;
 use crate::backend::local::launch::{can_run_here, find_supervisor, token_of_gh};
+use crate::config::BackendKind;
 use crate::process;
 
 /// How long a program may take to tell its version: the CLI needs a second on a busy machine.
@@ -58,8 +60,13 @@ impl Check {
 }
 
 impl Dispatcher {
-    /// Looks at everything that a local run needs. Changes nothing.
+    /// Looks at everything that a run needs where it is to run. Changes nothing.
     pub async fn doctor(&self) -> Vec<Check> {
+        if self.config.backend == BackendKind::Kubernetes {
+            let mut checks = vec![Check::ok("configuration", self.config.described())];
+            checks.extend(cluster::check(&self.config).await);
+            return checks;
+        }
         let mut checks = vec![system(), Check::ok("configuration", self.config.described())];
         checks.extend(files::named(&self.config));
         checks.push(files::state_folder(&self.config.state_dir));
