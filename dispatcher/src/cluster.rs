@@ -35,7 +35,9 @@ pub(crate) async fn connect(
     } else {
         let kubeconfig = Kubeconfig::read().map_err(|error| unusable(error.to_string()))?;
         let options = KubeConfigOptions { context: settings.context.clone(), ..KubeConfigOptions::default() };
-        Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| unusable(error.to_string()))?
+        Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|error| unusable(error.to_string()))?
     };
     config.connect_timeout = Some(CONNECT);
     Client::try_from(config).map_err(|error| unusable(error.to_string()))

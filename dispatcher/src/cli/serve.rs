@@ -105,7 +105,8 @@ impl Helpers {
         let (stopping, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::default());
         if let Some(address) = metrics_address {
             let (counted, stop) = (metrics.clone(), stopping.clone());
-            let serving = serve::metrics::serve(address, move || counted.render(Timestamp::now()), stop).await?;
+            let serving =
+                serve::metrics::serve(address, move || counted.render(Timestamp::now()), stop).await?;
             tasks.spawn(serving);
         }
         if controller {
@@ -129,7 +130,8 @@ impl Helpers {
 }
 
 fn settings(config: &Config, arguments: Arguments) -> Result<Settings, Problem> {
-    let Arguments { address, token_file, allowed_host, allowed_origin, controller: _, metrics_address: _ } = arguments;
+    let Arguments { address, token_file, allowed_host, allowed_origin, controller: _, metrics_address: _ } =
+        arguments;
     let ServeSettings {
         address: set_address,
         token_file: set_file,

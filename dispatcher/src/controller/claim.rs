@@ -101,7 +101,9 @@ pub async fn take(
     let Some(found) = claims.get_opt(&name).await? else {
         let mut new = claim(run, settings).map_err(kube::Error::SerdeError)?;
         new.metadata.annotations = Some(annotations(None, run, true));
-        claims.create(&PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }, &new).await?;
+        claims
+            .create(&PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }, &new)
+            .await?;
         return Ok(Hold::Mine);
     };
     let holder = annotation(&found, HOLDER).cloned().unwrap_or_default();
@@ -134,7 +136,8 @@ async fn write(
     annotations: BTreeMap<String, String>,
 ) -> Result<(), kube::Error> {
     // The version makes it a compare-and-swap.
-    let patch = json!({"metadata": {"annotations": annotations, "resourceVersion": found.metadata.resource_version}});
+    let patch =
+        json!({"metadata": {"annotations": annotations, "resourceVersion": found.metadata.resource_version}});
     let name = found.metadata.name.as_deref().unwrap_or_default();
     let by = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     claims.patch(name, &by, &Patch::Merge(&patch)).await.map(drop)

@@ -339,7 +339,8 @@ fn default_depth() -> u32 {
 
 impl From<task::Limits> for Limits {
     fn from(limits: task::Limits) -> Self {
-        let task::Limits { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes } = limits;
+        let task::Limits { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes } =
+            limits;
         Self { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes }
     }
 }

@@ -132,8 +132,7 @@ const BEFORE_IT_BEGAN: &str = "it was stopped before it began, and nothing was d
 /// Says what to do about a run.
 #[must_use]
 pub fn decide(run: &TaskRun, seen: &Seen, now: Timestamp) -> Decision {
-    let mut decision =
-        Decision { status: run.status.clone().unwrap_or_default(), ..Decision::default() };
+    let mut decision = Decision { status: run.status.clone().unwrap_or_default(), ..Decision::default() };
     decision.status.observed_generation = run.metadata.generation;
     let held = run.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER);
     let deleted = run.metadata.deletion_timestamp.is_some();
@@ -152,20 +151,26 @@ pub fn decide(run: &TaskRun, seen: &Seen, now: Timestamp) -> Decision {
     }
     // What was decided above is written first: a run ends once.
     if run.phase().is_final() {
-        finish(&mut decision, run, seen, deleted);
+        finish(&mut decision, run, seen, now);
     }
     decision
 }
 
 /// Keeps what is to be kept of an ended run, and lets go of the rest.
-fn finish(decision: &mut Decision, run: &TaskRun, seen: &Seen, deleted: bool) {
-    let Decision { actions, status, .. } = decision;
+fn finish(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Timestamp) {
+    let Decision { actions, status, again } = decision;
+    let over = matches!(seen.pod, None | Some(PodSeen { state: PodState::Ended(_), .. }));
     if status.result.is_none() && status.job.is_some() {
         actions.push(Action::KeepResult);
         status.result = Some(result_name(run.name()));
     }
+    // Whoever has told its outcome ends by itself.
+    let since = status.finished_at.unwrap_or(now);
+    if !over && status.outcome.is_some() && now.duration_since(since) < LAST_WORDS {
+        *again = Some(Duration::from_secs(2));
+        return;
+    }
     if let Some(job) = &seen.job {
-        let over = matches!(seen.pod, None | Some(PodSeen { state: PodState::Ended(_), .. }));
         if !over && !job.suspended {
             actions.push(Action::Suspend);
         }
@@ -178,7 +183,7 @@ fn finish(decision: &mut Decision, run: &TaskRun, seen: &Seen, deleted: bool) {
     if seen.pod.as_ref().is_some_and(|pod| pod.held) {
         actions.push(Action::ReleasePod);
     }
-    if deleted {
+    if run.metadata.deletion_timestamp.is_some() {
         actions.push(Action::Release);
     }
 }
@@ -286,7 +291,8 @@ fn how_it_ended<'a>(
             match &ended.trouble {
                 Some(Trouble { reason, message, .. }) => untold(*reason, message.clone(), worked),
                 None => {
-                    let code = ended.exit_code.map_or(String::new(), |code| format!(" with exit code {code}"));
+                    let code =
+                        ended.exit_code.map_or(String::new(), |code| format!(" with exit code {code}"));
                     untold(Reason::Lost, format!("the supervisor ended{code} without an outcome"), worked)
                 }
             }
@@ -392,7 +398,9 @@ fn follow(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Timestamp) {
     status.phase = status.phase.or(Some(Phase::Pending));
     let waits = seen.job.as_ref().is_some_and(|job| seen.pod.is_none() && job.seconds > PATIENCE_SECONDS);
     let (reason, message) = match trouble {
-        Some(trouble) => (trouble.reason.name(), Some(format!("{}. {}", trouble.message, trouble.reason.hint()))),
+        Some(trouble) => {
+            (trouble.reason.name(), Some(format!("{}. {}", trouble.message, trouble.reason.hint())))
+        }
         None if waits => {
             let told = format!("its Job has no pod yet: kubectl describe job {} tells why", run.name());
             ("Pending", Some(told))

@@ -99,12 +99,31 @@ impl Default for Metrics {
         registry.register("runs", "TaskRuns there are, by service and phase", runs.clone());
         registry.register("runs_ended", "Runs that have ended, by reason", ended.clone());
         registry.register("queue_length", "Runs that wait for their turn", queue.clone());
-        registry.register_with_unit("queue_wait", "How long runs waited for their turn", Unit::Seconds, queue_wait.clone());
-        registry.register_with_unit("step_duration", "How long the steps of runs took", Unit::Seconds, steps.clone());
+        registry.register_with_unit(
+            "queue_wait",
+            "How long runs waited for their turn",
+            Unit::Seconds,
+            queue_wait.clone(),
+        );
+        registry.register_with_unit(
+            "step_duration",
+            "How long the steps of runs took",
+            Unit::Seconds,
+            steps.clone(),
+        );
         registry.register("cost_usd", "US dollars that agents used, by the CLI's own figures", cost.clone());
         registry.register("tokens", "Tokens that agents used", tokens.clone());
-        registry.register_with_unit("quietest_run", "For how long the quietest run at work has told nothing", Unit::Seconds, quiet.clone());
-        registry.register("reconcile_errors", "Runs that could not be looked after at once", failures.clone());
+        registry.register_with_unit(
+            "quietest_run",
+            "For how long the quietest run at work has told nothing",
+            Unit::Seconds,
+            quiet.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Runs that could not be looked after at once",
+            failures.clone(),
+        );
         registry.register("leading", "Whether this process is the one that works", leading.clone());
         let known = Arc::default();
         Self {
@@ -174,7 +193,9 @@ impl Metrics {
         }
         let (Some(reason), None) = (new.reason, old.reason) else { return };
         let phase = reason.phase().name().to_owned();
-        self.ended.get_or_create(&Ended { service: service.clone(), phase, reason: reason.name().to_owned() }).inc();
+        self.ended
+            .get_or_create(&Ended { service: service.clone(), phase, reason: reason.name().to_owned() })
+            .inc();
         let outcome = new.outcome.clone().and_then(|value| serde_json::from_value::<Outcome>(value).ok());
         let Some(outcome) = outcome else { return };
         for step in &outcome.steps {
@@ -189,7 +210,8 @@ impl Metrics {
                 ("cache_read", usage.cache_read_tokens),
                 ("cache_creation", usage.cache_creation_tokens),
             ] {
-                let labels = OfTokens { service: service.clone(), model: model.clone(), kind: kind.to_owned() };
+                let labels =
+                    OfTokens { service: service.clone(), model: model.clone(), kind: kind.to_owned() };
                 self.tokens.get_or_create(&labels).inc_by(count);
             }
         }

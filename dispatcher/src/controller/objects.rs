@@ -97,7 +97,10 @@ fn metadata(run: &TaskRun, name: &str) -> Value {
 ///
 /// # Errors
 /// A fault of this program.
-pub fn claim(run: &TaskRun, settings: &KubernetesSettings) -> Result<PersistentVolumeClaim, serde_json::Error> {
+pub fn claim(
+    run: &TaskRun,
+    settings: &KubernetesSettings,
+) -> Result<PersistentVolumeClaim, serde_json::Error> {
     let storage = &settings.storage;
     let mode = match storage.access_mode {
         AccessMode::ReadWriteOncePod => "ReadWriteOncePod",
@@ -244,7 +247,9 @@ fn pod(run: &TaskRun, settings: &KubernetesSettings, surroundings: &Surroundings
 #[must_use]
 pub fn arguments() -> Vec<String> {
     let task = format!("{TASK_FOLDER}/task.json");
-    ["run", "--task-file", &task, "--workspace", "/workspace", "--log-format", "json"].map(str::to_owned).into()
+    ["run", "--task-file", &task, "--workspace", "/workspace", "--log-format", "json"]
+        .map(str::to_owned)
+        .into()
 }
 
 fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
@@ -266,10 +271,10 @@ fn environment(settings: &KubernetesSettings, surroundings: &Surroundings) -> Ve
 
 fn resources(settings: &KubernetesSettings) -> Value {
     let asked = &settings.resources;
-    let mut limits =
-        Map::from_iter([("ephemeral-storage", &asked.ephemeral_storage), ("memory", &asked.memory)].map(
-            |(name, value)| (name.to_owned(), Value::from(value.as_str())),
-        ));
+    let mut limits = Map::from_iter(
+        [("ephemeral-storage", &asked.ephemeral_storage), ("memory", &asked.memory)]
+            .map(|(name, value)| (name.to_owned(), Value::from(value.as_str()))),
+    );
     let mut requests = limits.clone();
     requests.insert("cpu".to_owned(), asked.cpu.as_str().into());
     if let Some(cpu) = &asked.cpu_limit {
@@ -284,8 +289,7 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
     let names = &settings.secret_names;
     let own = |name: &str| name.replace("{agent}", run.spec.agent.as_str());
     let source = |name: &str, items: &[(&str, &str)]| {
-        let items: Vec<Value> =
-            items.iter().map(|(key, path)| json!({"key": key, "path": path})).collect();
+        let items: Vec<Value> = items.iter().map(|(key, path)| json!({"key": key, "path": path})).collect();
         let items = if items.is_empty() { Value::Null } else { items.into() };
         json!({"secret": {"name": own(name), "optional": true, "items": items}})
     };

@@ -42,7 +42,13 @@ const LEASE_SECONDS: u64 = 15;
 const RENEW_SECONDS: u64 = 5;
 
 /// Looks after the runs of the configured namespace whenever this process leads, until `stop`.
-pub async fn operate(client: Client, config: Arc<Config>, metrics: Metrics, name: String, stop: CancellationToken) {
+pub async fn operate(
+    client: Client,
+    config: Arc<Config>,
+    metrics: Metrics,
+    name: String,
+    stop: CancellationToken,
+) {
     let namespace = config.kubernetes().namespace.clone();
     let mut pause = Duration::from_secs(1);
     while !stop.is_cancelled() {
@@ -64,7 +70,8 @@ pub async fn operate(client: Client, config: Arc<Config>, metrics: Metrics, name
                         info!(namespace, name, "leading");
                         metrics.lead(true);
                         let over = stop.child_token();
-                        let work = work(client.clone(), Arc::clone(&config), metrics.clone(), &name, over.clone());
+                        let work =
+                            work(client.clone(), Arc::clone(&config), metrics.clone(), &name, over.clone());
                         let mut work = std::pin::pin!(work);
                         loop {
                             tokio::select! {
@@ -164,7 +171,11 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
 }
 
 /// Keeps what there is of a kind, and has the run of each that changes looked at.
-fn watched<K>(api: Api<K>, news: &mpsc::UnboundedSender<ObjectRef<TaskRun>>, tasks: &mut JoinSet<()>) -> Store<K>
+fn watched<K>(
+    api: Api<K>,
+    news: &mpsc::UnboundedSender<ObjectRef<TaskRun>>,
+    tasks: &mut JoinSet<()>,
+) -> Store<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -172,7 +183,8 @@ where
     let (store, writer) = reflector::store();
     let news = news.clone();
     tasks.spawn(async move {
-        let mut changes = std::pin::pin!(watcher(api, ours).default_backoff().reflect(writer).touched_objects());
+        let mut changes =
+            std::pin::pin!(watcher(api, ours).default_backoff().reflect(writer).touched_objects());
         while let Some(change) = changes.next().await {
             match change {
                 Ok(object) => {

@@ -1,7 +1,9 @@
 //! What a pod's status says about its run.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
+};
 use orchestrator_contract::Reason;
 
 use super::objects::CONTAINER;
@@ -74,9 +76,8 @@ pub fn observe(pod: &Pod, unschedulable_minutes: f64, now: Timestamp) -> PodStat
     let state = container.and_then(|container| container.state.as_ref());
     let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let age = created.map_or(0, |created| now.duration_since(created).as_secs());
-    let condition = |kind: &str| {
-        status.conditions.iter().flatten().find(|condition| condition.type_ == kind).cloned()
-    };
+    let condition =
+        |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind).cloned();
     let disrupted = condition("DisruptionTarget").filter(|condition| condition.status == "True");
     let phase = status.phase.as_deref().unwrap_or("Pending");
 
@@ -110,7 +111,11 @@ fn ended(
         "OOMKilled" => Some(Trouble::new(Reason::OutOfMemory, "its container ran out of memory", true)),
         "ContainerCannotRun" | "StartError" => {
             let told = terminated.message.as_deref().unwrap_or("no more is known");
-            Some(Trouble::new(Reason::Configuration, format!("its container cannot be started: {told}"), true))
+            Some(Trouble::new(
+                Reason::Configuration,
+                format!("its container cannot be started: {told}"),
+                true,
+            ))
         }
         _ => disruption(pod_reason, disrupted, "its pod was ended by the cluster"),
     };
@@ -135,16 +140,18 @@ fn disruption(pod_reason: Option<&str>, disrupted: Option<&PodCondition>, told: 
         (Some("Evicted" | "Preempting" | "Terminated" | "NodeShutdown"), _) | (_, Some(_)) => {
             Some(Trouble::new(Reason::Evicted, words, true))
         }
-        (Some("OutOfmemory" | "OutOfcpu" | "OutOfpods" | "NodeAffinity" | "UnexpectedAdmissionError"), None) => {
-            Some(Trouble::new(Reason::Unschedulable, words, true))
-        }
+        (
+            Some("OutOfmemory" | "OutOfcpu" | "OutOfpods" | "NodeAffinity" | "UnexpectedAdmissionError"),
+            None,
+        ) => Some(Trouble::new(Reason::Unschedulable, words, true)),
         (Some(_) | None, None) => None,
     }
 }
 
 /// The node controller says that a node does not answer by the pod's own condition.
 fn silent_node(ready: Option<PodCondition>, now: Timestamp) -> Option<Trouble> {
-    let ready = ready.filter(|ready| ready.reason.as_deref() == Some("NodeNotReady") || ready.status == "Unknown")?;
+    let ready =
+        ready.filter(|ready| ready.reason.as_deref() == Some("NodeNotReady") || ready.status == "Unknown")?;
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
     let hopeless = now.duration_since(since).as_secs() >= NODE_SECONDS;
     Some(Trouble::new(Reason::NodeLost, "its node does not answer", hopeless))
@@ -181,7 +188,8 @@ fn hindrance(
         }
         // ContainerCreating, PodInitializing: the volume and the image take their time.
         _ if age >= SLOW_SECONDS => {
-            let told = format!("its container is not there after {age} s ({told}): kubectl describe pod tells why");
+            let told =
+                format!("its container is not there after {age} s ({told}): kubectl describe pod tells why");
             Some(Trouble::new(Reason::Unschedulable, told, false))
         }
         _ => None,
@@ -248,7 +256,11 @@ mod tests {
             (terminated(137, "OOMKilled"), 9, "ended Some(137) OutOfMemory!"),
             (terminated(143, "Error"), 9, "ended Some(143) fine"),
             (terminated(0, "Completed"), 9, "ended Some(0) fine"),
-            (json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}), 9, "ended None Evicted!"),
+            (
+                json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}),
+                9,
+                "ended None Evicted!",
+            ),
             (
                 json!({"phase": "Failed", "conditions": [condition("DisruptionTarget", "True", "PreemptionByScheduler")]}),
                 9,

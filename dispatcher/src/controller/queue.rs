@@ -139,7 +139,9 @@ mod tests {
         assert_eq!(turn("b", &all, 9), waits(1, "a"));
         assert_eq!(turn("c", &all, 9), waits(2, "a"));
         assert_eq!(turn("d", &all, 9), Turn::Now);
-        assert!(matches!(turn("d", &all, 1), Turn::Waits { place: 1, waiting_for } if waiting_for.contains("1 runs")));
+        assert!(
+            matches!(turn("d", &all, 1), Turn::Waits { place: 1, waiting_for } if waiting_for.contains("1 runs"))
+        );
     }
 
     proptest! {

@@ -184,7 +184,8 @@ impl Context {
         let uid = run.uid().unwrap_or_default();
         let key = |name: &str| ObjectRef::new(name).within(&self.settings().namespace);
         let mine = |owners: Option<&Vec<_>>| {
-            let owned = |owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| owner.uid == uid;
+            let owned =
+                |owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| owner.uid == uid;
             owners.is_some_and(|owners| owners.iter().any(owned))
         };
         let has_job = run.status.as_ref().is_some_and(|status| status.job.is_some());
@@ -198,7 +199,9 @@ impl Context {
         let pod = self.pods.find(|pod| {
             let of_run = pod.labels().get(labels::RUN).is_some_and(|name| name == run.name());
             let owners = pod.metadata.owner_references.iter().flatten();
-            of_run && (job_uid.is_none() || owners.map(|owner| Some(&owner.uid)).any(|uid| uid == job_uid.as_ref()))
+            of_run
+                && (job_uid.is_none()
+                    || owners.map(|owner| Some(&owner.uid)).any(|uid| uid == job_uid.as_ref()))
         });
         let needs_turn = job.is_none() && !has_job && run.stop_wish().is_none() && !run.phase().is_final();
         Ok(Seen {
@@ -371,7 +374,9 @@ impl Context {
                     "finalizers": finalizers, "resourceVersion": run.metadata.resource_version,
                 }});
                 let released = self.api::<TaskRun>();
-                missing_is_fine(call("release the TaskRun", released.patch(name, &ours(), &Patch::Merge(&patch))).await)
+                missing_is_fine(
+                    call("release the TaskRun", released.patch(name, &ours(), &Patch::Merge(&patch))).await,
+                )
             }
             Action::Admit => self.admit(run).await,
             Action::Launch => self.launch(run).await,
@@ -392,7 +397,9 @@ impl Context {
             Action::Suspend => {
                 let patch = json!({"spec": {"suspend": true}});
                 let jobs = self.api::<Job>();
-                missing_is_fine(call("suspend the Job", jobs.patch(name, &ours(), &Patch::Merge(&patch))).await)
+                missing_is_fine(
+                    call("suspend the Job", jobs.patch(name, &ours(), &Patch::Merge(&patch))).await,
+                )
             }
             Action::EndPod { seconds } => {
                 let how = DeleteParams {
@@ -411,7 +418,9 @@ impl Context {
                 let patch = json!({"metadata": {
                     "finalizers": finalizers, "resourceVersion": found.metadata.resource_version,
                 }});
-                missing_is_fine(call("release the pod", pods.patch(&pod, &ours(), &Patch::Merge(&patch))).await)
+                missing_is_fine(
+                    call("release the pod", pods.patch(&pod, &ours(), &Patch::Merge(&patch))).await,
+                )
             }
             Action::KeepResult => {
                 let mut log = self.streams.tail(&run.uid().unwrap_or_default());
@@ -425,7 +434,9 @@ impl Context {
                 let seconds = (self.settings().keep_finished_minutes * 60.0) as i64;
                 let patch = json!({"spec": {"ttlSecondsAfterFinished": seconds}});
                 let jobs = self.api::<Job>();
-                missing_is_fine(call("have the Job expire", jobs.patch(name, &ours(), &Patch::Merge(&patch))).await)
+                missing_is_fine(
+                    call("have the Job expire", jobs.patch(name, &ours(), &Patch::Merge(&patch))).await,
+                )
             }
             Action::RemoveJob => {
                 let jobs = self.api::<Job>();
@@ -473,11 +484,10 @@ impl Context {
                     .to_owned(),
             ));
         }
-        let agent = self.config.agent(&run.spec.agent).map_err(|problem| Failure::Hopeless(problem.to_string()))?;
-        let surroundings = Surroundings {
-            github_api_url: self.config.github_api_url.clone(),
-            git_hosts: agent.git_hosts,
-        };
+        let agent =
+            self.config.agent(&run.spec.agent).map_err(|problem| Failure::Hopeless(problem.to_string()))?;
+        let surroundings =
+            Surroundings { github_api_url: self.config.github_api_url.clone(), git_hosts: agent.git_hosts };
         self.create("make the ConfigMap", run, &objects::task(run, &task)?).await?;
         self.create("make the Job", run, &objects::job(run, &task, settings, &surroundings)?).await
     }

@@ -80,7 +80,8 @@ mod tests {
     use orchestrator_contract::TaskSpec;
 
     fn run() -> TaskRun {
-        let task = TaskSpec::from_json(include_str!("../../../supervisor/contract/samples/task-v1.json")).unwrap();
+        let task =
+            TaskSpec::from_json(include_str!("../../../supervisor/contract/samples/task-v1.json")).unwrap();
         TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, None, None))
     }
 

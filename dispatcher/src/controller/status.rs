@@ -86,7 +86,8 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
                 reason => reason.hint(),
             };
             let (place, path) = if *worked {
-                status.message = Some(format!("{message}; whatever it made is in the volume {volume}. {hint}"));
+                status.message =
+                    Some(format!("{message}; whatever it made is in the volume {volume}. {hint}"));
                 (Place::Workspace, Some(volume))
             } else {
                 status.message = Some(format!("{message}. {hint}"));
@@ -104,7 +105,15 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
     let message = status.message.clone().unwrap_or_default();
     let succeeded = reason.phase() == Phase::Succeeded;
     condition(status, run, "Complete", "True", reason.name(), &message, now);
-    condition(status, run, "Succeeded", if succeeded { "True" } else { "False" }, reason.name(), &message, now);
+    condition(
+        status,
+        run,
+        "Succeeded",
+        if succeeded { "True" } else { "False" },
+        reason.name(),
+        &message,
+        now,
+    );
 }
 
 /// Takes over what the event stream has told, unless that is only progress and was written a moment ago;

@@ -153,11 +153,8 @@ fn notify(source: &Source) {
 }
 
 async fn once(pods: &Api<Pod>, source: &Source, told: &Mutex<Told>) -> Result<(), String> {
-    let parameters = LogParams {
-        container: Some(CONTAINER.to_owned()),
-        follow: true,
-        ..LogParams::default()
-    };
+    let parameters =
+        LogParams { container: Some(CONTAINER.to_owned()), follow: true, ..LogParams::default() };
     let log = pods.log_stream(&source.pod, &parameters).await.map_err(|error| error.to_string())?;
     let mut log = std::pin::pin!(log);
     // From the beginning: what was told before is told again, and takes the place of what is known only

@@ -196,10 +196,13 @@ async fn read_log(
     loop {
         let began = |run: &Option<TaskRun>| {
             let status = run.as_ref().and_then(|run| run.status.as_ref());
-            let over = status.is_none_or(|status| status.phase.is_some_and(orchestrator_contract::Phase::is_final));
+            let over =
+                status.is_none_or(|status| status.phase.is_some_and(orchestrator_contract::Phase::is_final));
             (status.filter(|status| status.started_at.is_some()).and_then(|status| status.pod.clone()), over)
         };
-        let Ok(state) = runs.wait_for(|run| began(run).0.is_some() || run.is_none()).await.map(|run| began(&run)) else {
+        let Ok(state) =
+            runs.wait_for(|run| began(run).0.is_some() || run.is_none()).await.map(|run| began(&run))
+        else {
             return;
         };
         let (Some(pod), over) = state else { return };

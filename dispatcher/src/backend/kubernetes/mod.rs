@@ -190,7 +190,10 @@ impl Backend for Kubernetes {
             match self.plain("submit the run", api.create(&by, &run)).await? {
                 Ok(made) => {
                     let made = runs::run(&made).ok_or_else(|| {
-                        Problem::new(orchestrator_contract::Reason::Internal, "the cluster keeps another run than it was given")
+                        Problem::new(
+                            orchestrator_contract::Reason::Internal,
+                            "the cluster keeps another run than it was given",
+                        )
                     })?;
                     return Ok(Creation::Created(Box::new(made)));
                 }

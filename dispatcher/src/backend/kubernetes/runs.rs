@@ -19,7 +19,8 @@ pub(super) fn identity(run: &TaskRun) -> Identity {
 /// The run of a TaskRun; none of one that no supervisor would take, which its controller says.
 pub(super) fn run(found: &TaskRun) -> Option<Run> {
     let request = found.spec.request.clone().and_then(|value| serde_json::from_value(value).ok());
-    let submitted_at = found.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let submitted_at =
+        found.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     // One that was made by hand says it all in its specification.
     let request = request.unwrap_or_else(|| asked(found));
     let record = Record { version: 1, backend: "kubernetes".to_owned(), submitted_at, request };
@@ -71,7 +72,11 @@ pub(super) fn observed(status: &TaskRunStatus, run: &RunName) -> Observed {
         turn: status.turns.and_then(|turns| u32::try_from(turns).ok()).unwrap_or_default(),
         cost_usd: status.cost_usd.unwrap_or_default(),
         // What keeps it is more to the point than what it did last.
-        doing: status.message.clone().or(status.doing.clone()).unwrap_or_else(|| "its container is being started".to_owned()),
+        doing: status
+            .message
+            .clone()
+            .or(status.doing.clone())
+            .unwrap_or_else(|| "its container is being started".to_owned()),
         since: status.since.or(status.last_event_at).or(status.started_at).unwrap_or(Timestamp::UNIX_EPOCH),
         branch: status.branch.clone(),
         waiting_for: status.waiting_for.clone(),
@@ -92,7 +97,8 @@ pub(super) fn observed(status: &TaskRunStatus, run: &RunName) -> Observed {
 pub(super) fn status(found: &TaskRun, run: &Run, workspace: &str, now: Timestamp) -> Status {
     let kept = found.status.clone().unwrap_or_default();
     let mut seen = observed(&kept, &run.task.run);
-    if let Some(progress) = seen.progress.as_mut().filter(|progress| progress.since == Timestamp::UNIX_EPOCH) {
+    if let Some(progress) = seen.progress.as_mut().filter(|progress| progress.since == Timestamp::UNIX_EPOCH)
+    {
         progress.since = run.record.submitted_at;
     }
     compose(run, seen, &kept, workspace, now)
@@ -127,7 +133,8 @@ pub(super) fn compose(
 /// The status of a run whose TaskRun is gone.
 pub(super) fn vanished(run: &Run, workspace: &str, now: Timestamp) -> Status {
     let reason = Reason::Lost;
-    let message = format!("the TaskRun was deleted; whatever it made is pushed, or in the volume {workspace}");
+    let message =
+        format!("the TaskRun was deleted; whatever it made is pushed, or in the volume {workspace}");
     let kept = TaskRunStatus {
         phase: Some(reason.phase()),
         reason: Some(reason),

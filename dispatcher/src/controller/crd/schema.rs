@@ -21,7 +21,8 @@ const URL: &str = r"^(https?://[^\s@/?#]+(/[^\s]*)?|ssh://[^\s/-][^\s]*|([^\s@/:
 const BRANCH: &str = r"!self.startsWith('-') && !self.startsWith('/') && !self.endsWith('/') && !self.endsWith('.') && !self.contains('..') && !self.contains('//') && !self.contains('@{') && !self.startsWith('refs/') && self != '@' && self != 'HEAD' && !self.matches('(^|/)[.]') && !self.matches('[.]lock(/|$)')";
 
 /// Paths that stay inside of a repository.
-const FOLDER: &str = r"!self.startsWith('/') && !self.contains('//') && !self.matches('(^|/)([.][.]|[.]git)(/|$)')";
+const FOLDER: &str =
+    r"!self.startsWith('/') && !self.contains('//') && !self.matches('(^|/)([.][.]|[.]git)(/|$)')";
 
 /// The CustomResourceDefinition of TaskRuns.
 #[must_use]

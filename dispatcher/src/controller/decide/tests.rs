@@ -165,6 +165,11 @@ fn the_outcome_ends_the_run_and_then_all_is_kept_before_the_pod_goes() {
     assert_eq!(end_of(&decision), Some((outcome().phase, outcome().reason)));
     assert!(decision.status.outcome.is_some());
     run.status = Some(decision.status);
+    // It ends by itself, if it is let.
+    let finished = run.status.as_ref().unwrap().finished_at.unwrap();
+    assert_eq!(actions(&decide(&run, &seen, finished)), [&Action::KeepResult]);
+    let hung = decide(&run, &seen, finished + LAST_WORDS);
+    assert!(hung.actions.contains(&Action::Suspend), "{:?}", hung.actions);
     let after = decide(&run, &Seen { pod: Some(ended(None, None)), ..seen }, at(51));
     assert_eq!(actions(&after), [&Action::KeepResult, &Action::Expire, &Action::ReleasePod]);
     assert_eq!(after.status.result.as_deref(), Some(result_name(run.name()).as_str()));
@@ -239,7 +244,10 @@ fn what_keeps_a_pod_is_told_and_ends_the_run_when_it_is_hopeless() {
     let waiting = decide(&with_job(run()), &seen(false), at(5));
     assert_eq!(waiting.status.reason, None);
     assert!(waiting.status.message.as_deref().unwrap().contains("no such image"));
-    assert!(matches!(waiting.actions.last(), Some(Action::Tell { warning: true, reason: "ImageUnavailable", .. })));
+    assert!(matches!(
+        waiting.actions.last(),
+        Some(Action::Tell { warning: true, reason: "ImageUnavailable", .. })
+    ));
     let over = decide(&with_job(run()), &seen(true), at(45));
     assert_eq!(end_of(&over), Some((Phase::Failed, Reason::ImageUnavailable)));
     let mut run = with_job(run());
@@ -285,6 +293,7 @@ fn what_is_deleted_is_stopped_and_then_let_go() {
     deleted.status = Some(decision.status);
     let over = Seen { stream: Stream::Open(told(9, Phase::Publishing, Some(outcome()))), ..seen };
     deleted.status = Some(decide(&deleted, &over, at(25)).status);
+    let over = Seen { pod: Some(ended(None, None)), ..over };
     let released = decide(&deleted, &over, at(26));
     assert_eq!(actions(&released).last(), Some(&&Action::Release));
     assert!(released.actions.contains(&Action::KeepResult));
@@ -356,7 +365,9 @@ impl Cluster {
         );
         match happening {
             Happening::Turn => self.seen.turn = Some(Turn::Now),
-            Happening::PodAppears if self.seen.job.as_ref().is_some_and(|job| !job.suspended) && self.seen.pod.is_none() => {
+            Happening::PodAppears
+                if self.seen.job.as_ref().is_some_and(|job| !job.suspended) && self.seen.pod.is_none() =>
+            {
                 self.seen.pod = Some(pod(PodState::Starting { hindrance: None }));
             }
             Happening::PodRuns if live => self.seen.pod = Some(running()),

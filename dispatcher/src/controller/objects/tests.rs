@@ -50,8 +50,11 @@ fn surroundings() -> Surroundings {
 fn check<T: Serialize + DeserializeOwned + JsonSchema>(object: &T) -> Value {
     let value = serde_json::to_value(object).unwrap();
     let schema = serde_json::to_value(schemars::schema_for!(T)).unwrap();
-    let faults: Vec<String> =
-        jsonschema::validator_for(&schema).unwrap().iter_errors(&value).map(|error| error.to_string()).collect();
+    let faults: Vec<String> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(&value)
+        .map(|error| error.to_string())
+        .collect();
     assert!(faults.is_empty(), "{faults:?}");
     value
 }
@@ -62,7 +65,9 @@ fn lost(written: &Value, kept: &Value, path: &str) -> Vec<String> {
         (Value::Object(written), Value::Object(kept)) => written
             .iter()
             .filter(|(_, value)| !value.is_null())
-            .flat_map(|(key, value)| lost(value, kept.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}")))
+            .flat_map(|(key, value)| {
+                lost(value, kept.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"))
+            })
             .collect(),
         (Value::Array(written), Value::Array(kept)) => {
             written.iter().zip(kept).flat_map(|(written, kept)| lost(written, kept, path)).collect()
@@ -142,7 +147,9 @@ fn a_secret_is_nowhere_but_in_its_file() {
     let (run, _) = run_and_task();
     let pod = pod(&run, &all_settings(), &surroundings()).to_string();
     assert!(!pod.contains("secretKeyRef") && !pod.contains("envFrom"), "{pod}");
-    for name in ["github-pat-claude-agent-1", "github-ssh-claude-agent-1", "anthropic-api-key", "brave-api-key"] {
+    for name in
+        ["github-pat-claude-agent-1", "github-ssh-claude-agent-1", "anthropic-api-key", "brave-api-key"]
+    {
         assert!(pod.contains(name), "{name}");
     }
 }

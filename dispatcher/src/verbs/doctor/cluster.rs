@@ -78,7 +78,9 @@ async fn installed(client: &Client, config: &Config) -> Check {
             let problem = cluster::problem("list the runs", &error, settings);
             Check::bad("taskruns", Finding::Problem, problem.message(), problem.next_step())
         }
-        Err(_) => Check::bad("taskruns", Finding::Problem, "no answer in time", "Check with kubectl get taskruns."),
+        Err(_) => {
+            Check::bad("taskruns", Finding::Problem, "no answer in time", "Check with kubectl get taskruns.")
+        }
     }
 }
 
@@ -118,7 +120,12 @@ async fn allowed(
             format!("to {why} is missing"),
             format!("Ask for the role orchestrator-user in the namespace {namespace}."),
         ),
-        Err(error) => Check::bad(name, Finding::Warning, format!("to {why} cannot be told: {error}"), "Ask kubectl auth can-i."),
+        Err(error) => Check::bad(
+            name,
+            Finding::Warning,
+            format!("to {why} cannot be told: {error}"),
+            "Ask kubectl auth can-i.",
+        ),
     }
 }
 
