@@ -47,31 +47,28 @@ pub(crate) async fn connect(
 #[must_use]
 pub(crate) fn problem(what: &str, error: &kube::Error, settings: &KubernetesSettings) -> Problem {
     let namespace = &settings.namespace;
-    match error {
-        kube::Error::Api(status) if status.code == 401 => {
-            Problem::new(Reason::AuthenticationFailed, format!("cannot {what}: the cluster does not know who asks"))
+    let kube::Error::Api(status) = error else {
+        return Problem::new(Reason::RemoteUnavailable, format!("cannot {what}: {}", causes(error)))
+            .next("Is the cluster there? Check with kubectl version, then try again.");
+    };
+    let told = &status.message;
+    let of_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+    match status.code {
+        401 => {
+            let problem = format!("cannot {what}: the cluster does not know who asks");
+            Problem::new(Reason::AuthenticationFailed, problem)
                 .next("Log in to the cluster again; kubectl auth whoami shows whether that worked.")
         }
-        kube::Error::Api(status) if status.code == 403 => Problem::new(
-            Reason::PermissionDenied,
-            format!("cannot {what}: {}", status.message),
-        )
-        .next(format!(
+        403 => Problem::new(Reason::PermissionDenied, format!("cannot {what}: {told}")).next(format!(
             "Ask for the role orchestrator-user in the namespace {namespace} (dispatcher/deploy/rbac.yaml has it)."
         )),
-        kube::Error::Api(status) if status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty()) => {
-            Problem::configuration(format!("cannot {what}: the cluster knows no TaskRuns"))
-                .next("Install the orchestrator in it: kubectl apply -k dispatcher/deploy.")
-        }
-        kube::Error::Api(status) if status.code == 422 || status.code == 400 => {
-            Problem::request(format!("the cluster refuses to {what}: {}", status.message))
-        }
-        kube::Error::Api(status) if status.code == 404 => {
-            Problem::configuration(format!("cannot {what}: {}", status.message))
-                .next(format!("Is {namespace} the right namespace? Name it with `namespace` in [kubernetes]."))
-        }
-        error => Problem::new(Reason::RemoteUnavailable, format!("cannot {what}: {}", causes(error)))
-            .next("Is the cluster there? Check with kubectl version, then try again."),
+        404 if of_an_object => Problem::configuration(format!("cannot {what}: {told}"))
+            .next(format!("Is {namespace} the right namespace? Name it with `namespace` in [kubernetes].")),
+        404 => Problem::configuration(format!("cannot {what}: the cluster knows no TaskRuns"))
+            .next("Install the orchestrator in it: kubectl apply --server-side -k dispatcher/deploy."),
+        400 | 422 => Problem::request(format!("the cluster refuses to {what}: {told}")),
+        _ => Problem::new(Reason::RemoteUnavailable, format!("cannot {what}: {told}"))
+            .next("Check with kubectl version, then try again."),
     }
 }
 

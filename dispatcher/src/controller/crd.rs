@@ -67,6 +67,7 @@ pub const FINALIZER: &str = "orchestrator.io/work";
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::duplicated_attributes, reason = "each column has a name, a type and a path")]
 pub struct TaskRunSpec {
     /// What the run is for.
     #[serde(default)]

@@ -98,12 +98,11 @@ mod tests {
         let mut state: u64 = 1;
         let mut text = Vec::new();
         for number in 0..20_000 {
-            let mut line = format!("{number} ");
+            text.extend(format!("{number} ").as_bytes());
             for _ in 0..8 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                line += &format!("{state:016x}");
+                text.extend(format!("{state:016x}").as_bytes());
             }
-            text.extend(line.as_bytes());
             text.push(b'\n');
         }
         let kept = compose(&run(), &text);

@@ -80,10 +80,12 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
         End::Untold { reason, message, worked } => {
             let volume = claim_name(&run.spec.service);
             // The word's own hint says no more than the message does.
-            let hint = match reason {
-                Reason::Stopped if !*worked => "Retry when it is wanted after all.",
-                Reason::Lost => "Retry: whatever is there is saved first.",
-                reason => reason.hint(),
+            let hint = if *reason == Reason::Lost {
+                "Retry: whatever is there is saved first."
+            } else if *reason == Reason::Stopped && !worked {
+                "Retry when it is wanted after all."
+            } else {
+                reason.hint()
             };
             let (place, path) = if *worked {
                 status.message =

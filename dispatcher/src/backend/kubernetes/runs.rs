@@ -24,10 +24,7 @@ pub(super) fn run(found: &TaskRun) -> Option<Run> {
     // One that was made by hand says it all in its specification.
     let request = request.unwrap_or_else(|| asked(found));
     let record = Record { version: 1, backend: "kubernetes".to_owned(), submitted_at, request };
-    let task = match found.task() {
-        Ok(task) => task,
-        Err(_) => return None,
-    };
+    let Ok(task) = found.task() else { return None };
     Some(Run { record, task })
 }
 

@@ -401,7 +401,12 @@ impl Cluster {
             Happening::MinutesPass => self.now += 90,
             Happening::DayPasses => self.now += 86_400,
             // It cannot happen now.
-            _ => {}
+            Happening::PodAppears
+            | Happening::PodRuns
+            | Happening::StreamTells
+            | Happening::OutcomeIsTold
+            | Happening::PodEnds
+            | Happening::PodIsEvicted => {}
         }
     }
 
