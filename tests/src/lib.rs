@@ -6,6 +6,7 @@
 //! | [`binaries`] | our own programs, built once |
 //! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
 //! | [`engine`] | a container engine, and runs of the agent image in it |
+//! | [`kubernetes`] | a control plane, real where there is one, and a node that runs pods |
 //! | [`mcp_client`] | the least MCP client, for crowds and benchmarks |
 //! | [`mcp_tools`] | MCP clients that others wrote, fetched by lock files of their own |
 //! | [`messages_api`] | the model: scripts for the real CLI |
@@ -24,6 +25,7 @@ pub mod engine;
 pub mod git_server;
 pub mod github;
 mod invariants;
+pub mod kubernetes;
 pub mod lead;
 pub mod mcp_client;
 pub mod mcp_tools;
