@@ -32,6 +32,9 @@ pub const LEASE: &str = "orchestrator-controller";
 /// How many runs are looked after at the same time.
 const AT_ONCE: u16 = 16;
 
+/// How often pods whose run is gone are looked for.
+const ORPHANS_EVERY: Duration = Duration::from_secs(60);
+
 /// How long what is in hand may take once this process is to stop.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -149,6 +152,7 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
         begun: Arc::new(Mutex::new(HashMap::new())),
         failures: Arc::new(Mutex::new(HashMap::new())),
     });
+    let keeper = Arc::clone(&context);
     let looking = Controller::for_stream(run_stream, run_store)
         .with_config(Pace::default().concurrency(AT_ONCE))
         .reconcile_on(told)
@@ -159,6 +163,14 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
                 debug!("{error}");
             }
         });
+    let orphans = async {
+        loop {
+            tokio::time::sleep(ORPHANS_EVERY).await;
+            if let Err(failure) = keeper.release_orphans().await {
+                warn!("{failure}");
+            }
+        }
+    };
     let patience = async {
         stop.cancelled().await;
         tokio::time::sleep(FINISH).await;
@@ -166,6 +178,7 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
     // Whatever is in hand can be done again by whoever leads next.
     tokio::select! {
         () = looking => {}
+        () = orphans => {}
         () = patience => warn!("stopped with work in hand"),
     }
 }

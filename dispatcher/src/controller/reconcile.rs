@@ -286,6 +286,10 @@ impl Context {
         for action in actions {
             match self.perform(run, &action, seen).await {
                 Ok(()) => {}
+                Err(Failure::Hopeless(message)) if run.phase().is_final() => {
+                    // How it ended stays as it is, whatever cannot be kept.
+                    self.tell(run, true, "NotKept", &message).await;
+                }
                 Err(Failure::Hopeless(message)) => {
                     let reason = Reason::Configuration;
                     status = run.status.clone().unwrap_or_default();
@@ -294,7 +298,10 @@ impl Context {
                     self.tell(run, true, reason.name(), &message).await;
                     break;
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    self.say_what_keeps_it(run, &failure, now).await;
+                    return Err(failure);
+                }
             }
             if action == Action::Release {
                 self.forget(run);
@@ -329,6 +336,49 @@ impl Context {
             self.wake_those_that_wait();
         }
         Ok(())
+    }
+
+    /// Writes down why a run does not begin although it is its turn, where the API server says so.
+    async fn say_what_keeps_it(&self, run: &TaskRun, failure: &Failure, now: Timestamp) {
+        let Failure::Call { source, .. } = failure else { return };
+        let refused = is(source, 403) || is(source, 500);
+        let mut status = run.status.clone().unwrap_or_default();
+        let message = format!("it cannot begin yet: {failure}");
+        if !refused || run.phase().is_final() || status.message.as_ref() == Some(&message) {
+            return;
+        }
+        status.phase = status.phase.or(Some(orchestrator_contract::Phase::Pending));
+        status.message = Some(message.clone());
+        status::condition(&mut status, run, "Admitted", "False", "Refused", &message, now);
+        // It will be tried again, and told then if not now.
+        drop(self.write(run, status).await);
+    }
+
+    /// Lets go of pods whose run is gone: without it nobody would.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn release_orphans(&self) -> Result<(), Failure> {
+        for pod in self.pods.state() {
+            let Some(run) = pod.labels().get(labels::RUN) else { continue };
+            let held = pod.finalizers().iter().any(|name| name == POD_FINALIZER);
+            let known = self.runs.get(&ObjectRef::new(run).within(&self.settings().namespace)).is_some();
+            if held && !known && pod.metadata.deletion_timestamp.is_some() {
+                self.release_pod(&pod.name_any()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn release_pod(&self, name: &str) -> Result<(), Failure> {
+        let pods = self.api::<Pod>();
+        let Some(found) = call("ask for the pod", pods.get_opt(name)).await? else { return Ok(()) };
+        let finalizers: Vec<&String> =
+            found.finalizers().iter().filter(|name| *name != POD_FINALIZER).collect();
+        let patch = json!({"metadata": {
+            "finalizers": finalizers, "resourceVersion": found.metadata.resource_version,
+        }});
+        missing_is_fine(call("release the pod", pods.patch(name, &ours(), &Patch::Merge(&patch))).await)
     }
 
     /// Has those that wait for a turn looked at.
@@ -409,19 +459,7 @@ impl Context {
                 let pods = self.api::<Pod>();
                 missing_is_fine(call("end the pod", pods.delete(&pod, &how)).await)
             }
-            Action::ReleasePod => {
-                let pods = self.api::<Pod>();
-                let found = call("ask for the pod", pods.get_opt(&pod)).await?;
-                let Some(found) = found else { return Ok(()) };
-                let finalizers: Vec<&String> =
-                    found.finalizers().iter().filter(|name| *name != POD_FINALIZER).collect();
-                let patch = json!({"metadata": {
-                    "finalizers": finalizers, "resourceVersion": found.metadata.resource_version,
-                }});
-                missing_is_fine(
-                    call("release the pod", pods.patch(&pod, &ours(), &Patch::Merge(&patch))).await,
-                )
-            }
+            Action::ReleasePod => self.release_pod(&pod).await,
             Action::KeepResult => {
                 let mut log = self.streams.tail(&run.uid().unwrap_or_default());
                 if log.is_empty() && !pod.is_empty() {

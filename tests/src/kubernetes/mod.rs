@@ -23,6 +23,7 @@ mod gate;
 pub mod kubelet;
 mod real;
 pub mod stand_in;
+pub mod team;
 mod tls;
 mod users;
 

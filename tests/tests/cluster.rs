@@ -1,0 +1,209 @@
+//! Runs in a cluster, from a submission to the pull request: a control plane (real where
+//! `KUBEBUILDER_ASSETS` names one), our controller with the rights it ships with, and the real supervisor in
+//! what stands for a pod.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim};
+use orchestrator_contract::{Outcome, Reason};
+use orchestrator_tests::kubernetes::team::Team;
+use orchestrator_tests::messages_api::{Script, Turn};
+use orchestrator_tests::projects;
+use serde_json::{Value, json};
+
+fn outcome(status: &Value) -> Outcome {
+    serde_json::from_value(status["outcome"].clone()).unwrap_or_else(|_| panic!("no outcome: {status:#}"))
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let conditions = status["conditions"].as_array().expect("conditions");
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or_else(|| panic!("no {kind}: {status:#}"))
+}
+
+/// An agent that works until it is stopped.
+fn endless() -> Script {
+    Script::new().turn(Turn::bash("echo half > half-done.txt; sleep 600"))
+}
+
+#[test]
+fn a_task_becomes_a_pull_request_and_can_be_read_when_the_pod_is_gone() {
+    let team = Team::with(projects::mends(), "keep_finished_minutes = 0.02");
+    let _controller = team.controller();
+    let run = team.submit("trader", "1", &["--verify", "cargo test --offline"]);
+    assert_eq!(run, "trader-claude-agent-1-task1-attempt1");
+
+    let waited = team.lead(&["wait", &run]);
+    assert_eq!(waited.code, 0, "{waited:?}");
+    let status = team.end(&run);
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Succeeded"), &json!("Completed")));
+    assert_eq!(condition(&status, "Succeeded")["status"], "True");
+    assert_eq!(condition(&status, "Complete")["reason"], "Completed");
+    assert_eq!(status["pullRequest"], team.world.github.pulls()[0]["html_url"]);
+    team.world.assert_invariants(&outcome(&status));
+    team.world.model.assert_played();
+
+    // Job and pod go by themselves, but only when log and outcome are kept.
+    team.wait_for("end of the Job", || team.jobs().is_empty().then_some(()));
+    team.wait_for("end of the pod", || team.pods().is_empty().then_some(()));
+    let log = team.lead(&["logs", &run]);
+    assert!(log.stdout.contains("pull request"), "{log:?}");
+    assert!(log.stdout.lines().count() > 10, "{log:?}");
+    let told: Value = serde_json::from_str(&team.lead(&["status", &run, "-o", "json"]).stdout).expect("JSON");
+    assert_eq!(told["outcome"]["reason"], "Completed");
+    assert_eq!(told["workspace"], "workspace-trader");
+
+    let visible = team.everything_visible();
+    for secret in [&team.world.token, &team.world.key] {
+        assert!(!visible.contains(secret.as_str()), "a secret can be seen");
+    }
+    let claims = team.all::<PersistentVolumeClaim>();
+    assert_eq!(claims[0].metadata.name.as_deref(), Some("workspace-trader"));
+    let words: Vec<String> = team.all::<Event>().into_iter().filter_map(|event| event.reason).collect();
+    assert!(words.contains(&"Started".to_owned()) && words.contains(&"Completed".to_owned()), "{words:?}");
+}
+
+#[test]
+fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behind() {
+    let team = Team::start(vec![projects::mends(), projects::mends(), projects::mends()]);
+    let _controller = team.controller();
+    let first = team.submit("trader", "1", &[]);
+    let status = team.end(&first);
+    let again = team.lead(&["submit", "--service", "trader", "--task", "1"]);
+    assert_eq!(again.code, 64, "{again:?}");
+
+    let second = team.submit("trader", "1", &["--retry", "--guidance", "Use a fold."]);
+    assert_eq!(second, "trader-claude-agent-1-task1-attempt2");
+    let retried = team.end(&second);
+    assert_eq!(retried["branch"], status["branch"]);
+    assert_eq!(team.world.github.pulls().len(), 1);
+    let task = team.all::<ConfigMap>().into_iter().find(|map| {
+        map.metadata.name.as_deref() == Some("trader-claude-agent-1-task1-attempt2-task")
+    });
+    let task = task.expect("the task's ConfigMap");
+    assert_eq!(task.immutable, Some(true));
+    assert!(task.data.expect("data")["task.json"].contains("Use a fold."));
+
+    for run in [&first, &second] {
+        team.delete(run);
+        team.wait_for("end of the TaskRun", || team.run(run).is_none().then_some(()));
+    }
+    let third = team.submit("trader", "1", &["--fresh"]);
+    assert_eq!(third, "trader-claude-agent-1-task1-attempt3");
+    team.end(&third);
+}
+
+#[test]
+fn one_run_at_a_time_for_a_service_and_others_beside_it() {
+    let team = Team::start(vec![endless(), projects::mends(), projects::mends()]);
+    let _controller = team.controller();
+    let first = team.submit("trader", "1", &[]);
+    team.until(&first, "at work", |run| run["status"]["step"] == "agent");
+    let second = team.submit("trader", "2", &[]);
+    let waiting = team.until(&second, "in the queue", |run| run["status"]["queuePosition"] == 1);
+    assert_eq!(waiting["status"]["waitingFor"], first.as_str());
+    assert_eq!(condition(&waiting["status"], "Admitted")["status"], "False");
+    let told = team.lead(&["status", &second]);
+    assert!(told.stdout.contains(&first), "{told:?}");
+
+    let beside = team.submit("auth", "1", &[]);
+    let beside = team.end(&beside);
+    assert_eq!(beside["phase"], "Succeeded", "{beside:#}");
+    assert_eq!(team.jobs().iter().filter(|name| name.starts_with("trader-")).count(), 1);
+
+    let stopped = team.lead(&["stop", &first]);
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    let status = team.end(&first);
+    assert_eq!(status["reason"], "Stopped", "{status:#}");
+    assert_eq!(outcome(&status).work.place, orchestrator_contract::outcome::Place::Remote);
+    assert_eq!(team.end(&second)["phase"], "Succeeded");
+    let mut claims: Vec<_> =
+        team.all::<PersistentVolumeClaim>().into_iter().filter_map(|claim| claim.metadata.name).collect();
+    claims.sort();
+    assert_eq!(claims, ["workspace-auth", "workspace-trader"]);
+}
+
+#[test]
+fn a_deleted_run_saves_its_work_before_it_goes() {
+    let team = Team::start(endless());
+    let _controller = team.controller();
+    let run = team.submit("trader", "1", &[]);
+    team.until(&run, "at work", |run| run["status"]["step"] == "agent");
+    assert!(team.world.model.wait_for_requests(2, std::time::Duration::from_secs(30)), "the agent works");
+    team.wait_for("the agent's file", || {
+        let file: PathBuf = team.kubelet.volume("workspace-trader").join("target-repo/half-done.txt");
+        std::fs::read_to_string(file).is_ok_and(|text| text == "half\n").then_some(())
+    });
+    team.delete(&run);
+    team.wait_for("end of the TaskRun", || team.run(&run).is_none().then_some(()));
+    let pushed = team.world.git.read("acme/trader", "feature/task-1-implementation", "half-done.txt");
+    assert_eq!(pushed.as_deref(), Some("half\n"));
+    team.wait_for("end of Job and pod", || (team.jobs().is_empty() && team.pods().is_empty()).then_some(()));
+    assert_eq!(team.all::<PersistentVolumeClaim>().len(), 1, "the workspace stays");
+}
+
+#[test]
+fn a_run_that_never_began_goes_at_once_and_did_nothing() {
+    let team = Team::start(endless());
+    let mut controller = team.controller();
+    let first = team.submit("trader", "1", &[]);
+    team.until(&first, "at work", |run| run["status"]["step"] == "agent");
+    let second = team.submit("trader", "2", &[]);
+    team.until(&second, "in the queue", |run| run["status"]["queuePosition"] == 1);
+    let stopped = team.lead(&["stop", &second]);
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    let status = team.end(&second);
+    assert_eq!((&status["reason"], &status["work"]["where"]), (&json!("Stopped"), &json!("none")));
+    assert_eq!(team.jobs(), [first.clone()]);
+    // Nobody is there to let it go; whoever comes next does.
+    controller.kill();
+    team.delete(&second);
+    assert!(team.run(&second).is_some());
+    let _next = team.controller();
+    team.wait_for("end of the TaskRun", || team.run(&second).is_none().then_some(()));
+    team.lead(&["stop", &first]);
+}
+
+#[test]
+fn what_a_cluster_refuses_is_told_as_it_is() {
+    let team = Team::start(Script::new());
+    let local = team.lead(&["submit", "--service", "other", "--task", "1", "--repository-url", "/srv/repository"]);
+    assert_eq!(local.code, 64, "{local:?}");
+    assert!(local.stderr.contains("no pod can reach"), "{local:?}");
+    let stranger = team.plane.kubeconfig_for("stranger", &[]);
+    let output = team.command(&stranger, &["list"]).output().expect("the dispatcher");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(i32::from(Reason::PermissionDenied.exit_code())), "{text}");
+    assert!(text.contains("orchestrator-user"), "{text}");
+
+    let run = team.submit("trader", "1", &[]);
+    let changed = team.patch(&run, &json!({"spec": {"attempt": 7}})).expect_err("it cannot be changed");
+    assert!(changed.contains("attempt cannot be changed"), "{changed}");
+    team.patch(&run, &json!({"spec": {"stop": "orderly"}})).expect("it can be stopped");
+    let taken_back = team.patch(&run, &json!({"spec": {"stop": null}})).expect_err("it cannot be taken back");
+    assert!(taken_back.contains("cannot be taken back"), "{taken_back}");
+
+    team.plane.cut();
+    let away = team.lead(&["list"]);
+    assert_eq!(away.code, i32::from(Reason::RemoteUnavailable.exit_code()), "{away:?}");
+    team.plane.mend();
+}
+
+#[test]
+fn twenty_submissions_of_the_same_task_are_one_run() {
+    let team = Team::start(projects::mends());
+    let _controller = team.controller();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let submit = || team.lead(&["submit", "--service", "trader", "--task", "1", "-o", "json"]);
+        let all: Vec<_> = (0..20).map(|_| scope.spawn(submit)).collect();
+        all.into_iter().map(|one| one.join().expect("a submission")).collect()
+    });
+    let started = answers.iter().filter(|ran| ran.stdout.contains("\"started\": \"new\"")).count();
+    for ran in &answers {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stdout.contains("trader-claude-agent-1-task1-attempt1"), "{ran:?}");
+    }
+    assert_eq!(started, 1, "{answers:?}");
+    let status = team.end("trader-claude-agent-1-task1-attempt1");
+    assert_eq!(status["phase"], "Succeeded");
+    assert_eq!(team.world.github.pulls().len(), 1);
+}
