@@ -2,11 +2,9 @@
 //! `KUBEBUILDER_ASSETS` names one), our controller with the rights it ships with, and the real supervisor in
 //! what stands for a pod.
 
-use std::path::PathBuf;
-
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim};
 use orchestrator_contract::{Outcome, Reason};
-use orchestrator_tests::kubernetes::team::Team;
+use orchestrator_tests::kubernetes::team::{NAMESPACE, Team};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use serde_json::{Value, json};
@@ -130,8 +128,8 @@ fn a_deleted_run_saves_its_work_before_it_goes() {
     team.until(&run, "at work", |run| run["status"]["step"] == "agent");
     assert!(team.world.model.wait_for_requests(2, std::time::Duration::from_secs(30)), "the agent works");
     team.wait_for("the agent's file", || {
-        let file: PathBuf = team.kubelet.volume("workspace-trader").join("target-repo/half-done.txt");
-        std::fs::read_to_string(file).is_ok_and(|text| text == "half\n").then_some(())
+        let folder = team.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
+        std::fs::read_to_string(folder.join("target-repo/half-done.txt")).is_ok_and(|text| text == "half\n").then_some(())
     });
     team.delete(&run);
     team.wait_for("end of the TaskRun", || team.run(&run).is_none().then_some(()));

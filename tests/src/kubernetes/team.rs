@@ -27,6 +27,9 @@ pub const CONTROLLER: &str = "system:serviceaccount:orchestrator:orchestrator";
 /// The agent image's name; the node runs the supervisor of this build for it.
 const IMAGE: &str = "registry.example/agent:1";
 
+/// Longest that a command may take, seconds.
+const LONGEST: &str = "180";
+
 /// Longest that anything of a test may take.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -39,6 +42,8 @@ pub struct Team {
     /// Repositories, GitHub and the model.
     pub world: World,
     runtime: tokio::runtime::Runtime,
+    /// Configuration and logs: not in the world's folder, whose processes are those of runs.
+    folder: tempfile::TempDir,
 }
 
 /// A `dispatcher serve --controller`; killed when dropped.
@@ -59,9 +64,10 @@ impl Team {
         let world = World::start(scripts);
         let plane = ControlPlane::start();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let mut kubelet = Kubelet::start(&plane);
+        let kubelet = Kubelet::start(&plane);
         kubelet.program(IMAGE, &Binaries::get().supervisor);
-        let team = Self { kubelet, plane, world, runtime };
+        let folder = tempfile::Builder::new().prefix("team-").tempdir().expect("a folder");
+        let team = Self { kubelet, plane, world, runtime, folder };
         std::fs::write(team.config(), team.configuration(settings)).expect("a configuration");
         team.runtime.block_on(team.install());
         team
@@ -69,7 +75,7 @@ impl Team {
 
     /// The configuration file of everybody.
     pub fn config(&self) -> PathBuf {
-        self.world.path("cluster.toml")
+        self.folder.path().join("orchestrator.toml")
     }
 
     fn configuration(&self, settings: &str) -> String {
@@ -164,7 +170,7 @@ impl Team {
             (event["message"] == "metrics").then(|| event["address"].as_str().map(str::to_owned))?
         });
         let Some(metrics) = metrics else { panic!("the controller ended with {:?}", child.wait()) };
-        let log = self.world.path(&format!("controller-{}.log", child.id()));
+        let log = self.folder.path().join(format!("controller-{}.log", child.id()));
         // What it says later must not fill the pipe, and is worth a look when a test fails.
         std::thread::spawn(move || {
             let mut file = std::fs::File::create(log).expect("a log");
@@ -177,12 +183,15 @@ impl Team {
 
     /// A dispatcher with a kubeconfig.
     pub fn command(&self, kubeconfig: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&Binaries::get().dispatcher);
+        self.give_surroundings(Command::new(&Binaries::get().dispatcher), kubeconfig, arguments)
+    }
+
+    fn give_surroundings(&self, mut command: Command, kubeconfig: &Path, arguments: &[&str]) -> Command {
         command.arg("--config").arg(self.config()).args(arguments).env_clear();
         for name in ["PATH", "HOME", "LANG"] {
             command.env(name, &self.world.environment()[name]);
         }
-        command.env("KUBECONFIG", kubeconfig).current_dir(self.world.path("home"));
+        command.env("KUBECONFIG", kubeconfig).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -190,7 +199,9 @@ impl Team {
     /// Runs the dispatcher as somebody who may submit.
     pub fn lead(&self, arguments: &[&str]) -> Ran {
         let kubeconfig = self.plane.kubeconfig_for("lead", &["leads"]);
-        let output = self.command(&kubeconfig, arguments).output().expect("the dispatcher");
+        let mut command = Command::new("timeout");
+        command.arg("--kill-after=5").arg(LONGEST).arg(&Binaries::get().dispatcher);
+        let output = self.give_surroundings(command, &kubeconfig, arguments).output().expect("the dispatcher");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -303,7 +314,7 @@ impl Team {
 
     /// What the controllers have logged.
     pub fn logs(&self) -> String {
-        let files = std::fs::read_dir(self.world.path("")).into_iter().flatten().flatten();
+        let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
         let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with("controller-"));
         logs.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect::<Vec<_>>().join("\n")
     }
