@@ -61,7 +61,9 @@ async fn names(arguments: &[OsString]) -> Option<Names> {
             }
         }
     };
-    let global = Global { config: value("--config"), state_dir: value("--state-dir"), ..Global::default() };
+    let backend = value("--backend").and_then(|name| name.to_str()?.parse().ok());
+    let global =
+        Global { backend, config: value("--config"), state_dir: value("--state-dir"), ..Global::default() };
     let dispatcher = session(global).ok()?.dispatcher;
     let config = dispatcher.config();
     let mut names = Names {

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use orchestrator_contract::Reason;
 
-use crate::config::{Config, Environment, Flags};
+use crate::config::{BackendKind, Config, Environment, Flags};
 use crate::output::{self, Format, Output};
 use crate::problem::Problem;
 use crate::verbs::Dispatcher;
@@ -74,6 +74,9 @@ struct Global {
     /// The configuration file [env: ORCHESTRATOR_CONFIG].
     #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
     config: Option<PathBuf>,
+    /// Where runs run [env: ORCHESTRATOR_BACKEND] [default: local].
+    #[arg(long, value_enum, global = true, value_name = "PLACE", help_heading = "Configuration")]
+    backend: Option<BackendKind>,
     /// Where runs and workspaces are kept [env: ORCHESTRATOR_STATE_DIR] [default:
     /// ~/.local/state/orchestrator].
     #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
@@ -182,9 +185,9 @@ fn surroundings(format: Format) -> Result<(Environment, Output, PathBuf), Proble
 }
 
 fn session(global: Global) -> Result<Session, Problem> {
-    let Global { output, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let Global { output, config, backend, state_dir, supervisor, claude, mcp_configs } = global;
     let (environment, output, cwd) = surroundings(output)?;
-    let flags = Flags { config, state_dir, supervisor, claude, mcp_configs };
+    let flags = Flags { config, backend, state_dir, supervisor, claude, mcp_configs };
     let config = Config::load(environment, flags, &cwd)?;
     Ok(Session { dispatcher: Dispatcher::new(config), output, cwd })
 }

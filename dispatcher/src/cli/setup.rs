@@ -129,7 +129,7 @@ fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u
 
 /// This program as it was called: with the flags that name files, absolute.
 fn this_program(cwd: &Path, global: Global) -> Result<Reach, Problem> {
-    let Global { output: _, config, state_dir, supervisor, claude, mcp_configs } = global;
+    let Global { output: _, config, backend, state_dir, supervisor, claude, mcp_configs } = global;
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
             Problem::request(format!("the path {} is no UTF-8; a JSON file cannot name it", path.display()))
@@ -140,6 +140,9 @@ fn this_program(cwd: &Path, global: Global) -> Result<Reach, Problem> {
         Problem::new(Reason::InputOutput, format!("cannot tell where this program is: {error}"))
     })?;
     let mut arguments = vec!["mcp".to_owned()];
+    if let Some(backend) = backend {
+        arguments.extend(["--backend".to_owned(), backend.name().to_owned()]);
+    }
     for (flag, path) in [
         ("--config", config),
         ("--state-dir", state_dir),

@@ -32,6 +32,8 @@ pub(super) struct Layers {
 /// Whoever clones a repository and asks for a task must not thereby start its
 /// programs or give it the user's files.
 const TRUSTED_ONLY: &[&[&str]] = &[
+    &["backend"],
+    &["docker"],
     &["state_dir"],
     &["supervisor"],
     &["claude"],

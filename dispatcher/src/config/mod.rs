@@ -3,6 +3,8 @@
 //! File, `ORCHESTRATOR_*` environment, flags: the later wins. Every key has a
 //! default.
 
+mod backend;
+mod docker;
 mod environment;
 mod file;
 mod layers;
@@ -12,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
 
-pub use environment::Environment;
+pub use backend::BackendKind;
+pub use docker::{Cpus, DockerSettings, Memory, NetworkName, User};
+pub use environment::{Environment, Way};
 use layers::Layers;
 
 pub use file::{AgentSettings, FileSettings, Secrets};
@@ -28,6 +32,8 @@ use crate::task::settings::{Defaults, ServiceSettings};
 pub struct Flags {
     /// The configuration file.
     pub config: Option<PathBuf>,
+    /// Where runs run.
+    pub backend: Option<BackendKind>,
     /// The state's root.
     pub state_dir: Option<PathBuf>,
     /// The supervisor.
@@ -45,6 +51,8 @@ pub struct Config {
     pub folder: OpenFolder,
     /// The files that were read, the last of which goes before the others.
     pub files: Vec<PathBuf>,
+    /// Where runs run.
+    pub backend: BackendKind,
     /// The state's root.
     pub state_dir: PathBuf,
     /// The supervisor, where it was named.
@@ -94,6 +102,7 @@ impl Config {
         Ok(Self {
             folder,
             files,
+            backend: flags.backend.or(settings.backend).unwrap_or_default(),
             state_dir,
             supervisor: flag(flags.supervisor).or_else(|| settings.supervisor.clone()),
             claude: flag(flags.claude).or_else(|| settings.claude.clone()),
@@ -158,6 +167,12 @@ impl Config {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.settings.secrets
+    }
+
+    /// How runs in containers are run.
+    #[must_use]
+    pub fn docker(&self) -> &DockerSettings {
+        &self.settings.docker
     }
 
     /// How `dispatcher serve` is reached.

@@ -24,9 +24,10 @@ pub use record::Piece;
 pub use stop::Stop;
 pub use submit::{Preview, Started, Submission};
 
+use crate::backend::docker::Docker;
 use crate::backend::local::Local;
 use crate::backend::{Backend, Run};
-use crate::config::Config;
+use crate::config::{BackendKind, Config};
 use crate::problem::Problem;
 
 /// The verbs, over a configuration.
@@ -41,7 +42,10 @@ impl Dispatcher {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let config = Arc::new(config);
-        let backend = Arc::new(Local::new(Arc::clone(&config)));
+        let backend: Arc<dyn Backend> = match config.backend {
+            BackendKind::Local => Arc::new(Local::new(Arc::clone(&config))),
+            BackendKind::Docker => Arc::new(Docker::new(Arc::clone(&config))),
+        };
         Self { config, backend }
     }
 
