@@ -1,6 +1,7 @@
 //! What each verb does, once, for every way of asking: resolve, decide, call
 //! the backend.
 
+mod debug;
 mod docs;
 mod doctor;
 mod follow;
