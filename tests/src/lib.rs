@@ -5,6 +5,7 @@
 //! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
 //! | [`binaries`] | our own programs, built once |
 //! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
+//! | [`docked`] | a world whose runs are containers of the docker backend |
 //! | [`engine`] | a container engine, and runs of the agent image in it |
 //! | [`mcp_client`] | the least MCP client, for crowds and benchmarks |
 //! | [`mcp_tools`] | MCP clients that others wrote, fetched by lock files of their own |
@@ -19,6 +20,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod docked;
 pub mod documents;
 pub mod engine;
 pub mod git_server;
