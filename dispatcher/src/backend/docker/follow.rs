@@ -35,6 +35,35 @@ pub(super) struct Follower {
     /// Whether all that an ended run told was read.
     finished: bool,
     complaint: Complaint,
+    absence: Absence,
+}
+
+/// How long an engine may be away, in seconds, before whoever follows a run is told: it may only be
+/// restarting.
+const PATIENCE: i64 = 60;
+
+/// Whether the engine is away, and what was known before.
+#[derive(Debug, Default)]
+struct Absence {
+    last: Option<Status>,
+    since: Option<Timestamp>,
+}
+
+impl Absence {
+    /// The status, or the last one known as long as there is patience.
+    fn bridge(&mut self, result: Result<Status, Problem>, now: Timestamp) -> Result<Status, Problem> {
+        match (result, &self.last) {
+            (Ok(status), _) => {
+                (self.last, self.since) = (Some(status.clone()), None);
+                Ok(status)
+            }
+            (Err(problem), Some(last)) => {
+                let since = *self.since.get_or_insert(now);
+                if now.duration_since(since).as_secs() < PATIENCE { Ok(last.clone()) } else { Err(problem) }
+            }
+            (Err(problem), None) => Err(problem),
+        }
+    }
 }
 
 impl std::fmt::Debug for Follower {
@@ -133,6 +162,7 @@ impl Follower {
             caught_up: false,
             finished: false,
             complaint: Complaint::default(),
+            absence: Absence::default(),
         }
     }
 
@@ -271,6 +301,16 @@ impl Follower {
 #[async_trait]
 impl Follow for Follower {
     async fn status(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem> {
+        let result = self.look_now(now, each).await;
+        if result.is_err() {
+            self.stream = None;
+        }
+        self.absence.bridge(result, now)
+    }
+}
+
+impl Follower {
+    async fn look_now(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem> {
         let engine = self.docker.engine().await?.clone();
         // First the state, then the log: whoever has ended has written everything before.
         let look = self.docker.look(&self.run.task.run, now).await?;
@@ -330,6 +370,21 @@ mod tests {
             (look.life, look.complaint.as_deref()),
             (Life::Ended(Reason::Lost), Some("no such network"))
         );
+    }
+
+    #[test]
+    fn an_engine_that_restarts_is_waited_for_and_not_for_ever() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let away = || Err(Problem::configuration("no engine"));
+        let status = || crate::task::status::tests::sample(3, crate::task::observe::Lock::Held);
+        let mut absence = Absence::default();
+        assert!(absence.bridge(away(), at(0)).is_err());
+        assert!(absence.bridge(Ok(status()), at(1)).is_ok());
+        assert_eq!(absence.bridge(away(), at(2)).unwrap(), status());
+        assert!(absence.bridge(away(), at(61)).is_ok());
+        assert!(absence.bridge(away(), at(62)).is_err());
+        assert!(absence.bridge(Ok(status()), at(63)).is_ok());
+        assert!(absence.bridge(away(), at(300)).is_ok());
     }
 
     #[test]
