@@ -47,6 +47,28 @@ pub struct Excerpt {
     pub is_cut: bool,
 }
 
+impl Excerpt {
+    /// The first `most` bytes of a text, in whole lines.
+    pub(crate) fn start_of(mut bytes: Vec<u8>, most: usize) -> Self {
+        let is_cut = bytes.len() > most;
+        bytes.truncate(most);
+        if is_cut && let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            bytes.truncate(end + 1);
+        }
+        Self { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }
+    }
+
+    /// The last `most` bytes of a text, in whole lines.
+    pub(crate) fn end_of(mut bytes: Vec<u8>, most: usize) -> Self {
+        let is_cut = bytes.len() > most;
+        bytes.drain(..bytes.len().saturating_sub(most));
+        if is_cut && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            bytes.drain(..=end);
+        }
+        Self { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }
+    }
+}
+
 /// The first `most` bytes of a file; none if there is no such file.
 pub(crate) fn read_start(path: &Path, most: u64) -> Result<Option<Excerpt>, Problem> {
     excerpt(path, |file, size| {
@@ -157,6 +179,10 @@ mod tests {
         let path = folder.path().join("text");
         fs::write(&path, "one\ntwo\nthree\n").unwrap();
         let part = |text: &str, is_cut| Some(Excerpt { text: text.to_owned(), is_cut });
+        let text = b"one\ntwo\nthree\n".to_vec();
+        assert_eq!(Some(Excerpt::start_of(text.clone(), 9)), part("one\ntwo\n", true));
+        assert_eq!(Some(Excerpt::end_of(text.clone(), 9)), part("three\n", true));
+        assert_eq!(Some(Excerpt::end_of(text, 14)), part("one\ntwo\nthree\n", false));
         assert_eq!(read_start(&path, 9).unwrap(), part("one\ntwo\n", true));
         assert_eq!(read_end(&path, 9).unwrap(), part("three\n", true));
         assert_eq!(read_end(&path, 14).unwrap(), part("one\ntwo\nthree\n", false));

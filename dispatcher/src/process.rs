@@ -13,6 +13,13 @@ pub(crate) fn command(program: &Path) -> std::process::Command {
     command
 }
 
+/// A command with an empty environment, before whoever started this program.
+pub(crate) fn in_foreground(program: &Path) -> std::process::Command {
+    let mut command = command(program);
+    command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    command
+}
+
 /// What a program printed, if it ended well within `limit`; else why it did not.
 ///
 /// The program is killed when the time is over.

@@ -100,3 +100,16 @@ fn nothing_is_used_that_only_linux_has() {
         }
     }
 }
+
+#[test]
+fn what_a_container_is_made_of_is_composed_without_files_and_engines() {
+    let forbidden =
+        ["std::fs", "std::env", "tokio", "rustix", "Timestamp::now", "bollard::Docker", "bytes::"];
+    for name in ["spec.rs", "labels.rs", "command_line.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/docker").join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in forbidden {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}

@@ -63,7 +63,7 @@ fn start(settings: RunArguments) -> ExitCode {
     become_subreaper();
     // Files for other users of the group: the volume may be used by another uid next time.
     let _ = rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
-    let inherited = Inherited::read();
+    let inherited = Inherited::read().with_files(settings.secrets.secrets_dir.as_deref());
     let secrets = SecretSource::new(settings.secrets.clone(), inherited.clone());
     let mut known = Secrets::new();
     for (kind, value) in secrets.all() {

@@ -6,7 +6,7 @@ mod task_flags;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Reason, Step, reason};
@@ -165,11 +165,28 @@ const DESCRIBES_THE_MACHINE: &[&str] = &[
     "no_proxy",
 ];
 
+/// The folder of the secrets that holds variables.
+const ENVIRONMENT: &str = "environment";
+
 impl Inherited {
     /// Reads the environment of this process, once.
     #[must_use]
     pub fn read() -> Self {
         Self { variables: std::env::vars_os().collect() }
+    }
+
+    /// The same with the variables that are files: one for each in the folder `environment` of the
+    /// secrets. They are for containers, whose environment everyone can read who may ask the engine.
+    #[must_use]
+    pub fn with_files(mut self, secrets: Option<&Path>) -> Self {
+        let entries = secrets.and_then(|folder| std::fs::read_dir(folder.join(ENVIRONMENT)).ok());
+        for entry in entries.into_iter().flatten().flatten() {
+            // What cannot be read is missed by whoever needs it, and they say so.
+            if let Ok(value) = std::fs::read_to_string(entry.path()) {
+                self.variables.insert(entry.file_name(), value.trim_end_matches('\n').into());
+            }
+        }
+        self
     }
 
     /// An environment of a test.

@@ -158,7 +158,12 @@ pub async fn run(context: Context) -> io::Result<Finished> {
             _ = tick.tick() => this.look(),
         };
         if let Some(event) = event {
+            let stops = event == Event::StopAsked;
             this.feed(event).await;
+            // "now" is two requests, and a save may be done before the next look.
+            if stops && let Some(second) = this.look_at_stop_file() {
+                this.feed(second).await;
+            }
         }
     }
 }

@@ -44,6 +44,11 @@ impl Engine {
         Some(engine)
     }
 
+    /// Where it is, as `DOCKER_HOST` names it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Runs the engine's command line.
     pub fn docker(&self, arguments: &[&str]) -> Output {
         // Debian's; one found earlier in PATH may be made for another engine.

@@ -5,6 +5,7 @@
 //! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
 //! | [`binaries`] | our own programs, built once |
 //! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
+//! | [`docked`] | a world whose runs are containers of the docker backend |
 //! | [`engine`] | a container engine, and runs of the agent image in it |
 //! | [`kubernetes`] | a control plane, real where there is one, and a node that runs pods |
 //! | [`mcp_client`] | the least MCP client, for crowds and benchmarks |
@@ -20,6 +21,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod docked;
 pub mod documents;
 pub mod engine;
 pub mod git_server;

@@ -15,7 +15,10 @@ fn outcome(status: &Value) -> Outcome {
 
 fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
     let conditions = status["conditions"].as_array().expect("conditions");
-    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or_else(|| panic!("no {kind}: {status:#}"))
+    conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)
+        .unwrap_or_else(|| panic!("no {kind}: {status:#}"))
 }
 
 /// An agent that works until it is stopped.
@@ -74,9 +77,10 @@ fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behi
     let retried = team.end(&second);
     assert_eq!(retried["branch"], status["branch"]);
     assert_eq!(team.world.github.pulls().len(), 1);
-    let task = team.all::<ConfigMap>().into_iter().find(|map| {
-        map.metadata.name.as_deref() == Some("trader-claude-agent-1-task1-attempt2-task")
-    });
+    let task = team
+        .all::<ConfigMap>()
+        .into_iter()
+        .find(|map| map.metadata.name.as_deref() == Some("trader-claude-agent-1-task1-attempt2-task"));
     let task = task.expect("the task's ConfigMap");
     assert_eq!(task.immutable, Some(true));
     assert!(task.data.expect("data")["task.json"].contains("Use a fold."));
@@ -129,7 +133,9 @@ fn a_deleted_run_saves_its_work_before_it_goes() {
     assert!(team.world.model.wait_for_requests(2, std::time::Duration::from_secs(30)), "the agent works");
     team.wait_for("the agent's file", || {
         let folder = team.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
-        std::fs::read_to_string(folder.join("target-repo/half-done.txt")).is_ok_and(|text| text == "half\n").then_some(())
+        std::fs::read_to_string(folder.join("target-repo/half-done.txt"))
+            .is_ok_and(|text| text == "half\n")
+            .then_some(())
     });
     team.delete(&run);
     team.wait_for("end of the TaskRun", || team.run(&run).is_none().then_some(()));
@@ -164,7 +170,8 @@ fn a_run_that_never_began_goes_at_once_and_did_nothing() {
 #[test]
 fn what_a_cluster_refuses_is_told_as_it_is() {
     let team = Team::start(Script::new());
-    let local = team.lead(&["submit", "--service", "other", "--task", "1", "--repository-url", "/srv/repository"]);
+    let local =
+        team.lead(&["submit", "--service", "other", "--task", "1", "--repository-url", "/srv/repository"]);
     assert_eq!(local.code, 64, "{local:?}");
     assert!(local.stderr.contains("no pod can reach"), "{local:?}");
     let stranger = team.plane.kubeconfig_for("stranger", &[]);

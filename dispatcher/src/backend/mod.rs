@@ -4,6 +4,8 @@
 //! them to stop and forgets them. What a submission means is decided above it,
 //! by [`crate::task::decide`].
 
+pub mod credentials;
+pub mod docker;
 pub mod kubernetes;
 pub mod local;
 
@@ -14,7 +16,9 @@ use jiff::Timestamp;
 use orchestrator_contract::{Event, Identity, RunName, ServiceName, TaskSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::files::Excerpt;
 use crate::problem::Problem;
+use crate::task::check::Check;
 use crate::task::request::Request;
 use crate::task::resolve::Draft;
 use crate::task::status::Status;
@@ -62,6 +66,18 @@ pub enum Creation {
     /// Somebody else has that number by now: decide again.
     Taken,
 }
+
+/// A piece of what the supervisor keeps of a run in the workspace. It was redacted when it was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Piece {
+    /// What the agent's program printed; its end, where it is long.
+    Transcript,
+    /// What the run's branch changes; its beginning, where it is long.
+    Diff,
+}
+
+/// How much of a piece is read, in bytes.
+const PIECE_MAX: u64 = 1024 * 1024;
 
 /// How a run is asked to stop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,6 +140,17 @@ pub trait Backend: Debug + Send + Sync {
 
     /// The name that an attempt would have now.
     async fn name_of(&self, identity: &Identity, attempt: u32) -> RunName;
+
+    /// What the place itself needs so that runs can run there. Changes nothing.
+    async fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    /// A piece of what the workspace keeps of a run; none if there is none (yet).
+    ///
+    /// # Errors
+    /// It cannot be read.
+    async fn piece(&self, run: &Run, piece: Piece) -> Result<Option<Excerpt>, Problem>;
 
     /// The command that starts a run, for people. Writes nothing.
     ///

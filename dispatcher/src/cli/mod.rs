@@ -3,6 +3,7 @@
 mod complete;
 mod completions;
 mod crd;
+mod debug;
 mod docs;
 mod doctor;
 mod gc;
@@ -103,6 +104,7 @@ enum Verb {
     Logs(logs::Arguments),
     Wait(wait::Arguments),
     Stop(stop::Arguments),
+    Debug(Box<debug::Arguments>),
     Gc(gc::Arguments),
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
@@ -138,7 +140,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let owns_signals = matches!(arguments.verb, Verb::Serve(_));
+    let owns_signals = matches!(arguments.verb, Verb::Serve(_) | Verb::Debug(_));
     let verb = perform(arguments.global, arguments.verb);
     tokio::select! {
         // The verb comes first: whoever types guidance can still end it as usual,
@@ -205,6 +207,7 @@ async fn perform(global: Global, verb: Verb) -> Result<u8, Problem> {
         Verb::Logs(arguments) => logs::run(&session()?, arguments).await,
         Verb::Wait(arguments) => wait::run(&session()?, arguments).await,
         Verb::Stop(arguments) => stop::run(&session()?, arguments).await,
+        Verb::Debug(arguments) => debug::run(&session()?, *arguments).await,
         Verb::Gc(arguments) => gc::run(&session()?, arguments).await,
         Verb::Doctor(arguments) => doctor::run(&session()?, arguments).await,
         Verb::Serve(arguments) => serve::run(global, arguments).await,

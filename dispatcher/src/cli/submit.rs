@@ -5,6 +5,7 @@ use orchestrator_contract::{AgentName, Kind, Phase, ServiceName, TaskId};
 
 use super::wishes::{Conduct, WishArguments};
 use super::{Session, wait};
+use crate::backend::docker::quote;
 use crate::problem::Problem;
 use crate::task::request::Request;
 use crate::task::text::render_plan;
@@ -110,5 +111,6 @@ fn render_preview(preview: &Preview) -> String {
         None => format!("would start {} (nothing was written or started)", task.run),
     };
     let json = serde_json::to_string_pretty(task).unwrap_or_default();
-    format!("{head}\n{}\n{}\n\n{json}\n", render_plan(task), command.join(" "))
+    let line: Vec<String> = command.iter().map(|word| quote(word)).collect();
+    format!("{head}\n{}\n{}\n\n{json}\n", render_plan(task), line.join(" "))
 }

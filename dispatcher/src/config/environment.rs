@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{AgentSettings, FileSettings};
 use crate::problem::Problem;
+use crate::task::image::ImageReference;
 
 /// The variables that a supervisor gets if they are set; a trailing `*` stands for any rest.
 ///
@@ -78,6 +79,69 @@ const OF_A_TASK: &[&str] = &[
     "ORCHESTRATOR_VERIFY",
     "ORCHESTRATOR_WORKING_DIRECTORY",
 ];
+
+/// What a container gets of the variables that are passed, where anybody may read them: an engine
+/// shows the environment of a container to everyone who may ask it. None of these is a secret.
+const SHOWN: &[&str] = &[
+    "TZ",
+    "NO_PROXY",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "GITHUB_API_URL",
+    "ANTHROPIC_BASE_URL",
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_SMALL_FAST_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_VERTEX_PROJECT_ID",
+    "API_TIMEOUT_MS",
+    "MAX_THINKING_TOKENS",
+    "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
+    "CLAUDE_CODE_MAX_RETRIES",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLOUD_ML_REGION",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "ORCHESTRATOR_GIT_HOSTS",
+    "ORCHESTRATOR_GRACE_SECONDS",
+    "ORCHESTRATOR_PUBLISH_SECONDS",
+    "ORCHESTRATOR_SANDBOX",
+];
+
+/// What a container does not get at all: its image has its own, and paths of this machine mean
+/// nothing there.
+const OF_THIS_MACHINE: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_PROFILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+];
+
+/// How a container gets a variable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// In its environment, which everyone who may ask the engine can read.
+    Shown,
+    /// In a file.
+    Secret,
+}
 
 /// Not passed either: how the MCP server is reached, its token above all.
 const OF_THE_SERVER: &str = "ORCHESTRATOR_SERVE_";
@@ -158,10 +222,28 @@ impl Environment {
             .filter(move |(name, _)| passes(name))
     }
 
+    /// What a supervisor in a container gets of it, and how. Whatever is not known to be harmless is a
+    /// secret, and so is an address that has a password in it.
+    pub fn for_containers(&self) -> impl Iterator<Item = (&str, &str, Way)> {
+        self.passed().filter_map(|(name, value)| {
+            let (name, value) = (name.to_str()?, value.to_str()?);
+            let shown = SHOWN.contains(&name);
+            let stays = OF_THIS_MACHINE.contains(&name) || (name.starts_with("ORCHESTRATOR_") && !shown);
+            let way = if shown && !value.contains('@') { Way::Shown } else { Way::Secret };
+            (!stays && !value.is_empty()).then_some((name, value, way))
+        })
+    }
+
     /// Puts the `ORCHESTRATOR_*` variables over what a file says.
     pub(super) fn overlay(&self, settings: &mut FileSettings) -> Result<(), Problem> {
         let path = |name: &str, slot: &mut Option<PathBuf>| self.file(name, slot);
         self.name("ORCHESTRATOR_BACKEND", &mut settings.backend)?;
+        self.name("ORCHESTRATOR_DOCKER_HOST", &mut settings.docker.host)?;
+        if let Some(value) = self.text("ORCHESTRATOR_DOCKER_IMAGE") {
+            let wrong =
+                |error| Problem::configuration(format!("ORCHESTRATOR_DOCKER_IMAGE cannot be used: {error}"));
+            settings.docker.image = Some(ImageReference::new(value).map_err(wrong)?);
+        }
         path("ORCHESTRATOR_STATE_DIR", &mut settings.state_dir)?;
         path("ORCHESTRATOR_SUPERVISOR", &mut settings.supervisor)?;
         path("ORCHESTRATOR_CLAUDE", &mut settings.claude)?;
@@ -266,6 +348,37 @@ mod tests {
         assert_eq!(
             passed(&variables),
             ["ANTHROPIC_BASE_URL", "GITHUB_TOKEN", "ORCHESTRATOR_SANDBOX", "PATH"]
+        );
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_in_a_containers_environment() {
+        let environment: Environment = [
+            ("PATH", "/bin"),
+            ("ANTHROPIC_BASE_URL", "https://model.example.com"),
+            ("ANTHROPIC_CUSTOM_HEADERS", "x"),
+            ("ANTHROPIC_NEW_THING", "x"),
+            ("GITHUB_TOKEN", "x"),
+            ("GITHUB_API_URL", ""),
+            ("HTTPS_PROXY", "http://me:secret@proxy"),
+            ("HTTP_PROXY", "http://proxy"),
+            ("ORCHESTRATOR_SUPERVISOR", "/bin/supervisor"),
+            ("ORCHESTRATOR_SANDBOX", "off"),
+        ]
+        .into_iter()
+        .collect();
+        let all: Vec<_> = environment.for_containers().map(|(name, _, way)| (name, way)).collect();
+        assert_eq!(
+            all,
+            [
+                ("ANTHROPIC_BASE_URL", Way::Shown),
+                ("ANTHROPIC_CUSTOM_HEADERS", Way::Secret),
+                ("ANTHROPIC_NEW_THING", Way::Secret),
+                ("GITHUB_TOKEN", Way::Secret),
+                ("HTTPS_PROXY", Way::Secret),
+                ("HTTP_PROXY", Way::Shown),
+                ("ORCHESTRATOR_SANDBOX", Way::Shown),
+            ]
         );
     }
 

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
 use super::backend::BackendKind;
+use super::docker::DockerSettings;
 use super::kubernetes::KubernetesSettings;
 use super::serve::ServeSettings;
 use crate::problem::Problem;
@@ -20,7 +21,7 @@ const SCHEMA_ID: &str = "https://orchestrator.io/v1alpha1/orchestrator.schema.js
 
 /// What `orchestrator.toml` can say. Relative paths start at the file's folder,
 /// `~/` at the user's home. A file that comes with a folder may not name programs,
-/// images, secrets, `state_dir` and `github_api_url`.
+/// images, secrets, `backend`, `docker`, `state_dir` and `github_api_url`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileSettings {
@@ -44,6 +45,8 @@ pub struct FileSettings {
     pub agents: BTreeMap<AgentName, AgentSettings>,
     /// Files that hold secrets of no agent in particular.
     pub secrets: Secrets,
+    /// How runs in containers of docker or podman are run.
+    pub docker: DockerSettings,
     /// How `dispatcher serve` is reached.
     pub serve: ServeSettings,
     /// How runs run in a cluster.
@@ -182,6 +185,7 @@ mod tests {
     #[test]
     fn every_documented_key_is_understood() {
         let text = r#"
+            backend = "docker"
             state_dir = "state"
             supervisor = "~/bin/supervisor"
             claude = "/usr/bin/claude"
@@ -220,6 +224,14 @@ mod tests {
             anthropic_api_key_file = "key"
             brave_api_key_file = "brave"
             secrets_dir = "secrets"
+            [docker]
+            host = "unix:///run/user/1000/podman/podman.sock"
+            image = "ghcr.io/myorg/agent:1.4"
+            memory = "8g"
+            cpus = 2.5
+            pids = 2048
+            network = "agents"
+            user = "10001:0"
             [serve]
             address = "127.0.0.1:8750"
             token_file = "serve-token"

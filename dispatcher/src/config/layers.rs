@@ -33,6 +33,7 @@ pub(super) struct Layers {
 /// programs or give it the user's files.
 const TRUSTED_ONLY: &[&[&str]] = &[
     &["backend"],
+    &["docker"],
     &["state_dir"],
     &["supervisor"],
     &["claude"],

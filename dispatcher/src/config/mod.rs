@@ -4,6 +4,7 @@
 //! default.
 
 mod backend;
+mod docker;
 mod environment;
 mod file;
 pub mod kubernetes;
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
 
 pub use backend::BackendKind;
-pub use environment::Environment;
+pub use docker::{Cpus, DockerSettings, Memory, NetworkName, User};
+pub use environment::{Environment, Way};
 use layers::Layers;
 
 pub use file::{AgentSettings, FileSettings, Secrets};
@@ -166,6 +168,12 @@ impl Config {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.settings.secrets
+    }
+
+    /// How runs in containers are run.
+    #[must_use]
+    pub fn docker(&self) -> &DockerSettings {
+        &self.settings.docker
     }
 
     /// How `dispatcher serve` is reached.

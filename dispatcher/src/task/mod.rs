@@ -1,6 +1,7 @@
 //! The domain: what a request means and what a run's traces say. Pure: no file,
 //! no clock, no process, no sibling.
 
+pub mod check;
 pub mod decide;
 pub mod image;
 pub mod lines;

@@ -15,11 +15,31 @@ pub enum Lock {
     Free,
 }
 
+/// Whether a run lives, and where it does not, why not as far as can be told from outside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Life {
+    /// It lives, or is about to.
+    Alive,
+    /// It has ended. The reason counts if the supervisor could not tell one.
+    Ended(Reason),
+}
+
+impl From<Lock> for Life {
+    fn from(lock: Lock) -> Self {
+        match lock {
+            Lock::Held => Self::Alive,
+            Lock::Free => Self::Ended(Reason::Lost),
+        }
+    }
+}
+
 /// Everything that the events of a run have told so far.
 #[derive(Debug)]
 pub struct Story {
     run: RunName,
     lines: Lines,
+    /// Events up to this number were told before.
+    told: u64,
     last_seq: u64,
     last_time: Option<Timestamp>,
     /// The phase as long as the supervisor lives: never a final one.
@@ -56,17 +76,41 @@ impl Story {
     pub fn new(run: RunName) -> Self {
         let (lines, last_seq) = (Lines::default(), 0);
         let phase = Phase::Pending;
-        Self { run, lines, last_seq, last_time: None, phase, step: None, progress: None, outcome: None }
+        Self {
+            run,
+            lines,
+            told: 0,
+            last_seq,
+            last_time: None,
+            phase,
+            step: None,
+            progress: None,
+            outcome: None,
+        }
     }
 
     /// Takes the next bytes of the stream; `each` sees every new event with its line.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(&Event, &str)) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.feed(bytes, |event, line| {
-            each(&event, line);
-            self.take(event);
+            if event.seq > self.told {
+                each(&event, line);
+                self.take(event);
+            }
         });
         self.lines = lines;
+    }
+
+    /// The stream is read anew, from some earlier place on: what was told is not told again.
+    pub fn rewind(&mut self) {
+        self.lines = Lines::default();
+        self.told = self.last_seq;
+    }
+
+    /// The last event's time.
+    #[must_use]
+    pub fn last_time(&self) -> Option<Timestamp> {
+        self.last_time
     }
 
     /// Takes an outcome that was found elsewhere, unless the stream had one.
@@ -107,14 +151,14 @@ impl Story {
 
     /// Where the run stands.
     ///
-    /// The lock must have been looked at *before* the last bytes were read:
+    /// Whether it lives must have been looked at *before* the last bytes were read:
     /// otherwise an outcome written in between would be overlooked.
     #[must_use]
-    pub fn observe(&self, lock: Lock) -> Observed {
-        let (phase, reason, step) = match (&self.outcome, lock) {
+    pub fn observe(&self, life: impl Into<Life>) -> Observed {
+        let (phase, reason, step) = match (&self.outcome, life.into()) {
             (Some(outcome), _) => (outcome.phase, Some(outcome.reason), Some(outcome.step)),
-            (None, Lock::Free) => (Reason::Lost.phase(), Some(Reason::Lost), self.step),
-            (None, Lock::Held) => (self.phase, None, self.step),
+            (None, Life::Ended(reason)) => (reason.phase(), Some(reason), self.step),
+            (None, Life::Alive) => (self.phase, None, self.step),
         };
         Observed {
             phase,
@@ -175,6 +219,31 @@ mod tests {
         let started = r#"{"v":1,"time":"2026-11-22T12:00:01Z","seq":2,"msg":"platform","event":"step","step":"platform","state":"started"}"#;
         assert_eq!(after(format!("{queued}\n").as_bytes(), Lock::Held).phase, Phase::Pending);
         assert_eq!(after(format!("{queued}\n{started}\n").as_bytes(), Lock::Held).phase, Phase::Preparing);
+    }
+
+    #[test]
+    fn what_is_known_from_outside_counts_only_where_the_supervisor_told_nothing() {
+        let observed = |lines| {
+            let mut story = Story::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
+            story.feed(first(lines).as_bytes(), |_, _| {});
+            story.observe(Life::Ended(Reason::OutOfMemory))
+        };
+        assert_eq!(observed(3).reason, Some(Reason::OutOfMemory));
+        assert_eq!(observed(4).reason, Some(Reason::Completed));
+    }
+
+    #[test]
+    fn a_stream_that_is_read_anew_tells_nothing_twice() {
+        let mut story = Story::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
+        let mut seen = Vec::new();
+        // Broken off in the middle of a line, then read again from the second one on.
+        story.feed(&first(3).as_bytes()[..first(3).len() - 5], |event, _| seen.push(event.seq));
+        story.rewind();
+        let rest = &SAMPLE[first(1).len()..];
+        story.feed(rest.as_bytes(), |event, _| seen.push(event.seq));
+        let mut all = Vec::new();
+        Story::new(RunName::new("x").unwrap()).feed(SAMPLE.as_bytes(), |event, _| all.push(event.seq));
+        assert_eq!(seen, all);
     }
 
     #[test]

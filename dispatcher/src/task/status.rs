@@ -118,7 +118,7 @@ impl Status {
         let cost = ended.map(|outcome| outcome.usage.cost_usd).or(progress.as_ref().map(|p| p.cost_usd));
         let message = match (ended, reason) {
             (Some(outcome), _) => Some(outcome.message.clone()),
-            (None, Some(_)) => Some(lost_message(last_seq, workspace, complaint.as_deref())),
+            (None, Some(reason)) => Some(ended_message(reason, last_seq, workspace, complaint.as_deref())),
             (None, None) => None,
         };
         Self {
@@ -166,10 +166,21 @@ fn minutes_between(from: Timestamp, to: Timestamp) -> f64 {
     (seconds / 6.0).round() / 10.0
 }
 
-fn lost_message(last_seq: u64, workspace: &str, complaint: Option<&str>) -> String {
+/// What is said of an end that only the dispatcher saw.
+fn ended_message(reason: Reason, last_seq: u64, workspace: &str, complaint: Option<&str>) -> String {
     let when = if last_seq == 0 { "before it said anything" } else { "without an outcome" };
+    // The other reasons say nothing of how it ended, or come from the supervisor itself.
+    let why = if reason == Reason::OutOfMemory {
+        " because its container ran out of memory"
+    } else if reason == Reason::Evicted {
+        " because the cluster evicted it"
+    } else if reason == Reason::NodeLost {
+        " because its node was lost"
+    } else {
+        ""
+    };
     let complaint = complaint.map_or(String::new(), |text| format!(" (its last words: {text})"));
-    format!("the supervisor ended {when}{complaint}; whatever it made is in {workspace}")
+    format!("the supervisor ended {when}{why}{complaint}; whatever it made is in {workspace}")
 }
 
 fn next_step(run: &RunName, phase: Phase, reason: Option<Reason>) -> String {
@@ -224,6 +235,13 @@ pub(crate) mod tests {
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::Lost)));
         insta::assert_snapshot!(status.message.unwrap(), @"the supervisor ended without an outcome (its last words: error: out of cheese); whatever it made is in /state/workspaces/workspace-trader");
         insta::assert_snapshot!(status.next_step, @"The supervisor ended without an outcome; the work is in the workspace, and a retry saves it first. dispatcher retry trader-claude-agent-1-task1-attempt2");
+    }
+
+    #[test]
+    fn an_end_that_was_seen_from_outside_says_what_was_seen() {
+        let said = |reason| ended_message(reason, 3, "the volume workspace-trader", None);
+        insta::assert_snapshot!(said(Reason::OutOfMemory), @"the supervisor ended without an outcome because its container ran out of memory; whatever it made is in the volume workspace-trader");
+        insta::assert_snapshot!(said(Reason::Lost), @"the supervisor ended without an outcome; whatever it made is in the volume workspace-trader");
     }
 
     #[test]

@@ -117,7 +117,13 @@ pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String 
             Place::Remote | Place::None => {}
             Place::Workspace => {
                 let path = work.path.as_deref().unwrap_or(&status.workspace);
-                field("work", &format!("only in the workspace: {}", plain(path)));
+                // A path in a volume is one of the container's.
+                let place = if status.workspace.starts_with('/') {
+                    String::new()
+                } else {
+                    format!(" ({})", status.workspace)
+                };
+                field("work", &format!("only in the workspace: {}{place}", plain(path)));
             }
         }
     }

@@ -1,6 +1,5 @@
 //! doctor.
 
-mod cluster;
 mod files;
 mod servers;
 
@@ -8,65 +7,41 @@ use std::path::Path;
 use std::time::Duration;
 
 use orchestrator_contract::AgentName;
-use serde::Serialize;
 
 use super::Dispatcher;
-use crate::backend::local::launch::{can_run_here, find_supervisor, token_of_gh};
+use crate::backend::credentials::token_of_gh;
+use crate::backend::local::launch::{can_run_here, find_supervisor};
 use crate::config::BackendKind;
 use crate::process;
+pub use crate::task::check::{Check, Finding};
 
 /// How long a program may take to tell its version: the CLI needs a second on a busy machine.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Check {
-    /// What.
-    pub name: &'static str,
-    /// What was found.
-    pub finding: Finding,
-    /// It in words.
-    pub message: String,
-    /// How to mend it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
-}
-
-/// What was found.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Finding {
-    /// It is as it should be.
-    Ok,
-    /// Some runs will miss it.
-    Warning,
-    /// No run can do without it.
-    Problem,
-}
-
-impl Check {
-    fn ok(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, finding: Finding::Ok, message: message.into(), mend: None }
-    }
-
-    fn bad(
-        name: &'static str,
-        finding: Finding,
-        message: impl Into<String>,
-        mend: impl Into<String>,
-    ) -> Self {
-        Self { name, finding, message: message.into(), mend: Some(mend.into()) }
-    }
-}
-
 impl Dispatcher {
-    /// Looks at everything that a run needs where it is to run. Changes nothing.
+    /// Looks at everything that a run needs where runs run. Changes nothing.
     pub async fn doctor(&self) -> Vec<Check> {
-        if self.config.backend == BackendKind::Kubernetes {
-            let mut checks = vec![Check::ok("configuration", self.config.described())];
-            checks.extend(cluster::check(&self.config).await);
-            return checks;
+        match self.config.backend {
+            BackendKind::Local => self.check_this_machine().await,
+            BackendKind::Docker => {
+                // The image brings the programs along.
+                let mut checks = vec![Check::ok("configuration", self.config.described())];
+                checks.extend(files::named(&self.config));
+                checks.extend(self.backend.check().await);
+                checks.push(self.model_credential());
+                checks.push(self.git_token().await);
+                checks
+            }
+            BackendKind::Kubernetes => {
+                // The cluster has the secrets as well.
+                let mut checks = vec![Check::ok("configuration", self.config.described())];
+                checks.extend(self.backend.check().await);
+                checks
+            }
         }
+    }
+
+    async fn check_this_machine(&self) -> Vec<Check> {
         let mut checks = vec![system(), Check::ok("configuration", self.config.described())];
         checks.extend(files::named(&self.config));
         checks.push(files::state_folder(&self.config.state_dir));

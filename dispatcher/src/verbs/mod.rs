@@ -1,6 +1,7 @@
 //! What each verb does, once, for every way of asking: resolve, decide, call
 //! the backend.
 
+mod debug;
 mod docs;
 mod doctor;
 mod follow;
@@ -24,6 +25,7 @@ pub use record::Piece;
 pub use stop::Stop;
 pub use submit::{Preview, Started, Submission};
 
+use crate::backend::docker::Docker;
 use crate::backend::kubernetes::Kubernetes;
 use crate::backend::local::Local;
 use crate::backend::{Backend, Run};
@@ -43,7 +45,8 @@ impl Dispatcher {
     pub fn new(config: Config) -> Self {
         let config = Arc::new(config);
         let backend: Arc<dyn Backend> = match config.backend {
-            BackendKind::Local | BackendKind::Docker => Arc::new(Local::new(Arc::clone(&config))),
+            BackendKind::Local => Arc::new(Local::new(Arc::clone(&config))),
+            BackendKind::Docker => Arc::new(Docker::new(Arc::clone(&config))),
             BackendKind::Kubernetes => Arc::new(Kubernetes::new(Arc::clone(&config))),
         };
         Self { config, backend }

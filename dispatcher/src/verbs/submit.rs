@@ -66,10 +66,11 @@ pub struct Preview {
     pub warnings: Vec<String>,
 }
 
-struct Resolved {
-    request: Request,
-    draft: Draft,
-    warnings: Vec<String>,
+/// A request with everything filled in.
+pub(super) struct Resolved {
+    pub(super) request: Request,
+    pub(super) draft: Draft,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Dispatcher {
@@ -157,7 +158,8 @@ impl Dispatcher {
         })
     }
 
-    async fn resolve(&self, mut request: Request) -> Result<Resolved, Problem> {
+    /// Fills in what a request leaves out.
+    pub(super) async fn resolve(&self, mut request: Request) -> Result<Resolved, Problem> {
         let identity = request.identity();
         let runs = self.backend.runs().await?;
         let of_service = runs.iter().filter(|run| run.task.service == request.service);

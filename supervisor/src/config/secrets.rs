@@ -14,7 +14,8 @@ use crate::process::Environment;
 #[derive(Args, Clone, Debug, Default)]
 pub struct SecretFiles {
     /// A folder with one file a secret: `github-token`, `platform-token`, `ssh-privatekey`,
-    /// `known_hosts`, `anthropic-api-key`, `brave-api-key`, and what other MCP servers ask for.
+    /// `known_hosts`, `anthropic-api-key`, `brave-api-key`, and what other MCP servers ask for; in its
+    /// folder `environment` one file a variable.
     #[arg(long, env = "ORCHESTRATOR_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
     /// The token for the target repository, and for the platform if it has none of its own.
@@ -243,6 +244,20 @@ mod tests {
             std::fs::write(folder.path().join("github-token"), format!("{token}\n")).unwrap();
             assert_eq!(source.read("github-token").unwrap().unwrap().expose_secret(), token);
         }
+    }
+
+    #[test]
+    fn a_variable_may_be_a_file_instead() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("environment")).unwrap();
+        std::fs::write(folder.path().join("environment/CLAUDE_CODE_OAUTH_TOKEN"), "hunter2\n").unwrap();
+        let files = SecretFiles { secrets_dir: Some(folder.path().to_owned()), ..SecretFiles::default() };
+        let source = SecretSource::new(files, Inherited::of(&[]).with_files(Some(folder.path())));
+        assert_eq!(source.model().unwrap().unwrap().kind, "OAuth token");
+        let all = source.all();
+        let values: Vec<_> = all.iter().map(|(_, value)| value.expose_secret()).collect();
+        assert_eq!(values, ["hunter2"]);
+        assert!(source.inherited().text("CLAUDE_CODE_OAUTH_TOKEN").is_some());
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Team {
     /// Starts a controller with the rights of `dispatcher/deploy`.
     pub fn controller(&self) -> Controller {
         let kubeconfig = self.plane.kubeconfig_for_account(NAMESPACE, "orchestrator");
-        let arguments = ["serve", "--controller", "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
+        let arguments =
+            ["serve", "--controller", "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
         let mut command = self.command(&kubeconfig, &arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the dispatcher");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr was piped")).lines();
@@ -201,9 +202,14 @@ impl Team {
         let kubeconfig = self.plane.kubeconfig_for("lead", &["leads"]);
         let mut command = Command::new("timeout");
         command.arg("--kill-after=5").arg(LONGEST).arg(&Binaries::get().dispatcher);
-        let output = self.give_surroundings(command, &kubeconfig, arguments).output().expect("the dispatcher");
+        let output =
+            self.give_surroundings(command, &kubeconfig, arguments).output().expect("the dispatcher");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// Submits a task and gives the run's name.
@@ -240,7 +246,8 @@ impl Team {
 
     /// Changes the specification of a TaskRun.
     pub fn patch(&self, name: &str, patch: &Value) -> Result<(), String> {
-        let patched = self.runtime.block_on(self.runs().patch(name, &PatchParams::default(), &Patch::Merge(patch)));
+        let patched =
+            self.runtime.block_on(self.runs().patch(name, &PatchParams::default(), &Patch::Merge(patch)));
         patched.map(drop).map_err(|error| error.to_string())
     }
 

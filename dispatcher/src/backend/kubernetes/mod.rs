@@ -3,6 +3,7 @@
 //! Nothing is kept here: whatever is known is in the TaskRuns, the log of their
 //! pods and, once those are gone, the ConfigMap that keeps both.
 
+mod check;
 mod follow;
 mod runs;
 
@@ -19,14 +20,16 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use self::follow::Follower;
-use super::{Backend, Creation, Follow, Manner, NewRun, Run};
+use super::{Backend, Creation, Follow, Manner, NewRun, Piece, Run};
 use crate::cluster;
 use crate::config::Config;
 use crate::config::kubernetes::KubernetesSettings;
 use crate::controller::claim;
 use crate::controller::crd::{FINALIZER, StopWish, TaskRun, TaskRunSpec, labels};
 use crate::controller::objects::{self, claim_name};
+use crate::files::Excerpt;
 use crate::problem::Problem;
+use crate::task::check::Check;
 use crate::task::status::Status;
 
 /// Who writes what users ask for.
@@ -213,6 +216,16 @@ impl Backend for Kubernetes {
         let plain = identity.run_name(attempt, |_| false);
         let other = self.find(&plain).await.ok().flatten();
         identity.run_name(attempt, |_| other.as_ref().is_some_and(|run| runs::identity(run) != *identity))
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        check::check(&self.config).await
+    }
+
+    async fn piece(&self, run: &Run, _: Piece) -> Result<Option<Excerpt>, Problem> {
+        let volume = self.workspace(&run.task.service);
+        Err(Problem::request(format!("it is in the volume {volume}, which cannot be read from here"))
+            .next(format!("Read the log instead: dispatcher logs {}", run.task.run)))
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Problem> {

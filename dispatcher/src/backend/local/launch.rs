@@ -2,19 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use orchestrator_contract::names::Transport;
-use orchestrator_contract::{Reason, TaskSpec};
+use orchestrator_contract::TaskSpec;
 
 use super::Local;
 use super::store::Prepared;
+use crate::backend::credentials;
 use crate::config::Config;
 use crate::problem::Problem;
 use crate::process;
-
-/// How long `gh` may take to tell its token.
-const GH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything that is needed to start a supervisor, run and paths of the run apart.
 #[derive(Clone)]
@@ -40,40 +36,9 @@ impl Launch {
     /// This system runs no supervisor, it is not found, or a file that is named is not there.
     pub fn prepare(config: &Config, task: &TaskSpec) -> Result<Self, Problem> {
         can_run_here(std::env::consts::OS)?;
+        let mut files = credentials::programs(config)?;
+        files.extend(credentials::files(config, task)?.into_iter().map(|file| (file.kind.flag(), file.path)));
         let agent = config.agent(&task.agent)?;
-        let secrets = config.secrets().clone();
-        let credentials = [
-            ("--github-token-file", agent.github_token_file),
-            ("--platform-token-file", agent.platform_token_file),
-            ("--ssh-key-file", agent.ssh_key_file),
-            ("--known-hosts-file", secrets.known_hosts_file),
-            ("--anthropic-api-key-file", secrets.anthropic_api_key_file),
-            ("--brave-api-key-file", secrets.brave_api_key_file),
-            ("--secrets-dir", config.service(&task.service).secrets_dir.or(secrets.secrets_dir)),
-        ];
-        let programs = [("--claude", config.claude.clone()), ("--mcp-configs", config.mcp_configs.clone())];
-        let mut files = Vec::new();
-        for (reason, flags) in [
-            (Reason::Configuration, programs.as_slice()),
-            (Reason::CredentialMissing, credentials.as_slice()),
-        ] {
-            for (flag, path) in flags {
-                let Some(path) = path else { continue };
-                if !path.exists() {
-                    let name = flag.trim_start_matches('-').replace('-', "_");
-                    return Err(Problem::new(
-                        reason,
-                        format!(
-                            "`{name}` names {}, which does not exist (agent {})",
-                            path.display(),
-                            task.agent
-                        ),
-                    )
-                    .next(format!("Make the file, or mend {}.", config.described())));
-                }
-                files.push((*flag, path.clone()));
-            }
-        }
         let mut environment: Vec<(OsString, OsString)> =
             config.environment.passed().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         if !agent.git_hosts.is_empty() {
@@ -89,18 +54,15 @@ impl Launch {
 
     /// Where no token for GitHub is known, asks `gh` for the one it has.
     pub async fn add_token_of_gh(&mut self, config: &Config, task: &TaskSpec) {
-        let remote =
-            [&task.target.url, &task.platform.url].iter().any(|url| url.transport() != Transport::Local);
-        let has = |name: &str| config.environment.os(name).is_some();
         let given = self.files.iter().any(|(flag, path)| match *flag {
             "--github-token-file" => true,
             "--secrets-dir" => path.join("github-token").is_file(),
             _ => false,
         });
-        if !remote || given || has("GITHUB_TOKEN") || has("GH_TOKEN") {
+        if given {
             return;
         }
-        if let Ok(token) = token_of_gh(config).await {
+        if let Some(token) = credentials::token_of_gh_if_needed(config, task).await {
             self.environment.push(("GITHUB_TOKEN".into(), token.into()));
         }
     }
@@ -132,24 +94,6 @@ pub fn can_run_here(system: &str) -> Result<(), Problem> {
     }
     Err(Problem::configuration(format!("runs on this machine itself need Linux, and this is {system}"))
         .next("Have the run run in a container or in a cluster, or submit from a Linux machine."))
-}
-
-/// The token that `gh` has, if it is there and logged in.
-///
-/// # Errors
-/// Says why there is none.
-pub async fn token_of_gh(config: &Config) -> Result<String, String> {
-    let gh = process::find("gh", config.environment.os("PATH")).ok_or("there is no `gh` in PATH")?;
-    let mut command = process::command(&gh);
-    // gh finds its login by HOME, or in the folders and keyring that these name.
-    for name in ["HOME", "PATH", "XDG_CONFIG_HOME", "GH_CONFIG_DIR", "DBUS_SESSION_BUS_ADDRESS"] {
-        if let Some(value) = config.environment.os(name) {
-            command.env(name, value);
-        }
-    }
-    command.args(["auth", "token"]);
-    let token = process::output(command, GH_LIMIT).await?;
-    if token.is_empty() { Err("`gh auth token` says nothing".to_owned()) } else { Ok(token) }
 }
 
 /// The supervisor: as configured, else next to this program, else in `PATH`.

@@ -31,9 +31,9 @@ use orchestrator_contract::{Identity, RunName, ServiceName, TaskSpec};
 
 use self::follow::Follower;
 use self::launch::Launch;
-use super::{Backend, Creation, Follow, Manner, NewRun, Record, Run};
+use super::{Backend, Creation, Follow, Manner, NewRun, PIECE_MAX, Piece, Record, Run};
 use crate::config::Config;
-use crate::files;
+use crate::files::{self, Excerpt};
 use crate::problem::Problem;
 use crate::task::status::Status;
 
@@ -111,6 +111,14 @@ impl Backend for Local {
 
     async fn name_of(&self, identity: &Identity, attempt: u32) -> RunName {
         identity.run_name(attempt, |name| self.run_folder(name).exists())
+    }
+
+    async fn piece(&self, run: &Run, piece: Piece) -> Result<Option<Excerpt>, Problem> {
+        let record = self.layout(&run.task.service).run(&run.task.run);
+        match piece {
+            Piece::Transcript => files::read_end(&record.transcript(), PIECE_MAX),
+            Piece::Diff => files::read_start(&record.diff(), PIECE_MAX),
+        }
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Problem> {

@@ -55,6 +55,8 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
         ("supervisor = \"./x\"\n", "supervisor", "1:1"),
         ("mcp_configs = \"x\"\n", "mcp_configs", "1:1"),
         ("\n  state_dir = \"x\"\n", "state_dir", "2:3"),
+        ("backend = \"docker\"\n", "backend", "1:1"),
+        ("[docker]\nhost = \"unix:///x\"\n", "docker", "1:2"),
         ("github_api_url = \"https://x\"\n", "github_api_url", "1:1"),
         ("[secrets]\nsecrets_dir = \"x\"\n", "secrets", "1:2"),
         ("secrets = { known_hosts_file = \"x\" }\n", "secrets", "1:1"),

@@ -100,7 +100,12 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
             log.end();
             let message = format!("exec: {:?}: {error}", prepared.program);
             let terminated = json!({"exitCode": 128, "reason": "StartError", "message": message, "startedAt": started, "finishedAt": now()});
-            return Some(Report { phase: "Failed", reason: None, state: json!({"terminated": terminated}), disruption: None });
+            return Some(Report {
+                phase: "Failed",
+                reason: None,
+                state: json!({"terminated": terminated}),
+                disruption: None,
+            });
         }
     };
     let group = Group::of(child.id().expect("it was not waited for"));
@@ -142,7 +147,10 @@ async fn wait_for_repair(inner: &Arc<Inner>, pod: &Value, news: &mut News) {
 
 async fn prepare(inner: &Arc<Inner>, pod: &Value, container: &Value) -> Result<Prepared, Waiting> {
     let image = text(container, "/image");
-    let refuses = |why: &str| Waiting { reason: "ErrImagePull", message: format!("failed to pull image \"{image}\": {why}") };
+    let refuses = |why: &str| Waiting {
+        reason: "ErrImagePull",
+        message: format!("failed to pull image \"{image}\": {why}"),
+    };
     if inner.fault_of(pod) == Some(Fault::ImagePull) {
         return Err(refuses("not found"));
     }
@@ -271,7 +279,10 @@ fn report_end(
     let mut message = std::fs::read(&prepared.message).unwrap_or_default();
     message.truncate(MESSAGE);
     let mut message = String::from_utf8_lossy(&message).into_owned();
-    if message.is_empty() && code != 0 && text(container, "/terminationMessagePolicy") == "FallbackToLogsOnError" {
+    if message.is_empty()
+        && code != 0
+        && text(container, "/terminationMessagePolicy") == "FallbackToLogsOnError"
+    {
         message = log.tail(LOG_AS_MESSAGE);
     }
     let reason = match (struck, code) {
@@ -279,12 +290,16 @@ fn report_end(
         (_, 0) => "Completed",
         _ => "Error",
     };
-    let mut terminated = json!({"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()});
+    let mut terminated =
+        json!({"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()});
     if !message.is_empty() {
         terminated["message"] = json!(message);
     }
-    let evicted = (struck == Some(Blow::Evict)).then(|| ("Evicted", "The node was low on resource: memory.".to_owned()));
-    let late = end.late.then(|| ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned()));
+    let evicted = (struck == Some(Blow::Evict))
+        .then(|| ("Evicted", "The node was low on resource: memory.".to_owned()));
+    let late = end.late.then(|| {
+        ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned())
+    });
     let failed = code != 0 || evicted.is_some() || late.is_some();
     Report {
         phase: if failed { "Failed" } else { "Succeeded" },

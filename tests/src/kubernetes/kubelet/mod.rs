@@ -146,7 +146,10 @@ impl Kubelet {
     /// Lets pods whose name starts like this fail, until the faults are cleared.
     pub fn fail(&self, prefix: &str, fault: Fault) {
         let prefix = prefix.to_owned();
-        self.fail_where(move |pod| pod.metadata.name.as_ref().is_some_and(|it| it.starts_with(&prefix)), fault);
+        self.fail_where(
+            move |pod| pod.metadata.name.as_ref().is_some_and(|it| it.starts_with(&prefix)),
+            fault,
+        );
     }
 
     /// Lets pods for which this holds fail, until the faults are cleared.

@@ -105,10 +105,13 @@ impl Known {
                     "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
                     "target": {"apiVersion": "v1", "kind": "Node", "name": inner.node},
                 });
-                pods.create_subresource::<_, Value>("binding", &name, &PostParams::default(), &binding).await.ok();
+                pods.create_subresource::<_, Value>("binding", &name, &PostParams::default(), &binding)
+                    .await
+                    .ok();
             }
             Ok(Some(message)) => {
-                let said = items(pod, "/status/conditions").any(|it| it["type"] == "PodScheduled" && it["message"] == message.as_str());
+                let said = items(pod, "/status/conditions")
+                    .any(|it| it["type"] == "PodScheduled" && it["message"] == message.as_str());
                 if !said {
                     let condition = json!({
                         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,

@@ -10,11 +10,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 
-use super::{Check, Finding};
 use crate::cluster;
 use crate::config::Config;
 use crate::controller::crd::TaskRun;
 use crate::controller::operate::LEASE;
+use crate::task::check::{Check, Finding};
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(10);

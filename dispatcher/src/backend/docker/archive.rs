@@ -1,0 +1,184 @@
+//! Archives: how files get into containers and out of them.
+//!
+//! An engine takes and gives the files of a container as a tar, whether it runs, has ended or was
+//! never started, and wherever the engine is: nothing has to be shared with this machine.
+
+use std::io::{Cursor, Read as _};
+
+use bollard::Docker as Client;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tar::{Builder, EntryType, Header};
+
+use super::connect::{problem, status};
+use crate::config::User;
+use crate::problem::Problem;
+
+/// The most that is read of a file.
+const READ_MAX: usize = 64 * 1024 * 1024;
+
+/// An archive that is being made, in memory: secrets touch no disk of this machine.
+#[derive(Default)]
+pub(super) struct Archive(Vec<Part>);
+
+struct Part {
+    path: String,
+    owner: User,
+    mode: u32,
+    content: Content,
+}
+
+enum Content {
+    Folder,
+    File(Vec<u8>),
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Contents may be secrets.
+        f.debug_set().entries(self.0.iter().map(|part| &part.path)).finish()
+    }
+}
+
+impl Archive {
+    /// Adds a folder. One that is there already keeps what is in it.
+    pub(super) fn folder(mut self, path: &str, owner: User, mode: u32) -> Self {
+        self.0.push(Part { path: path.to_owned(), owner, mode, content: Content::Folder });
+        self
+    }
+
+    /// Adds a file. What is there by that name, a folder too, is replaced.
+    pub(super) fn file(mut self, path: &str, owner: User, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+        self.0.push(Part { path: path.to_owned(), owner, mode, content: Content::File(content.into()) });
+        self
+    }
+
+    /// The paths in it.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> Vec<&str> {
+        self.0.iter().map(|part| part.path.as_str()).collect()
+    }
+
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        let mut builder = Builder::new(Vec::new());
+        for Part { path, owner, mode, content } in &self.0 {
+            let mut header = Header::new_gnu();
+            header.set_mode(*mode);
+            header.set_uid(u64::from(owner.uid));
+            header.set_gid(u64::from(owner.gid));
+            match content {
+                Content::Folder => {
+                    header.set_entry_type(EntryType::Directory);
+                    header.set_size(0);
+                    builder.append_data(&mut header, path, std::io::empty())?;
+                }
+                Content::File(bytes) => {
+                    header.set_entry_type(EntryType::Regular);
+                    header.set_size(bytes.len() as u64);
+                    builder.append_data(&mut header, path, bytes.as_slice())?;
+                }
+            }
+        }
+        builder.into_inner()
+    }
+
+    /// Puts everything below a folder of a container.
+    ///
+    /// # Errors
+    /// The engine cannot.
+    pub(super) async fn put(&self, client: &Client, container: &str, folder: &str) -> Result<(), Problem> {
+        let doing = format!("put files into {folder} of container {container}");
+        let bytes = self.bytes().map_err(|error| problem(&doing, &Error::IOError { err: error }))?;
+        let options = UploadToContainerOptionsBuilder::new().path(folder).build();
+        client
+            .upload_to_container(container, Some(options), bollard::body_full(Bytes::from(bytes)))
+            .await
+            .map_err(|error| problem(&doing, &error))
+    }
+}
+
+/// A file of a container; none if there is no such file, or no such container.
+///
+/// # Errors
+/// The engine cannot tell.
+pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result<Option<Vec<u8>>, Problem> {
+    let doing = || format!("read {path} of container {container}");
+    let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+    let mut stream = Box::pin(client.download_from_container(container, Some(options)));
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        match chunk {
+            Ok(chunk) if bytes.len() + chunk.len() > READ_MAX => {
+                let error = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is too large");
+                return Err(problem(&doing(), &Error::IOError { err: error }));
+            }
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(error) if status(&error) == Some(404) => return Ok(None),
+            Err(error) => return Err(problem(&doing(), &error)),
+        }
+    }
+    first_file(&bytes).map_err(|error| problem(&doing(), &Error::IOError { err: error }))
+}
+
+fn first_file(bytes: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+    for entry in tar::Archive::new(Cursor::new(bytes)).entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type() == EntryType::Regular {
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content)?;
+            return Ok(Some(content));
+        }
+    }
+    Ok(None)
+}
+
+/// How many bytes a path of a container takes with everything below it, about.
+pub(super) async fn size(client: &Client, container: &str, path: &str) -> u64 {
+    let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+    let stream = client.download_from_container(container, Some(options));
+    stream.fold(0, |sum, chunk| async move { sum + chunk.map_or(0, |chunk| chunk.len() as u64) }).await
+}
+
+/// Whether a path of a container is a folder; none if there is no such path.
+///
+/// # Errors
+/// The engine cannot tell.
+pub(super) async fn is_folder(client: &Client, container: &str, path: &str) -> Result<Option<bool>, Problem> {
+    /// The bit by which Go's file modes tell a folder.
+    const FOLDER: u32 = 1 << 31;
+    let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
+    match client.get_container_archive_info(container, Some(options)).await {
+        Ok(info) => Ok(Some(info.file_mode & FOLDER != 0)),
+        Err(error) if status(&error) == Some(404) => Ok(None),
+        Err(error) => Err(problem(&format!("look at {path} of container {container}"), &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        let archive =
+            Archive::default().folder("a", User::DEFAULT, 0o750).file("a/b", User::DEFAULT, 0o440, "text");
+        let bytes = archive.bytes().unwrap();
+        assert_eq!(first_file(&bytes).unwrap().unwrap(), b"text");
+        let mut read = tar::Archive::new(Cursor::new(&bytes));
+        let entries: Vec<_> = read
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                (entry.path().unwrap().display().to_string(), header.mode().unwrap(), header.uid().unwrap())
+            })
+            .collect();
+        assert_eq!(entries, [("a".to_owned(), 0o750, 10001), ("a/b".to_owned(), 0o440, 10001)]);
+        assert_eq!(format!("{archive:?}"), r#"{"a", "a/b"}"#);
+    }
+}

@@ -1,0 +1,159 @@
+//! The `docker run` line of a container, as a person would type it.
+
+use super::spec::{GIVEN, Given, LOG_DRIVER, LOG_SIZE, Spec, TMP, WORKSPACE};
+
+/// Whether somebody sits before it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Terminal {
+    /// Input and output are a terminal's.
+    Yes,
+    /// Input and output are connected, and none is a terminal's.
+    Input,
+    /// Only output, and not of a terminal.
+    No,
+}
+
+/// The arguments after `docker`. The container is removed when it has ended.
+pub(super) fn compose_arguments(spec: &Spec, terminal: Terminal) -> Vec<String> {
+    let Spec {
+        name,
+        image,
+        labels,
+        environment,
+        entrypoint,
+        arguments,
+        folder,
+        workspace,
+        labels_of_workspace: _,
+        given,
+        user,
+        network,
+        memory,
+        cpus,
+        pids,
+        stop_seconds,
+    } = spec;
+    let mut line: Vec<String> = vec!["run".to_owned(), "--rm".to_owned()];
+    match terminal {
+        Terminal::Yes => line.extend(["--interactive".to_owned(), "--tty".to_owned()]),
+        Terminal::Input => line.push("--interactive".to_owned()),
+        Terminal::No => {}
+    }
+    let mut option = |name: &str, value: &str| line.push(format!("--{name}={value}"));
+    option("name", name);
+    option("user", &user.to_string());
+    option("read-only", "true");
+    option("tmpfs", &format!("/tmp:{TMP}"));
+    option("cap-drop", "ALL");
+    option("security-opt", "no-new-privileges");
+    option("init", "false");
+    option("memory", &memory.to_string());
+    option("memory-swap", &memory.to_string());
+    if let Some(cpus) = cpus {
+        option("cpus", &cpus.number().to_string());
+    }
+    option("pids-limit", &pids.to_string());
+    option("stop-timeout", &stop_seconds.to_string());
+    option("log-driver", LOG_DRIVER);
+    option("log-opt", &format!("max-size={LOG_SIZE}"));
+    if let Some(network) = network {
+        option("network", network);
+    }
+    option("mount", &mount(&["type=volume", &format!("source={workspace}"), &format!("target={WORKSPACE}")]));
+    match given {
+        Given::Volume { name, labels: _ } => {
+            option(
+                "mount",
+                &mount(&[
+                    "type=volume",
+                    "volume-nocopy",
+                    &format!("source={name}"),
+                    &format!("target={GIVEN}"),
+                ]),
+            );
+        }
+        Given::Nothing => {}
+    }
+    for (name, value) in labels {
+        option("label", &format!("{name}={value}"));
+    }
+    for (name, value) in environment {
+        option("env", &format!("{name}={value}"));
+    }
+    if let Some(folder) = folder {
+        option("workdir", folder);
+    }
+    if let Some(entrypoint) = entrypoint {
+        option("entrypoint", entrypoint);
+    }
+    line.push(image.clone());
+    line.extend(arguments.iter().cloned());
+    line
+}
+
+/// The value of `--mount`: fields of a line of CSV.
+fn mount(fields: &[&str]) -> String {
+    let quoted = |field: &&str| {
+        if field.contains([',', '"', '\n']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            (*field).to_owned()
+        }
+    };
+    fields.iter().map(quoted).collect::<Vec<_>>().join(",")
+}
+
+/// A word as a POSIX shell takes it.
+pub(crate) fn quote(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A command line for a shell: an option a line.
+pub(super) fn render(program: &str, arguments: &[String]) -> String {
+    let mut text = quote(program);
+    // The options of `run` have lines of their own; what follows the image belongs to the program in it.
+    let run = arguments.iter().position(|argument| argument == "run").unwrap_or(arguments.len());
+    let mut in_options = false;
+    for (at, argument) in arguments.iter().enumerate() {
+        text.push_str(if in_options { " \\\n    " } else { " " });
+        text.push_str(&quote(argument));
+        in_options = at == run || (in_options && argument.starts_with("--"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::docker::spec;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_line_says_all_that_the_engine_is_told() {
+        let spec = spec::tests::sample();
+        insta::assert_snapshot!(render("docker", &compose_arguments(&spec, Terminal::No)));
+    }
+
+    #[test]
+    fn a_folder_with_a_comma_stays_one_field() {
+        assert_eq!(mount(&["type=bind", "source=/a,b\"c"]), "type=bind,\"source=/a,b\"\"c\"");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_shell_reads_every_word_as_it_was(words in proptest::collection::vec("[^\\x00]{0,12}", 1..4)) {
+            let line = render("printf", &std::iter::once("%s\\0".to_owned()).chain(words.clone()).collect::<Vec<_>>());
+            let mut shell = crate::process::command(std::path::Path::new("/bin/sh"));
+            shell.args(["-c", &line]);
+            let output = shell.output().unwrap();
+            let read = String::from_utf8(output.stdout).unwrap();
+            let read: Vec<_> = read.split_terminator('\0').map(str::to_owned).collect();
+            prop_assert_eq!(read, words);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Finds the engine and says what is wrong where none answers.
+
+use std::path::{Path, PathBuf};
+
+use bollard::errors::Error;
+use bollard::{API_DEFAULT_VERSION, Docker as Client};
+use orchestrator_contract::Reason;
+
+use crate::config::{Config, Environment};
+use crate::problem::Problem;
+
+/// Seconds that the engine may take to begin an answer.
+const LIMIT: u64 = 60;
+
+/// Seconds that it may take to say who it is.
+const FIRST_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// An engine that answered.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    /// The way to it.
+    pub(super) client: Client,
+    /// Its address, for messages and for its command line.
+    pub(super) address: String,
+}
+
+/// The addresses to try, the first that is there wins.
+fn candidates(named: Option<&str>, environment: &Environment) -> Vec<String> {
+    if let Some(host) = named.or_else(|| environment.text("DOCKER_HOST")) {
+        return vec![host.to_owned()];
+    }
+    let at = |folder: Option<PathBuf>, rest: &str| folder.map(|folder| folder.join(rest));
+    let (home, runtime) = (environment.path("HOME"), environment.path("XDG_RUNTIME_DIR"));
+    [
+        Some(PathBuf::from("/var/run/docker.sock")),
+        at(runtime.clone(), "docker.sock"),
+        at(home.clone(), ".docker/run/docker.sock"),
+        at(home, ".colima/default/docker.sock"),
+        at(runtime, "podman/podman.sock"),
+        Some(PathBuf::from("/run/podman/podman.sock")),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|path| format!("unix://{}", path.display()))
+    .collect()
+}
+
+/// The socket of an address.
+fn socket(address: &str) -> Result<&Path, Problem> {
+    match address.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(Path::new(path)),
+        Some(_) | None => Err(Problem::configuration(format!("`{address}` is no socket of an engine")).next(
+            "Give it as unix:///path. A socket of another machine can be brought here: ssh -nNT -L \
+             /tmp/docker.sock:/var/run/docker.sock HOST",
+        )),
+    }
+}
+
+/// Connects to the engine that the configuration names, or to the first that is there.
+///
+/// # Errors
+/// None answers.
+pub(super) async fn connect(config: &Config) -> Result<Engine, Problem> {
+    let named = config.docker().host.as_deref();
+    let all = candidates(named, &config.environment);
+    let found = match all.as_slice() {
+        [one] => Some(one.as_str()),
+        several => several.iter().map(String::as_str).find(|address| is_there(address)),
+    };
+    let Some(address) = found else {
+        let tried: Vec<&str> = all.iter().map(|address| address.trim_start_matches("unix://")).collect();
+        return Err(Problem::configuration(format!(
+            "there is no container engine: none of {} is there",
+            tried.join(", ")
+        ))
+        .next("Start docker or podman (systemctl --user start podman.socket), or name its socket with DOCKER_HOST."));
+    };
+    let path = socket(address)?;
+    let failed = |error: &Error| no_answer(address, path, error);
+    let client =
+        Client::connect_with_unix(address, LIMIT, API_DEFAULT_VERSION).map_err(|error| failed(&error))?;
+    let negotiated = tokio::time::timeout(FIRST_LIMIT, client.negotiate_version()).await;
+    let client = negotiated.unwrap_or(Err(Error::RequestTimeoutError)).map_err(|error| failed(&error))?;
+    Ok(Engine { client, address: address.to_owned() })
+}
+
+fn is_there(address: &str) -> bool {
+    socket(address).is_ok_and(Path::exists)
+}
+
+fn no_answer(address: &str, path: &Path, error: &Error) -> Problem {
+    if !path.exists() {
+        return Problem::configuration(format!("there is no container engine at {address}"))
+            .next("Start it, or name its socket with DOCKER_HOST or `host` in [docker].");
+    }
+    let denied = rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS);
+    if denied {
+        return Problem::configuration(format!("you may not use the container engine at {address}"))
+            .next("Join the group of its socket (usermod -aG docker YOU), or use a rootless engine.");
+    }
+    Problem::new(
+        Reason::RemoteUnavailable,
+        format!("the container engine at {address} does not answer: {}", chain(error)),
+    )
+    .next("Start it (systemctl start docker), then try again.")
+}
+
+/// What an engine answered to a request, as a problem.
+pub(super) fn problem(doing: &str, error: &Error) -> Problem {
+    let message = if let Error::DockerResponseServerError { message, .. } = error {
+        message.trim().to_owned()
+    } else {
+        chain(error)
+    };
+    let text = format!("the container engine cannot {doing}: {message}");
+    if message.contains("no space left") {
+        return Problem::new(Reason::DiskFull, text);
+    }
+    Problem::new(Reason::RemoteUnavailable, text).next(
+        "Look into the engine's log (journalctl -u docker), mend it and try again; dispatcher doctor helps.",
+    )
+}
+
+/// The status code that the engine answered with.
+pub(super) fn status(error: &Error) -> Option<u16> {
+    let Error::DockerResponseServerError { status_code, .. } = error else { return None };
+    Some(*status_code)
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_goes_before_what_is_usual() {
+        let environment: Environment =
+            [("DOCKER_HOST", "unix:///d"), ("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1")]
+                .into_iter()
+                .collect();
+        assert_eq!(candidates(Some("unix:///n"), &environment), ["unix:///n"]);
+        assert_eq!(candidates(None, &environment), ["unix:///d"]);
+        let environment: Environment =
+            [("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1")].into_iter().collect();
+        let all = candidates(None, &environment);
+        assert_eq!(all[0], "unix:///var/run/docker.sock");
+        assert!(all.contains(&"unix:///run/user/1/podman/podman.sock".to_owned()), "{all:?}");
+    }
+
+    #[test]
+    fn an_address_that_is_no_socket_is_refused_with_a_way_on() {
+        for address in ["tcp://1.2.3.4:2375", "ssh://host", "/var/run/docker.sock", "unix://rel"] {
+            let problem = socket(address).unwrap_err();
+            assert_eq!(problem.exit_code(), 78);
+            assert!(problem.to_string().contains("unix:///path"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Whether the engine can run what it is to run.
+
+use bollard::models::SystemInfo;
+
+use super::connect::status;
+use super::{Docker, spec};
+use crate::task::check::{Check, Finding};
+use crate::task::image::ImageReference;
+
+impl Docker {
+    /// Looks at everything that a run in a container needs of the engine. Changes nothing.
+    pub(super) async fn check_engine(&self) -> Vec<Check> {
+        let name = "engine";
+        let engine = match self.engine().await {
+            Ok(engine) => engine,
+            Err(problem) => {
+                return vec![Check::bad(name, Finding::Problem, problem.message(), problem.next_step())];
+            }
+        };
+        let mut checks = Vec::new();
+        match engine.client.version().await {
+            Ok(version) => {
+                let text = |text: Option<String>| text.unwrap_or_else(|| "?".to_owned());
+                let message = format!(
+                    "{} at {}, API {}",
+                    text(version.version),
+                    engine.address,
+                    text(version.api_version)
+                );
+                checks.push(Check::ok(name, message));
+            }
+            Err(error) => {
+                let problem = super::problem("tell its version", &error);
+                checks.push(Check::bad(name, Finding::Problem, problem.message(), problem.next_step()));
+            }
+        }
+        match engine.client.info().await {
+            Ok(info) => checks.extend(judge(&info)),
+            Err(error) => {
+                let problem = super::problem("describe itself", &error);
+                checks.push(Check::bad("limits", Finding::Warning, problem.message(), problem.next_step()));
+            }
+        }
+        for image in self.images() {
+            checks.push(self.check_image(&image).await);
+        }
+        checks
+    }
+
+    /// The images that the configuration names, the default one among them.
+    fn images(&self) -> Vec<String> {
+        let settings = self.config.docker();
+        let mut images = vec![spec::image(settings, None)];
+        for service in self.config.service_names() {
+            let image: Option<ImageReference> = self.config.service(service).image;
+            images.push(spec::image(settings, image.as_ref()));
+        }
+        images.sort();
+        images.dedup();
+        images
+    }
+
+    async fn check_image(&self, image: &str) -> Check {
+        let name = "image";
+        let Ok(engine) = self.engine().await else { return Check::ok(name, "") };
+        match engine.client.inspect_image(image).await {
+            Ok(_) => Check::ok(name, image),
+            Err(error) if status(&error) == Some(404) && image == spec::default_image() => Check::bad(
+                name,
+                Finding::Problem,
+                format!("there is no {image}"),
+                "Build it (images/build.sh agent), or name another with `image` in [docker].",
+            ),
+            Err(error) if status(&error) == Some(404) => Check::bad(
+                name,
+                Finding::Warning,
+                format!("{image} is not here yet: the first run pulls it"),
+                format!("docker pull {image}"),
+            ),
+            Err(error) => {
+                let problem = super::problem(&format!("look at image {image}"), &error);
+                Check::bad(name, Finding::Problem, problem.message(), problem.next_step())
+            }
+        }
+    }
+}
+
+/// What an engine says of itself: whether limits are kept.
+fn judge(info: &SystemInfo) -> Vec<Check> {
+    let SystemInfo { memory_limit, swap_limit, pids_limit, cpu_cfs_quota, cgroup_version, plugins, .. } =
+        info;
+    let mut missing = Vec::new();
+    for (has, what) in [
+        (memory_limit, "memory"),
+        (swap_limit, "swap"),
+        (pids_limit, "processes"),
+        (cpu_cfs_quota, "processors"),
+    ] {
+        // Who does not tell has it: podman leaves some out.
+        if *has == Some(false) {
+            missing.push(what);
+        }
+    }
+    let version = cgroup_version.map_or(String::new(), |version| format!(" (control groups v{version})"));
+    let limits = if missing.is_empty() {
+        Check::ok("limits", format!("memory, processes and processors are limited{version}"))
+    } else {
+        Check::bad(
+            "limits",
+            Finding::Warning,
+            format!("the engine does not limit: {}{version}", missing.join(", ")),
+            "Enable these control groups for it; rootless engines need them delegated (systemd: Delegate=yes).",
+        )
+    };
+    let volumes = plugins.as_ref().and_then(|plugins| plugins.volume.as_ref());
+    let local = volumes.is_none_or(|drivers| drivers.iter().any(|driver| driver == "local"));
+    let volumes = if local {
+        Check::ok("volumes", "the driver `local` is there")
+    } else {
+        Check::bad(
+            "volumes",
+            Finding::Problem,
+            "the engine has no volume driver `local`",
+            "Workspaces are volumes of it: use another engine.",
+        )
+    };
+    vec![limits, volumes]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_an_engine_does_not_keep_are_named() {
+        let info = SystemInfo {
+            memory_limit: Some(true),
+            swap_limit: Some(false),
+            pids_limit: Some(false),
+            cgroup_version: None,
+            ..SystemInfo::default()
+        };
+        let checks = judge(&info);
+        assert_eq!(checks[0].finding, Finding::Warning);
+        assert!(checks[0].message.contains("swap, processes"), "{}", checks[0].message);
+        assert!(judge(&SystemInfo::default()).iter().all(|check| check.finding == Finding::Ok));
+    }
+}

@@ -1,0 +1,306 @@
+//! What a container is made of: one value, for the engine and for people (`command_line`).
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    RestartPolicy, RestartPolicyNameEnum,
+};
+use orchestrator_contract::layout::Layout;
+use orchestrator_contract::{RunName, ServiceName};
+
+use crate::config::{Cpus, DockerSettings, Memory, User};
+use crate::task::image::ImageReference;
+
+/// Where a service's volume is in the container, as the image has it.
+pub(super) const WORKSPACE: &str = "/workspace";
+/// Where what one run is given is in the container.
+pub(super) const GIVEN: &str = "/run/secrets";
+/// The folder of the secrets in it: the image looks for them there.
+pub(super) const SECRETS: &str = "orchestrator";
+/// The task in it.
+pub(super) const TASK: &str = "task.json";
+/// The MCP configurations in it.
+pub(super) const MCP_CONFIGS: &str = "mcp-configs";
+/// What asks the run to stop, in it.
+pub(super) const STOP: &str = "stop";
+
+/// How many processes a run may have if nobody says otherwise: a build with a few jobs, and no fork bomb.
+const PIDS: u32 = 1024;
+
+/// What a supervisor may take for its end beyond what its settings say: the pull request, and itself.
+const END: f64 = 240.0 + 50.0;
+
+/// A container.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Spec {
+    /// Its name.
+    pub(super) name: String,
+    /// Its image.
+    pub(super) image: String,
+    /// What it says of itself.
+    pub(super) labels: BTreeMap<String, String>,
+    /// Its environment: nothing secret.
+    pub(super) environment: BTreeMap<String, String>,
+    /// The program, where it is not the image's own.
+    pub(super) entrypoint: Option<String>,
+    /// Its arguments.
+    pub(super) arguments: Vec<String>,
+    /// The folder in which it starts, where it is not the image's own.
+    pub(super) folder: Option<String>,
+    /// The volume of the workspace.
+    pub(super) workspace: String,
+    /// What that volume says of itself, where it is made anew.
+    pub(super) labels_of_workspace: HashMap<String, String>,
+    /// What it is given: the task and the secrets.
+    pub(super) given: Given,
+    /// Who it runs as.
+    pub(super) user: User,
+    /// The engine's default if there is none.
+    pub(super) network: Option<String>,
+    /// What it may use.
+    pub(super) memory: Memory,
+    /// All processors if not given.
+    pub(super) cpus: Option<Cpus>,
+    /// How many processes.
+    pub(super) pids: u32,
+    /// Seconds from `docker stop` to its kill.
+    pub(super) stop_seconds: u32,
+}
+
+/// How a container gets the task and the secrets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Given {
+    /// In a volume of its own.
+    Volume {
+        /// Its name.
+        name: String,
+        /// What it says of itself.
+        labels: HashMap<String, String>,
+    },
+    /// It gets none.
+    Nothing,
+}
+
+/// The volume of a service.
+pub(super) fn workspace(service: &ServiceName) -> String {
+    Layout::name(service)
+}
+
+/// The volume with what a run is given. No container is named so: names of runs end in a number.
+pub(super) fn given(run: &RunName) -> String {
+    format!("{run}-given")
+}
+
+/// The image of a service.
+pub(super) fn image(settings: &DockerSettings, of_service: Option<&ImageReference>) -> String {
+    of_service
+        .or(settings.image.as_ref())
+        .map_or_else(|| default_image().to_owned(), |image| image.as_str().to_owned())
+}
+
+/// The image that `images/build.sh agent` makes.
+pub(super) fn default_image() -> &'static str {
+    concat!("orchestrator/agent:", env!("CARGO_PKG_VERSION"))
+}
+
+/// The supervisor's arguments: everything it is given has its place.
+pub(super) fn arguments(has_mcp_configs: bool) -> Vec<String> {
+    let mut arguments = vec!["run".to_owned()];
+    let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+    flag("--task-file", format!("{GIVEN}/{TASK}"));
+    flag("--workspace", WORKSPACE.to_owned());
+    flag("--secrets-dir", format!("{GIVEN}/{SECRETS}"));
+    flag("--stop-file", format!("{GIVEN}/{STOP}"));
+    if has_mcp_configs {
+        flag("--mcp-configs", format!("{GIVEN}/{MCP_CONFIGS}"));
+    }
+    arguments
+}
+
+/// How long a supervisor may take from being asked to stop until it has.
+pub(super) fn stop_seconds(environment: &BTreeMap<String, String>) -> u32 {
+    let seconds = |name: &str, default: f64| {
+        let given = environment.get(name).and_then(|text| text.parse::<f64>().ok());
+        given.filter(|seconds| (0.0..=86_400.0).contains(seconds)).unwrap_or(default)
+    };
+    let all =
+        seconds("ORCHESTRATOR_GRACE_SECONDS", 10.0) + seconds("ORCHESTRATOR_PUBLISH_SECONDS", 600.0) + END;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "two days at most")]
+    let seconds = all.ceil() as u32;
+    seconds
+}
+
+impl Spec {
+    /// A container of a service with the settings' limits, and nothing in it yet.
+    pub(super) fn new(settings: &DockerSettings, name: String, image: String, workspace: String) -> Self {
+        let DockerSettings { host: _, image: _, memory, cpus, pids, network, user } = settings.clone();
+        Self {
+            name,
+            image,
+            labels: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            entrypoint: None,
+            arguments: Vec::new(),
+            folder: None,
+            workspace,
+            labels_of_workspace: HashMap::new(),
+            given: Given::Nothing,
+            user: user.unwrap_or(User::DEFAULT),
+            network: network.map(|network| network.as_str().to_owned()),
+            memory: memory.unwrap_or(Memory::DEFAULT),
+            cpus,
+            pids: pids.unwrap_or(PIDS),
+            stop_seconds: 10,
+        }
+    }
+
+    /// Everything as the engine takes it.
+    pub(super) fn body(&self) -> ContainerCreateBody {
+        let Self {
+            name: _,
+            image,
+            labels,
+            environment,
+            entrypoint,
+            arguments,
+            folder,
+            workspace,
+            labels_of_workspace,
+            given,
+            user,
+            network,
+            memory,
+            cpus,
+            pids,
+            stop_seconds,
+        } = self;
+        let memory = i64::try_from(memory.bytes()).ok();
+        // A new volume gets the owner of the image's folder: engines give a mount's own folder no other.
+        let mut mounts = vec![volume(workspace, WORKSPACE, labels_of_workspace, Copy::Yes)];
+        match given {
+            Given::Volume { name, labels } => mounts.push(volume(name, GIVEN, labels, Copy::No)),
+            Given::Nothing => {}
+        }
+        let host = HostConfig {
+            memory,
+            // The same: no swap beside it.
+            memory_swap: memory,
+            #[expect(clippy::cast_possible_truncation, reason = "a few thousand processors at most")]
+            nano_cpus: cpus.map(|cpus| (cpus.number() * 1e9).round() as i64),
+            pids_limit: Some(i64::from(*pids)),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            readonly_rootfs: Some(true),
+            privileged: Some(false),
+            // The supervisor is process 1 itself.
+            init: Some(false),
+            auto_remove: Some(false),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::NO),
+                maximum_retry_count: None,
+            }),
+            // All of the log, whatever the engine rotates away if nobody says otherwise.
+            log_config: Some(HostConfigLogConfig {
+                typ: Some(LOG_DRIVER.to_owned()),
+                config: Some(HashMap::from([("max-size".to_owned(), LOG_SIZE.to_owned())])),
+            }),
+            tmpfs: Some(HashMap::from([("/tmp".to_owned(), TMP.to_owned())])),
+            mounts: Some(mounts),
+            network_mode: network.clone(),
+            ..HostConfig::default()
+        };
+        ContainerCreateBody {
+            image: Some(image.clone()),
+            labels: Some(labels.clone().into_iter().collect()),
+            env: Some(environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            entrypoint: entrypoint.clone().map(|program| vec![program]),
+            cmd: Some(arguments.clone()),
+            working_dir: folder.clone(),
+            user: Some(user.to_string()),
+            stop_timeout: Some(i64::from(*stop_seconds)),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        }
+    }
+}
+
+/// How the temporary files are mounted: tools start programs in them.
+pub(super) const TMP: &str = "rw,exec,nosuid,nodev,mode=1777";
+/// How the engine keeps what the supervisor says.
+pub(super) const LOG_DRIVER: &str = "json-file";
+/// When it would begin to throw lines away: never.
+pub(super) const LOG_SIZE: &str = "1t";
+
+/// Whether a new volume gets what the image has in its place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Copy {
+    Yes,
+    No,
+}
+
+fn volume(name: &str, target: &str, labels: &HashMap<String, String>, copy: Copy) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(name.to_owned()),
+        target: Some(target.to_owned()),
+        volume_options: Some(MountVolumeOptions {
+            no_copy: Some(copy == Copy::No),
+            labels: (!labels.is_empty()).then(|| labels.clone()),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::backend::docker::labels;
+
+    pub(in crate::backend::docker) fn sample() -> Spec {
+        let run = labels::tests::sample();
+        let settings = DockerSettings {
+            cpus: Cpus::try_from(1.5).ok(),
+            network: "host".to_owned().try_into().ok(),
+            ..DockerSettings::default()
+        };
+        let mut spec = Spec::new(
+            &settings,
+            run.task.run.to_string(),
+            image(&settings, None),
+            workspace(&run.task.service),
+        );
+        spec.labels = BTreeMap::from([("orchestrator.io/run".to_owned(), run.task.run.to_string())]);
+        spec.environment = BTreeMap::from([("ANTHROPIC_MODEL".to_owned(), "so nice".to_owned())]);
+        spec.stop_seconds = stop_seconds(&spec.environment);
+        spec.arguments = arguments(true);
+        spec.given = Given::Volume { name: given(&run.task.run), labels: HashMap::new() };
+        spec
+    }
+
+    #[test]
+    fn a_container_has_no_privileges_and_all_the_limits() {
+        insta::assert_json_snapshot!(sample().body());
+    }
+
+    #[test]
+    fn the_time_to_stop_is_what_the_supervisor_may_take() {
+        assert_eq!(stop_seconds(&BTreeMap::new()), 900);
+        let set = |value: &str| {
+            stop_seconds(&BTreeMap::from([("ORCHESTRATOR_PUBLISH_SECONDS".to_owned(), value.to_owned())]))
+        };
+        assert_eq!((set("60"), set("1e99"), set("x")), (360, 900, 900));
+    }
+
+    #[test]
+    fn the_image_of_a_service_goes_before_that_of_all() {
+        let reference = |text: &str| ImageReference::new(text).unwrap();
+        let own = reference("trader:1");
+        let mut settings = DockerSettings::default();
+        assert!(image(&settings, None).starts_with("orchestrator/agent:"));
+        settings.image = Some(reference("agent:2"));
+        assert_eq!(image(&settings, None), "agent:2");
+        assert_eq!(image(&settings, Some(&own)), "trader:1");
+    }
+}
