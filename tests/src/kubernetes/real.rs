@@ -48,7 +48,8 @@ impl Real {
             Ok(version) => version,
             Err(why) => {
                 servers.iter_mut().for_each(end);
-                panic!("the API server does not start: {why}\n{}", tail(&folder.path().join("api.log")));
+                let said = ["etcd.log", "api.log"].map(|log| tail(&folder.path().join(log))).join("\n");
+                panic!("the API server does not start: {why}\n{said}");
             }
         };
         let mut real = Self { programs, folder, url, version, servers, manager: None };
@@ -126,13 +127,14 @@ fn prepare(folder: &Path) {
     fs::write(folder.join("tokens.csv"), format!("{TOKEN},front,1,\"system:masters\"\n")).expect("tokens");
     let key = rcgen::KeyPair::generate().expect("a key");
     fs::write(folder.join("accounts.key"), key.serialize_pem()).expect("a key file");
+    fs::write(folder.join("accounts.pub"), key.public_key_pem()).expect("a key file");
 }
 
 /// Starts etcd and the API server, until ports are found that nobody took meanwhile.
 async fn start_servers(programs: &Path, folder: &Path) -> (Vec<Child>, String) {
     let [clients, peers, secure] = free_ports();
     let mut etcd = tied(&programs.join("etcd"));
-    etcd.args(["--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn"])
+    etcd.args(["--data-dir=etcd", "--unsafe-no-fsync"])
         .arg(format!("--listen-client-urls=http://127.0.0.1:{clients}"))
         .arg(format!("--advertise-client-urls=http://127.0.0.1:{clients}"))
         .arg(format!("--listen-peer-urls=http://127.0.0.1:{peers}"));
@@ -142,7 +144,7 @@ async fn start_servers(programs: &Path, folder: &Path) -> (Vec<Child>, String) {
         .arg(format!("--secure-port={secure}"))
         .args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"])
         .args([
-            "--service-account-key-file=accounts.key",
+            "--service-account-key-file=accounts.pub",
             "--service-account-signing-key-file=accounts.key",
         ])
         // No controller makes service accounts and their tokens here.

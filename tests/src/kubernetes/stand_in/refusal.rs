@@ -138,6 +138,11 @@ impl Refusal {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
+    /// 500, as etcd's limit shows: without a reason.
+    pub fn etcd_too_large() -> Self {
+        Self::new(500, "", "etcdserver: request is too large")
+    }
+
     /// 415.
     pub fn unsupported_media_type(message: &str) -> Self {
         Self::new(415, "UnsupportedMediaType", message)
@@ -199,8 +204,11 @@ impl Refusal {
     pub fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
         }

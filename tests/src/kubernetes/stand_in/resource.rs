@@ -147,11 +147,6 @@ impl Resources {
         self.all().find(is).map(Arc::clone)
     }
 
-    /// The resource of a kind, as an owner reference names it.
-    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
-        self.all().find(|it| it.api_version() == api_version && it.kind == kind).map(Arc::clone)
-    }
-
     /// The resource of what is kept under this name.
     pub fn stored_as(&self, stored: &str) -> Option<Arc<Resource>> {
         self.all().find(|it| it.stored_as() == stored).map(Arc::clone)

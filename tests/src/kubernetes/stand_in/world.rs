@@ -210,7 +210,7 @@ impl World {
 
     fn keep(&mut self, key: Key, object: Value, manner: &Manner) -> Result<Arc<Value>, Refusal> {
         if object.to_string().len() > LARGEST {
-            return Err(Refusal::too_large("etcdserver: request is too large"));
+            return Err(Refusal::etcd_too_large());
         }
         if manner.dry_run {
             return Ok(Arc::new(object));

@@ -1,0 +1,108 @@
+//! The node's own object, and what a cluster does about a node that is lost.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::status::now;
+use super::{Inner, Processes, has_ended, is_going, lock, text};
+
+/// Makes the node known; a logs request finds its way by what is said here.
+pub(super) async fn register(inner: &Arc<Inner>) {
+    let nodes: Api<Node> = Api::all(inner.client.clone());
+    let node: Node = serde_json::from_value(json!({
+        "metadata": {"name": inner.node, "labels": {"kubernetes.io/hostname": inner.node, "kubernetes.io/os": "linux"}},
+    }))
+    .expect("a node");
+    nodes.create(&PostParams::default(), &node).await.expect("the API server takes a node");
+    tell(inner, "True", "KubeletReady").await;
+}
+
+async fn tell(inner: &Inner, ready: &str, reason: &str) {
+    let nodes: Api<Node> = Api::all(inner.client.clone());
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": inner.port}},
+        "capacity": {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"},
+        "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"},
+        "conditions": [{
+            "type": "Ready", "status": ready, "reason": reason, "lastHeartbeatTime": now(),
+            "lastTransitionTime": now(),
+        }],
+    }});
+    let patch = Patch::Merge(status);
+    nodes.patch_status(&inner.node, &PatchParams::default(), &patch).await.expect("the node's status");
+}
+
+/// The pods that were bound to the node and have not ended.
+async fn pods(inner: &Inner) -> Vec<Value> {
+    let pods: Api<Pod> = Api::all(inner.client.clone());
+    let of_it = ListParams::default().fields(&format!("spec.nodeName={}", inner.node));
+    let list = pods.list(&of_it).await.expect("the pods of the node");
+    list.items.into_iter().map(|pod| json!(pod)).filter(|pod| !has_ended(pod)).collect()
+}
+
+async fn condition(inner: &Inner, pod: &Value, condition: Value, phase: Option<&str>) {
+    let pods: Api<Pod> = Api::namespaced(inner.client.clone(), text(pod, "/metadata/namespace"));
+    let mut status = json!({"conditions": [condition]});
+    if let Some(phase) = phase {
+        status["phase"] = json!(phase);
+    }
+    let patch = Patch::Strategic(json!({"status": status}));
+    // It may be gone meanwhile.
+    pods.patch_status(text(pod, "/metadata/name"), &PatchParams::default(), &patch).await.ok();
+}
+
+async fn delete(inner: &Inner, pod: &Value, parameters: &DeleteParams) {
+    let pods: Api<Pod> = Api::namespaced(inner.client.clone(), text(pod, "/metadata/namespace"));
+    // It may be gone meanwhile.
+    pods.delete(text(pod, "/metadata/name"), parameters).await.ok();
+}
+
+/// The kubelet falls silent; the controllers of nodes and taints notice.
+pub(super) async fn lose(inner: &Arc<Inner>, processes: Processes) {
+    inner.lost.send_replace(true);
+    if processes == Processes::Die {
+        lock(&inner.running).values().for_each(|running| running.group.kill());
+    }
+    tell(inner, "Unknown", "NodeStatusUnknown").await;
+    for pod in pods(inner).await {
+        let not_ready = json!({
+            "type": "Ready", "status": "False", "reason": "NodeNotReady", "lastProbeTime": null,
+            "lastTransitionTime": now(),
+        });
+        condition(inner, &pod, not_ready, None).await;
+        if !is_going(&pod) {
+            let message = "Taint manager: deleting due to NoExecute taint";
+            condition(inner, &pod, disruption("DeletionByTaintManager", message), None).await;
+            delete(inner, &pod, &DeleteParams::default()).await;
+        }
+    }
+}
+
+/// The kubelet is heard of again.
+pub(super) async fn recover(inner: &Arc<Inner>) {
+    tell(inner, "True", "KubeletReady").await;
+    inner.lost.send_replace(false);
+}
+
+/// The node is taken out of the cluster; the collector of pods does the rest.
+pub(super) async fn remove(inner: &Arc<Inner>) {
+    let nodes: Api<Node> = Api::all(inner.client.clone());
+    let left = pods(inner).await;
+    nodes.delete(&inner.node, &DeleteParams::default()).await.expect("the node goes");
+    for pod in left {
+        let message = "PodGC: node no longer exists";
+        condition(inner, &pod, disruption("DeletionByPodGC", message), Some("Failed")).await;
+        delete(inner, &pod, &DeleteParams::default().grace_period(0)).await;
+    }
+}
+
+fn disruption(reason: &str, message: &str) -> Value {
+    json!({
+        "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+        "lastProbeTime": null, "lastTransitionTime": now(),
+    })
+}
