@@ -153,7 +153,8 @@ impl ControlPlane {
 
     /// Installs a CustomResourceDefinition and waits until its resource is served and collected as garbage.
     pub async fn install(&self, definition: &Value) {
-        let kind = kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let kind =
+            kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let resource = kube::core::ApiResource::from_gvk(&kind);
         let definitions: Api<DynamicObject> = Api::all_with(self.client(), &resource);
         let name = definition["metadata"]["name"].as_str().expect("a definition has a name");
@@ -214,7 +215,8 @@ impl ControlPlane {
     pub async fn expire(&self) {
         // A change, so that what is read from now on is newer than what is forgotten.
         let path = "/api/v1/namespaces/default/configmaps";
-        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "expired-"}});
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "expired-"}});
         let made = self.ask(Method::POST, path, object.to_string()).await;
         let version = made["metadata"]["resourceVersion"].as_str().expect("a version");
         self.front.forget_before(version.parse().expect("versions are numbers"));

@@ -196,10 +196,7 @@ impl Front {
         };
         let watches = matches!(value("watch"), Some("true" | "1"));
         let from = value("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
-        watches
-            && from > 0
-            && value("sendInitialEvents") != Some("true")
-            && from < self.state().forgotten
+        watches && from > 0 && value("sendInitialEvents") != Some("true") && from < self.state().forgotten
     }
 }
 

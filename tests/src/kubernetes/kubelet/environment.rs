@@ -33,10 +33,14 @@ impl Mounts {
         let mut done = String::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let starts = done.is_empty() || done.ends_with([' ', '=', ':', ',', ';', '"', '\'', '(', '\n', '>', '<']);
+            let starts =
+                done.is_empty() || done.ends_with([' ', '=', ':', ',', ';', '"', '\'', '(', '\n', '>', '<']);
             let found = self.0.iter().find(|(path, _)| {
                 let after = rest.strip_prefix(path.as_str());
-                starts && after.is_some_and(|after| !after.starts_with(|next: char| next.is_alphanumeric() || "-_.".contains(next)))
+                starts
+                    && after.is_some_and(|after| {
+                        !after.starts_with(|next: char| next.is_alphanumeric() || "-_.".contains(next))
+                    })
             });
             if let Some((path, here)) = found {
                 done.push_str(here.to_str().expect("a path in UTF-8"));
@@ -67,7 +71,11 @@ pub trait Lookup {
 }
 
 /// The variables of a container, in the order of their definition.
-pub fn variables(pod: &Value, container: &Value, objects: &impl Lookup) -> Result<BTreeMap<String, String>, Waiting> {
+pub fn variables(
+    pod: &Value,
+    container: &Value,
+    objects: &impl Lookup,
+) -> Result<BTreeMap<String, String>, Waiting> {
     let mut variables = BTreeMap::new();
     for source in items(container, "/envFrom") {
         let prefix = text(source, "/prefix");
@@ -78,9 +86,9 @@ pub fn variables(pod: &Value, container: &Value, objects: &impl Lookup) -> Resul
             }
             let name = text(reference, "/name");
             match objects.data(resource, name) {
-                Some(data) => variables.extend(
-                    data.into_iter().map(|(key, value)| (format!("{prefix}{key}"), String::from_utf8_lossy(&value).into_owned())),
-                ),
+                Some(data) => variables.extend(data.into_iter().map(|(key, value)| {
+                    (format!("{prefix}{key}"), String::from_utf8_lossy(&value).into_owned())
+                })),
                 None if reference["optional"] == true => {}
                 None => return Err(missing(resource, name, None)),
             }

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::environment::{Mounts, Waiting, expand, variables};
 use super::logs::Log;
-use super::process::Group;
+use super::process::{Group, MARKER};
 use super::status::{Report, now, tell};
 use super::volumes::{Objects, mount};
 use super::{Blow, Fault, Inner, PAUSE, Running, has_ended, is_going, items, lock, name_of, text};
@@ -100,12 +101,21 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
             log.end();
             let message = format!("exec: {:?}: {error}", prepared.program);
             let terminated = json!({"exitCode": 128, "reason": "StartError", "message": message, "startedAt": started, "finishedAt": now()});
-            return Some(Report { phase: "Failed", reason: None, state: json!({"terminated": terminated}), disruption: None });
+            return Some(Report {
+                phase: "Failed",
+                reason: None,
+                state: json!({"terminated": terminated}),
+                disruption: None,
+            });
         }
     };
-    let group = Group::of(child.id().expect("it was not waited for"));
+    let uid = text(pod, "/metadata/uid");
+    let group = Group::of(child.id().expect("it was not waited for"), uid, inner.pod_folder(uid));
     let (blow, struck) = watch::channel(None);
     lock(&inner.running).insert(name_of(pod), Running { group: group.clone(), blow });
+    if inner.over.load(Ordering::SeqCst) {
+        group.kill();
+    }
     let output = [
         tokio::spawn(Arc::clone(&log).read(child.stdout.take().expect("a pipe"))),
         tokio::spawn(Arc::clone(&log).read(child.stderr.take().expect("a pipe"))),
@@ -142,7 +152,10 @@ async fn wait_for_repair(inner: &Arc<Inner>, pod: &Value, news: &mut News) {
 
 async fn prepare(inner: &Arc<Inner>, pod: &Value, container: &Value) -> Result<Prepared, Waiting> {
     let image = text(container, "/image");
-    let refuses = |why: &str| Waiting { reason: "ErrImagePull", message: format!("failed to pull image \"{image}\": {why}") };
+    let refuses = |why: &str| Waiting {
+        reason: "ErrImagePull",
+        message: format!("failed to pull image \"{image}\": {why}"),
+    };
     if inner.fault_of(pod) == Some(Fault::ImagePull) {
         return Err(refuses("not found"));
     }
@@ -174,6 +187,7 @@ async fn prepare(inner: &Arc<Inner>, pod: &Value, container: &Value) -> Result<P
 fn translated(pod: &Value, variables: BTreeMap<String, String>, mounts: &Mounts) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         ("HOSTNAME".to_owned(), text(pod, "/metadata/name").to_owned()),
+        (MARKER.to_owned(), text(pod, "/metadata/uid").to_owned()),
         // Where the programs of this machine are; an image brings its own.
         ("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()),
     ]);
@@ -271,7 +285,10 @@ fn report_end(
     let mut message = std::fs::read(&prepared.message).unwrap_or_default();
     message.truncate(MESSAGE);
     let mut message = String::from_utf8_lossy(&message).into_owned();
-    if message.is_empty() && code != 0 && text(container, "/terminationMessagePolicy") == "FallbackToLogsOnError" {
+    if message.is_empty()
+        && code != 0
+        && text(container, "/terminationMessagePolicy") == "FallbackToLogsOnError"
+    {
         message = log.tail(LOG_AS_MESSAGE);
     }
     let reason = match (struck, code) {
@@ -279,12 +296,16 @@ fn report_end(
         (_, 0) => "Completed",
         _ => "Error",
     };
-    let mut terminated = json!({"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()});
+    let mut terminated =
+        json!({"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()});
     if !message.is_empty() {
         terminated["message"] = json!(message);
     }
-    let evicted = (struck == Some(Blow::Evict)).then(|| ("Evicted", "The node was low on resource: memory.".to_owned()));
-    let late = end.late.then(|| ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned()));
+    let evicted = (struck == Some(Blow::Evict))
+        .then(|| ("Evicted", "The node was low on resource: memory.".to_owned()));
+    let late = end.late.then(|| {
+        ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned())
+    });
     let failed = code != 0 || evicted.is_some() || late.is_some();
     Report {
         phase: if failed { "Failed" } else { "Succeeded" },

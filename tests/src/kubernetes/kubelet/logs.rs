@@ -102,7 +102,9 @@ async fn answer(Shared(inner): Shared<Arc<Inner>>, uri: Uri) -> Response<Body> {
         std::future::pending::<()>().await;
     }
     let parts: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
-    let ["containerLogs", namespace, pod, container] = parts.as_slice() else { return refusal(404, "no such path") };
+    let ["containerLogs", namespace, pod, container] = parts.as_slice() else {
+        return refusal(404, "no such path");
+    };
     let query = Query::parse(&uri);
     let since_seconds = query.number::<i64>("sinceSeconds");
     let part = Part {
@@ -116,12 +118,14 @@ async fn answer(Shared(inner): Shared<Arc<Inner>>, uri: Uri) -> Response<Body> {
         limit: query.number("limitBytes"),
     };
     let Some(log) = inner.logs.find(namespace, pod, container) else {
-        let why = format!("container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating");
+        let why =
+            format!("container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating");
         return refusal(400, &why);
     };
     let (send, mut chunks) = mpsc::channel::<Bytes>(256);
     tokio::spawn(async move { part.send(&log, &send).await });
-    let chunks = stream::poll_fn(move |context| chunks.poll_recv(context).map(|it| it.map(Ok::<_, Infallible>)));
+    let chunks =
+        stream::poll_fn(move |context| chunks.poll_recv(context).map(|it| it.map(Ok::<_, Infallible>)));
     let mut response = Response::new(Body::from_stream(chunks));
     response.headers_mut().insert("content-type", "text/plain".parse().expect("a header"));
     response

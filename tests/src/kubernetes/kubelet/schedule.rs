@@ -105,10 +105,13 @@ impl Known {
                     "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
                     "target": {"apiVersion": "v1", "kind": "Node", "name": inner.node},
                 });
-                pods.create_subresource::<_, Value>("binding", &name, &PostParams::default(), &binding).await.ok();
+                pods.create_subresource::<_, Value>("binding", &name, &PostParams::default(), &binding)
+                    .await
+                    .ok();
             }
             Ok(Some(message)) => {
-                let said = items(pod, "/status/conditions").any(|it| it["type"] == "PodScheduled" && it["message"] == message.as_str());
+                let said = items(pod, "/status/conditions")
+                    .any(|it| it["type"] == "PodScheduled" && it["message"] == message.as_str());
                 if !said {
                     let condition = json!({
                         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
@@ -134,6 +137,11 @@ impl Known {
                 let why = format!("0/1 nodes are available: persistentvolumeclaim \"{name}\" not found.");
                 return Ok(Some(why));
             };
+            if claim.metadata.deletion_timestamp.is_some() {
+                return Ok(Some(format!(
+                    "0/1 nodes are available: persistentvolumeclaim \"{name}\" is being deleted."
+                )));
+            }
             let modes = claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default();
             let alone = modes.iter().any(|mode| mode == "ReadWriteOncePod");
             let uses = |other: &&Value| {

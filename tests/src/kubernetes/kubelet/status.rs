@@ -33,7 +33,12 @@ impl Report {
 
     /// The container runs.
     pub fn running(since: &str) -> Self {
-        Self { phase: "Running", reason: None, state: json!({"running": {"startedAt": since}}), disruption: None }
+        Self {
+            phase: "Running",
+            reason: None,
+            state: json!({"running": {"startedAt": since}}),
+            disruption: None,
+        }
     }
 }
 
@@ -63,7 +68,9 @@ pub async fn tell(inner: &Arc<Inner>, pod: &Value, report: &Report) {
         match pods.patch_status(name, &PatchParams::default(), &patch).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if status.code == 404 => return,
-            Err(kube::Error::Api(status)) if status.code < 500 && status.code != 409 && status.code != 429 => {
+            Err(kube::Error::Api(status))
+                if status.code < 500 && status.code != 409 && status.code != 429 =>
+            {
                 panic!("the API server refuses the status of {namespace}/{name}: {status:?}");
             }
             Err(_) => tokio::time::sleep(PAUSE).await,

@@ -77,7 +77,12 @@ fn named(spec: &Value) -> Vec<(String, String)> {
 }
 
 /// Makes the folders of a pod and tells where its container finds them.
-pub async fn mount(inner: &Arc<Inner>, pod: &Value, container: &Value, objects: &Objects) -> Result<Mounts, Waiting> {
+pub async fn mount(
+    inner: &Arc<Inner>,
+    pod: &Value,
+    container: &Value,
+    objects: &Objects,
+) -> Result<Mounts, Waiting> {
     let folder = inner.pod_folder(text(pod, "/metadata/uid"));
     let mut folders = BTreeMap::new();
     for volume in items(pod, "/spec/volumes") {
@@ -120,7 +125,9 @@ async fn fill(
     } else {
         vec![volume.clone()]
     };
-    let mode = ["projected", "configMap", "secret", "downwardAPI"].iter().find_map(|kind| volume[*kind]["defaultMode"].as_u64());
+    let mode = ["projected", "configMap", "secret", "downwardAPI"]
+        .iter()
+        .find_map(|kind| volume[*kind]["defaultMode"].as_u64());
     let mode = u32::try_from(mode.unwrap_or(0o644)).unwrap_or(0o644);
     for source in &sources {
         for (path, bytes) in files_of(pod, source, objects)? {
@@ -147,7 +154,8 @@ fn files_of(pod: &Value, source: &Value, objects: &Objects) -> Result<Vec<(Strin
         if reference.is_null() {
             continue;
         }
-        let name = reference["name"].as_str().or_else(|| reference["secretName"].as_str()).unwrap_or_default();
+        let name =
+            reference["name"].as_str().or_else(|| reference["secretName"].as_str()).unwrap_or_default();
         let Some(data) = objects.data(resource, name) else {
             if reference["optional"] == true {
                 continue;
@@ -193,7 +201,8 @@ async fn bind_claim(inner: &Arc<Inner>, namespace: &str, name: &str) -> Result<P
             .await
             .map_err(|error| waiting(error.to_string()))?;
     }
-    let folder = claims_folder(inner.folder(), namespace).join(format!("{name}@{}", text(&claim, "/metadata/uid")));
+    let folder =
+        claims_folder(inner.folder(), namespace).join(format!("{name}@{}", text(&claim, "/metadata/uid")));
     fs::create_dir_all(&folder).expect("a folder for a claim");
     Ok(folder)
 }

@@ -22,8 +22,15 @@ impl Deed<'_> {
     /// Why it is refused, as the server says it.
     pub fn refusal(&self, user: &User) -> String {
         let Self { verb, group, resource, namespace, .. } = self;
-        let place = if namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace \"{namespace}\"") };
-        format!("User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}", user.name)
+        let place = if namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace \"{namespace}\"")
+        };
+        format!(
+            "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}",
+            user.name
+        )
     }
 }
 
@@ -45,7 +52,9 @@ pub fn is_allowed(world: &World, user: &User, deed: &Deed<'_>) -> bool {
         let name = role["name"].as_str().unwrap_or_default();
         let mut roles = world.store.list(&format!("{plural}.{group}"), Some(namespace));
         let role = roles.find(|(key, _)| key.name == name).map(|(_, role)| role);
-        role.is_some_and(|role| role["rules"].as_array().into_iter().flatten().any(|rule| permits(rule, deed)))
+        role.is_some_and(|role| {
+            role["rules"].as_array().into_iter().flatten().any(|rule| permits(rule, deed))
+        })
     })
 }
 

@@ -53,7 +53,8 @@ pub fn fill(kind: &str, object: &mut Value) {
             if let Value::Object(plain) = object["stringData"].take() {
                 use base64::Engine as _;
                 for (key, value) in plain {
-                    let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+                    let encoded =
+                        base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
                     object["data"][key] = json!(encoded);
                 }
             }
@@ -158,7 +159,8 @@ fn check_contents(object: &Value, before: Option<&Value>, fields: &[&str]) -> Ve
             }
             let length = value.as_str().unwrap_or_default().len();
             // Three bytes of four letters of base64.
-            size += if *field == "binaryData" || object["type"].is_string() { length / 4 * 3 } else { length };
+            size +=
+                if *field == "binaryData" || object["type"].is_string() { length / 4 * 3 } else { length };
         }
     }
     if size > CONTENTS {
@@ -172,10 +174,20 @@ fn check_job(job: &Value, before: Option<&Value>) -> Vec<Wrong> {
     if let Some(before) = before {
         let was = &before["spec"];
         let mut wrongs = Vec::new();
-        for field in ["completions", "selector", "template", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"] {
+        for field in [
+            "completions",
+            "selector",
+            "template",
+            "completionMode",
+            "podFailurePolicy",
+            "backoffLimitPerIndex",
+        ] {
             // A Job that is suspended and never ran may still be told where to run.
-            let movable = field == "template" && was["suspend"] == true && before["status"]["startTime"].is_null();
-            if spec[field] != was[field] && !(movable && differs_only_in_placement(template, &was["template"])) {
+            let movable =
+                field == "template" && was["suspend"] == true && before["status"]["startTime"].is_null();
+            if spec[field] != was[field]
+                && !(movable && differs_only_in_placement(template, &was["template"]))
+            {
                 let value = if field == "template" { json!("template") } else { spec[field].clone() };
                 wrongs.push(Wrong::invalid(&format!("spec.{field}"), &value, "field is immutable"));
             }
@@ -192,7 +204,9 @@ fn check_job(job: &Value, before: Option<&Value>) -> Vec<Wrong> {
             wrongs.push(Wrong::required(field, why));
         }
     }
-    for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
+    for field in
+        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
+    {
         if spec[field].as_i64().is_some_and(|it| it < 0) {
             let why = "must be greater than or equal to 0";
             wrongs.push(Wrong::invalid(&format!("spec.{field}"), &spec[field], why));
@@ -251,7 +265,11 @@ fn check_pod_spec(spec: &Value, path: &str) -> Vec<Wrong> {
     }
     if spec["activeDeadlineSeconds"].as_i64().is_some_and(|it| it < 1) {
         let field = format!("{path}.activeDeadlineSeconds");
-        wrongs.push(Wrong::invalid(&field, &spec["activeDeadlineSeconds"], "must be between 1 and 2147483647, inclusive"));
+        wrongs.push(Wrong::invalid(
+            &field,
+            &spec["activeDeadlineSeconds"],
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     wrongs
 }
@@ -259,7 +277,9 @@ fn check_pod_spec(spec: &Value, path: &str) -> Vec<Wrong> {
 fn check_pod_change(pod: &Value, before: &Value) -> Option<Wrong> {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
-        for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
+        for field in
+            ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"]
+        {
             spec[field].take();
         }
         for container in spec["containers"].as_array_mut().into_iter().flatten() {
@@ -319,7 +339,9 @@ fn check_event(event: &Value) -> Vec<Wrong> {
         // The older kind, which the newer one's rules are not for.
         return wrongs;
     }
-    for (field, limit) in [("reportingController", 63), ("reportingInstance", 128), ("action", 128), ("reason", 128)] {
+    for (field, limit) in
+        [("reportingController", 63), ("reportingInstance", 128), ("action", 128), ("reason", 128)]
+    {
         let value = event[field].as_str().unwrap_or_default();
         if value.is_empty() {
             wrongs.push(Wrong::required(field, ""));

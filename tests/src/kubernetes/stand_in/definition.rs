@@ -23,7 +23,11 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Wrong>> {
     let wanted = format!("{}.{}", text(&names["plural"]), text(&spec["group"]));
     if definition["metadata"]["name"] != wanted.as_str() {
         let name = &definition["metadata"]["name"];
-        return Err(vec![Wrong::invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group")]);
+        return Err(vec![Wrong::invalid(
+            "metadata.name",
+            name,
+            "must be spec.names.plural+\".\"+spec.group",
+        )]);
     }
     let versions = spec["versions"].as_array().cloned().unwrap_or_default();
     if versions.iter().filter(|it| it["storage"] == true).count() != 1 {
@@ -38,8 +42,10 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Wrong>> {
             return Err(vec![Wrong::required(&field, "schemas are required")]);
         }
         let selectable = version["selectableFields"].as_array().into_iter().flatten();
-        let selectable = selectable.map(|it| text(&it["jsonPath"]).trim_start_matches('.').to_owned()).collect();
-        let schema = Schema::new(source, selectable).map_err(|why| vec![Wrong::invalid(&field, &json!(""), &why)])?;
+        let selectable =
+            selectable.map(|it| text(&it["jsonPath"]).trim_start_matches('.').to_owned()).collect();
+        let schema =
+            Schema::new(source, selectable).map_err(|why| vec![Wrong::invalid(&field, &json!(""), &why)])?;
         let strings = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
         let singular = text(&names["singular"]);
         served.push(Resource {
@@ -50,7 +56,12 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Wrong>> {
             kind: text(&names["kind"]),
             scope: if spec["scope"] == "Cluster" { Scope::Cluster } else { Scope::Namespace },
             short: strings(&names["shortNames"]),
-            subresources: version["subresources"].as_object().into_iter().flat_map(Map::keys).cloned().collect(),
+            subresources: version["subresources"]
+                .as_object()
+                .into_iter()
+                .flat_map(Map::keys)
+                .cloned()
+                .collect(),
             shape: Shape::Schema(std::sync::Arc::new(schema)),
         });
     }
@@ -60,12 +71,16 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<Wrong>> {
 /// The definition with the status that a server gives it once it serves it.
 pub fn established(mut definition: Value, now: &str) -> Value {
     let names = definition["spec"]["names"].clone();
-    let stored: Vec<Value> = definition["spec"]["versions"].as_array().into_iter().flatten()
-        .filter(|it| it["storage"] == true).map(|it| it["name"].clone()).collect();
-    let since = definition["status"]["conditions"][0]["lastTransitionTime"].as_str().unwrap_or(now).to_owned();
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message})
-    };
+    let stored: Vec<Value> = definition["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|it| it["storage"] == true)
+        .map(|it| it["name"].clone())
+        .collect();
+    let since =
+        definition["status"]["conditions"][0]["lastTransitionTime"].as_str().unwrap_or(now).to_owned();
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message});
     definition["status"] = json!({
         "acceptedNames": names,
         "storedVersions": stored,
@@ -109,7 +124,7 @@ impl Schema {
                     let name = text.split('"').nth(1).unwrap_or_default();
                     Wrong::required(format!("{field}.{name}").trim_start_matches('.'), "")
                 }
-                text => Wrong::invalid(&field, &error.instance(), &text),
+                text => Wrong::invalid(&field, error.instance(), &text),
             });
         }
         if !wrongs.is_empty() {
@@ -119,7 +134,9 @@ impl Schema {
         let errors = CelValidator::new().validate(&self.source, object, before).err();
         for error in errors.into_iter().flatten() {
             let field = error.field_path.trim_start_matches('.');
-            let value = field.split('.').fold(object, |value, name| if name.is_empty() { value } else { &value[name] });
+            let value = field
+                .split('.')
+                .fold(object, |value, name| if name.is_empty() { value } else { &value[name] });
             let value = if value.is_object() { json!("object") } else { value.clone() };
             wrongs.push(Wrong::invalid(field, &value, &error.message));
         }
@@ -136,7 +153,9 @@ fn prune(schema: &Value, value: &Value, path: &str, dropped: &mut Vec<String>, r
             let mut kept = Map::new();
             for (name, value) in fields {
                 let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                let known = schema["properties"].get(name).or_else(|| Some(&schema["additionalProperties"]).filter(|it| it.is_object()));
+                let known = schema["properties"]
+                    .get(name)
+                    .or_else(|| Some(&schema["additionalProperties"]).filter(|it| it.is_object()));
                 if embedded && ["apiVersion", "kind", "metadata"].contains(&name.as_str()) {
                     kept.insert(name.clone(), value.clone());
                 } else if let Some(known) = known {
@@ -153,7 +172,8 @@ fn prune(schema: &Value, value: &Value, path: &str, dropped: &mut Vec<String>, r
             Value::Object(kept)
         }
         Value::Array(items) if schema["items"].is_object() => {
-            let item = |(index, item)| prune(&schema["items"], item, &format!("{path}[{index}]"), dropped, false);
+            let item =
+                |(index, item)| prune(&schema["items"], item, &format!("{path}[{index}]"), dropped, false);
             items.iter().enumerate().map(item).collect()
         }
         other => other.clone(),
@@ -168,13 +188,22 @@ fn to_json_schema(schema: &Value) -> Value {
         let value = match word.as_str() {
             "properties" | "patternProperties" | "definitions" => {
                 let inner = value.as_object().into_iter().flatten();
-                inner.map(|(name, schema)| (name.clone(), to_json_schema(schema))).collect::<Map<_, _>>().into()
+                inner
+                    .map(|(name, schema)| (name.clone(), to_json_schema(schema)))
+                    .collect::<Map<_, _>>()
+                    .into()
             }
             "items" | "additionalProperties" | "not" => to_json_schema(value),
-            "allOf" | "anyOf" | "oneOf" => value.as_array().into_iter().flatten().map(to_json_schema).collect(),
+            "allOf" | "anyOf" | "oneOf" => {
+                value.as_array().into_iter().flatten().map(to_json_schema).collect()
+            }
             // Neither checked nor needed; `default` may break `type`, and numbers' formats are not JSON Schema's.
             "default" | "example" | "nullable" | "description" | "title" | "externalDocs" => continue,
-            "format" if ["int32", "int64", "float", "double"].contains(&value.as_str().unwrap_or_default()) => continue,
+            "format"
+                if ["int32", "int64", "float", "double"].contains(&value.as_str().unwrap_or_default()) =>
+            {
+                continue;
+            }
             word if word.starts_with("x-kubernetes-") => continue,
             _ => value.clone(),
         };

@@ -26,7 +26,8 @@ impl Wish {
         let given = &body["preconditions"];
         Self {
             grace: body["gracePeriodSeconds"].as_i64().or_else(|| query.number("gracePeriodSeconds")),
-            policy: text(&body["propagationPolicy"]).or_else(|| query.get("propagationPolicy").map(str::to_owned)),
+            policy: text(&body["propagationPolicy"])
+                .or_else(|| query.get("propagationPolicy").map(str::to_owned)),
             uid: text(&given["uid"]),
             version: text(&given["resourceVersion"]),
             dry_run: body["dryRun"][0] == "All" || query.get("dryRun") == Some("All"),
@@ -56,12 +57,15 @@ pub enum Deleted {
 pub fn is_over(object: &Value) -> bool {
     let metadata = &object["metadata"];
     let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
-    !metadata["deletionTimestamp"].is_null() && metadata["deletionGracePeriodSeconds"].as_i64() == Some(0) && !held
+    !metadata["deletionTimestamp"].is_null()
+        && metadata["deletionGracePeriodSeconds"].as_i64() == Some(0)
+        && !held
         && !is_namespace_with_content(object)
 }
 
 fn is_namespace_with_content(object: &Value) -> bool {
-    object["kind"] == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    object["kind"] == "Namespace"
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }
 
 impl World {
@@ -69,11 +73,18 @@ impl World {
     pub fn delete(&mut self, place: &Place, wish: &Wish) -> Result<Deleted, Refusal> {
         let old = self.get(place)?;
         let metadata = &old["metadata"];
-        let differs = |wanted: &Option<String>, field: &str| wanted.as_ref().is_some_and(|it| metadata[field] != it.as_str());
-        for (wanted, field, what) in [(&wish.uid, "uid", "UID"), (&wish.version, "resourceVersion", "ResourceVersion")] {
+        let differs = |wanted: &Option<String>, field: &str| {
+            wanted.as_ref().is_some_and(|it| metadata[field] != it.as_str())
+        };
+        for (wanted, field, what) in
+            [(&wish.uid, "uid", "UID"), (&wish.version, "resourceVersion", "ResourceVersion")]
+        {
             if differs(wanted, field) {
-                let (wanted, is) = (wanted.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
-                let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
+                let (wanted, is) =
+                    (wanted.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}"
+                );
                 return Err(Refusal::conflict(&place.resource, &place.name, &why));
             }
         }

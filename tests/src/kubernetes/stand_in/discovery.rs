@@ -19,7 +19,8 @@ pub fn answer(path: &str, resources: &Resources) -> Option<Value> {
         ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
         ["api", version] => list("", version, resources),
         ["apis"] => {
-            let groups: Vec<Value> = groups(resources).iter().map(|(name, versions)| group(name, versions)).collect();
+            let groups: Vec<Value> =
+                groups(resources).iter().map(|(name, versions)| group(name, versions)).collect();
             Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
         ["apis", name] => {
@@ -50,7 +51,8 @@ fn groups(resources: &Resources) -> BTreeMap<String, Vec<String>> {
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
-    let versions: Vec<Value> = versions.iter().map(|it| json!({"groupVersion": format!("{name}/{it}"), "version": it})).collect();
+    let versions: Vec<Value> =
+        versions.iter().map(|it| json!({"groupVersion": format!("{name}/{it}"), "version": it})).collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 

@@ -77,8 +77,17 @@ pub fn fields_of(object: &Value, hint: Hint<'_>) -> Fields {
     let mut fields = Fields::new();
     collect(object, hint, "", &mut Vec::new(), &mut fields);
     let server = [
-        "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields",
-        "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "managedFields",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+        "selfLink",
     ];
     fields.retain(|path| {
         let steps: Vec<&str> = path.iter().map(|step| step.strip_prefix("f:").unwrap_or(step)).collect();
@@ -136,7 +145,7 @@ fn key_step(item: &Value, keys: &[String]) -> String {
 
 fn is_item(item: &Value, step: &str) -> bool {
     if let Some(value) = step.strip_prefix("v:") {
-        return item.to_string() == value;
+        return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
     }
     let key: Value = serde_json::from_str(step.trim_start_matches("k:")).unwrap_or_default();
     key.as_object().is_some_and(|key| !key.is_empty() && key.iter().all(|(name, value)| item[name] == *value))
@@ -161,7 +170,8 @@ pub fn remove_at(object: &mut Value, path: &[String]) {
             if !last {
                 remove_at(child, rest);
             }
-            let empty = child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
+            let empty =
+                child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
             if last || empty {
                 map.remove(name);
             }

@@ -59,7 +59,9 @@ fn release_foreground_and_orphans(world: &mut World) {
         } else if has_finalizer(&owner, "foregroundDeletion") {
             let left = dependents(world, &owner);
             let uid = &owner["metadata"]["uid"];
-            let blocks = |object: &Value| owners(object).any(|it| it["uid"] == *uid && it["blockOwnerDeletion"] == true);
+            let blocks = |object: &Value| {
+                owners(object).any(|it| it["uid"] == *uid && it["blockOwnerDeletion"] == true)
+            };
             if !left.iter().any(|(_, object)| blocks(object)) {
                 world.amend(&key, |owner| drop_finalizer(owner, "foregroundDeletion"));
             }
@@ -86,7 +88,9 @@ fn delete_ownerless(world: &mut World) {
     let present: BTreeSet<(String, String)> = world
         .store
         .all()
-        .map(|(key, object)| (object["metadata"]["uid"].as_str().unwrap_or_default().to_owned(), key.namespace.clone()))
+        .map(|(key, object)| {
+            (object["metadata"]["uid"].as_str().unwrap_or_default().to_owned(), key.namespace.clone())
+        })
         .collect();
     let is_there = |owner: &Value, namespace: &str| {
         let uid = owner["uid"].as_str().unwrap_or_default().to_owned();
@@ -97,23 +101,31 @@ fn delete_ownerless(world: &mut World) {
         .store
         .all()
         .filter(|(_, object)| object["metadata"]["deletionTimestamp"].is_null())
-        .filter(|(key, object)| owners(object).next().is_some() && !owners(object).any(|it| is_there(it, &key.namespace)))
+        .filter(|(key, object)| {
+            owners(object).next().is_some() && !owners(object).any(|it| is_there(it, &key.namespace))
+        })
         .map(|(key, _)| key.clone())
         .collect();
     ownerless.iter().for_each(|key| delete(world, key, &Wish::background()));
 }
 
 fn empty_namespaces(world: &mut World) {
-    let going = world.store.list("namespaces", None).filter(|(_, it)| !it["metadata"]["deletionTimestamp"].is_null());
+    let going =
+        world.store.list("namespaces", None).filter(|(_, it)| !it["metadata"]["deletionTimestamp"].is_null());
     let going: Vec<Key> = going.map(|(key, _)| key.clone()).collect();
     for namespace in going {
-        let content: Vec<Key> =
-            world.store.all().filter(|(key, _)| key.namespace == namespace.name).map(|(key, _)| key.clone()).collect();
+        let content: Vec<Key> = world
+            .store
+            .all()
+            .filter(|(key, _)| key.namespace == namespace.name)
+            .map(|(key, _)| key.clone())
+            .collect();
         if content.is_empty() {
             world.amend(&namespace, |it| it["spec"]["finalizers"] = json!([]));
         }
         for key in content {
-            let waits = world.store.get(&key).is_some_and(|it| !it["metadata"]["deletionTimestamp"].is_null());
+            let waits =
+                world.store.get(&key).is_some_and(|it| !it["metadata"]["deletionTimestamp"].is_null());
             if !waits {
                 delete(world, &key, &Wish::background());
             }
@@ -121,7 +133,7 @@ fn empty_namespaces(world: &mut World) {
     }
 }
 
-/// Claims that were deleted stay as long as a pod that has not ended uses them.
+/// Claims that were deleted stay as long as there is a pod with them on a node, ended or not.
 fn release_claims(world: &mut World) {
     let protection = "kubernetes.io/pvc-protection";
     let going = world.store.list("persistentvolumeclaims", None);
@@ -132,8 +144,8 @@ fn release_claims(world: &mut World) {
     for key in going {
         let uses = |pod: &Value| {
             let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-            let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-            !ended && volumes.any(|it| it["persistentVolumeClaim"]["claimName"] == key.name.as_str())
+            let placed = pod["spec"]["nodeName"].as_str().is_some_and(|it| !it.is_empty());
+            placed && volumes.any(|it| it["persistentVolumeClaim"]["claimName"] == key.name.as_str())
         };
         let used = world.store.list("pods", Some(&key.namespace)).any(|(_, pod)| uses(pod));
         if !used {

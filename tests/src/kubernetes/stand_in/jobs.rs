@@ -35,9 +35,10 @@ fn release_strays(world: &mut World) {
     let pods = world.store.list("pods", None).filter(|(_, pod)| is_tracked(pod));
     let pods: Vec<(Key, Arc<Value>)> = pods.map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
     for (key, pod) in pods {
-        let alive = world.store.list("jobs.batch", Some(&key.namespace)).any(|(_, job)| {
-            owns(job, &pod) && job["metadata"]["deletionTimestamp"].is_null()
-        });
+        let alive = world
+            .store
+            .list("jobs.batch", Some(&key.namespace))
+            .any(|(_, job)| owns(job, &pod) && job["metadata"]["deletionTimestamp"].is_null());
         if !alive {
             world.amend(&key, |pod| drop_finalizer(pod, TRACKING));
         }
@@ -123,7 +124,8 @@ fn look_after(world: &mut World, key: &Key) -> Option<i64> {
     let succeeded = status["succeeded"].as_i64().unwrap_or(0);
     let failed = status["failed"].as_i64().unwrap_or(0);
     let completions = spec["completions"].as_i64().unwrap_or(1);
-    let announced = condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_some();
+    let announced =
+        condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_some();
     if !announced {
         if failed > spec["backoffLimit"].as_i64().unwrap_or(6) {
             let message = "Job has reached the specified backoff limit";
@@ -180,7 +182,8 @@ fn look_after(world: &mut World, key: &Key) -> Option<i64> {
     }
     status["active"] = json!(alive);
     status["terminating"] = json!(going);
-    status["ready"] = json!(active.iter().filter(|(_, pod)| is_ready(pod) && ends.is_none() && !suspended).count());
+    status["ready"] =
+        json!(active.iter().filter(|(_, pod)| is_ready(pod) && ends.is_none() && !suspended).count());
     status["uncountedTerminatedPods"] = json!({});
     if let Some(fields) = status.as_object_mut() {
         fields.retain(|name, value| name != "active" || *value != json!(0));

@@ -16,8 +16,12 @@ pub async fn answer(server: &Arc<StandIn>, place: &Place, uri: &Uri) -> Result<R
         let world = server.world();
         let pod = world.get(place)?;
         let query = Query::parse(uri);
-        let names: Vec<&str> =
-            pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|it| it["name"].as_str()).collect();
+        let names: Vec<&str> = pod["spec"]["containers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it["name"].as_str())
+            .collect();
         let container = match (query.get("container"), names.as_slice()) {
             (Some(wanted), names) if names.contains(&wanted) => wanted.to_owned(),
             (Some(wanted), _) => {
@@ -26,7 +30,11 @@ pub async fn answer(server: &Arc<StandIn>, place: &Place, uri: &Uri) -> Result<R
             }
             (None, [only]) => (*only).to_owned(),
             (None, names) => {
-                let why = format!("a container name must be specified for pod {}, choose one of: [{}]", place.name, names.join(" "));
+                let why = format!(
+                    "a container name must be specified for pod {}, choose one of: [{}]",
+                    place.name,
+                    names.join(" ")
+                );
                 return Err(Refusal::bad_request(why));
             }
         };

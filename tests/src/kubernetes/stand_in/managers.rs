@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{Fields, Hint, display, fields_of, from_fields_v1, merge, remove_at, to_fields_v1, value_at};
+use super::fields::{
+    Fields, Hint, display, fields_of, from_fields_v1, merge, remove_at, to_fields_v1, value_at,
+};
 use super::refusal::Refusal;
 
 /// Who writes, and how.
@@ -30,15 +32,24 @@ impl Entry {
 }
 
 /// Writes down that `writer` made `after` of `before`; true when any field changed.
-pub fn track(before: Option<&Value>, after: &mut Value, writer: &Writer<'_>, hint: Hint<'_>, now: &str) -> bool {
+pub fn track(
+    before: Option<&Value>,
+    after: &mut Value,
+    writer: &Writer<'_>,
+    hint: Hint<'_>,
+    now: &str,
+) -> bool {
     let nothing = json!({});
     let old = before.unwrap_or(&nothing);
     let fields = fields_of(after, hint);
-    let is_new = |path: &&Vec<String>| value_at(old, path) != value_at(after, path) || value_at(old, path).is_none();
+    let is_new =
+        |path: &&Vec<String>| value_at(old, path) != value_at(after, path) || value_at(old, path).is_none();
     // An item of a list is not changed by what changes in it.
     let changed: Fields = fields
         .iter()
-        .filter(|path| if path.last().is_some_and(|it| it == ".") { value_at(old, path).is_none() } else { is_new(path) })
+        .filter(|path| {
+            if path.last().is_some_and(|it| it == ".") { value_at(old, path).is_none() } else { is_new(path) }
+        })
         .cloned()
         .collect();
     let gone = fields_of(old, hint).difference(&fields).next().is_some();

@@ -125,7 +125,8 @@ impl StandIn {
         }
         let found = Place::parse(path, &self.world().resources);
         let Some(place) = found else {
-            let said = discovery::answer(path, &self.world().resources).filter(|_| asked.method == Method::GET);
+            let said =
+                discovery::answer(path, &self.world().resources).filter(|_| asked.method == Method::GET);
             return said.map(|value| json(200, &value)).ok_or_else(Refusal::no_such_path);
         };
         let watches = asked.query.is("watch");
@@ -160,7 +161,11 @@ impl StandIn {
         let Place { namespace, name, .. } = place;
         let deed = Deed { verb, group: &place.resource.group, resource: &resource, namespace, name };
         let allowed = access::is_allowed(&self.world(), asked.user, &deed);
-        if allowed { Ok(()) } else { Err(Refusal::forbidden(&place.resource, name, &deed.refusal(asked.user))) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::forbidden(&place.resource, name, &deed.refusal(asked.user)))
+        }
     }
 
     fn perform(&self, asked: &Asked<'_>, place: &Place) -> Result<(u16, Value), Refusal> {
@@ -171,10 +176,15 @@ impl StandIn {
         match asked.method.as_str() {
             "GET" if collection => Ok((200, list(&world, asked, place)?)),
             "GET" => Ok((200, show(world.get(place)?.as_ref()))),
-            "POST" if collection => Ok((201, show(world.create(place, asked.body.clone(), &manner)?.as_ref()))),
+            "POST" if collection => {
+                Ok((201, show(world.create(place, asked.body.clone(), &manner)?.as_ref())))
+            }
             "POST" if place.subresource == "binding" => {
                 bind(&mut world, place, &asked.body)?;
-                Ok((201, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+                Ok((
+                    201,
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+                ))
             }
             "PUT" if !collection => {
                 let changed = world.change(place, asked.body.clone(), &manner, Tracking::Needed)?;
@@ -195,22 +205,27 @@ impl StandIn {
                 }
                 Ok((200, shown))
             }
-            "DELETE" => Ok((200, match world.delete(place, &Wish::parse(&asked.body, &asked.query))? {
-                Deleted::Going(object) => show(&object),
-                // These answer with what they were.
-                Deleted::Gone(object) if ["pods", "persistentvolumeclaims"].contains(&resource.plural.as_str()) => {
-                    show(&object)
-                }
-                Deleted::Gone(object) => {
-                    let mut details = json!({
-                        "name": place.name, "kind": resource.plural, "uid": object["metadata"]["uid"],
-                    });
-                    if !resource.group.is_empty() {
-                        details["group"] = json!(resource.group);
+            "DELETE" => Ok((
+                200,
+                match world.delete(place, &Wish::parse(&asked.body, &asked.query))? {
+                    Deleted::Going(object) => show(&object),
+                    // These answer with what they were.
+                    Deleted::Gone(object)
+                        if ["pods", "persistentvolumeclaims"].contains(&resource.plural.as_str()) =>
+                    {
+                        show(&object)
                     }
-                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
-                }
-            })),
+                    Deleted::Gone(object) => {
+                        let mut details = json!({
+                            "name": place.name, "kind": resource.plural, "uid": object["metadata"]["uid"],
+                        });
+                        if !resource.group.is_empty() {
+                            details["group"] = json!(resource.group);
+                        }
+                        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+                    }
+                },
+            )),
             _ => Err(Refusal::method_not_allowed()),
         }
     }
@@ -229,7 +244,13 @@ impl Asked<'_> {
         let applies = self.header("content-type").starts_with("application/apply-patch");
         // Whoever does not say who he is is known by his program; but not when he applies.
         let agent = self.header("user-agent").split('/').next().unwrap_or_default();
-        let default = if applies { "" } else if agent.is_empty() { "unknown" } else { agent };
+        let default = if applies {
+            ""
+        } else if agent.is_empty() {
+            "unknown"
+        } else {
+            agent
+        };
         Manner {
             manager: self.query.get("fieldManager").unwrap_or(default).to_owned(),
             dry_run: self.query.get("dryRun") == Some("All"),
@@ -309,7 +330,8 @@ fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Refusal> {
     if kind.contains("protobuf") || kind.contains("cbor") {
         return Err(Refusal::unsupported_media_type("the stand-in reads JSON"));
     }
-    serde_json::from_slice(body).map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))
 }
 
 fn json(code: u16, value: &Value) -> Response<Body> {

@@ -37,7 +37,11 @@ pub fn check(metadata: &Value, plural: &str) -> Vec<Wrong> {
         let name = finalizer.as_str().unwrap_or_default();
         let known = ["orphan", "foregroundDeletion"].contains(&name);
         if !known && (!name.contains('/') || key_fault(name).is_some()) {
-            wrongs.push(Wrong::invalid("metadata.finalizers", finalizer, "name is neither a standard finalizer name nor is it fully qualified"));
+            wrongs.push(Wrong::invalid(
+                "metadata.finalizers",
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
         }
     }
     for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
@@ -68,12 +72,12 @@ pub fn check_labels(labels: &Value, field: &str) -> Vec<Wrong> {
 fn name_fault(name: &str, plural: &str) -> Option<String> {
     match plural {
         // A path segment, nothing more.
-        "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings" => {
-            (name.contains(['/', '%']) || [".", ".."].contains(&name)).then(|| "may not contain '/' or '%'".to_owned())
-        }
-        "namespaces" | "services" => {
-            (!is_dns_label(name) || name.len() > 63).then(|| if name.len() > 63 { "must be no more than 63 characters".to_owned() } else { LABEL.to_owned() })
-        }
+        "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings" => (name.contains(['/', '%'])
+            || [".", ".."].contains(&name))
+        .then(|| "may not contain '/' or '%'".to_owned()),
+        "namespaces" | "services" => (!is_dns_label(name) || name.len() > 63).then(|| {
+            if name.len() > 63 { "must be no more than 63 characters".to_owned() } else { LABEL.to_owned() }
+        }),
         _ if name.len() > 253 => Some("must be no more than 253 characters".to_owned()),
         _ => (!name.split('.').all(is_dns_label)).then(|| SUBDOMAIN.to_owned()),
     }
@@ -81,7 +85,11 @@ fn name_fault(name: &str, plural: &str) -> Option<String> {
 
 /// What is wrong with the name of a container or a volume.
 pub fn dns_label_fault(name: &str) -> Option<&'static str> {
-    if name.len() > 63 { Some("must be no more than 63 characters") } else { (!is_dns_label(name)).then_some(LABEL) }
+    if name.len() > 63 {
+        Some("must be no more than 63 characters")
+    } else {
+        (!is_dns_label(name)).then_some(LABEL)
+    }
 }
 
 fn is_dns_label(text: &str) -> bool {

@@ -57,7 +57,9 @@ impl World {
                 let patch = serde_json::from_value::<json_patch::Patch>(body.clone())
                     .map_err(|error| Refusal::bad_request(error.to_string()))?;
                 json_patch::patch(&mut next, &patch).map_err(|error| {
-                    Refusal::unprocessable(format!("the server rejected our request due to an error in our request: {error}"))
+                    Refusal::unprocessable(format!(
+                        "the server rejected our request due to an error in our request: {error}"
+                    ))
                 })?;
             }
             PatchKind::Merge => json_patch::merge(&mut next, body),

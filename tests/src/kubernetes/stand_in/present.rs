@@ -29,17 +29,28 @@ impl Form {
             Self::Whole => {
                 let mut object = object.clone();
                 object["apiVersion"] = json!(resource.api_version());
-                if resource.kind == "Event" && resource.group.is_empty() { event_to_core(object) } else { object }
+                if resource.kind == "Event" && resource.group.is_empty() {
+                    event_to_core(object)
+                } else {
+                    object
+                }
             }
         }
     }
 
     /// A list in this form.
-    pub fn list<'a>(self, resource: &Resource, version: u64, objects: impl Iterator<Item = &'a Value>) -> Value {
+    pub fn list<'a>(
+        self,
+        resource: &Resource,
+        version: u64,
+        objects: impl Iterator<Item = &'a Value>,
+    ) -> Value {
         let item = |object: &Value| {
             let mut item = self.of(resource, object);
             // The lists of Kubernetes' own types name their type once.
-            if let Some(fields) = item.as_object_mut().filter(|_| self == Self::Whole && !resource.is_custom()) {
+            if let Some(fields) =
+                item.as_object_mut().filter(|_| self == Self::Whole && !resource.is_custom())
+            {
                 fields.remove("kind");
                 fields.remove("apiVersion");
             }

@@ -36,7 +36,8 @@ impl Wrong {
 
     /// A value that is missing.
     pub fn required(field: &str, why: &str) -> Self {
-        let message = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
+        let message =
+            if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
         Self::new(field, "FieldValueRequired", message)
     }
 
@@ -112,18 +113,18 @@ impl Refusal {
 
     /// 409 for an object that somebody else changed first.
     pub fn modified(resource: &Resource, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(resource, name, why)
     }
 
     /// 409 for fields that another manager applied: manager and field.
     pub fn apply_conflict(conflicts: &[(String, String)]) -> Self {
-        let all: Vec<String> = conflicts.iter().map(|(who, field)| format!("conflict with \"{who}\": {field}")).collect();
+        let all: Vec<String> =
+            conflicts.iter().map(|(who, field)| format!("conflict with \"{who}\": {field}")).collect();
         let plural = if all.len() == 1 { "" } else { "s" };
         let message = format!("Apply failed with {} conflict{plural}: {}", all.len(), all.join("\n- "));
-        let cause = |(who, field): &(String, String)| {
-            json!({"reason": "FieldManagerConflict", "message": format!("conflict with \"{who}\""), "field": field})
-        };
+        let cause = |(who, field): &(String, String)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with \"{who}\""), "field": field});
         let causes: Vec<Value> = conflicts.iter().map(cause).collect();
         Self { details: Some(json!({"causes": causes})), ..Self::new(409, "Conflict", message) }
     }

@@ -23,7 +23,8 @@ enum Requirement {
 impl Selector {
     /// Reads both parameters of a request.
     pub fn parse(labels: Option<&str>, fields: Option<&str>, resource: &Resource) -> Result<Self, Refusal> {
-        let labels = split(labels.unwrap_or_default()).iter().map(|it| requirement(it)).collect::<Result<_, _>>()?;
+        let labels =
+            split(labels.unwrap_or_default()).iter().map(|it| requirement(it)).collect::<Result<_, _>>()?;
         let mut parsed = Vec::new();
         for term in fields.unwrap_or_default().split(',').filter(|term| !term.is_empty()) {
             let (field, value, equal) = equation(term)
@@ -41,15 +42,22 @@ impl Selector {
         let labels = &object["metadata"]["labels"];
         let value = |key: &str| labels.get(key).and_then(Value::as_str);
         let labelled = self.labels.iter().all(|requirement| match requirement {
-            Requirement::In(key, values) => value(key).is_some_and(|it| values.iter().any(|value| value == it)),
-            Requirement::NotIn(key, values) => !value(key).is_some_and(|it| values.iter().any(|value| value == it)),
+            Requirement::In(key, values) => {
+                value(key).is_some_and(|it| values.iter().any(|value| value == it))
+            }
+            Requirement::NotIn(key, values) => {
+                !value(key).is_some_and(|it| values.iter().any(|value| value == it))
+            }
             Requirement::Exists(key) => value(key).is_some(),
             Requirement::Missing(key) => value(key).is_none(),
         });
         labelled
             && self.fields.iter().all(|(field, wanted, equal)| {
                 let value = field.split('.').fold(object, |value, name| &value[name]);
-                let is = value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned);
+                let is = value.as_str().map_or_else(
+                    || if value.is_null() { String::new() } else { value.to_string() },
+                    str::to_owned,
+                );
                 (is == *wanted) == *equal
             })
     }
@@ -61,7 +69,18 @@ fn is_supported(field: &str, resource: &Resource) -> bool {
         "jobs" => &["status.successful"],
         "secrets" => &["type"],
         "namespaces" => &["status.phase"],
-        "events" => &["involvedObject.name", "involvedObject.namespace", "involvedObject.kind", "involvedObject.uid", "reason", "type", "regarding.name", "regarding.namespace", "regarding.kind", "regarding.uid"],
+        "events" => &[
+            "involvedObject.name",
+            "involvedObject.namespace",
+            "involvedObject.kind",
+            "involvedObject.uid",
+            "reason",
+            "type",
+            "regarding.name",
+            "regarding.namespace",
+            "regarding.kind",
+            "regarding.uid",
+        ],
         _ => &[],
     };
     let selectable = match &resource.shape {
@@ -105,7 +124,8 @@ fn equation(term: &str) -> Option<(String, String, bool)> {
 
 fn requirement(term: &str) -> Result<Requirement, Refusal> {
     let term = term.trim();
-    let values = |list: &str| list.trim_matches(['(', ')', ' ']).split(',').map(|it| it.trim().to_owned()).collect();
+    let values =
+        |list: &str| list.trim_matches(['(', ')', ' ']).split(',').map(|it| it.trim().to_owned()).collect();
     if let Some((key, list)) = term.split_once(" notin ") {
         return Ok(Requirement::NotIn(key.trim().to_owned(), values(list)));
     }

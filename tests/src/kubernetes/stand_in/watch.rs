@@ -34,12 +34,20 @@ struct Watch {
 }
 
 /// Starts a watch.
-pub fn start(server: &Arc<StandIn>, place: Place, query: &Query, form: Form) -> Result<Response<Body>, Refusal> {
-    let mut selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &place.resource)?;
+pub fn start(
+    server: &Arc<StandIn>,
+    place: Place,
+    query: &Query,
+    form: Form,
+) -> Result<Response<Body>, Refusal> {
+    let mut selector =
+        Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &place.resource)?;
     selector.only_named(&place.name);
     let from = match query.get("resourceVersion") {
         None => 0,
-        Some(text) => text.parse::<u64>().map_err(|_| Refusal::bad_request(format!("invalid resource version {text:?}")))?,
+        Some(text) => text
+            .parse::<u64>()
+            .map_err(|_| Refusal::bad_request(format!("invalid resource version {text:?}")))?,
     };
     let initial = query.get("sendInitialEvents");
     if initial.is_some() && query.get("resourceVersionMatch") != Some("NotOlderThan") {
@@ -59,7 +67,8 @@ pub fn start(server: &Arc<StandIn>, place: Place, query: &Query, form: Form) -> 
     let (send, mut lines) = mpsc::channel::<Bytes>(1024);
     let server = Arc::clone(server);
     tokio::spawn(async move { watch.run(&server, from, state, end_of_state, &send).await });
-    let lines = stream::poll_fn(move |context| lines.poll_recv(context).map(|line| line.map(Ok::<_, Infallible>)));
+    let lines =
+        stream::poll_fn(move |context| lines.poll_recv(context).map(|line| line.map(Ok::<_, Infallible>)));
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert("content-type", "application/json".parse().expect("a header"));
     Ok(response)
@@ -124,7 +133,8 @@ impl Watch {
         if !here {
             return None;
         }
-        let meant = |object: &Option<Arc<Value>>| object.as_ref().is_some_and(|object| self.selector.matches(object));
+        let meant =
+            |object: &Option<Arc<Value>>| object.as_ref().is_some_and(|object| self.selector.matches(object));
         match (&change.before, &change.after) {
             (_, Some(after)) if meant(&change.after) => {
                 let kind = if meant(&change.before) { "MODIFIED" } else { "ADDED" };

@@ -57,7 +57,12 @@ impl World {
         let mut world = Self { store: Store::new(), resources: Resources::built_in() };
         let namespaces = world.resources.find("", "v1", "namespaces").expect("a built-in resource");
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            let place = Place { resource: Arc::clone(&namespaces), namespace: String::new(), name: String::new(), subresource: String::new() };
+            let place = Place {
+                resource: Arc::clone(&namespaces),
+                namespace: String::new(),
+                name: String::new(),
+                subresource: String::new(),
+            };
             let manner = Manner { manager: "kube-apiserver".to_owned(), ..Manner::default() };
             world.create(&place, json!({"metadata": {"name": name}}), &manner).expect("a namespace");
         }
@@ -168,7 +173,8 @@ impl World {
         }
         let now = now();
         if tracking == Tracking::Needed {
-            let writer = Writer { manager: &manner.manager, operation: "Update", subresource: &place.subresource };
+            let writer =
+                Writer { manager: &manner.manager, operation: "Update", subresource: &place.subresource };
             managers::track(Some(&old), &mut next, &writer, hint(resource), &now);
         }
         if resource.kind == "CustomResourceDefinition" && place.subresource.is_empty() {
@@ -229,22 +235,37 @@ impl World {
             return Ok(());
         }
         let namespaces = self.resources.find("", "v1", "namespaces").expect("a built-in resource");
-        let key = Key { resource: namespaces.stored_as(), namespace: String::new(), name: place.namespace.clone() };
+        let key =
+            Key { resource: namespaces.stored_as(), namespace: String::new(), name: place.namespace.clone() };
         let Some(namespace) = self.store.get(&key) else {
             return Err(Refusal::not_found(&namespaces, &place.namespace));
         };
         if namespace["metadata"]["deletionTimestamp"].is_null() {
             return Ok(());
         }
-        let why = format!("unable to create new content in namespace {} because it is being terminated", place.namespace);
+        let why = format!(
+            "unable to create new content in namespace {} because it is being terminated",
+            place.namespace
+        );
         Err(Refusal::forbidden(&place.resource, &place.name, &why))
     }
 
-    fn check(&self, place: &Place, name: &str, object: &Value, before: Option<&Value>) -> Result<(), Refusal> {
+    fn check(
+        &self,
+        place: &Place,
+        name: &str,
+        object: &Value,
+        before: Option<&Value>,
+    ) -> Result<(), Refusal> {
         let resource = &place.resource;
         let mut wrongs = names::check(&object["metadata"], &resource.plural);
-        if before.is_some() && object["metadata"]["resourceVersion"].is_null() && must_name_version(resource) {
-            wrongs.push(Wrong::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update"));
+        if before.is_some() && object["metadata"]["resourceVersion"].is_null() && must_name_version(resource)
+        {
+            wrongs.push(Wrong::invalid(
+                "metadata.resourceVersion",
+                &json!(0),
+                "must be specified for an update",
+            ));
         }
         match &resource.shape {
             Shape::Schema(schema) => wrongs.extend(schema.check(object, before)),
@@ -277,7 +298,8 @@ pub fn understand(place: &Place, mut body: Value, manner: &Manner) -> Result<Val
             None | Some("") => body[field] = json!(wanted),
             Some(is) if is == wanted => {}
             Some(is) => {
-                let why = format!("the {field} in the data ({is}) does not match the expected {field} ({wanted})");
+                let why =
+                    format!("the {field} in the data ({is}) does not match the expected {field} ({wanted})");
                 return Err(Refusal::bad_request(why));
             }
         }
@@ -287,12 +309,16 @@ pub fn understand(place: &Place, mut body: Value, manner: &Manner) -> Result<Val
     }
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
     if !place.name.is_empty() && !name.is_empty() && name != place.name {
-        let why = format!("the name of the object ({name}) does not match the name on the URL ({})", place.name);
+        let why =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", place.name);
         return Err(Refusal::bad_request(why));
     }
     let namespace = body["metadata"]["namespace"].as_str().unwrap_or_default();
     if !namespace.is_empty() && namespace != place.namespace {
-        let why = format!("the namespace of the provided object does not match the namespace sent on the request ({namespace} is not {})", place.namespace);
+        let why = format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({namespace} is not {})",
+            place.namespace
+        );
         return Err(Refusal::bad_request(why));
     }
     let (object, dropped) = match &resource.shape {
@@ -312,7 +338,13 @@ pub fn understand(place: &Place, mut body: Value, manner: &Manner) -> Result<Val
     };
     if manner.strict && !dropped.is_empty() {
         let all: Vec<String> = dropped.iter().map(|field| format!("unknown field \"{field}\"")).collect();
-        let why = format!("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}", resource.kind, resource.version, resource.kind, all.join(", "));
+        let why = format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            resource.kind,
+            resource.version,
+            resource.kind,
+            all.join(", ")
+        );
         return Err(Refusal::bad_request(why));
     }
     Ok(object)
@@ -355,7 +387,17 @@ fn unknown(body: &Value, object: &Value, path: &str, dropped: &mut Vec<String>) 
 
 /// Takes over from the last state what nobody, or not this subresource, may change.
 fn restore(next: &mut Value, old: &Value, place: &Place) {
-    let owned = ["name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink"];
+    let owned = [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+        "selfLink",
+    ];
     let had_version = next["metadata"]["resourceVersion"].is_string();
     if place.subresource.is_empty() {
         copy(next, old, "metadata", &owned);
@@ -432,7 +474,8 @@ fn spec_differs(next: &Value, old: &Value) -> bool {
 pub fn generate_name(prefix: &str) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = uuid::Uuid::new_v4();
-    let letters = random.as_bytes().iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
+    let letters =
+        random.as_bytes().iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
     // The whole name fits into a label.
     let prefix: String = prefix.chars().take(58).collect();
     prefix.chars().chain(letters.take(5)).collect()
