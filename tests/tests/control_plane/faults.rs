@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
 use orchestrator_tests::kubernetes::kubelet::Processes;
 use orchestrator_tests::kubernetes::{Fault, Moment};
@@ -125,22 +125,29 @@ async fn a_node_that_returns_lets_its_pods_go() {
 #[tokio::test]
 async fn no_process_outlives_the_node() {
     let stage = Stage::alone().await;
-    // The second one leaves the family before anybody could see it there.
+    // These leave the family before anybody could see them there; the last one knows nothing of the pod.
     let folder = tempfile::tempdir().expect("a folder");
     let note = folder.path().join("pids");
     let mut asked = sleeper("a");
-    let script = "sleep 600 & echo $! > $NOTE; (setsid sleep 600 & echo $! >> $NOTE); sleep 600";
+    let script = "sleep 600 & echo $! > $NOTE; (setsid sleep 600 & echo $! >> $NOTE); \
+        (cd /disk; env -i setsid /bin/sleep 600 & echo $! >> $NOTE); sleep 600";
     asked["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
     asked["spec"]["containers"][0]["env"] = json!([{"name": "NOTE", "value": note}]);
+    asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
+    asked["spec"]["volumes"] = json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
+    let claim = json!({"metadata": {"name": "disk"}, "spec": {"accessModes": ["ReadWriteOncePod"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims = stage.api::<PersistentVolumeClaim>();
+    claims.create(&PostParams::default(), &object(claim)).await.expect("a claim");
     stage.start_pod(asked).await;
-    let mut pids: Vec<u32> = eventually("two children", || async {
+    let mut pids: Vec<u32> = eventually("three children", || async {
         let text = std::fs::read_to_string(&note).unwrap_or_default();
         let pids: Vec<u32> = text.lines().filter_map(|it| it.parse().ok()).collect();
-        (pids.len() == 2).then_some(pids)
+        (pids.len() == 3).then_some(pids)
     })
     .await;
     pids.extend(stage.kubelet().pid(&stage.namespace, "a"));
-    assert!(pids.len() == 3 && !pids.iter().any(|pid| is_dead(*pid)));
+    assert!(pids.len() == 4 && !pids.iter().any(|pid| is_dead(*pid)));
     drop(stage);
     eventually("all are dead", || async { pids.iter().all(|pid| is_dead(*pid)).then_some(()) }).await;
 }

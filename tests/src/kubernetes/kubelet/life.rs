@@ -44,6 +44,8 @@ struct Prepared {
     variables: BTreeMap<String, String>,
     folder: PathBuf,
     message: PathBuf,
+    /// The folders that are the pod's.
+    folders: Vec<PathBuf>,
 }
 
 /// Looks after a pod until it is gone.
@@ -110,7 +112,8 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
         }
     };
     let uid = text(pod, "/metadata/uid");
-    let group = Group::of(child.id().expect("it was not waited for"), uid, inner.pod_folder(uid));
+    let pid = child.id().expect("it was not waited for");
+    let group = Group::of(pid, uid, prepared.folders.clone());
     let (blow, struck) = watch::channel(None);
     lock(&inner.running).insert(name_of(pod), Running { group: group.clone(), blow });
     if inner.over.load(Ordering::SeqCst) {
@@ -181,7 +184,10 @@ async fn prepare(inner: &Arc<Inner>, pod: &Value, container: &Value) -> Result<P
         folder => mounts.path(folder),
     };
     let program = mounts.path(program.to_str().expect("a path in UTF-8"));
-    Ok(Prepared { program, arguments, variables: translated(pod, variables, &mounts), folder, message })
+    let mut folders = mounts.below(inner.folder());
+    folders.push(inner.pod_folder(text(pod, "/metadata/uid")));
+    let variables = translated(pod, variables, &mounts);
+    Ok(Prepared { program, arguments, variables, folder, message, folders })
 }
 
 fn translated(pod: &Value, variables: BTreeMap<String, String>, mounts: &Mounts) -> BTreeMap<String, String> {

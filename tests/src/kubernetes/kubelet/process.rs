@@ -16,22 +16,22 @@ pub const MARKER: &str = "POD_OF_TEST";
 /// A program and its descendants, those among them too whose parents are gone.
 ///
 /// There is no namespace that would end them together. They are known by their parents, by the variable
-/// [`MARKER`], or by a working folder in the pod's. Whoever leaves his family at once, with another
-/// environment and elsewhere, is not found.
+/// [`MARKER`], or by a working folder in the pod's volumes. Whoever leaves his family at once, with
+/// another environment and elsewhere, is not found; pods that share a claim at the same time are one.
 #[derive(Clone)]
 pub struct Group {
     pid: i32,
     mark: Vec<u8>,
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
     seen: Arc<Mutex<BTreeSet<Known>>>,
 }
 
 impl Group {
-    /// The group of a process that has just started with this value of the variable, in a pod's folder.
-    pub fn of(pid: u32, mark: &str, folder: PathBuf) -> Self {
+    /// The group of a process that has just started with this value of the variable, for a pod with these folders.
+    pub fn of(pid: u32, mark: &str, folders: Vec<PathBuf>) -> Self {
         let pid = i32::try_from(pid).expect("a process id");
         let mark = format!("{MARKER}={mark}").into_bytes();
-        let group = Self { pid, mark, folder, seen: Arc::default() };
+        let group = Self { pid, mark, folders, seen: Arc::default() };
         group.look();
         group
     }
@@ -73,7 +73,8 @@ impl Group {
     fn is_marked(&self, pid: i32) -> bool {
         let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         variables.split(|byte| *byte == 0).any(|it| it == self.mark)
-            || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder.starts_with(&self.folder))
+            || fs::read_link(format!("/proc/{pid}/cwd"))
+                .is_ok_and(|here| self.folders.iter().any(|folder| here.starts_with(folder)))
     }
 
     /// Asks the program to end; its children are its own affair.
