@@ -6,6 +6,7 @@ mod faults;
 mod jobs;
 mod objects;
 mod pods;
+mod server;
 mod watches;
 
 use std::fmt::Debug;
