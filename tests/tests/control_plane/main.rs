@@ -1,7 +1,13 @@
 //! What the stand-in promises, promised by the real API server too: each test runs on whichever
 //! `ControlPlane::start` finds (`KUBEBUILDER_ASSETS` names the programs of a real one).
 
+mod apply;
+mod faults;
+mod jobs;
 mod objects;
+mod pods;
+mod server;
+mod watches;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -11,7 +17,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
-use orchestrator_tests::kubernetes::ControlPlane;
+use orchestrator_tests::kubernetes::{ControlPlane, Kubelet};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -19,28 +25,59 @@ use tokio::time::Instant;
 /// What a condition may take on a machine with load. Nothing waits for it that goes well.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A control plane that tests share as long as one of them runs, and a namespace of this test's own.
+/// A control plane with a node.
+struct Cluster {
+    // The node ends first.
+    kubelet: Kubelet,
+    plane: ControlPlane,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let plane = ControlPlane::start();
+        Self { kubelet: Kubelet::start(&plane), plane }
+    }
+}
+
+/// A cluster that tests share as long as one of them runs, and a namespace of this test's own.
 struct Stage {
-    plane: Arc<ControlPlane>,
+    cluster: Arc<Cluster>,
     namespace: String,
     client: Client,
 }
 
 impl Stage {
     async fn new() -> Self {
-        static SHARED: Mutex<Weak<ControlPlane>> = Mutex::new(Weak::new());
-        let plane = {
+        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let cluster = {
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
             shared.upgrade().unwrap_or_else(|| {
-                let plane = Arc::new(ControlPlane::start());
-                *shared = Arc::downgrade(&plane);
-                plane
+                let cluster = Arc::new(Cluster::start());
+                *shared = Arc::downgrade(&cluster);
+                cluster
             })
         };
-        let client = plane.client();
+        Self::on(cluster).await
+    }
+
+    /// A cluster of this test's own, for what would disturb others.
+    async fn alone() -> Self {
+        Self::on(Arc::new(Cluster::start())).await
+    }
+
+    async fn on(cluster: Arc<Cluster>) -> Self {
+        let client = cluster.plane.client();
         let namespace = format!("test-{}", uuid::Uuid::new_v4().simple());
-        plane.namespace(&namespace).await;
-        Self { plane, namespace, client }
+        cluster.plane.namespace(&namespace).await;
+        Self { cluster, namespace, client }
+    }
+
+    fn kubelet(&self) -> &Kubelet {
+        &self.cluster.kubelet
+    }
+
+    fn plane(&self) -> &ControlPlane {
+        &self.cluster.plane
     }
 
     fn api<K>(&self) -> Api<K>
@@ -55,7 +92,7 @@ impl Stage {
 
     /// A resource of a definition, which every test may install again.
     async fn things(&self) -> Api<DynamicObject> {
-        self.plane.install(&definition()).await;
+        self.plane().install(&definition()).await;
         let kind = GroupVersionKind::gvk("example.com", "v1", "Thing");
         Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::from_gvk(&kind))
     }

@@ -1,7 +1,7 @@
 //! What a program is told: arguments and variables, with this machine's folders for the pod's paths.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -26,6 +26,12 @@ impl Mounts {
         self.0.push((path.trim_end_matches('/').to_owned(), here));
         // What is mounted below another mount hides it.
         self.0.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    }
+
+    /// The folders and files of this machine below a folder.
+    pub fn below(&self, folder: &Path) -> Vec<PathBuf> {
+        let folders = self.0.iter().map(|(_, here)| here.clone());
+        folders.filter(|here| here.starts_with(folder)).collect()
     }
 
     /// A text with this machine's paths in the place of the pod's.

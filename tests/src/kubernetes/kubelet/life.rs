@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::environment::{Mounts, Waiting, expand, variables};
 use super::logs::Log;
-use super::process::Group;
+use super::process::{Group, MARKER};
 use super::status::{Report, now, tell};
 use super::volumes::{Objects, mount};
 use super::{Blow, Fault, Inner, PAUSE, Running, has_ended, is_going, items, lock, name_of, text};
@@ -43,6 +44,8 @@ struct Prepared {
     variables: BTreeMap<String, String>,
     folder: PathBuf,
     message: PathBuf,
+    /// The folders that are the pod's.
+    folders: Vec<PathBuf>,
 }
 
 /// Looks after a pod until it is gone.
@@ -108,9 +111,14 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
             });
         }
     };
-    let group = Group::of(child.id().expect("it was not waited for"));
+    let uid = text(pod, "/metadata/uid");
+    let pid = child.id().expect("it was not waited for");
+    let group = Group::of(pid, uid, prepared.folders.clone());
     let (blow, struck) = watch::channel(None);
     lock(&inner.running).insert(name_of(pod), Running { group: group.clone(), blow });
+    if inner.over.load(Ordering::SeqCst) {
+        group.kill();
+    }
     let output = [
         tokio::spawn(Arc::clone(&log).read(child.stdout.take().expect("a pipe"))),
         tokio::spawn(Arc::clone(&log).read(child.stderr.take().expect("a pipe"))),
@@ -176,12 +184,16 @@ async fn prepare(inner: &Arc<Inner>, pod: &Value, container: &Value) -> Result<P
         folder => mounts.path(folder),
     };
     let program = mounts.path(program.to_str().expect("a path in UTF-8"));
-    Ok(Prepared { program, arguments, variables: translated(pod, variables, &mounts), folder, message })
+    let mut folders = mounts.below(inner.folder());
+    folders.push(inner.pod_folder(text(pod, "/metadata/uid")));
+    let variables = translated(pod, variables, &mounts);
+    Ok(Prepared { program, arguments, variables, folder, message, folders })
 }
 
 fn translated(pod: &Value, variables: BTreeMap<String, String>, mounts: &Mounts) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         ("HOSTNAME".to_owned(), text(pod, "/metadata/name").to_owned()),
+        (MARKER.to_owned(), text(pod, "/metadata/uid").to_owned()),
         // Where the programs of this machine are; an image brings its own.
         ("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()),
     ]);

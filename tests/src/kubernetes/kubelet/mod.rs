@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ struct Inner {
     programs: Mutex<BTreeMap<String, PathBuf>>,
     rules: Mutex<Vec<Rule>>,
     running: Mutex<BTreeMap<PodName, Running>>,
+    /// Whether nothing may start any more.
+    over: AtomicBool,
     logs: Logs,
     /// Whether the node does not reach the API server.
     lost: watch::Sender<bool>,
@@ -121,6 +124,7 @@ impl Kubelet {
                 programs: Mutex::default(),
                 rules: Mutex::default(),
                 running: Mutex::default(),
+                over: AtomicBool::new(false),
                 logs: Logs::default(),
                 lost: watch::Sender::new(false),
             });
@@ -227,6 +231,8 @@ impl Drop for Kubelet {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        // A program may be starting on another thread right now.
+        self.inner.over.store(true, Ordering::SeqCst);
         for running in lock(&self.inner.running).values() {
             running.group.kill();
         }

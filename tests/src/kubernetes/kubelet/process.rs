@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,17 +10,28 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A process that may be somebody else's by now, unless it started at the same time.
 type Known = (i32, u64);
 
+/// A variable that tells whose a process is.
+pub const MARKER: &str = "POD_OF_TEST";
+
 /// A program and its descendants, those among them too whose parents are gone.
+///
+/// There is no namespace that would end them together. They are known by their parents, by the variable
+/// [`MARKER`], or by a working folder in the pod's volumes. Whoever leaves his family at once, with
+/// another environment and elsewhere, is not found; pods that share a claim at the same time are one.
 #[derive(Clone)]
 pub struct Group {
     pid: i32,
+    mark: Vec<u8>,
+    folders: Vec<PathBuf>,
     seen: Arc<Mutex<BTreeSet<Known>>>,
 }
 
 impl Group {
-    /// The group of a process that has just started.
-    pub fn of(pid: u32) -> Self {
-        let group = Self { pid: i32::try_from(pid).expect("a process id"), seen: Arc::default() };
+    /// The group of a process that has just started with this value of the variable, for a pod with these folders.
+    pub fn of(pid: u32, mark: &str, folders: Vec<PathBuf>) -> Self {
+        let pid = i32::try_from(pid).expect("a process id");
+        let mark = format!("{MARKER}={mark}").into_bytes();
+        let group = Self { pid, mark, folders, seen: Arc::default() };
         group.look();
         group
     }
@@ -50,6 +62,21 @@ impl Group {
         seen.extend(family.iter().filter_map(|pid| Some((*pid, processes.get(pid)?.start))));
     }
 
+    /// Remembers those who are known by what they carry.
+    fn look_closely(&self) {
+        let carriers = processes().into_iter().filter(|(pid, _)| self.is_marked(*pid));
+        let carriers: Vec<Known> = carriers.map(|(pid, it)| (pid, it.start)).collect();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(carriers);
+        self.look();
+    }
+
+    fn is_marked(&self, pid: i32) -> bool {
+        let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        variables.split(|byte| *byte == 0).any(|it| it == self.mark)
+            || fs::read_link(format!("/proc/{pid}/cwd"))
+                .is_ok_and(|here| self.folders.iter().any(|folder| here.starts_with(folder)))
+    }
+
     /// Asks the program to end; its children are its own affair.
     pub fn terminate(&self) {
         signal(self.pid, Signal::TERM);
@@ -68,7 +95,7 @@ impl Group {
     pub fn kill_rest(&self) {
         // A process may have started another after the look; its parent is dead in the second round.
         for _ in 0..3 {
-            self.look();
+            self.look_closely();
             let seen: Vec<Known> =
                 self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
             let rest: Vec<Known> = seen.into_iter().filter(|(pid, _)| *pid != self.pid).collect();

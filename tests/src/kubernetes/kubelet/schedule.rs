@@ -137,6 +137,11 @@ impl Known {
                 let why = format!("0/1 nodes are available: persistentvolumeclaim \"{name}\" not found.");
                 return Ok(Some(why));
             };
+            if claim.metadata.deletion_timestamp.is_some() {
+                return Ok(Some(format!(
+                    "0/1 nodes are available: persistentvolumeclaim \"{name}\" is being deleted."
+                )));
+            }
             let modes = claim.spec.and_then(|spec| spec.access_modes).unwrap_or_default();
             let alone = modes.iter().any(|mode| mode == "ReadWriteOncePod");
             let uses = |other: &&Value| {

@@ -15,11 +15,19 @@ fn default(object: &mut Value, field: &str, value: Value) {
     }
 }
 
+/// Fills in what is not said in an object of a built-in kind, new or changed.
+pub fn fill_defaults(kind: &str, object: &mut Value) {
+    match kind {
+        "Pod" => fill_pod_spec(&mut object["spec"]),
+        "Job" => fill_job_spec(&mut object["spec"]),
+        _ => {}
+    }
+}
+
 /// Fills in what a new object of a built-in kind gets.
 pub fn fill(kind: &str, object: &mut Value) {
     match kind {
         "Pod" => {
-            fill_pod_spec(&mut object["spec"]);
             object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
         }
         "Job" => fill_job(object),
@@ -89,12 +97,6 @@ fn fill_job(job: &mut Value) {
     let name = job["metadata"]["name"].clone();
     job["status"] = json!({});
     let spec = &mut job["spec"];
-    default(spec, "completions", json!(1));
-    default(spec, "parallelism", json!(1));
-    default(spec, "backoffLimit", json!(6));
-    default(spec, "completionMode", json!("NonIndexed"));
-    default(spec, "suspend", json!(false));
-    default(spec, "podReplacementPolicy", json!("TerminatingOrFailed"));
     if spec["manualSelector"] != true {
         spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
         let labels = &mut spec["template"]["metadata"]["labels"];
@@ -107,6 +109,15 @@ fn fill_job(job: &mut Value) {
             labels[key] = value.clone();
         }
     }
+}
+
+fn fill_job_spec(spec: &mut Value) {
+    default(spec, "completions", json!(1));
+    default(spec, "parallelism", json!(1));
+    default(spec, "backoffLimit", json!(6));
+    default(spec, "completionMode", json!("NonIndexed"));
+    default(spec, "suspend", json!(false));
+    default(spec, "podReplacementPolicy", json!("TerminatingOrFailed"));
     fill_pod_spec(&mut spec["template"]["spec"]);
 }
 

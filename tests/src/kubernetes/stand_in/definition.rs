@@ -94,9 +94,9 @@ pub fn established(mut definition: Value, now: &str) -> Value {
 
 impl Schema {
     fn new(source: &Value, selectable: Vec<String>) -> Result<Self, String> {
-        let compiled = kube_cel::compile_schema(source);
-        if let Some(error) = compiled.compilation_errors().first() {
-            return Err(format!("rule does not compile: {error}"));
+        for rule in rules(source) {
+            let compiled = kube_cel::cel::Program::compile(&rule);
+            compiled.map_err(|error| format!("rule {rule:?} does not compile: {error}"))?;
         }
         let validator = jsonschema::options()
             .with_draft(jsonschema::Draft::Draft4)
@@ -124,7 +124,7 @@ impl Schema {
                     let name = text.split('"').nth(1).unwrap_or_default();
                     Wrong::required(format!("{field}.{name}").trim_start_matches('.'), "")
                 }
-                text => Wrong::invalid(&field, &error.instance(), &text),
+                text => Wrong::invalid(&field, error.instance(), &text),
             });
         }
         if !wrongs.is_empty() {
@@ -142,6 +142,18 @@ impl Schema {
         }
         wrongs
     }
+}
+
+/// All rules of a schema, wherever they are.
+fn rules(schema: &Value) -> Vec<String> {
+    let inner: Vec<&Value> = match schema {
+        Value::Object(words) => words.values().collect(),
+        Value::Array(list) => list.iter().collect(),
+        _ => Vec::new(),
+    };
+    let here = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    let here = here.filter_map(|it| it["rule"].as_str().map(str::to_owned));
+    here.chain(inner.into_iter().flat_map(rules)).collect()
 }
 
 /// Drops what the schema does not name, and nulls where none may be.

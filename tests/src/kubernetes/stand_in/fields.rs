@@ -145,7 +145,7 @@ fn key_step(item: &Value, keys: &[String]) -> String {
 
 fn is_item(item: &Value, step: &str) -> bool {
     if let Some(value) = step.strip_prefix("v:") {
-        return item.to_string() == value;
+        return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
     }
     let key: Value = serde_json::from_str(step.trim_start_matches("k:")).unwrap_or_default();
     key.as_object().is_some_and(|key| !key.is_empty() && key.iter().all(|(name, value)| item[name] == *value))

@@ -133,7 +133,7 @@ fn empty_namespaces(world: &mut World) {
     }
 }
 
-/// Claims that were deleted stay as long as a pod that has not ended uses them.
+/// Claims that were deleted stay as long as there is a pod with them on a node, ended or not.
 fn release_claims(world: &mut World) {
     let protection = "kubernetes.io/pvc-protection";
     let going = world.store.list("persistentvolumeclaims", None);
@@ -144,8 +144,8 @@ fn release_claims(world: &mut World) {
     for key in going {
         let uses = |pod: &Value| {
             let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-            let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-            !ended && volumes.any(|it| it["persistentVolumeClaim"]["claimName"] == key.name.as_str())
+            let placed = pod["spec"]["nodeName"].as_str().is_some_and(|it| !it.is_empty());
+            placed && volumes.any(|it| it["persistentVolumeClaim"]["claimName"] == key.name.as_str())
         };
         let used = world.store.list("pods", Some(&key.namespace)).any(|(_, pod)| uses(pod));
         if !used {

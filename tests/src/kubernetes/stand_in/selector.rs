@@ -32,6 +32,8 @@ impl Selector {
             if !is_supported(&field, resource) {
                 return Err(Refusal::bad_request(format!("field label not supported: {field}")));
             }
+            // Both groups' events are kept in the words of the newer one.
+            let field = field.replace("involvedObject.", "regarding.");
             parsed.push((field, value, equal));
         }
         Ok(Self { labels, fields: parsed })

@@ -123,6 +123,7 @@ impl World {
         }
         if !resource.is_custom() {
             admission::fill(&resource.kind, &mut object);
+            object = settle(resource, object);
         }
         self.check(place, &name, &object, None)?;
         let key = Key { name: name.clone(), ..place.key() };
@@ -161,6 +162,7 @@ impl World {
             return Err(Refusal::conflict(resource, name, &why));
         }
         restore(&mut next, &old, place);
+        next = settle(resource, next);
         if let Some(wrong) = new_finalizers(&next, &old) {
             return Err(Refusal::invalid(resource, name, &[wrong]));
         }
@@ -346,6 +348,17 @@ pub fn understand(place: &Place, mut body: Value, manner: &Manner) -> Result<Val
         return Err(Refusal::bad_request(why));
     }
     Ok(object)
+}
+
+/// An object of a built-in kind with its defaults, in the one way that its type is written.
+fn settle(resource: &Resource, mut object: Value) -> Value {
+    let Shape::Type(typed) = &resource.shape else { return object };
+    admission::fill_defaults(&resource.kind, &mut object);
+    if resource.stored_as() == "events" {
+        // Kept in the shape of another type.
+        return object;
+    }
+    typed(object).expect("what the server fills in fits the type")
 }
 
 /// The fields of a body that its type does not have.

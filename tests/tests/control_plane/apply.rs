@@ -1,0 +1,152 @@
+//! Server-side apply: who owns what, what is given up, who may write.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::{Stage, object, refusal, thing};
+
+fn map(data: Value) -> Patch<Value> {
+    Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data}))
+}
+
+#[tokio::test]
+async fn applying_makes_changes_and_gives_up() {
+    let stage = Stage::new().await;
+    let maps = stage.api::<ConfigMap>();
+    let ours = PatchParams::apply("ours");
+    maps.patch("a", &ours, &map(json!({"k": "1", "l": "1"}))).await.expect("a new map");
+    maps.patch("a", &PatchParams::apply("theirs"), &map(json!({"m": "1"}))).await.expect("a field more");
+    let applied = maps.patch("a", &ours, &map(json!({"k": "2"}))).await.expect("a change");
+    assert_eq!(json!(applied.data), json!({"k": "2", "m": "1"}), "what nobody applies any more is gone");
+    let managers = applied.metadata.managed_fields.unwrap_or_default();
+    let mut names: Vec<_> = managers.into_iter().map(|it| (it.manager, it.operation)).collect();
+    names.sort();
+    let wanted = ["ours", "theirs"].map(|it| (Some(it.to_owned()), Some("Apply".to_owned())));
+    assert_eq!(names, wanted);
+}
+
+#[tokio::test]
+async fn applying_the_same_again_makes_no_version() {
+    let stage = Stage::new().await;
+    let maps = stage.api::<ConfigMap>();
+    let ours = PatchParams::apply("ours");
+    let first = maps.patch("a", &ours, &map(json!({"k": "1"}))).await.expect("a new map");
+    let second = maps.patch("a", &ours, &map(json!({"k": "1"}))).await.expect("the same");
+    assert_eq!(first.metadata.resource_version, second.metadata.resource_version);
+}
+
+#[tokio::test]
+async fn a_field_of_another_manager_is_taken_by_force_alone() {
+    let stage = Stage::new().await;
+    let maps = stage.api::<ConfigMap>();
+    maps.patch("a", &PatchParams::apply("theirs"), &map(json!({"k": "1"}))).await.expect("a new map");
+    let ours = PatchParams::apply("ours");
+    maps.patch("a", &ours, &map(json!({"k": "1"}))).await.expect("the same value is no conflict");
+    let (code, reason, message) = refusal(maps.patch("a", &ours, &map(json!({"k": "2"}))).await);
+    assert_eq!((code, reason.as_str()), (409, "Conflict"));
+    assert_eq!(message, "Apply failed with 1 conflict: conflict with \"theirs\": .data.k");
+    let taken = maps.patch("a", &ours.clone().force(), &map(json!({"k": "2"}))).await.expect("by force");
+    assert_eq!(json!(taken.data), json!({"k": "2"}));
+    let (code, _, _) = refusal(maps.patch("a", &PatchParams::apply("theirs"), &map(json!({"k": "1"}))).await);
+    assert_eq!(code, 409);
+}
+
+#[tokio::test]
+async fn a_field_that_was_updated_belongs_to_who_updated_it() {
+    let stage = Stage::new().await;
+    let maps = stage.api::<ConfigMap>();
+    let ours = PatchParams::apply("ours");
+    maps.patch("a", &ours, &map(json!({"k": "1"}))).await.expect("a new map");
+    let editor = PatchParams { field_manager: Some("editor".to_owned()), ..PatchParams::default() };
+    maps.patch("a", &editor, &Patch::Merge(json!({"data": {"k": "2"}}))).await.expect("an edit");
+    let (code, _, message) = refusal(maps.patch("a", &ours, &map(json!({"k": "1"}))).await);
+    assert_eq!(code, 409);
+    assert!(message.contains("conflict with \"editor\"") && message.ends_with(": .data.k"), "{message}");
+}
+
+#[tokio::test]
+async fn whoever_applies_says_who_he_is() {
+    let stage = Stage::new().await;
+    let maps = stage.api::<ConfigMap>();
+    let request = axum::http::Request::patch(format!("/api/v1/namespaces/{}/configmaps/a", stage.namespace))
+        .header("content-type", "application/apply-patch+yaml")
+        .body(
+            serde_json::to_vec(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}))
+                .expect("JSON"),
+        )
+        .expect("a request");
+    let (code, _, message) = refusal(stage.client.request::<ConfigMap>(request).await);
+    assert!(matches!(code, 400 | 422), "{code}: {message}");
+    assert!(message.contains("fieldManager"), "{message}");
+    assert_eq!(refusal(maps.get("a").await).0, 404);
+}
+
+#[tokio::test]
+async fn lists_with_keys_merge_by_key() {
+    let stage = Stage::new().await;
+    let things = stage.things().await;
+    things
+        .create(&PostParams::default(), &object(thing("a", json!({"color": "red"}))))
+        .await
+        .expect("a thing");
+    let apply = async |manager: &str, conditions: Value| {
+        let status = json!({
+            "apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"},
+            "status": {"conditions": conditions},
+        });
+        let applied = things.patch_status("a", &PatchParams::apply(manager), &Patch::Apply(status)).await;
+        applied.expect("a status").data["status"]["conditions"].clone()
+    };
+    apply("one", json!([{"type": "Ready", "status": "True"}, {"type": "Slow", "status": "True"}])).await;
+    let both = apply("two", json!([{"type": "Done", "status": "False"}])).await;
+    assert_eq!(both.as_array().map(Vec::len), Some(3));
+    let left = apply("one", json!([{"type": "Ready", "status": "False"}])).await;
+    let wanted = json!([{"type": "Ready", "status": "False"}, {"type": "Done", "status": "False"}]);
+    assert_eq!(left, wanted);
+}
+
+#[tokio::test]
+async fn a_user_may_do_what_his_roles_say() {
+    let stage = Stage::new().await;
+    let namespace = &stage.namespace;
+    for (path, body) in [
+        (
+            "roles",
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]}),
+        ),
+        (
+            "rolebindings",
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+            "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": namespace}]}),
+        ),
+    ] {
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{path}");
+        let request = axum::http::Request::post(path).header("content-type", "application/json");
+        let request = request.body(body.to_string().into_bytes()).expect("a request");
+        stage.client.request::<Value>(request).await.expect("a role");
+    }
+    let file = stage.plane().kubeconfig_for_account(namespace, "robot");
+    let config = kube::config::Kubeconfig::read_from(file).expect("a kubeconfig");
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await;
+    let robot = Client::try_from(config.expect("a configuration")).expect("a client");
+    // The authoriser of a real server hears of new roles a moment later.
+    let pods: Api<Pod> = Api::namespaced(robot.clone(), namespace);
+    super::eventually("the role holds", || async { pods.list(&ListParams::default()).await.ok() }).await;
+    let (code, reason, message) = refusal(pods.get("a").await);
+    assert_eq!((code, reason.as_str()), (403, "Forbidden"));
+    let user = format!("system:serviceaccount:{namespace}:robot");
+    assert!(
+        message.contains(&format!(
+            "User \"{user}\" cannot get resource \"pods\" in API group \"\" in the namespace \"{namespace}\""
+        )),
+        "{message}"
+    );
+    let everywhere: Api<Pod> = Api::all(robot);
+    assert_eq!(refusal(everywhere.list(&ListParams::default()).await).0, 403);
+    assert!(stage.plane().requests().iter().any(|it| it.user == user && it.status == 403));
+}

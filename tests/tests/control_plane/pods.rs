@@ -1,0 +1,243 @@
+//! Pods on the node: what their programs are given, what they say, how they end.
+
+use std::collections::BTreeMap;
+
+use futures::{AsyncBufReadExt as _, AsyncReadExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use kube::api::{DeleteParams, LogParams, PostParams};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{LIMIT, Stage, eventually, object, refusal};
+
+/// A pod that runs a script.
+fn pod(name: &str, script: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": 20,
+        "containers": [{"name": "main", "image": "image:1", "command": ["sh", "-c", script]}],
+    }})
+}
+
+impl Stage {
+    pub async fn start_pod(&self, pod: Value) {
+        self.api::<Pod>().create(&PostParams::default(), &object(pod)).await.expect("a pod");
+    }
+
+    /// The pod once this holds of its status.
+    pub async fn pod_status_when(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let pods = self.api::<Pod>();
+        eventually(what, || async {
+            let pod = json!(pods.get(name).await.expect("the pod"));
+            holds(&pod["status"]).then(|| pod["status"].clone())
+        })
+        .await
+    }
+
+    async fn end_of(&self, name: &str) -> Value {
+        let ended = |status: &Value| matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"));
+        self.pod_status_when(name, "ended", ended).await["containerStatuses"][0]["state"]["terminated"]
+            .clone()
+    }
+
+    async fn log_of(&self, name: &str) -> String {
+        self.api::<Pod>().logs(name, &LogParams::default()).await.expect("a log")
+    }
+
+    async fn gone(&self, name: &str) {
+        let pods = self.api::<Pod>();
+        eventually("the pod is gone", || async {
+            pods.get_opt(name).await.expect("an answer").is_none().then_some(())
+        })
+        .await;
+    }
+}
+
+pub fn is_running(status: &Value) -> bool {
+    status["phase"] == "Running"
+}
+
+#[tokio::test]
+async fn a_program_gets_its_variables_and_volumes() {
+    let stage = Stage::new().await;
+    let map = json!({"metadata": {"name": "settings"}, "data": {"color": "red", "size": "3"}});
+    stage.api::<ConfigMap>().create(&PostParams::default(), &object(map)).await.expect("a map");
+    let secret = json!({"metadata": {"name": "keys"}, "stringData": {"token": "s3cret"}});
+    stage.api::<Secret>().create(&PostParams::default(), &object(secret)).await.expect("a secret");
+    let script = "echo $NAME $COLOR $TOKEN $GREETING ${MISSING-none}; cat $CONFIG/the-color /in/size /all/token; \
+        echo; echo kept > /scratch/file; cat /scratch/file";
+    let mut asked = pod("a", script);
+    let spec = &mut asked["spec"];
+    spec["containers"][0]["env"] = json!([
+        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+        {"name": "MISSING", "valueFrom": {"secretKeyRef": {"name": "not-there", "key": "x", "optional": true}}},
+        {"name": "GREETING", "value": "hello-$(COLOR)"},
+        {"name": "CONFIG", "value": "/in"},
+    ]);
+    spec["containers"][0]["volumeMounts"] = json!([
+        {"name": "in", "mountPath": "/in"}, {"name": "scratch", "mountPath": "/scratch"}, {"name": "all", "mountPath": "/all"},
+    ]);
+    spec["volumes"] = json!([
+        {"name": "in", "configMap": {"name": "settings", "items": [{"key": "color", "path": "the-color"}, {"key": "size", "path": "size"}]}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "all", "projected": {"sources": [{"secret": {"name": "keys"}}, {"configMap": {"name": "not-there", "optional": true}}]}},
+    ]);
+    stage.start_pod(asked).await;
+    assert_eq!(stage.end_of("a").await["exitCode"], 0, "{}", stage.log_of("a").await);
+    assert_eq!(stage.log_of("a").await, "a red s3cret hello-red none\nred3s3cret\nkept\n");
+}
+
+#[tokio::test]
+async fn an_image_is_a_program_of_this_machine() {
+    let stage = Stage::new().await;
+    stage.kubelet().program("registry.example/echo:1", "/bin/echo");
+    let mut asked = pod("a", "");
+    asked["spec"]["containers"] = json!([{"name": "main", "image": "registry.example/echo:1", "args": ["$(WHO)", "there"],
+        "env": [{"name": "WHO", "value": "who"}]}]);
+    stage.start_pod(asked).await;
+    stage.end_of("a").await;
+    assert_eq!(stage.log_of("a").await, "who there\n");
+}
+
+#[tokio::test]
+async fn a_log_can_be_followed_and_cut() {
+    let stage = Stage::new().await;
+    let pods = stage.api::<Pod>();
+    stage.start_pod(pod("a", "echo one; echo two >&2; trap 'echo bye; exit 0' TERM; sleep 600 & wait")).await;
+    stage.pod_status_when("a", "running", is_running).await;
+    let follow = LogParams { follow: true, timestamps: true, ..LogParams::default() };
+    let mut lines = pods.log_stream("a", &follow).await.expect("a log").lines();
+    let mut next = async || timeout(LIMIT, lines.try_next()).await.expect("in time").expect("no error");
+    let first = next().await.expect("a line");
+    let (time, text) = first.split_once(' ').expect("a time and a text");
+    time.parse::<jiff::Timestamp>().expect("a time");
+    let mut said =
+        vec![text.to_owned(), next().await.expect("a line").split_once(' ').expect("two").1.to_owned()];
+    // Two streams have no order between them.
+    said.sort();
+    assert_eq!(said, ["one", "two"]);
+    pods.delete("a", &DeleteParams::default()).await.expect("a deletion");
+    assert!(next().await.is_some_and(|line| line.ends_with(" bye")), "what it says at its end is followed");
+    assert_eq!(next().await, None, "and the log ends with it");
+    stage.gone("a").await;
+    assert_eq!(refusal(pods.logs("a", &LogParams::default()).await).0, 404);
+}
+
+#[tokio::test]
+async fn a_part_of_a_log_can_be_had() {
+    let stage = Stage::new().await;
+    let pods = stage.api::<Pod>();
+    stage.start_pod(pod("a", "for i in 1 2 3 4; do echo $i; done")).await;
+    stage.end_of("a").await;
+    let part = async |parameters: LogParams| pods.logs("a", &parameters).await.expect("a log");
+    assert_eq!(part(LogParams { tail_lines: Some(2), ..LogParams::default() }).await, "3\n4\n");
+    assert_eq!(part(LogParams { limit_bytes: Some(3), ..LogParams::default() }).await, "1\n2");
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60);
+    assert_eq!(part(LogParams { since_time: Some(later), ..LogParams::default() }).await, "");
+    let wrong = LogParams { container: Some("other".to_owned()), ..LogParams::default() };
+    assert_eq!(refusal(pods.logs("a", &wrong).await).0, 400);
+    let mut stream = pods.log_stream("a", &LogParams::default()).await.expect("a log");
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.expect("text");
+    assert_eq!(all, "1\n2\n3\n4\n");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_deleted_is_asked_to_end() {
+    let stage = Stage::new().await;
+    let pods = stage.api::<Pod>();
+    let mut asked = pod("a", "trap 'echo asked; sleep 1; exit 7' TERM; sleep 600 & wait");
+    asked["metadata"]["finalizers"] = json!(["example.com/look"]);
+    stage.start_pod(asked).await;
+    stage.pod_status_when("a", "running", is_running).await;
+    let going =
+        pods.delete("a", &DeleteParams::default()).await.expect("a deletion").left().expect("the pod");
+    assert_eq!(going.metadata.deletion_grace_period_seconds, Some(20));
+    assert_eq!(stage.end_of("a").await["exitCode"], 7, "it had its time");
+    assert_eq!(stage.log_of("a").await, "asked\n");
+    let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pods.patch("a", &kube::api::PatchParams::default(), &release).await.expect("a release");
+    stage.gone("a").await;
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_listen_is_killed() {
+    let stage = Stage::new().await;
+    let pods = stage.api::<Pod>();
+    let mut asked = pod("a", "trap '' TERM; while :; do sleep 1; done");
+    asked["metadata"]["finalizers"] = json!(["example.com/look"]);
+    stage.start_pod(asked).await;
+    stage.pod_status_when("a", "running", is_running).await;
+    pods.delete("a", &DeleteParams::default().grace_period(1)).await.expect("a deletion");
+    assert_eq!(stage.end_of("a").await["exitCode"], 137);
+    let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pods.patch("a", &kube::api::PatchParams::default(), &release).await.expect("a release");
+    stage.gone("a").await;
+}
+
+#[tokio::test]
+async fn what_a_program_writes_last_is_in_its_status() {
+    let stage = Stage::new().await;
+    stage.start_pod(pod("a", "printf %5000s x > /dev/termination-log; exit 1")).await;
+    let terminated = stage.end_of("a").await;
+    assert_eq!(terminated["message"].as_str().map(str::len), Some(4096));
+    let mut told = pod("b", "echo from the log; exit 1");
+    told["spec"]["containers"][0]["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    stage.start_pod(told).await;
+    assert_eq!(stage.end_of("b").await["message"], "from the log\n");
+}
+
+#[tokio::test]
+async fn a_claim_keeps_its_files_between_pods() {
+    let stage = Stage::new().await;
+    let claims = stage.api::<PersistentVolumeClaim>();
+    let claim = json!({"metadata": {"name": "disk"}, "spec": {"accessModes": ["ReadWriteOncePod"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let with_disk = |name: &str, script: &str| {
+        let mut asked = pod(name, script);
+        asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
+        asked["spec"]["volumes"] = json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
+        asked
+    };
+    stage.start_pod(with_disk("a", "echo kept > /disk/file; trap 'exit 0' TERM; sleep 600 & wait")).await;
+    let waits = |status: &Value| status["conditions"][0]["reason"] == "Unschedulable";
+    stage.pod_status_when("a", "without its claim it is not scheduled", waits).await;
+    claims.create(&PostParams::default(), &object(claim)).await.expect("a claim");
+    stage.pod_status_when("a", "running", is_running).await;
+    let bound = json!(claims.get("disk").await.expect("the claim"));
+    assert_eq!(bound["status"]["phase"], "Bound");
+    stage.start_pod(with_disk("b", "cat /disk/file; while [ ! -e /disk/go ]; do sleep 0.1; done")).await;
+    stage.pod_status_when("b", "one pod at a time has it", waits).await;
+    stage.api::<Pod>().delete("a", &DeleteParams::default()).await.expect("a deletion");
+    stage.gone("a").await;
+    stage.pod_status_when("b", "running", is_running).await;
+    let going =
+        claims.delete("disk", &DeleteParams::default()).await.expect("a deletion").left().expect("the claim");
+    assert_eq!(going.metadata.finalizers.as_deref(), Some(&["kubernetes.io/pvc-protection".to_owned()][..]));
+    let folder = stage.kubelet().claim_folder(&stage.namespace, "disk").expect("a folder");
+    std::fs::write(folder.join("go"), "").expect("a file for the pod");
+    stage.end_of("b").await;
+    assert_eq!(stage.log_of("b").await, "kept\n");
+    claims.get("disk").await.expect("a pod that has ended still has it");
+    stage.api::<Pod>().delete("b", &DeleteParams::default()).await.expect("a deletion");
+    eventually("the claim goes when no pod has it", || async {
+        claims.get_opt("disk").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_a_map_that_is_not_there() {
+    let stage = Stage::new().await;
+    let mut asked = pod("a", "cat /in/k");
+    asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "in", "mountPath": "/in"}]);
+    asked["spec"]["volumes"] = json!([{"name": "in", "configMap": {"name": "late"}}]);
+    stage.start_pod(asked).await;
+    let waits =
+        |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating";
+    stage.pod_status_when("a", "waiting", waits).await;
+    let map: ConfigMap = object(json!({"metadata": {"name": "late"}, "data": BTreeMap::from([("k", "v")])}));
+    stage.api::<ConfigMap>().create(&PostParams::default(), &map).await.expect("a map");
+    assert_eq!(stage.end_of("a").await["exitCode"], 0);
+}
