@@ -65,16 +65,21 @@ fn a_task_becomes_a_pull_request_and_can_be_read_when_the_pod_is_gone() {
 
 #[test]
 fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behind() {
-    let team = Team::start(vec![projects::mends(), projects::mends(), projects::mends()]);
+    let done = || Turn::verdict("done", "best_bid now returns the highest bid.");
+    let script = Script::new().turn(projects::mend()).turn(done());
+    let script = script.turn(Turn::bash("echo folded >> README.md")).turn(done());
+    let team = Team::start(script.turn(projects::mend()).turn(done()));
     let _controller = team.controller();
     let first = team.submit("trader", "1", &[]);
     let status = team.end(&first);
+    assert_eq!(status["reason"], "Completed", "{status:#}");
     let again = team.lead(&["submit", "--service", "trader", "--task", "1"]);
     assert_eq!(again.code, 64, "{again:?}");
 
     let second = team.submit("trader", "1", &["--retry", "--guidance", "Use a fold."]);
     assert_eq!(second, "trader-claude-agent-1-task1-attempt2");
     let retried = team.end(&second);
+    assert_eq!(retried["reason"], "Completed", "{retried:#}");
     assert_eq!(retried["branch"], status["branch"]);
     assert_eq!(team.world.github.pulls().len(), 1);
     let task = team
@@ -91,12 +96,13 @@ fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behi
     }
     let third = team.submit("trader", "1", &["--fresh"]);
     assert_eq!(third, "trader-claude-agent-1-task1-attempt3");
-    team.end(&third);
+    assert_eq!(team.end(&third)["reason"], "Completed");
 }
 
 #[test]
 fn one_run_at_a_time_for_a_service_and_others_beside_it() {
-    let team = Team::start(vec![endless(), projects::mends(), projects::mends()]);
+    let busy = Script::when("Implement task 1 of the service `trader`").turn(Turn::bash("sleep 600"));
+    let team = Team::start(vec![busy, projects::mends().for_each_session()]);
     let _controller = team.controller();
     let first = team.submit("trader", "1", &[]);
     team.until(&first, "at work", |run| run["status"]["step"] == "agent");
@@ -130,7 +136,6 @@ fn a_deleted_run_saves_its_work_before_it_goes() {
     let _controller = team.controller();
     let run = team.submit("trader", "1", &[]);
     team.until(&run, "at work", |run| run["status"]["step"] == "agent");
-    assert!(team.world.model.wait_for_requests(2, std::time::Duration::from_secs(30)), "the agent works");
     team.wait_for("the agent's file", || {
         let folder = team.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
         std::fs::read_to_string(folder.join("target-repo/half-done.txt"))

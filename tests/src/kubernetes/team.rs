@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{ControlPlane, Kubelet};
 use crate::binaries::Binaries;
 use crate::messages_api::Scripts;
+use crate::projects;
 use crate::world::{Ran, World};
 
 /// The namespace of everything.
@@ -42,6 +43,8 @@ pub struct Team {
     /// Repositories, GitHub and the model.
     pub world: World,
     runtime: tokio::runtime::Runtime,
+    /// The kubeconfig of somebody who may submit.
+    lead: PathBuf,
     /// Configuration and logs: not in the world's folder, whose processes are those of runs.
     folder: tempfile::TempDir,
 }
@@ -61,13 +64,19 @@ impl Team {
 
     /// The same with more lines in the section `[kubernetes]` of the configuration.
     pub fn with(scripts: impl Into<Scripts>, settings: &str) -> Self {
-        let world = World::start(scripts);
+        let mut world = World::start(scripts);
+        // The other service has a repository of its own.
+        let files = projects::order_book();
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        world.git.create("acme/auth", "main", &files);
+        world.remember_refs();
         let plane = ControlPlane::start();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let kubelet = Kubelet::start(&plane);
         kubelet.program(IMAGE, &Binaries::get().supervisor);
         let folder = tempfile::Builder::new().prefix("team-").tempdir().expect("a folder");
-        let team = Self { kubelet, plane, world, runtime, folder };
+        let lead = plane.kubeconfig_for("lead", &["leads"]);
+        let team = Self { kubelet, plane, world, runtime, lead, folder };
         std::fs::write(team.config(), team.configuration(settings)).expect("a configuration");
         team.runtime.block_on(team.install());
         team
@@ -100,13 +109,13 @@ impl Team {
              [defaults]\nplatform_repository_url = {:?}\n\
              [agents.claude-agent-1]\ngit_hosts = [\"127.0.0.1\"]\n\
              [services.trader]\nrepository_url = {:?}\n\
-             [services.auth]\nrepository_url = {:?}\nworking_directory = \"auth\"\n\
+             [services.auth]\nrepository_url = {:?}\n\
              [kubernetes]\nimage = {IMAGE:?}\n{settings}\n\
              [kubernetes.environment]\n{environment}",
             self.world.github.url(),
             self.world.git.url("acme/platform"),
             self.world.git.url("acme/trader"),
-            self.world.git.url("acme/trader"),
+            self.world.git.url("acme/auth"),
         )
     }
 
@@ -199,11 +208,10 @@ impl Team {
 
     /// Runs the dispatcher as somebody who may submit.
     pub fn lead(&self, arguments: &[&str]) -> Ran {
-        let kubeconfig = self.plane.kubeconfig_for("lead", &["leads"]);
         let mut command = Command::new("timeout");
         command.arg("--kill-after=5").arg(LONGEST).arg(&Binaries::get().dispatcher);
         let output =
-            self.give_surroundings(command, &kubeconfig, arguments).output().expect("the dispatcher");
+            self.give_surroundings(command, &self.lead, arguments).output().expect("the dispatcher");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran {
             code: output.status.code().unwrap_or(-1),
@@ -236,6 +244,11 @@ impl Team {
     pub fn client(&self) -> Client {
         let _inside = self.runtime.enter();
         self.plane.client()
+    }
+
+    /// Lets the API server forget its history: watches have to be made anew.
+    pub fn expire(&self) {
+        self.runtime.block_on(self.plane.expire());
     }
 
     /// Deletes a TaskRun, as `kubectl delete` does.

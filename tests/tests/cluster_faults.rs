@@ -1,0 +1,186 @@
+//! Runs in a cluster when something goes wrong: the controller, the API server, the pod.
+
+use std::collections::BTreeSet;
+
+use orchestrator_contract::Reason;
+use orchestrator_tests::kubernetes::team::{CONTROLLER, NAMESPACE, Team};
+use orchestrator_tests::kubernetes::{Fault, Moment};
+use orchestrator_tests::messages_api::{Script, Turn};
+use orchestrator_tests::projects;
+use serde_json::Value;
+
+/// An agent that is at work for a while.
+fn slow() -> Script {
+    Script::new()
+        .turn(Turn::bash("echo half > half-done.txt; sleep 5"))
+        .turn(projects::mend())
+        .turn(Turn::verdict("done", "best_bid now returns the highest bid."))
+}
+
+fn pod(team: &Team) -> String {
+    team.wait_for("pod", || team.pods().pop())
+}
+
+fn at_work(run: &Value) -> bool {
+    run["status"]["step"] == "agent"
+}
+
+fn reason(status: &Value) -> &str {
+    status["reason"].as_str().expect("a reason")
+}
+
+/// Kills the controller at each change that it asks for, one after the other, and has another go on.
+#[test]
+fn a_controller_that_dies_after_any_of_its_changes_leaves_nothing_undone_and_nothing_done_twice() {
+    let team = Team::start(projects::mends().for_each_session());
+    let mut deaths = 0;
+    for nth in 1.. {
+        let service = format!("service{nth}");
+        let mut controller = team.controller();
+        let process = controller.process();
+        team.wait_for("leader", || controller.leads().then_some(()));
+        let (told, died) = std::sync::mpsc::channel();
+        team.plane.on_mutation(CONTROLLER, nth, Moment::CarriedOut, move || {
+            rustix::process::kill_process(process, rustix::process::Signal::KILL).ok();
+            told.send(()).ok();
+        });
+        let url = team.world.git.url("acme/auth");
+        let run = team.submit(&service, "1", &["--repository-url", &url]);
+        let ended = |run: &Value| run["status"]["result"].is_string();
+        // It dies somewhere on the way, or this run has fewer changes than that.
+        let killed = team.wait_for("death or end", || match died.try_recv() {
+            Ok(()) => Some(true),
+            Err(_) => team.run(&run).is_some_and(|run| ended(&run)).then_some(false),
+        });
+        if !killed {
+            break;
+        }
+        deaths += 1;
+        controller.kill();
+        let _next = team.controller();
+        let status = team.until(&run, "over and kept", ended)["status"].clone();
+        assert!(["Completed", "BranchExists"].contains(&reason(&status)), "after {nth} changes: {status:#}");
+        let jobs: BTreeSet<String> = team.jobs().into_iter().collect();
+        assert!(jobs.iter().filter(|job| job.starts_with(&service)).count() <= 1, "{jobs:?}");
+    }
+    assert!(deaths >= 5, "only {deaths} changes were asked for");
+}
+
+#[test]
+fn an_api_server_that_is_away_costs_nothing_but_time() {
+    let team = Team::start(slow());
+    let _controller = team.controller();
+    let run = team.submit("trader", "1", &[]);
+    team.until(&run, "at work", at_work);
+    team.plane.cut();
+    // The run goes on meanwhile: the node needs nobody for that.
+    team.wait_for("pull request", || team.world.github.pulls().pop());
+    team.plane.mend();
+    let status = team.end(&run);
+    assert_eq!(reason(&status), "Completed", "{status:#}");
+    assert_eq!(team.world.github.pulls().len(), 1);
+    let log = team.lead(&["logs", &run]);
+    assert!(log.stdout.contains("pull request"), "{log:?}");
+}
+
+#[test]
+fn watches_that_are_too_old_are_made_anew() {
+    let team = Team::start(slow().for_each_session());
+    let _controller = team.controller();
+    let first = team.submit("trader", "1", &[]);
+    team.until(&first, "at work", at_work);
+    team.expire();
+    assert_eq!(reason(&team.end(&first)), "Completed");
+    let second = team.submit("auth", "1", &[]);
+    let status = team.end(&second);
+    assert_eq!(reason(&status), "Completed", "{}", team.lead(&["logs", &second]).stdout);
+}
+
+#[test]
+fn a_leader_that_dies_is_followed_and_the_run_goes_on() {
+    let team = Team::start(slow());
+    let mut one = team.controller();
+    team.wait_for("leader", || one.leads().then_some(()));
+    let two = team.controller();
+    let run = team.submit("trader", "1", &[]);
+    team.until(&run, "at work", at_work);
+    assert!(!two.leads(), "two lead at once");
+    one.kill();
+    let status = team.end(&run);
+    assert_eq!(reason(&status), "Completed", "{status:#}");
+    assert!(two.leads());
+    let log = team.lead(&["logs", &run]);
+    assert!(log.stdout.lines().next().is_some_and(|line| line.contains(&run)), "the log begins at its beginning: {log:?}");
+}
+
+#[test]
+fn a_leader_that_is_asked_to_end_makes_room_at_once() {
+    let team = Team::start(Script::new());
+    let mut one = team.controller();
+    team.wait_for("leader", || one.leads().then_some(()));
+    let two = team.controller();
+    one.stop();
+    let since = std::time::Instant::now();
+    team.wait_for("other leader", || two.leads().then_some(()));
+    assert!(since.elapsed() < std::time::Duration::from_secs(12), "{:?}: as long as after a death", since.elapsed());
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_ends_the_run_within_a_minute() {
+    let team = Team::start(projects::mends());
+    let _controller = team.controller();
+    team.kubelet.fail("trader-", Fault::ImagePull);
+    let run = team.submit("trader", "1", &[]);
+    let told = team.until(&run, "in trouble", |run| run["status"]["message"].as_str().is_some_and(|text| text.contains("image")));
+    assert_eq!(told["status"]["phase"], "Pending");
+    let status = team.end(&run);
+    assert_eq!(reason(&status), "ImageUnavailable", "{status:#}");
+    assert_eq!(status["work"]["where"], "none");
+    team.wait_for("end of the pod", || team.pods().is_empty().then_some(()));
+    let waited = team.lead(&["wait", &run]);
+    assert_eq!(waited.code, i32::from(Reason::ImageUnavailable.exit_code()), "{waited:?}");
+    // Once it is mended, another try is all that is needed.
+    team.kubelet.clear_faults();
+    let again = team.submit("trader", "1", &["--retry"]);
+    assert_eq!(reason(&team.end(&again)), "Completed");
+}
+
+#[test]
+fn a_pod_that_no_node_takes_says_so_and_is_given_up_in_time() {
+    let team = Team::with(Script::new(), "unschedulable_minutes = 0.1");
+    let _controller = team.controller();
+    team.kubelet.fail("trader-", Fault::Unschedulable("0/3 nodes are available: 3 Insufficient memory.".to_owned()));
+    let run = team.submit("trader", "1", &[]);
+    let told = team.until(&run, "in trouble", |run| run["status"]["message"].is_string());
+    assert!(told["status"]["message"].as_str().is_some_and(|text| text.contains("Insufficient memory")), "{told:#}");
+    assert_eq!(reason(&team.end(&run)), "Unschedulable");
+}
+
+#[test]
+fn what_ends_a_pod_from_outside_has_its_name_and_loses_no_work() {
+    for (blow, expected) in [("memory", "OutOfMemory"), ("evict", "Evicted"), ("kill", "Lost")] {
+        let team = Team::start(slow());
+        let _controller = team.controller();
+        let run = team.submit("trader", "1", &[]);
+        team.until(&run, "at work", at_work);
+        let folder = team.wait_for("the agent's file", || {
+            let folder = team.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
+            folder.join("target-repo/half-done.txt").is_file().then_some(folder)
+        });
+        let pod = pod(&team);
+        match blow {
+            "memory" => team.kubelet.run_out_of_memory(NAMESPACE, &pod),
+            "evict" => team.kubelet.evict(NAMESPACE, &pod),
+            _ => team.kubelet.kill(NAMESPACE, &pod),
+        }
+        let status = team.end(&run);
+        // A pod that is evicted in order has time to save; its own word counts then.
+        let fits = reason(&status) == expected || (blow == "evict" && reason(&status) == "Stopped");
+        assert!(fits, "{blow}: {status:#}");
+        assert!(folder.join("target-repo/half-done.txt").is_file());
+        let again = team.submit("trader", "1", &["--retry"]);
+        assert_eq!(reason(&team.end(&again)), "Completed", "{blow}");
+        let saved = team.world.git.read("acme/trader", "feature/task-1-implementation", "half-done.txt");
+        assert_eq!(saved.as_deref(), Some("half\n"), "{blow}");
+    }
+}
