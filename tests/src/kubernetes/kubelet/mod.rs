@@ -10,13 +10,13 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`life`] | one pod, from its binding to its end |
-//! | [`schedule`] | which pods are taken |
-//! | [`process`] | the program, and all that it started |
-//! | [`environment`], [`volumes`] | what the program is given |
-//! | [`logs`] | what it said, and who may read it |
-//! | [`status`] | how a pod's status is put |
-//! | [`node`] | the node's own object, and its loss |
+//! | `life` | one pod, from its binding to its end |
+//! | `schedule` | which pods are taken |
+//! | `process` | the program, and all that it started |
+//! | `environment`, `volumes` | what the program is given |
+//! | `logs` | what it said, and who may read it |
+//! | `status` | how a pod's status is put |
+//! | `node` | the node's own object, and its loss |
 
 mod environment;
 mod life;
