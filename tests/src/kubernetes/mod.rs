@@ -13,9 +13,9 @@
 //! # }
 //! ```
 //!
-//! The way of a request: [`gate`] (the network: `cut`, `mend`) → [`front`] (TLS, who asks, what was
-//! asked, hooks, `expire`) → a real API server or the [`stand_in`]. Both take the same way, so a test does
-//! not care which one answers. The [`kubelet`] is one more client.
+//! The way of a request: `gate` (the network: `cut`, `mend`) → `front` (TLS, who asks, what was
+//! asked, hooks, `expire`) → a real API server or the `stand_in`. Both take the same way, so a test does
+//! not care which one answers. The `kubelet` is one more client.
 
 pub mod control_plane;
 pub mod front;

@@ -146,7 +146,7 @@ async fn no_process_outlives_the_node() {
         (pids.len() == 3).then_some(pids)
     })
     .await;
-    pids.extend(stage.kubelet().pid(&stage.namespace, "a"));
+    pids.push(eventually("the program", || async { stage.kubelet().pid(&stage.namespace, "a") }).await);
     assert!(pids.len() == 4 && !pids.iter().any(|pid| is_dead(*pid)));
     drop(stage);
     eventually("all are dead", || async { pids.iter().all(|pid| is_dead(*pid)).then_some(()) }).await;

@@ -10,13 +10,13 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`life`] | one pod, from its binding to its end |
-//! | [`schedule`] | which pods are taken |
-//! | [`process`] | the program, and all that it started |
-//! | [`environment`], [`volumes`] | what the program is given |
-//! | [`logs`] | what it said, and who may read it |
-//! | [`status`] | how a pod's status is put |
-//! | [`node`] | the node's own object, and its loss |
+//! | `life` | one pod, from its binding to its end |
+//! | `schedule` | which pods are taken |
+//! | `process` | the program, and all that it started |
+//! | `environment`, `volumes` | what the program is given |
+//! | `logs` | what it said, and who may read it |
+//! | `status` | how a pod's status is put |
+//! | `node` | the node's own object, and its loss |
 
 mod environment;
 mod life;
@@ -83,13 +83,15 @@ type PodName = (String, String);
 pub struct Kubelet {
     inner: Arc<Inner>,
     runtime: Option<Runtime>,
+    /// Here, because tasks that are on their way hold the rest a little longer.
+    _folder: tempfile::TempDir,
 }
 
 struct Inner {
     client: Client,
     node: String,
     port: u16,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     programs: Mutex<BTreeMap<String, PathBuf>>,
     rules: Mutex<Vec<Rule>>,
     running: Mutex<BTreeMap<PodName, Running>>,
@@ -113,6 +115,8 @@ impl Kubelet {
         let runtime = runtime.expect("a runtime for the node");
         let node = format!("node-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let config = plane.node_config(&node);
+        let kept = tempfile::Builder::new().prefix("node-").tempdir().expect("a temporary folder");
+        let folder = kept.path().to_owned();
         let (ready, started) = mpsc::channel();
         runtime.spawn(async move {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
@@ -120,7 +124,7 @@ impl Kubelet {
                 client: Client::try_from(config).expect("a client"),
                 node,
                 port: listener.local_addr().expect("a bound address").port(),
-                folder: tempfile::Builder::new().prefix("node-").tempdir().expect("a temporary folder"),
+                folder,
                 programs: Mutex::default(),
                 rules: Mutex::default(),
                 running: Mutex::default(),
@@ -134,7 +138,7 @@ impl Kubelet {
             ready.send(inner)
         });
         let inner = started.recv().expect("the node starts");
-        Self { inner, runtime: Some(runtime) }
+        Self { inner, runtime: Some(runtime), _folder: kept }
     }
 
     /// The node's name.
@@ -216,7 +220,7 @@ impl Kubelet {
 
     /// The folder behind a claim, if a pod ever used it.
     pub fn claim_folder(&self, namespace: &str, claim: &str) -> Option<PathBuf> {
-        volumes::find_claim(self.inner.folder.path(), namespace, claim)
+        volumes::find_claim(&self.inner.folder, namespace, claim)
     }
 
     /// The node's client lives in its own runtime.
@@ -262,11 +266,11 @@ impl Inner {
     }
 
     fn pod_folder(&self, uid: &str) -> PathBuf {
-        self.folder.path().join("pods").join(uid)
+        self.folder.join("pods").join(uid)
     }
 
     fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Returns once the node reaches the API server.

@@ -7,12 +7,12 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`store`] | objects and their history |
-//! | [`world`], [`patch`], [`deletion`] | what changes are allowed, and what they do |
-//! | [`admission`], [`names`], [`definition`] | what objects must look like |
-//! | [`fields`], [`managers`] | who manages which fields |
-//! | [`watch`], [`selector`], [`present`], [`place`], [`discovery`], [`access`], [`refusal`] | what a request asks for, and how it is answered |
-//! | [`garbage`], [`jobs`] | the controllers |
+//! | `store` | objects and their history |
+//! | `world`, `patch`, `deletion` | what changes are allowed, and what they do |
+//! | `admission`, `names`, `definition` | what objects must look like |
+//! | `fields`, `managers` | who manages which fields |
+//! | `watch`, `selector`, `present`, `place`, `discovery`, `access`, `refusal` | what a request asks for, and how it is answered |
+//! | `garbage`, `jobs` | the controllers |
 
 mod access;
 mod admission;
