@@ -101,7 +101,8 @@ fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behi
 
 #[test]
 fn one_run_at_a_time_for_a_service_and_others_beside_it() {
-    let busy = Script::when("Implement task 1 of the service `trader`").turn(Turn::bash("sleep 600"));
+    let busy = Script::when("Implement task 1 of the service `trader`")
+        .turn(Turn::bash("echo busy > busy.txt; sleep 600"));
     let team = Team::start(vec![busy, projects::mends().for_each_session()]);
     let _controller = team.controller();
     let first = team.submit("trader", "1", &[]);
@@ -116,7 +117,8 @@ fn one_run_at_a_time_for_a_service_and_others_beside_it() {
     let beside = team.submit("auth", "1", &[]);
     let beside = team.end(&beside);
     assert_eq!(beside["phase"], "Succeeded", "{beside:#}");
-    assert_eq!(team.jobs().iter().filter(|name| name.starts_with("trader-")).count(), 1);
+    let jobs = team.jobs().into_iter().filter(|name| name.starts_with("trader-")).count();
+    assert_eq!(jobs, 1, "{:#?}\n{}", team.run(&first), team.lead(&["logs", &first]).stdout);
 
     let stopped = team.lead(&["stop", &first]);
     assert_eq!(stopped.code, 0, "{stopped:?}");

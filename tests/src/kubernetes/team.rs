@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
@@ -67,7 +68,8 @@ impl Team {
         let mut world = World::start(scripts);
         // The other service has a repository of its own.
         let files = projects::order_book();
-        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         world.git.create("acme/auth", "main", &files);
         world.remember_refs();
         let plane = ControlPlane::start();
@@ -210,8 +212,7 @@ impl Team {
     pub fn lead(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new("timeout");
         command.arg("--kill-after=5").arg(LONGEST).arg(&Binaries::get().dispatcher);
-        let output =
-            self.give_surroundings(command, &self.lead, arguments).output().expect("the dispatcher");
+        let output = self.give_surroundings(command, &self.lead, arguments).output().expect("the dispatcher");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran {
             code: output.status.code().unwrap_or(-1),
@@ -249,6 +250,14 @@ impl Team {
     /// Lets the API server forget its history: watches have to be made anew.
     pub fn expire(&self) {
         self.runtime.block_on(self.plane.expire());
+    }
+
+    /// As if the time of a dead leader's Lease were over.
+    pub fn expire_lease(&self) {
+        let leases: Api<Lease> = Api::namespaced(self.client(), NAMESPACE);
+        let deleted =
+            self.runtime.block_on(leases.delete("orchestrator-controller", &DeleteParams::default()));
+        deleted.expect("there was a leader");
     }
 
     /// Deletes a TaskRun, as `kubectl delete` does.
