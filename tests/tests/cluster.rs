@@ -164,7 +164,7 @@ fn a_run_that_never_began_goes_at_once_and_did_nothing() {
     assert_eq!(stopped.code, 0, "{stopped:?}");
     let status = team.end(&second);
     assert_eq!((&status["reason"], &status["work"]["where"]), (&json!("Stopped"), &json!("none")));
-    assert_eq!(team.jobs(), [first.clone()]);
+    assert_eq!(team.jobs(), std::slice::from_ref(&first));
     // Nobody is there to let it go; whoever comes next does.
     controller.kill();
     team.delete(&second);
