@@ -6,7 +6,8 @@
 //! | [`mcp`] | the MCP server: tools over the verbs, and the text that a model reads |
 //! | [`verbs`] | what each verb does, once: resolve, decide, call the backend |
 //! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
-//! | [`backend`] | where runs run: `local`, supervised processes of this machine; `docker`, containers |
+//! | [`backend`] | where runs run: `local`, supervised processes of this machine; `docker`, containers; `kubernetes`, TaskRuns |
+//! | [`controller`] | has the Jobs of a cluster perform TaskRuns |
 //! | [`config`] | the only reader of environment and `orchestrator.toml` |
 //! | [`folder`] | the open folder and its git remote |
 //! | [`setup`] | how clients (Claude Code, Cursor, VS Code) get to know this server |
@@ -17,7 +18,8 @@
 //!
 //! Only `process` starts programs, and only `files` and the backend touch the
 //! disk. Nothing here talks to git or to the network: that is the supervisor's;
-//! the docker backend talks to its engine's socket.
+//! the docker backend talks to its engine's socket, the Kubernetes backend and the
+//! controller to the API server.
 
 pub mod backend;
 pub mod cli;

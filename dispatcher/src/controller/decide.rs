@@ -124,6 +124,9 @@ const LAST_WORDS: SignedDuration = SignedDuration::from_secs(30);
 /// How much later than its own deadline a pod is given up.
 const PATIENCE_SECONDS: i64 = 60;
 
+/// How often a run that waits looks at its place.
+const WAITING_EVERY: Duration = Duration::from_secs(60);
+
 /// What "now" means.
 const NOW_SECONDS: i64 = 10;
 
@@ -249,7 +252,7 @@ fn wait_or_begin(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Times
                     format!("it has waited {minutes} minutes for {waiting_for}, which is as long as it may"),
                 );
             }
-            *again = Duration::try_from(longest - waited).ok();
+            *again = Duration::try_from(longest - waited).ok().map(|rest| rest.min(WAITING_EVERY));
             status.queue_position = Some(*place);
             status.waiting_for = Some(waiting_for.clone());
             let message = format!("waits for {waiting_for} (place {place} of its queue)");

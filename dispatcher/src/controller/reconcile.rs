@@ -34,6 +34,9 @@ use crate::config::kubernetes::KubernetesSettings;
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(20);
 
+/// How many of those that wait are looked at when somebody has ended; the others look themselves.
+const WAKE_AT_ONCE: usize = 100;
+
 /// How much of a log that nobody was reading is kept.
 const LAST_LINES: i64 = 20_000;
 
@@ -147,18 +150,21 @@ impl Context {
         }
     }
 
-    /// All runs, as far as turns are concerned.
+    /// All runs that have not ended, as far as turns are concerned.
     fn entries(&self) -> Vec<Entry> {
         let begun = locked(&self.begun).clone();
         let entry = |run: &Arc<TaskRun>| {
+            if run.phase().is_final() {
+                return None;
+            }
             let run = self.newest(run);
             let mut entry = Entry::of(&run);
             if entry.stage == Stage::Waits && begun.contains_key(run.name()) {
                 entry.stage = Stage::Works;
             }
-            entry
+            Some(entry)
         };
-        self.runs.state().iter().map(entry).collect()
+        self.runs.state().iter().filter_map(entry).collect()
     }
 
     /// Whether a run may begin; if so, it counts as begun from now on.
@@ -381,10 +387,12 @@ impl Context {
         missing_is_fine(call("release the pod", pods.patch(name, &ours(), &Patch::Merge(&patch))).await)
     }
 
-    /// Has those that wait for a turn looked at.
+    /// Has those that wait for a turn looked at; where many do, those who came first.
     fn wake_those_that_wait(&self) {
-        let waiting = self.entries().into_iter().filter(|entry| entry.stage == Stage::Waits);
-        for entry in waiting {
+        let mut waiting = self.entries();
+        waiting.retain(|entry| entry.stage == Stage::Waits);
+        waiting.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
+        for entry in waiting.into_iter().take(WAKE_AT_ONCE) {
             let reference = ObjectRef::new(&entry.name).within(&self.settings().namespace);
             // Nobody listens any more once the controller ends.
             drop(self.news.unbounded_send(reference));

@@ -1,13 +1,14 @@
 //! What supervising costs: ratios of medians, measured interleaved in one run.
 //!
 //! `cargo run --release -p orchestrator-tests --bin bench [-- --strict] [--rounds N]
-//! [--sandbox auto|off] [--only prepare|stream|mcp]`
+//! [--sandbox auto|off] [--only prepare|stream|mcp|cluster]`
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use orchestrator_tests::bench::cluster;
 use orchestrator_tests::bench::mcp::{Compared, measure};
 use orchestrator_tests::bench::script::{Script, Step, verdict};
 use orchestrator_tests::bench::world::{Ran, TARGET, TOKEN, World};
@@ -52,6 +53,9 @@ fn main() {
     if settings.only.as_deref().is_none_or(|only| only == "mcp") {
         rows.extend(mcp());
     }
+    if settings.only.as_deref().is_none_or(|only| only == "cluster") {
+        rows.extend(cluster());
+    }
     println!("\n{:<58} {:>12} {:>12}  ok", "what", "goal", "measured");
     for Row { what, goal, measured, ok } in &rows {
         println!("{what:<58} {goal:>12} {measured:>12}  {}", if *ok { "yes" } else { "NO" });
@@ -59,6 +63,35 @@ fn main() {
     if settings.strict && rows.iter().any(|row| !row.ok) {
         std::process::exit(1);
     }
+}
+
+/// The controller beside plain requests, where `KUBEBUILDER_ASSETS` names a real API server.
+fn cluster() -> Vec<Row> {
+    if std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
+        println!("cluster: not measured, KUBEBUILDER_ASSETS names no real API server");
+        return Vec::new();
+    }
+    let Some(measured) = cluster::measure(1_000, 9_000) else { return Vec::new() };
+    println!("cluster: {measured:?}");
+    let ratio = measured.runs_a_second / measured.jobs_a_second;
+    let row = |what: &str, goal, text: String, ok| Row { what: what.to_owned(), goal, measured: text, ok };
+    vec![
+        row(
+            "1,000 TaskRuns to their Jobs / plain POSTs of the Jobs",
+            ">= 0.30",
+            format!("{ratio:.2}"),
+            ratio >= 0.3,
+        ),
+        row("submission to Job, median", "", format!("{:.0} ms", measured.median), true),
+        row("submission to Job, slowest in a hundred", "", format!("{:.0} ms", measured.slowest), true),
+        row("controller's memory, 1,000 runs at work", "", format!("{:.0} MiB", measured.memory), true),
+        row(
+            "the same with 9,000 more that wait",
+            "",
+            format!("{:.0} MiB", measured.memory_with_waiting),
+            true,
+        ),
+    ]
 }
 
 fn settings() -> Settings {

@@ -374,12 +374,18 @@ impl Controller {
 
     /// Whether it leads, by its own metrics.
     pub fn leads(&self) -> bool {
+        self.metric("orchestrator_leading") == Some(1.0)
+    }
+
+    /// A figure that it tells without labels.
+    pub fn metric(&self, name: &str) -> Option<f64> {
         use std::io::{Read as _, Write as _};
-        let Ok(mut stream) = std::net::TcpStream::connect(&self.metrics) else { return false };
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok();
+        let mut stream = std::net::TcpStream::connect(&self.metrics).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).ok();
-        text.contains("orchestrator_leading 1")
+        stream.read_to_string(&mut text).ok()?;
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
+        line.split(' ').nth(1)?.parse().ok()
     }
 }
 

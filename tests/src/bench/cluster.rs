@@ -1,0 +1,163 @@
+//! The controller beside a simple client that makes the same Jobs, on a real API server.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream;
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::core::ApiResource;
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::kubernetes::team::{NAMESPACE, Team};
+use crate::messages_api::Script;
+
+/// How many requests are under way at once, of the simple client and of who submits.
+const AT_ONCE: usize = 16;
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// TaskRuns that were brought to their Job, each second.
+    pub runs_a_second: f64,
+    /// The same Jobs, made by plain requests, each second.
+    pub jobs_a_second: f64,
+    /// From a submission's answer to its Job: the median, milliseconds.
+    pub median: f64,
+    /// The same, of the slowest in a hundred.
+    pub slowest: f64,
+    /// The controller's memory with so many runs at work, MiB.
+    pub memory: f64,
+    /// The same with more that wait.
+    pub memory_with_waiting: f64,
+    /// How many wait then.
+    pub waiting: usize,
+}
+
+/// Measures with `count` runs, each of a service of its own, and `more` that wait then; none where there is no
+/// real API server, whose work is what the ratio is about.
+pub fn measure(count: usize, more: usize) -> Option<Measured> {
+    let settings = format!("runs_at_once = {count}");
+    let team = Team::with(Script::new(), &settings);
+    if !team.plane.is_real() {
+        return None;
+    }
+    // Pods stay pending: what a node would do is not measured.
+    team.kubelet.fail("", crate::kubernetes::Fault::Unschedulable("the benchmark has no node".to_owned()));
+    let controller = team.controller();
+    team.wait_for("leader", || controller.leads().then_some(()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let client = team.client();
+    let begin = Instant::now();
+    let latencies = runtime.block_on(submit_and_wait(&client, count));
+    let runs = begin.elapsed();
+    let memory = memory(controller.process().as_raw_nonzero().get());
+
+    let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
+    let templates = runtime.block_on(jobs.list(&ListParams::default())).expect("the Jobs").items;
+    runtime.block_on(team.plane.namespace("plain"));
+    let begin = Instant::now();
+    runtime.block_on(post(&client, templates));
+    let plain = begin.elapsed();
+
+    runtime.block_on(submit(&client, count..count + more));
+    team.wait_for("knowledge of all runs", || {
+        let listed = controller.metric("orchestrator_queue_length")?;
+        (listed as usize >= more).then_some(())
+    });
+    let memory_with_waiting = self::memory(controller.process().as_raw_nonzero().get());
+    let mut sorted = latencies;
+    sorted.sort_by(f64::total_cmp);
+    Some(Measured {
+        runs_a_second: count as f64 / runs.as_secs_f64(),
+        jobs_a_second: count as f64 / plain.as_secs_f64(),
+        median: sorted[sorted.len() / 2],
+        slowest: sorted[sorted.len() * 99 / 100],
+        memory,
+        memory_with_waiting,
+        waiting: more,
+    })
+}
+
+fn runs(client: &Client) -> Api<DynamicObject> {
+    let kind = kube::core::GroupVersionKind::gvk("orchestrator.io", "v1alpha1", "TaskRun");
+    Api::namespaced_with(client.clone(), NAMESPACE, &ApiResource::from_gvk_with_plural(&kind, "taskruns"))
+}
+
+async fn submit(client: &Client, numbers: std::ops::Range<usize>) -> Vec<(String, Instant)> {
+    let api = runs(client);
+    let one = |number: usize| {
+        let api = api.clone();
+        async move {
+            let name = format!("bench{number}-claude-agent-1-task1-attempt1");
+            let run = json!({
+                "apiVersion": "orchestrator.io/v1alpha1", "kind": "TaskRun",
+                "metadata": {"name": name, "finalizers": ["orchestrator.io/work"]},
+                "spec": {"service": format!("bench{number}"), "taskId": 1, "attempt": 1,
+                    "target": {"url": "https://git.example/acme/bench"}, "platform": {"url": "https://git.example/acme/platform"}},
+            });
+            let run: DynamicObject = serde_json::from_value(run).expect("an object");
+            api.create(&PostParams::default(), &run).await.expect("a TaskRun");
+            (name, Instant::now())
+        }
+    };
+    stream::iter(numbers).map(one).buffer_unordered(AT_ONCE).collect().await
+}
+
+/// Submits, and waits until each has its Job: milliseconds from answer to Job.
+async fn submit_and_wait(client: &Client, count: usize) -> Vec<f64> {
+    let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
+    let seen = async {
+        let mut seen: HashMap<String, Instant> = HashMap::new();
+        let mut events =
+            std::pin::pin!(kube::runtime::watcher(jobs, kube::runtime::watcher::Config::default()));
+        while seen.len() < count {
+            use kube::runtime::watcher::Event::{Apply, InitApply};
+            if let Some(Ok(Apply(job) | InitApply(job))) = events.next().await {
+                seen.entry(job.metadata.name.unwrap_or_default()).or_insert_with(Instant::now);
+            }
+        }
+        seen
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(300), seen);
+    let (submitted, seen) = tokio::join!(submit(client, 0..count), seen);
+    let seen = seen.expect("all Jobs within five minutes");
+    let latency =
+        |(name, at): &(String, Instant)| seen[name].saturating_duration_since(*at).as_secs_f64() * 1000.0;
+    submitted.iter().map(latency).collect()
+}
+
+async fn post(client: &Client, templates: Vec<Job>) {
+    let api: Api<Job> = Api::namespaced(client.clone(), "plain");
+    let one = |job: Job| {
+        let api = api.clone();
+        async move {
+            let mut plain = Job::default();
+            plain.metadata.name = job.metadata.name;
+            plain.metadata.labels = job.metadata.labels;
+            plain.spec = job.spec;
+            // What the server has filled in of the other one.
+            if let Some(spec) = &mut plain.spec {
+                spec.selector = None;
+                if let Some(labels) =
+                    spec.template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut())
+                {
+                    labels.retain(|name, _| !name.contains("controller-uid") && !name.contains("job-name"));
+                }
+            }
+            api.create(&PostParams::default(), &plain).await.expect("a Job");
+        }
+    };
+    stream::iter(templates).map(one).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+/// The resident memory of a process, MiB.
+fn memory(process: i32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a living process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let kilobytes: f64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
+    kilobytes / 1024.0
+}
