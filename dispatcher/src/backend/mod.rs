@@ -103,6 +103,11 @@ pub trait Backend: Debug + Send + Sync {
     /// The workspace of a service, as people find it: a folder or a volume.
     fn workspace(&self, service: &ServiceName) -> String;
 
+    /// The command by which people look at a run without this program; none if there is none.
+    fn elsewhere(&self, _run: &RunName) -> Option<String> {
+        None
+    }
+
     /// All runs, the newest first. What is half made is left out.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ fn warn(session: &Session, warnings: &[String]) {
 }
 
 fn render_submission(submission: &Submission) -> String {
-    let Submission { started, run, task, status, warnings: _ } = submission;
+    let Submission { started, run, task, status, warnings: _, elsewhere } = submission;
     let head = match started {
         Started::New if status.phase == Phase::Failed => {
             format!("started {run}, which has failed: {}", status.message.as_deref().unwrap_or_default())
@@ -98,8 +98,9 @@ fn render_submission(submission: &Submission) -> String {
             status.phase
         ),
     };
+    let elsewhere = elsewhere.as_ref().map_or(String::new(), |command| format!("or:        {command}\n"));
     format!(
-        "{head}\n{}follow it: dispatcher logs -f {run}\nstatus:    dispatcher status {run}\n",
+        "{head}\n{}follow it: dispatcher logs -f {run}\nstatus:    dispatcher status {run}\n{elsewhere}",
         render_plan(task)
     )
 }

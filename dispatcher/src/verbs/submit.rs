@@ -36,6 +36,9 @@ pub struct Submission {
     pub status: Status,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// The command by which people look at it without this program.
+    #[serde(skip)]
+    pub elsewhere: Option<String>,
 }
 
 /// Whether anything was started.
@@ -109,6 +112,7 @@ impl Dispatcher {
             let status = self.first_sign(&run).await?;
             return Ok(Submission {
                 started: Started::New,
+                elsewhere: self.backend.elsewhere(&run.task.run),
                 run: run.task.run.clone(),
                 task: run.task,
                 status,
@@ -226,6 +230,7 @@ impl Dispatcher {
             Decision::Answer { run: name, same } => {
                 let found = at_work.into_iter().find(|(run, _)| run.task.run == name);
                 Ok(found.map(|(run, status)| Submission {
+                    elsewhere: self.backend.elsewhere(&name),
                     started: if same { Started::AlreadyAtWork } else { Started::AtWorkOtherwise },
                     run: name,
                     task: run.task,

@@ -127,6 +127,10 @@ impl Backend for Docker {
         format!("volume {}", spec::workspace(service))
     }
 
+    fn elsewhere(&self, run: &RunName) -> Option<String> {
+        Some(format!("docker logs -f {run}"))
+    }
+
     async fn runs(&self) -> Result<Vec<Run>, Problem> {
         let containers = self.containers(vec![RUN.to_owned()]).await?;
         let mut runs: Vec<Run> = containers

@@ -143,6 +143,12 @@ impl Backend for Kubernetes {
         claim_name(service)
     }
 
+    fn elsewhere(&self, run: &RunName) -> Option<String> {
+        let context = self.settings().context.as_ref().map(|context| format!(" --context {context}"));
+        let namespace = &self.settings().namespace;
+        Some(format!("kubectl get taskrun {run} -n {namespace}{}", context.unwrap_or_default()))
+    }
+
     async fn runs(&self) -> Result<Vec<Run>, Problem> {
         let mut runs: Vec<Run> = self.list(None).await?.iter().filter_map(runs::run).collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));

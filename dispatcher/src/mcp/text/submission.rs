@@ -26,7 +26,7 @@ pub struct Before {
 /// A submission in full.
 #[must_use]
 pub fn render_submission(submission: &Submission, before: &Before) -> String {
-    let Submission { started, run, task, status, warnings } = submission;
+    let Submission { started, run, task, status, warnings, elsewhere } = submission;
     let number = task.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
     let documents = if task.kind == Kind::Docs { "documents of " } else { "" };
     let what = format!("{documents}{number} of the {} service", task.service);
@@ -66,7 +66,8 @@ pub fn render_submission(submission: &Submission, before: &Before) -> String {
     let _ = writeln!(
         text,
         "\n{head}: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` with run \"{run}\"; on the \
-         command line: `dispatcher status {run}`, `dispatcher logs -f {run}`."
+         command line: `dispatcher status {run}`, `dispatcher logs -f {run}`{}.",
+        elsewhere.as_ref().map_or(String::new(), |command| format!(", `{command}`"))
     );
     text
 }

@@ -12,7 +12,14 @@ fn submission(mode: Mode, attempt: u32) -> Submission {
         task.guidance = None;
     }
     let status = sample(2, Lock::Held);
-    Submission { started: Started::New, run: task.run.clone(), task, status, warnings: Vec::new() }
+    Submission {
+        started: Started::New,
+        run: task.run.clone(),
+        task,
+        status,
+        warnings: Vec::new(),
+        elsewhere: None,
+    }
 }
 
 #[test]
