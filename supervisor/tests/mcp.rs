@@ -32,6 +32,7 @@ fn ground(directory: &Path) -> Ground {
         environment: Environment::from([("PATH".into(), path)]),
         directory: directory.into(),
         secrets: Arc::new(|_| Some(KEY.into())),
+        secret_files: Arc::new(|name| Some(Path::new("/run/secrets").join(name))),
     }
 }
 
@@ -47,6 +48,7 @@ fn shell(name: &str, script: &str, required: bool, secret: bool) -> PlannedServe
         args: vec!["-c".to_owned(), script.to_owned()],
         env: BTreeMap::new(),
         secrets: secrets.into_iter().collect(),
+        secret_files: BTreeMap::new(),
         required,
         tool_timeout: None,
         always_load: false,

@@ -1,6 +1,8 @@
 //! The programs the tests drive, fetched into `target/tools/` by the lock file of `tests/tools/`.
 
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -16,7 +18,7 @@ const RUSTDOC_MCP: &str = "0.10.0";
 pub struct Tools {
     /// The Claude Code CLI.
     pub claude: PathBuf,
-    /// The folder with `mcp-server-memory` and `brave-search-mcp-server`.
+    /// The folder with `mcp-server-memory`, `brave-search-mcp-server` and `kubernetes-mcp-server`.
     pub bin: PathBuf,
     /// The rustdoc MCP server, when it is installed; see [`Tools::install_rustdocs`].
     pub rustdoc_mcp: Option<PathBuf>,
@@ -45,8 +47,15 @@ fn fetch(folder: &Path) -> Result<Tools> {
     let modules = npm(folder, "tools")?;
     let claude = modules.join("@anthropic-ai/claude-code-linux-x64/claude");
     ensure!(claude.exists(), "{} is missing: the CLI comes for Linux on x86-64 only", claude.display());
+    let bin = modules.join(".bin");
+    // A program without a wrapper, as in the agent image.
+    let kubernetes = "kubernetes-mcp-server-linux-amd64";
+    match symlink(modules.join(kubernetes).join("bin").join(kubernetes), bin.join("kubernetes-mcp-server")) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
     let rustdoc_mcp = Some(rustdoc_mcp(folder)).filter(|program| program.exists());
-    Ok(Tools { claude, bin: modules.join(".bin"), rustdoc_mcp })
+    Ok(Tools { claude, bin, rustdoc_mcp })
 }
 
 /// Fetches what the lock file in `wanted`, a folder of this package, asks for; answers with where it is.

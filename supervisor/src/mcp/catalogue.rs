@@ -32,6 +32,9 @@ pub struct Server {
     /// Environment variable to name of a secret.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// Environment variable to name of a secret whose file's path it gets.
+    #[serde(default)]
+    pub secret_files: BTreeMap<String, String>,
     /// Whether a run without it makes no sense.
     #[serde(default)]
     pub required: bool,
@@ -44,6 +47,9 @@ pub struct Server {
     /// Whether services have it that choose nothing.
     #[serde(default)]
     pub default: bool,
+    /// Whether nothing is said when services that choose nothing do without it for want of a secret.
+    #[serde(default)]
+    pub silent_without_secrets: bool,
     /// Whether the model sees its tools at once.
     #[serde(default)]
     pub always_load: bool,
@@ -51,6 +57,18 @@ pub struct Server {
     /// do without it unless it is chosen by name.
     #[serde(default)]
     pub one_at_a_time: bool,
+}
+
+impl Server {
+    /// The names of the secrets that it needs.
+    pub fn needed_secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.values().chain(self.secret_files.values()).map(String::as_str)
+    }
+
+    /// Whether services have it that choose nothing, where these secrets are given.
+    pub fn is_default(&self, has_secret: impl Fn(&str) -> bool) -> bool {
+        self.default && (!self.silent_without_secrets || self.needed_secrets().all(has_secret))
+    }
 }
 
 /// What a server needs beside its command and secrets.
@@ -174,10 +192,12 @@ fn problem(file: &str, server: &Server) -> Option<String> {
         args,
         env,
         secrets,
+        secret_files,
         required: _,
         needs: Needs { toolchain },
         tool_timeout_seconds,
         default: _,
+        silent_without_secrets: _,
         always_load: _,
         one_at_a_time: _,
     } = server;
@@ -202,13 +222,18 @@ fn problem(file: &str, server: &Server) -> Option<String> {
     if command.is_empty() || (command.contains('/') && !command.starts_with(['/', '{'])) {
         return Some("`command` is neither a program's name nor an absolute path".to_owned());
     }
-    if let Some(name) = env.keys().chain(secrets.keys()).find(|name| !is_variable(name)) {
+    if let Some(name) =
+        env.keys().chain(secrets.keys()).chain(secret_files.keys()).find(|name| !is_variable(name))
+    {
         return Some(format!("`{name}` is no name of an environment variable"));
     }
-    if let Some(name) = secrets.keys().find(|name| env.contains_key(*name)) {
+    if let Some(name) = secrets.keys().chain(secret_files.keys()).find(|name| env.contains_key(*name)) {
         return Some(format!("`{name}` is in `env` and in `secrets`"));
     }
-    if let Some(secret) = secrets.values().find(|secret| !is_name(secret)) {
+    if let Some(name) = secret_files.keys().find(|name| secrets.contains_key(*name)) {
+        return Some(format!("`{name}` is in `secrets` and in `secret_files`"));
+    }
+    if let Some(secret) = server.needed_secrets().find(|secret| !is_name(secret)) {
         return Some(format!("`{secret}` is no name of a secret: never write its value here"));
     }
     if toolchain.as_ref().is_some_and(|name| name.is_empty() || name.contains('/')) {
@@ -256,7 +281,7 @@ mod tests {
         let catalogue = Catalogue::built_in().unwrap();
         let names: Vec<_> =
             catalogue.servers().filter(|server| server.default).map(|server| &server.name).collect();
-        assert_eq!(names, ["brave", "memory", "rustdocs"]);
+        assert_eq!(names, ["brave", "kubernetes", "memory", "rustdocs"]);
     }
 
     #[test]
@@ -269,6 +294,11 @@ mod tests {
             (with(r#""args":["${HOME}"]"#), "would be expanded by the agent"),
             (with(r#""env":{"A-B":""}"#), "`A-B` is no name of an environment variable"),
             (with(r#""env":{"K":""},"secrets":{"K":"key"}"#), "in `env` and in `secrets`"),
+            (
+                with(r#""secrets":{"K":"key"},"secret_files":{"K":"key"}"#),
+                "in `secrets` and in `secret_files`",
+            ),
+            (with(r#""secret_files":{"K":"/etc/key"}"#), "no name of a secret"),
             (with(r#""secrets":{"K":"BSA_value"}"#), "no name of a secret"),
             (with(r#""tool_timeout_seconds":0"#), "not 1 to 3600"),
             (r#"{"name":"y","description":"d","command":"c"}"#.to_owned(), "not named `y.json`"),
@@ -290,7 +320,7 @@ mod tests {
         write("README.md", "no JSON");
         let mut catalogue = Catalogue::built_in().unwrap();
         catalogue.add_directory(folder.path()).unwrap();
-        assert_eq!(catalogue.servers().count(), 4);
+        assert_eq!(catalogue.servers().count(), 5);
         assert_eq!(catalogue.get("memory").unwrap().description, "ours");
         assert!(catalogue.add_directory(Path::new("/nonexistent")).is_err());
     }

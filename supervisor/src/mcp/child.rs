@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +15,9 @@ use crate::process::{Child, Environment, Group, command, spawn};
 /// Where a server's secrets are read, by name, each time it is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
 
+/// Where the file of a secret is, by name, where it has one.
+pub type SecretPaths = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
+
 /// What every server has: the environment without secrets, and where it starts.
 #[derive(Clone)]
 pub struct Ground {
@@ -24,6 +27,8 @@ pub struct Ground {
     pub directory: Box<Path>,
     /// Where secrets are read.
     pub secrets: SecretSource,
+    /// Where the files of secrets are.
+    pub secret_files: SecretPaths,
 }
 
 /// The groups of living servers, so that all can be killed at once.
@@ -77,6 +82,11 @@ impl ServerChild {
             let value = (ground.secrets)(secret)
                 .ok_or_else(|| io::Error::other(format!("the secret `{secret}` is not given")))?;
             environment.insert(variable.into(), value.expose_secret().into());
+        }
+        for (variable, secret) in &server.secret_files {
+            let path = (ground.secret_files)(secret)
+                .ok_or_else(|| io::Error::other(format!("the secret `{secret}` is not given as a file")))?;
+            environment.insert(variable.into(), path.into());
         }
         let mut command = command(&server.command, &environment, Group::Own);
         command.args(&server.args).current_dir(&ground.directory);

@@ -50,12 +50,22 @@ pub struct PlannedServer {
     pub env: BTreeMap<String, String>,
     /// Environment variable to name of a secret.
     pub secrets: BTreeMap<String, String>,
+    /// Environment variable to name of a secret whose file's path it gets.
+    pub secret_files: BTreeMap<String, String>,
     /// Whether a run without it makes no sense.
     pub required: bool,
     /// How long one call of a tool may take.
     pub tool_timeout: Option<Duration>,
     /// Whether the model sees its tools at once.
     pub always_load: bool,
+}
+
+impl PlannedServer {
+    /// Whether it is the supervisor's child, outside of the agent's sandbox.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty() || !self.secret_files.is_empty()
+    }
 }
 
 /// A server that the agent does not have.
@@ -133,7 +143,7 @@ pub fn compose(
     surroundings: &Surroundings<'_>,
 ) -> Result<Composed, ComposeError> {
     let servers: Vec<&Server> = match chosen {
-        None => catalogue.servers().filter(|server| server.default).collect(),
+        None => catalogue.servers().filter(|server| server.is_default(surroundings.has_secret)).collect(),
         Some(names) => {
             let known = || catalogue.servers().map(|server| server.name.clone()).collect();
             let unknown = |name: &String| ComposeError::Unknown { name: name.clone(), known: known() };
@@ -168,7 +178,7 @@ fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServe
             "the Rust toolchain `{toolchain}` is not installed (rustup toolchain install {toolchain})"
         ));
     }
-    if let Some(secret) = server.secrets.values().find(|secret| !has_secret(secret)) {
+    if let Some(secret) = server.needed_secrets().find(|secret| !has_secret(secret)) {
         return Err(format!("the secret `{secret}` is not given"));
     }
     let expanded = |(name, value): (&String, &String)| (name.clone(), expand(value, places));
@@ -178,6 +188,7 @@ fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServe
         args: server.args.iter().map(|text| expand(text, places)).collect(),
         env: server.env.iter().map(expanded).collect(),
         secrets: server.secrets.clone(),
+        secret_files: server.secret_files.clone(),
         required: server.required,
         tool_timeout: server.tool_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         always_load: server.always_load,
@@ -217,7 +228,7 @@ impl Composed {
     ) -> serde_json::Value {
         let mut servers = serde_json::Map::new();
         for server in &self.servers {
-            let mut entry = if server.secrets.is_empty() {
+            let mut entry = if !server.has_secrets() {
                 serde_json::json!({
                     "type": "stdio",
                     "command": server.command,
@@ -307,6 +318,15 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_that_lacks_its_secret_is_told_and_an_offer_that_does_is_not() {
+        let without = There { secret: false, ..ALL };
+        let chosen = composed(&without, Some(&["kubernetes"])).unwrap();
+        assert_eq!(chosen.left_out[0].why, "the secret `kubeconfig` is not given");
+        let offered = composed(&without, None).unwrap();
+        assert!(offered.left_out.iter().all(|left| left.name != "kubernetes"), "{offered:?}");
+    }
+
+    #[test]
     fn a_program_that_is_missing_is_named() {
         let composed = composed(&There { programs: false, ..ALL }, Some(&["memory"])).unwrap();
         assert_eq!(composed.left_out[0].why, "the program `mcp-server-memory` is not installed");
@@ -318,7 +338,7 @@ mod tests {
         assert_eq!(one.servers.len(), 1);
         assert_eq!(composed(&ALL, Some(&[])).unwrap(), Composed::default());
         let error = composed(&ALL, Some(&["nope"])).unwrap_err();
-        assert_eq!(error.to_string(), "no MCP server `nope`: there are brave, memory, rustdocs");
+        assert_eq!(error.to_string(), "no MCP server `nope`: there are brave, kubernetes, memory, rustdocs");
     }
 
     #[test]

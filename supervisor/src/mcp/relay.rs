@@ -18,7 +18,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use super::child::{Ground, SecretSource};
+pub use super::child::{Ground, SecretPaths, SecretSource};
 use super::child::{Groups, ServerChild};
 use super::compose::{Composed, PlannedServer};
 
@@ -89,7 +89,7 @@ impl RelayHost {
             sockets: BTreeMap::new(),
             folder: None,
         };
-        for server in composed.servers.iter().filter(|server| !server.secrets.is_empty()) {
+        for server in composed.servers.iter().filter(|server| server.has_secrets()) {
             host.listen(server, ground, parent)?;
         }
         Ok(host)

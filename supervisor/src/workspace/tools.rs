@@ -123,11 +123,12 @@ pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Too
         cache: context.layout.agent_cache(),
     };
     let mut composed = compose_servers(context, &catalogue, &places)?;
-    let secrets = context.secrets.clone();
+    let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
     let ground = Ground {
         environment: bare_environment(context),
         directory: directory.clone().into_boxed_path(),
         secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
+        secret_files: Arc::new(move |name: &str| files.path(name)),
     };
     let servers = probe(&mut composed, &ground, &context.redactor, probe::LIMIT)
         .await
@@ -163,14 +164,16 @@ pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Too
 fn compose_servers(context: &Context, catalogue: &Catalogue, places: &Places) -> Result<Composed, Failure> {
     let path = context.inherited.path();
     let rustup_home = context.inherited.rustup_home();
+    let has_secret = |name: &str| context.secrets.read(name).is_ok_and(|secret| secret.is_some());
     let surroundings = compose::Surroundings {
         places,
-        has_secret: &|name| context.secrets.read(name).is_ok_and(|secret| secret.is_some()),
+        has_secret: &has_secret,
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
     };
     let shareable = || {
-        let servers = catalogue.servers().filter(|server| server.default && !server.one_at_a_time);
+        let servers =
+            catalogue.servers().filter(|server| server.is_default(has_secret) && !server.one_at_a_time);
         servers.map(|server| server.name.clone()).collect()
     };
     let chosen = match context.task.kind {
