@@ -93,6 +93,10 @@ pub struct RunArguments {
     /// Seconds that the agent has to end by itself when it is stopped.
     #[arg(long, env = "ORCHESTRATOR_GRACE_SECONDS", default_value_t = 10.0)]
     pub grace_seconds: f64,
+    /// Seconds until a run that was asked to stop is asked again, which means: at once. For wherever it is
+    /// killed some time after it was asked, as in a cluster; without it each step has all its time.
+    #[arg(long, env = "ORCHESTRATOR_STOP_SECONDS")]
+    pub stop_seconds: Option<f64>,
     /// Seconds that each step after the agent's end may take: save, push, pull request.
     #[arg(long, env = "ORCHESTRATOR_PUBLISH_SECONDS", default_value_t = 600.0)]
     pub publish_seconds: f64,

@@ -87,6 +87,10 @@ struct Loop {
     talking: BTreeMap<usize, Talking>,
     said: mpsc::Sender<(usize, Said)>,
     grace_ends: Option<Instant>,
+    /// When it was first asked to stop.
+    stop_asked: Option<Instant>,
+    /// Whether it was asked again because its time is over.
+    hurried: bool,
     stop_seen: u8,
     told: Told,
     finished: Option<Finished>,
@@ -130,6 +134,8 @@ pub async fn run(context: Context) -> io::Result<Finished> {
         talking: BTreeMap::new(),
         said,
         grace_ends: None,
+        stop_asked: None,
+        hurried: false,
         stop_seen: 0,
         told: Told { at: None, doing: String::new() },
         finished: None,
@@ -159,6 +165,9 @@ pub async fn run(context: Context) -> io::Result<Finished> {
         };
         if let Some(event) = event {
             let stops = event == Event::StopAsked;
+            if stops {
+                this.stop_asked.get_or_insert_with(Instant::now);
+            }
             this.feed(event).await;
             // "now" is two requests, and a save may be done before the next look.
             if stops && let Some(second) = this.look_at_stop_file() {
@@ -235,6 +244,9 @@ impl Loop {
         if let Some(event) = self.look_at_stop_file() {
             return Some(event);
         }
+        if self.is_late_to_stop() && !std::mem::replace(&mut self.hurried, true) {
+            return Some(self.asked_to_stop("the time to save and push is over"));
+        }
         let seen = Seen {
             elapsed: self.started.elapsed(),
             // One that is silent among others that are not waits for its turn to be the last.
@@ -243,6 +255,12 @@ impl Loop {
             cost_usd: self.ledger.usage.cost_usd,
         };
         self.watchdog.reached(seen).map(Event::LimitReached)
+    }
+
+    /// Whether it has had all the time that whoever asked it to stop gives it.
+    fn is_late_to_stop(&self) -> bool {
+        let limit = self.context.settings.stop_seconds.map(seconds);
+        self.stop_asked.zip(limit).is_some_and(|(asked, limit)| asked.elapsed() >= limit)
     }
 
     fn look_at_stop_file(&mut self) -> Option<Event> {
