@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use orchestrator_contract::ServiceName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -50,6 +51,11 @@ pub struct KubernetesSettings {
     pub environment: BTreeMap<String, String>,
     /// The names of Secrets; `{agent}` stands for who works.
     pub secret_names: SecretNames,
+    /// Services whose agents may look at the cluster, and the service account that they do it as:
+    /// what RBAC allows it, they can read through the MCP server `kubernetes`. None if not given.
+    pub cluster_access: BTreeMap<ServiceName, String>,
+    /// The address of the API server for those agents.
+    pub api_server: String,
 }
 
 /// When images are pulled.
@@ -140,6 +146,9 @@ impl Default for KubernetesSettings {
             tolerations: Vec::new(),
             environment: BTreeMap::new(),
             secret_names: SecretNames::default(),
+            cluster_access: BTreeMap::new(),
+            // Its name in every cluster: <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>.
+            api_server: "https://kubernetes.default.svc".to_owned(),
         }
     }
 }

@@ -37,6 +37,8 @@ pub mod labels {
     pub const ATTEMPT: &str = "orchestrator.io/attempt";
     /// What the run is for.
     pub const KIND: &str = "orchestrator.io/kind";
+    /// On pods whose agent may look at the cluster.
+    pub const CLUSTER_ACCESS: &str = "orchestrator.io/cluster-access";
 }
 
 /// Keeps a TaskRun until its work is saved.

@@ -25,11 +25,26 @@ pub const CONTAINER: &str = "supervisor";
 /// How long a pod has to save and push what its agent made.
 pub const GRACE_SECONDS: i64 = 120;
 
+/// How much of that it may use before it only tells how it ended.
+const STOP_SECONDS: i64 = GRACE_SECONDS - 20;
+
 /// Where the task is mounted.
 const TASK_FOLDER: &str = "/etc/orchestrator";
 
 /// Where the secrets are mounted: out of the agent's reach.
 const SECRETS_FOLDER: &str = "/run/secrets/orchestrator";
+
+/// The secret that the MCP server `kubernetes` asks for, and what it names.
+const KUBECONFIG: &str = "kubeconfig";
+const KUBERNETES_TOKEN: &str = "kubernetes-token";
+const KUBERNETES_AUTHORITY: &str = "kubernetes-ca.crt";
+
+/// The ConfigMap with the API server's authority, which every namespace has:
+/// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#root-ca-certificate-publisher>.
+const AUTHORITY_MAP: &str = "kube-root-ca.crt";
+
+/// The longest life of a token that kubelet does not replace while it is in use: after a day it does.
+const DAY_SECONDS: i64 = 24 * 3600;
 
 /// What else a run's container is told.
 #[derive(Clone, Debug, Default)]
@@ -129,12 +144,38 @@ pub fn claim(
 ///
 /// # Errors
 /// A fault of this program.
-pub fn task(run: &TaskRun, task: &TaskSpec) -> Result<ConfigMap, serde_json::Error> {
+pub fn task(
+    run: &TaskRun,
+    task: &TaskSpec,
+    settings: &KubernetesSettings,
+) -> Result<ConfigMap, serde_json::Error> {
+    let mut data = Map::from_iter([("task.json".to_owned(), serde_json::to_string_pretty(task)?.into())]);
+    if let Some(account) = settings.cluster_access.get(&run.spec.service) {
+        data.insert(KUBECONFIG.to_owned(), kubeconfig(run, account, settings).to_string().into());
+    }
     typed(json!({
         "metadata": metadata(run, &task_name(run.name())),
         "immutable": true,
-        "data": {"task.json": serde_json::to_string_pretty(task)?},
+        "data": data,
     }))
+}
+
+/// How the MCP server `kubernetes` reaches the cluster; JSON is YAML.
+fn kubeconfig(run: &TaskRun, account: &str, settings: &KubernetesSettings) -> Value {
+    // It would look for others in the folder that it is started in.
+    let absolute = |file: &str| format!("{SECRETS_FOLDER}/{file}");
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "cluster",
+        "clusters": [{"name": "cluster", "cluster": {
+            "server": settings.api_server, "certificate-authority": absolute(KUBERNETES_AUTHORITY),
+        }}],
+        "users": [{"name": account, "user": {"tokenFile": absolute(KUBERNETES_TOKEN)}}],
+        "contexts": [{"name": "cluster", "context": {
+            "cluster": "cluster", "user": account, "namespace": run.metadata.namespace,
+        }}],
+    })
 }
 
 /// The Job that performs a run.
@@ -149,6 +190,10 @@ pub fn job(
 ) -> Result<Job, serde_json::Error> {
     let mut template = identity(run);
     template.insert("app.kubernetes.io/component".to_owned(), "agent".to_owned());
+    if settings.cluster_access.contains_key(&run.spec.service) {
+        template.insert(labels::CLUSTER_ACCESS.to_owned(), "true".to_owned());
+    }
+    let deadline = deadline_seconds(task, settings);
     typed(json!({
         "metadata": metadata(run, run.name()),
         "spec": {
@@ -157,7 +202,7 @@ pub fn job(
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "activeDeadlineSeconds": deadline_seconds(task, settings),
+            "activeDeadlineSeconds": deadline,
             "template": {
                 "metadata": {
                     "labels": template,
@@ -168,7 +213,7 @@ pub fn job(
                     },
                     "finalizers": [POD_FINALIZER],
                 },
-                "spec": pod(run, settings, surroundings),
+                "spec": pod(run, settings, surroundings, deadline),
             },
         },
     }))
@@ -186,7 +231,17 @@ fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
 /// Pulling the image, then save, push and pull request at their slowest.
 const PUBLISH_SECONDS: i64 = 600 + 3 * 600 + 240;
 
-fn pod(run: &TaskRun, settings: &KubernetesSettings, surroundings: &Surroundings) -> Value {
+fn pod(
+    run: &TaskRun,
+    settings: &KubernetesSettings,
+    surroundings: &Surroundings,
+    deadline_seconds: i64,
+) -> Value {
+    let access = settings.cluster_access.get(&run.spec.service);
+    let mut sources = secrets(run, settings);
+    if access.is_some() {
+        sources.extend(cluster_access(run, deadline_seconds));
+    }
     let image = run.spec.image.as_ref().or(settings.image.as_ref());
     let tolerations: Vec<Value> =
         settings.tolerations.iter().filter_map(|table| serde_json::to_value(table).ok()).collect();
@@ -195,7 +250,7 @@ fn pod(run: &TaskRun, settings: &KubernetesSettings, surroundings: &Surroundings
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
-        "serviceAccountName": settings.service_account,
+        "serviceAccountName": access.or(settings.service_account.as_ref()),
         "priorityClassName": settings.priority_class,
         "runtimeClassName": settings.runtime_class,
         "nodeSelector": optional(settings.node_selector.clone()),
@@ -237,7 +292,7 @@ fn pod(run: &TaskRun, settings: &KubernetesSettings, surroundings: &Surroundings
         "volumes": [
             {"name": "workspace", "persistentVolumeClaim": {"claimName": claim_name(&run.spec.service)}},
             {"name": "task", "configMap": {"name": task_name(run.name())}},
-            {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": secrets(run, settings)}},
+            {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": sources}},
             {"name": "tmp", "emptyDir": {}},
         ],
     })
@@ -260,6 +315,8 @@ fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
 fn environment(settings: &KubernetesSettings, surroundings: &Surroundings) -> Vec<Value> {
     let mut all = settings.environment.clone();
     all.insert("ORCHESTRATOR_SECRETS_DIR".to_owned(), SECRETS_FOLDER.to_owned());
+    // It tells how it ended before it is killed. The operator may give it less time.
+    all.entry("ORCHESTRATOR_STOP_SECONDS".to_owned()).or_insert_with(|| STOP_SECONDS.to_string());
     if let Some(url) = &surroundings.github_api_url {
         all.insert("GITHUB_API_URL".to_owned(), url.clone());
     }
@@ -306,6 +363,18 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
         all.push(source(&names.ssh, &items));
     }
     all
+}
+
+/// What the MCP server `kubernetes` needs. The token is for this pod only, and dies with it; the agent
+/// cannot read it, and has no other.
+fn cluster_access(run: &TaskRun, deadline_seconds: i64) -> [Value; 3] {
+    let item = |key: &str, path: &str| json!([{"key": key, "path": path}]);
+    let lifetime = deadline_seconds.min(DAY_SECONDS);
+    [
+        json!({"configMap": {"name": task_name(run.name()), "items": item(KUBECONFIG, KUBECONFIG)}}),
+        json!({"configMap": {"name": AUTHORITY_MAP, "items": item("ca.crt", KUBERNETES_AUTHORITY)}}),
+        json!({"serviceAccountToken": {"path": KUBERNETES_TOKEN, "expirationSeconds": lifetime}}),
+    ]
 }
 
 fn is_ssh(url: &RepositoryUrl) -> bool {

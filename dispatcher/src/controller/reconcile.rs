@@ -534,7 +534,7 @@ impl Context {
             self.config.agent(&run.spec.agent).map_err(|problem| Failure::Hopeless(problem.to_string()))?;
         let surroundings =
             Surroundings { github_api_url: self.config.github_api_url.clone(), git_hosts: agent.git_hosts };
-        self.create("make the ConfigMap", run, &objects::task(run, &task)?).await?;
+        self.create("make the ConfigMap", run, &objects::task(run, &task, settings)?).await?;
         self.create("make the Job", run, &objects::job(run, &task, settings, &surroundings)?).await
     }
 

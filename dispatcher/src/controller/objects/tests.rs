@@ -121,7 +121,7 @@ fn the_deadline_is_above_everything_that_the_supervisor_may_take() {
 #[test]
 fn task_and_volume_are_as_published() {
     let (run, task) = run_and_task();
-    let map = check(&super::task(&run, &task).unwrap());
+    let map = check(&super::task(&run, &task, &KubernetesSettings::default()).unwrap());
     assert_eq!(map["immutable"], true);
     let text = map["data"]["task.json"].as_str().unwrap();
     assert_eq!(TaskSpec::from_json(text).unwrap(), task);
@@ -133,7 +133,7 @@ fn task_and_volume_are_as_published() {
 #[test]
 fn nothing_is_written_that_the_api_does_not_know() {
     let (run, _) = run_and_task();
-    let written = pod(&run, &all_settings(), &surroundings());
+    let written = pod(&run, &all_settings(), &surroundings(), 7200);
     let typed: k8s_openapi::api::core::v1::PodSpec = serde_json::from_value(written.clone()).unwrap();
     let kept = serde_json::to_value(typed).unwrap();
     assert_eq!(lost(&written, &kept, "spec"), [] as [String; 0]);
@@ -145,11 +145,42 @@ fn nothing_is_written_that_the_api_does_not_know() {
 #[test]
 fn a_secret_is_nowhere_but_in_its_file() {
     let (run, _) = run_and_task();
-    let pod = pod(&run, &all_settings(), &surroundings()).to_string();
+    let pod = pod(&run, &all_settings(), &surroundings(), 7200).to_string();
     assert!(!pod.contains("secretKeyRef") && !pod.contains("envFrom"), "{pod}");
     for name in
         ["github-pat-claude-agent-1", "github-ssh-claude-agent-1", "anthropic-api-key", "brave-api-key"]
     {
         assert!(pod.contains(name), "{name}");
     }
+}
+
+#[test]
+fn an_agent_may_look_at_the_cluster_only_where_its_service_is_named() {
+    let (run, task) = run_and_task();
+    let access = |service: &str| {
+        let text = format!("[cluster_access]\n{service} = \"orchestrator-inspector\"");
+        toml::from_str::<KubernetesSettings>(&text).unwrap()
+    };
+    let plain = KubernetesSettings::default();
+    let surroundings = Surroundings::default();
+    let other = access("other");
+    assert_eq!(
+        job(&run, &task, &other, &surroundings).unwrap(),
+        job(&run, &task, &plain, &surroundings).unwrap()
+    );
+    assert_eq!(super::task(&run, &task, &other).unwrap(), super::task(&run, &task, &plain).unwrap());
+
+    let named = access(run.spec.service.as_str());
+    let job = check(&job(&run, &task, &named, &surroundings).unwrap());
+    let template = &job["spec"]["template"];
+    assert_eq!(template["metadata"]["labels"][labels::CLUSTER_ACCESS], "true");
+    assert_eq!(template["spec"]["serviceAccountName"], "orchestrator-inspector");
+    assert_eq!(template["spec"]["automountServiceAccountToken"], false, "the token is the supervisor's");
+    let volumes = template["spec"]["volumes"].as_array().unwrap();
+    let secrets = volumes.iter().find(|volume| volume["name"] == "secrets").unwrap();
+    let sources = secrets["projected"]["sources"].as_array().unwrap();
+    insta::assert_json_snapshot!(&sources[sources.len() - 3..]);
+    let map = check(&super::task(&run, &task, &named).unwrap());
+    let kubeconfig: Value = serde_json::from_str(map["data"]["kubeconfig"].as_str().unwrap()).unwrap();
+    insta::assert_json_snapshot!(kubeconfig);
 }
