@@ -75,6 +75,11 @@ fn secrets_are_nowhere(world: &World) {
     }
 }
 
+/// No file below a folder has the secret in it.
+pub fn assert_not_below(folder: &Path, secret: &str) {
+    search(folder, &[secret.as_bytes().to_vec()]);
+}
+
 fn search(folder: &Path, needles: &[Vec<u8>]) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

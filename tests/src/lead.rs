@@ -53,10 +53,20 @@ impl Said {
 }
 
 impl World {
-    /// The tech lead's IDE in a clone of `acme/platform`; its model plays `scripts`.
+    /// The tech lead's IDE in a clone of `acme/platform`; its model plays `scripts`. Runs are local.
     ///
     /// As in an IDE, all of the server's configuration is in its entry: the CLI's own key is not the agents'.
     pub fn lead(&self, scripts: impl Into<Scripts>) -> Lead {
+        self.lead_with(&["mcp"], self.environment(), scripts)
+    }
+
+    /// The same with a server that is started like this.
+    pub fn lead_with(
+        &self,
+        arguments: &[&str],
+        server_environment: &BTreeMap<String, String>,
+        scripts: impl Into<Scripts>,
+    ) -> Lead {
         let key = format!("sk-ant-api03-lead-{}", uuid::Uuid::new_v4().simple());
         let model = MessagesApi::start(scripts, &key);
         // Apart from the world: an IDE's configuration may hold the keys that our folders may not.
@@ -70,8 +80,8 @@ impl World {
         let configuration = home.join("mcp.json");
         let server = json!({
             "command": Binaries::get().dispatcher,
-            "args": ["mcp"],
-            "env": self.environment(),
+            "args": arguments,
+            "env": server_environment,
         });
         let servers = json!({"mcpServers": {"orchestrator": server}});
         std::fs::write(&configuration, servers.to_string()).expect("a configuration");

@@ -26,7 +26,7 @@ pub mod documents;
 pub mod engine;
 pub mod git_server;
 pub mod github;
-mod invariants;
+pub mod invariants;
 pub mod kubernetes;
 pub mod lead;
 pub mod mcp_client;

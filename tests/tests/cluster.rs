@@ -201,6 +201,35 @@ fn what_a_cluster_refuses_is_told_as_it_is() {
 }
 
 #[test]
+fn two_runs_of_one_name_have_two_names() {
+    let settings = "[kubernetes.secret_names]\ngithub = \"github-pat-claude-agent-1\"\n\
+         [agents.c]\ngit_hosts = [\"127.0.0.1\"]\n[agents.b-c]\ngit_hosts = [\"127.0.0.1\"]";
+    let team = Team::with(projects::mends().for_each_session(), settings);
+    let _controller = team.controller();
+    let submit = |service: &str, agent: &str, repository: &str| {
+        let url = team.world.git.url(repository);
+        team.submit(service, "1", &["--agent", agent, "--repository-url", &url, "--working-directory", "."])
+    };
+    let runs = std::thread::scope(|scope| {
+        let one = scope.spawn(|| submit("a-b", "c", "acme/trader"));
+        let two = scope.spawn(|| submit("a", "b-c", "acme/auth"));
+        [one, two].map(|run| run.join().expect("a submission"))
+    });
+    assert_ne!(runs[0], runs[1]);
+    assert!(runs.contains(&"a-b-c-task1-attempt1".to_owned()), "{runs:?}");
+    for (run, service) in runs.iter().zip(["a-b", "a"]) {
+        assert_eq!(team.end(run)["reason"], "Completed");
+        let spec = &team.run(run).expect("the run")["spec"];
+        assert_eq!(spec["service"], service);
+    }
+    // A repetition finds its own.
+    assert_eq!(team.lead(&["submit", "--service", "a", "--agent", "b-c", "--task", "1"]).code, 64);
+    let again = team.submit("a", "1", &["--agent", "b-c", "--retry"]);
+    let spec = &team.run(&again).expect("the run")["spec"];
+    assert_eq!((&spec["service"], &spec["attempt"]), (&json!("a"), &json!(2)), "{runs:?} {again}");
+}
+
+#[test]
 fn twenty_submissions_of_the_same_task_are_one_run() {
     let team = Team::start(projects::mends());
     let _controller = team.controller();

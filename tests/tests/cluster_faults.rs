@@ -1,13 +1,15 @@
 //! Runs in a cluster when something goes wrong: the controller, the API server, the pod.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use orchestrator_contract::Reason;
+use orchestrator_tests::git_server::{Fault as GitFault, Operation};
 use orchestrator_tests::kubernetes::team::{CONTROLLER, NAMESPACE, Team};
 use orchestrator_tests::kubernetes::{Fault, Moment};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// An agent that is at work for a while.
 fn slow() -> Script {
@@ -81,8 +83,11 @@ fn an_api_server_that_is_away_costs_nothing_but_time() {
     let run = team.submit("trader", "1", &[]);
     team.until(&run, "at work", at_work);
     team.plane.cut();
+    let since = Instant::now();
     // The run goes on meanwhile: the node needs nobody for that.
     team.wait_for("pull request", || team.world.github.pulls().pop());
+    // Twice as long as a leader may lead without being heard of.
+    team.wait_for("half a minute", || (since.elapsed() > Duration::from_secs(30)).then_some(()));
     team.plane.mend();
     let status = team.end(&run);
     assert_eq!(reason(&status), "Completed", "{status:#}");
@@ -138,6 +143,68 @@ fn a_leader_that_is_asked_to_end_makes_room_at_once() {
         "{:?}: as long as after a death",
         since.elapsed()
     );
+}
+
+/// In every phase there is a moment that lasts, and the run is deleted in it.
+#[test]
+fn a_run_that_is_deleted_in_any_phase_goes_and_the_next_attempt_has_its_work() {
+    let half = || Turn::bash("echo half > half-done.txt");
+    let rest = |script: Script| {
+        script.turn(projects::mend()).turn(Turn::verdict("done", "best_bid now returns the highest bid."))
+    };
+    for (phase, service, agent) in [
+        ("Preparing", "clones", rest(Script::new())),
+        ("Running", "works", rest(Script::new().turn(half()).turn(Turn::bash("echo; sleep 600")))),
+        ("Publishing", "pushes", rest(Script::new().turn(half()).turn(Turn::verdict("done", "half of it")))),
+    ] {
+        let team = Team::start(agent);
+        let _controller = team.controller();
+        match phase {
+            "Preparing" => team.world.git.fail(Operation::Fetch, 1, GitFault::Silence),
+            "Publishing" => team.world.git.fail(Operation::Push, 1, GitFault::Silence),
+            _ => {}
+        }
+        let repository = team.world.git.url("acme/trader");
+        let options = ["--repository-url", repository.as_str(), "--working-directory", "."];
+        let run = team.submit(service, "1", &options);
+        team.until(&run, phase, |run| run["status"]["phase"] == phase);
+        if phase != "Preparing" {
+            team.wait_for("the agent's file", || {
+                let folder = team.kubelet.claim_folder(NAMESPACE, &format!("workspace-{service}"))?;
+                folder.join("target-repo/half-done.txt").is_file().then_some(())
+            });
+        }
+        team.delete(&run);
+        team.wait_for("end of the TaskRun", || team.run(&run).is_none().then_some(()));
+        team.wait_for("end of the Job and its pod", || {
+            (team.jobs().is_empty() && team.pods().is_empty()).then_some(())
+        });
+        let again = team.submit(service, "1", &[&options[..], &["--retry"]].concat());
+        assert!(again.ends_with("-attempt2"), "{again}");
+        let status = team.end(&again);
+        assert_eq!(reason(&status), "Completed", "{phase}: {status:#}");
+        let saved = team.world.git.read("acme/trader", "feature/task-1-implementation", "half-done.txt");
+        assert_eq!(saved.as_deref(), (phase != "Preparing").then_some("half\n"), "{phase}");
+        assert_eq!(team.world.github.pulls().len(), 1, "{phase}");
+    }
+}
+
+/// Whoever takes our finalizer off a TaskRun by hand leaves a pod that nobody asks for.
+#[test]
+fn a_pod_whose_run_was_removed_by_force_is_let_go() {
+    let team = Team::start(projects::mends());
+    let mut controller = team.controller();
+    let run = team.submit("trader", "1", &[]);
+    team.until(&run, "at work", at_work);
+    controller.kill();
+    team.patch(&run, &json!({"metadata": {"finalizers": null}})).expect("anybody with the right may do it");
+    team.delete(&run);
+    team.wait_for("end of the TaskRun", || team.run(&run).is_none().then_some(()));
+    team.wait_for("end of the Job", || team.jobs().is_empty().then_some(()));
+    assert_eq!(team.pods().len(), 1, "our finalizer keeps it");
+    team.expire_lease();
+    let _next = team.controller();
+    team.wait_for("end of the pod", || team.pods().is_empty().then_some(()));
 }
 
 #[test]

@@ -127,6 +127,17 @@ impl ControlPlane {
         Client::try_from(self.config(&token)).expect("a client")
     }
 
+    /// Gives tokens for service accounts, as the server does when a node asks.
+    pub(super) fn account_tokens(&self) -> impl Fn(&str, &str) -> String + Send + Sync + use<> {
+        let front = Arc::clone(&self.front);
+        move |namespace, name| front.users.token(User::service_account(namespace, name))
+    }
+
+    /// The certificate by which the server is known, in PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// What the node's client is made of: what it asks is not written down.
     pub(super) fn node_config(&self, node: &str) -> Config {
         let user = User::new(&format!("system:node:{node}"), &["system:masters", NODES]);

@@ -1,6 +1,7 @@
 //! A team's cluster: a control plane with everything of `dispatcher/deploy` in it, a node, and a world of
 //! repositories and a model around it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::{ControlPlane, Kubelet};
 use crate::binaries::Binaries;
+use crate::lead::Lead;
 use crate::messages_api::Scripts;
 use crate::projects;
 use crate::world::{Ran, World};
@@ -31,6 +33,9 @@ const IMAGE: &str = "registry.example/agent:1";
 
 /// Longest that a command may take, seconds.
 const LONGEST: &str = "180";
+
+/// How long a run has to save and push when it is stopped: less than whoever waits for it has patience.
+const STOP_SECONDS: u32 = 15;
 
 /// Longest that anything of a test may take.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -93,6 +98,7 @@ impl Team {
         let ambient = self.world.environment();
         // What the agent image would bring along, and where the model is.
         let mut environment = String::from("ORCHESTRATOR_TERMINATION_LOG = \"/dev/termination-log\"\n");
+        environment += &format!("ORCHESTRATOR_STOP_SECONDS = \"{STOP_SECONDS}\"\n");
         for name in [
             "PATH",
             "HOME",
@@ -112,12 +118,13 @@ impl Team {
              [agents.claude-agent-1]\ngit_hosts = [\"127.0.0.1\"]\n\
              [services.trader]\nrepository_url = {:?}\n\
              [services.auth]\nrepository_url = {:?}\n\
-             [kubernetes]\nimage = {IMAGE:?}\n{settings}\n\
+             [kubernetes]\nimage = {IMAGE:?}\napi_server = {:?}\n{settings}\n\
              [kubernetes.environment]\n{environment}",
             self.world.github.url(),
             self.world.git.url("acme/platform"),
             self.world.git.url("acme/trader"),
             self.world.git.url("acme/auth"),
+            self.plane.url(),
         )
     }
 
@@ -129,7 +136,7 @@ impl Team {
         let definition: Value = serde_json::from_slice(&definition.stdout).expect("a definition");
         self.plane.install(&definition).await;
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dispatcher/deploy");
-        for file in ["namespace.yaml", "rbac.yaml"] {
+        for file in ["namespace.yaml", "rbac.yaml", "cluster-access/rbac.yaml"] {
             let text = std::fs::read_to_string(deploy.join(file)).expect("a manifest");
             for document in text.split("\n---\n") {
                 self.apply(&serde_saphyr::from_str(document).expect("YAML")).await;
@@ -139,6 +146,12 @@ impl Team {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "leads"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "orchestrator-user"},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "leads"}],
+        }))
+        .await;
+        // Controllers that are not played put it into every namespace.
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"},
+            "data": {"ca.crt": self.plane.authority()},
         }))
         .await;
         for (name, key, value) in [
@@ -152,6 +165,11 @@ impl Team {
         }
     }
 
+    /// Applies an object, as `kubectl apply --server-side -n orchestrator` does.
+    pub fn give(&self, object: &Value) {
+        self.runtime.block_on(self.apply(object));
+    }
+
     async fn apply(&self, object: &Value) {
         let text = |name: &str| object[name].as_str().expect("every object says what it is").to_owned();
         let (group, version) = match text("apiVersion").split_once('/') {
@@ -162,7 +180,7 @@ impl Team {
         let resource = ApiResource::from_gvk(&kind);
         let client = self.plane.client();
         let api: Api<DynamicObject> = match text("kind").as_str() {
-            "Namespace" => Api::all_with(client, &resource),
+            "Namespace" | "ClusterRole" => Api::all_with(client, &resource),
             _ => Api::namespaced_with(client, NAMESPACE, &resource),
         };
         let name = object["metadata"]["name"].as_str().expect("a name");
@@ -219,6 +237,16 @@ impl Team {
             stdout: text(output.stdout),
             stderr: text(output.stderr),
         }
+    }
+
+    /// The tech lead's IDE in a clone of `acme/platform`; its model plays `scripts`.
+    pub fn ide(&self, scripts: impl Into<Scripts>) -> Lead {
+        let configuration = self.config().display().to_string();
+        let mut environment: BTreeMap<String, String> = ["PATH", "HOME", "LANG"]
+            .map(|name| (name.to_owned(), self.world.environment()[name].clone()))
+            .into();
+        environment.insert("KUBECONFIG".to_owned(), self.lead.display().to_string());
+        self.world.lead_with(&["--config", &configuration, "mcp"], &environment, scripts)
     }
 
     /// Submits a task and gives the run's name.

@@ -34,7 +34,8 @@ impl Mounts {
         folders.filter(|here| here.starts_with(folder)).collect()
     }
 
-    /// A text with this machine's paths in the place of the pod's.
+    /// A text with this machine's paths in the place of the pod's. What is there under its own name, such as a
+    /// program below `/tmp`, is this machine's already.
     pub fn translate(&self, text: &str) -> String {
         let mut done = String::new();
         let mut rest = text;
@@ -49,12 +50,16 @@ impl Mounts {
                     })
             });
             if let Some((path, here)) = found {
-                done.push_str(here.to_str().expect("a path in UTF-8"));
-                rest = &rest[path.len()..];
-                // The rest of this path follows what was just put in.
                 let end = rest.find([' ', '=', ':', ',', ';', '"', '\'', ')', '\n']).unwrap_or(rest.len());
-                done.push_str(&rest[..end]);
-                rest = &rest[end..];
+                let (whole, after) = rest.split_at(end);
+                let below = &whole[path.len()..];
+                if below.trim_matches('/').is_empty() || !Path::new(whole).exists() {
+                    done.push_str(here.to_str().expect("a path in UTF-8"));
+                    done.push_str(below);
+                } else {
+                    done.push_str(whole);
+                }
+                rest = after;
             } else if let Some(next) = rest.chars().next() {
                 done.push(next);
                 rest = &rest[next.len_utf8()..];
@@ -198,6 +203,17 @@ mod tests {
             ("--dir=/work/x:/work/in", "--dir=/tmp/1/x:/tmp/2"),
             ("cat /work/x > /work/in/y", "cat /tmp/1/x > /tmp/2/y"),
         ] {
+            assert_eq!(mounts.translate(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_on_this_machine_is_left_alone() {
+        let mut mounts = Mounts::default();
+        mounts.add("/proc", "/tmp/1".into());
+        for (text, wanted) in
+            [("/proc", "/tmp/1"), ("/proc/self/exe:/proc/none", "/proc/self/exe:/tmp/1/none")]
+        {
             assert_eq!(mounts.translate(text), wanted, "{text}");
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! It plays scheduler and kubelet over the API, on either control plane. There is no container: the
 //! program is the container's `command`, or what [`Kubelet::program`] names for its image, and it sees
-//! this machine's files. Volumes are folders; wherever an argument or a variable holds a path at or below
+//! this machine's files. Volumes are folders; wherever an argument, a variable or a file of a ConfigMap holds a path at or below
 //! a `mountPath` (or `terminationMessagePath`), the folder is put in its place. So a program finds its
-//! volumes if it is told their paths by arguments or environment, and only then.
+//! volumes if it is told their paths in these ways, and only then.
 //!
 //! Not played: init containers, side cars, restarts (every pod runs once), probes, resource limits.
 //!
@@ -74,6 +74,8 @@ enum Blow {
     OutOfMemory,
 }
 
+type AccountToken = Box<dyn Fn(&str, &str) -> String + Send + Sync>;
+
 type Rule = (Box<dyn Fn(&Pod) -> bool + Send>, Fault);
 
 /// Where a pod is.
@@ -89,6 +91,8 @@ pub struct Kubelet {
 
 struct Inner {
     client: Client,
+    /// A token for a service account, by namespace and name.
+    account_token: AccountToken,
     node: String,
     port: u16,
     folder: PathBuf,
@@ -115,6 +119,7 @@ impl Kubelet {
         let runtime = runtime.expect("a runtime for the node");
         let node = format!("node-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let config = plane.node_config(&node);
+        let account_token = Box::new(plane.account_tokens());
         let kept = tempfile::Builder::new().prefix("node-").tempdir().expect("a temporary folder");
         let folder = kept.path().to_owned();
         let (ready, started) = mpsc::channel();
@@ -122,6 +127,7 @@ impl Kubelet {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
             let inner = Arc::new(Inner {
                 client: Client::try_from(config).expect("a client"),
+                account_token,
                 node,
                 port: listener.local_addr().expect("a bound address").port(),
                 folder,
@@ -221,6 +227,12 @@ impl Kubelet {
     /// The folder behind a claim, if a pod ever used it.
     pub fn claim_folder(&self, namespace: &str, claim: &str) -> Option<PathBuf> {
         volumes::find_claim(&self.inner.folder, namespace, claim)
+    }
+
+    /// A file in a volume of a pod that is there now, by volume and path.
+    pub fn volume_file(&self, volume: &str, path: &str) -> Option<PathBuf> {
+        let pods = std::fs::read_dir(self.inner.folder.join("pods")).ok()?.flatten();
+        pods.map(|pod| pod.path().join("volumes").join(volume).join(path)).find(|file| file.is_file())
     }
 
     /// The node's client lives in its own runtime.

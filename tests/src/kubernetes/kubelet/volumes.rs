@@ -85,10 +85,11 @@ pub async fn mount(
 ) -> Result<Mounts, Waiting> {
     let folder = inner.pod_folder(text(pod, "/metadata/uid"));
     let mut folders = BTreeMap::new();
+    let mut texts = Vec::new();
     for volume in items(pod, "/spec/volumes") {
         let name = text(volume, "/name");
         let here = folder.join("volumes").join(name);
-        folders.insert(name.to_owned(), fill(inner, pod, volume, here, objects).await?);
+        folders.insert(name.to_owned(), fill(inner, pod, volume, here, objects, &mut texts).await?);
     }
     let mut mounts = Mounts::default();
     for mount in items(container, "/volumeMounts") {
@@ -98,6 +99,10 @@ pub async fn mount(
             fs::create_dir_all(&here).expect("a folder below a volume");
         }
         mounts.add(text(mount, "/mountPath"), here);
+    }
+    for file in texts {
+        let before = fs::read_to_string(&file).expect("a text in a ConfigMap");
+        fs::write(&file, mounts.translate(&before)).expect("a file in a volume");
     }
     let message = folder.join("termination-log");
     fs::create_dir_all(&folder).expect("a folder for the pod");
@@ -112,6 +117,7 @@ async fn fill(
     volume: &Value,
     here: PathBuf,
     objects: &Objects,
+    texts: &mut Vec<PathBuf>,
 ) -> Result<PathBuf, Waiting> {
     if let Some(claim) = volume.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str) {
         return bind_claim(inner, text(pod, "/metadata/namespace"), claim).await;
@@ -130,24 +136,32 @@ async fn fill(
         .find_map(|kind| volume[*kind]["defaultMode"].as_u64());
     let mode = u32::try_from(mode.unwrap_or(0o644)).unwrap_or(0o644);
     for source in &sources {
-        for (path, bytes) in files_of(pod, source, objects)? {
+        for (path, bytes) in files_of(inner, pod, source, objects)? {
             let file = here.join(path);
             fs::create_dir_all(file.parent().expect("a file in a folder")).expect("a folder in a volume");
             fs::write(&file, bytes).expect("a file in a volume");
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("a mode");
+            texts.extend(source["configMap"].is_object().then_some(file));
         }
     }
     Ok(here)
 }
 
-fn files_of(pod: &Value, source: &Value, objects: &Objects) -> Result<Vec<(String, Vec<u8>)>, Waiting> {
+fn files_of(
+    inner: &Inner,
+    pod: &Value,
+    source: &Value,
+    objects: &Objects,
+) -> Result<Vec<(String, Vec<u8>)>, Waiting> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for item in items(source, "/downwardAPI/items") {
         let value = field_of(pod, text(item, "/fieldRef/fieldPath"));
         files.push((text(item, "/path").to_owned(), value.into_bytes()));
     }
     if source["serviceAccountToken"].is_object() {
-        files.push((text(source, "/serviceAccountToken/path").to_owned(), b"token".to_vec()));
+        let account = field_of(pod, "spec.serviceAccountName");
+        let token = (inner.account_token)(text(pod, "/metadata/namespace"), &account);
+        files.push((text(source, "/serviceAccountToken/path").to_owned(), token.into_bytes()));
     }
     for (kind, resource) in [("configMap", "configmaps"), ("secret", "secrets")] {
         let reference = &source[kind];
