@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use orchestrator_contract::{Outcome, Phase};
+use orchestrator_contract::{Outcome, Phase, Reason};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -185,17 +185,23 @@ impl Metrics {
     /// The status of a run was written.
     pub fn changed(&self, run: &TaskRun, old: &TaskRunStatus, new: &TaskRunStatus) {
         let service = run.spec.service.to_string();
-        if new.job.is_some()
-            && old.job.is_none()
-            && let Some(created) = run.metadata.creation_timestamp.as_ref()
-        {
-            self.queue_wait.observe(Timestamp::now().duration_since(created.0).as_secs_f64());
+        let ended = |reason: Reason| Ended {
+            service: service.clone(),
+            phase: reason.phase().name().to_owned(),
+            reason: reason.name().to_owned(),
+        };
+        if new.job.is_some() && old.job.is_none() {
+            // Prometheus sees a counter grow only if it was there before: the first lost run of a service
+            // must not go unnoticed.
+            for &reason in Reason::ALL {
+                drop(self.ended.get_or_create(&ended(reason)));
+            }
+            if let Some(created) = run.metadata.creation_timestamp.as_ref() {
+                self.queue_wait.observe(Timestamp::now().duration_since(created.0).as_secs_f64());
+            }
         }
         let (Some(reason), None) = (new.reason, old.reason) else { return };
-        let phase = reason.phase().name().to_owned();
-        self.ended
-            .get_or_create(&Ended { service: service.clone(), phase, reason: reason.name().to_owned() })
-            .inc();
+        self.ended.get_or_create(&ended(reason)).inc();
         let outcome = new.outcome.clone().and_then(|value| serde_json::from_value::<Outcome>(value).ok());
         let Some(outcome) = outcome else { return };
         for step in &outcome.steps {

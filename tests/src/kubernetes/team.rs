@@ -407,13 +407,19 @@ impl Controller {
 
     /// A figure that it tells without labels.
     pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.metrics_text()?;
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
+        line.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// All that it tells of itself, as Prometheus gets it.
+    pub fn metrics_text(&self) -> Option<String> {
         use std::io::{Read as _, Write as _};
         let mut stream = std::net::TcpStream::connect(&self.metrics).ok()?;
         stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
-        let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
-        line.split(' ').nth(1)?.parse().ok()
+        Some(text)
     }
 }
 
