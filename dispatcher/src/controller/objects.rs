@@ -368,11 +368,12 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
 /// What the MCP server `kubernetes` needs. The token is for this pod only, and dies with it; the agent
 /// cannot read it, and has no other.
 fn cluster_access(run: &TaskRun, deadline_seconds: i64) -> [Value; 3] {
-    let item = |key: &str, path: &str| json!([{"key": key, "path": path}]);
+    // A pod whose ConfigMap is older than the permission begins without it, instead of never.
+    let file = |map: &str, key: &str, path: &str| json!({"configMap": {"name": map, "items": [{"key": key, "path": path}], "optional": true}});
     let lifetime = deadline_seconds.min(DAY_SECONDS);
     [
-        json!({"configMap": {"name": task_name(run.name()), "items": item(KUBECONFIG, KUBECONFIG)}}),
-        json!({"configMap": {"name": AUTHORITY_MAP, "items": item("ca.crt", KUBERNETES_AUTHORITY)}}),
+        file(&task_name(run.name()), KUBECONFIG, KUBECONFIG),
+        file(AUTHORITY_MAP, "ca.crt", KUBERNETES_AUTHORITY),
         json!({"serviceAccountToken": {"path": KUBERNETES_TOKEN, "expirationSeconds": lifetime}}),
     ]
 }
