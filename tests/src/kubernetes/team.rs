@@ -136,7 +136,13 @@ impl Team {
         let definition: Value = serde_json::from_slice(&definition.stdout).expect("a definition");
         self.plane.install(&definition).await;
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dispatcher/deploy");
-        for file in ["namespace.yaml", "rbac.yaml", "cluster-access/rbac.yaml"] {
+        for file in [
+            "namespace.yaml",
+            "rbac.yaml",
+            "networkpolicy.yaml",
+            "cluster-access/rbac.yaml",
+            "cluster-access/networkpolicy.yaml",
+        ] {
             let text = std::fs::read_to_string(deploy.join(file)).expect("a manifest");
             for document in text.split("\n---\n") {
                 self.apply(&serde_saphyr::from_str(document).expect("YAML")).await;
