@@ -130,6 +130,8 @@ const WAITING_EVERY: Duration = Duration::from_secs(60);
 /// What "now" means.
 const NOW_SECONDS: i64 = 10;
 
+const STARTING: &str = "its container is being started";
+
 const BEFORE_IT_BEGAN: &str = "it was stopped before it began, and nothing was done";
 
 /// Says what to do about a run.
@@ -239,7 +241,7 @@ fn wait_or_begin(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Times
             status.waiting_for = None;
             status.message = None;
             condition(status, run, "Admitted", "True", "Turn", "it has its turn", now);
-            condition(status, run, "Succeeded", "Unknown", "Pending", "its container is being started", now);
+            condition(status, run, "Succeeded", "Unknown", "Pending", STARTING, now);
         }
         Some(Turn::Waits { place, waiting_for }) => {
             #[expect(clippy::cast_possible_truncation, reason = "at most a week")]
@@ -411,7 +413,11 @@ fn follow(decision: &mut Decision, run: &TaskRun, seen: &Seen, now: Timestamp) {
         None => (status.phase.unwrap_or(Phase::Pending).name(), None),
     };
     status.message.clone_from(&message);
-    let text = message.unwrap_or_else(|| "it is at work".to_owned());
+    let phase = status.phase;
+    let text = message.unwrap_or_else(|| {
+        // The same words as before its Job was seen: nothing to write then.
+        if phase == Some(Phase::Pending) { STARTING } else { "it is at work" }.to_owned()
+    });
     condition(status, run, "Admitted", "True", "Turn", "it has its turn", now);
     condition(status, run, "Succeeded", "Unknown", reason, &text, now);
 }

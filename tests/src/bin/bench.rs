@@ -84,6 +84,8 @@ fn cluster() -> Vec<Row> {
         ),
         row("submission to Job, median", "", format!("{:.0} ms", measured.median), true),
         row("submission to Job, slowest in a hundred", "", format!("{:.0} ms", measured.slowest), true),
+        row("controller's requests for a run", "", format!("{:.1}", measured.requests), true),
+        row("controller's processor time for a run", "", format!("{:.1} ms", measured.processor), true),
         row("controller's memory, 1,000 runs at work", "", format!("{:.0} MiB", measured.memory), true),
         row(
             "the same with 9,000 more that wait",

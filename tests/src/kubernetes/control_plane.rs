@@ -187,6 +187,13 @@ impl ControlPlane {
         }
     }
 
+    /// Ends a real controller manager, for what is to be measured without it.
+    pub fn end_controllers(&self) {
+        if let Some(real) = &self.real {
+            lock(real).end_manager();
+        }
+    }
+
     /// Takes the API server away: connections are reset, new ones too.
     pub fn cut(&self) {
         self.gate.cut();

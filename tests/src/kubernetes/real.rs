@@ -81,6 +81,13 @@ impl Real {
         }
     }
 
+    /// Ends the controller manager: Jobs make no pods from now on.
+    pub fn end_manager(&mut self) {
+        if let Some(mut manager) = self.manager.take() {
+            end(&mut manager);
+        }
+    }
+
     fn start_manager(&mut self) {
         let program = self.programs.join("kube-controller-manager");
         if !program.is_file() {
