@@ -1,6 +1,7 @@
 //! The only reader of environment and arguments.
 
 mod git_hosts;
+mod kubeconfig;
 mod secrets;
 mod task_flags;
 

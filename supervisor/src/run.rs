@@ -559,6 +559,9 @@ impl Run {
                 }
             }
         }
+        if self.hurry {
+            return self.report(vec![]);
+        }
         self.pull_request(PullRequestMode::NoteIfOpen)
     }
 
@@ -739,6 +742,14 @@ mod tests {
         let (end, effects, _) = play(&[&published[..], &home[..1], &[Event::StopAsked]].concat());
         assert_eq!(reason(&end), Reason::Stopped);
         assert_eq!(effects.last(), Some(&Effect::Cancel));
+    }
+
+    #[test]
+    fn a_run_without_time_does_not_ask_for_a_pull_request() {
+        let saving = [done(), Event::Verified(Verified::Passed), Event::StopAsked, Event::StopAsked];
+        let (end, effects, _) = play(&[&saving[..], &[Event::Saved(0)]].concat());
+        assert_eq!(reason(&end), Reason::Stopped);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::PullRequest(_))), "{effects:?}");
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn shell(name: &str, script: &str, required: bool, secret: bool) -> PlannedServe
         env: BTreeMap::new(),
         secrets: secrets.into_iter().collect(),
         secret_files: BTreeMap::new(),
+        files: BTreeMap::new(),
         required,
         tool_timeout: None,
         always_load: false,
@@ -81,8 +82,13 @@ async fn the_published_servers_answer_with_their_tools_directly_and_through_the_
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let places =
-        Places { workspace: path.clone(), memory: path.clone(), target: path.clone(), cache: path.clone() };
+    let places = Places {
+        workspace: path.clone(),
+        memory: path.clone(),
+        target: path.clone(),
+        cache: path.clone(),
+        files: path.clone(),
+    };
     let surroundings = Surroundings {
         places: &places,
         has_secret: &|_| true,

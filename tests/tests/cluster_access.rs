@@ -18,6 +18,22 @@ fn binding() -> Value {
     })
 }
 
+/// As if somebody had bound a role that allows too much.
+fn too_much() -> [Value; 2] {
+    let rbac = "rbac.authorization.k8s.io";
+    [
+        json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": "too-much"},
+            "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]}],
+        }),
+        json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": "too-much"},
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "too-much"},
+            "subjects": [{"kind": "ServiceAccount", "name": "orchestrator-inspector", "namespace": NAMESPACE}],
+        }),
+    ]
+}
+
 fn outcome(team: &Team, run: &str) -> Outcome {
     let status = team.end(run);
     let outcome = serde_json::from_value(status["outcome"].clone());
@@ -40,7 +56,7 @@ fn an_agent_looks_at_the_cluster_with_a_token_that_it_never_sees() {
         .turn(look("resources_list", secrets).expecting("pods is forbidden"))
         .turn(
             look("pods_delete", json!({"name": "any", "namespace": NAMESPACE}))
-                .expecting("secrets is forbidden"),
+                .expecting("resource not allowed"),
         )
         .turn(
             Turn::bash("cat /tmp/node-*/pods/*/volumes/secrets/kubernetes-token || echo out-of-reach")
@@ -51,6 +67,7 @@ fn an_agent_looks_at_the_cluster_with_a_token_that_it_never_sees() {
     let scripts = vec![agent, projects::mends()];
     let team = Team::with(scripts, "[kubernetes.cluster_access]\ntrader = \"orchestrator-inspector\"");
     team.give(&binding());
+    too_much().iter().for_each(|object| team.give(object));
     let _controller = team.controller();
     let run = team.submit("trader", "1", &[]);
     let token = team.wait_for("the token", || {

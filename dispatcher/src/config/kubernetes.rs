@@ -52,7 +52,8 @@ pub struct KubernetesSettings {
     /// The names of Secrets; `{agent}` stands for who works.
     pub secret_names: SecretNames,
     /// Services whose agents may look at the cluster, and the service account that they do it as:
-    /// what RBAC allows it, they can read through the MCP server `kubernetes`. None if not given.
+    /// what RBAC allows it, they can read through the MCP server `kubernetes`. Their pods run as that
+    /// account, instead of `service_account`. None if not given.
     pub cluster_access: BTreeMap<ServiceName, String>,
     /// The address of the API server for those agents.
     pub api_server: String,

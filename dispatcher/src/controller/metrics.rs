@@ -28,6 +28,16 @@ struct Ended {
     reason: String,
 }
 
+impl Ended {
+    fn of(service: &str, reason: Reason) -> Self {
+        Self {
+            service: service.to_owned(),
+            phase: reason.phase().name().to_owned(),
+            reason: reason.name().to_owned(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfModel {
     service: String,
@@ -166,6 +176,13 @@ impl Metrics {
 
     /// A run is there.
     pub fn seen(&self, run: &TaskRun) {
+        if !run.phase().is_final() {
+            // Prometheus sees a counter grow only if it was there before: the first lost run of a service must
+            // not go unnoticed, nor one that another process has begun.
+            for &reason in Reason::ALL {
+                drop(self.ended.get_or_create(&Ended::of(run.spec.service.as_str(), reason)));
+            }
+        }
         let status = run.status.clone().unwrap_or_default();
         let created = run.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         let known = Known {
@@ -185,23 +202,14 @@ impl Metrics {
     /// The status of a run was written.
     pub fn changed(&self, run: &TaskRun, old: &TaskRunStatus, new: &TaskRunStatus) {
         let service = run.spec.service.to_string();
-        let ended = |reason: Reason| Ended {
-            service: service.clone(),
-            phase: reason.phase().name().to_owned(),
-            reason: reason.name().to_owned(),
-        };
-        if new.job.is_some() && old.job.is_none() {
-            // Prometheus sees a counter grow only if it was there before: the first lost run of a service
-            // must not go unnoticed.
-            for &reason in Reason::ALL {
-                drop(self.ended.get_or_create(&ended(reason)));
-            }
-            if let Some(created) = run.metadata.creation_timestamp.as_ref() {
-                self.queue_wait.observe(Timestamp::now().duration_since(created.0).as_secs_f64());
-            }
+        if new.job.is_some()
+            && old.job.is_none()
+            && let Some(created) = run.metadata.creation_timestamp.as_ref()
+        {
+            self.queue_wait.observe(Timestamp::now().duration_since(created.0).as_secs_f64());
         }
         let (Some(reason), None) = (new.reason, old.reason) else { return };
-        self.ended.get_or_create(&ended(reason)).inc();
+        self.ended.get_or_create(&Ended::of(&service, reason)).inc();
         let outcome = new.outcome.clone().and_then(|value| serde_json::from_value::<Outcome>(value).ok());
         let Some(outcome) = outcome else { return };
         for step in &outcome.steps {

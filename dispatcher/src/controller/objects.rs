@@ -43,7 +43,8 @@ const KUBERNETES_AUTHORITY: &str = "kubernetes-ca.crt";
 /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#root-ca-certificate-publisher>.
 const AUTHORITY_MAP: &str = "kube-root-ca.crt";
 
-/// The longest life of a token that kubelet does not replace while it is in use: after a day it does.
+/// The longest life that is asked for a token. Kubelet replaces it after four fifths of that, or a day:
+/// <https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken>.
 const DAY_SECONDS: i64 = 24 * 3600;
 
 /// What else a run's container is told.

@@ -176,6 +176,12 @@ impl RunRecord {
         self.folder.join("mcp.json")
     }
 
+    /// The folder of what is written for MCP servers that are not the agent's children.
+    #[must_use]
+    pub fn mcp_files(&self) -> PathBuf {
+        self.folder.join("mcp")
+    }
+
     /// The agent's settings.
     #[must_use]
     pub fn settings(&self) -> PathBuf {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::Inherited;
+use super::{Inherited, kubeconfig};
 use crate::process::Environment;
 
 /// Files that hold credentials. What is not named is looked for in the environment.
@@ -37,6 +37,12 @@ pub struct SecretFiles {
     #[arg(long, env = "ORCHESTRATOR_BRAVE_API_KEY_FILE")]
     pub brave_api_key_file: Option<PathBuf>,
 }
+
+/// Files among the secrets that are none.
+const PUBLIC: [&str; 2] = ["known_hosts", "kubernetes-ca.crt"];
+
+/// A file of which only parts are secret.
+const KUBECONFIG: &str = "kubeconfig";
 
 /// Reads secrets by name, from files or from the environment as it was at the start.
 #[derive(Clone, Debug)]
@@ -191,13 +197,20 @@ impl SecretSource {
         let folder = self.files.secrets_dir.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
         let in_folder =
             folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.extend(in_folder.filter(|name| name != "known_hosts" && !name.starts_with('.')));
+        names.extend(in_folder.filter(|name| !PUBLIC.contains(&name.as_str()) && !name.starts_with('.')));
         names.sort();
         names.dedup();
         let mut all: Vec<(String, SecretString)> = names
             .into_iter()
             // One that cannot be read cannot leak either; whoever needs it says so.
             .filter_map(|name| Some((name.clone(), self.read(&name).ok()??)))
+            .flat_map(|(name, value)| match name.as_str() {
+                KUBECONFIG => kubeconfig::secrets(value.expose_secret())
+                    .into_iter()
+                    .map(|value| (name.clone(), SecretString::from(value)))
+                    .collect(),
+                _ => vec![(name, value)],
+            })
             .collect();
         for variable in [
             "ANTHROPIC_API_KEY",

@@ -11,7 +11,7 @@ use serde::Deserialize;
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/mcp_configs.rs"));
 
 /// What may stand in braces in `command`, `args` and `env`.
-pub(super) const PLACEHOLDERS: [&str; 4] = ["workspace", "memory", "target", "cache"];
+pub(super) const PLACEHOLDERS: [&str; 5] = ["workspace", "memory", "target", "cache", "files"];
 
 /// A server, as its file describes it; `mcp-configs/README.md` says what the fields mean.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -35,6 +35,9 @@ pub struct Server {
     /// Environment variable to name of a secret whose file's path it gets.
     #[serde(default)]
     pub secret_files: BTreeMap<String, String>,
+    /// Files that are written for it, by name: for servers with secrets, out of the agent's reach.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
     /// Whether a run without it makes no sense.
     #[serde(default)]
     pub required: bool,
@@ -193,6 +196,7 @@ fn problem(file: &str, server: &Server) -> Option<String> {
         env,
         secrets,
         secret_files,
+        files,
         required: _,
         needs: Needs { toolchain },
         tool_timeout_seconds,
@@ -235,6 +239,16 @@ fn problem(file: &str, server: &Server) -> Option<String> {
     }
     if let Some(secret) = server.needed_secrets().find(|secret| !is_name(secret)) {
         return Some(format!("`{secret}` is no name of a secret: never write its value here"));
+    }
+    let is_file = |name: &String| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
+    };
+    if let Some(name) = files.keys().find(|name| !is_file(name)) {
+        return Some(format!("`{name}` is no plain name of a file"));
+    }
+    if !files.is_empty() && server.needed_secrets().next().is_none() {
+        return Some("`files` are for servers with secrets: the agent starts the others itself".to_owned());
     }
     if toolchain.as_ref().is_some_and(|name| name.is_empty() || name.contains('/')) {
         return Some("`needs.toolchain` is no name of a toolchain".to_owned());
@@ -299,6 +313,8 @@ mod tests {
                 "in `secrets` and in `secret_files`",
             ),
             (with(r#""secret_files":{"K":"/etc/key"}"#), "no name of a secret"),
+            (with(r#""secrets":{"K":"key"},"files":{"../x":""}"#), "no plain name of a file"),
+            (with(r#""files":{"x":""}"#), "`files` are for servers with secrets"),
             (with(r#""secrets":{"K":"BSA_value"}"#), "no name of a secret"),
             (with(r#""tool_timeout_seconds":0"#), "not 1 to 3600"),
             (r#"{"name":"y","description":"d","command":"c"}"#.to_owned(), "not named `y.json`"),

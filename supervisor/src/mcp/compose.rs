@@ -22,6 +22,8 @@ pub struct Places {
     pub target: PathBuf,
     /// Caches of programs.
     pub cache: PathBuf,
+    /// Where files for servers are written, a folder each.
+    pub files: PathBuf,
 }
 
 /// What there is, for servers to need.
@@ -52,6 +54,8 @@ pub struct PlannedServer {
     pub secrets: BTreeMap<String, String>,
     /// Environment variable to name of a secret whose file's path it gets.
     pub secret_files: BTreeMap<String, String>,
+    /// What is to be written before it is started.
+    pub files: BTreeMap<PathBuf, String>,
     /// Whether a run without it makes no sense.
     pub required: bool,
     /// How long one call of a tool may take.
@@ -171,7 +175,9 @@ pub fn compose(
 
 fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServer, String> {
     let Surroundings { places, has_secret, find_command, has_toolchain } = surroundings;
-    let command = expand(&server.command, places);
+    let folder = places.files.join(&server.name);
+    let expand = |text: &str| expand(text, places, &folder);
+    let command = expand(&server.command);
     let found = find_command(&command).ok_or_else(|| format!("the program `{command}` is not installed"))?;
     if let Some(toolchain) = server.needs.toolchain.as_ref().filter(|toolchain| !has_toolchain(toolchain)) {
         return Err(format!(
@@ -181,14 +187,15 @@ fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServe
     if let Some(secret) = server.needed_secrets().find(|secret| !has_secret(secret)) {
         return Err(format!("the secret `{secret}` is not given"));
     }
-    let expanded = |(name, value): (&String, &String)| (name.clone(), expand(value, places));
+    let expanded = |(name, value): (&String, &String)| (name.clone(), expand(value));
     Ok(PlannedServer {
         name: server.name.clone(),
         command: found,
-        args: server.args.iter().map(|text| expand(text, places)).collect(),
+        args: server.args.iter().map(|text| expand(text)).collect(),
         env: server.env.iter().map(expanded).collect(),
         secrets: server.secrets.clone(),
         secret_files: server.secret_files.clone(),
+        files: server.files.iter().map(|(name, text)| (folder.join(name), text.clone())).collect(),
         required: server.required,
         tool_timeout: server.tool_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         always_load: server.always_load,
@@ -196,8 +203,8 @@ fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServe
 }
 
 /// Replaces placeholders in one pass, so that a path with braces is left as it is.
-fn expand(text: &str, places: &Places) -> String {
-    let Places { workspace, memory, target, cache } = places;
+fn expand(text: &str, places: &Places, files: &Path) -> String {
+    let Places { workspace, memory, target, cache, files: _ } = places;
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
@@ -208,6 +215,7 @@ fn expand(text: &str, places: &Places) -> String {
             "memory" => memory,
             "target" => target,
             "cache" => cache,
+            "files" => files,
             // The catalogue refuses others.
             _ => Path::new(""),
         };
@@ -269,6 +277,7 @@ mod tests {
             memory: "/w/agent/memory".into(),
             target: "/w/target-repo/trader".into(),
             cache: "/w/agent/cache".into(),
+            files: "/w/.orchestrator/runs/x/mcp".into(),
         }
     }
 

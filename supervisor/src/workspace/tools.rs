@@ -121,8 +121,13 @@ pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Too
         memory: context.layout.agent_memory(),
         target: directory.clone(),
         cache: context.layout.agent_cache(),
+        files: context.record.mcp_files(),
     };
     let mut composed = compose_servers(context, &catalogue, &places)?;
+    for (path, text) in composed.servers.iter().flat_map(|server| &server.files) {
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        written.and_then(|()| std::fs::write(path, text)).map_err(|error| io_failure(path, &error))?;
+    }
     let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
     let ground = Ground {
         environment: bare_environment(context),

@@ -1,0 +1,47 @@
+//! What of a kubeconfig is secret: the rest, such as `namespace: default`, stands in many a file.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Fields whose values let their holder in, by client-go's `clientcmd/api/v1` and its authentication providers.
+const FIELDS: [&str; 7] =
+    ["token", "password", "client-key-data", "id-token", "refresh-token", "access-token", "client-secret"];
+
+/// The secret values in the text of a kubeconfig, in YAML or JSON. A key that is there in base64 is given
+/// decoded as well.
+pub(super) fn secrets(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for field in text.split(['\n', ',', '{', '}']) {
+        let Some((name, value)) = field.split_once(':') else { continue };
+        let bare =
+            |text: &str| text.trim().trim_start_matches("- ").trim_matches(['"', '\'', ' ']).to_owned();
+        let (name, value) = (bare(name), bare(value));
+        if !FIELDS.contains(&name.as_str()) || value.is_empty() {
+            continue;
+        }
+        if name == "client-key-data"
+            && let Some(key) = STANDARD.decode(&value).ok().and_then(|key| String::from_utf8(key).ok())
+        {
+            found.push(key);
+        }
+        found.push(value);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lets_somebody_in_is_secret() {
+        let yaml = "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: LS0tLS1CRUdJTg==\n    \
+            server: https://example.com:6443\n  name: kubernetes\ncontexts:\n- context:\n    namespace: default\n\
+            users:\n- name: me\n  user:\n    client-key-data: a2V5IG9mIG1pbmU=\n    token: \"abc.def-ghi\"\n- name: other\n  \
+            user: {username: u, password: 'hunter22'}\n";
+        assert_eq!(secrets(yaml), ["key of mine", "a2V5IG9mIG1pbmU=", "abc.def-ghi", "hunter22"]);
+        let json = r#"{"users":[{"name":"x","user":{"token":"abc"}}],"clusters":[{"cluster":{"server":"https://h"}}]}"#;
+        assert_eq!(secrets(json), ["abc"]);
+        assert_eq!(secrets(r#"{"user":{"tokenFile":"/run/token"}}"#), [] as [String; 0]);
+    }
+}
