@@ -150,6 +150,7 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
         metrics,
         written: Arc::new(Mutex::new(HashMap::new())),
         begun: Arc::new(Mutex::new(HashMap::new())),
+        turns: Arc::default(),
         failures: Arc::new(Mutex::new(HashMap::new())),
     });
     let keeper = Arc::clone(&context);

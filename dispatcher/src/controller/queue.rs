@@ -1,6 +1,6 @@
 //! Whose turn it is: one run at a time for each service, and so many in all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -44,6 +44,14 @@ pub enum Turn {
     },
 }
 
+impl Turn {
+    /// What is told to a run that is not among those that wait (any more): whoever asks will see why.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::Waits { place: 1, waiting_for: "the list of runs".to_owned() }
+    }
+}
+
 impl Entry {
     /// The entry of a run.
     #[must_use]
@@ -68,9 +76,11 @@ impl Entry {
     }
 }
 
-/// Tells whether a run may begin, given all runs of the namespace, in any order.
+/// Tells for each run that waits whether it may begin, given all runs of the namespace, in any order. All that
+/// are told so may begin together.
 #[must_use]
-pub fn turn(name: &str, all: &[Entry], at_once: u32) -> Turn {
+pub fn turns(all: &[Entry], at_once: u32) -> HashMap<String, Turn> {
+    let mut told = HashMap::new();
     let mut busy: BTreeMap<&str, &str> = BTreeMap::new();
     let mut waiting: Vec<&Entry> = Vec::new();
     let mut at_work: u32 = 0;
@@ -89,37 +99,34 @@ pub fn turn(name: &str, all: &[Entry], at_once: u32) -> Turn {
     let mut without_place = 0;
     for entry in waiting {
         let ahead = behind.entry(&entry.service).or_default();
-        let mine = entry.name == name;
         if let Some(holder) = busy.get(entry.service.as_str()) {
             *ahead += 1;
-            if mine {
-                return Turn::Waits { place: *ahead, waiting_for: (*holder).to_owned() };
-            }
+            let waits = Turn::Waits { place: *ahead, waiting_for: (*holder).to_owned() };
+            told.insert(entry.name.clone(), waits);
             continue;
         }
         // Whoever is next in a service stands in the way of the others of it.
         busy.insert(&entry.service, &entry.name);
         if at_work < at_once {
             at_work += 1;
-            if mine {
-                return Turn::Now;
-            }
+            told.insert(entry.name.clone(), Turn::Now);
             continue;
         }
         without_place += 1;
-        if mine {
-            let waiting_for = format!("a free place: {at_once} runs are at work, and no more may be");
-            return Turn::Waits { place: without_place, waiting_for };
-        }
+        let waiting_for = format!("a free place: {at_once} runs are at work, and no more may be");
+        told.insert(entry.name.clone(), Turn::Waits { place: without_place, waiting_for });
     }
-    // It is not among those that wait (any more): whoever asks will see why.
-    Turn::Waits { place: 1, waiting_for: "the list of runs".to_owned() }
+    told
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn turn(name: &str, all: &[Entry], at_once: u32) -> Turn {
+        turns(all, at_once).remove(name).unwrap_or_else(Turn::unknown)
+    }
 
     fn entry(second: i64, name: &str, service: &str, stage: Stage) -> Entry {
         let since = Timestamp::from_second(second).unwrap();
@@ -145,8 +152,8 @@ mod tests {
     }
 
     proptest! {
-        /// However often turns are given, no service has two runs and no place is given twice; and as long as
-        /// somebody could begin, somebody may.
+        /// However often turns are given, and though all that are told so begin together, no service has two runs
+        /// and no place is given twice; and as long as somebody could begin, somebody may.
         #[test]
         fn turns_never_collide_and_never_stall(
             runs in proptest::collection::vec((0i64..5, 0usize..3, 0usize..3), 1..12),
@@ -158,8 +165,11 @@ mod tests {
                 entry(*second, &format!("r{at}"), &format!("s{service}"), stage)
             }).collect();
             loop {
-                let names: Vec<String> = all.iter().filter(|e| e.stage == Stage::Waits).map(|e| e.name.clone()).collect();
-                let next = names.iter().find(|name| turn(name, &all, at_once) == Turn::Now).cloned();
+                let waits = all.iter().filter(|e| e.stage == Stage::Waits).count();
+                let told = turns(&all, at_once);
+                prop_assert_eq!(told.len(), waits, "everybody who waits is told something");
+                let begin: Vec<&String> =
+                    told.iter().filter(|(_, turn)| **turn == Turn::Now).map(|(name, _)| name).collect();
                 let works: Vec<&Entry> = all.iter().filter(|e| e.stage == Stage::Works).collect();
                 prop_assert!(works.len() <= at_once as usize);
                 let mut services: Vec<&str> = works.iter().map(|e| e.service.as_str()).collect();
@@ -167,14 +177,14 @@ mod tests {
                 let count = services.len();
                 services.dedup();
                 prop_assert_eq!(count, services.len());
-                match next {
-                    Some(name) => all.iter_mut().find(|e| e.name == name).unwrap().stage = Stage::Works,
-                    None if names.is_empty() && works.is_empty() => break,
-                    None => {
-                        prop_assert!(!works.is_empty(), "nobody works and nobody may begin");
-                        let done = works[0].name.clone();
-                        all.iter_mut().find(|e| e.name == done).unwrap().stage = Stage::Done;
-                    }
+                if !begin.is_empty() {
+                    all.iter_mut().filter(|e| begin.contains(&&e.name)).for_each(|e| e.stage = Stage::Works);
+                } else if waits == 0 && works.is_empty() {
+                    break;
+                } else {
+                    prop_assert!(!works.is_empty(), "nobody works and nobody may begin");
+                    let done = works[0].name.clone();
+                    all.iter_mut().find(|e| e.name == done).unwrap().stage = Stage::Done;
                 }
             }
         }

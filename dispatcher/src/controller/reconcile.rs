@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::mpsc::UnboundedSender;
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ use super::decide::{Action, Decision, JobSeen, PodSeen, Seen, decide};
 use super::metrics::Metrics;
 use super::objects::{self, MANAGER, POD_FINALIZER, Surroundings};
 use super::pod::observe;
-use super::queue::{Entry, Stage, Turn, turn};
+use super::queue::{self, Entry, Stage, Turn};
 use super::streams::{Source, Streams};
 use super::{result, status};
 use crate::config::Config;
@@ -36,6 +36,9 @@ const CALL: Duration = Duration::from_secs(20);
 
 /// How many of those that wait are looked at when somebody has ended; the others look themselves.
 const WAKE_AT_ONCE: usize = 100;
+
+/// How long what was told about turns may be told again. Whoever ends, ends that too; new runs are not in it.
+const TURNS_LAST: Duration = Duration::from_secs(5);
 
 /// How much of a log that nobody was reading is kept.
 const LAST_LINES: i64 = 20_000;
@@ -91,8 +94,17 @@ pub struct Context {
     pub written: Arc<Mutex<HashMap<String, TaskRun>>>,
     /// Runs that have been given their turn, with their services, as long as that is not written.
     pub begun: Arc<Mutex<HashMap<String, String>>>,
+    /// What was told about turns: with thousands that wait, each look at all of them counts.
+    pub turns: Arc<Mutex<Option<Turns>>>,
     /// How often in a row a run could not be looked after.
     pub failures: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+/// What all that wait were told at a time.
+#[derive(Debug)]
+pub struct Turns {
+    at: Instant,
+    all: HashMap<String, Turn>,
 }
 
 impl std::fmt::Debug for Context {
@@ -170,16 +182,25 @@ impl Context {
     /// Whether a run may begin; if so, it counts as begun from now on.
     fn turn(&self, run: &TaskRun) -> Turn {
         // One at a time: two that ask at once must not both be told yes.
-        static ASKING: Mutex<()> = Mutex::new(());
-        let _asking = locked(&ASKING);
-        let mut all = self.entries();
-        for entry in &mut all {
-            if entry.name == run.name() {
-                // The run itself may have been given its turn before, without success so far.
-                entry.stage = Stage::Waits;
+        let mut turns = locked(&self.turns);
+        let again = locked(&self.begun).contains_key(run.name());
+        let told = turns.as_ref().filter(|turns| !again && turns.at.elapsed() < TURNS_LAST);
+        let turn = match told.and_then(|turns| turns.all.get(run.name()).cloned()) {
+            Some(turn) => turn,
+            None => {
+                let mut entries = self.entries();
+                for entry in &mut entries {
+                    if entry.name == run.name() {
+                        // The run itself may have been given its turn before, without success so far.
+                        entry.stage = Stage::Waits;
+                    }
+                }
+                let all = queue::turns(&entries, self.settings().runs_at_once);
+                let turn = all.get(run.name()).cloned().unwrap_or_else(Turn::unknown);
+                *turns = Some(Turns { at: Instant::now(), all });
+                turn
             }
-        }
-        let turn = turn(run.name(), &all, self.settings().runs_at_once);
+        };
         if turn == Turn::Now {
             locked(&self.begun).insert(run.name().to_owned(), run.spec.service.to_string());
         }
@@ -389,6 +410,7 @@ impl Context {
 
     /// Has those that wait for a turn looked at; where many do, those who came first.
     fn wake_those_that_wait(&self) {
+        drop(locked(&self.turns).take());
         let mut waiting = self.entries();
         waiting.retain(|entry| entry.stage == Stage::Waits);
         waiting.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
