@@ -30,7 +30,7 @@ use crate::config::Config;
 pub const LEASE: &str = "orchestrator-controller";
 
 /// How many runs are looked after at the same time.
-const AT_ONCE: u16 = 16;
+const AT_ONCE: u16 = 64;
 
 /// How often pods whose run is gone are looked for.
 const ORPHANS_EVERY: Duration = Duration::from_secs(60);
@@ -119,6 +119,7 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
     let counted = metrics.clone();
     let run_stream = watcher(runs, watcher::Config::default())
         .default_backoff()
+        .modify(forget_managers)
         .reflect(run_writer)
         .inspect(move |event| match event {
             Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => counted.seen(run),
@@ -184,6 +185,11 @@ async fn work(client: Client, config: Arc<Config>, metrics: Metrics, name: &str,
     }
 }
 
+/// Who has written which field is nobody's question here, and half of what an object takes.
+fn forget_managers<K: kube::Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
 /// Keeps what there is of a kind, and has the run of each that changes looked at.
 fn watched<K>(
     api: Api<K>,
@@ -197,8 +203,9 @@ where
     let (store, writer) = reflector::store();
     let news = news.clone();
     tasks.spawn(async move {
-        let mut changes =
-            std::pin::pin!(watcher(api, ours).default_backoff().reflect(writer).touched_objects());
+        let mut changes = std::pin::pin!(
+            watcher(api, ours).default_backoff().modify(forget_managers).reflect(writer).touched_objects()
+        );
         while let Some(change) = changes.next().await {
             match change {
                 Ok(object) => {

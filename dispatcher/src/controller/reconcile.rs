@@ -349,7 +349,9 @@ impl Context {
         });
         let api = self.api::<TaskRun>();
         let by = PatchParams::apply(MANAGER).force();
-        let new = call("write the status", api.patch_status(run.name(), &by, &Patch::Apply(&patch))).await?;
+        let mut new =
+            call("write the status", api.patch_status(run.name(), &by, &Patch::Apply(&patch))).await?;
+        new.metadata.managed_fields = None;
         self.metrics.changed(run, &old, &status);
         let uid = run.uid().unwrap_or_default();
         locked(&self.written).insert(uid.clone(), new);
