@@ -1,42 +1,42 @@
-# Commands for working on this repository; `just` lists them.
+# Commands for developing this repository; `just` lists them.
 
 _default:
     @just --list
 
-# What CI checks
+# Run all CI checks
 check:
     .ci/run
 
-# The tests alone
+# Run the tests
 test:
     cargo test --workspace
 
-# A whole run against stand-ins on this machine
+# Run a complete task against fakes on this machine
 demo *ARGUMENTS:
     cargo run --bin demo -- {{ARGUMENTS}}
 
-# Formats the code
+# Format the code
 format:
     cargo fmt --all
 
-# Writes the files that the programs print; CI fails if they differ
+# Write the generated files; CI fails if they differ
 generate:
     cargo run -q --bin supervisor -- schema > docs/contract.schema.json
     cargo run -q --bin dispatcher -- config-schema > docs/orchestrator.schema.json
     cargo run -q --bin dispatcher -- crd > dispatcher/deploy/crd.yaml
 
-# The documentation of the code
+# Build the code documentation
 docs:
     cargo doc --workspace --no-deps --document-private-items
 
-# Licences, sources and duplicates of dependencies (needs cargo-deny)
+# Check licenses, sources and duplicates of dependencies (needs cargo-deny)
 deny:
     cargo deny check bans licenses sources
 
-# Known vulnerabilities of dependencies (needs cargo-deny); changes without us
+# Check dependencies for known vulnerabilities (needs cargo-deny); results change without a commit
 advisories:
     cargo deny check advisories
 
-# What comes over stdio, fuzzed (needs cargo-fuzz and a nightly toolchain)
+# Fuzz the stdio input (needs cargo-fuzz and a nightly toolchain)
 fuzz SECONDS="60":
     cargo +nightly fuzz run stdio --fuzz-dir dispatcher/fuzz -- -max_total_time={{SECONDS}}

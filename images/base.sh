@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes the base image from Debian's packages, for machines that reach package registries
-# but no registry of container images.
+# Builds the base image from Debian packages, for machines that can reach package registries
+# but no image registry.
 #
 #   images/base.sh [--out FILE] [--node MAJOR] [--extra-ca FILE]
 #
-# The result is a tar of a root file system, about what `node:22-bookworm-slim` is: minimal
-# Debian with Node.js and npm. `images/build.sh --base-tar FILE` builds on it.
+# The result is a tar of a root file system similar to `node:22-bookworm-slim`: minimal Debian
+# with Node.js and npm. `images/build.sh --base-tar FILE` builds on it.
 set -euo pipefail
 
 node=22
-npm=10 # the major version that Node.js 22 comes with
+npm=10 # the major version that Node.js 22 includes
 out=
 extra_ca=
 
@@ -17,13 +17,13 @@ usage() {
     sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
     cat <<'TEXT'
 
-  --out FILE       where the tar goes; target/images/base-nodeMAJOR.tar if not given
-  --node MAJOR     major version of Node.js (22)
-  --extra-ca FILE  a bundle of certificates that programs in the image are to trust as well.
-                   For tests on machines whose clients need one; never for images that ship
-  -h, --help       this text
+  --out FILE       Output tar [default: target/images/base-nodeMAJOR.tar]
+  --node MAJOR     Major version of Node.js [default: 22]
+  --extra-ca FILE  Additional CA certificates that programs in the image trust. For tests on
+                   machines whose clients need them; never for images that you publish
+  -h, --help       Print help
 
-Needs root, mmdebstrap and npm. Uses the machine's own sources of apt.
+Needs root, mmdebstrap and npm. Uses the apt sources of this machine.
 TEXT
 }
 
@@ -44,7 +44,7 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${out:-target/images/base-node$node.tar}
-[[ $(id -u) == 0 ]] || die "mmdebstrap is used as root here; run this with sudo"
+[[ $(id -u) == 0 ]] || die "mmdebstrap needs root; run this with sudo"
 for program in mmdebstrap npm; do
     command -v "$program" >/dev/null || die "\`$program\` is missing; install it and try again"
 done
@@ -52,12 +52,12 @@ done
 case "$(dpkg --print-architecture)" in
     amd64) platform=linux-x64 ;;
     arm64) platform=linux-arm64 ;;
-    *) die "there is no Node.js package for $(dpkg --print-architecture)" ;;
+    *) die "unsupported architecture $(dpkg --print-architecture): no Node.js package" ;;
 esac
 
 mkdir -p "$(dirname "$out")"
 out=$(realpath "$out")
-# Unpacking in memory is several times as fast as on a disk.
+# Unpacking in memory is several times faster than on disk.
 parent=$(dirname "$out")
 if [[ -w /dev/shm ]] && (($(df --output=avail -k /dev/shm | tail -n 1) > 2000000)); then
     parent=/dev/shm

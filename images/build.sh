@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images: `agent` (in which agents work) and `dispatcher`.
+# Builds the images `agent` and `dispatcher`.
 #
 #   images/build.sh agent      [options]
 #   images/build.sh dispatcher [options]
@@ -7,26 +7,26 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Builds an image with docker, podman or buildah, whichever is there.
+Builds an image with docker, podman or buildah.
 
   images/build.sh agent [options]        supervisor, Claude Code CLI, MCP servers, git, ssh
-  images/build.sh dispatcher [options]   the dispatcher alone
+  images/build.sh dispatcher [options]   the dispatcher only
 
-  --tag NAME         the image's name; orchestrator/agent:VERSION or orchestrator/dispatcher:VERSION
-  --rust             agent: with a Rust toolchain and the rustdocs server, from --rust-image
-  --toolchain DIR    agent: with this Rust toolchain (a folder with bin/cargo) instead; the first
-                     one is the default. Can be repeated: a nightly one is for the rustdocs server
-  --rustdoc-mcp FILE agent, with --toolchain: the rustdocs server; without it cargo builds one
-  --base IMAGE       what both images begin with (node:22-bookworm-slim)
-  --base-tar FILE    imports the tar that images/base.sh made, and uses it as base
-  --rust-image IMAGE where --rust takes the toolchain from (rust:1.95-slim-bookworm)
-  --program FILE     the supervisor or the dispatcher; without it cargo builds a static one
-  --engine PROGRAM   docker, podman or buildah; the first that is there if not given
-  --no-sbom          leaves out what the Rust program is made of (needs cargo-cyclonedx)
-  --quiet            says nothing but errors and the result
-  -h, --help         this text
+  --tag NAME         Image name [default: orchestrator/agent:VERSION, orchestrator/dispatcher:VERSION]
+  --rust             agent: add a Rust toolchain and the rustdocs server, from --rust-image
+  --toolchain DIR    agent: add this Rust toolchain (a directory with bin/cargo) instead; the first
+                     one is the default, a nightly one enables the rustdocs server (repeatable)
+  --rustdoc-mcp FILE agent, with --toolchain: the rustdocs server [default: built with cargo]
+  --base IMAGE       Base image [default: node:22-bookworm-slim]
+  --base-tar FILE    Import a tar made by images/base.sh and use it as base image
+  --rust-image IMAGE Source of the toolchain for --rust [default: rust:1.95-slim-bookworm]
+  --program FILE     Supervisor or dispatcher binary [default: a static one, built with cargo]
+  --engine PROGRAM   docker, podman or buildah [default: the first one installed]
+  --no-sbom          Omit the bill of materials of the Rust program (needs cargo-cyclonedx)
+  --quiet            Print only errors and the result
+  -h, --help         Print help
 
-DOCKER_HOST is honoured. Example for a machine that reaches no registry of images:
+Honors DOCKER_HOST. Example for a machine without access to an image registry:
 
   images/base.sh && images/build.sh agent --base-tar target/images/base-node22.tar \
       --toolchain ~/.rustup/toolchains/stable-x86_64-unknown-linux-gnu
@@ -81,17 +81,17 @@ done
 
 [[ -n $image ]] || misused "which image: agent or dispatcher?"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# Paths on the command line are the caller's.
+# Resolve paths of the command line before changing the directory.
 for variable in base_tar program rustdoc_mcp; do
     [[ -z ${!variable} ]] || printf -v "$variable" %s "$(realpath -- "${!variable}")"
 done
 for index in "${!toolchains[@]}"; do
     toolchains[index]=$(realpath -- "${toolchains[index]}")
     [[ -x ${toolchains[index]}/bin/cargo ]] ||
-        die "\`${toolchains[index]}\` is no toolchain: it has no bin/cargo. rustup keeps them in ~/.rustup/toolchains"
+        die "invalid toolchain \`${toolchains[index]}\`: missing bin/cargo. rustup stores toolchains in ~/.rustup/toolchains"
 done
 if [[ $image == dispatcher ]] && { $rust || ((${#toolchains[@]} > 0)); }; then
-    misused "the dispatcher's image has no toolchain"
+    misused "the dispatcher image takes no toolchain"
 fi
 
 cd "$here/.."
@@ -99,7 +99,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 tag=${tag:-orchestrator/$image:$version}
 
-# Debian's docker has BuildKit built in; one found earlier in PATH may lack its plug-in.
+# Debian's docker has BuildKit built in; another docker in PATH may lack the plug-in.
 if [[ -z $engine ]]; then
     for candidate in /usr/bin/docker docker podman buildah; do
         if command -v "$candidate" >/dev/null; then
@@ -108,38 +108,38 @@ if [[ -z $engine ]]; then
         fi
     done
 fi
-[[ -n $engine ]] || die "none of docker, podman and buildah is installed; install one, or name it with --engine"
+[[ -n $engine ]] || die "docker, podman or buildah not found; install one, or set --engine"
 command -v "$engine" >/dev/null || die "\`$engine\` is not installed"
 kind=$(basename "$engine")
 if [[ $kind == docker ]]; then
     "$engine" version >/dev/null 2>&1 ||
-        die "docker does not answer${DOCKER_HOST:+ at $DOCKER_HOST}; start it (images/engine.sh start), or set DOCKER_HOST"
+        die "docker does not respond${DOCKER_HOST:+ at $DOCKER_HOST}; start it (images/engine.sh start), or set DOCKER_HOST"
 fi
 
-# The program: static, so that it runs on whatever base is chosen.
+# The program is static, so that it runs on any base image.
 if [[ -z $program ]]; then
     name=supervisor
     [[ $image == agent ]] || name=dispatcher
     target=$(rustc -vV | sed -n 's/^host: //p')
-    say "building $name for $target; the first time takes minutes"
+    say "building $name for $target; the first build takes minutes"
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo build --quiet --release --target "$target" \
         --bin supervisor --bin dispatcher
     program=${CARGO_TARGET_DIR:-target}/$target/release/$name
 fi
-[[ -x $program ]] || die "there is no program \`$program\`"
+[[ -x $program ]] || die "program \`$program\` not found"
 
 context=target/images/$image
 rm -rf "$context"
 mkdir -p "$context/sbom"
 cp -a "images/$image/." "$context/"
 
-# Puts one toolchain where rustup looks for it, without the pages that people read.
+# Copies a toolchain to where rustup expects it, without its documentation.
 add_toolchain() {
     local from=$1 name to
     name=$(basename "$from")
     to=$context/toolchain/rustup/toolchains/$name
     mkdir -p "$(dirname "$to")"
-    # Links cost nothing; across file systems only copies are possible.
+    # Hard links are free; across file systems only copies work.
     cp -al "$from" "$to" 2>/dev/null || { rm -rf "$to"; cp -a "$from" "$to"; }
     rm -rf "$to/share/doc" "$to/share/man"
     echo "$name"
@@ -147,21 +147,21 @@ add_toolchain() {
 
 add_toolchains() {
     local root=$context/toolchain first='' name nightly=false rustup from program
-    # rustup makes these at its first start, which a read-only root would not let it.
+    # rustup creates these at its first start, which a read-only root prevents.
     mkdir -p "$root/cargo/bin" "$root"/rustup/{downloads,tmp,update-hashes}
     for from in "${toolchains[@]}"; do
         name=$(add_toolchain "$from")
         first=${first:-$name}
         [[ $name != nightly* ]] || nightly=true
     done
-    rustup=$(command -v rustup) || die "rustup is missing; it is copied beside the toolchain"
+    rustup=$(command -v rustup) || die "rustup not found; it is copied with the toolchain"
     install -m 0755 "$(realpath "$rustup")" "$root/cargo/bin/rustup"
     for program in cargo cargo-clippy cargo-fmt clippy-driver rustc rustdoc rustfmt; do
         ln -s rustup "$root/cargo/bin/$program"
     done
     printf 'version = "12"\nprofile = "minimal"\ndefault_toolchain = "%s"\n' "$first" >"$root/rustup/settings.toml"
     if ! $nightly; then
-        say "no nightly toolchain was given: the rustdocs server is left out of the image"
+        say "no nightly toolchain: skipping the rustdocs server"
     elif [[ -n $rustdoc_mcp ]]; then
         install -m 0755 "$rustdoc_mcp" "$root/cargo/bin/rustdoc-mcp"
     else
@@ -196,15 +196,15 @@ if $sbom && cargo cyclonedx --version >/dev/null 2>&1; then
     cargo cyclonedx --quiet --format json --manifest-path "$package/Cargo.toml" --override-filename "sbom-of-$package" &&
         mv "$package/sbom-of-$package.json" "$context/sbom/cargo-$package.cdx.json"
 elif $sbom; then
-    say "cargo-cyclonedx is not installed: the list of the Rust program's parts is left out; Cargo.lock is put in its place"
+    say "cargo-cyclonedx is not installed: adding Cargo.lock instead of a bill of materials of the Rust program"
     cp Cargo.lock "$context/sbom/"
 fi
 
 if [[ -n $base_tar ]]; then
-    [[ -s $base_tar ]] || die "there is no \`$base_tar\`; images/base.sh makes one"
+    [[ -s $base_tar ]] || die "\`$base_tar\` is missing or empty; images/base.sh creates it"
     base=orchestrator/base:$(sha256sum "$base_tar" | cut -c 1-12)
     change=()
-    # Only a base for tests has a bundle of its own.
+    # Only a base for tests has extra CA certificates.
     if tar -tf "$base_tar" ./usr/local/share/extra-ca.pem >/dev/null 2>&1; then
         change=('ENV NODE_EXTRA_CA_CERTS=/usr/local/share/extra-ca.pem')
     fi
@@ -233,15 +233,15 @@ label base.name "$base"
 arguments+=(--build-arg "BASE=$base" --tag "$tag" --file "$context/Containerfile")
 
 log=$context.log
-say "building $tag; the log is in $log"
+say "building $tag; log: $log"
 command=(build)
 [[ $kind != docker ]] || export DOCKER_BUILDKIT=1
 [[ $kind != docker ]] || command+=(--progress=plain)
 [[ $kind != buildah ]] || command=(bud)
-# The machine's own network and resolver, for the package registries.
+# Host network: package registries may be reachable only through this machine's resolver.
 if ! "$engine" "${command[@]}" --network=host "${arguments[@]}" "$context" >"$log" 2>&1 </dev/null; then
     tail -n 30 "$log" >&2
-    die "the build failed; all of its log: $log"
+    die "the build failed; full log: $log"
 fi
 rm -rf "$context"
 echo "$tag"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Starts and stops a private container engine: its own data, its own socket, no firewall rules
-# and no bridge, so that nothing else on the machine is touched. For tests and for builds.
+# Starts and stops a private container engine for tests and builds. It has its own data and
+# socket, no firewall rules and no bridge, so it does not affect the rest of the machine.
 #
-#   images/engine.sh start [--state DIR]   prints the address for DOCKER_HOST
-#   images/engine.sh stop  [--state DIR]
+#   images/engine.sh start [--state DIR]   Start it and print the address for DOCKER_HOST
+#   images/engine.sh stop  [--state DIR]   Stop it
 #
-# The data stays below the folder (target/engine) and is used again by the next start.
-# Containers have the machine's network (`--network=host`) or none.
+# The next start reuses the data in DIR [default: target/engine]. Containers have the host
+# network (`--network=host`) or none.
 set -euo pipefail
 
 usage() {
@@ -23,7 +23,7 @@ shift || true
 state=
 while (($# > 0)); do
     case "$1" in
-        --state) state=${2:?--state needs a folder}; shift 2 ;;
+        --state) state=${2:?--state needs a directory}; shift 2 ;;
         *) echo "engine.sh: unknown argument \`$1\`; see --help" >&2; exit 64 ;;
     esac
 done
@@ -34,14 +34,14 @@ mkdir -p "$state"
 state=$(realpath "$state")
 pid_file=$state/dockerd.pid
 
-# A socket's path may have 107 bytes at most; that of a deep folder would be too long.
+# A socket path has at most 107 bytes (unix(7)); use /tmp if the directory is too deep.
 socket=$state/docker.sock
 if ((${#socket} > 100)); then
     socket=/tmp/engine-$(printf %s "$state" | sha256sum | cut -c 1-12).sock
 fi
 address=unix://$socket
 
-# Debian's own client has BuildKit built in; one found earlier in PATH may lack its plug-in.
+# Debian's docker has BuildKit built in; another docker in PATH may lack the plug-in.
 docker=/usr/bin/docker
 [[ -x $docker ]] || docker=docker
 
@@ -54,8 +54,8 @@ start() {
         echo "$address"
         return
     fi
-    [[ $(id -u) == 0 ]] || die "an engine of one's own needs root"
-    command -v dockerd >/dev/null || die "dockerd is missing; Debian has it in the package docker.io"
+    [[ $(id -u) == 0 ]] || die "starting a private engine needs root"
+    command -v dockerd >/dev/null || die "dockerd not found; install the Debian package docker.io"
     rm -f "$socket" "$pid_file"
     echo '{}' >"$state/daemon.json"
     setsid dockerd --config-file="$state/daemon.json" --data-root="$state/data" --exec-root="$state/exec" \
@@ -70,7 +70,7 @@ start() {
         sleep 0.1
     done
     tail -n 5 "$state/dockerd.log" >&2
-    die "dockerd did not start; all of its log: $state/dockerd.log"
+    die "dockerd did not start; full log: $state/dockerd.log"
 }
 
 stop() {

@@ -1,10 +1,10 @@
-"""Performs calls with the official Python client and prints what came of them.
+"""Runs calls with the official Python client and prints their results.
 
     client.py auto|legacy|REVISION [crowd]   < {"server": ..., "steps": [["call_tool", {"name": ...}], ...]}
 
-A server is {"command", "args", "env", "cwd"} for stdio, or {"url", "token"}. What it prints is
-{"protocol", "server", "steps": [{"result": ...} or {"error": ...}, each with "progress"]}. In a
-crowd, each step has a client of its own; all connect first, then all call at once.
+A server is {"command", "args", "env", "cwd"} for stdio, or {"url", "token"}. The output is
+{"protocol", "server", "steps": [{"result": ...} or {"error": ...}, each with "progress"]}. With
+`crowd`, each step has its own client; all clients connect first, then all call concurrently.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-// A server as one would write it on the official TypeScript SDK, for comparison: the same tools, a
-// submission that starts a detached child and writes a record, a status that reads it.
+// A minimal server on the official TypeScript SDK, for comparison: the same tools, a submission
+// that spawns a detached child and writes a record, a status that reads it.
 //
-//   node peer.mjs STATE-FOLDER CHILD [ARGUMENT...]
+//   node peer.mjs STATE_DIR CHILD [ARGUMENT...]
 
 import { spawn } from "node:child_process";
 import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
