@@ -7,10 +7,10 @@ use std::path::Path;
 
 use orchestrator_contract::Reason;
 
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// Turns an error of the file system into a problem that names the path.
-pub(crate) fn problem(doing: &str, path: &Path, error: &std::io::Error) -> Problem {
+pub(crate) fn problem(doing: &str, path: &Path, error: &std::io::Error) -> Error {
     // The rest of the kinds are faults of the disk, or so rare that the text must do.
     let reason = if matches!(
         error.kind(),
@@ -24,13 +24,13 @@ pub(crate) fn problem(doing: &str, path: &Path, error: &std::io::Error) -> Probl
     } else if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
         Reason::DiskFull
     } else {
-        Reason::InputOutput
+        Reason::IoError
     };
-    Problem::new(reason, format!("cannot {doing} {}: {error}", path.display()))
+    Error::new(reason, format!("cannot {doing} {}: {error}", path.display()))
 }
 
 /// The file's text; none if there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, Problem> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
@@ -44,33 +44,33 @@ pub struct Excerpt {
     /// The text.
     pub text: String,
     /// Whether there is more in the file.
-    pub is_cut: bool,
+    pub truncated: bool,
 }
 
 impl Excerpt {
     /// The first `most` bytes of a text, in whole lines.
-    pub(crate) fn start_of(mut bytes: Vec<u8>, most: usize) -> Self {
-        let is_cut = bytes.len() > most;
+    pub(crate) fn head(mut bytes: Vec<u8>, most: usize) -> Self {
+        let truncated = bytes.len() > most;
         bytes.truncate(most);
-        if is_cut && let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
+        if truncated && let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
             bytes.truncate(end + 1);
         }
-        Self { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }
+        Self { text: String::from_utf8_lossy(&bytes).into_owned(), truncated }
     }
 
     /// The last `most` bytes of a text, in whole lines.
-    pub(crate) fn end_of(mut bytes: Vec<u8>, most: usize) -> Self {
-        let is_cut = bytes.len() > most;
+    pub(crate) fn tail(mut bytes: Vec<u8>, most: usize) -> Self {
+        let truncated = bytes.len() > most;
         bytes.drain(..bytes.len().saturating_sub(most));
-        if is_cut && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        if truncated && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             bytes.drain(..=end);
         }
-        Self { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }
+        Self { text: String::from_utf8_lossy(&bytes).into_owned(), truncated }
     }
 }
 
 /// The first `most` bytes of a file; none if there is no such file.
-pub(crate) fn read_start(path: &Path, most: u64) -> Result<Option<Excerpt>, Problem> {
+pub(crate) fn read_head(path: &Path, most: u64) -> Result<Option<Excerpt>, Error> {
     excerpt(path, |file, size| {
         let mut bytes = Vec::new();
         file.take(most).read_to_end(&mut bytes)?;
@@ -83,7 +83,7 @@ pub(crate) fn read_start(path: &Path, most: u64) -> Result<Option<Excerpt>, Prob
 }
 
 /// The last `most` bytes of a file; none if there is no such file.
-pub(crate) fn read_end(path: &Path, most: u64) -> Result<Option<Excerpt>, Problem> {
+pub(crate) fn read_tail(path: &Path, most: u64) -> Result<Option<Excerpt>, Error> {
     excerpt(path, |file, size| {
         let mut bytes = Vec::new();
         let is_cut = size > most;
@@ -99,7 +99,7 @@ pub(crate) fn read_end(path: &Path, most: u64) -> Result<Option<Excerpt>, Proble
 fn excerpt(
     path: &Path,
     read: impl FnOnce(&mut fs::File, u64) -> std::io::Result<(Vec<u8>, bool)>,
-) -> Result<Option<Excerpt>, Problem> {
+) -> Result<Option<Excerpt>, Error> {
     let read = || {
         let mut file = fs::File::open(path)?;
         let size = file.metadata()?.len();
@@ -107,7 +107,7 @@ fn excerpt(
     };
     match read() {
         Ok((bytes, is_cut)) => {
-            Ok(Some(Excerpt { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }))
+            Ok(Some(Excerpt { text: String::from_utf8_lossy(&bytes).into_owned(), truncated: is_cut }))
         }
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(problem("read", path, &error)),
@@ -115,7 +115,7 @@ fn excerpt(
 }
 
 /// Makes a folder and its parents, readable by nobody else.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Problem> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -125,7 +125,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Problem> {
 
 /// Replaces a file's content at once: readers see the old or the new text, and
 /// after a crash too.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), Problem> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let Some(folder) = path.parent() else {
         return Err(problem("write", path, &ErrorKind::InvalidInput.into()));
     };
@@ -146,7 +146,7 @@ pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 /// The names in a folder, sorted; none if there is no such folder.
-pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Problem> {
+pub(crate) fn list_names(folder: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -174,18 +174,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_a_file_is_whole_lines() {
+    fn excerpts_contain_whole_lines_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text");
         fs::write(&path, "one\ntwo\nthree\n").unwrap();
-        let part = |text: &str, is_cut| Some(Excerpt { text: text.to_owned(), is_cut });
+        let part = |text: &str, is_cut| Some(Excerpt { text: text.to_owned(), truncated: is_cut });
         let text = b"one\ntwo\nthree\n".to_vec();
-        assert_eq!(Some(Excerpt::start_of(text.clone(), 9)), part("one\ntwo\n", true));
-        assert_eq!(Some(Excerpt::end_of(text.clone(), 9)), part("three\n", true));
-        assert_eq!(Some(Excerpt::end_of(text, 14)), part("one\ntwo\nthree\n", false));
-        assert_eq!(read_start(&path, 9).unwrap(), part("one\ntwo\n", true));
-        assert_eq!(read_end(&path, 9).unwrap(), part("three\n", true));
-        assert_eq!(read_end(&path, 14).unwrap(), part("one\ntwo\nthree\n", false));
-        assert_eq!(read_start(&folder.path().join("none"), 9).unwrap(), None);
+        assert_eq!(Some(Excerpt::head(text.clone(), 9)), part("one\ntwo\n", true));
+        assert_eq!(Some(Excerpt::tail(text.clone(), 9)), part("three\n", true));
+        assert_eq!(Some(Excerpt::tail(text, 14)), part("one\ntwo\nthree\n", false));
+        assert_eq!(read_head(&path, 9).unwrap(), part("one\ntwo\n", true));
+        assert_eq!(read_tail(&path, 9).unwrap(), part("three\n", true));
+        assert_eq!(read_tail(&path, 14).unwrap(), part("one\ntwo\nthree\n", false));
+        assert_eq!(read_head(&folder.path().join("none"), 9).unwrap(), None);
     }
 }

@@ -4,7 +4,7 @@
 
 mod checkout;
 mod git_config;
-mod unseen;
+mod local_changes;
 
 use std::path::{Path, PathBuf};
 
@@ -16,19 +16,19 @@ use crate::config::{Environment, parse_repository};
 
 /// The folder that the user works in.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct OpenFolder {
+pub struct ProjectFolder {
     /// The folder.
     pub path: PathBuf,
-    whose: Whose,
+    owner: FolderOwner,
 }
 
 /// Who works in the folder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Whose {
+enum FolderOwner {
     /// Whoever asks.
-    TheCallers,
+    Caller,
     /// The server alone; those who call it over the network work elsewhere.
-    TheServers,
+    Server,
 }
 
 /// A git remote, as far as it can be used.
@@ -40,35 +40,35 @@ pub struct Remote {
     pub warning: Option<String>,
 }
 
-impl OpenFolder {
+impl ProjectFolder {
     /// The first that exists of `CLAUDE_PROJECT_DIR`, the first of
     /// `WORKSPACE_FOLDER_PATHS`, and the working directory.
     #[must_use]
     pub fn find(environment: &Environment, cwd: &Path) -> Self {
         let project = environment.path("CLAUDE_PROJECT_DIR").filter(|path| path.is_dir());
         let path = project.or_else(|| first_folder(environment.text("WORKSPACE_FOLDER_PATHS")?));
-        Self { path: path.unwrap_or_else(|| cwd.to_owned()), whose: Whose::TheCallers }
+        Self { path: path.unwrap_or_else(|| cwd.to_owned()), owner: FolderOwner::Caller }
     }
 
     /// The same folder, for callers who do not work in it: its remote says nothing about what they mean.
     #[must_use]
     pub fn for_callers_elsewhere(self) -> Self {
-        Self { whose: Whose::TheServers, ..self }
+        Self { owner: FolderOwner::Server, ..self }
     }
 
     /// The clone that the folder lies in; none for callers who do not work in it.
     #[must_use]
     pub fn checkout(&self) -> Option<Checkout> {
-        match self.whose {
-            Whose::TheCallers => Checkout::around(&self.path),
-            Whose::TheServers => None,
+        match self.owner {
+            FolderOwner::Caller => Checkout::around(&self.path),
+            FolderOwner::Server => None,
         }
     }
 
     /// The remote of the repository that the folder lies in: `origin`, else the first.
     #[must_use]
     pub fn remote(&self) -> Remote {
-        if self.whose == Whose::TheServers {
+        if self.owner == FolderOwner::Server {
             return Remote { url: None, warning: Some("a call over HTTP has no open folder".to_owned()) };
         }
         let Some(checkout) = Checkout::around(&self.path) else { return Remote::default() };
@@ -137,18 +137,18 @@ mod tests {
     }
 
     fn remote_of(path: &Path) -> Remote {
-        OpenFolder { path: path.to_owned(), whose: Whose::TheCallers }.remote()
+        ProjectFolder { path: path.to_owned(), owner: FolderOwner::Caller }.remote()
     }
 
     #[test]
-    fn the_remote_is_found_from_any_folder_of_the_repository() {
+    fn remote_in_subdirectory_is_found() {
         let root = folder("[remote \"origin\"]\n\turl = git@github.com:myorg/trader.git\n");
         let remote = remote_of(&root.path().join("src/deep"));
         assert_eq!(remote.url.unwrap().as_str(), "git@github.com:myorg/trader.git");
     }
 
     #[test]
-    fn credentials_in_a_remote_are_left_out_with_a_warning() {
+    fn remote_credentials_are_removed_with_warning() {
         let root = folder("[remote \"origin\"]\n\turl = https://me:hunter2@github.com/o/r\n");
         let remote = remote_of(root.path());
         assert_eq!(remote.url.unwrap().as_str(), "https://github.com/o/r");
@@ -157,15 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_own_folder_says_nothing_about_callers_elsewhere() {
+    fn project_folder_for_remote_callers_has_no_remote() {
         let root = folder("[remote \"origin\"]\n\turl = https://h/o/r\n");
-        let open = OpenFolder { path: root.path().to_owned(), whose: Whose::TheCallers };
+        let open = ProjectFolder { path: root.path().to_owned(), owner: FolderOwner::Caller };
         let remote = open.for_callers_elsewhere().remote();
         assert!(remote.url.is_none() && remote.warning.unwrap().contains("no open folder"));
     }
 
     #[test]
-    fn a_linked_working_tree_has_the_remote_of_its_repository() {
+    fn linked_worktree_uses_repository_remote() {
         let root = folder("[remote \"origin\"]\n\turl = https://h/o/r\n");
         let tree = tempfile::tempdir().unwrap();
         let git = root.path().join(".git/worktrees/x");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_remote_is_an_absolute_path() {
+    fn local_remote_becomes_absolute_path() {
         let root = folder("[remote \"origin\"]\n\turl = ./src\n");
         let expected = root.path().join("src").canonicalize().unwrap();
         assert_eq!(remote_of(root.path()).url.unwrap().as_str(), expected.to_str().unwrap());
@@ -185,20 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_remote_has_none() {
+    fn folder_without_usable_remote_has_no_url() {
         assert_eq!(remote_of(folder("[core]\n\tbare = false\n").path()), Remote::default());
         let odd = remote_of(folder("[remote \"origin\"]\n\turl = ext::sh\n").path());
         assert!(odd.url.is_none() && odd.warning.is_some());
     }
 
     #[test]
-    fn the_open_folder_is_looked_for_in_the_documented_order() {
+    fn project_folder_lookup_follows_documented_order() {
         let (one, two, cwd) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Path::new("/"));
         let (one, two) = (one.path().to_str().unwrap(), two.path().to_str().unwrap());
         let both = format!("{two},{one}");
         let find = |variables: &[(&str, &str)]| {
             let environment: Environment = variables.iter().copied().collect();
-            OpenFolder::find(&environment, cwd).path.to_str().unwrap().to_owned()
+            ProjectFolder::find(&environment, cwd).path.to_str().unwrap().to_owned()
         };
         assert_eq!(find(&[]), "/");
         assert_eq!(find(&[("WORKSPACE_FOLDER_PATHS", &both)]), two);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`] | one file per subcommand: parse, call, print |
 //! | [`mcp`] | the MCP server: tools over the verbs, and the text that a model reads |
-//! | [`verbs`] | what each verb does, once: resolve, decide, call the backend |
+//! | [`operations`] | what each verb does, once: resolve, decide, call the backend |
 //! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
 //! | [`backend`] | where runs run: `local`, supervised processes of this machine; `docker`, containers; `kubernetes`, TaskRuns |
 //! | [`controller`] | has the Jobs of a cluster perform TaskRuns |
@@ -26,14 +26,14 @@ pub mod cli;
 mod cluster;
 pub mod config;
 pub mod controller;
+pub mod error;
 mod files;
 pub mod folder;
+pub mod logging;
 pub mod mcp;
+pub mod operations;
 pub mod output;
-pub mod problem;
 mod process;
 pub mod serve;
 pub mod setup;
 pub mod task;
-pub mod telemetry;
-pub mod verbs;

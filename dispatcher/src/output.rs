@@ -9,12 +9,12 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::config::Environment;
-use crate::problem::Problem;
-use crate::task::text::{Colour, plain};
+use crate::error::Error;
+use crate::task::text::{ColorChoice, sanitize};
 
 /// The form of results.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people.
     #[default]
     Table,
@@ -27,34 +27,34 @@ pub enum Format {
 /// Prints results and remarks.
 #[derive(Clone, Debug)]
 pub struct Output {
-    format: Format,
-    colour: Colour,
+    format: OutputFormat,
+    colour: ColorChoice,
     terminal: bool,
 }
 
 impl Output {
     /// Colours where stdout is a terminal, unless the environment wants it otherwise.
     #[must_use]
-    pub fn new(format: Format, environment: &Environment) -> Self {
+    pub fn new(format: OutputFormat, environment: &Environment) -> Self {
         let colour = decide_colour(environment, std::io::stdout().is_terminal());
         Self { format, colour, terminal: std::io::stderr().is_terminal() && !is_dumb(environment) }
     }
 
     /// Whether to use colours.
     #[must_use]
-    pub fn colour(&self) -> Colour {
+    pub fn colour(&self) -> ColorChoice {
         self.colour
     }
 
     /// The form of results.
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> OutputFormat {
         self.format
     }
 
     /// Whether a person watches the remarks on a terminal.
     #[must_use]
-    pub fn is_watched(&self) -> bool {
+    pub fn is_interactive(&self) -> bool {
         self.terminal
     }
 
@@ -62,18 +62,21 @@ impl Output {
     ///
     /// # Errors
     /// Stdout cannot be written to.
-    pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Problem> {
+    pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Error> {
         let internal = |error: String| {
-            Problem::new(orchestrator_contract::Reason::Internal, format!("cannot print the result: {error}"))
+            Error::new(
+                orchestrator_contract::Reason::InternalError,
+                format!("cannot print the result: {error}"),
+            )
         };
         match self.format {
-            Format::Table => self.text(&text()),
-            Format::Json => {
+            OutputFormat::Table => self.text(&text()),
+            OutputFormat::Json => {
                 let json =
                     serde_json::to_string_pretty(value).map_err(|error| internal(error.to_string()))?;
                 self.text(&format!("{json}\n"))
             }
-            Format::Yaml => {
+            OutputFormat::Yaml => {
                 let yaml = serde_saphyr::to_string(value).map_err(|error| internal(error.to_string()))?;
                 self.text(&yaml)
             }
@@ -84,20 +87,20 @@ impl Output {
     ///
     /// # Errors
     /// Stdout cannot be written to.
-    pub fn text(&self, text: &str) -> Result<(), Problem> {
+    pub fn text(&self, text: &str) -> Result<(), Error> {
         let mut stdout = std::io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Problem::nobody_reads()),
-            Err(error) => Err(Problem::new(
-                orchestrator_contract::Reason::InputOutput,
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::broken_pipe()),
+            Err(error) => Err(Error::new(
+                orchestrator_contract::Reason::IoError,
                 format!("cannot write to stdout: {error}"),
             )),
         }
     }
 
     /// Says something about the result, on stderr.
-    pub fn remark(&self, text: &str) {
+    pub fn note(&self, text: &str) {
         remark(text);
     }
 
@@ -109,11 +112,11 @@ impl Output {
 
 /// <https://no-color.org> and <https://bixense.com/clicolors/>: `NO_COLOR` goes before
 /// `CLICOLOR_FORCE`, that before everything else.
-fn decide_colour(environment: &Environment, terminal: bool) -> Colour {
+fn decide_colour(environment: &Environment, terminal: bool) -> ColorChoice {
     let is = |name: &str, wanted: fn(&str) -> bool| environment.text(name).is_some_and(wanted);
     let forced = is("CLICOLOR_FORCE", |value| value != "0");
     let wanted = forced || (terminal && !is_dumb(environment) && !is("CLICOLOR", |value| value == "0"));
-    if wanted && environment.os("NO_COLOR").is_none() { Colour::Yes } else { Colour::No }
+    if wanted && environment.os("NO_COLOR").is_none() { ColorChoice::Yes } else { ColorChoice::No }
 }
 
 /// A terminal that understands nothing but text.
@@ -122,7 +125,7 @@ fn is_dumb(environment: &Environment) -> bool {
 }
 
 /// Prints the one line that says why nothing came of it.
-pub fn error(problem: &Problem) {
+pub fn error(problem: &Error) {
     if problem.exit_code() == 0 {
         return;
     }
@@ -136,7 +139,7 @@ pub fn interrupted() {
 
 fn remark(text: &str) {
     // There is nobody to tell that stderr cannot be written to.
-    drop(writeln!(std::io::stderr().lock(), "{}", plain(text)));
+    drop(writeln!(std::io::stderr().lock(), "{}", sanitize(text)));
 }
 
 #[cfg(test)]
@@ -144,20 +147,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_where_they_can_be_seen_and_are_wanted() {
+    fn color_choice_follows_terminal_unless_environment_overrides() {
         let cases = [
-            ("", true, Colour::Yes),
-            ("", false, Colour::No),
-            ("NO_COLOR=1", true, Colour::No),
-            ("NO_COLOR=0", true, Colour::No),
-            ("NO_COLOR=", true, Colour::Yes),
-            ("CLICOLOR_FORCE=1", false, Colour::Yes),
-            ("CLICOLOR_FORCE=0", false, Colour::No),
-            ("CLICOLOR_FORCE=1 NO_COLOR=1", true, Colour::No),
-            ("CLICOLOR=0", true, Colour::No),
-            ("TERM=dumb", true, Colour::No),
-            ("TERM=dumb CLICOLOR_FORCE=1", true, Colour::Yes),
-            ("TERM=xterm", true, Colour::Yes),
+            ("", true, ColorChoice::Yes),
+            ("", false, ColorChoice::No),
+            ("NO_COLOR=1", true, ColorChoice::No),
+            ("NO_COLOR=0", true, ColorChoice::No),
+            ("NO_COLOR=", true, ColorChoice::Yes),
+            ("CLICOLOR_FORCE=1", false, ColorChoice::Yes),
+            ("CLICOLOR_FORCE=0", false, ColorChoice::No),
+            ("CLICOLOR_FORCE=1 NO_COLOR=1", true, ColorChoice::No),
+            ("CLICOLOR=0", true, ColorChoice::No),
+            ("TERM=dumb", true, ColorChoice::No),
+            ("TERM=dumb CLICOLOR_FORCE=1", true, ColorChoice::Yes),
+            ("TERM=xterm", true, ColorChoice::Yes),
         ];
         for (variables, terminal, expected) in cases {
             let environment: Environment =

@@ -14,7 +14,7 @@ pub(crate) fn command(program: &Path) -> std::process::Command {
 }
 
 /// A command with an empty environment, before whoever started this program.
-pub(crate) fn in_foreground(program: &Path) -> std::process::Command {
+pub(crate) fn foreground_command(program: &Path) -> std::process::Command {
     let mut command = command(program);
     command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     command
@@ -23,7 +23,10 @@ pub(crate) fn in_foreground(program: &Path) -> std::process::Command {
 /// What a program printed, if it ended well within `limit`; else why it did not.
 ///
 /// The program is killed when the time is over.
-pub(crate) async fn output(mut command: std::process::Command, limit: Duration) -> Result<String, String> {
+pub(crate) async fn output_with_timeout(
+    mut command: std::process::Command,
+    limit: Duration,
+) -> Result<String, String> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);

@@ -23,7 +23,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn the_domain_touches_neither_files_nor_clocks_nor_its_siblings() {
+fn task_domain_uses_no_io_clock_or_sibling_modules() {
     let forbidden = [
         "std::fs",
         "std::process",
@@ -36,7 +36,7 @@ fn the_domain_touches_neither_files_nor_clocks_nor_its_siblings() {
         "crate::config",
         "crate::files",
         "crate::output",
-        "crate::verbs",
+        "crate::operations",
     ];
     let sources = sources("src/task");
     assert!(sources.len() > 5);
@@ -48,7 +48,7 @@ fn the_domain_touches_neither_files_nor_clocks_nor_its_siblings() {
 }
 
 #[test]
-fn what_a_model_reads_is_made_without_files_and_clocks() {
+fn mcp_text_modules_use_no_io_or_clock() {
     let forbidden =
         ["std::fs", "std::process", "std::env", "tokio", "rustix", "Timestamp::now", "crate::backend"];
     let mut sources = sources("src/mcp/text");
@@ -66,7 +66,7 @@ fn what_a_model_reads_is_made_without_files_and_clocks() {
 
 /// What other systems than Linux do not have. The compiler for Linux does not see it.
 #[test]
-fn nothing_is_used_that_only_linux_has() {
+fn dispatcher_uses_no_linux_only_features() {
     let forbidden = [
         "/proc/",
         "std::os::linux",
@@ -102,7 +102,7 @@ fn nothing_is_used_that_only_linux_has() {
 }
 
 #[test]
-fn what_a_container_is_made_of_is_composed_without_files_and_engines() {
+fn docker_spec_modules_use_no_io_or_engine() {
     let forbidden =
         ["std::fs", "std::env", "tokio", "rustix", "Timestamp::now", "bollard::Docker", "bytes::"];
     for name in ["spec.rs", "labels.rs", "command_line.rs"] {

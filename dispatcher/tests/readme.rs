@@ -18,7 +18,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn every_example_of_the_configuration_is_valid_by_the_published_schema_and_understood() {
+fn readme_config_examples_are_valid_by_schema_and_parser() {
     let schema = FileSettings::schema().to_value();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let examples = blocks("toml");
@@ -35,7 +35,7 @@ fn every_example_of_the_configuration_is_valid_by_the_published_schema_and_under
 }
 
 #[test]
-fn the_link_for_cursor_installs_what_setup_writes() {
+fn cursor_install_link_matches_setup_output() {
     let link = README.split("](cursor://").nth(1).unwrap().split(')').next().unwrap();
     let (address, query) = link.split_once('?').unwrap();
     assert_eq!(address, "anysphere.cursor-deeplink/mcp/install");

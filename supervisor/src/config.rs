@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Reason, Step, reason};
 
-pub use git_hosts::may_see_token;
-pub use secrets::{ModelCredential, SecretError, SecretFiles, SecretSource, Shown};
-pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskRequest};
+pub use git_hosts::token_allowed_for_host;
+pub use secrets::{ModelAuth, ModelCredential, SecretError, SecretFiles, SecretSource};
+pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskInput};
 
 use crate::process::Environment;
 
@@ -68,8 +68,8 @@ pub struct RunArguments {
     #[arg(long, env = "ORCHESTRATOR_CLAUDE", default_value = "claude")]
     pub claude: PathBuf,
     /// A folder of MCP server configurations that adds to the built-in ones, or replaces them by name.
-    #[arg(long, env = "ORCHESTRATOR_MCP_CONFIGS")]
-    pub mcp_configs: Option<PathBuf>,
+    #[arg(long, env = "ORCHESTRATOR_MCP_CONFIG_DIR")]
+    pub mcp_config_dir: Option<PathBuf>,
     /// Files that hold credentials.
     #[command(flatten)]
     pub secrets: SecretFiles,
@@ -92,21 +92,21 @@ pub struct RunArguments {
     #[arg(long)]
     pub new_session: bool,
     /// Seconds that the agent has to end by itself when it is stopped.
-    #[arg(long, env = "ORCHESTRATOR_GRACE_SECONDS", default_value_t = 10.0)]
-    pub grace_seconds: f64,
+    #[arg(long, env = "ORCHESTRATOR_AGENT_GRACE_SECONDS", default_value_t = 10.0)]
+    pub agent_grace_seconds: f64,
     /// Seconds until a run that was asked to stop is asked again, which means: at once. For wherever it is
     /// killed some time after it was asked, as in a cluster; without it each step has all its time.
-    #[arg(long, env = "ORCHESTRATOR_STOP_SECONDS")]
-    pub stop_seconds: Option<f64>,
+    #[arg(long, env = "ORCHESTRATOR_STOP_TIMEOUT_SECONDS")]
+    pub stop_timeout_seconds: Option<f64>,
     /// Seconds that each step after the agent's end may take: save, push, pull request.
-    #[arg(long, env = "ORCHESTRATOR_PUBLISH_SECONDS", default_value_t = 600.0)]
-    pub publish_seconds: f64,
+    #[arg(long, env = "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", default_value_t = 600.0)]
+    pub publish_timeout_seconds: f64,
     /// Whether what the agent runs is confined by Landlock.
     #[arg(long, env = "ORCHESTRATOR_SANDBOX", value_enum, default_value_t)]
     pub sandbox: Sandbox,
     /// A folder that the agent may read beside the system and the toolchain. Can be repeated.
     #[arg(long, value_name = "DIR")]
-    pub agent_may_read: Vec<PathBuf>,
+    pub allow_read: Vec<PathBuf>,
 }
 
 /// How standard output is written.
@@ -150,12 +150,12 @@ pub struct ConfigError {
 
 /// The environment as it was at the start.
 #[derive(Clone, Debug)]
-pub struct Inherited {
+pub struct ProcessEnv {
     variables: BTreeMap<OsString, OsString>,
 }
 
 /// Variables that describe the machine and may be seen by everything.
-const DESCRIBES_THE_MACHINE: &[&str] = &[
+const PASSTHROUGH_VARS: &[&str] = &[
     "TZ",
     "LC_ALL",
     "RUSTUP_TOOLCHAIN",
@@ -173,7 +173,7 @@ const DESCRIBES_THE_MACHINE: &[&str] = &[
 /// The folder of the secrets that holds variables.
 const ENVIRONMENT: &str = "environment";
 
-impl Inherited {
+impl ProcessEnv {
     /// Reads the environment of this process, once.
     #[must_use]
     pub fn read() -> Self {
@@ -215,9 +215,9 @@ impl Inherited {
 
     /// The few variables that describe the machine.
     #[must_use]
-    pub fn machine(&self) -> Environment {
+    pub fn passthrough(&self) -> Environment {
         let pair = |name: &&str| Some(((*name).into(), self.get(name)?.to_owned()));
-        DESCRIBES_THE_MACHINE.iter().filter_map(pair).collect()
+        PASSTHROUGH_VARS.iter().filter_map(pair).collect()
     }
 
     /// Where programs are found.
@@ -234,7 +234,7 @@ impl Inherited {
     }
 
     /// Every variable whose name starts with one of the prefixes.
-    fn starting_with<'a>(&'a self, prefixes: &'a [&str]) -> impl Iterator<Item = (OsString, OsString)> + 'a {
+    fn with_prefix<'a>(&'a self, prefixes: &'a [&str]) -> impl Iterator<Item = (OsString, OsString)> + 'a {
         self.variables
             .iter()
             .filter(|(name, value)| {
@@ -253,22 +253,22 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_help_is_as_published() {
+    fn help_matches_snapshot() {
         let help = Arguments::command().term_width(100).render_long_help().to_string();
         insta::assert_snapshot!(help.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
     }
 
     #[test]
-    fn run_is_the_default() {
+    fn command_defaults_to_run() {
         let arguments = Arguments::try_parse_from(["supervisor", "--task-file", "t.json"]).unwrap();
         assert!(arguments.command.is_none());
         assert_eq!(arguments.run.task_file, Some(PathBuf::from("t.json")));
     }
 
     #[test]
-    fn the_machine_is_described_without_anything_that_could_be_secret() {
+    fn passthrough_environment_has_no_secret() {
         let inherited =
-            Inherited::of(&[("TZ", "UTC"), ("GITHUB_TOKEN", "t"), ("AWS_SECRET_ACCESS_KEY", "s")]);
-        assert_eq!(inherited.machine(), Environment::from([("TZ".into(), "UTC".into())]));
+            ProcessEnv::of(&[("TZ", "UTC"), ("GITHUB_TOKEN", "t"), ("AWS_SECRET_ACCESS_KEY", "s")]);
+        assert_eq!(inherited.passthrough(), Environment::from([("TZ".into(), "UTC".into())]));
     }
 }

@@ -3,20 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use orchestrator_contract::layout::{Layout, RunRecord};
+use orchestrator_contract::layout::{Layout, RunDir};
 use orchestrator_contract::names::Transport;
 use orchestrator_contract::outcome::{McpServer, Revision};
 use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
 
 use secrecy::SecretString;
 
-use crate::config::{Inherited, RunArguments, SecretError, SecretSource, may_see_token};
-use crate::docs::account::Earlier;
+use crate::config::{ProcessEnv, RunArguments, SecretError, SecretSource, token_allowed_for_host};
+use crate::docs::collect::DocsBranch;
 use crate::docs::plan::Plan;
-use crate::docs::take::Branch;
+use crate::docs::usage::PreviousDocs;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::mcp::relay::RelayHost;
-use crate::record::Journal;
+use crate::record::EventLog;
 use crate::redact::Redactor;
 use crate::run::Failure;
 use crate::workspace::documents::TaskDocuments;
@@ -29,17 +29,17 @@ pub struct Context {
     /// The settings of this process.
     pub settings: RunArguments,
     /// The environment as it was at the start.
-    pub inherited: Inherited,
+    pub inherited: ProcessEnv,
     /// Where things are in the workspace.
     pub layout: Layout,
     /// Where the run's record is.
-    pub record: RunRecord,
+    pub record: RunDir,
     /// Where credentials are read, at every use.
     pub secrets: SecretSource,
     /// Masks them.
     pub redactor: Redactor,
     /// Where events go.
-    pub journal: Journal,
+    pub journal: EventLog,
     /// Our own program, which we call for network git, confinement and relays.
     pub supervisor: PathBuf,
     /// How remotes are reached.
@@ -48,7 +48,7 @@ pub struct Context {
 
 /// Which repository is meant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Side {
+pub enum RepositoryRole {
     /// The task's documents.
     Platform,
     /// The code.
@@ -58,23 +58,23 @@ pub enum Side {
 impl Context {
     /// A repository elsewhere.
     #[must_use]
-    pub fn remote(&self, side: Side) -> Remote {
+    pub fn remote(&self, side: RepositoryRole) -> Remote {
         Remote::new(self.remote_url(side).clone(), self.remotes.clone())
     }
 
-    fn remote_url(&self, side: Side) -> &RepositoryUrl {
+    fn remote_url(&self, side: RepositoryRole) -> &RepositoryUrl {
         match side {
-            Side::Platform => &self.task.platform.url,
-            Side::Target => &self.task.target.url,
+            RepositoryRole::Platform => &self.task.platform.url,
+            RepositoryRole::Target => &self.task.target.url,
         }
     }
 
     /// Whether the token for a repository is for its host.
-    fn may_see_token(&self, side: Side) -> bool {
+    fn token_allowed(&self, side: RepositoryRole) -> bool {
         let url = self.remote_url(side);
         match url.transport() {
             Transport::Http => url.host().is_some_and(|host| {
-                may_see_token(host, &self.settings.github_api_url, &self.settings.git_hosts)
+                token_allowed_for_host(host, &self.settings.github_api_url, &self.settings.git_hosts)
             }),
             // No token goes there anyway.
             Transport::Ssh | Transport::Local => true,
@@ -85,16 +85,16 @@ impl Context {
     ///
     /// # Errors
     /// A named file cannot be read.
-    pub fn credentials(&self, side: Side) -> Result<Credentials, Failure> {
+    pub fn credentials(&self, side: RepositoryRole) -> Result<Credentials, Failure> {
         let token = match side {
-            Side::Platform => self.secrets.platform_token(),
-            Side::Target => self.target_token(),
+            RepositoryRole::Platform => self.secrets.platform_token(),
+            RepositoryRole::Target => self.target_token(),
         };
         let mut token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
-        if token.is_some() && !self.may_see_token(side) {
+        if token.is_some() && !self.token_allowed(side) {
             let host = self.remote_url(side).host().unwrap_or_default();
             match side {
-                Side::Target => {
+                RepositoryRole::Target => {
                     return Err(Failure::new(
                         Reason::CredentialMissing,
                         format!(
@@ -104,7 +104,7 @@ impl Context {
                     ));
                 }
                 // Documentation that everybody may read needs none.
-                Side::Platform => token = None,
+                RepositoryRole::Platform => token = None,
             }
         }
         if let Some(token) = &token {
@@ -150,11 +150,11 @@ impl Context {
 
     /// One of our control repositories. A docs run reads and writes the same one.
     #[must_use]
-    pub fn control(&self, side: Side) -> PathBuf {
+    pub fn control_repository_path(&self, side: RepositoryRole) -> PathBuf {
         match (self.task.kind, side) {
             (Kind::Docs, _) => self.layout.docs_control(),
-            (Kind::Implementation, Side::Platform) => self.layout.platform_control(),
-            (Kind::Implementation, Side::Target) => self.layout.target_control(),
+            (Kind::Implementation, RepositoryRole::Platform) => self.layout.platform_control(),
+            (Kind::Implementation, RepositoryRole::Target) => self.layout.target_control(),
         }
     }
 
@@ -168,37 +168,37 @@ impl Context {
 
 /// What the steps have found out so far; the event loop owns it.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub struct StepOutputs {
     /// The remotes as they were at the start.
-    pub checked: Option<crate::workspace::check::Checked>,
+    pub checked: Option<crate::workspace::preflight::Preflight>,
     /// The documentation in use.
     pub platform: Option<Revision>,
     /// The code that was fetched.
     pub target: Option<crate::workspace::fetch::Fetched>,
     /// The branch and its tree.
-    pub prepared: Option<crate::workspace::branch::Prepared>,
+    pub prepared: Option<crate::workspace::branch::PreparedBranch>,
     /// The task's documents.
     pub documents: Option<TaskDocuments>,
     /// In a docs run, the documents that are to be written.
-    pub writing: Option<Writing>,
+    pub writing: Option<DocsRun>,
     /// The agent's tools.
-    pub tools: Option<Tools>,
+    pub tools: Option<AgentTools>,
 }
 
 /// The documents that a docs run writes.
 #[derive(Clone, Debug)]
-pub struct Writing {
+pub struct DocsRun {
     /// What there is to write.
     pub plan: Arc<Plan>,
     /// What earlier attempts wrote.
-    pub earlier: Earlier,
+    pub earlier: PreviousDocs,
     /// The branch as it grows.
-    pub branch: Branch,
+    pub branch: DocsBranch,
 }
 
 /// The agent's MCP servers, ready.
 #[derive(Debug)]
-pub struct Tools {
+pub struct AgentTools {
     /// What the outcome says about them.
     pub servers: Vec<McpServer>,
     /// Name and description of those that are there.
@@ -212,12 +212,12 @@ pub struct Tools {
 /// A failure with an error's whole chain as its message.
 #[must_use]
 pub fn failure(reason: Reason, error: &dyn std::error::Error) -> Failure {
-    Failure::new(reason, chain(error))
+    Failure::new(reason, error_chain(error))
 }
 
 /// An error and its causes in one line.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -240,7 +240,7 @@ pub fn io_reason(error: &std::io::Error) -> Reason {
     } else if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
         Reason::WorkspaceUnwritable
     } else {
-        Reason::InputOutput
+        Reason::IoError
     }
 }
 

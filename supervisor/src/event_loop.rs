@@ -3,9 +3,9 @@
 //! An effect that takes time runs as a task and reports its end as a message;
 //! the loop never awaits work, so signals and deadlines are never late.
 
-mod conversations;
 mod documents;
-mod ledger;
+mod run_report;
+mod sessions;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -21,31 +21,31 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::conversation::Control;
-use crate::agent::reader::Pulse;
-use crate::agent::story::tell;
-use crate::agent::stream::Said;
-use crate::agent::watchdog::{Seen, Watchdog};
-use crate::context::{Context, Facts};
-use crate::docs::plan::Subject;
-use crate::process::reap_strangers;
-use crate::run::{Batch, Effect, End, Event, Failure, Run};
-use ledger::Ledger;
-use steps::Happened;
+use crate::agent::log_lines::log_lines;
+use crate::agent::reader::IdleTimer;
+use crate::agent::session::SessionControl;
+use crate::agent::stream::CliMessage;
+use crate::agent::watchdog::{AgentActivity, Watchdog};
+use crate::context::{Context, StepOutputs};
+use crate::docs::plan::DocsTask;
+use crate::process::reap_orphans;
+use crate::run::{Batch, Effect, Failure, RunEnd, RunEvent, RunMachine};
+use run_report::RunReport;
+use steps::StepOutput;
 
 /// How often the stop file, the limits and the progress are looked at.
-const TICK: Duration = Duration::from_millis(250);
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Progress is told at each change, at most this often.
-const PROGRESS: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How the process ends.
 #[derive(Debug)]
-pub enum Finished {
+pub enum LoopExit {
     /// With an outcome.
-    With(Box<Outcome>),
+    Outcome(Box<Outcome>),
     /// Cut short by `--until`, as asked.
-    Cut(Step),
+    StoppedAfter(Step),
 }
 
 /// Signals that ask the run to stop, and the one that says that a child ended.
@@ -69,41 +69,41 @@ impl Signals {
     }
 }
 
-struct Loop {
+struct EventLoop {
     context: Arc<Context>,
-    run: Run,
-    facts: Facts,
-    ledger: Ledger,
+    run: RunMachine,
+    facts: StepOutputs,
+    ledger: RunReport,
     watchdog: Watchdog,
     started: Instant,
     step_started: Instant,
-    told_step: Option<Step>,
+    announced_step: Option<Step>,
     /// Ends the effect that is being performed.
     cancel: CancellationToken,
     /// The code, fetched while the documentation is.
-    prefetch: Option<JoinHandle<Happened>>,
-    happened: mpsc::Sender<Happened>,
+    prefetch: Option<JoinHandle<StepOutput>>,
+    results_tx: mpsc::Sender<StepOutput>,
     /// The conversations that are held, by their place in the list.
-    talking: BTreeMap<usize, Talking>,
-    said: mpsc::Sender<(usize, Said)>,
+    talking: BTreeMap<usize, ActiveSession>,
+    messages_tx: mpsc::Sender<(usize, CliMessage)>,
     grace_ends: Option<Instant>,
     /// When it was first asked to stop.
     stop_asked: Option<Instant>,
     /// Whether it was asked again because its time is over.
-    hurried: bool,
-    stop_seen: u8,
-    told: Told,
-    finished: Option<Finished>,
+    stop_escalated: bool,
+    stop_file_level: u8,
+    told: LastProgress,
+    finished: Option<LoopExit>,
 }
 
 /// A conversation that is held.
-struct Talking {
-    controls: mpsc::Sender<Control>,
-    pulse: Pulse,
+struct ActiveSession {
+    controls: mpsc::Sender<SessionControl>,
+    pulse: IdleTimer,
 }
 
 /// What was last told as progress.
-struct Told {
+struct LastProgress {
     at: Option<Instant>,
     doing: String,
 }
@@ -112,35 +112,35 @@ struct Told {
 ///
 /// # Errors
 /// The system gives no signal handlers.
-pub async fn run(context: Context) -> io::Result<Finished> {
+pub async fn run(context: Context) -> io::Result<LoopExit> {
     let mut signals = Signals::listen()?;
     let (happened, mut happenings) = mpsc::channel(16);
     let (said, mut sayings) = mpsc::channel(1024);
-    let (run, effects) = Run::new(1, context.settings.until);
+    let (run, effects) = RunMachine::new(1, context.settings.until);
     let watchdog = Watchdog::new(&context.task.limits);
     let now = Instant::now();
-    let mut this = Loop {
-        ledger: Ledger::new(&context),
+    let mut this = EventLoop {
+        ledger: RunReport::new(&context),
         context: Arc::new(context),
         run,
-        facts: Facts::default(),
+        facts: StepOutputs::default(),
         watchdog,
         started: now,
         step_started: now,
-        told_step: None,
+        announced_step: None,
         cancel: CancellationToken::new(),
         prefetch: None,
-        happened,
+        results_tx: happened,
         talking: BTreeMap::new(),
-        said,
+        messages_tx: said,
         grace_ends: None,
         stop_asked: None,
-        hurried: false,
-        stop_seen: 0,
-        told: Told { at: None, doing: String::new() },
+        stop_escalated: false,
+        stop_file_level: 0,
+        told: LastProgress { at: None, doing: String::new() },
         finished: None,
     };
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(TICK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     this.perform_all(effects).await;
     loop {
@@ -151,40 +151,40 @@ pub async fn run(context: Context) -> io::Result<Finished> {
             Some(happened) = happenings.recv() => {
                 // What the agent said last comes before its end.
                 while let Ok((index, said)) = sayings.try_recv() {
-                    this.heard(index, &said);
+                    this.on_agent_message(index, &said);
                 }
-                this.learn(happened)
+                this.apply_output(happened)
             }
-            Some((index, said)) = sayings.recv() => { this.heard(index, &said); None }
-            _ = signals.terminate.recv() => Some(this.asked_to_stop("SIGTERM")),
-            _ = signals.interrupt.recv() => Some(this.asked_to_stop("SIGINT")),
-            _ = signals.hangup.recv() => Some(this.asked_to_stop("SIGHUP")),
-            _ = signals.quit.recv() => Some(this.asked_to_stop("SIGQUIT")),
-            _ = signals.child.recv() => { reap_strangers(); None }
-            _ = tick.tick() => this.look(),
+            Some((index, said)) = sayings.recv() => { this.on_agent_message(index, &said); None }
+            _ = signals.terminate.recv() => Some(this.stop_requested("SIGTERM")),
+            _ = signals.interrupt.recv() => Some(this.stop_requested("SIGINT")),
+            _ = signals.hangup.recv() => Some(this.stop_requested("SIGHUP")),
+            _ = signals.quit.recv() => Some(this.stop_requested("SIGQUIT")),
+            _ = signals.child.recv() => { reap_orphans(); None }
+            _ = tick.tick() => this.on_tick(),
         };
         if let Some(event) = event {
-            let stops = event == Event::StopAsked;
+            let stops = event == RunEvent::StopRequested;
             if stops {
                 this.stop_asked.get_or_insert_with(Instant::now);
             }
-            this.feed(event).await;
+            this.handle_event(event).await;
             // "now" is two requests, and a save may be done before the next look.
-            if stops && let Some(second) = this.look_at_stop_file() {
-                this.feed(second).await;
+            if stops && let Some(second) = this.poll_stop_file() {
+                this.handle_event(second).await;
             }
         }
     }
 }
 
-impl Loop {
-    async fn feed(&mut self, event: Event) {
+impl EventLoop {
+    async fn handle_event(&mut self, event: RunEvent) {
         let before = self.run.step();
-        let effects = self.run.on(event.clone());
+        let effects = self.run.handle(event.clone());
         tracing::debug!(?event, ?effects, step = %before, "fed");
-        if let (Event::ItemEnded(..), Some(batch)) = (&event, self.run.batch()) {
+        if let (RunEvent::SessionEnded(..), Some(batch)) = (&event, self.run.batch()) {
             let (progress, failed) = (batch.progress(), batch.failure());
-            self.ledger.doing(&progress);
+            self.ledger.set_activity(&progress);
             if self.run.step() != before {
                 self.step_ended(before, failed.as_ref().map(|failure| failure.message.as_str()));
             }
@@ -209,87 +209,87 @@ impl Loop {
                 }
             }
             Effect::StartAgent(index, message) => self.start_conversation(index, &message),
-            Effect::AskAgentToStop => {
-                self.control(Control::Stop);
-                self.grace_ends = Some(Instant::now() + seconds(self.context.settings.grace_seconds));
+            Effect::TerminateAgent => {
+                self.control(SessionControl::Stop);
+                self.grace_ends = Some(Instant::now() + seconds(self.context.settings.agent_grace_seconds));
             }
-            Effect::KillAgent => self.control(Control::Kill),
+            Effect::KillAgent => self.control(SessionControl::Kill),
             Effect::Verify => self.start_verify(),
             Effect::Push => self.start_push(),
-            Effect::Keep(why) => self.start_keep(why),
+            Effect::KeepInWorkspace(why) => self.start_keep_in_workspace(why),
             Effect::PullRequest(mode) => self.start_pull_request(mode),
             Effect::Report => self.report().await,
         }
     }
 
-    fn control(&self, control: Control) {
+    fn control(&self, control: SessionControl) {
         for talking in self.talking.values() {
             // A conversation that no longer listens is ending anyway.
             let _ = talking.controls.try_send(control);
         }
     }
 
-    fn asked_to_stop(&self, by: &str) -> Event {
+    fn stop_requested(&self, by: &str) -> RunEvent {
         self.context.journal.info(format!("asked to stop ({by})"));
-        Event::StopAsked
+        RunEvent::StopRequested
     }
 
     /// What is looked at again and again: limits, the grace period, the stop file, progress.
-    fn look(&mut self) -> Option<Event> {
-        self.tell_progress();
+    fn on_tick(&mut self) -> Option<RunEvent> {
+        self.publish_progress();
         if self.grace_ends.is_some_and(|end| Instant::now() >= end) {
             self.grace_ends = None;
-            return Some(Event::GraceEnded);
+            return Some(RunEvent::GracePeriodExpired);
         }
-        if let Some(event) = self.look_at_stop_file() {
+        if let Some(event) = self.poll_stop_file() {
             return Some(event);
         }
-        if self.is_late_to_stop() && !std::mem::replace(&mut self.hurried, true) {
-            return Some(self.asked_to_stop("the time to save and push is over"));
+        if self.stop_deadline_passed() && !std::mem::replace(&mut self.stop_escalated, true) {
+            return Some(self.stop_requested("the time to save and push is over"));
         }
-        let seen = Seen {
+        let seen = AgentActivity {
             elapsed: self.started.elapsed(),
             // One that is silent among others that are not waits for its turn to be the last.
-            silent: self.talking.values().map(|talking| talking.pulse.silent()).min(),
+            idle: self.talking.values().map(|talking| talking.pulse.elapsed()).min(),
             turns: self.ledger.usage.turns,
             cost_usd: self.ledger.usage.cost_usd,
         };
-        self.watchdog.reached(seen).map(Event::LimitReached)
+        self.watchdog.exceeded(seen).map(RunEvent::LimitReached)
     }
 
     /// Whether it has had all the time that whoever asked it to stop gives it.
-    fn is_late_to_stop(&self) -> bool {
-        let limit = self.context.settings.stop_seconds.map(seconds);
+    fn stop_deadline_passed(&self) -> bool {
+        let limit = self.context.settings.stop_timeout_seconds.map(seconds);
         self.stop_asked.zip(limit).is_some_and(|(asked, limit)| asked.elapsed() >= limit)
     }
 
-    fn look_at_stop_file(&mut self) -> Option<Event> {
+    fn poll_stop_file(&mut self) -> Option<RunEvent> {
         let path = self.context.settings.stop_file.as_deref()?;
-        let wanted = stop_level(path);
-        if wanted <= self.stop_seen {
+        let wanted = read_stop_file(path);
+        if wanted <= self.stop_file_level {
             return None;
         }
-        self.stop_seen += 1;
-        Some(self.asked_to_stop("stop file"))
+        self.stop_file_level += 1;
+        Some(self.stop_requested("stop file"))
     }
 
     /// Something the agent's program said.
-    fn heard(&mut self, index: usize, said: &Said) {
+    fn on_agent_message(&mut self, index: usize, said: &CliMessage) {
         let name = self.subject(index).map(|subject| format!("task {}: ", subject.task)).unwrap_or_default();
-        for line in tell(said) {
+        for line in log_lines(said) {
             let text = format!("{name}{}", line.text);
             if line.level == Level::Info {
                 let progress = self.run.batch().map(|batch| format!("{}; ", batch.progress()));
-                self.ledger.doing(&format!("{}{text}", progress.unwrap_or_default()));
+                self.ledger.set_activity(&format!("{}{text}", progress.unwrap_or_default()));
             }
             self.context.journal.log(line.level, "agent", text);
         }
-        self.ledger.hear(index, said);
+        self.ledger.record_message(index, said);
     }
 
     /// The task that a conversation of a docs run is about.
-    fn subject(&self, index: usize) -> Option<&Subject> {
-        self.facts.writing.as_ref()?.plan.to_write().nth(index)
+    fn subject(&self, index: usize) -> Option<&DocsTask> {
+        self.facts.writing.as_ref()?.plan.pending().nth(index)
     }
 
     /// The outcome as it would be if the run ended now, for this reason.
@@ -298,23 +298,23 @@ impl Loop {
         self.ledger.outcome(&self.context, &self.facts, items, step, end)
     }
 
-    fn tell_progress(&mut self) {
-        let due = self.told.at.is_none_or(|at| at.elapsed() >= PROGRESS);
+    fn publish_progress(&mut self) {
+        let due = self.told.at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
         if due && self.told.doing != self.ledger.doing {
-            self.tell_progress_now();
+            self.publish_progress_now();
         }
     }
 
-    fn tell_progress_now(&mut self) {
-        self.told = Told { at: Some(Instant::now()), doing: self.ledger.doing.clone() };
+    fn publish_progress_now(&mut self) {
+        self.told = LastProgress { at: Some(Instant::now()), doing: self.ledger.doing.clone() };
         let step = self.run.step();
         self.context.journal.progress(Progress {
             phase: step.phase(),
             step,
-            turn: self.ledger.turn,
+            turns: self.ledger.turn,
             cost_usd: self.ledger.usage.cost_usd,
-            doing: self.ledger.doing.clone(),
-            since: self.ledger.since,
+            activity: self.ledger.doing.clone(),
+            activity_since: self.ledger.since,
             branch: self.facts.prepared.as_ref().map(|prepared| prepared.branch.clone()),
             waiting_for: None,
         });
@@ -322,14 +322,14 @@ impl Loop {
 
     fn step_began(&mut self) {
         let step = self.run.step();
-        if self.told_step == Some(step) || step == Step::Report {
+        if self.announced_step == Some(step) || step == Step::Report {
             return;
         }
-        self.told_step = Some(step);
+        self.announced_step = Some(step);
         self.step_started = Instant::now();
         self.context.journal.step(step, StepState::Started, None, "");
-        self.ledger.doing(step_in_words(step));
-        self.tell_progress_now();
+        self.ledger.set_activity(describe_step(step));
+        self.publish_progress_now();
     }
 
     /// Notes that a step ended, for the log and the outcome.
@@ -338,7 +338,7 @@ impl Loop {
         let state = if failed.is_some() { StepState::Failed } else { StepState::Done };
         self.context.journal.step(step, state, Some(seconds), failed.unwrap_or_default());
         self.ledger.step(step, seconds, failed.is_none());
-        self.told_step = None;
+        self.announced_step = None;
     }
 
     async fn report(&mut self) {
@@ -348,21 +348,21 @@ impl Loop {
             tools.relay.close().await;
         }
         let spared = std::collections::BTreeSet::new();
-        let left = crate::process::end_all(&spared).await;
+        let left = crate::process::kill_descendants(&spared).await;
         if !left.is_empty() {
             self.ledger.notes.push(format!("processes that could not be ended: {left:?}"));
         }
         self.ledger.notes.extend(self.run.notes().iter().cloned());
         match self.run.end() {
-            End::Cut(step) => {
+            RunEnd::StoppedAfter(step) => {
                 let at = self.context.layout.root().display();
                 self.context.journal.info(format!("stopped after `{step}`, as asked; the workspace is {at}"));
-                self.finished = Some(Finished::Cut(step));
+                self.finished = Some(LoopExit::StoppedAfter(step));
             }
-            End::Ended(failure) => {
+            RunEnd::Outcome(failure) => {
                 let outcome = self.outcome(self.run.step(), &failure);
                 steps::write_report(&self.context, &self.facts, &self.ledger, &outcome);
-                self.finished = Some(Finished::With(Box::new(outcome)));
+                self.finished = Some(LoopExit::Outcome(Box::new(outcome)));
             }
         }
     }
@@ -373,7 +373,7 @@ fn seconds(seconds: f64) -> Duration {
 }
 
 /// 0: no stop file; 1: it is there; 2: it says `now`.
-fn stop_level(path: &Path) -> u8 {
+fn read_stop_file(path: &Path) -> u8 {
     match std::fs::read_to_string(path) {
         Ok(text) if text.trim() == "now" => 2,
         Ok(_) => 1,
@@ -381,17 +381,17 @@ fn stop_level(path: &Path) -> u8 {
     }
 }
 
-fn step_in_words(step: Step) -> &'static str {
+fn describe_step(step: Step) -> &'static str {
     match step {
-        Step::Check => "checks what the run needs",
-        Step::Platform => "fetches the documentation",
-        Step::Target => "fetches the code",
+        Step::Preflight => "checks what the run needs",
+        Step::FetchPlatform => "fetches the documentation",
+        Step::FetchTarget => "fetches the code",
         Step::Branch => "prepares the branch",
         Step::Documents => "finds the task's documents",
         Step::Mcp => "starts the MCP servers",
         Step::Agent => "starts the agent",
         Step::Verify => "checks the agent's work",
-        Step::Save => "saves the work",
+        Step::Commit => "saves the work",
         Step::Policy => "looks at what would be published",
         Step::Push => "pushes the branch",
         Step::PullRequest => "opens the pull request",

@@ -30,7 +30,7 @@ const COMMENT_PAGES: u32 = 20;
 
 /// How long is waited, and for what.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// For one request, its answer included.
     pub request: Duration,
     /// For all attempts of one call.
@@ -41,7 +41,7 @@ pub struct Patience {
     pub catch_up: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             request: Duration::from_secs(30),
@@ -70,7 +70,7 @@ impl std::fmt::Display for Repository {
 
 /// What the host says about a repository before anything is spent on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Access {
+pub struct RepositoryAccess {
     /// Where the repository is now, if it was renamed or moved.
     pub repository: Repository,
     /// Whether the token's user may push; none where the host does not say.
@@ -83,7 +83,7 @@ pub struct Access {
 
 /// The pull request that is wanted.
 #[derive(Clone, Debug)]
-pub struct Wanted<'a> {
+pub struct PullRequestDraft<'a> {
     /// The branch with the work.
     pub head: &'a str,
     /// The branch that it is for.
@@ -102,7 +102,7 @@ pub struct Forge {
 }
 
 #[derive(Deserialize)]
-struct SeenRepository {
+struct RepositoryResponse {
     full_name: Option<String>,
     #[serde(default)]
     archived: bool,
@@ -116,22 +116,22 @@ struct Permissions {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct SeenPull {
+struct PullResponse {
     number: u64,
     html_url: Option<String>,
-    head: End,
-    base: End,
+    head: RefResponse,
+    base: RefResponse,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct End {
+struct RefResponse {
     #[serde(rename = "ref")]
     branch: String,
     sha: String,
 }
 
 #[derive(Deserialize)]
-struct SeenComment {
+struct CommentResponse {
     body: Option<String>,
 }
 
@@ -143,7 +143,7 @@ impl Forge {
         url: &RepositoryUrl,
         api_url: Option<&str>,
         token: TokenSource,
-        patience: Patience,
+        patience: RetryPolicy,
     ) -> Option<(Self, Repository)> {
         let host = url.host()?.to_ascii_lowercase();
         // Where GitHub takes SSH on the port of HTTPS.
@@ -163,11 +163,12 @@ impl Forge {
     ///
     /// # Errors
     /// The repository cannot be read.
-    pub async fn check(&self, repository: &Repository) -> Result<Access, ForgeError> {
+    pub async fn check(&self, repository: &Repository) -> Result<RepositoryAccess, ForgeError> {
         let path = format!("/repos/{repository}");
-        let seen: SeenRepository = self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
+        let seen: RepositoryResponse =
+            self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
         let moved = seen.full_name.as_deref().and_then(|name| name.split_once('/'));
-        Ok(Access {
+        Ok(RepositoryAccess {
             repository: moved.map_or_else(
                 || repository.clone(),
                 |(owner, name)| Repository { owner: owner.to_owned(), name: name.to_owned() },
@@ -199,16 +200,16 @@ impl Forge {
     pub async fn publish(
         &self,
         repository: &Repository,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequestDraft<'_>,
     ) -> Result<PullRequest, ForgeError> {
-        let Patience { retries, catch_up, .. } = self.api.patience();
-        within(retries * 2 + catch_up, self.publish_patiently(repository, wanted)).await
+        let RetryPolicy { retries, catch_up, .. } = self.api.patience();
+        with_timeout(retries * 2 + catch_up, self.publish_with_retries(repository, wanted)).await
     }
 
-    async fn publish_patiently(
+    async fn publish_with_retries(
         &self,
         repository: &Repository,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequestDraft<'_>,
     ) -> Result<PullRequest, ForgeError> {
         // A renamed repository answers under its old name, but does not find heads by it.
         let repository = &self.check(repository).await?.repository;
@@ -216,7 +217,9 @@ impl Forge {
         if !created {
             let path = format!("/repos/{repository}/pulls/{}", pull.number);
             let update = serde_json::json!({ "title": wanted.title, "body": wanted.body });
-            self.api.call::<SeenPull>(Method::Patch, &path, Some(&update), &repository.to_string()).await?;
+            self.api
+                .call::<PullResponse>(Method::Patch, &path, Some(&update), &repository.to_string())
+                .await?;
         }
         self.read_back(repository, pull.number, wanted.oid, created).await
     }
@@ -224,9 +227,9 @@ impl Forge {
     async fn find_or_create(
         &self,
         repository: &Repository,
-        wanted: &Wanted<'_>,
-    ) -> Result<(SeenPull, bool), ForgeError> {
-        let Wanted { head, base, oid: _, title, body } = wanted;
+        wanted: &PullRequestDraft<'_>,
+    ) -> Result<(PullResponse, bool), ForgeError> {
+        let PullRequestDraft { head, base, oid: _, title, body } = wanted;
         let path = format!("/repos/{repository}/pulls");
         let new = serde_json::json!({ "title": title, "head": head, "base": base, "body": body });
         let mut retries = self.api.retries();
@@ -236,11 +239,12 @@ impl Forge {
                 // Not there before we asked: ours, though the answer said otherwise.
                 return Ok((pull, asked));
             }
-            let answer = self.api.once(Method::Post, &path, Some(&new)).await;
-            let failure = match answer.and_then(|answer| answer.parse::<SeenPull>(&repository.to_string())) {
-                Ok(pull) => return Ok((pull, true)),
-                Err(failure) => failure,
-            };
+            let answer = self.api.send_once(Method::Post, &path, Some(&new)).await;
+            let failure =
+                match answer.and_then(|answer| answer.parse::<PullResponse>(&repository.to_string())) {
+                    Ok(pull) => return Ok((pull, true)),
+                    Err(failure) => failure,
+                };
             match failure {
                 ForgeError::Refused { ref message, .. } if message.contains("No commits between") => {
                     return Err(ForgeError::NoDifference {
@@ -275,10 +279,10 @@ impl Forge {
         repository: &Repository,
         head: &str,
         base: &str,
-    ) -> Result<Option<SeenPull>, ForgeError> {
+    ) -> Result<Option<PullResponse>, ForgeError> {
         let filter = api::percent_encoded(&format!("{}:{head}", repository.owner));
         let path = format!("/repos/{repository}/pulls?state=open&per_page=100&head={filter}");
-        let mut pulls: Vec<SeenPull> =
+        let mut pulls: Vec<PullResponse> =
             self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
         // GitHub answers with all pull requests where it does not understand the filter.
         pulls.retain(|pull| pull.head.branch == head);
@@ -297,7 +301,7 @@ impl Forge {
         let end = Instant::now() + self.api.patience().catch_up;
         let mut wait = self.api.patience().first_wait / 2;
         loop {
-            let pull: SeenPull = self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
+            let pull: PullResponse = self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
             if pull.head.sha == oid {
                 return Ok(pull.seen(created));
             }
@@ -322,11 +326,14 @@ impl Forge {
         marker: &str,
         text: &str,
     ) -> Result<(), ForgeError> {
-        within(self.api.patience().retries * 2, self.comment_patiently(repository, number, marker, text))
-            .await
+        with_timeout(
+            self.api.patience().retries * 2,
+            self.comment_with_retries(repository, number, marker, text),
+        )
+        .await
     }
 
-    async fn comment_patiently(
+    async fn comment_with_retries(
         &self,
         repository: &Repository,
         number: u64,
@@ -342,7 +349,7 @@ impl Forge {
             if self.has_comment(&path, &marker, &subject).await? {
                 return Ok(());
             }
-            let answer = self.api.once(Method::Post, &path, Some(&new)).await;
+            let answer = self.api.send_once(Method::Post, &path, Some(&new)).await;
             match answer.and_then(|answer| answer.parse::<serde::de::IgnoredAny>(&subject)) {
                 Ok(_) => return Ok(()),
                 Err(failure @ ForgeError::Unavailable { retry_after, .. }) => {
@@ -356,9 +363,9 @@ impl Forge {
     async fn has_comment(&self, path: &str, marker: &str, subject: &str) -> Result<bool, ForgeError> {
         for page in 1..=COMMENT_PAGES {
             let path = format!("{path}?per_page=100&page={page}");
-            let comments: Vec<SeenComment> = self.api.call(Method::Get, &path, None, subject).await?;
+            let comments: Vec<CommentResponse> = self.api.call(Method::Get, &path, None, subject).await?;
             let is_ours =
-                |comment: &SeenComment| comment.body.as_ref().is_some_and(|body| body.contains(marker));
+                |comment: &CommentResponse| comment.body.as_ref().is_some_and(|body| body.contains(marker));
             if comments.iter().any(is_ours) {
                 return Ok(true);
             }
@@ -376,7 +383,7 @@ impl std::fmt::Debug for Forge {
     }
 }
 
-impl SeenPull {
+impl PullResponse {
     fn seen(self, created: bool) -> PullRequest {
         let Self { number, html_url, head, base: _ } = self;
         PullRequest { url: html_url.unwrap_or_default(), number, created, head: head.sha }
@@ -384,7 +391,7 @@ impl SeenPull {
 }
 
 /// A bound on calls that each have their own.
-async fn within<T>(
+async fn with_timeout<T>(
     limit: Duration,
     calls: impl Future<Output = Result<T, ForgeError>>,
 ) -> Result<T, ForgeError> {

@@ -19,8 +19,8 @@
 //! | [`record`] | log lines, outcome file, termination message |
 
 pub mod agent;
-pub mod assemble;
-pub mod checks;
+pub mod app;
+pub mod commands;
 pub mod config;
 pub mod context;
 pub mod docs;

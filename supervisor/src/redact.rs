@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
-pub use encodings::SHORTEST;
+pub use encodings::MIN_SECRET_BYTES;
 
 /// From how many bytes of patterns on the slower, smaller automaton is used: the fast
 /// one needs about 250 bytes of memory for each.
@@ -103,7 +103,7 @@ impl Redactor {
     /// A redactor of one stream.
     #[must_use]
     pub fn stream(&self) -> StreamRedactor {
-        StreamRedactor { redactor: self.clone(), held: Vec::new() }
+        StreamRedactor { redactor: self.clone(), pending: Vec::new() }
     }
 
     fn matcher(&self) -> Arc<Matcher> {
@@ -118,13 +118,13 @@ impl Redactor {
 /// than the longest pattern has.
 pub struct StreamRedactor {
     redactor: Redactor,
-    held: Vec<u8>,
+    pending: Vec<u8>,
 }
 
 /// Without the bytes that are held back, which may be the beginning of a secret.
 impl std::fmt::Debug for StreamRedactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamRedactor").field("held", &self.held.len()).finish_non_exhaustive()
+        f.debug_struct("StreamRedactor").field("held", &self.pending.len()).finish_non_exhaustive()
     }
 }
 
@@ -132,36 +132,36 @@ impl StreamRedactor {
     /// Takes a chunk and gives what is certain by now.
     pub fn push<'a>(&mut self, chunk: &'a [u8]) -> Cow<'a, [u8]> {
         let matcher = self.redactor.matcher();
-        if self.held.is_empty() {
+        if self.pending.is_empty() {
             let mut masked = Vec::new();
-            let (begin, end) = matcher.mask_certain(chunk, &mut masked);
-            self.held.extend_from_slice(&chunk[end..]);
+            let (begin, end) = matcher.mask_settled(chunk, &mut masked);
+            self.pending.extend_from_slice(&chunk[end..]);
             if masked.is_empty() && begin == 0 {
                 return Cow::Borrowed(&chunk[..end]);
             }
             masked.extend_from_slice(&chunk[begin..end]);
             return Cow::Owned(masked);
         }
-        let mut joined = std::mem::take(&mut self.held);
+        let mut joined = std::mem::take(&mut self.pending);
         joined.extend_from_slice(chunk);
         let mut masked = Vec::with_capacity(joined.len());
-        let (begin, end) = matcher.mask_certain(&joined, &mut masked);
+        let (begin, end) = matcher.mask_settled(&joined, &mut masked);
         masked.extend_from_slice(&joined[begin..end]);
         joined.drain(..end);
-        self.held = joined;
+        self.pending = joined;
         Cow::Owned(masked)
     }
 
     /// Gives what was held back, at the end of the stream.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
-        self.redactor.matcher().redact(&self.held).into_owned()
+        self.redactor.matcher().redact(&self.pending).into_owned()
     }
 
     /// How many bytes are held back.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.pending.len()
     }
 }
 
@@ -187,7 +187,7 @@ impl Matcher {
         let mut forms: Vec<(String, Arc<str>)> = Vec::new();
         for (kind, value) in &secrets.values {
             let kind: Arc<str> = kind.as_str().into();
-            let found = encodings::forms(value.expose_secret());
+            let found = encodings::encoded_forms(value.expose_secret());
             forms.extend(found.into_iter().map(|form| (form, Arc::clone(&kind))));
         }
         // Stable: of two secrets with the same form the first one names it.
@@ -225,10 +225,10 @@ impl Matcher {
 
     /// Masks what later bytes cannot change. Returns where the rest begins that is yet to
     /// be copied, and where it ends because of bytes that must be held back.
-    fn mask_certain(&self, bytes: &[u8], masked: &mut Vec<u8>) -> (usize, usize) {
-        let limit = self.first_beginning(bytes, 0);
-        let begin = self.mask(bytes, limit, masked, |from| self.first_beginning(bytes, from));
-        (begin, if begin > limit { self.first_beginning(bytes, begin) } else { limit })
+    fn mask_settled(&self, bytes: &[u8], masked: &mut Vec<u8>) -> (usize, usize) {
+        let limit = self.first_partial_match(bytes, 0);
+        let begin = self.mask(bytes, limit, masked, |from| self.first_partial_match(bytes, from));
+        (begin, if begin > limit { self.first_partial_match(bytes, begin) } else { limit })
     }
 
     /// Copies with masks up to the last hit that begins before `limit`; returns its end.
@@ -257,7 +257,7 @@ impl Matcher {
     }
 
     /// Where, from `from` on, the first pattern begins that the bytes end within.
-    fn first_beginning(&self, bytes: &[u8], from: usize) -> usize {
+    fn first_partial_match(&self, bytes: &[u8], from: usize) -> usize {
         let tail = (bytes.len() + 1).saturating_sub(self.longest).max(from);
         let is_beginning = |start: &usize| {
             let tail = &bytes[*start..];

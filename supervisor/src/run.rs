@@ -9,7 +9,7 @@ mod batch;
 use orchestrator_contract::outcome::VerdictStatus;
 use orchestrator_contract::{Reason, Step};
 
-pub use batch::{Batch, Item, ItemEnd};
+pub use batch::{Batch, DocsSessionResult, DocsSessionStatus};
 
 /// Why something went wrong: the reason, and the message that people read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,7 +47,7 @@ impl Limit {
     pub fn reason(self) -> Reason {
         match self {
             Self::Time => Reason::TimeLimit,
-            Self::Silence => Reason::SilenceLimit,
+            Self::Silence => Reason::IdleLimit,
             Self::Cost => Reason::CostLimit,
             Self::Turns => Reason::TurnLimit,
         }
@@ -56,7 +56,7 @@ impl Limit {
 
 /// How one conversation ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum AgentEnd {
+pub enum SessionOutcome {
     /// With a verdict that the schema accepted.
     Verdict(VerdictStatus, String),
     /// Without one.
@@ -65,43 +65,43 @@ pub enum AgentEnd {
 
 /// What the verify commands said.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verified {
+pub enum VerifyResult {
     /// All succeeded, or there are none.
     Passed,
     /// One failed; the text tells the agent which, and how.
     Failed(String),
     /// They could not be run at all.
-    Broken(Failure),
+    Error(Failure),
 }
 
 /// Something that happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Event {
+pub enum RunEvent {
     /// A step did what it should.
     StepDone(Step),
     /// A step did not.
     StepFailed(Step, Failure),
     /// The agent is gone, its output is read to the end, nothing of it is alive.
-    AgentEnded(AgentEnd),
+    AgentEnded(SessionOutcome),
     /// The same for one conversation of a batch, whose documents were looked at.
-    ItemEnded(usize, ItemEnd),
+    SessionEnded(usize, DocsSessionResult),
     /// The verify commands ended.
-    Verified(Verified),
+    Verified(VerifyResult),
     /// The work is committed; so many commits are not in the base.
     Saved(u32),
     /// The work is where the ladder could bring it. Some failure means: not as a plain push.
     Pushed(Option<Failure>),
     /// Somebody asks the run to stop.
-    StopAsked,
+    StopRequested,
     /// A limit of the task is reached.
     LimitReached(Limit),
     /// The agent's time to stop by itself is over.
-    GraceEnded,
+    GracePeriodExpired,
 }
 
 /// What the agent is told when it is started.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Message {
+pub enum AgentPrompt {
     /// The task.
     Task,
     /// The checks failed with this text.
@@ -114,7 +114,7 @@ pub enum PullRequestMode {
     /// Open or update it.
     Open,
     /// Add to one that is open; open none.
-    NoteIfOpen,
+    CommentIfOpen,
 }
 
 /// Something to do. The event loop performs it and decides nothing itself.
@@ -125,9 +125,9 @@ pub enum Effect {
     /// Give up the step or the checks that are being performed.
     Cancel,
     /// Start a conversation of the list, or go on with it.
-    StartAgent(usize, Message),
+    StartAgent(usize, AgentPrompt),
     /// Ask the agent's process groups to stop, and start the grace timer.
-    AskAgentToStop,
+    TerminateAgent,
     /// Kill everything the agent started.
     KillAgent,
     /// Run the verify commands.
@@ -135,7 +135,7 @@ pub enum Effect {
     /// Bring the work to a safe place, beginning with the branch itself.
     Push,
     /// Keep the work in the workspace: it may not be pushed, or there is no time.
-    Keep(Failure),
+    KeepInWorkspace(Failure),
     /// Open, update or add to the pull request.
     PullRequest(PullRequestMode),
     /// Write the outcome and leave.
@@ -148,43 +148,43 @@ enum State {
     Preparing(Step),
     Agent {
         conversation: usize,
-        round: Round,
+        round: VerifyAttempt,
     },
     /// The conversations of a batch are held.
-    Batch(Held),
+    Batch(BatchState),
     /// The agent was told to stop, or is being killed.
     Stopping {
         killed: bool,
     },
     Verifying {
-        round: Round,
+        attempt: VerifyAttempt,
     },
     /// The checks were given up; their processes are being ended.
-    EndingChecks,
+    CancellingVerify,
     Publishing(Step),
     Done,
 }
 
 /// Whether the conversations of a batch may go on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Held {
-    GoOn,
+enum BatchState {
+    Running,
     /// They were told to stop, or are being killed.
-    Stop {
+    Stopping {
         killed: bool,
     },
 }
 
 /// How often the checks have sent the agent back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Round {
+enum VerifyAttempt {
     First,
-    AfterFailedVerification,
+    Second,
 }
 
 /// The life of one run.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct RunMachine {
     state: State,
     conversations: usize,
     /// The conversations of a docs run, once it is known which documents are missing.
@@ -194,47 +194,47 @@ pub struct Run {
     commits: u32,
     /// The end that is decided, while the work is still being brought home.
     failure: Option<Failure>,
-    nothing_needed: bool,
-    asked: bool,
+    already_done: bool,
+    stop_requested: bool,
     /// A second request to stop means: skip the push, save locally, go.
-    hurry: bool,
-    cut: bool,
+    stop_now: bool,
+    stopped_early: bool,
     /// Failures after the one that decided the end.
     notes: Vec<String>,
 }
 
 /// How the run ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum End {
+pub enum RunEnd {
     /// With this reason; the message is empty where the reason says it all.
-    Ended(Failure),
+    Outcome(Failure),
     /// Cut short by `--until`: the run has no outcome.
-    Cut(Step),
+    StoppedAfter(Step),
 }
 
-impl Run {
+impl RunMachine {
     /// A run of so many conversations, perhaps cut short after a step, and its first effect.
     #[must_use]
     pub fn new(conversations: usize, until: Option<Step>) -> (Self, Vec<Effect>) {
         let run = Self {
-            state: State::Preparing(Step::Check),
+            state: State::Preparing(Step::Preflight),
             conversations,
             batch: None,
             until,
             verdict: None,
             commits: 0,
             failure: None,
-            nothing_needed: false,
-            asked: false,
-            hurry: false,
-            cut: false,
+            already_done: false,
+            stop_requested: false,
+            stop_now: false,
+            stopped_early: false,
             notes: Vec::new(),
         };
-        (run, vec![Effect::Perform(Step::Check)])
+        (run, vec![Effect::Perform(Step::Preflight)])
     }
 
     /// From now on the agent's step is this batch. Must come before the documents step is done.
-    pub fn hold(&mut self, batch: Batch) {
+    pub fn set_batch(&mut self, batch: Batch) {
         self.batch = Some(batch);
     }
 
@@ -250,7 +250,7 @@ impl Run {
         match &self.state {
             State::Preparing(step) | State::Publishing(step) => *step,
             State::Agent { .. } | State::Batch(_) | State::Stopping { .. } => Step::Agent,
-            State::Verifying { .. } | State::EndingChecks => Step::Verify,
+            State::Verifying { .. } | State::CancellingVerify => Step::Verify,
             State::Done => Step::Report,
         }
     }
@@ -269,44 +269,44 @@ impl Run {
 
     /// How the run ends, as far as it is decided.
     #[must_use]
-    pub fn end(&self) -> End {
-        if self.cut {
-            return End::Cut(self.until.unwrap_or(Step::Report));
+    pub fn end(&self) -> RunEnd {
+        if self.stopped_early {
+            return RunEnd::StoppedAfter(self.until.unwrap_or(Step::Report));
         }
-        End::Ended(match (&self.failure, self.nothing_needed) {
+        RunEnd::Outcome(match (&self.failure, self.already_done) {
             (Some(failure), _) => failure.clone(),
-            (None, true) => Failure::new(Reason::NothingNeeded, ""),
+            (None, true) => Failure::new(Reason::AlreadyDone, ""),
             (None, false) => Failure::new(Reason::Completed, ""),
         })
     }
 
     /// Moves the run on by one event and says what to do about it.
-    pub fn on(&mut self, event: Event) -> Vec<Effect> {
+    pub fn handle(&mut self, event: RunEvent) -> Vec<Effect> {
         match event {
-            Event::StopAsked => self.stop_asked(),
-            Event::LimitReached(limit) => self.limit(limit),
-            Event::GraceEnded => {
+            RunEvent::StopRequested => self.stop_asked(),
+            RunEvent::LimitReached(limit) => self.limit(limit),
+            RunEvent::GracePeriodExpired => {
                 // A late timer after the end is normal.
                 self.kill()
             }
-            Event::StepDone(step) => self.step_done(step),
-            Event::StepFailed(step, failure) => self.step_failed(step, failure),
-            Event::AgentEnded(end) => self.agent_ended(end),
-            Event::ItemEnded(index, end) => self.item_ended(index, end),
-            Event::Verified(verified) => self.verified(verified),
-            Event::Saved(commits) => self.saved(commits),
-            Event::Pushed(failure) => self.pushed(failure),
+            RunEvent::StepDone(step) => self.step_done(step),
+            RunEvent::StepFailed(step, failure) => self.step_failed(step, failure),
+            RunEvent::AgentEnded(end) => self.agent_ended(end),
+            RunEvent::SessionEnded(index, end) => self.item_ended(index, end),
+            RunEvent::Verified(verified) => self.verified(verified),
+            RunEvent::Saved(commits) => self.saved(commits),
+            RunEvent::Pushed(failure) => self.pushed(failure),
         }
     }
 
     /// Somebody asks the run to stop: the first time with time to save and push, then at once.
     fn stop_asked(&mut self) -> Vec<Effect> {
-        let again = std::mem::replace(&mut self.asked, true);
+        let again = std::mem::replace(&mut self.stop_requested, true);
         let failure = Failure::new(Reason::Stopped, "the run was stopped as asked");
         if !again {
             return self.stop(failure);
         }
-        self.hurry = true;
+        self.stop_now = true;
         self.fail(failure);
         match self.state {
             State::Stopping { .. } | State::Batch(_) => self.kill(),
@@ -315,7 +315,7 @@ impl Run {
             State::Preparing(_)
             | State::Agent { .. }
             | State::Verifying { .. }
-            | State::EndingChecks
+            | State::CancellingVerify
             | State::Publishing(_)
             | State::Done => vec![],
         }
@@ -325,15 +325,15 @@ impl Run {
     fn kill(&mut self) -> Vec<Effect> {
         match self.state {
             State::Stopping { killed: false } => self.state = State::Stopping { killed: true },
-            State::Batch(Held::Stop { killed: false }) => {
-                self.state = State::Batch(Held::Stop { killed: true });
+            State::Batch(BatchState::Stopping { killed: false }) => {
+                self.state = State::Batch(BatchState::Stopping { killed: true });
             }
             State::Preparing(_)
             | State::Agent { .. }
             | State::Batch(_)
             | State::Stopping { killed: true }
             | State::Verifying { .. }
-            | State::EndingChecks
+            | State::CancellingVerify
             | State::Publishing(_)
             | State::Done => return vec![],
         }
@@ -350,25 +350,25 @@ impl Run {
             State::Agent { .. } => {
                 self.fail(failure);
                 self.state = State::Stopping { killed: false };
-                vec![Effect::AskAgentToStop]
+                vec![Effect::TerminateAgent]
             }
-            State::Batch(Held::GoOn) => {
+            State::Batch(BatchState::Running) => {
                 self.fail(failure);
                 if let Some(batch) = &mut self.batch {
                     batch.close();
                 }
-                self.state = State::Batch(Held::Stop { killed: false });
-                vec![Effect::AskAgentToStop]
+                self.state = State::Batch(BatchState::Stopping { killed: false });
+                vec![Effect::TerminateAgent]
             }
             State::Verifying { .. } => {
                 self.fail(failure);
-                self.state = State::EndingChecks;
+                self.state = State::CancellingVerify;
                 vec![Effect::Cancel]
             }
             // The end is near and bounded: what is decided is brought home.
-            State::Batch(Held::Stop { .. })
+            State::Batch(BatchState::Stopping { .. })
             | State::Stopping { .. }
-            | State::EndingChecks
+            | State::CancellingVerify
             | State::Publishing(_)
             | State::Done => vec![],
         }
@@ -390,29 +390,29 @@ impl Run {
             return vec![];
         }
         if self.until == Some(step) {
-            return self.cut_short();
+            return self.stop_after_step();
         }
         match step {
-            Step::Check => self.prepare(Step::Platform),
-            Step::Platform => self.prepare(Step::Target),
-            Step::Target => self.prepare(Step::Branch),
+            Step::Preflight => self.prepare(Step::FetchPlatform),
+            Step::FetchPlatform => self.prepare(Step::FetchTarget),
+            Step::FetchTarget => self.prepare(Step::Branch),
             Step::Branch => self.prepare(Step::Documents),
             // Without anything to write there is nothing to ask servers for; what earlier
             // attempts wrote may still have to be brought home.
             Step::Documents if self.batch.as_ref().is_some_and(Batch::is_empty) => self.batch_over(),
             Step::Documents => self.prepare(Step::Mcp),
             Step::Mcp if self.batch.is_some() => {
-                self.state = State::Batch(Held::GoOn);
+                self.state = State::Batch(BatchState::Running);
                 self.batch.as_mut().map(Batch::begin).map(start).unwrap_or_default()
             }
             Step::Mcp => {
-                self.state = State::Agent { conversation: 0, round: Round::First };
-                vec![Effect::StartAgent(0, Message::Task)]
+                self.state = State::Agent { conversation: 0, round: VerifyAttempt::First };
+                vec![Effect::StartAgent(0, AgentPrompt::Task)]
             }
             Step::Policy => self.push(),
             Step::PullRequest => self.report(vec![]),
             // These end with events of their own.
-            Step::Agent | Step::Verify | Step::Save | Step::Push | Step::Report => vec![],
+            Step::Agent | Step::Verify | Step::Commit | Step::Push | Step::Report => vec![],
         }
     }
 
@@ -424,17 +424,17 @@ impl Run {
             Step::Policy => {
                 self.fail(failure.clone());
                 self.state = State::Publishing(Step::Push);
-                vec![Effect::Keep(failure)]
+                vec![Effect::KeepInWorkspace(failure)]
             }
-            Step::Check
-            | Step::Platform
-            | Step::Target
+            Step::Preflight
+            | Step::FetchPlatform
+            | Step::FetchTarget
             | Step::Branch
             | Step::Documents
             | Step::Mcp
             | Step::Agent
             | Step::Verify
-            | Step::Save
+            | Step::Commit
             | Step::Push
             | Step::PullRequest
             | Step::Report => {
@@ -444,30 +444,30 @@ impl Run {
         }
     }
 
-    fn agent_ended(&mut self, end: AgentEnd) -> Vec<Effect> {
+    fn agent_ended(&mut self, end: SessionOutcome) -> Vec<Effect> {
         match (self.state.clone(), end) {
-            (State::Agent { conversation, round }, AgentEnd::Verdict(status, text)) => {
+            (State::Agent { conversation, round }, SessionOutcome::Verdict(status, text)) => {
                 self.verdict = Some(status);
                 match status {
                     VerdictStatus::Blocked => {
                         self.fail(Failure::new(Reason::AgentBlocked, format!("the agent asks: {text}")));
                         self.save()
                     }
-                    VerdictStatus::Done | VerdictStatus::NothingNeeded => {
-                        if round == Round::First && conversation + 1 < self.conversations {
+                    VerdictStatus::Done | VerdictStatus::AlreadyDone => {
+                        if round == VerifyAttempt::First && conversation + 1 < self.conversations {
                             let next = conversation + 1;
                             self.state = State::Agent { conversation: next, round };
-                            return vec![Effect::StartAgent(next, Message::Task)];
+                            return vec![Effect::StartAgent(next, AgentPrompt::Task)];
                         }
                         if self.until == Some(Step::Agent) {
-                            return self.cut_short();
+                            return self.stop_after_step();
                         }
-                        self.state = State::Verifying { round };
+                        self.state = State::Verifying { attempt: round };
                         vec![Effect::Verify]
                     }
                 }
             }
-            (State::Agent { .. }, AgentEnd::Failed(failure)) => {
+            (State::Agent { .. }, SessionOutcome::Failed(failure)) => {
                 self.fail(failure);
                 self.save()
             }
@@ -478,7 +478,7 @@ impl Run {
         }
     }
 
-    fn item_ended(&mut self, index: usize, end: ItemEnd) -> Vec<Effect> {
+    fn item_ended(&mut self, index: usize, end: DocsSessionResult) -> Vec<Effect> {
         let (State::Batch(_), Some(batch)) = (&self.state, &mut self.batch) else { return vec![] };
         let next = batch.ended(index, end);
         if batch.is_over() {
@@ -489,22 +489,22 @@ impl Run {
 
     fn batch_over(&mut self) -> Vec<Effect> {
         let Some(batch) = &self.batch else { return vec![] };
-        let wrote = batch.items().contains(&Item::Written);
-        self.verdict = Some(if wrote { VerdictStatus::Done } else { VerdictStatus::NothingNeeded });
+        let wrote = batch.items().contains(&DocsSessionStatus::Written);
+        self.verdict = Some(if wrote { VerdictStatus::Done } else { VerdictStatus::AlreadyDone });
         // Of a run that was stopped it is said that it was; the items tell the rest.
         if let Some(failure) = batch.failure() {
             self.fail(failure);
         }
         if self.until == Some(Step::Agent) {
-            return self.cut_short();
+            return self.stop_after_step();
         }
         self.save()
     }
 
-    fn verified(&mut self, verified: Verified) -> Vec<Effect> {
+    fn verified(&mut self, verified: VerifyResult) -> Vec<Effect> {
         let round = match self.state {
-            State::Verifying { round } => round,
-            State::EndingChecks => return self.save(),
+            State::Verifying { attempt: round } => round,
+            State::CancellingVerify => return self.save(),
             State::Preparing(_)
             | State::Agent { .. }
             | State::Batch(_)
@@ -513,23 +513,23 @@ impl Run {
             | State::Done => return vec![],
         };
         match (verified, round) {
-            (Verified::Passed, _) => {
+            (VerifyResult::Passed, _) => {
                 if self.until == Some(Step::Verify) {
-                    return self.cut_short();
+                    return self.stop_after_step();
                 }
                 self.save()
             }
-            (Verified::Failed(text), Round::First) => {
+            (VerifyResult::Failed(text), VerifyAttempt::First) => {
                 let last = self.conversations.saturating_sub(1);
-                self.state = State::Agent { conversation: last, round: Round::AfterFailedVerification };
-                vec![Effect::StartAgent(last, Message::VerificationFailed(text))]
+                self.state = State::Agent { conversation: last, round: VerifyAttempt::Second };
+                vec![Effect::StartAgent(last, AgentPrompt::VerificationFailed(text))]
             }
-            (Verified::Failed(text), Round::AfterFailedVerification) => {
+            (VerifyResult::Failed(text), VerifyAttempt::Second) => {
                 let first_line = text.lines().next().unwrap_or_default();
                 self.fail(Failure::new(Reason::VerificationFailed, first_line));
                 self.save()
             }
-            (Verified::Broken(failure), _) => {
+            (VerifyResult::Error(failure), _) => {
                 self.fail(failure);
                 self.save()
             }
@@ -537,12 +537,12 @@ impl Run {
     }
 
     fn saved(&mut self, commits: u32) -> Vec<Effect> {
-        if self.state != State::Publishing(Step::Save) {
+        if self.state != State::Publishing(Step::Commit) {
             return vec![];
         }
         self.commits = commits;
-        if self.until == Some(Step::Save) {
-            return self.cut_short();
+        if self.until == Some(Step::Commit) {
+            return self.stop_after_step();
         }
         if commits > 0 {
             self.state = State::Publishing(Step::Policy);
@@ -550,7 +550,7 @@ impl Run {
         }
         if self.failure.is_none() {
             match self.verdict {
-                Some(VerdictStatus::NothingNeeded) => self.nothing_needed = true,
+                Some(VerdictStatus::AlreadyDone) => self.already_done = true,
                 Some(VerdictStatus::Done | VerdictStatus::Blocked) | None => {
                     self.fail(Failure::new(
                         Reason::NoChanges,
@@ -559,17 +559,17 @@ impl Run {
                 }
             }
         }
-        if self.hurry {
+        if self.stop_now {
             return self.report(vec![]);
         }
-        self.pull_request(PullRequestMode::NoteIfOpen)
+        self.pull_request(PullRequestMode::CommentIfOpen)
     }
 
     fn push(&mut self) -> Vec<Effect> {
         self.state = State::Publishing(Step::Push);
-        if self.hurry {
+        if self.stop_now {
             let failure = Failure::new(Reason::Stopped, "there was no time for a push");
-            return vec![Effect::Keep(failure)];
+            return vec![Effect::KeepInWorkspace(failure)];
         }
         vec![Effect::Push]
     }
@@ -582,12 +582,13 @@ impl Run {
         if let Some(failure) = failure {
             self.fail(failure);
         } else if self.until == Some(Step::Push) {
-            return self.cut_short();
+            return self.stop_after_step();
         }
-        if self.hurry || !plain {
+        if self.stop_now || !plain {
             return self.report(vec![]);
         }
-        let mode = if self.failure.is_none() { PullRequestMode::Open } else { PullRequestMode::NoteIfOpen };
+        let mode =
+            if self.failure.is_none() { PullRequestMode::Open } else { PullRequestMode::CommentIfOpen };
         self.pull_request(mode)
     }
 
@@ -602,8 +603,8 @@ impl Run {
     }
 
     fn save(&mut self) -> Vec<Effect> {
-        self.state = State::Publishing(Step::Save);
-        vec![Effect::Perform(Step::Save)]
+        self.state = State::Publishing(Step::Commit);
+        vec![Effect::Perform(Step::Commit)]
     }
 
     fn report(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
@@ -612,8 +613,8 @@ impl Run {
         effects
     }
 
-    fn cut_short(&mut self) -> Vec<Effect> {
-        self.cut = true;
+    fn stop_after_step(&mut self) -> Vec<Effect> {
+        self.stopped_early = true;
         self.report(vec![])
     }
 
@@ -627,7 +628,7 @@ impl Run {
     }
 }
 
-fn start(next: Vec<(usize, Message)>) -> Vec<Effect> {
+fn start(next: Vec<(usize, AgentPrompt)>) -> Vec<Effect> {
     next.into_iter().map(|(index, message)| Effect::StartAgent(index, message)).collect()
 }
 
@@ -636,17 +637,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PREPARED: [Event; 6] = [
-        Event::StepDone(Step::Check),
-        Event::StepDone(Step::Platform),
-        Event::StepDone(Step::Target),
-        Event::StepDone(Step::Branch),
-        Event::StepDone(Step::Documents),
-        Event::StepDone(Step::Mcp),
+    const PREPARED: [RunEvent; 6] = [
+        RunEvent::StepDone(Step::Preflight),
+        RunEvent::StepDone(Step::FetchPlatform),
+        RunEvent::StepDone(Step::FetchTarget),
+        RunEvent::StepDone(Step::Branch),
+        RunEvent::StepDone(Step::Documents),
+        RunEvent::StepDone(Step::Mcp),
     ];
 
-    fn done() -> Event {
-        Event::AgentEnded(AgentEnd::Verdict(VerdictStatus::Done, String::new()))
+    fn done() -> RunEvent {
+        RunEvent::AgentEnded(SessionOutcome::Verdict(VerdictStatus::Done, String::new()))
     }
 
     fn failed(reason: Reason) -> Failure {
@@ -654,32 +655,32 @@ mod tests {
     }
 
     /// Feeds a prepared run; returns the reason and the effects after `StartAgent`.
-    fn play(events: &[Event]) -> (End, Vec<Effect>, Run) {
-        let (mut run, mut effects) = Run::new(1, None);
+    fn play(events: &[RunEvent]) -> (RunEnd, Vec<Effect>, RunMachine) {
+        let (mut run, mut effects) = RunMachine::new(1, None);
         for event in PREPARED.iter().chain(events) {
-            effects.extend(run.on(event.clone()));
+            effects.extend(run.handle(event.clone()));
         }
         let started = effects.iter().position(|effect| matches!(effect, Effect::StartAgent(..)));
         let after = effects.split_off(started.map_or(effects.len(), |at| at + 1));
         (run.end(), after, run)
     }
 
-    fn reason(end: &End) -> Reason {
+    fn reason(end: &RunEnd) -> Reason {
         match end {
-            End::Ended(failure) => failure.reason,
-            End::Cut(_) => panic!("cut"),
+            RunEnd::Outcome(failure) => failure.reason,
+            RunEnd::StoppedAfter(_) => panic!("cut"),
         }
     }
 
     #[test]
-    fn a_good_run_takes_every_step_in_order() {
+    fn successful_run_takes_steps_in_order() {
         let (end, effects, run) = play(&[
             done(),
-            Event::Verified(Verified::Passed),
-            Event::Saved(1),
-            Event::StepDone(Step::Policy),
-            Event::Pushed(None),
-            Event::StepDone(Step::PullRequest),
+            RunEvent::Verified(VerifyResult::Passed),
+            RunEvent::Saved(1),
+            RunEvent::StepDone(Step::Policy),
+            RunEvent::Pushed(None),
+            RunEvent::StepDone(Step::PullRequest),
         ]);
         assert_eq!(reason(&end), Reason::Completed);
         assert!(run.is_done());
@@ -687,7 +688,7 @@ mod tests {
             effects,
             [
                 Effect::Verify,
-                Effect::Perform(Step::Save),
+                Effect::Perform(Step::Commit),
                 Effect::Perform(Step::Policy),
                 Effect::Push,
                 Effect::PullRequest(PullRequestMode::Open),
@@ -697,102 +698,112 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_agent_has_its_work_saved_and_pushed_but_no_pull_request_opened() {
+    fn graceful_stop_pushes_work_without_opening_pull_request() {
         let (end, effects, _) = play(&[
-            Event::StopAsked,
-            Event::AgentEnded(AgentEnd::Failed(failed(Reason::AgentFailed))),
-            Event::Saved(2),
-            Event::StepDone(Step::Policy),
-            Event::Pushed(None),
-            Event::StepDone(Step::PullRequest),
+            RunEvent::StopRequested,
+            RunEvent::AgentEnded(SessionOutcome::Failed(failed(Reason::AgentFailed))),
+            RunEvent::Saved(2),
+            RunEvent::StepDone(Step::Policy),
+            RunEvent::Pushed(None),
+            RunEvent::StepDone(Step::PullRequest),
         ]);
         assert_eq!(reason(&end), Reason::Stopped);
         assert_eq!(
             effects,
             [
-                Effect::AskAgentToStop,
-                Effect::Perform(Step::Save),
+                Effect::TerminateAgent,
+                Effect::Perform(Step::Commit),
                 Effect::Perform(Step::Policy),
                 Effect::Push,
-                Effect::PullRequest(PullRequestMode::NoteIfOpen),
+                Effect::PullRequest(PullRequestMode::CommentIfOpen),
                 Effect::Report,
             ]
         );
     }
 
     #[test]
-    fn a_second_request_kills_and_skips_the_push() {
+    fn second_stop_kills_agent_without_push() {
         let (_, effects, _) = play(&[
-            Event::StopAsked,
-            Event::StopAsked,
-            Event::AgentEnded(AgentEnd::Failed(failed(Reason::AgentFailed))),
-            Event::Saved(1),
-            Event::StepDone(Step::Policy),
+            RunEvent::StopRequested,
+            RunEvent::StopRequested,
+            RunEvent::AgentEnded(SessionOutcome::Failed(failed(Reason::AgentFailed))),
+            RunEvent::Saved(1),
+            RunEvent::StepDone(Step::Policy),
         ]);
-        assert_eq!(effects[..2], [Effect::AskAgentToStop, Effect::KillAgent]);
-        assert!(matches!(effects.last(), Some(Effect::Keep(_))), "{effects:?}");
+        assert_eq!(effects[..2], [Effect::TerminateAgent, Effect::KillAgent]);
+        assert!(matches!(effects.last(), Some(Effect::KeepInWorkspace(_))), "{effects:?}");
     }
 
     #[test]
-    fn a_stop_while_a_finished_run_is_published_lets_it_finish_and_a_second_one_does_not() {
-        let published = [done(), Event::Verified(Verified::Passed), Event::Saved(1), Event::StopAsked];
-        let home = [Event::StepDone(Step::Policy), Event::Pushed(None), Event::StepDone(Step::PullRequest)];
+    fn stop_during_publish_cancels_only_when_repeated() {
+        let published =
+            [done(), RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(1), RunEvent::StopRequested];
+        let home =
+            [RunEvent::StepDone(Step::Policy), RunEvent::Pushed(None), RunEvent::StepDone(Step::PullRequest)];
         let (end, ..) = play(&[&published[..], &home[..]].concat());
         assert_eq!(reason(&end), Reason::Completed);
-        let (end, effects, _) = play(&[&published[..], &home[..1], &[Event::StopAsked]].concat());
+        let (end, effects, _) = play(&[&published[..], &home[..1], &[RunEvent::StopRequested]].concat());
         assert_eq!(reason(&end), Reason::Stopped);
         assert_eq!(effects.last(), Some(&Effect::Cancel));
     }
 
     #[test]
-    fn a_run_without_time_does_not_ask_for_a_pull_request() {
-        let saving = [done(), Event::Verified(Verified::Passed), Event::StopAsked, Event::StopAsked];
-        let (end, effects, _) = play(&[&saving[..], &[Event::Saved(0)]].concat());
+    fn stop_now_skips_pull_request() {
+        let saving = [
+            done(),
+            RunEvent::Verified(VerifyResult::Passed),
+            RunEvent::StopRequested,
+            RunEvent::StopRequested,
+        ];
+        let (end, effects, _) = play(&[&saving[..], &[RunEvent::Saved(0)]].concat());
         assert_eq!(reason(&end), Reason::Stopped);
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::PullRequest(_))), "{effects:?}");
     }
 
     #[test]
-    fn a_failed_check_goes_back_to_the_agent_once() {
+    fn failed_verification_returns_to_agent_once() {
         let (end, effects, _) = play(&[
             done(),
-            Event::Verified(Verified::Failed("`cargo test` failed".to_owned())),
+            RunEvent::Verified(VerifyResult::Failed("`cargo test` failed".to_owned())),
             done(),
-            Event::Verified(Verified::Failed("`cargo test` failed again".to_owned())),
-            Event::Saved(1),
-            Event::StepDone(Step::Policy),
-            Event::Pushed(None),
+            RunEvent::Verified(VerifyResult::Failed("`cargo test` failed again".to_owned())),
+            RunEvent::Saved(1),
+            RunEvent::StepDone(Step::Policy),
+            RunEvent::Pushed(None),
         ]);
         assert_eq!(reason(&end), Reason::VerificationFailed);
         let starts = effects.iter().filter(|effect| matches!(effect, Effect::StartAgent(..))).count();
         assert_eq!(starts, 1, "{effects:?}");
-        assert_eq!(effects.last(), Some(&Effect::PullRequest(PullRequestMode::NoteIfOpen)));
+        assert_eq!(effects.last(), Some(&Effect::PullRequest(PullRequestMode::CommentIfOpen)));
     }
 
     #[test]
-    fn an_agent_that_is_done_without_a_change_has_not_succeeded() {
-        let (end, ..) = play(&[done(), Event::Verified(Verified::Passed), Event::Saved(0)]);
+    fn done_without_changes_ends_as_no_changes() {
+        let (end, ..) = play(&[done(), RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(0)]);
         assert_eq!(reason(&end), Reason::NoChanges);
     }
 
     #[test]
-    fn nothing_needed_needs_the_agents_word_and_an_unchanged_branch() {
-        let nothing = Event::AgentEnded(AgentEnd::Verdict(VerdictStatus::NothingNeeded, String::new()));
-        let (end, ..) = play(&[nothing.clone(), Event::Verified(Verified::Passed), Event::Saved(0)]);
-        assert_eq!(reason(&end), Reason::NothingNeeded);
-        let (end, effects, _) = play(&[nothing, Event::Verified(Verified::Passed), Event::Saved(1)]);
+    fn already_done_requires_verdict_with_unchanged_branch() {
+        let nothing =
+            RunEvent::AgentEnded(SessionOutcome::Verdict(VerdictStatus::AlreadyDone, String::new()));
+        let (end, ..) =
+            play(&[nothing.clone(), RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(0)]);
+        assert_eq!(reason(&end), Reason::AlreadyDone);
+        let (end, effects, _) =
+            play(&[nothing, RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(1)]);
         assert_eq!(reason(&end), Reason::Completed);
         assert_eq!(effects.last(), Some(&Effect::Perform(Step::Policy)));
     }
 
     #[test]
-    fn a_secret_in_a_commit_keeps_the_work_in_the_workspace() {
+    fn secret_in_commit_keeps_work_in_workspace() {
         let (end, effects, _) = play(&[
             done(),
-            Event::Verified(Verified::Passed),
-            Event::Saved(1),
-            Event::StepFailed(Step::Policy, failed(Reason::SecretInCommit)),
-            Event::Pushed(Some(failed(Reason::SecretInCommit))),
+            RunEvent::Verified(VerifyResult::Passed),
+            RunEvent::Saved(1),
+            RunEvent::StepFailed(Step::Policy, failed(Reason::SecretInCommit)),
+            RunEvent::Pushed(Some(failed(Reason::SecretInCommit))),
         ]);
         assert_eq!(reason(&end), Reason::SecretInCommit);
         assert!(!effects.contains(&Effect::Push));
@@ -800,73 +811,73 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_the_push_is_a_note_where_the_agent_had_already_failed() {
+    fn push_failure_after_agent_failure_is_only_noted() {
         let (end, _, run) = play(&[
-            Event::AgentEnded(AgentEnd::Failed(failed(Reason::AgentFailed))),
-            Event::Saved(1),
-            Event::StepDone(Step::Policy),
-            Event::Pushed(Some(failed(Reason::PushRejected))),
+            RunEvent::AgentEnded(SessionOutcome::Failed(failed(Reason::AgentFailed))),
+            RunEvent::Saved(1),
+            RunEvent::StepDone(Step::Policy),
+            RunEvent::Pushed(Some(failed(Reason::PushRejected))),
         ]);
         assert_eq!(reason(&end), Reason::AgentFailed);
         assert_eq!(run.notes(), ["PushRejected: because"]);
     }
 
     #[test]
-    fn a_stop_before_the_agent_started_starts_nothing() {
-        let (mut run, _) = Run::new(1, None);
-        assert_eq!(run.on(Event::StopAsked), [Effect::Cancel, Effect::Report]);
-        assert_eq!(run.on(Event::StepDone(Step::Check)), []);
+    fn stop_during_preflight_starts_no_agent() {
+        let (mut run, _) = RunMachine::new(1, None);
+        assert_eq!(run.handle(RunEvent::StopRequested), [Effect::Cancel, Effect::Report]);
+        assert_eq!(run.handle(RunEvent::StepDone(Step::Preflight)), []);
         assert_eq!(reason(&run.end()), Reason::Stopped);
     }
 
     #[test]
-    fn until_ends_the_run_after_its_step_without_an_outcome() {
-        let (mut run, _) = Run::new(1, Some(Step::Platform));
-        assert_eq!(run.on(PREPARED[0].clone()), [Effect::Perform(Step::Platform)]);
-        assert_eq!(run.on(PREPARED[1].clone()), [Effect::Report]);
-        assert_eq!(run.end(), End::Cut(Step::Platform));
+    fn until_stops_after_step_without_outcome() {
+        let (mut run, _) = RunMachine::new(1, Some(Step::FetchPlatform));
+        assert_eq!(run.handle(PREPARED[0].clone()), [Effect::Perform(Step::FetchPlatform)]);
+        assert_eq!(run.handle(PREPARED[1].clone()), [Effect::Report]);
+        assert_eq!(run.end(), RunEnd::StoppedAfter(Step::FetchPlatform));
     }
 
     #[test]
-    fn conversations_of_a_list_follow_each_other() {
-        let (mut run, _) = Run::new(2, None);
+    fn planned_sessions_run_sequentially() {
+        let (mut run, _) = RunMachine::new(2, None);
         for event in PREPARED {
-            run.on(event);
+            run.handle(event);
         }
-        assert_eq!(run.on(done()), [Effect::StartAgent(1, Message::Task)]);
-        assert_eq!(run.on(done()), [Effect::Verify]);
+        assert_eq!(run.handle(done()), [Effect::StartAgent(1, AgentPrompt::Task)]);
+        assert_eq!(run.handle(done()), [Effect::Verify]);
     }
 
     /// A prepared run of so many documents, and its effects so far.
-    fn documents(tasks: usize, at_once: usize) -> (Run, Vec<Effect>) {
-        let (mut run, mut effects) = Run::new(1, None);
-        run.hold(Batch::new((0..tasks).map(|task| format!("task {task}")).collect(), at_once));
+    fn documents(tasks: usize, at_once: usize) -> (RunMachine, Vec<Effect>) {
+        let (mut run, mut effects) = RunMachine::new(1, None);
+        run.set_batch(Batch::new((0..tasks).map(|task| format!("task {task}")).collect(), at_once));
         for event in PREPARED {
-            effects.extend(run.on(event));
+            effects.extend(run.handle(event));
         }
         (run, effects)
     }
 
     #[test]
-    fn documents_are_written_a_few_at_a_time_and_published_together() {
+    fn docs_run_publishes_all_sessions_together() {
         let (mut run, mut effects) = documents(2, 1);
         for event in [
-            Event::ItemEnded(0, ItemEnd::Written),
-            Event::ItemEnded(1, ItemEnd::Refused(vec!["a stub".to_owned()])),
-            Event::ItemEnded(1, ItemEnd::Written),
-            Event::Saved(2),
-            Event::StepDone(Step::Policy),
-            Event::Pushed(None),
-            Event::StepDone(Step::PullRequest),
+            RunEvent::SessionEnded(0, DocsSessionResult::Written),
+            RunEvent::SessionEnded(1, DocsSessionResult::Rejected(vec!["a stub".to_owned()])),
+            RunEvent::SessionEnded(1, DocsSessionResult::Written),
+            RunEvent::Saved(2),
+            RunEvent::StepDone(Step::Policy),
+            RunEvent::Pushed(None),
+            RunEvent::StepDone(Step::PullRequest),
         ] {
-            effects.extend(run.on(event));
+            effects.extend(run.handle(event));
         }
         assert_eq!(reason(&run.end()), Reason::Completed);
         let expected = [
-            Effect::StartAgent(0, Message::Task),
-            Effect::StartAgent(1, Message::Task),
-            Effect::StartAgent(1, Message::VerificationFailed("a stub".to_owned())),
-            Effect::Perform(Step::Save),
+            Effect::StartAgent(0, AgentPrompt::Task),
+            Effect::StartAgent(1, AgentPrompt::Task),
+            Effect::StartAgent(1, AgentPrompt::VerificationFailed("a stub".to_owned())),
+            Effect::Perform(Step::Commit),
             Effect::Perform(Step::Policy),
             Effect::Push,
             Effect::PullRequest(PullRequestMode::Open),
@@ -876,53 +887,55 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_docs_run_brings_home_what_was_written() {
+    fn stopped_docs_run_pushes_written_documents() {
         let (mut run, _) = documents(3, 2);
-        run.on(Event::ItemEnded(0, ItemEnd::Written));
-        assert_eq!(run.on(Event::StopAsked), [Effect::AskAgentToStop]);
-        assert_eq!(run.on(Event::GraceEnded), [Effect::KillAgent]);
-        let killed = || ItemEnd::Failed(failed(Reason::AgentFailed));
-        assert_eq!(run.on(Event::ItemEnded(1, killed())), []);
-        assert_eq!(run.on(Event::ItemEnded(2, killed())), [Effect::Perform(Step::Save)]);
-        run.on(Event::Saved(1));
-        assert_eq!(run.on(Event::StepDone(Step::Policy)), [Effect::Push]);
-        assert_eq!(run.on(Event::Pushed(None)), [Effect::PullRequest(PullRequestMode::NoteIfOpen)]);
+        run.handle(RunEvent::SessionEnded(0, DocsSessionResult::Written));
+        assert_eq!(run.handle(RunEvent::StopRequested), [Effect::TerminateAgent]);
+        assert_eq!(run.handle(RunEvent::GracePeriodExpired), [Effect::KillAgent]);
+        let killed = || DocsSessionResult::Failed(failed(Reason::AgentFailed));
+        assert_eq!(run.handle(RunEvent::SessionEnded(1, killed())), []);
+        assert_eq!(run.handle(RunEvent::SessionEnded(2, killed())), [Effect::Perform(Step::Commit)]);
+        run.handle(RunEvent::Saved(1));
+        assert_eq!(run.handle(RunEvent::StepDone(Step::Policy)), [Effect::Push]);
+        assert_eq!(run.handle(RunEvent::Pushed(None)), [Effect::PullRequest(PullRequestMode::CommentIfOpen)]);
         assert_eq!(reason(&run.end()), Reason::Stopped);
     }
 
     #[test]
-    fn without_missing_documents_no_agent_is_started() {
+    fn docs_run_without_missing_documents_starts_no_agent() {
         let (mut run, effects) = documents(0, 2);
-        assert_eq!(effects.last(), Some(&Effect::Perform(Step::Save)));
+        assert_eq!(effects.last(), Some(&Effect::Perform(Step::Commit)));
         assert!(!effects.contains(&Effect::Perform(Step::Mcp)));
-        assert_eq!(run.on(Event::Saved(0)), [Effect::PullRequest(PullRequestMode::NoteIfOpen)]);
-        assert_eq!(reason(&run.end()), Reason::NothingNeeded);
+        assert_eq!(run.handle(RunEvent::Saved(0)), [Effect::PullRequest(PullRequestMode::CommentIfOpen)]);
+        assert_eq!(reason(&run.end()), Reason::AlreadyDone);
     }
 
-    fn any_event() -> impl Strategy<Value = Event> {
+    fn any_event() -> impl Strategy<Value = RunEvent> {
         let step = prop::sample::select(Step::ALL.to_vec());
         prop_oneof![
-            step.clone().prop_map(Event::StepDone),
-            step.prop_map(|step| Event::StepFailed(step, failed(Reason::Internal))),
+            step.clone().prop_map(RunEvent::StepDone),
+            step.prop_map(|step| RunEvent::StepFailed(step, failed(Reason::InternalError))),
             prop::sample::select(vec![
                 VerdictStatus::Done,
-                VerdictStatus::NothingNeeded,
+                VerdictStatus::AlreadyDone,
                 VerdictStatus::Blocked
             ])
-            .prop_map(|status| Event::AgentEnded(AgentEnd::Verdict(status, String::new()))),
-            Just(Event::AgentEnded(AgentEnd::Failed(failed(Reason::AgentFailed)))),
-            (0_usize..3).prop_map(|index| Event::ItemEnded(index, ItemEnd::Written)),
-            (0_usize..3).prop_map(|index| Event::ItemEnded(index, ItemEnd::Refused(Vec::new()))),
+            .prop_map(|status| RunEvent::AgentEnded(SessionOutcome::Verdict(status, String::new()))),
+            Just(RunEvent::AgentEnded(SessionOutcome::Failed(failed(Reason::AgentFailed)))),
+            (0_usize..3).prop_map(|index| RunEvent::SessionEnded(index, DocsSessionResult::Written)),
             (0_usize..3)
-                .prop_map(|index| { Event::ItemEnded(index, ItemEnd::Failed(failed(Reason::AgentFailed))) }),
-            Just(Event::Verified(Verified::Passed)),
-            Just(Event::Verified(Verified::Failed(String::new()))),
-            (0u32..2).prop_map(Event::Saved),
-            Just(Event::Pushed(None)),
-            Just(Event::Pushed(Some(failed(Reason::PushRejected)))),
-            Just(Event::StopAsked),
-            Just(Event::LimitReached(Limit::Time)),
-            Just(Event::GraceEnded),
+                .prop_map(|index| RunEvent::SessionEnded(index, DocsSessionResult::Rejected(Vec::new()))),
+            (0_usize..3).prop_map(|index| {
+                RunEvent::SessionEnded(index, DocsSessionResult::Failed(failed(Reason::AgentFailed)))
+            }),
+            Just(RunEvent::Verified(VerifyResult::Passed)),
+            Just(RunEvent::Verified(VerifyResult::Failed(String::new()))),
+            (0u32..2).prop_map(RunEvent::Saved),
+            Just(RunEvent::Pushed(None)),
+            Just(RunEvent::Pushed(Some(failed(Reason::PushRejected)))),
+            Just(RunEvent::StopRequested),
+            Just(RunEvent::LimitReached(Limit::Time)),
+            Just(RunEvent::GracePeriodExpired),
         ]
     }
 
@@ -930,21 +943,21 @@ mod tests {
         /// Whatever happens in whatever order: one report at most and it is the last effect; success
         /// only with a pushed branch or a verdict of nothing needed; no agent after a stop.
         #[test]
-        fn every_order_of_events_keeps_the_promises(
+        fn run_machine_invariants_hold_for_any_event_order(
             tasks in prop::option::of(0_usize..3), events in prop::collection::vec(any_event(), 0..40),
         ) {
             let (mut run, mut effects) = match tasks {
-                None => Run::new(1, None),
+                None => RunMachine::new(1, None),
                 Some(tasks) => documents(tasks, 2),
             };
             let mut stopped = false;
             for event in events {
-                let stop = event == Event::StopAsked;
+                let stop = event == RunEvent::StopRequested;
                 let before = effects.len();
-                effects.extend(run.on(event));
+                effects.extend(run.handle(event));
                 if stopped {
                     let starts = effects[before..].iter().any(|e| matches!(e, Effect::StartAgent(..)));
-                    let publishing = matches!(run.step(), Step::Save | Step::Policy | Step::Push | Step::PullRequest | Step::Report);
+                    let publishing = matches!(run.step(), Step::Commit | Step::Policy | Step::Push | Step::PullRequest | Step::Report);
                     prop_assert!(!starts || !publishing);
                 }
                 stopped |= stop;

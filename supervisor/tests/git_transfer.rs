@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{BranchName, Reason, RepositoryUrl};
 use supervisor::git::{ControlRepository, Credentials, NewCommit, Oid, PushOutcome, Remote, RemoteSettings};
-use supervisor::process::{Environment, Group, blocking_command};
+use supervisor::process::{Environment, ProcessGroup, blocking_command};
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let environment: Environment = [("PATH".into(), "/usr/bin:/bin".into())].into_iter().collect();
-    let output = blocking_command("git", &environment, Group::Parent)
+    let output = blocking_command("git", &environment, ProcessGroup::Inherit)
         .arg("-C")
         .arg(folder)
         .args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"])
@@ -55,13 +55,13 @@ impl Fixture {
         let refspecs = ["+refs/heads/main:refs/remotes/origin/main".to_owned()];
         let credentials = Credentials::default();
         self.remote.fetch(self.control.path(), &refspecs, Some(1), &credentials, &mut |_| {}).await.unwrap();
-        self.control.reference("refs/remotes/origin/main").unwrap().unwrap()
+        self.control.resolve_ref("refs/remotes/origin/main").unwrap().unwrap()
     }
 
     fn commit(&self, parent: Oid) -> Oid {
         let identity = orchestrator_contract::task::CommitIdentity { name: "a".into(), email: "a@b".into() };
         let (author, committer) = (&identity, &identity);
-        let tree = self.control.tree_of(parent).unwrap();
+        let tree = self.control.commit_tree(parent).unwrap();
         let parents = &[parent];
         self.control
             .commit(&NewCommit { tree, parents, author, committer, message: "w", seconds: 1 })
@@ -81,7 +81,7 @@ fn script(file: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_branch_is_created_fast_forwarded_and_never_moved_over_others() {
+async fn push_never_overwrites_moved_remote_branch() {
     for over_ssh in [false, true] {
         let fixture = Fixture::new(over_ssh);
         let refs = fixture.remote.list_refs(&Credentials::default()).await.unwrap();
@@ -90,17 +90,17 @@ async fn a_branch_is_created_fast_forwarded_and_never_moved_over_others() {
         let base = fixture.fetch().await;
         let one = fixture.commit(base);
         assert_eq!(fixture.push(one, None).await, PushOutcome::Pushed);
-        assert_eq!(fixture.push(one, Some(one)).await, PushOutcome::AlreadyThere);
+        assert_eq!(fixture.push(one, Some(one)).await, PushOutcome::UpToDate);
         let two = fixture.commit(one);
         assert_eq!(fixture.push(two, Some(one)).await, PushOutcome::Pushed);
         git(&fixture.bare, &["update-ref", "refs/heads/feature/x", &base.to_string()]);
-        let moved = PushOutcome::Moved { remote_oid: Some(base) };
+        let moved = PushOutcome::NonFastForward { remote_oid: Some(base) };
         assert_eq!(fixture.push(fixture.commit(two), Some(two)).await, moved);
     }
 }
 
 #[tokio::test]
-async fn a_declined_push_says_what_the_hook_said() {
+async fn rejected_push_contains_hook_message() {
     let fixture = Fixture::new(true);
     let base = fixture.fetch().await;
     fs::create_dir_all(fixture.bare.join("hooks")).unwrap();
@@ -111,7 +111,7 @@ async fn a_declined_push_says_what_the_hook_said() {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_a_network_failure() {
+async fn unreachable_server_returns_network_unavailable() {
     let settings = RemoteSettings::new(env!("CARGO_BIN_EXE_supervisor"));
     let remote = Remote::new(RepositoryUrl::new("http://127.0.0.1:9/o/r").unwrap(), settings);
     let error = remote.list_refs(&Credentials::default()).await.unwrap_err();

@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::task::{Clean, CommitIdentity};
+use orchestrator_contract::task::{CleanMode, CommitIdentity};
 use orchestrator_contract::{BranchName, RepositoryUrl};
-use supervisor::git::checkout::{Checkout, Materialized, materialize};
+use supervisor::git::checkout::{Checkout, CheckoutStats, checkout};
 use supervisor::git::import::{self, History};
 use supervisor::git::snapshot::{self, Snapshot};
 use supervisor::git::{ControlRepository, NewObject, Oid, StatCache};
-use supervisor::process::{Environment, Group, blocking_command};
+use supervisor::process::{Environment, ProcessGroup, blocking_command};
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let environment: Environment =
@@ -21,7 +21,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
-    let output = blocking_command("git", &environment, Group::Parent)
+    let output = blocking_command("git", &environment, ProcessGroup::Inherit)
         .arg("-C")
         .arg(folder)
         .args([
@@ -76,23 +76,24 @@ impl Fixture {
             &self.source,
             &["push", "-q", "-f", self.control.path().to_str().unwrap(), "HEAD:refs/heads/base"],
         );
-        self.control.reference("refs/heads/base").unwrap().unwrap()
+        self.control.resolve_ref("refs/heads/base").unwrap().unwrap()
     }
 
-    fn materialize(&self, commit: Oid, clean: Clean, cache: &StatCache) -> Materialized {
+    fn checkout(&self, commit: Oid, clean: CleanMode, cache: &StatCache) -> CheckoutStats {
         let (branch, base) = (BranchName::new("work/one").unwrap(), BranchName::new("main").unwrap());
         let base = Some((&base, commit));
-        let checkout = Checkout { commit, branch: &branch, base, identity: &self.identity, clean, cache };
-        materialize(&self.control, &self.worktree, &checkout).unwrap()
+        let request = Checkout { commit, branch: &branch, base, identity: &self.identity, clean, cache };
+        checkout(&self.control, &self.worktree, &request).unwrap()
     }
 
     fn snapshot(&self, base: Oid, cache: &StatCache) -> Snapshot {
-        snapshot::take(&self.control, &self.worktree, self.control.tree_of(base).unwrap(), None, cache)
+        snapshot::capture(&self.control, &self.worktree, self.control.commit_tree(base).unwrap(), None, cache)
             .unwrap()
     }
 
-    fn import(&self, base: Oid) -> import::Imported {
-        import::take(&self.control, &self.worktree, base, &self.identity, self.folder.path()).unwrap()
+    fn import(&self, base: Oid) -> import::ImportedHistory {
+        import::import_commits(&self.control, &self.worktree, base, &self.identity, self.folder.path())
+            .unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -114,25 +115,25 @@ fn rich(root: &Path) {
 }
 
 #[test]
-fn a_checkout_is_clean_for_git_and_a_snapshot_of_it_is_the_same_tree() {
+fn clean_checkout_snapshot_equals_commit_tree() {
     let (fixture, head) = Fixture::new(rich);
-    fixture.materialize(head, Clean::Untracked, &StatCache::default());
+    fixture.checkout(head, CleanMode::Untracked, &StatCache::default());
     assert_eq!(git(&fixture.worktree, &["status", "--porcelain"]), "");
     assert_eq!(git(&fixture.worktree, &["symbolic-ref", "HEAD"]), "refs/heads/work/one");
     assert_eq!(git(&fixture.worktree, &["rev-parse", "origin/main"]), head.to_string());
     let snapshot = fixture.snapshot(head, &StatCache::default());
-    assert_eq!(snapshot.tree, fixture.control.tree_of(head).unwrap());
+    assert_eq!(snapshot.tree, fixture.control.commit_tree(head).unwrap());
 }
 
 #[test]
-fn line_ends_and_keywords_are_converted_as_git_does() {
+fn line_endings_are_converted_like_git() {
     let (fixture, head) = Fixture::new(|root| {
         write(root.join(".gitattributes"), "*.bat text eol=crlf\n*.txt text=auto\n*.id ident\n");
         write(root.join("a.bat"), "one\r\ntwo\r\n");
         write(root.join("b.txt"), "one\ntwo\n");
         write(root.join("c.id"), "$Id$\n");
     });
-    fixture.materialize(head, Clean::Untracked, &StatCache::default());
+    fixture.checkout(head, CleanMode::Untracked, &StatCache::default());
     assert_eq!(fs::read(fixture.path("a.bat")).unwrap(), b"one\r\ntwo\r\n");
     assert_eq!(git(&fixture.worktree, &["status", "--porcelain"]), "");
     write(fixture.path("new.bat"), "x\r\ny\r\n");
@@ -142,9 +143,9 @@ fn line_ends_and_keywords_are_converted_as_git_does() {
 }
 
 #[test]
-fn a_snapshot_has_what_git_would_commit() {
+fn snapshot_tree_equals_git_write_tree() {
     let (fixture, head) = Fixture::new(rich);
-    let cache = fixture.materialize(head, Clean::Untracked, &StatCache::default()).cache;
+    let cache = fixture.checkout(head, CleanMode::Untracked, &StatCache::default()).cache;
     write(fixture.path("README.md"), "changed\n");
     write(fixture.path("kept.log"), "changed\n");
     write(fixture.path("other.log"), "ignored\n");
@@ -158,9 +159,9 @@ fn a_snapshot_has_what_git_would_commit() {
 }
 
 #[test]
-fn nested_repositories_go_in_as_files_and_links_are_never_followed() {
+fn nested_repositories_become_files_without_following_symlinks() {
     let (fixture, head) = Fixture::new(rich);
-    let cache = fixture.materialize(head, Clean::Untracked, &StatCache::default()).cache;
+    let cache = fixture.checkout(head, CleanMode::Untracked, &StatCache::default()).cache;
     write(fixture.path("junk/.git/x"), "junk\n");
     write(fixture.path("junk/y"), "y\n");
     fs::remove_dir_all(fixture.path("src")).unwrap();
@@ -171,30 +172,30 @@ fn nested_repositories_go_in_as_files_and_links_are_never_followed() {
     let paths: Vec<_> = snapshot.changed.iter().map(|change| String::from_utf8_lossy(&change.path)).collect();
     assert_eq!(paths, ["junk/y", "src", "src/deep/main.rs"]);
     assert_eq!(snapshot.nested_repositories, [b"junk".to_vec()]);
-    fixture.materialize(head, Clean::Untracked, &snapshot.cache);
+    fixture.checkout(head, CleanMode::Untracked, &snapshot.cache);
     assert!(fixture.path("src").symlink_metadata().unwrap().is_dir() && !fixture.path("junk").exists());
     assert_eq!(fs::read(outside.join("deep/main.rs")).unwrap(), b"outside\n");
     assert_eq!(git(&fixture.worktree, &["status", "--porcelain"]), "");
 }
 
 #[test]
-fn a_warm_checkout_keeps_build_output_and_removes_what_is_untracked() {
+fn warm_checkout_removes_untracked_but_keeps_build_output() {
     let (fixture, head) = Fixture::new(rich);
-    let cache = fixture.materialize(head, Clean::Untracked, &StatCache::default()).cache;
+    let cache = fixture.checkout(head, CleanMode::Untracked, &StatCache::default()).cache;
     write(fixture.path("target/out"), "build output\n");
     write(fixture.path("stray"), "untracked\n");
     write(fixture.path("README.md"), "other\n");
-    let again = fixture.materialize(head, Clean::Untracked, &cache);
+    let again = fixture.checkout(head, CleanMode::Untracked, &cache);
     assert!(fixture.path("target/out").exists() && !fixture.path("stray").exists());
     assert_eq!(git(&fixture.worktree, &["status", "--porcelain"]), "");
-    fixture.materialize(head, Clean::All, &again.cache);
+    fixture.checkout(head, CleanMode::All, &again.cache);
     assert!(!fixture.path("target").exists());
 }
 
 #[test]
-fn the_agents_commits_are_taken_with_their_ids() {
+fn imported_agent_commits_keep_their_ids() {
     let (fixture, head) = Fixture::new(rich);
-    fixture.materialize(head, Clean::Untracked, &StatCache::default());
+    fixture.checkout(head, CleanMode::Untracked, &StatCache::default());
     write(fixture.path("new"), "one\n");
     git(&fixture.worktree, &["add", "-A"]);
     git(&fixture.worktree, &["commit", "-qm", "mine"]);
@@ -213,10 +214,10 @@ fn the_agents_commits_are_taken_with_their_ids() {
 }
 
 #[test]
-fn a_damaged_git_folder_means_no_usable_history_never_an_error() {
+fn damaged_git_directory_yields_unusable_history() {
     let (fixture, head) = Fixture::new(rich);
     for damage in ["deleted", "file", "orphan", "missing"] {
-        fixture.materialize(head, Clean::Untracked, &StatCache::default());
+        fixture.checkout(head, CleanMode::Untracked, &StatCache::default());
         let git = fixture.path(".git");
         match damage {
             "orphan" => fs::write(git.join("HEAD"), "ref: refs/heads/none\n").unwrap(),
@@ -232,7 +233,7 @@ fn a_damaged_git_folder_means_no_usable_history_never_an_error() {
 }
 
 #[test]
-fn what_a_push_would_publish_is_visited_once_even_if_reverted() {
+fn reverted_new_objects_are_visited_once() {
     let (fixture, base) = Fixture::new(rich);
     write(fixture.source.join("secret"), "token\n");
     git(&fixture.source, &["add", "-A"]);

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::McpStatus;
-use supervisor::mcp::catalogue::Catalogue;
-use supervisor::mcp::compose::{Composed, Places, PlannedServer, Surroundings, compose};
+use supervisor::mcp::catalog::Catalog;
+use supervisor::mcp::compose::{HostCapabilities, Placeholders, PlannedServer, ServerPlan, compose};
 use supervisor::mcp::installed::find_command;
-use supervisor::mcp::probe::{Ground, LIMIT, probe};
+use supervisor::mcp::probe::{PROBE_TIMEOUT, ServerEnv, probe};
 use supervisor::mcp::relay::{RelayHost, relay_main};
-use supervisor::process::{Environment, Group, command};
+use supervisor::process::{Environment, ProcessGroup, command};
 use supervisor::redact::{Redactor, Secrets};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -26,9 +26,9 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-fn ground(directory: &Path) -> Ground {
+fn ground(directory: &Path) -> ServerEnv {
     let path = variable("PATH").unwrap_or_default();
-    Ground {
+    ServerEnv {
         environment: Environment::from([("PATH".into(), path)]),
         directory: directory.into(),
         secrets: Arc::new(|_| Some(KEY.into())),
@@ -56,8 +56,8 @@ fn shell(name: &str, script: &str, required: bool, secret: bool) -> PlannedServe
     }
 }
 
-fn of(servers: Vec<PlannedServer>) -> Composed {
-    Composed { servers, left_out: Vec::new() }
+fn of(servers: Vec<PlannedServer>) -> ServerPlan {
+    ServerPlan { servers, skipped: Vec::new() }
 }
 
 /// Waits until a process is gone, children without a parent included.
@@ -75,29 +75,29 @@ async fn is_gone(pid: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_published_servers_answer_with_their_tools_directly_and_through_the_relay() {
+async fn built_in_servers_list_tools_directly_or_via_relay() {
     let Some(tools) = variable("ORCHESTRATOR_TEST_TOOLS") else {
         println!("skipped: ORCHESTRATOR_TEST_TOOLS is not set");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let places = Places {
+    let places = Placeholders {
         workspace: path.clone(),
         memory: path.clone(),
         target: path.clone(),
         cache: path.clone(),
         files: path.clone(),
     };
-    let surroundings = Surroundings {
+    let surroundings = HostCapabilities {
         places: &places,
         has_secret: &|_| true,
         find_command: &|name| find_command(name, &tools),
         has_toolchain: &|_| false,
     };
-    let mut composed = compose(&Catalogue::built_in().unwrap(), None, &surroundings).unwrap();
+    let mut composed = compose(&Catalog::built_in().unwrap(), None, &surroundings).unwrap();
     let ground = ground(&path);
-    let servers = probe(&mut composed, &ground, &redactor(), LIMIT).await.unwrap();
+    let servers = probe(&mut composed, &ground, &redactor(), PROBE_TIMEOUT).await.unwrap();
     let seen: Vec<_> =
         servers.iter().map(|server| (server.name.as_str(), server.status, server.tools)).collect();
     assert_eq!(
@@ -105,7 +105,7 @@ async fn the_published_servers_answer_with_their_tools_directly_and_through_the_
         [
             ("brave", McpStatus::Connected, 8),
             ("memory", McpStatus::Connected, 9),
-            ("rustdocs", McpStatus::LeftOut, 0)
+            ("rustdocs", McpStatus::Skipped, 0)
         ],
         "{servers:?}"
     );
@@ -127,10 +127,10 @@ async fn the_published_servers_answer_with_their_tools_directly_and_through_the_
 }
 
 #[tokio::test]
-async fn an_optional_server_that_fails_is_dropped_and_its_last_words_are_kept_without_secrets() {
+async fn failed_optional_server_note_has_redacted_stderr() {
     let folder = tempfile::tempdir().unwrap();
     let mut composed = of(vec![shell("bad", "echo \"no such key: $KEY\" >&2; exit 3", false, true)]);
-    let servers = probe(&mut composed, &ground(folder.path()), &redactor(), LIMIT).await.unwrap();
+    let servers = probe(&mut composed, &ground(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap();
     assert!(composed.servers.is_empty());
     assert_eq!(servers[0].status, McpStatus::Failed);
     let note = servers[0].note.clone().unwrap();
@@ -138,12 +138,12 @@ async fn an_optional_server_that_fails_is_dropped_and_its_last_words_are_kept_wi
 }
 
 #[tokio::test]
-async fn a_required_server_that_fails_ends_the_run_and_the_others_are_still_reported() {
+async fn failed_required_server_error_reports_all_servers() {
     let folder = tempfile::tempdir().unwrap();
     let mut missing = shell("missing", "", true, false);
     missing.command = "/nonexistent/server".into();
     let mut composed = of(vec![missing, shell("quiet", "exit 0", false, false)]);
-    let error = probe(&mut composed, &ground(folder.path()), &redactor(), LIMIT).await.unwrap_err();
+    let error = probe(&mut composed, &ground(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap_err();
     assert_eq!(error.reason(), orchestrator_contract::Reason::McpServerFailed);
     assert!(
         error.to_string().starts_with("MCP server `missing` is required and failed: it cannot be started")
@@ -152,7 +152,7 @@ async fn a_required_server_that_fails_ends_the_run_and_the_others_are_still_repo
 }
 
 #[tokio::test]
-async fn a_silent_server_is_given_up_and_killed_with_all_it_started() {
+async fn unresponsive_server_is_killed_with_descendants() {
     let folder = tempfile::tempdir().unwrap();
     let script = "sleep 600 & echo $! >pid; echo $$ >>pid; trap '' TERM; wait";
     let mut composed = of(vec![shell("silent", script, false, false)]);
@@ -167,7 +167,7 @@ async fn a_silent_server_is_given_up_and_killed_with_all_it_started() {
 }
 
 #[tokio::test]
-async fn each_connection_has_a_server_of_its_own_with_the_secret_only_there() {
+async fn relay_connection_gets_own_server_with_secret() {
     let folder = tempfile::tempdir().unwrap();
     let script = "echo \"$$ $KEY\"; exec cat";
     let composed = of(vec![shell("echo", script, false, true), shell("plain", "cat", false, false)]);
@@ -194,7 +194,7 @@ async fn each_connection_has_a_server_of_its_own_with_the_secret_only_there() {
 }
 
 #[tokio::test]
-async fn a_dropped_host_leaves_no_server_and_no_socket() {
+async fn dropped_relay_host_leaves_no_server_or_socket() {
     let folder = tempfile::tempdir().unwrap();
     let script = "sleep 600 & echo $!; echo $$; trap '' TERM; wait";
     let composed = of(vec![shell("stays", script, false, true)]);
@@ -214,7 +214,7 @@ async fn a_dropped_host_leaves_no_server_and_no_socket() {
 }
 
 #[tokio::test]
-async fn the_folder_of_sockets_is_private_and_too_long_a_path_is_an_error() {
+async fn relay_socket_directory_is_private_within_path_limit() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let composed = of(vec![shell("echo", "cat", false, true)]);
@@ -236,14 +236,14 @@ async fn relay_program() {
 }
 
 #[tokio::test]
-async fn the_relay_program_passes_both_ways_and_ends_with_either_side() {
+async fn relay_program_copies_until_either_side_closes() {
     let folder = tempfile::tempdir().unwrap();
     let composed = of(vec![shell("echo", "exec cat", false, true), shell("short", "echo bye", false, true)]);
     let host = RelayHost::start(&composed, &ground(folder.path()), folder.path()).unwrap();
     for (name, expected, closes) in [("echo", "hello", true), ("short", "bye", false)] {
         let socket = host.socket(name).unwrap();
         let environment = Environment::from([("TEST_RELAY_SOCKET".into(), socket.into_os_string())]);
-        let mut program = command(std::env::current_exe().unwrap(), &environment, Group::Own)
+        let mut program = command(std::env::current_exe().unwrap(), &environment, ProcessGroup::New)
             .args(["--exact", "relay_program", "--ignored", "--nocapture"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

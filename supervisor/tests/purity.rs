@@ -43,7 +43,7 @@ const FORBIDDEN: &[&str] = &[
 ];
 
 #[test]
-fn what_decides_touches_neither_files_nor_clocks_nor_processes() {
+fn pure_modules_use_no_files_clocks_processes() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut looked_at = 0;
     for name in PURE {

@@ -12,7 +12,7 @@ use orchestrator_contract::Outcome;
 use orchestrator_contract::layout::Layout;
 use serde_json::Value;
 
-use crate::world::{Ran, World};
+use crate::test_env::{CommandOutput, TestEnv};
 
 /// Longest that a container of a test may run.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// The same for a run in a world: its workspace is a folder, its secrets are files.
-    pub fn run_in(&self, world: &World, place: &Place) -> Container {
+    pub fn run_in(&self, world: &TestEnv, place: &Place) -> Container {
         let mut container = self.hardened();
         container = container.with(&["--volume", &format!("{}:/workspace", place.workspace().display())]);
         let secrets = format!("{}:/run/secrets/orchestrator:ro", place.secrets.path().display());
@@ -103,12 +103,12 @@ pub struct Place {
 
 impl Place {
     /// A new workspace in a world, and that world's secrets.
-    pub fn new(world: &World) -> Self {
+    pub fn new(world: &TestEnv) -> Self {
         Self::owned_by(world, USER)
     }
 
     /// The same for another user of group 0.
-    pub fn owned_by(world: &World, user: u32) -> Self {
+    pub fn owned_by(world: &TestEnv, user: u32) -> Self {
         let workspace = world.path("workspace");
         fs::create_dir_all(&workspace).expect("a folder");
         chown(&workspace, Some(user), Some(0)).expect("root gives files away");
@@ -176,17 +176,17 @@ impl Container {
 
     /// Starts it with task 1 of the trader service.
     #[must_use]
-    pub fn start_task(self, world: &World, more: &[&str]) -> Self {
+    pub fn start_task(self, world: &TestEnv, more: &[&str]) -> Self {
         let flags = world.task_flags(Path::new("/workspace"));
         let arguments: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
         self.start(&arguments)
     }
 
     /// What the container wrote so far.
-    pub fn logs(&self) -> Ran {
+    pub fn logs(&self) -> CommandOutput {
         let output = self.engine.docker(&["logs", &self.name]);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ran { code: 0, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        CommandOutput { code: 0, stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
     /// Waits until its standard output contains `text`.
@@ -220,19 +220,19 @@ impl Container {
 
     /// Waits for its end, and gives what it said; its exit code is the code.
     #[track_caller]
-    pub fn end(&self) -> Ran {
+    pub fn end(&self) -> CommandOutput {
         let begin = Instant::now();
         while self.runs() {
             assert!(begin.elapsed() < LIMIT, "it does not end: {:#?}", self.logs());
             std::thread::sleep(Duration::from_millis(50));
         }
         let code = self.state()["ExitCode"].as_i64().expect("an exit code");
-        Ran { code: i32::try_from(code).expect("an exit code"), ..self.logs() }
+        CommandOutput { code: i32::try_from(code).expect("an exit code"), ..self.logs() }
     }
 
     /// Waits for its end, and gives its outcome.
     #[track_caller]
-    pub fn outcome(&self) -> (Ran, Outcome) {
+    pub fn outcome(&self) -> (CommandOutput, Outcome) {
         let ran = self.end();
         let outcome = ran.outcome().unwrap_or_else(|| panic!("no outcome: {ran:#?}"));
         assert_eq!(ran.code, i32::from(outcome.exit_code), "{ran:#?}");

@@ -3,24 +3,24 @@
 use std::path::Path;
 
 use base64::Engine as _;
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Outcome, Phase, RepositoryUrl};
 
-use crate::world::World;
+use crate::test_env::TestEnv;
 
 /// Asserts all of it.
-pub(crate) fn assert_all(world: &World, outcome: &Outcome) {
+pub(crate) fn assert_all(world: &TestEnv, outcome: &Outcome) {
     work_is_where_the_outcome_says(world, outcome);
     success_has_its_evidence(world, outcome);
     secrets_are_nowhere(world);
     one_ref_changed_and_went_forward(world, outcome);
     at_most_one_pull_request(world, outcome);
-    nothing_survives(world);
+    no_process_survives(world);
     every_line_is_an_event(world);
 }
 
 /// The repository that the run was to change.
-fn target(world: &World, outcome: &Outcome) -> String {
+fn target(world: &TestEnv, outcome: &Outcome) -> String {
     let url = outcome.base.as_ref().map_or_else(|| world.git.url("acme/trader"), |base| base.url.clone());
     // Under whatever name and scheme the host was reached, the path is the same.
     let url = RepositoryUrl::new(url).expect("an address");
@@ -29,28 +29,28 @@ fn target(world: &World, outcome: &Outcome) -> String {
 }
 
 /// I1: work is on the remote, with this oid, or in the workspace.
-fn work_is_where_the_outcome_says(world: &World, outcome: &Outcome) {
-    match outcome.work.place {
-        Place::Remote => {
+fn work_is_where_the_outcome_says(world: &TestEnv, outcome: &Outcome) {
+    match outcome.work.location {
+        WorkLocation::Remote => {
             let branch = outcome.work.branch.as_ref().expect("a branch");
             let tips = world.git.tips(&target(world, outcome));
             assert_eq!(tips.get(branch), outcome.work.oid.as_ref(), "{branch} in {tips:?}");
         }
-        Place::Workspace => {
+        WorkLocation::Workspace => {
             let path = outcome.work.path.as_ref().expect("a path");
             assert!(Path::new(path).exists(), "{path}");
         }
-        Place::None => assert_eq!(outcome.work.oid, None),
+        WorkLocation::None => assert_eq!(outcome.work.oid, None),
     }
 }
 
 /// I2: success means a pushed oid, and a pull request with that head.
-fn success_has_its_evidence(world: &World, outcome: &Outcome) {
+fn success_has_its_evidence(world: &TestEnv, outcome: &Outcome) {
     assert_eq!(outcome.exit_code, outcome.reason.exit_code());
     if outcome.phase != Phase::Succeeded || outcome.commits == 0 {
         return;
     }
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     if let Some(pull) = &outcome.pull_request {
         assert_eq!(Some(&pull.head), outcome.work.oid.as_ref());
         assert!(world.github.pulls().iter().any(|seen| seen["number"] == pull.number));
@@ -58,7 +58,7 @@ fn success_has_its_evidence(world: &World, outcome: &Outcome) {
 }
 
 /// I3: no secret outside of the hosts it is for.
-fn secrets_are_nowhere(world: &World) {
+fn secrets_are_nowhere(world: &TestEnv) {
     for secret in [&world.token, &world.key] {
         let raw = secret.as_bytes();
         let base64 = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{secret}"));
@@ -98,7 +98,7 @@ fn search(folder: &Path, needles: &[Vec<u8>]) {
 }
 
 /// I4: exactly one ref of the target changed, by creation or fast-forward.
-fn one_ref_changed_and_went_forward(world: &World, outcome: &Outcome) {
+fn one_ref_changed_and_went_forward(world: &TestEnv, outcome: &Outcome) {
     let target = target(world, outcome);
     for other in world.repositories().iter().filter(|other| **other != target) {
         assert_eq!(world.refs_before(other), &world.git.refs(other), "{other} changed");
@@ -110,7 +110,7 @@ fn one_ref_changed_and_went_forward(world: &World, outcome: &Outcome) {
     }
     let changed: Vec<&String> =
         after.iter().filter(|(name, oid)| before.get(*name) != Some(oid)).map(|(name, _)| name).collect();
-    let expected = usize::from(outcome.work.place == Place::Remote);
+    let expected = usize::from(outcome.work.location == WorkLocation::Remote);
     assert!(changed.len() <= expected, "{changed:?}");
     if let ([name], Some(branch)) = (changed.as_slice(), &outcome.work.branch) {
         assert_eq!(name.as_str(), format!("refs/heads/{branch}"));
@@ -118,7 +118,7 @@ fn one_ref_changed_and_went_forward(world: &World, outcome: &Outcome) {
 }
 
 /// I5: one pull request at most for a branch.
-fn at_most_one_pull_request(world: &World, outcome: &Outcome) {
+fn at_most_one_pull_request(world: &TestEnv, outcome: &Outcome) {
     let Some(branch) = &outcome.work.branch else { return };
     let target = target(world, outcome);
     let same =
@@ -128,7 +128,7 @@ fn at_most_one_pull_request(world: &World, outcome: &Outcome) {
 }
 
 /// I7: no process of the run lives.
-fn nothing_survives(world: &World) {
+fn no_process_survives(world: &TestEnv) {
     let folder = world.folder().display().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     for entry in entries.flatten() {
@@ -146,7 +146,7 @@ fn nothing_survives(world: &World) {
 }
 
 /// I10: every line of the supervisor is one event.
-fn every_line_is_an_event(world: &World) {
+fn every_line_is_an_event(world: &TestEnv) {
     let Ok(runs) = std::fs::read_dir(world.state().join("runs")) else { return };
     for run in runs.flatten() {
         let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default();

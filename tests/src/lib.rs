@@ -21,19 +21,19 @@
 
 pub mod bench;
 pub mod binaries;
-pub mod docked;
+pub mod dispatcher_env;
+pub mod docker_env;
 pub mod documents;
 pub mod engine;
 pub mod git_server;
 pub mod github;
+pub mod ide_session;
 pub mod invariants;
 pub mod kubernetes;
-pub mod lead;
 pub mod mcp_client;
 pub mod mcp_tools;
 pub mod messages_api;
 pub mod projects;
 pub mod sshd;
-pub mod stage;
+pub mod test_env;
 pub mod tools;
-pub mod world;

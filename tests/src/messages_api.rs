@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 pub use self::script::{Fault, Script, Turn};
 pub use self::state::Request;
-use self::state::{State, Step};
+use self::state::{ScriptStep, State};
 
 /// A running server; it stops, and breaks what it holds open, when dropped.
 pub struct MessagesApi {
@@ -156,7 +156,7 @@ impl Api {
 
     /// Records the request; the script's step for it, or the answer that needs no script.
     #[expect(clippy::result_large_err, reason = "an answer, and once per request")]
-    fn decide(&self, line: &str, headers: &HeaderMap, body: &Value) -> Result<Step, Response> {
+    fn decide(&self, line: &str, headers: &HeaderMap, body: &Value) -> Result<ScriptStep, Response> {
         let mut state = self.state();
         let index = state.requests.len();
         let session = headers.get("x-claude-code-session-id").and_then(|value| value.to_str().ok());
@@ -208,7 +208,7 @@ async fn answer_request(
     }
 }
 
-async fn play(step: &Step, body: &Value) -> Response {
+async fn play(step: &ScriptStep, body: &Value) -> Response {
     tokio::time::sleep(step.turn.delay).await;
     let message = answer::message(&step.turn, body);
     match step.fault {

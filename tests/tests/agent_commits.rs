@@ -3,17 +3,17 @@
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{RIGHT, mend};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
 /// A run whose agent mends the crate and then does this in its repository.
-fn with(command: &str) -> (World, Outcome) {
+fn with(command: &str) -> (TestEnv, Outcome) {
     let script = Script::new()
         .turn(mend())
         .turn(Turn::bash(command))
         .turn(Turn::verdict("done", "best_bid now returns the highest bid."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let (ran, outcome) = world.submit(&[]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     world.model.assert_played();
@@ -22,7 +22,7 @@ fn with(command: &str) -> (World, Outcome) {
     (world, outcome)
 }
 
-fn assert_on_the_base(world: &World, outcome: &Outcome) {
+fn assert_on_the_base(world: &TestEnv, outcome: &Outcome) {
     let parent = world.git.ask("acme/trader", &["rev-parse", &format!("{BRANCH}~1")]);
     assert_eq!(parent.trim(), world.git.tips("acme/trader")["main"]);
     assert_eq!(outcome.commits, 1);
@@ -30,22 +30,22 @@ fn assert_on_the_base(world: &World, outcome: &Outcome) {
 }
 
 #[test]
-fn a_commit_of_the_agent_keeps_its_oid_and_its_author_is_told() {
+fn agent_commit_keeps_oid_with_author_reported() {
     let (world, outcome) =
         with("git commit -qam Mend --author='Ada Lovelace <ada@example.com>' && git rev-parse HEAD");
     let tip = outcome.work.oid.clone().unwrap();
     assert!(world.model.conversation().last().unwrap().contains(&tip), "the agent's own oid");
     let shown = world.git.ask("acme/trader", &["log", "-1", "--format=%s|%an|%ae", BRANCH]);
     assert_eq!(shown.trim(), "Mend|Ada Lovelace|ada@example.com");
-    assert!(outcome.foreign_authors.iter().any(|author| author.contains("Ada Lovelace")), "{outcome:#?}");
+    assert!(outcome.other_authors.iter().any(|author| author.contains("Ada Lovelace")), "{outcome:#?}");
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn what_the_agent_left_uncommitted_goes_on_top_of_its_commits() {
+fn uncommitted_changes_are_committed_on_top_of_agent_commits() {
     let (world, outcome) = with("git commit -qam Mend && echo more > more.txt && git rev-parse HEAD");
     assert_eq!(outcome.commits, 2);
-    assert_eq!(outcome.foreign_authors, Vec::<String>::new());
+    assert_eq!(outcome.other_authors, Vec::<String>::new());
     let below = world.git.ask("acme/trader", &["rev-parse", &format!("{BRANCH}~1")]);
     assert!(world.model.conversation().last().unwrap().contains(below.trim()), "the agent's own oid");
     assert_eq!(world.git.read("acme/trader", BRANCH, "more.txt").unwrap().trim(), "more");
@@ -53,21 +53,21 @@ fn what_the_agent_left_uncommitted_goes_on_top_of_its_commits() {
 }
 
 #[test]
-fn an_amended_base_is_not_published_but_its_tree_is() {
+fn amended_base_publishes_only_its_tree() {
     let (world, outcome) = with("git commit -qa --amend -m 'All mine'");
     assert!(outcome.notes.iter().any(|note| note.contains("rewrote history")), "{:?}", outcome.notes);
     assert_on_the_base(&world, &outcome);
 }
 
 #[test]
-fn an_orphan_branch_is_not_published_but_its_tree_is() {
+fn orphan_branch_publishes_only_its_tree() {
     let (world, outcome) = with("git checkout -q --orphan mine && git commit -qam 'All mine'");
     assert!(outcome.notes.iter().any(|note| note.contains("rewrote history")), "{:?}", outcome.notes);
     assert_on_the_base(&world, &outcome);
 }
 
 #[test]
-fn a_base_that_was_thrown_away_does_not_take_the_work_with_it() {
+fn deleted_base_ref_keeps_agent_work() {
     let (world, outcome) = with(
         "git update-ref -d HEAD && git branch -D main; git update-ref -d refs/remotes/origin/main; true",
     );
@@ -75,7 +75,7 @@ fn a_base_that_was_thrown_away_does_not_take_the_work_with_it() {
 }
 
 #[test]
-fn commits_on_another_branch_are_kept_in_the_workspace_and_named() {
+fn commits_on_other_branch_stay_in_workspace_with_note() {
     let (world, outcome) = with(
         "git switch -qc side && echo side > side.txt && git add side.txt && git commit -qm Side && git switch -q -",
     );
@@ -89,7 +89,7 @@ fn commits_on_another_branch_are_kept_in_the_workspace_and_named() {
 }
 
 #[test]
-fn a_deleted_git_folder_costs_nothing() {
+fn deleted_git_directory_loses_no_work() {
     let (world, outcome) = with("rm -rf .git");
     assert!(outcome.notes.iter().any(|note| note.contains("no usable git history")), "{:?}", outcome.notes);
     assert_on_the_base(&world, &outcome);

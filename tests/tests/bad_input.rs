@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Outcome, Reason, Step};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
-use orchestrator_tests::world::{Ran, World};
+use orchestrator_tests::test_env::{CommandOutput, TestEnv};
 
 /// A model that must not be asked.
 fn silent() -> Script {
@@ -15,7 +15,7 @@ fn silent() -> Script {
 
 /// The message says all of this, and no request reached the model.
 #[track_caller]
-fn assert_says(world: &World, text: &str, words: &[&str]) {
+fn assert_says(world: &TestEnv, text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "`{word}` is not in: {text}");
     }
@@ -25,14 +25,14 @@ fn assert_says(world: &World, text: &str, words: &[&str]) {
 
 /// A run that ended before anything was prepared: reason, exit code, words of its message.
 #[track_caller]
-fn assert_ended(world: &World, (ran, outcome): &(Ran, Outcome), reason: Reason, words: &[&str]) {
+fn assert_ended(world: &TestEnv, (ran, outcome): &(CommandOutput, Outcome), reason: Reason, words: &[&str]) {
     assert_eq!(outcome.reason, reason, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, i32::from(reason.exit_code()), "{ran:#?}");
-    assert_eq!(outcome.work.place, Place::None);
+    assert_eq!(outcome.work.location, WorkLocation::None);
     assert!(outcome.message.contains(reason.hint()), "no next step: {}", outcome.message);
     assert_says(world, &outcome.message, words);
     assert!(ran.stdout.contains(words[0]) || ran.stderr.contains(words[0]), "not said: {ran:#?}");
-    if outcome.step == Step::Check {
+    if outcome.step == Step::Preflight {
         let layout = world.layout("trader");
         for folder in [layout.target_repo(), layout.platform_repo(), layout.target_control()] {
             assert!(!folder.exists(), "{} was made", folder.display());
@@ -43,7 +43,7 @@ fn assert_ended(world: &World, (ran, outcome): &(Ran, Outcome), reason: Reason, 
 
 /// A submission that the dispatcher itself refuses: it leaves no trace.
 #[track_caller]
-fn assert_refused(world: &World, ran: &Ran, reason: Reason, words: &[&str]) {
+fn assert_refused(world: &TestEnv, ran: &CommandOutput, reason: Reason, words: &[&str]) {
     assert_eq!(ran.code, i32::from(reason.exit_code()), "{ran:#?}");
     assert_says(world, &ran.stderr, words);
     let state: Vec<_> = std::fs::read_dir(world.state()).into_iter().flatten().flatten().collect();
@@ -52,14 +52,14 @@ fn assert_refused(world: &World, ran: &Ran, reason: Reason, words: &[&str]) {
 
 /// A supervisor that ends without a run: its last line says why.
 #[track_caller]
-fn assert_supervisor_refused(world: &World, ran: &Ran, reason: Reason, words: &[&str]) {
+fn assert_supervisor_refused(world: &TestEnv, ran: &CommandOutput, reason: Reason, words: &[&str]) {
     assert_eq!(ran.code, i32::from(reason.exit_code()), "{ran:#?}");
-    let said = ran.events().pop().map(|event| event.msg).unwrap_or_default();
+    let said = ran.events().pop().map(|event| event.message).unwrap_or_default();
     assert!(said.contains(&reason.to_string()), "{said}");
     assert_says(world, &said, words);
 }
 
-fn supervisor(world: &World, workspace: &Path, more: &[&str]) -> Ran {
+fn supervisor(world: &TestEnv, workspace: &Path, more: &[&str]) -> CommandOutput {
     let flags = world.task_flags(workspace);
     let flags: Vec<&str> = more.iter().copied().chain(flags.iter().map(String::as_str)).collect();
     world.supervisor(&flags)
@@ -70,50 +70,50 @@ fn platform_without(gone: impl Fn(&str) -> bool) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_task_that_tasks_json_does_not_have_is_named_with_those_it_has() {
-    let world = World::start(silent());
+fn unknown_task_error_lists_known_tasks() {
+    let world = TestEnv::start(silent());
     let ended = world.submit_for("trader", "99", &[]);
     assert_ended(&world, &ended, Reason::TaskNotFound, &["99", "tasks.json", "1, 2"]);
 }
 
 #[test]
-fn without_any_documents_the_places_that_were_looked_at_are_named() {
-    let world = World::with(silent(), platform_without(|path| path.starts_with(".taskmaster")), "main");
+fn documents_not_found_names_searched_folders() {
+    let world = TestEnv::with(silent(), platform_without(|path| path.starts_with(".taskmaster")), "main");
     let ended = world.submit(&[]);
     let places = ["trader/.taskmaster/", "projects/trader/.taskmaster/"];
-    assert_ended(&world, &ended, Reason::DocumentsMissing, &places);
+    assert_ended(&world, &ended, Reason::DocumentsNotFound, &places);
 }
 
 #[test]
-fn without_an_entry_and_without_files_the_files_that_were_looked_for_are_named() {
+fn documents_not_found_without_entry_names_searched_files() {
     let gone = |path: &str| path.ends_with("tasks.json") || path.contains("/task-1/");
-    let world = World::with(silent(), platform_without(gone), "main");
+    let world = TestEnv::with(silent(), platform_without(gone), "main");
     let ended = world.submit(&[]);
     let files = [".taskmaster/tasks/tasks.json", ".taskmaster/docs/task-1/task.md"];
-    assert_ended(&world, &ended, Reason::DocumentsMissing, &files);
+    assert_ended(&world, &ended, Reason::DocumentsNotFound, &files);
 }
 
 #[test]
-fn a_tasks_json_that_is_no_json_is_named_with_line_and_column() {
+fn invalid_tasks_json_error_has_line_and_column() {
     let broken = |(path, text): (String, String)| {
         let text = if path.ends_with("tasks.json") { "{\n  \"master\": {,\n".to_owned() } else { text };
         (path, text)
     };
-    let world = World::with(silent(), projects::platform().into_iter().map(broken).collect(), "main");
+    let world = TestEnv::with(silent(), projects::platform().into_iter().map(broken).collect(), "main");
     let ended = world.submit(&[]);
     assert_ended(&world, &ended, Reason::InvalidTask, &["tasks.json", "line 2, column 14"]);
 }
 
 #[test]
-fn a_service_name_that_is_a_path_is_refused_at_once() {
-    let world = World::start(silent());
+fn service_name_with_path_is_rejected_immediately() {
+    let world = TestEnv::start(silent());
     let ran = world.try_submit("../x", "1", &[]);
     assert_refused(&world, &ran, Reason::InvalidTask, &["--service", "../x"]);
 }
 
 #[test]
-fn a_token_that_the_host_does_not_know_is_told_from_a_repository_that_is_not_there() {
-    let mut world = World::start(silent());
+fn revoked_token_is_not_reported_as_missing_repository() {
+    let mut world = TestEnv::start(silent());
     world.set("GITHUB_TOKEN", "ghp_thisTokenWasRevokedLongAgo0000000000");
     let ended = world.submit(&[]);
     let words = ["acme/"];
@@ -122,39 +122,39 @@ fn a_token_that_the_host_does_not_know_is_told_from_a_repository_that_is_not_the
 }
 
 #[test]
-fn a_repository_that_is_not_there_is_named() {
-    let world = World::start(silent());
+fn missing_repository_is_named() {
+    let world = TestEnv::start(silent());
     let url = world.git.url("acme/nothing");
     let ended = world.submit(&["--repository-url", &url]);
     assert_ended(&world, &ended, Reason::RepositoryNotFound, &["acme/nothing"]);
 }
 
 #[test]
-fn a_target_that_may_only_be_read_is_told_before_anything_is_spent() {
+fn read_only_target_is_rejected_in_preflight() {
     use orchestrator_tests::git_server::Access;
-    let world = World::start(silent());
+    let world = TestEnv::start(silent());
     world.git.allow_in("acme/trader", world.token.clone(), Access::Read);
     let ended = world.submit(&[]);
     assert_ended(&world, &ended, Reason::PermissionDenied, &["acme/trader"]);
 }
 
 #[test]
-fn a_branch_that_is_not_there_is_named_with_those_that_are() {
-    let world = World::start(silent());
+fn missing_branch_error_lists_existing_branches() {
+    let world = TestEnv::start(silent());
     let ended = world.submit(&["--branch", "develop"]);
     assert_ended(&world, &ended, Reason::BranchNotFound, &["develop", "main"]);
 }
 
 #[test]
-fn a_platform_branch_that_is_not_there_is_named() {
-    let world = World::start(silent());
+fn missing_platform_branch_is_named() {
+    let world = TestEnv::start(silent());
     let ended = world.submit(&["--platform-branch", "docs"]);
     assert_ended(&world, &ended, Reason::BranchNotFound, &["docs", "acme/platform"]);
 }
 
 #[test]
-fn a_branch_of_an_attempt_that_nobody_knows_is_not_touched() {
-    let mut world = World::start(silent());
+fn branch_without_known_attempt_is_not_modified() {
+    let mut world = TestEnv::start(silent());
     world.git.commit("acme/trader", "feature/task-1-implementation", "By hand", &[("hand.txt", "1\n")]);
     world.remember_refs();
     let ended = world.submit(&[]);
@@ -163,8 +163,8 @@ fn a_branch_of_an_attempt_that_nobody_knows_is_not_touched() {
 }
 
 #[test]
-fn without_a_credential_for_the_model_every_way_to_give_one_is_named() {
-    let mut world = World::start(silent());
+fn missing_model_credential_error_lists_alternatives() {
+    let mut world = TestEnv::start(silent());
     world.set("ANTHROPIC_API_KEY", "");
     let ended = world.submit(&[]);
     let words = ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "Bedrock"];
@@ -172,8 +172,8 @@ fn without_a_credential_for_the_model_every_way_to_give_one_is_named() {
 }
 
 #[test]
-fn without_a_token_the_run_ends_before_the_agent() {
-    let mut world = World::start(silent());
+fn missing_token_ends_run_before_agent() {
+    let mut world = TestEnv::start(silent());
     world.set("GITHUB_TOKEN", "");
     // `gh` of the machine must not lend its own.
     let ended = world.submit(&[]);
@@ -181,26 +181,26 @@ fn without_a_token_the_run_ends_before_the_agent() {
 }
 
 #[test]
-fn a_cli_that_is_not_there_is_named() {
-    let mut world = World::start(silent());
+fn agent_cli_not_found_names_path() {
+    let mut world = TestEnv::start(silent());
     world.set("ORCHESTRATOR_CLAUDE", "/nowhere/claude");
     let ran = world.try_submit("trader", "1", &[]);
-    assert_refused(&world, &ran, Reason::AgentMissing, &["/nowhere/claude"]);
+    assert_refused(&world, &ran, Reason::AgentCliNotFound, &["/nowhere/claude"]);
 }
 
 #[test]
-fn a_model_that_the_service_does_not_have_is_named() {
-    let world = World::start(silent());
+fn model_not_found_names_model() {
+    let world = TestEnv::start(silent());
     let (ran, outcome) = world.submit(&["--model", "claude-poet-9"]);
-    assert_eq!(outcome.reason, Reason::ModelUnknown, "{ran:#?}\n{outcome:#?}");
+    assert_eq!(outcome.reason, Reason::ModelNotFound, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 78);
     assert!(outcome.message.contains("claude-poet-9"), "{}", outcome.message);
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_working_directory_outside_of_the_repository_is_refused_at_once() {
-    let world = World::start(silent());
+fn working_directory_outside_repository_fails_immediately() {
+    let world = TestEnv::start(silent());
     for path in ["../other", "a/../../b", "/etc"] {
         let ran = world.try_submit("trader", "1", &["--working-directory", path]);
         assert_refused(&world, &ran, Reason::InvalidTask, &["--working-directory", path]);
@@ -208,8 +208,8 @@ fn a_working_directory_outside_of_the_repository_is_refused_at_once() {
 }
 
 #[test]
-fn a_working_directory_through_a_link_of_the_repository_is_refused() {
-    let mut world = World::start(silent());
+fn working_directory_through_symlink_is_rejected() {
+    let mut world = TestEnv::start(silent());
     let work = tempfile::tempdir().unwrap();
     world.git.clone_fresh("acme/trader", "main", work.path());
     std::os::unix::fs::symlink("/tmp", work.path().join("link")).unwrap();
@@ -223,8 +223,8 @@ fn a_working_directory_through_a_link_of_the_repository_is_refused() {
 }
 
 #[test]
-fn a_workspace_that_cannot_be_written_is_named() {
-    let world = World::start(silent());
+fn unwritable_workspace_is_named() {
+    let world = TestEnv::start(silent());
     let file = world.path("file");
     std::fs::write(&file, "").unwrap();
     let workspace = file.join("workspace");
@@ -233,8 +233,8 @@ fn a_workspace_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn a_workspace_that_cannot_be_written_is_told_by_the_dispatcher_too() {
-    let world = World::start(silent());
+fn dispatcher_names_unwritable_workspace() {
+    let world = TestEnv::start(silent());
     let workspace = world.layout("trader").root().to_owned();
     std::fs::create_dir_all(workspace.parent().unwrap()).unwrap();
     std::fs::write(&workspace, "").unwrap();
@@ -244,57 +244,57 @@ fn a_workspace_that_cannot_be_written_is_told_by_the_dispatcher_too() {
 }
 
 #[test]
-fn a_malformed_mcp_configuration_is_named_with_file_and_server() {
-    let mut world = World::start(silent());
+fn malformed_mcp_config_error_names_file_and_server() {
+    let mut world = TestEnv::start(silent());
     let folder = world.path("mcp");
     std::fs::create_dir_all(&folder).unwrap();
-    world.set("ORCHESTRATOR_MCP_CONFIGS", folder.to_str().unwrap());
+    world.set("ORCHESTRATOR_MCP_CONFIG_DIR", folder.to_str().unwrap());
     let text = r#"{"name": "files", "description": "Files", "command": "files", "env": {"1X": "y"}}"#;
     std::fs::write(folder.join("files.json"), text).unwrap();
     let ended = world.submit(&[]);
-    assert_ended(&world, &ended, Reason::Configuration, &["files.json", "`files`", "1X"]);
+    assert_ended(&world, &ended, Reason::InvalidConfiguration, &["files.json", "`files`", "1X"]);
 }
 
 #[test]
-fn an_mcp_configuration_that_is_no_json_is_named_with_line_and_column() {
-    let mut world = World::start(silent());
+fn invalid_mcp_config_json_error_names_file_with_line() {
+    let mut world = TestEnv::start(silent());
     let folder = world.path("mcp");
     std::fs::create_dir_all(&folder).unwrap();
-    world.set("ORCHESTRATOR_MCP_CONFIGS", folder.to_str().unwrap());
+    world.set("ORCHESTRATOR_MCP_CONFIG_DIR", folder.to_str().unwrap());
     std::fs::write(folder.join("files.json"), "{\n  \"name\": files\n}\n").unwrap();
     let ended = world.submit(&[]);
-    assert_ended(&world, &ended, Reason::Configuration, &["files.json", "line 2"]);
+    assert_ended(&world, &ended, Reason::InvalidConfiguration, &["files.json", "line 2"]);
 }
 
 #[test]
-fn an_mcp_server_that_nobody_knows_is_named_with_those_that_are_known() {
-    let world = World::start(silent());
+fn unknown_mcp_server_error_lists_known_servers() {
+    let world = TestEnv::start(silent());
     std::fs::write(world.path("orchestrator.toml"), "[services.trader]\nmcp_servers = [\"poetry\"]\n")
         .unwrap();
     let (ran, outcome) = world.submit(&[]);
-    assert_eq!(outcome.reason, Reason::Configuration, "{ran:#?}\n{outcome:#?}");
+    assert_eq!(outcome.reason, Reason::InvalidConfiguration, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 78);
     assert_says(&world, &outcome.message, &["poetry", "memory"]);
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_malformed_orchestrator_toml_is_named_with_line_and_column() {
-    let world = World::start(silent());
+fn malformed_orchestrator_toml_error_has_line_and_column() {
+    let world = TestEnv::start(silent());
     let file = world.path("orchestrator.toml");
     std::fs::write(&file, "[defaults]\nmodel = opus\n").unwrap();
     let ran = world.try_submit("trader", "1", &[]);
     let place = format!("{}:2:9", file.display());
-    assert_refused(&world, &ran, Reason::Configuration, &[&place, "Mend the file"]);
+    assert_refused(&world, &ran, Reason::InvalidConfiguration, &[&place, "Mend the file"]);
     std::fs::write(&file, "[defaults]\nmodell = \"opus\"\n").unwrap();
     let ran = world.try_submit("trader", "1", &[]);
     let place = format!("{}:2:1", file.display());
-    assert_refused(&world, &ran, Reason::Configuration, &[&place, "modell", "model"]);
+    assert_refused(&world, &ran, Reason::InvalidConfiguration, &[&place, "modell", "model"]);
 }
 
 #[test]
-fn a_task_file_that_is_no_task_names_every_fault() {
-    let world = World::start(silent());
+fn invalid_task_file_error_names_every_problem() {
+    let world = TestEnv::start(silent());
     let (file, workspace) = (world.path("task.json"), world.path("ws"));
     let run = |text: &str| {
         std::fs::write(&file, text).unwrap();
@@ -311,8 +311,8 @@ fn a_task_file_that_is_no_task_names_every_fault() {
 }
 
 #[test]
-fn a_supervisor_without_a_task_names_every_flag_that_is_missing() {
-    let world = World::start(silent());
+fn missing_task_error_names_every_missing_flag() {
+    let world = TestEnv::start(silent());
     let workspace = world.path("ws");
     let ran = world.supervisor(&["--workspace", workspace.to_str().unwrap()]);
     let flags = ["--task", "--service", "--repository-url", "--platform-repository-url"];
@@ -321,16 +321,16 @@ fn a_supervisor_without_a_task_names_every_flag_that_is_missing() {
 }
 
 #[test]
-fn a_supervisor_with_an_unknown_flag_says_so_on_stderr() {
-    let world = World::start(silent());
+fn unknown_supervisor_flag_is_reported_on_stderr() {
+    let world = TestEnv::start(silent());
     let ran = world.supervisor(&["--tusk", "1"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (64, ""), "{ran:#?}");
     assert_says(&world, &ran.stderr, &["--tusk", "--task"]);
 }
 
 #[test]
-fn a_retry_of_nothing_is_refused_by_both_programs() {
-    let world = World::start(silent());
+fn retry_without_earlier_attempt_is_rejected_by_both_programs() {
+    let world = TestEnv::start(silent());
     for mode in ["--retry", "--fresh"] {
         let ran = world.try_submit("trader", "1", &[mode]);
         assert_refused(&world, &ran, Reason::InvalidTask, &["no earlier attempt"]);
@@ -340,8 +340,8 @@ fn a_retry_of_nothing_is_refused_by_both_programs() {
 }
 
 #[test]
-fn an_address_with_a_credential_is_refused_and_the_credential_is_not_repeated() {
-    let world = World::start(silent());
+fn url_with_credential_is_rejected_without_repeating_it() {
+    let world = TestEnv::start(silent());
     let with = |repository| world.git.url(repository).replace("http://", "http://ada:hunter2secret@");
     for (flag, repository) in
         [("--repository-url", "acme/trader"), ("--platform-repository-url", "acme/platform")]
@@ -362,8 +362,8 @@ fn an_address_with_a_credential_is_refused_and_the_credential_is_not_repeated() 
 }
 
 #[test]
-fn limits_that_make_no_sense_are_refused() {
-    let world = World::start(silent());
+fn out_of_range_limits_are_rejected() {
+    let world = TestEnv::start(silent());
     for (flag, value, word) in
         [("--minutes", "-5", "minutes"), ("--cost", "0", "cost"), ("--turns", "0", "turns")]
     {
@@ -373,8 +373,8 @@ fn limits_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_check_of_a_good_task_says_so_and_changes_nothing() {
-    let world = World::start(silent());
+fn check_command_on_valid_task_changes_nothing() {
+    let world = TestEnv::start(silent());
     let workspace = world.path("ws");
     let ran = supervisor(&world, &workspace, &["check"]);
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -384,20 +384,20 @@ fn a_check_of_a_good_task_says_so_and_changes_nothing() {
 }
 
 #[test]
-fn a_check_of_a_bad_task_ends_as_the_run_would() {
-    let mut world = World::start(silent());
+fn check_command_on_invalid_task_fails_like_run() {
+    let mut world = TestEnv::start(silent());
     world.set("ORCHESTRATOR_CLAUDE", "/nowhere/claude");
     let ran = supervisor(&world, &world.path("ws"), &["check"]);
     assert_eq!(ran.code, 78, "{ran:#?}");
     let outcome = ran.outcome().expect("an outcome");
-    assert_eq!(outcome.reason, Reason::AgentMissing);
+    assert_eq!(outcome.reason, Reason::AgentCliNotFound);
     assert_says(&world, &outcome.message, &["/nowhere/claude"]);
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_run_until_the_branch_leaves_a_prepared_workspace() {
-    let world = World::start(silent());
+fn run_until_branch_leaves_prepared_workspace() {
+    let world = TestEnv::start(silent());
     let workspace = world.path("ws");
     let ran = supervisor(&world, &workspace, &["--until", "branch"]);
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -410,8 +410,8 @@ fn a_run_until_the_branch_leaves_a_prepared_workspace() {
 }
 
 #[test]
-fn a_task_by_environment_alone_is_a_task() {
-    let mut world = World::start(silent());
+fn task_from_environment_variables_is_accepted() {
+    let mut world = TestEnv::start(silent());
     let workspace = world.path("ws");
     for (name, value) in [
         ("ORCHESTRATOR_TASK", "1"),
@@ -430,8 +430,8 @@ fn a_task_by_environment_alone_is_a_task() {
 }
 
 #[test]
-fn a_model_key_that_the_service_refuses_is_told_from_other_failures() {
-    let mut world = World::start(Script::new().turn(Turn::text("never")));
+fn rejected_model_key_is_distinguished_from_other_errors() {
+    let mut world = TestEnv::start(Script::new().turn(Turn::text("never")));
     world.set("ANTHROPIC_API_KEY", "sk-ant-api03-wrong");
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::ModelAuthenticationFailed, "{ran:#?}\n{outcome:#?}");
@@ -440,20 +440,20 @@ fn a_model_key_that_the_service_refuses_is_told_from_other_failures() {
 }
 
 #[test]
-fn an_archived_repository_is_refused_before_the_model_is_asked() {
-    let world = World::start(silent());
+fn archived_repository_is_rejected_before_model_request() {
+    let world = TestEnv::start(silent());
     world.github.archive("acme/trader");
     let ended = world.submit(&[]);
     assert_ended(&world, &ended, Reason::PermissionDenied, &["acme/trader", "is archived"]);
 }
 
 #[test]
-fn a_token_is_not_shown_to_a_host_that_it_is_not_for() {
-    let mut world = World::start(silent());
+fn token_is_not_sent_to_unlisted_host() {
+    let mut world = TestEnv::start(silent());
     world.set("GITHUB_API_URL", "");
     let ended = world.submit(&[]);
     assert_ended(&world, &ended, Reason::CredentialMissing, &["not shown to `127.0.0.1`", "git_hosts"]);
-    let shown = |world: &World| world.git.requests().iter().any(|request| request.authorization.is_some());
+    let shown = |world: &TestEnv| world.git.requests().iter().any(|request| request.authorization.is_some());
     assert!(!shown(&world), "the token was sent");
     world.set("ORCHESTRATOR_GIT_HOSTS", "git.example.com,127.0.0.1");
     let (ran, outcome) = world.submit(&["--no-pull-request", "--retry"]);

@@ -4,7 +4,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim};
 use orchestrator_contract::{Outcome, Reason};
-use orchestrator_tests::kubernetes::team::{NAMESPACE, Team};
+use orchestrator_tests::kubernetes::test_cluster::{NAMESPACE, TestCluster};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use serde_json::{Value, json};
@@ -27,8 +27,8 @@ fn endless() -> Script {
 }
 
 #[test]
-fn a_task_becomes_a_pull_request_and_can_be_read_when_the_pod_is_gone() {
-    let team = Team::with(projects::mends(), "keep_finished_minutes = 0.02");
+fn task_becomes_pull_request_readable_after_pod_deletion() {
+    let team = TestCluster::with(projects::mends(), "ttl_minutes_after_finished = 0.02");
     let _controller = team.controller();
     let run = team.submit("trader", "1", &["--verify", "cargo test --offline"]);
     assert_eq!(run, "trader-claude-agent-1-task1-attempt1");
@@ -64,11 +64,11 @@ fn a_task_becomes_a_pull_request_and_can_be_read_when_the_pod_is_gone() {
 }
 
 #[test]
-fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behind() {
+fn retry_continues_branch_without_reusing_deleted_number() {
     let done = || Turn::verdict("done", "best_bid now returns the highest bid.");
     let script = Script::new().turn(projects::mend()).turn(done());
     let script = script.turn(Turn::bash("echo folded >> README.md")).turn(done());
-    let team = Team::start(script.turn(projects::mend()).turn(done()));
+    let team = TestCluster::start(script.turn(projects::mend()).turn(done()));
     let _controller = team.controller();
     let first = team.submit("trader", "1", &[]);
     let status = team.end(&first);
@@ -100,10 +100,10 @@ fn a_retry_goes_on_with_the_same_branch_and_a_deleted_run_leaves_its_number_behi
 }
 
 #[test]
-fn one_run_at_a_time_for_a_service_and_others_beside_it() {
+fn service_runs_serially_beside_other_services() {
     let busy = Script::when("Implement task 1 of the service `trader`")
         .turn(Turn::bash("echo busy > busy.txt; sleep 600"));
-    let team = Team::start(vec![busy, projects::mends().for_each_session()]);
+    let team = TestCluster::start(vec![busy, projects::mends().for_each_session()]);
     let _controller = team.controller();
     let first = team.submit("trader", "1", &[]);
     team.until(&first, "at work", |run| run["status"]["step"] == "agent");
@@ -124,7 +124,7 @@ fn one_run_at_a_time_for_a_service_and_others_beside_it() {
     assert_eq!(stopped.code, 0, "{stopped:?}");
     let status = team.end(&first);
     assert_eq!(status["reason"], "Stopped", "{status:#}");
-    assert_eq!(outcome(&status).work.place, orchestrator_contract::outcome::Place::Remote);
+    assert_eq!(outcome(&status).work.location, orchestrator_contract::outcome::WorkLocation::Remote);
     assert_eq!(team.end(&second)["phase"], "Succeeded");
     let mut claims: Vec<_> =
         team.all::<PersistentVolumeClaim>().into_iter().filter_map(|claim| claim.metadata.name).collect();
@@ -133,8 +133,8 @@ fn one_run_at_a_time_for_a_service_and_others_beside_it() {
 }
 
 #[test]
-fn a_deleted_run_saves_its_work_before_it_goes() {
-    let team = Team::start(endless());
+fn deleted_run_saves_work_before_removal() {
+    let team = TestCluster::start(endless());
     let _controller = team.controller();
     let run = team.submit("trader", "1", &[]);
     team.until(&run, "at work", |run| run["status"]["step"] == "agent");
@@ -153,8 +153,8 @@ fn a_deleted_run_saves_its_work_before_it_goes() {
 }
 
 #[test]
-fn a_run_that_never_began_goes_at_once_and_did_nothing() {
-    let team = Team::start(endless());
+fn deleted_run_before_start_is_removed_without_effects() {
+    let team = TestCluster::start(endless());
     let mut controller = team.controller();
     let first = team.submit("trader", "1", &[]);
     team.until(&first, "at work", |run| run["status"]["step"] == "agent");
@@ -163,7 +163,7 @@ fn a_run_that_never_began_goes_at_once_and_did_nothing() {
     let stopped = team.lead(&["stop", &second]);
     assert_eq!(stopped.code, 0, "{stopped:?}");
     let status = team.end(&second);
-    assert_eq!((&status["reason"], &status["work"]["where"]), (&json!("Stopped"), &json!("none")));
+    assert_eq!((&status["reason"], &status["work"]["location"]), (&json!("Stopped"), &json!("none")));
     assert_eq!(team.jobs(), std::slice::from_ref(&first));
     // Nobody is there to let it go; whoever comes next does.
     controller.kill();
@@ -175,8 +175,8 @@ fn a_run_that_never_began_goes_at_once_and_did_nothing() {
 }
 
 #[test]
-fn what_a_cluster_refuses_is_told_as_it_is() {
-    let team = Team::start(Script::new());
+fn cluster_rejections_are_reported_with_cause() {
+    let team = TestCluster::start(Script::new());
     let local =
         team.lead(&["submit", "--service", "other", "--task", "1", "--repository-url", "/srv/repository"]);
     assert_eq!(local.code, 64, "{local:?}");
@@ -190,7 +190,7 @@ fn what_a_cluster_refuses_is_told_as_it_is() {
     let run = team.submit("trader", "1", &[]);
     let changed = team.patch(&run, &json!({"spec": {"attempt": 7}})).expect_err("it cannot be changed");
     assert!(changed.contains("attempt cannot be changed"), "{changed}");
-    team.patch(&run, &json!({"spec": {"stop": "orderly"}})).expect("it can be stopped");
+    team.patch(&run, &json!({"spec": {"stop": "graceful"}})).expect("it can be stopped");
     let taken_back = team.patch(&run, &json!({"spec": {"stop": null}})).expect_err("it cannot be taken back");
     assert!(taken_back.contains("cannot be taken back"), "{taken_back}");
 
@@ -201,10 +201,10 @@ fn what_a_cluster_refuses_is_told_as_it_is() {
 }
 
 #[test]
-fn two_runs_of_one_name_have_two_names() {
+fn colliding_run_names_get_distinct_names() {
     let settings = "[kubernetes.secret_names]\ngithub = \"github-pat-claude-agent-1\"\n\
          [agents.c]\ngit_hosts = [\"127.0.0.1\"]\n[agents.b-c]\ngit_hosts = [\"127.0.0.1\"]";
-    let team = Team::with(projects::mends().for_each_session(), settings);
+    let team = TestCluster::with(projects::mends().for_each_session(), settings);
     let _controller = team.controller();
     let submit = |service: &str, agent: &str, repository: &str| {
         let url = team.world.git.url(repository);
@@ -230,8 +230,8 @@ fn two_runs_of_one_name_have_two_names() {
 }
 
 #[test]
-fn twenty_submissions_of_the_same_task_are_one_run() {
-    let team = Team::start(projects::mends());
+fn twenty_identical_submissions_create_one_run() {
+    let team = TestCluster::start(projects::mends());
     let _controller = team.controller();
     let answers: Vec<_> = std::thread::scope(|scope| {
         let submit = || team.lead(&["submit", "--service", "trader", "--task", "1", "-o", "json"]);

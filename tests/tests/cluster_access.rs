@@ -4,7 +4,7 @@
 use orchestrator_contract::outcome::McpStatus;
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::invariants::assert_not_below;
-use orchestrator_tests::kubernetes::team::{NAMESPACE, Team};
+use orchestrator_tests::kubernetes::test_cluster::{NAMESPACE, TestCluster};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use serde_json::{Value, json};
@@ -34,14 +34,14 @@ fn too_much() -> [Value; 2] {
     ]
 }
 
-fn outcome(team: &Team, run: &str) -> Outcome {
+fn outcome(team: &TestCluster, run: &str) -> Outcome {
     let status = team.end(run);
     let outcome = serde_json::from_value(status["outcome"].clone());
     outcome.unwrap_or_else(|_| panic!("no outcome: {status:#}\n{}", team.lead(&["logs", run]).stdout))
 }
 
 #[test]
-fn an_agent_looks_at_the_cluster_with_a_token_that_it_never_sees() {
+fn agent_queries_cluster_with_token_it_never_sees() {
     let look = |tool: &str, input: Value| Turn::tool(format!("mcp__kubernetes__{tool}"), input);
     let run = "trader-claude-agent-1-task1-attempt1";
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": NAMESPACE, "name": run});
@@ -65,7 +65,7 @@ fn an_agent_looks_at_the_cluster_with_a_token_that_it_never_sees() {
         .turn(projects::mend().expecting("out-of-reach"))
         .turn(Turn::verdict("done", "best_bid now returns the highest bid."));
     let scripts = vec![agent, projects::mends()];
-    let team = Team::with(scripts, "[kubernetes.cluster_access]\ntrader = \"orchestrator-inspector\"");
+    let team = TestCluster::with(scripts, "[kubernetes.cluster_access]\ntrader = \"orchestrator-inspector\"");
     team.give(&binding());
     too_much().iter().for_each(|object| team.give(object));
     let _controller = team.controller();

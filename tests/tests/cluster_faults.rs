@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use orchestrator_contract::Reason;
 use orchestrator_tests::git_server::{Fault as GitFault, Operation};
-use orchestrator_tests::kubernetes::team::{CONTROLLER, NAMESPACE, Team};
-use orchestrator_tests::kubernetes::{Fault, Moment};
+use orchestrator_tests::kubernetes::test_cluster::{CONTROLLER, NAMESPACE, TestCluster};
+use orchestrator_tests::kubernetes::{Fault, HookPoint};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn slow() -> Script {
         .turn(Turn::verdict("done", "best_bid now returns the highest bid."))
 }
 
-fn pod(team: &Team) -> String {
+fn pod(team: &TestCluster) -> String {
     team.wait_for("pod", || team.pods().pop())
 }
 
@@ -34,8 +34,8 @@ fn reason(status: &Value) -> &str {
 /// Kills the controller at each change that it asks for, one after the other, and has another go on; at every
 /// third one unless the long tests are asked for.
 #[test]
-fn a_controller_that_dies_after_any_of_its_changes_leaves_nothing_undone_and_nothing_done_twice() {
-    let team = Team::start(projects::mends().for_each_session());
+fn controller_crash_after_each_write_is_idempotent() {
+    let team = TestCluster::start(projects::mends().for_each_session());
     let mut deaths = 0;
     let long = std::env::var_os("ORCHESTRATOR_LONG_TESTS").is_some();
     for nth in (1..).step_by(if long { 1 } else { 3 }) {
@@ -44,7 +44,7 @@ fn a_controller_that_dies_after_any_of_its_changes_leaves_nothing_undone_and_not
         let process = controller.process();
         team.wait_for("leader", || controller.leads().then_some(()));
         let (told, died) = std::sync::mpsc::channel();
-        team.plane.on_mutation(CONTROLLER, nth, Moment::CarriedOut, move || {
+        team.plane.on_mutation(CONTROLLER, nth, HookPoint::CarriedOut, move || {
             rustix::process::kill_process(process, rustix::process::Signal::KILL).ok();
             told.send(()).ok();
         });
@@ -77,8 +77,8 @@ fn a_controller_that_dies_after_any_of_its_changes_leaves_nothing_undone_and_not
 }
 
 #[test]
-fn an_api_server_that_is_away_costs_nothing_but_time() {
-    let team = Team::start(slow());
+fn api_server_outage_only_delays_run() {
+    let team = TestCluster::start(slow());
     let _controller = team.controller();
     let run = team.submit("trader", "1", &[]);
     team.until(&run, "at work", at_work);
@@ -97,8 +97,8 @@ fn an_api_server_that_is_away_costs_nothing_but_time() {
 }
 
 #[test]
-fn watches_that_are_too_old_are_made_anew() {
-    let team = Team::start(slow().for_each_session());
+fn expired_watches_are_restarted() {
+    let team = TestCluster::start(slow().for_each_session());
     let _controller = team.controller();
     let first = team.submit("trader", "1", &[]);
     team.until(&first, "at work", at_work);
@@ -110,8 +110,8 @@ fn watches_that_are_too_old_are_made_anew() {
 }
 
 #[test]
-fn a_leader_that_dies_is_followed_and_the_run_goes_on() {
-    let team = Team::start(slow());
+fn crashed_leader_is_replaced_while_run_continues() {
+    let team = TestCluster::start(slow());
     let mut one = team.controller();
     team.wait_for("leader", || one.leads().then_some(()));
     let two = team.controller();
@@ -130,8 +130,8 @@ fn a_leader_that_dies_is_followed_and_the_run_goes_on() {
 }
 
 #[test]
-fn a_leader_that_is_asked_to_end_makes_room_at_once() {
-    let team = Team::start(Script::new());
+fn terminating_leader_releases_lease_immediately() {
+    let team = TestCluster::start(Script::new());
     let mut one = team.controller();
     team.wait_for("leader", || one.leads().then_some(()));
     let two = team.controller();
@@ -147,7 +147,7 @@ fn a_leader_that_is_asked_to_end_makes_room_at_once() {
 
 /// In every phase there is a moment that lasts, and the run is deleted in it.
 #[test]
-fn a_run_that_is_deleted_in_any_phase_goes_and_the_next_attempt_has_its_work() {
+fn run_deleted_in_any_phase_leaves_work_for_next_attempt() {
     let half = || Turn::bash("echo half > half-done.txt");
     let rest = |script: Script| {
         script.turn(projects::mend()).turn(Turn::verdict("done", "best_bid now returns the highest bid."))
@@ -157,7 +157,7 @@ fn a_run_that_is_deleted_in_any_phase_goes_and_the_next_attempt_has_its_work() {
         ("Running", "works", rest(Script::new().turn(half()).turn(Turn::bash("echo; sleep 600")))),
         ("Publishing", "pushes", rest(Script::new().turn(half()).turn(Turn::verdict("done", "half of it")))),
     ] {
-        let team = Team::start(agent);
+        let team = TestCluster::start(agent);
         let _controller = team.controller();
         match phase {
             "Preparing" => team.world.git.fail(Operation::Fetch, 1, GitFault::Silence),
@@ -191,8 +191,8 @@ fn a_run_that_is_deleted_in_any_phase_goes_and_the_next_attempt_has_its_work() {
 
 /// Whoever takes our finalizer off a TaskRun by hand leaves a pod that nobody asks for.
 #[test]
-fn a_pod_whose_run_was_removed_by_force_is_let_go() {
-    let team = Team::start(projects::mends());
+fn pod_of_forcibly_removed_run_is_released() {
+    let team = TestCluster::start(projects::mends());
     let mut controller = team.controller();
     let run = team.submit("trader", "1", &[]);
     team.until(&run, "at work", at_work);
@@ -208,8 +208,8 @@ fn a_pod_whose_run_was_removed_by_force_is_let_go() {
 }
 
 #[test]
-fn an_image_that_cannot_be_pulled_ends_the_run_within_a_minute() {
-    let team = Team::start(projects::mends());
+fn unpullable_image_fails_run_within_one_minute() {
+    let team = TestCluster::start(projects::mends());
     let _controller = team.controller();
     team.kubelet.fail("trader-", Fault::ImagePull);
     let run = team.submit("trader", "1", &[]);
@@ -219,7 +219,7 @@ fn an_image_that_cannot_be_pulled_ends_the_run_within_a_minute() {
     assert_eq!(told["status"]["phase"], "Pending");
     let status = team.end(&run);
     assert_eq!(reason(&status), "ImageUnavailable", "{status:#}");
-    assert_eq!(status["work"]["where"], "none");
+    assert_eq!(status["work"]["location"], "none");
     team.wait_for("end of the pod", || team.pods().is_empty().then_some(()));
     let waited = team.lead(&["wait", &run]);
     assert_eq!(waited.code, i32::from(Reason::ImageUnavailable.exit_code()), "{waited:?}");
@@ -230,8 +230,8 @@ fn an_image_that_cannot_be_pulled_ends_the_run_within_a_minute() {
 }
 
 #[test]
-fn a_pod_that_no_node_takes_says_so_and_is_given_up_in_time() {
-    let team = Team::with(Script::new(), "unschedulable_minutes = 0.1");
+fn unschedulable_pod_is_reported_until_timeout() {
+    let team = TestCluster::with(Script::new(), "scheduling_timeout_minutes = 0.1");
     let _controller = team.controller();
     team.kubelet
         .fail("trader-", Fault::Unschedulable("0/3 nodes are available: 3 Insufficient memory.".to_owned()));
@@ -245,9 +245,9 @@ fn a_pod_that_no_node_takes_says_so_and_is_given_up_in_time() {
 }
 
 #[test]
-fn what_ends_a_pod_from_outside_has_its_name_and_loses_no_work() {
-    for (blow, expected) in [("memory", "OutOfMemory"), ("evict", "Evicted"), ("kill", "Lost")] {
-        let team = Team::start(slow());
+fn external_pod_end_has_own_reason_without_losing_work() {
+    for (blow, expected) in [("memory", "OutOfMemory"), ("evict", "Evicted"), ("kill", "SupervisorLost")] {
+        let team = TestCluster::start(slow());
         let _controller = team.controller();
         let run = team.submit("trader", "1", &[]);
         team.until(&run, "at work", at_work);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use orchestrator_tests::kubernetes::team::Team;
+use orchestrator_tests::kubernetes::test_cluster::TestCluster;
 use orchestrator_tests::projects;
 use serde_json::Value;
 
@@ -61,8 +61,8 @@ fn asked(expression: &str) -> Vec<Asked> {
 }
 
 #[test]
-fn everything_that_is_asked_for_is_told() {
-    let team = Team::start(projects::mends());
+fn every_queried_metric_is_exported() {
+    let team = TestCluster::start(projects::mends());
     let controller = team.controller();
     let run = team.submit("trader", "1", &[]);
     assert_eq!(team.end(&run)["reason"], "Completed");
@@ -70,7 +70,7 @@ fn everything_that_is_asked_for_is_told() {
     let asked: BTreeSet<Asked> = expressions().iter().flat_map(|expression| asked(expression)).collect();
     assert!(asked.len() > 8, "{asked:?}");
     // A counter that begins with the first lost run would never be seen to grow.
-    let lost = "orchestrator_runs_ended_total{service=\"trader\",phase=\"Failed\",reason=\"Lost\"} 0";
+    let lost = "orchestrator_runs_finished_total{service=\"trader\",phase=\"Failed\",reason=\"Lost\"} 0";
     assert!(told.lines().any(|line| line == lost), "{told}");
     for (name, labels) in asked {
         let lines = told

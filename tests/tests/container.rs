@@ -1,12 +1,12 @@
 //! The agent image: runs from beginning to end with the CLI, the servers and the toolchain in it.
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::{McpStatus, Place as WorkPlace, VerificationStatus};
+use orchestrator_contract::outcome::{McpStatus, VerificationStatus, WorkLocation as WorkPlace};
 use orchestrator_tests::engine::{Engine, Place};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{RIGHT, mend};
 use orchestrator_tests::sshd::{Sshd, Unavailable};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
 const BRANCH: &str = "feature/task-1-implementation";
@@ -23,10 +23,10 @@ fn mends() -> Script {
 }
 
 #[test]
-fn a_run_in_a_hardened_container_ends_with_a_pull_request_and_a_second_one_goes_on_from_it() {
+fn hardened_container_opens_pull_request_that_retry_continues() {
     let Some(engine) = Engine::get() else { return };
     let script = mends().turn(Turn::bash("echo 2 >> notes.txt")).turn(Turn::verdict("done", "More."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let place = Place::new(&world);
     let container = engine.run_in(&world, &place).start_task(&world, &["--verify", "cargo test --offline"]);
     let (ran, outcome) = container.outcome();
@@ -66,12 +66,12 @@ fn story(events: &str) -> String {
 }
 
 #[test]
-fn a_user_without_an_entry_in_passwd_works_and_fetches_over_ssh() {
+fn user_without_passwd_entry_fetches_over_ssh() {
     let Some(engine) = Engine::get() else { return };
     let script = Script::new()
         .turn(Turn::bash("id -u > notes.txt; git commit -q --allow-empty -m empty; touch $HOME/x"))
         .turn(Turn::verdict("done", "It is done."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let sshd = match Sshd::start(world.git.root()) {
         Ok(sshd) => sshd,
         Err(Unavailable(why)) => {
@@ -89,16 +89,16 @@ fn a_user_without_an_entry_in_passwd_works_and_fetches_over_ssh() {
     let more = ["--platform-repository-url", &platform, "--no-pull-request"];
     let (ran, outcome) = container.start(&[&arguments[..], &more].concat()).outcome();
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
-    assert_eq!(outcome.work.place, WorkPlace::Remote);
+    assert_eq!(outcome.work.location, WorkPlace::Remote);
     assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("54321\n"));
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_plain_docker_run_with_the_task_in_its_environment_works() {
+fn plain_docker_run_with_task_in_environment_completes() {
     let Some(engine) = Engine::get() else { return };
     let script = Script::new().turn(Turn::bash("echo 1 > notes.txt")).turn(Turn::verdict("done", "Done."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let mut container = engine.plain().with(&["--network=host"]);
     let names = ["GITHUB_API_URL", "ANTHROPIC_BASE_URL", "GITHUB_TOKEN", "ANTHROPIC_API_KEY"];
     for name in names {
@@ -114,7 +114,7 @@ fn a_plain_docker_run_with_the_task_in_its_environment_works() {
 }
 
 #[test]
-fn an_image_made_from_ours_has_the_tools_of_its_own_stack() {
+fn derived_image_provides_tools_of_own_stack() {
     let Some(mut engine) = Engine::get() else { return };
     engine.image = engine.image.replace("/agent:", "/agent-python:");
     if !engine.docker(&["image", "inspect", &engine.image]).status.success() {
@@ -123,7 +123,7 @@ fn an_image_made_from_ours_has_the_tools_of_its_own_stack() {
     }
     let write = "printf 'def test_sum():\\n    assert 1 + 1 == 2\\n' > test_sum.py; python3 -m pytest -q";
     let script = Script::new().turn(Turn::bash(write)).turn(Turn::verdict("done", "It is tested."));
-    let world = World::start(script.expect_in_request(1, "1 passed"));
+    let world = TestEnv::start(script.expect_in_request(1, "1 passed"));
     let place = Place::new(&world);
     let verify = ["--verify", "python3 -m pytest -q -p no:cacheprovider"];
     let (ran, outcome) = engine.run_in(&world, &place).start_task(&world, &verify).outcome();
@@ -133,7 +133,7 @@ fn an_image_made_from_ours_has_the_tools_of_its_own_stack() {
 }
 
 #[test]
-fn the_dispatchers_image_is_one_small_program_that_runs_as_any_user() {
+fn dispatcher_image_is_one_small_program_for_any_user() {
     let Some(mut engine) = Engine::get() else { return };
     engine.image = engine.image.replace("/agent:", "/dispatcher:");
     if !engine.docker(&["image", "inspect", &engine.image]).status.success() {
@@ -150,14 +150,14 @@ fn the_dispatchers_image_is_one_small_program_that_runs_as_any_user() {
 }
 
 #[test]
-fn a_check_without_task_and_credentials_says_what_is_missing() {
+fn check_without_task_or_credentials_lists_missing() {
     let Some(engine) = Engine::get() else { return };
     let ran = engine.hardened().start(&["check"]).end();
     assert_eq!(ran.code, 64, "{ran:#?}");
     for flag in ["--task", "--service", "--repository-url", "--platform-repository-url"] {
         assert!(ran.stdout.contains(flag) || ran.stderr.contains(flag), "{flag}: {ran:#?}");
     }
-    let world = World::start(Script::new());
+    let world = TestEnv::start(Script::new());
     let flags = world.task_flags(std::path::Path::new("/workspace"));
     let mut arguments = vec!["check"];
     arguments.extend(flags.iter().map(String::as_str));
@@ -167,7 +167,7 @@ fn a_check_without_task_and_credentials_says_what_is_missing() {
 }
 
 #[test]
-fn what_the_image_weighs_and_how_soon_it_speaks() {
+fn agent_image_reports_size_and_start_time() {
     let Some(engine) = Engine::get() else { return };
     let image = engine.inspect(&engine.image);
     let layers = image["RootFS"]["Layers"].as_array().unwrap().len();

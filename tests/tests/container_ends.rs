@@ -1,12 +1,12 @@
 //! The agent image: how runs end that do not end by themselves. Nothing is lost.
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::Place as WorkPlace;
+use orchestrator_contract::outcome::WorkLocation as WorkPlace;
 use orchestrator_tests::engine::{Container, Engine, Place};
 use orchestrator_tests::git_server::{Fault as GitFault, Operation};
 use orchestrator_tests::messages_api::{Fault, Script, Turn};
 use orchestrator_tests::projects::{RIGHT, mend};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
@@ -24,7 +24,7 @@ fn mends() -> Script {
 
 /// The next run in the workspace ends as if nothing had happened.
 #[track_caller]
-fn assert_goes_on(engine: &Engine, world: &World, place: &Place, more: &[&str]) {
+fn assert_goes_on(engine: &Engine, world: &TestEnv, place: &Place, more: &[&str]) {
     let (ran, outcome) = engine.run_in(world, place).start_task(world, more).outcome();
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
     let lib = world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap();
@@ -40,11 +40,11 @@ fn assert_stopped(container: &Container) -> orchestrator_contract::Outcome {
 }
 
 #[test]
-fn stopped_while_it_fetches_it_ends_at_once_and_the_next_run_begins_anew() {
+fn stop_during_fetch_is_immediate_with_clean_retry() {
     let Some(engine) = Engine::get() else { return };
     // Both repositories are fetched at the same time: neither answers, or one of them does not.
     for silent in [&[1, 2][..], &[2]] {
-        let world = World::start(mends());
+        let world = TestEnv::start(mends());
         let place = Place::new(&world);
         for &nth in silent {
             world.git.fail(Operation::Fetch, nth, GitFault::Silence);
@@ -53,22 +53,22 @@ fn stopped_while_it_fetches_it_ends_at_once_and_the_next_run_begins_anew() {
         container.wait_until("fetches", |_| world.git.arrived(Operation::Fetch) >= 2);
         container.stop(30);
         let outcome = assert_stopped(&container);
-        assert_eq!(outcome.work.place, WorkPlace::None);
+        assert_eq!(outcome.work.location, WorkPlace::None);
         assert_eq!(world.model.requests().len(), 0);
         assert_goes_on(&engine, &world, &place, &["--retry"]);
     }
 }
 
 #[test]
-fn stopped_while_the_agent_works_its_work_is_pushed_and_the_next_run_goes_on_with_it() {
+fn stop_during_agent_step_pushes_work_for_next_run() {
     let Some(engine) = Engine::get() else { return };
-    let mut world = World::start(stalls());
+    let mut world = TestEnv::start(stalls());
     let place = Place::new(&world);
     let container = engine.run_in(&world, &place).start_task(&world, &[]);
     container.wait_until("second question", |_| world.model.conversation().len() >= 2);
     container.stop(60);
     let outcome = assert_stopped(&container);
-    assert_eq!(outcome.work.place, WorkPlace::Remote, "{outcome:#?}");
+    assert_eq!(outcome.work.location, WorkPlace::Remote, "{outcome:#?}");
     assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
     assert!(world.github.pulls().is_empty());
     world.assert_invariants(&outcome);
@@ -77,9 +77,9 @@ fn stopped_while_the_agent_works_its_work_is_pushed_and_the_next_run_goes_on_wit
 }
 
 #[test]
-fn stopped_while_the_checks_run_the_work_is_pushed() {
+fn stop_during_verify_pushes_work() {
     let Some(engine) = Engine::get() else { return };
-    let world = World::start(mends());
+    let world = TestEnv::start(mends());
     let place = Place::new(&world);
     let container = engine.run_in(&world, &place);
     let container = container.start_task(&world, &["--verify", "touch started; sleep 600"]);
@@ -87,15 +87,15 @@ fn stopped_while_the_checks_run_the_work_is_pushed() {
     container.wait_until("check", |_| started.exists());
     container.stop(60);
     let outcome = assert_stopped(&container);
-    assert_eq!(outcome.work.place, WorkPlace::Remote, "{outcome:#?}");
+    assert_eq!(outcome.work.location, WorkPlace::Remote, "{outcome:#?}");
     assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn stopped_twice_while_it_pushes_the_work_stays_in_the_workspace_and_the_next_run_pushes_it() {
+fn second_stop_during_push_keeps_work_for_next_run() {
     let Some(engine) = Engine::get() else { return };
-    let world = World::start(mends());
+    let world = TestEnv::start(mends());
     let place = Place::new(&world);
     world.git.fail(Operation::Push, 1, GitFault::Silence);
     let container = engine.run_in(&world, &place).start_task(&world, &[]);
@@ -103,7 +103,7 @@ fn stopped_twice_while_it_pushes_the_work_stays_in_the_workspace_and_the_next_ru
     container.signal("TERM");
     container.stop(60);
     let outcome = assert_stopped(&container);
-    assert_eq!(outcome.work.place, WorkPlace::Workspace, "{outcome:#?}");
+    assert_eq!(outcome.work.location, WorkPlace::Workspace, "{outcome:#?}");
     let path = outcome.work.path.clone().unwrap();
     let here = place.workspace().join(path.strip_prefix("/workspace/").unwrap());
     assert!(here.exists(), "{path}");
@@ -112,9 +112,9 @@ fn stopped_twice_while_it_pushes_the_work_stays_in_the_workspace_and_the_next_ru
 }
 
 #[test]
-fn killed_while_the_agent_works_nothing_is_lost() {
+fn kill_during_agent_step_loses_no_work() {
     let Some(engine) = Engine::get() else { return };
-    let world = World::start(stalls());
+    let world = TestEnv::start(stalls());
     let place = Place::new(&world);
     let container = engine.run_in(&world, &place).start_task(&world, &[]);
     container.wait_until("second question", |_| world.model.conversation().len() >= 2);

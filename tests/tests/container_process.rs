@@ -3,10 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::Place as WorkPlace;
+use orchestrator_contract::outcome::WorkLocation as WorkPlace;
 use orchestrator_tests::engine::{Container, Engine, Place};
 use orchestrator_tests::messages_api::{Fault, Script, Turn};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
@@ -16,11 +16,11 @@ fn runs_and_stalls(command: &str) -> Script {
 }
 
 #[test]
-fn process_1_collects_a_thousand_orphans_while_the_agent_works() {
+fn pid_1_reaps_thousand_orphans_during_agent_step() {
     let Some(engine) = Engine::get() else { return };
     let orphans =
         "i=0; while [ $i -lt 1000 ]; do (setsid true &); i=$((i+1)); done; echo started > notes.txt";
-    let world = World::start(runs_and_stalls(orphans));
+    let world = TestEnv::start(runs_and_stalls(orphans));
     let place = Place::new(&world);
     // More than the limit allows at once: what is not collected would count.
     let container = engine.run_in(&world, &place).start_task(&world, &[]);
@@ -36,17 +36,17 @@ fn process_1_collects_a_thousand_orphans_while_the_agent_works() {
 }
 
 #[test]
-fn every_signal_that_asks_to_end_stops_the_run_and_saves_its_work() {
+fn every_termination_signal_stops_run_saving_work() {
     let Some(engine) = Engine::get() else { return };
     for signal in ["INT", "HUP", "QUIT"] {
-        let world = World::start(runs_and_stalls("echo 1 > notes.txt"));
+        let world = TestEnv::start(runs_and_stalls("echo 1 > notes.txt"));
         let place = Place::new(&world);
         let container = engine.run_in(&world, &place).start_task(&world, &[]);
         container.wait_until("second question", |_| world.model.conversation().len() >= 2);
         container.signal(signal);
         let (ran, outcome) = container.outcome();
         assert_eq!((ran.code, outcome.reason), (143, Reason::Stopped), "{signal}: {ran:#?}");
-        assert_eq!(outcome.work.place, WorkPlace::Remote);
+        assert_eq!(outcome.work.location, WorkPlace::Remote);
         world.assert_invariants(&outcome);
     }
 }
@@ -62,9 +62,9 @@ fn in_place_of_the_cli(container: Container, folder: &tempfile::TempDir, script:
 }
 
 #[test]
-fn an_agent_that_uses_up_the_memory_ends_alone_and_its_work_is_pushed() {
+fn agent_out_of_memory_dies_alone_with_work_pushed() {
     let Some(engine) = Engine::get() else { return };
-    let world = World::start(Script::new());
+    let world = TestEnv::start(Script::new());
     let (place, folder) = (Place::new(&world), tempfile::tempdir().unwrap());
     let hog = "echo 1 > notes.txt\nexec node -e 'const a = []; for (;;) a.push(Buffer.alloc(8 << 20, 1))'";
     let container = in_place_of_the_cli(engine.run_in(&world, &place), &folder, hog);
@@ -72,16 +72,16 @@ fn an_agent_that_uses_up_the_memory_ends_alone_and_its_work_is_pushed() {
     let (ran, outcome) = container.outcome();
     println!("the engine says OOMKilled: {}", container.state()["OOMKilled"]);
     assert_eq!((ran.code, outcome.reason), (1, Reason::AgentOutOfMemory), "{ran:#?}\n{outcome:#?}");
-    assert_eq!(outcome.work.place, WorkPlace::Remote, "{outcome:#?}");
+    assert_eq!(outcome.work.location, WorkPlace::Remote, "{outcome:#?}");
     assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("1\n"));
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_container_that_runs_out_of_memory_as_a_whole_loses_nothing() {
+fn container_out_of_memory_loses_no_work() {
     let Some(engine) = Engine::get() else { return };
     let script = Script::new().turn(Turn::bash("cat notes.txt")).turn(Turn::verdict("done", "It is done."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let (place, folder) = (Place::new(&world), tempfile::tempdir().unwrap());
     // Files in memory stay when whoever wrote them is killed: in the end process 1 is, too.
     let fill = "echo 1 > notes.txt\nwhile :; do cat /dev/zero >> /dev/shm/x; done";
@@ -99,7 +99,7 @@ fn a_container_that_runs_out_of_memory_as_a_whole_loses_nothing() {
 }
 
 #[test]
-fn an_agent_that_looks_for_credentials_in_the_container_finds_none() {
+fn agent_finds_no_credentials_in_container() {
     let Some(engine) = Engine::get() else { return };
     let hunt = "{ id; env; mount; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; \
                 ls -lR /run/secrets /var/run/secrets /proc/1/root/run/secrets /proc/1/cwd /proc/1/fd; \
@@ -109,7 +109,7 @@ fn an_agent_that_looks_for_credentials_in_the_container_finds_none() {
                 grep -rIl -e ghp_ -e sk-ant- /workspace /tmp /home /etc /run /dev/shm /var; \
                 } 2>&1 | head -c 40000; echo looked";
     let script = Script::new().turn(Turn::bash(hunt)).turn(Turn::bash("echo 1 > notes.txt"));
-    let world = World::start(script.turn(Turn::verdict("done", "It is done.")));
+    let world = TestEnv::start(script.turn(Turn::verdict("done", "It is done.")));
     let place = Place::new(&world);
     // Once as files; the token in the environment of process 1 too, as careless people have it.
     let token = format!("GITHUB_TOKEN={}", world.token);

@@ -1,12 +1,12 @@
 //! Runs as containers: the real dispatcher, the real engine, the agent image.
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::Place;
-use orchestrator_tests::docked::Docked;
+use orchestrator_contract::outcome::WorkLocation;
+use orchestrator_tests::docker_env::DockerEnv;
 use orchestrator_tests::engine::Engine;
 use orchestrator_tests::messages_api::{Fault, Script, Turn};
 use orchestrator_tests::projects::{RIGHT, mend};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
@@ -21,19 +21,19 @@ fn stalls() -> Script {
     Script::new().turn(mend()).turn(again)
 }
 
-fn docked(script: Script) -> Option<Docked> {
+fn docked(script: Script) -> Option<DockerEnv> {
     let engine = Engine::get()?;
-    Some(Docked::new(engine, World::start(script)))
+    Some(DockerEnv::new(engine, TestEnv::start(script)))
 }
 
 #[track_caller]
-fn assert_mended(docked: &Docked) {
+fn assert_mended(docked: &DockerEnv) {
     let lib = docked.world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap();
     assert!(lib.contains(RIGHT), "{lib}");
 }
 
 #[test]
-fn a_submitted_task_becomes_a_pull_request_and_leaves_no_secret_behind() {
+fn submitted_task_becomes_pull_request_without_leftover_secret() {
     let Some(docked) = docked(mends()) else { return };
     let world = &docked.world;
     let (ran, outcome) = docked.submit(&[]);
@@ -50,14 +50,14 @@ fn a_submitted_task_becomes_a_pull_request_and_leaves_no_secret_behind() {
 
     let run = docked.run_name(1);
     assert_eq!(docked.containers(&docked.service), [run.as_str()]);
-    assert_eq!(docked.volumes(&docked.service), [format!("{run}-given"), docked.volume()]);
+    assert_eq!(docked.volumes(&docked.service), [format!("{run}-input"), docked.volume()]);
     let seen = docked.engine.inspect(&run).to_string() + &docked.logs(&run);
     for secret in [&world.token, &world.key] {
         assert!(!seen.contains(secret.as_str()), "a secret in {seen}");
     }
     // The secrets are gone, the task is still there.
     let given =
-        docked.in_volume(&format!("{run}-given"), "cd /volume; find . -type f -size +0; ls orchestrator");
+        docked.in_volume(&format!("{run}-input"), "cd /volume; find . -type f -size +0; ls orchestrator");
     assert_eq!(given, "./task.json\norchestrator\n");
     let everything =
         docked.in_volume(&docked.volume(), &format!("grep -rlF -e {} -e {} /volume", world.token, world.key));
@@ -65,7 +65,7 @@ fn a_submitted_task_becomes_a_pull_request_and_leaves_no_secret_behind() {
 }
 
 #[test]
-fn a_run_at_work_is_told_of_followed_and_stopped_by_whoever_asks() {
+fn any_dispatcher_can_inspect_follow_or_stop_active_run() {
     let Some(docked) = docked(stalls()) else { return };
     let world = &docked.world;
     let run = docked.begin(&[]);
@@ -88,7 +88,7 @@ fn a_run_at_work_is_told_of_followed_and_stopped_by_whoever_asks() {
     world.dispatcher(&["stop", &run, "--no-wait"]);
     let (ran, outcome) = docked.wait(&run);
     assert_eq!((ran.code, outcome.reason), (143, Reason::Stopped), "{ran:#?}\n{outcome:#?}");
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert_mended(&docked);
     let logs = world.dispatcher(&["logs", "-f", &run]);
     let told: Vec<&str> = logs.stdout.lines().collect();
@@ -98,31 +98,31 @@ fn a_run_at_work_is_told_of_followed_and_stopped_by_whoever_asks() {
 }
 
 #[test]
-fn stopped_at_once_the_work_stays_in_the_volume() {
+fn stop_now_keeps_work_in_volume() {
     let Some(docked) = docked(stalls()) else { return };
     let run = docked.begin(&[]);
     docked.wait_until_it_works();
     let stop = docked.world.dispatcher(&["stop", &run, "--now"]);
     assert_eq!(stop.code, 0, "{stop:#?}");
     let (_, outcome) = docked.wait(&run);
-    assert_eq!((outcome.reason, outcome.work.place), (Reason::Stopped, Place::Workspace));
+    assert_eq!((outcome.reason, outcome.work.location), (Reason::Stopped, WorkLocation::Workspace));
     let path = outcome.work.path.unwrap().replacen("/workspace", "/volume", 1);
     assert_ne!(docked.in_volume(&docked.volume(), &format!("ls -d {path}")), "");
 }
 
 #[test]
-fn a_container_that_was_killed_is_lost_and_a_retry_goes_on_with_its_work() {
+fn killed_container_is_supervisor_lost_with_retryable_work() {
     let Some(mut docked) = docked(stalls()) else { return };
     let run = docked.begin(&[]);
     docked.wait_until_it_works();
     docked.engine.docker(&["kill", &run]);
     let ran = docked.world.dispatcher(&["wait", &run]);
     let status = docked.world.status(&run);
-    assert_eq!((ran.code, &status["reason"]), (70, &"Lost".into()), "{ran:#?} {status:#}");
+    assert_eq!((ran.code, &status["reason"]), (70, &"SupervisorLost".into()), "{ran:#?} {status:#}");
     let message = status["message"].as_str().unwrap();
     assert!(message.contains(&docked.volume()), "{message}");
     assert!(status["next_step"].as_str().unwrap().contains("dispatcher retry"), "{status:#}");
-    let given = docked.in_volume(&format!("{run}-given"), "ls -l /volume/orchestrator");
+    let given = docked.in_volume(&format!("{run}-input"), "ls -l /volume/orchestrator");
     assert!(given.starts_with('-'), "the secrets are still there: {given}");
 
     docked.world.remember_refs();
@@ -135,7 +135,7 @@ fn a_container_that_was_killed_is_lost_and_a_retry_goes_on_with_its_work() {
 }
 
 #[test]
-fn a_container_without_memory_says_so() {
+fn out_of_memory_container_reports_reason() {
     let Some(mut docked) = docked(Script::new()) else { return };
     let image = format!("test/{}", docked.service);
     docked.engine.docker(&["create", "--name", &docked.service, &docked.engine.image]);
@@ -153,7 +153,7 @@ fn a_container_without_memory_says_so() {
 }
 
 #[test]
-fn many_submissions_at_once_are_one_run() {
+fn concurrent_submissions_create_one_run() {
     let Some(docked) = docked(mends()) else { return };
     let names: Vec<String> = std::thread::scope(|scope| {
         let all: Vec<_> = (0..6).map(|_| scope.spawn(|| docked.begin(&[]))).collect();
@@ -167,12 +167,12 @@ fn many_submissions_at_once_are_one_run() {
 }
 
 #[test]
-fn numbers_are_never_given_out_twice_whoever_removes_containers() {
+fn attempt_numbers_are_unique_despite_removed_containers() {
     let Some(engine) = Engine::get() else { return };
     // Records are cleared away, and those of others would be too.
-    let mut docked = Docked::alone(engine, World::start(Script::new()));
+    let mut docked = DockerEnv::alone(engine, TestEnv::start(Script::new()));
     // The documents of this task do not exist: such a run ends within a second.
-    let attempt = |docked: &Docked, flag: &str| -> String {
+    let attempt = |docked: &DockerEnv, flag: &str| -> String {
         let ran = docked.verb("submit", &["--wait", "--docs-directory", "nowhere", flag]);
         assert_eq!(ran.code, 64, "{ran:#?}");
         docked.containers(&docked.service).into_iter().next_back().unwrap()
@@ -205,7 +205,7 @@ fn numbers_are_never_given_out_twice_whoever_removes_containers() {
 }
 
 #[test]
-fn what_cannot_be_started_says_why_and_leaves_nothing_behind() {
+fn failed_start_is_explained_without_leftovers() {
     let Some(mut docked) = docked(Script::new()) else { return };
     let name = docked.run_name(1);
     docked.engine.docker(&["create", "--name", &name, &docked.engine.image]);

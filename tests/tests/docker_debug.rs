@@ -2,28 +2,28 @@
 
 use std::path::Path;
 
-use orchestrator_tests::docked::Docked;
+use orchestrator_tests::docker_env::DockerEnv;
 use orchestrator_tests::engine::Engine;
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{RIGHT, mends};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-fn docked(script: Script) -> Option<Docked> {
+fn docked(script: Script) -> Option<DockerEnv> {
     let engine = Engine::get()?;
-    Some(Docked::new(engine, World::start(script)))
+    Some(DockerEnv::new(engine, TestEnv::start(script)))
 }
 
 #[track_caller]
-fn assert_no_secret(docked: &Docked, text: &str) {
+fn assert_no_secret(docked: &DockerEnv, text: &str) {
     for secret in [&docked.world.token, &docked.world.key] {
         assert!(!text.contains(secret.as_str()), "a secret in {text}");
     }
 }
 
 #[test]
-fn a_run_by_hand_ends_after_the_step_that_was_named_and_keeps_its_volume() {
+fn debug_run_ends_after_named_step_keeping_volume() {
     let Some(docked) = docked(Script::new()) else { return };
     let ran = docked.verb("debug", &["--until", "branch"]);
     assert_eq!(ran.code, 0, "{ran:#?}");
@@ -48,7 +48,7 @@ fn a_run_by_hand_ends_after_the_step_that_was_named_and_keeps_its_volume() {
 }
 
 #[test]
-fn a_line_that_was_printed_does_it_all() {
+fn printed_debug_command_runs_complete_task() {
     let Some(mut docked) = docked(mends()) else { return };
     let printed = docked.verb("debug", &["--print"]);
     assert_eq!(printed.code, 0, "{printed:#?}");
@@ -70,7 +70,7 @@ fn a_line_that_was_printed_does_it_all() {
 }
 
 #[test]
-fn a_shell_sees_the_prepared_workspace_and_no_credential() {
+fn debug_shell_sees_workspace_without_credentials() {
     let Some(docked) = docked(Script::new()) else { return };
     let look = "--shell=pwd; git branch --show-current; id -u; env; ls -A /run/secrets; cat /proc/1/environ; \
                 touch x && echo can write; exit 3";
@@ -84,9 +84,9 @@ fn a_shell_sees_the_prepared_workspace_and_no_credential() {
 }
 
 #[test]
-fn a_run_by_hand_in_the_volume_of_submitted_runs_takes_a_number_of_its_own() {
+fn debug_run_in_service_volume_gets_own_attempt_number() {
     let Some(docked) = docked(Script::new().turn(Turn::verdict("done", "It is done."))) else { return };
-    let ran = docked.verb("debug", &["--of-runs", "--until", "check"]);
+    let ran = docked.verb("debug", &["--service-volume", "--until", "check"]);
     assert_eq!(ran.code, 0, "{ran:#?}");
     assert_eq!(docked.volumes(&docked.service), [docked.volume()]);
     assert_eq!(docked.begin(&[]), docked.run_name(2));

@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use orchestrator_contract::outcome::{DocumentedState, Place};
+use orchestrator_contract::outcome::{DocsStatus, WorkLocation};
 use orchestrator_contract::{EventBody, Outcome, Phase, Reason};
 use orchestrator_tests::documents::{about, platform_of, write_good, write_stubs, writes};
 use orchestrator_tests::git_server::Access;
 use orchestrator_tests::messages_api::{Fault, Script, Scripts, Turn};
 use orchestrator_tests::projects::{mend, platform};
-use orchestrator_tests::world::{Ran, World};
+use orchestrator_tests::test_env::{CommandOutput, TestEnv};
 
 const SOON: Duration = Duration::from_secs(90);
 
 /// Runs a docs run of the trader service in the workspace of this world.
-fn document(world: &World, more: &[&str]) -> (Ran, Outcome) {
+fn document(world: &TestEnv, more: &[&str]) -> (CommandOutput, Outcome) {
     let ran = start(world, more);
     let outcome = ran.outcome().unwrap_or_else(|| panic!("no outcome: {ran:#?}"));
     (ran, outcome)
 }
 
-fn start(world: &World, more: &[&str]) -> Ran {
+fn start(world: &TestEnv, more: &[&str]) -> CommandOutput {
     let (platform, workspace) = (world.git.url("acme/platform"), world.path("workspace"));
     let mut arguments = vec!["run", "--kind", "docs", "--service", "trader"];
     arguments.extend(["--workspace", workspace.to_str().unwrap(), "--platform-repository-url", &platform]);
@@ -27,39 +27,39 @@ fn start(world: &World, more: &[&str]) -> Ran {
     world.supervisor(&arguments)
 }
 
-fn read(world: &World, branch: &str, task: u32, name: &str) -> Option<String> {
+fn read(world: &TestEnv, branch: &str, task: u32, name: &str) -> Option<String> {
     world.git.read("acme/platform", branch, &format!(".taskmaster/docs/task-{task}/{name}"))
 }
 
-fn states(outcome: &Outcome) -> Vec<DocumentedState> {
-    outcome.documented.iter().map(|task| task.state).collect()
+fn states(outcome: &Outcome) -> Vec<DocsStatus> {
+    outcome.docs_results.iter().map(|task| task.status).collect()
 }
 
 /// What people who watch are told.
-fn doings(ran: &Ran) -> Vec<String> {
+fn doings(ran: &CommandOutput) -> Vec<String> {
     let doing = |event: orchestrator_contract::Event| match event.body {
-        EventBody::Progress(progress) => Some(progress.doing),
+        EventBody::Progress(progress) => Some(progress.activity),
         _ => None,
     };
     ran.events().into_iter().filter_map(doing).collect()
 }
 
 #[test]
-fn documents_of_one_task_are_proposed_and_the_task_can_be_implemented_from_them() {
+fn proposed_docs_of_one_task_can_be_implemented() {
     let implementation = Script::when("Implement task 1 of the service")
         .turn(mend().expecting("returns the highest bid of the slice").expecting("Part 1 finds the best bid"))
         .turn(Turn::verdict("done", "It is the highest now."));
     let writing = Script::new()
         .turn(write_good().expecting("Detail 1: sorted by price.").expecting("1.2: Rules of part 1"))
         .turn(Turn::verdict("done", "Written."));
-    let mut world = World::with([implementation, writing], platform_of(3), "main");
+    let mut world = TestEnv::with([implementation, writing], platform_of(3), "main");
     let (ran, outcome) = document(&world, &["--task", "1"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.run.as_str(), "trader-claude-agent-1-docs-task1-attempt1");
     assert_eq!(outcome.work.branch.as_deref(), Some("docs/task-1-1"));
-    assert_eq!(states(&outcome), [DocumentedState::Written]);
+    assert_eq!(states(&outcome), [DocsStatus::Written]);
     assert_eq!(outcome.commits, 1);
-    let written = &outcome.documented[0];
+    let written = &outcome.docs_results[0];
     assert!(written.turns >= 1 && written.cost_usd > 0.0 && written.minutes > 0.0, "{written:?}");
     assert_eq!(written.session_id.as_ref(), outcome.sessions.first());
     let pull = world.github.pulls()[0].clone();
@@ -87,14 +87,14 @@ fn documents_of_one_task_are_proposed_and_the_task_can_be_implemented_from_them(
 }
 
 #[test]
-fn documents_of_all_twenty_tasks_are_written_each_in_a_conversation_of_its_own() {
-    let world = World::with(writes(), platform_of(20), "main");
-    let (ran, outcome) = document(&world, &["--all", "--at-once", "2"]);
+fn docs_of_twenty_tasks_use_one_session_each() {
+    let world = TestEnv::with(writes(), platform_of(20), "main");
+    let (ran, outcome) = document(&world, &["--all", "--concurrency", "2"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.work.branch.as_deref(), Some("docs/all-tasks-1"));
-    assert_eq!(states(&outcome), [DocumentedState::Written; 20]);
+    assert_eq!(states(&outcome), [DocsStatus::Written; 20]);
     let sessions: std::collections::BTreeSet<_> =
-        outcome.documented.iter().filter_map(|task| task.session_id.clone()).collect();
+        outcome.docs_results.iter().filter_map(|task| task.session_id.clone()).collect();
     assert_eq!(sessions.len(), 20);
     for task in 1..=20 {
         assert!(
@@ -104,7 +104,7 @@ fn documents_of_all_twenty_tasks_are_written_each_in_a_conversation_of_its_own()
     }
     // Two of it would write over each other.
     assert!(outcome.mcp_servers.iter().all(|server| server.name != "memory"), "{:?}", outcome.mcp_servers);
-    let sum: f64 = outcome.documented.iter().map(|task| task.cost_usd).sum();
+    let sum: f64 = outcome.docs_results.iter().map(|task| task.cost_usd).sum();
     assert!((sum - outcome.usage.cost_usd).abs() < 1e-6, "{sum} of {:?}", outcome.usage);
     assert!(doings(&ran).iter().any(|doing| doing.contains(" of 20 tasks")), "{:?}", doings(&ran));
     let body = world.github.pulls()[0]["body"].as_str().unwrap().to_owned();
@@ -114,8 +114,8 @@ fn documents_of_all_twenty_tasks_are_written_each_in_a_conversation_of_its_own()
 }
 
 #[test]
-fn documents_that_are_there_are_left_alone_and_with_force_they_are_the_starting_point() {
-    let world = World::with(
+fn existing_docs_are_kept_or_rewritten_with_force() {
+    let world = TestEnv::with(
         Script::when("There is an older version")
             .for_each_session()
             .turn(write_good())
@@ -124,16 +124,16 @@ fn documents_that_are_there_are_left_alone_and_with_force_they_are_the_starting_
         "main",
     );
     let (ran, outcome) = document(&world, &["--all"]);
-    assert_eq!((ran.code, outcome.reason), (0, Reason::NothingNeeded), "{ran:#?}\n{outcome:#?}");
+    assert_eq!((ran.code, outcome.reason), (0, Reason::AlreadyDone), "{ran:#?}\n{outcome:#?}");
     assert!(outcome.message.contains("force"), "{}", outcome.message);
-    assert_eq!(states(&outcome), [DocumentedState::Kept; 2]);
+    assert_eq!(states(&outcome), [DocsStatus::Unchanged; 2]);
     assert!(world.model.conversation().is_empty());
     world.assert_invariants(&outcome);
 
     let (ran, outcome) = document(&world, &["--all", "--force", "--fresh"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.work.branch.as_deref(), Some("docs/all-tasks-2"));
-    assert_eq!(states(&outcome), [DocumentedState::Written; 2]);
+    assert_eq!(states(&outcome), [DocsStatus::Written; 2]);
     let asked: Vec<_> = world.model.conversation();
     assert!(asked.iter().any(|request| request.contains("Mend `best_bid` in `src/lib.rs`")));
     world.model.assert_played();
@@ -141,7 +141,7 @@ fn documents_that_are_there_are_left_alone_and_with_force_they_are_the_starting_
 }
 
 #[test]
-fn stubs_are_sent_back_once_and_then_reported_while_the_others_are_kept() {
+fn stub_docs_are_rejected_once_then_reported_others_kept() {
     let stubborn = Script::when(about(2))
         .turn(write_stubs())
         .turn(Turn::verdict("done", "Written."))
@@ -152,13 +152,13 @@ fn stubs_are_sent_back_once_and_then_reported_while_the_others_are_kept() {
         .turn(Turn::verdict("done", "Written."))
         .turn(write_good().expecting("`task.md` has no section `## Context`"))
         .turn(Turn::verdict("done", "Mended."));
-    let world = World::with([stubborn, learns, writes()], platform_of(4), "main");
+    let world = TestEnv::with([stubborn, learns, writes()], platform_of(4), "main");
     let (ran, outcome) = document(&world, &["--all"]);
     assert_eq!((ran.code, outcome.reason), (1, Reason::VerificationFailed), "{ran:#?}\n{outcome:#?}");
-    use DocumentedState::{Failed, Written};
+    use DocsStatus::{Failed, Written};
     assert_eq!(states(&outcome), [Written, Failed, Written, Written]);
     assert!(outcome.message.contains("1 of 4 tasks has no documents: task 2 ("), "{}", outcome.message);
-    let findings = &outcome.documented[1].findings;
+    let findings = &outcome.docs_results[1].findings;
     assert!(
         findings.iter().any(|finding| finding.contains("`acceptance-criteria.md` is missing")),
         "{findings:?}"
@@ -178,27 +178,27 @@ fn stubs_are_sent_back_once_and_then_reported_while_the_others_are_kept() {
 }
 
 #[test]
-fn a_stopped_run_keeps_what_is_done_and_a_retry_writes_what_is_missing() {
+fn retry_of_stopped_docs_run_writes_missing_docs_only() {
     let later = |task: u32| {
         Script::when(about(task))
             .turn(write_good().after(Fault::stalls_mid_stream()))
             .turn(Turn::verdict("done", "Written."))
     };
     let scripts: Scripts = [later(3), later(4), writes()].into();
-    let mut world = World::with(scripts, platform_of(5), "main");
+    let mut world = TestEnv::with(scripts, platform_of(5), "main");
     let stop = world.path("stop");
     world.set("ORCHESTRATOR_STOP_FILE", stop.to_str().unwrap());
     let (ran, outcome) = std::thread::scope(|scope| {
-        let running = scope.spawn(|| document(&world, &["--all", "--at-once", "2"]));
+        let running = scope.spawn(|| document(&world, &["--all", "--concurrency", "2"]));
         // Two requests for each of the first two tasks, and one that stalls for each of the next.
         assert!(world.model.wait_for_requests(6, SOON));
         std::fs::write(&stop, "").unwrap();
         running.join().unwrap()
     });
     assert_eq!((ran.code, outcome.reason, outcome.phase), (143, Reason::Stopped, Phase::Stopped), "{ran:#?}");
-    use DocumentedState::{Kept, Missing, Written};
-    assert_eq!(states(&outcome), [Written, Written, Missing, Missing, Missing], "{outcome:#?}");
-    assert_eq!((outcome.work.place, outcome.commits), (Place::Remote, 2));
+    use DocsStatus::{NotWritten, Unchanged, Written};
+    assert_eq!(states(&outcome), [Written, Written, NotWritten, NotWritten, NotWritten], "{outcome:#?}");
+    assert_eq!((outcome.work.location, outcome.commits), (WorkLocation::Remote, 2));
     assert!(world.github.pulls().is_empty());
     world.assert_invariants(&outcome);
 
@@ -206,10 +206,10 @@ fn a_stopped_run_keeps_what_is_done_and_a_retry_writes_what_is_missing() {
     world.remember_refs();
     let (ran, outcome) = document(&world, &["--all", "--retry"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
-    assert_eq!(states(&outcome), [Kept, Kept, Written, Written, Written]);
+    assert_eq!(states(&outcome), [Unchanged, Unchanged, Written, Written, Written]);
     assert_eq!(outcome.work.branch.as_deref(), Some("docs/all-tasks-1"));
     assert_eq!(outcome.commits, 5);
-    let first = outcome.documented[0].written_by.as_ref().unwrap();
+    let first = outcome.docs_results[0].written_by_run.as_ref().unwrap();
     assert_eq!(first.as_str(), "trader-claude-agent-1-docs-attempt1");
     assert!(world.github.pulls()[0]["title"].as_str().unwrap().contains("5 tasks"));
     world.model.assert_played();
@@ -217,7 +217,7 @@ fn a_stopped_run_keeps_what_is_done_and_a_retry_writes_what_is_missing() {
 }
 
 /// The supervisor of this world's docs run, found as people find it: by its command line.
-fn supervisor_of(world: &World) -> rustix::process::Pid {
+fn supervisor_of(world: &TestEnv) -> rustix::process::Pid {
     let workspace = world.path("workspace").display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pid = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find(|pid| {
@@ -229,14 +229,14 @@ fn supervisor_of(world: &World) -> rustix::process::Pid {
 }
 
 #[test]
-fn a_killed_supervisor_loses_no_document_that_was_written() {
+fn killed_docs_supervisor_loses_no_written_document() {
     let later = Script::when(about(2))
         .turn(write_stubs())
         .turn(write_good().after(Fault::stalls_mid_stream()))
         .turn(Turn::verdict("done", "Written."));
-    let world = World::with([later, writes()], platform_of(3), "main");
+    let world = TestEnv::with([later, writes()], platform_of(3), "main");
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| start(&world, &["--all", "--at-once", "1"]));
+        let running = scope.spawn(|| start(&world, &["--all", "--concurrency", "1"]));
         // Two requests for the first task; the second one wrote drafts and stalls.
         assert!(world.model.wait_for_requests(4, SOON));
         let supervisor = supervisor_of(&world);
@@ -246,31 +246,31 @@ fn a_killed_supervisor_loses_no_document_that_was_written() {
     });
     let (ran, outcome) = document(&world, &["--all", "--retry"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
-    use DocumentedState::{Kept, Written};
-    assert_eq!(states(&outcome), [Kept, Written, Written]);
+    use DocsStatus::{Unchanged, Written};
+    assert_eq!(states(&outcome), [Unchanged, Written, Written]);
     assert_eq!((outcome.commits, outcome.work.branch.as_deref()), (3, Some("docs/all-tasks-1")));
     world.model.assert_played();
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_model_that_refuses_fails_all_tasks_with_one_message() {
-    let world = World::with(Script::new().turn(Turn::never(Fault::status(403))), platform_of(6), "main");
+fn rejecting_model_fails_all_docs_tasks_with_one_message() {
+    let world = TestEnv::with(Script::new().turn(Turn::never(Fault::status(403))), platform_of(6), "main");
     let (ran, outcome) = document(&world, &["--all"]);
     assert_eq!((ran.code, outcome.reason), (77, Reason::ModelAuthenticationFailed), "{ran:#?}\n{outcome:#?}");
-    let failed = states(&outcome).iter().filter(|state| **state == DocumentedState::Failed).count();
+    let failed = states(&outcome).iter().filter(|state| **state == DocsStatus::Failed).count();
     assert!((1..=2).contains(&failed), "{outcome:#?}");
-    assert_eq!(outcome.work.place, Place::None);
+    assert_eq!(outcome.work.location, WorkLocation::None);
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn an_agent_can_write_nothing_but_the_documents_of_its_task() {
+fn docs_agent_can_write_only_documents_of_its_task() {
     let script = Script::new()
         .turn(Turn::bash("echo x > ../../README.md; echo x > README.md; mkdir -p .taskmaster/docs/task-2; echo x > .taskmaster/tasks/tasks.json; true"))
         .turn(write_good())
         .turn(Turn::verdict("done", "Written."));
-    let world = World::with(script, platform_of(2), "main");
+    let world = TestEnv::with(script, platform_of(2), "main");
     let (ran, outcome) = document(&world, &["--task", "1"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     let changed = world.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
@@ -280,9 +280,9 @@ fn an_agent_can_write_nothing_but_the_documents_of_its_task() {
 }
 
 #[test]
-fn a_token_of_the_platform_alone_is_enough_to_write_its_documents() {
+fn platform_token_is_sufficient_for_docs_run() {
     let script = Script::new().turn(write_good()).turn(Turn::verdict("done", "Written."));
-    let world = World::with(script, platform_of(1), "main");
+    let world = TestEnv::with(script, platform_of(1), "main");
     let token = format!("ghp_{}", uuid::Uuid::new_v4().simple());
     world.git.allow_in("acme/platform", &token, Access::Write);
     world.git.forget(&world.token);
@@ -297,21 +297,21 @@ fn a_token_of_the_platform_alone_is_enough_to_write_its_documents() {
 }
 
 #[test]
-fn without_a_sandbox_what_is_no_document_is_left_out_and_named() {
+fn unconfined_docs_run_reports_skipped_non_documents() {
     let script = Script::new()
         .turn(Turn::bash(
             "echo x >> README.md; echo x > notes.txt; ln -s /etc/passwd .taskmaster/docs/task-1/extra.md",
         ))
         .turn(write_good())
         .turn(Turn::verdict("done", "Written."));
-    let world = World::with(script, platform_of(2), "main");
+    let world = TestEnv::with(script, platform_of(2), "main");
     let (ran, outcome) = document(&world, &["--task", "1", "--sandbox", "off"]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     let changed = world.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
     assert_eq!(changed.lines().count(), 3, "{changed}");
-    let left_out = outcome.notes.iter().find(|note| note.starts_with("left out")).unwrap();
+    let skipped = outcome.notes.iter().find(|note| note.starts_with("left out")).unwrap();
     for name in ["README.md", "notes.txt", "extra.md"] {
-        assert!(left_out.contains(name), "{left_out}");
+        assert!(skipped.contains(name), "{skipped}");
     }
     let body = world.github.pulls()[0]["body"].as_str().unwrap().to_owned();
     assert!(body.contains("notes.txt"), "{body}");
@@ -319,7 +319,7 @@ fn without_a_sandbox_what_is_no_document_is_left_out_and_named() {
 }
 
 #[test]
-fn the_folder_that_holds_the_tasks_is_named_and_a_plain_file_of_tasks_is_read() {
+fn docs_run_reads_plain_tasks_file_in_named_folder() {
     let tasks = r#"{"tasks": [{"id": "7", "title": "Settle", "dependencies": ["6.2"], "custom": {"jira": "TR-9"}}],
                     "metadata": {"version": "1.0"}}"#;
     let files = [("README.md", "# p\n"), ("teams/a/.taskmaster/tasks/tasks.json", tasks)];
@@ -327,9 +327,9 @@ fn the_folder_that_holds_the_tasks_is_named_and_a_plain_file_of_tasks_is_read() 
     let script = Script::new()
         .turn(write_good().expecting("TR-9").expecting("task 6.2: (no such task)"))
         .turn(Turn::verdict("done", "Written."));
-    let world = World::with(script, files, "main");
+    let world = TestEnv::with(script, files, "main");
     let (ran, outcome) = document(&world, &["--all", "--no-pull-request"]);
-    assert_eq!((ran.code, outcome.reason), (64, Reason::DocumentsMissing), "{ran:#?}\n{outcome:#?}");
+    assert_eq!((ran.code, outcome.reason), (64, Reason::DocumentsNotFound), "{ran:#?}\n{outcome:#?}");
     for part in ["looked for `trader/.taskmaster/`", "there is one in `teams/a`"] {
         assert!(outcome.message.contains(part), "{}", outcome.message);
     }
@@ -344,14 +344,14 @@ fn the_folder_that_holds_the_tasks_is_named_and_a_plain_file_of_tasks_is_read() 
 }
 
 #[test]
-fn a_malformed_file_of_tasks_is_named_with_its_line_and_what_was_expected() {
+fn malformed_tasks_file_error_has_line_with_expected_type() {
     let mut files = platform_of(1);
     for (path, text) in &mut files {
         if path.ends_with("tasks.json") {
             *text = "{\n  \"master\": {\n    \"tasks\": [ { \"id\": true } ]\n  }\n}\n".to_owned();
         }
     }
-    let world = World::with(Script::new(), files, "main");
+    let world = TestEnv::with(Script::new(), files, "main");
     let (ran, outcome) = document(&world, &["--all"]);
     assert_eq!((ran.code, outcome.reason), (64, Reason::InvalidTask), "{ran:#?}\n{outcome:#?}");
     for part in [".taskmaster/tasks/tasks.json", "line 3", "expected a number or a string"] {

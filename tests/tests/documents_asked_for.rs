@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::DocumentedState;
+use orchestrator_contract::outcome::DocsStatus;
 use orchestrator_tests::documents::{platform_of, write_good, writes};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::mend;
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
 fn git(folder: &Path, arguments: &[&str]) {
@@ -42,12 +42,12 @@ fn bytes(folder: &Path) -> BTreeMap<String, (Vec<u8>, std::time::SystemTime)> {
 }
 
 #[test]
-fn documents_come_for_the_open_branch_and_nothing_in_the_checkout_changes() {
+fn docs_run_for_open_branch_leaves_checkout_unchanged() {
     let writing = Script::new().turn(write_good()).turn(Turn::verdict("done", "Written."));
     let implementation = Script::when("Implement task 1 of the service")
         .turn(mend().expecting("Part 1 finds the best bid"))
         .turn(Turn::verdict("done", "It is the highest now."));
-    let mut world = World::with([implementation, writing], platform_of(2), "main");
+    let mut world = TestEnv::with([implementation, writing], platform_of(2), "main");
     world.git.commit("acme/platform", "drafts", "Plan more", &[("notes.md", "More.\n")]);
     let clone = world.path("open/trader");
     std::fs::create_dir_all(&clone).unwrap();
@@ -92,8 +92,8 @@ fn documents_come_for_the_open_branch_and_nothing_in_the_checkout_changes() {
 }
 
 #[test]
-fn the_lead_asks_for_documents_of_all_tasks_and_again_for_what_is_there() {
-    let world = World::with(writes(), platform_of(2), "main");
+fn ide_session_requests_all_docs_then_existing_ones_again() {
+    let world = TestEnv::with(writes(), platform_of(2), "main");
     let run = "platform-claude-agent-1-docs-attempt1";
     let asks = |script: Script, tool: &str, input: serde_json::Value| {
         script.turn(Turn::tool(format!("mcp__orchestrator__{tool}"), input)).turn(Turn::text("So it is."))
@@ -117,8 +117,8 @@ fn the_lead_asks_for_documents_of_all_tasks_and_again_for_what_is_there() {
         assert!(said.answer().contains(fact), "{fact:?} is missing: {}", said.answer());
     }
     let outcome = world.outcome_of(run);
-    let states: Vec<_> = outcome.documented.iter().map(|task| task.state).collect();
-    assert_eq!((outcome.reason, states), (Reason::Completed, vec![DocumentedState::Written; 2]));
+    let states: Vec<_> = outcome.docs_results.iter().map(|task| task.status).collect();
+    assert_eq!((outcome.reason, states), (Reason::Completed, vec![DocsStatus::Written; 2]));
     world.assert_invariants(&outcome);
     let said = lead.say("Generate documentation for task 1.");
     assert!(said.answer().contains("platform-claude-agent-1-docs-task1-attempt1"), "{}", said.answer());

@@ -4,7 +4,7 @@ use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpStatus, VerificationStatus};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{RIGHT, mend};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
 /// A model that mends the crate.
@@ -21,8 +21,8 @@ fn mends() -> Script {
 }
 
 #[test]
-fn a_first_attempt_ends_with_a_pull_request_whose_branch_passes_the_test() {
-    let world = World::start(mends());
+fn first_attempt_opens_pull_request_with_passing_test() {
+    let world = TestEnv::start(mends());
     let (ran, outcome) = world.submit(&["--verify", "cargo test --offline"]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 0);
@@ -34,15 +34,15 @@ fn a_first_attempt_ends_with_a_pull_request_whose_branch_passes_the_test() {
     assert!(pull.created);
     let lib = world.git.read("acme/trader", "feature/task-1-implementation", "src/lib.rs").unwrap();
     assert!(lib.contains(RIGHT), "{lib}");
-    let patch = std::fs::read_to_string(world.layout("trader").run(&outcome.run).diff()).unwrap();
+    let patch = std::fs::read_to_string(world.layout("trader").run_dir(&outcome.run).diff()).unwrap();
     assert!(patch.contains("+++ b/src/lib.rs") && patch.contains(RIGHT), "{patch}");
     world.model.assert_played();
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_branch_that_somebody_else_made_is_left_alone() {
-    let mut world = World::start(Script::new());
+fn branch_of_other_author_is_left_unchanged() {
+    let mut world = TestEnv::start(Script::new());
     world.git.commit(
         "acme/trader",
         "feature/task-1-implementation",

@@ -48,7 +48,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn who_may_write_clones_and_pushes() {
+fn writer_may_clone_and_push() {
     let server = server();
     assert!(clone(&server, "writer").status.success());
     let pushed = push(&server, "writer");
@@ -58,7 +58,7 @@ fn who_may_write_clones_and_pushes() {
 }
 
 #[test]
-fn refusals_are_those_of_github() {
+fn git_server_rejections_match_github() {
     let server = server();
     assert!(said(&clone(&server, "stranger")).contains("Authentication failed"));
     assert!(said(&push(&server, "reader")).contains("403"));
@@ -69,7 +69,7 @@ fn refusals_are_those_of_github() {
 }
 
 #[test]
-fn hooks_and_protection_decline_a_push() {
+fn hook_or_branch_protection_declines_push() {
     let server = server();
     server.protect(REPOSITORY, "feature/x");
     assert!(said(&push(&server, "writer")).contains("GH006"));
@@ -79,7 +79,7 @@ fn hooks_and_protection_decline_a_push() {
 }
 
 #[test]
-fn each_fault_breaks_one_request_and_the_next_works() {
+fn each_fault_breaks_one_request_only() {
     for fault in [
         Fault::Status(429, Some(1)),
         Fault::Status(500, None),
@@ -98,7 +98,7 @@ fn each_fault_breaks_one_request_and_the_next_works() {
 }
 
 #[test]
-fn a_reset_after_the_push_leaves_it_applied() {
+fn reset_after_push_leaves_it_applied() {
     let server = server();
     server.fail(Operation::Push, 1, Fault::ResetAfter);
     assert!(!push(&server, "writer").status.success());
@@ -106,7 +106,7 @@ fn a_reset_after_the_push_leaves_it_applied() {
 }
 
 #[test]
-fn a_redirect_shows_who_sends_credentials_elsewhere() {
+fn redirect_target_records_sent_credentials() {
     let (server, other) = (server(), GitServer::start());
     server.fail(Operation::AdvertiseFetch, 1, Fault::Redirect(other.origin()));
     assert!(!clone(&server, "writer").status.success());
@@ -115,7 +115,7 @@ fn a_redirect_shows_who_sends_credentials_elsewhere() {
 }
 
 #[test]
-fn it_ends_although_a_client_is_kept_waiting() {
+fn git_server_stops_with_waiting_client() {
     let server = server();
     server.fail(Operation::AdvertiseFetch, 1, Fault::Silence);
     let address = server.origin().replace("http://", "");

@@ -21,7 +21,7 @@ fn ask(github: &GitHub, token: &str, method: &str, path: &str, body: &Value) -> 
 }
 
 #[test]
-fn a_pull_request_needs_a_pushed_branch_and_exists_once() {
+fn duplicate_or_branchless_pull_request_is_rejected() {
     let git = Arc::new(GitServer::start());
     git.create("myorg/trader", "main", &[("a", "1")]);
     git.allow("writer", Access::Write);

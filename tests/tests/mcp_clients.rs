@@ -1,8 +1,8 @@
 //! Clients that others wrote list and call everything, over stdio and over HTTP, in both eras of the protocol.
 
 use orchestrator_tests::binaries::Binaries;
+use orchestrator_tests::dispatcher_env::DispatcherEnv;
 use orchestrator_tests::mcp_tools::{NodeClients, with_python};
-use orchestrator_tests::stage::Stage;
 use serde_json::{Value, json};
 
 const RUN: &str = "trader-claude-agent-1-task1-attempt1";
@@ -44,7 +44,7 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
             ["list_tools", {}],
             ["list_prompts", {}],
             ["list_resource_templates", {}],
-            call("submit_implementation_task", Stage::submission("trader", 1)),
+            call("submit_implementation_task", DispatcherEnv::submission("trader", 1)),
             call("wait_for_task", json!({"run": RUN, "timeout_seconds": 1})),
             call("get_task_status", json!({})),
             call("list_tasks", json!({"service": "trader"})),
@@ -107,21 +107,21 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
 }
 
 #[test]
-fn the_python_client_speaks_the_newest_revision_over_stdio() {
-    let stage = Stage::new("held");
+fn python_client_speaks_latest_revision_over_stdio() {
+    let stage = DispatcherEnv::new("held");
     python_asks_everything("auto", "2026-07-28", &stage.stdio());
 }
 
 #[test]
-fn the_python_client_speaks_the_older_revision_over_stdio() {
-    let stage = Stage::new("held");
+fn python_client_speaks_older_revision_over_stdio() {
+    let stage = DispatcherEnv::new("held");
     python_asks_everything("legacy", "2025-11-25", &stage.stdio());
 }
 
 #[test]
-fn the_python_client_speaks_both_revisions_over_http() {
+fn python_client_speaks_both_revisions_over_http() {
     for (era, protocol) in [("auto", "2026-07-28"), ("legacy", "2025-11-25")] {
-        let stage = Stage::new("held");
+        let stage = DispatcherEnv::new("held");
         let served = stage.serve();
         python_asks_everything(era, protocol, &json!({"url": served.url}));
     }
@@ -135,7 +135,7 @@ enum To<'a> {
 
 /// Asks the Inspector's command line for one method; answers with what it printed.
 #[track_caller]
-fn inspect(stage: &Stage, to: &To<'_>, era: &str, method: &str, more: &[&str]) -> Value {
+fn inspect(stage: &DispatcherEnv, to: &To<'_>, era: &str, method: &str, more: &[&str]) -> Value {
     let clients = NodeClients::get();
     let mut inspector = clients.command(&clients.inspector);
     inspector.env_clear().envs(stage.environment()).current_dir(stage.path("open"));
@@ -156,7 +156,7 @@ fn inspect(stage: &Stage, to: &To<'_>, era: &str, method: &str, more: &[&str]) -
 }
 
 /// Everything that the Inspector can ask of a server.
-fn inspector_asks_everything(stage: &Stage, to: &To<'_>, era: &str) {
+fn inspector_asks_everything(stage: &DispatcherEnv, to: &To<'_>, era: &str) {
     let ask = |method: &str, more: &[&str]| inspect(stage, to, era, method, more);
     let call = |tool: &str, arguments: Value| {
         let arguments = arguments.to_string();
@@ -171,7 +171,7 @@ fn inspector_asks_everything(stage: &Stage, to: &To<'_>, era: &str) {
     assert_eq!(names(&ask("prompts/list", &[])["result"]["prompts"], "name").len(), 4);
     let templates = ask("resources/templates/list", &[]);
     assert!(!names(&templates["result"]["resourceTemplates"], "uriTemplate").is_empty(), "{templates:#}");
-    assert!(call("submit_implementation_task", Stage::submission("trader", 1)).contains(RUN));
+    assert!(call("submit_implementation_task", DispatcherEnv::submission("trader", 1)).contains(RUN));
     assert!(call("get_task_status", json!({})).contains(RUN));
     assert!(call("list_tasks", json!({})).contains(RUN));
     assert!(call("get_task_logs", json!({"run": RUN})).contains("edits src/lib.rs"));
@@ -187,17 +187,17 @@ fn inspector_asks_everything(stage: &Stage, to: &To<'_>, era: &str) {
 }
 
 #[test]
-fn the_inspector_speaks_both_eras_over_stdio() {
+fn inspector_speaks_both_eras_over_stdio() {
     for era in ["legacy", "modern"] {
-        let stage = Stage::new("held");
+        let stage = DispatcherEnv::new("held");
         inspector_asks_everything(&stage, &To::Stdio, era);
     }
 }
 
 #[test]
-fn the_inspector_speaks_both_eras_over_http() {
+fn inspector_speaks_both_eras_over_http() {
     for era in ["legacy", "modern"] {
-        let stage = Stage::new("held");
+        let stage = DispatcherEnv::new("held");
         let served = stage.serve();
         inspector_asks_everything(&stage, &To::Http(&served.url), era);
     }

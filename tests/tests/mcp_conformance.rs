@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use orchestrator_tests::dispatcher_env::DispatcherEnv;
 use orchestrator_tests::mcp_tools::NodeClients;
-use orchestrator_tests::stage::Stage;
 use serde_json::Value;
 
 const FIXTURE: &str = "calls tools, prompts or resources of the suite's own example server";
@@ -76,7 +76,7 @@ fn checks(folder: &Path) -> BTreeMap<String, Vec<Value>> {
 /// Runs all scenarios of a revision; answers with those that it left out by its table.
 #[track_caller]
 fn conforms(revision: &str) -> BTreeSet<String> {
-    let stage = Stage::new("held");
+    let stage = DispatcherEnv::new("held");
     let served = stage.serve();
     let results = stage.path("results");
     let clients = NodeClients::get();
@@ -84,11 +84,11 @@ fn conforms(revision: &str) -> BTreeSet<String> {
     suite.args(["server", "--suite", "all", "--spec-version", revision, "--url", &served.url]);
     let output = suite.arg("--output-dir").arg(&results).current_dir(stage.path("open")).output().unwrap();
     assert!(results.is_dir(), "the suite ran nothing: {output:?}");
-    let mut left_out = BTreeSet::new();
+    let mut skipped = BTreeSet::new();
     let mut passed = 0;
     for (scenario, checks) in checks(&results) {
         if LEFT_OUT.iter().any(|(name, _)| *name == scenario) {
-            left_out.insert(scenario);
+            skipped.insert(scenario);
             continue;
         }
         let of = |status: &str| checks.iter().filter(|check| check["status"] == status).collect::<Vec<_>>();
@@ -101,14 +101,14 @@ fn conforms(revision: &str) -> BTreeSet<String> {
         assert!(!of("SUCCESS").is_empty(), "{revision}, {scenario}: nothing was checked: {checks:#?}");
         passed += 1;
     }
-    println!("{revision}: {passed} scenarios passed, {} left out", left_out.len());
-    left_out
+    println!("{revision}: {passed} scenarios passed, {} left out", skipped.len());
+    skipped
 }
 
 #[test]
-fn the_server_conforms_to_both_revisions() {
-    let mut left_out = conforms("2025-11-25");
-    left_out.extend(conforms("2026-07-28"));
+fn server_conforms_to_both_revisions() {
+    let mut skipped = conforms("2025-11-25");
+    skipped.extend(conforms("2026-07-28"));
     let table: BTreeSet<String> = LEFT_OUT.iter().map(|(name, _)| (*name).to_owned()).collect();
-    assert_eq!(left_out, table, "the table names scenarios that the suite has no more");
+    assert_eq!(skipped, table, "the table names scenarios that the suite has no more");
 }

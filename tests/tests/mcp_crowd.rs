@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
 
+use orchestrator_tests::dispatcher_env::{DispatcherEnv, peak_memory};
 use orchestrator_tests::mcp_client::McpClient;
 use orchestrator_tests::mcp_tools::with_python;
-use orchestrator_tests::stage::{Stage, peak_memory};
 use serde_json::{Value, json};
 
 const SUBMIT: &str = "submit_implementation_task";
@@ -22,7 +22,7 @@ struct Crowd {
 
 /// Submits all of it at once; answers with what each was told.
 #[track_caller]
-fn submit(stage: &Stage, crowd: &Crowd) -> Vec<String> {
+fn submit(stage: &DispatcherEnv, crowd: &Crowd) -> Vec<String> {
     let served = stage.serve();
     let ready = Barrier::new(crowd.stdio.len() + crowd.commands.len() + 1);
     let (told, memory) = std::thread::scope(|scope| {
@@ -74,9 +74,9 @@ fn text(step: &Value) -> String {
 }
 
 #[test]
-fn a_hundred_identical_submissions_make_one_run() {
-    let stage = Stage::new("held");
-    let submission = Stage::submission("trader", 1);
+fn hundred_identical_submissions_create_one_run() {
+    let stage = DispatcherEnv::new("held");
+    let submission = DispatcherEnv::submission("trader", 1);
     let crowd = Crowd {
         stdio: vec![vec![submission.clone()]; 40],
         http: vec![submission.clone(); 40],
@@ -94,7 +94,7 @@ fn a_hundred_identical_submissions_make_one_run() {
 }
 
 /// The attempts of each task, as the runs' names tell.
-fn attempts(stage: &Stage) -> BTreeMap<String, BTreeSet<u32>> {
+fn attempts(stage: &DispatcherEnv) -> BTreeMap<String, BTreeSet<u32>> {
     let mut attempts = BTreeMap::<String, BTreeSet<u32>>::new();
     for run in stage.runs() {
         let (task, attempt) = run["run"].as_str().unwrap().rsplit_once("-attempt").unwrap();
@@ -105,10 +105,10 @@ fn attempts(stage: &Stage) -> BTreeMap<String, BTreeSet<u32>> {
 }
 
 #[test]
-fn two_hundred_different_submissions_make_two_hundred_runs_and_retries_leave_no_gap() {
-    let stage = Stage::new("done");
+fn two_hundred_distinct_submissions_and_retries_leave_no_gap() {
+    let stage = DispatcherEnv::new("done");
     let service = |service: usize, tasks: std::ops::RangeInclusive<u32>| {
-        tasks.map(|task| Stage::submission(&format!("service-{service}"), task)).collect::<Vec<_>>()
+        tasks.map(|task| DispatcherEnv::submission(&format!("service-{service}"), task)).collect::<Vec<_>>()
     };
     let crowd = Crowd {
         stdio: (0..10).map(|number| service(number, 1..=10)).collect(),

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use orchestrator_contract::{Outcome, Reason};
-use orchestrator_tests::kubernetes::team::{Controller, NAMESPACE, Team};
-use orchestrator_tests::lead::Lead;
+use orchestrator_tests::ide_session::IdeSession;
+use orchestrator_tests::kubernetes::test_cluster::{Controller, NAMESPACE, TestCluster};
 use orchestrator_tests::messages_api::{Fault, Script, Scripts, Turn};
 use orchestrator_tests::projects::{blocked, mend, order_book};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,28 +28,28 @@ fn assert_told(answer: &str, facts: &[&str]) {
 /// Where runs are performed.
 #[expect(clippy::large_enum_variant, reason = "one a test")]
 enum Place {
-    Local(World),
-    Cluster { _controller: Controller, team: Team },
+    Local(TestEnv),
+    Cluster { _controller: Controller, team: TestCluster },
 }
 
 impl Place {
     fn local(agent: impl Into<Scripts>) -> Self {
-        Self::Local(World::start(agent))
+        Self::Local(TestEnv::start(agent))
     }
 
     fn cluster(agent: impl Into<Scripts>) -> Self {
-        let team = Team::start(agent);
+        let team = TestCluster::start(agent);
         Self::Cluster { _controller: team.controller(), team }
     }
 
-    fn world(&mut self) -> &mut World {
+    fn world(&mut self) -> &mut TestEnv {
         match self {
             Self::Local(world) => world,
             Self::Cluster { team, .. } => &mut team.world,
         }
     }
 
-    fn lead(&self, script: Script) -> Lead {
+    fn lead(&self, script: Script) -> IdeSession {
         match self {
             Self::Local(world) => world.lead(script),
             Self::Cluster { team, .. } => team.ide(script),
@@ -92,19 +92,21 @@ impl Place {
     fn wait_until_doing(&self, run: &str, words: &str) {
         let does = |doing: &Value| doing.as_str().is_some_and(|doing| doing.contains(words));
         match self {
-            Self::Local(world) => drop(world.wait_until(run, |status| does(&status["doing"]))),
-            Self::Cluster { team, .. } => drop(team.until(run, words, |run| does(&run["status"]["doing"]))),
+            Self::Local(world) => drop(world.wait_until(run, |status| does(&status["activity"]))),
+            Self::Cluster { team, .. } => {
+                drop(team.until(run, words, |run| does(&run["status"]["activity"])))
+            }
         }
     }
 }
 
 #[test]
-fn a_task_is_started_retried_with_guidance_and_followed_by_the_next_one() {
+fn user_guide_start_retry_next_task_works_locally() {
     first_three_conversations(Place::local);
 }
 
 #[test]
-fn a_task_is_started_retried_with_guidance_and_followed_by_the_next_one_in_a_cluster() {
+fn user_guide_start_retry_next_task_works_in_cluster() {
     first_three_conversations(Place::cluster);
 }
 
@@ -182,7 +184,7 @@ fn first_three_conversations(place: impl FnOnce(Script) -> Place) {
 }
 
 /// A lead whose auth task is at work: its agent has run a command and now thinks for ever.
-fn at_work(place: impl FnOnce(Script) -> Place, more: impl FnOnce(Script) -> Script) -> (Place, Lead) {
+fn at_work(place: impl FnOnce(Script) -> Place, more: impl FnOnce(Script) -> Script) -> (Place, IdeSession) {
     let agent = Script::new()
         .turn(Turn::bash("echo 'middleware' > middleware.rs && echo made-it"))
         .turn(Turn::never(Fault::no_answer()).expecting("made-it"));
@@ -208,12 +210,12 @@ fn at_work(place: impl FnOnce(Script) -> Place, more: impl FnOnce(Script) -> Scr
 const AUTH: &str = "auth-claude-agent-1-task1-attempt1";
 
 #[test]
-fn another_service_is_begun_asked_about_and_stopped_with_its_work_kept() {
+fn user_guide_start_status_stop_works_locally() {
     last_three_conversations(Place::local);
 }
 
 #[test]
-fn another_service_is_begun_asked_about_and_stopped_with_its_work_kept_in_a_cluster() {
+fn user_guide_start_status_stop_works_in_cluster() {
     last_three_conversations(Place::cluster);
 }
 
@@ -242,7 +244,7 @@ fn last_three_conversations(place: impl FnOnce(Script) -> Place) {
 
 /// What the lead's model finds when it looks for a tool in the words of `query`.
 fn found(query: &str) -> String {
-    let world = World::start(Script::new());
+    let world = TestEnv::start(Script::new());
     let script = Script::new()
         .turn(Turn::tool("ToolSearch", json!({"query": query, "max_results": 3})))
         .turn(Turn::text("There it is."));
@@ -252,7 +254,7 @@ fn found(query: &str) -> String {
 }
 
 #[test]
-fn the_words_that_people_use_find_the_tools() {
+fn common_phrases_find_expected_tools() {
     for (query, tool) in [
         ("start implementing a task", "submit_implementation_task"),
         ("how is the task going", "get_task_status"),

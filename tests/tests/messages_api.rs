@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const KEY: &str = "sk-ant-test";
 
 #[test]
-fn a_script_drives_the_cli_through_files_commands_and_memory_to_a_verdict() {
+fn script_drives_cli_through_tools_to_verdict() {
     let folder = folder();
     let file = folder.path().join("work/hello.txt");
     let entity = json!({ "name": "hello", "entityType": "file", "observations": ["was written"] });
@@ -51,7 +51,7 @@ fn a_script_drives_the_cli_through_files_commands_and_memory_to_a_verdict() {
 }
 
 #[test]
-fn a_second_message_plays_on_and_gets_a_verdict_of_its_own() {
+fn second_message_continues_script_with_own_verdict() {
     let folder = folder();
     let question = json!({ "status": "blocked", "summary": "unclear", "question": "Which?" });
     let script = Script::new()
@@ -70,7 +70,7 @@ fn a_second_message_plays_on_and_gets_a_verdict_of_its_own() {
 }
 
 #[test]
-fn markers_and_sessions_keep_concurrent_runs_apart() {
+fn markers_and_sessions_separate_concurrent_runs() {
     let scripts = [
         Script::when("task-red").turn(Turn::bash("true")).turn(Turn::verdict("done", "red")),
         Script::new().for_each_session().turn(Turn::bash("true")).turn(Turn::verdict("done", "any")),
@@ -91,7 +91,7 @@ fn markers_and_sessions_keep_concurrent_runs_apart() {
 }
 
 #[test]
-fn the_wrong_key_is_refused_before_a_turn_is_spent() {
+fn wrong_key_is_rejected_before_turn_is_consumed() {
     let folder = folder();
     let api = MessagesApi::start(Script::new().turn(Turn::text("never said")), "sk-ant-another");
 
@@ -105,7 +105,7 @@ fn the_wrong_key_is_refused_before_a_turn_is_spent() {
 }
 
 #[test]
-fn an_unknown_model_is_not_found() {
+fn unknown_model_is_not_found() {
     let folder = folder();
     let api = MessagesApi::start(Script::new(), KEY);
 
@@ -118,7 +118,7 @@ fn an_unknown_model_is_not_found() {
 }
 
 #[test]
-fn an_overloaded_api_is_asked_again() {
+fn overloaded_api_is_retried_by_cli() {
     let folder = folder();
     let turn = Turn::verdict("done", "at last").after(Fault::retry_after(529, 0).times(3));
     let api = MessagesApi::start(Script::new().turn(turn), KEY);
@@ -133,7 +133,7 @@ fn an_overloaded_api_is_asked_again() {
 }
 
 #[test]
-fn a_broken_stream_is_asked_for_again() {
+fn broken_stream_is_retried_by_cli() {
     let folder = folder();
     let turn = Turn::verdict("done", "whole").after(Fault::drops_mid_stream());
     let api = MessagesApi::start(Script::new().turn(turn), KEY);
@@ -146,7 +146,7 @@ fn a_broken_stream_is_asked_for_again() {
 }
 
 #[test]
-fn a_stalled_api_holds_the_cli_until_it_is_gone() {
+fn stalled_api_blocks_cli_until_shutdown() {
     for fault in [Fault::no_answer(), Fault::stalls_mid_stream()] {
         let folder = folder();
         let api = MessagesApi::start(Script::new().turn(Turn::never(fault)), KEY);
@@ -196,7 +196,7 @@ impl Cli {
         let schema = json!({
             "type": "object",
             "properties": {
-                "status": { "enum": ["done", "nothing_needed", "blocked"], "type": "string" },
+                "status": { "enum": ["done", "already_done", "blocked"], "type": "string" },
                 "summary": { "type": "string" },
                 "question": { "type": "string" },
             },

@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex};
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_tests::git_server::{Access, Fault, GitServer, Operation};
 use orchestrator_tests::messages_api::{Script, Turn};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
 const BRANCH: &str = "feature/task-1-implementation";
@@ -24,7 +24,7 @@ fn edits(nth: u32) -> Turn {
 }
 
 #[track_caller]
-fn assert_completes(world: &World) {
+fn assert_completes(world: &TestEnv) {
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 0);
@@ -35,16 +35,16 @@ fn assert_completes(world: &World) {
 
 /// The log says that the fault was met.
 #[track_caller]
-fn assert_tried_again(world: &World) {
+fn assert_tried_again(world: &TestEnv) {
     let run = world.last_outcome("trader", "1").run;
     let log = world.dispatcher(&["logs", run.as_str()]);
     assert!(log.stdout.contains("trying again in"), "{log:#?}");
 }
 
 #[test]
-fn a_clone_that_is_cut_is_fetched_again_wherever_it_was_cut() {
+fn clone_cut_at_any_point_is_retried() {
     for share in [0, 50, 99] {
-        let world = World::start(works());
+        let world = TestEnv::start(works());
         // The first answer says how deep the history is; a later one is the pack.
         world.git.fail(Operation::Fetch, 1, Fault::CutAtPercent(share));
         world.git.fail(Operation::Fetch, 3, Fault::CutAtPercent(share));
@@ -54,8 +54,8 @@ fn a_clone_that_is_cut_is_fetched_again_wherever_it_was_cut() {
 }
 
 #[test]
-fn a_pack_that_ends_early_is_fetched_again() {
-    let world = World::start(works());
+fn truncated_pack_is_fetched_again() {
+    let world = TestEnv::start(works());
     // What is said before the pack is shorter, and so is not met.
     for nth in 1..=3 {
         world.git.fail(Operation::Fetch, nth, Fault::Truncate(200));
@@ -65,9 +65,9 @@ fn a_pack_that_ends_early_is_fetched_again() {
 }
 
 #[test]
-fn a_host_that_is_away_for_a_moment_is_asked_again() {
+fn temporary_host_error_is_retried() {
     for fault in [Fault::Status(429, Some(1)), Fault::Status(500, None), Fault::Status(503, None)] {
-        let world = World::start(works());
+        let world = TestEnv::start(works());
         for operation in [Operation::AdvertiseFetch, Operation::AdvertisePush, Operation::Fetch] {
             world.git.fail(operation, 1, fault.clone());
         }
@@ -77,8 +77,8 @@ fn a_host_that_is_away_for_a_moment_is_asked_again() {
 }
 
 #[test]
-fn a_host_that_stays_away_ends_the_run_before_anything_is_spent() {
-    let world = World::start(Script::new());
+fn persistent_host_error_ends_run_before_model_request() {
+    let world = TestEnv::start(Script::new());
     for nth in 1..20 {
         world.git.fail(Operation::AdvertiseFetch, nth, Fault::Status(500, None));
     }
@@ -91,9 +91,9 @@ fn a_host_that_stays_away_ends_the_run_before_anything_is_spent() {
 }
 
 #[test]
-fn a_redirect_to_another_host_is_not_followed_and_that_host_sees_no_credential() {
+fn cross_host_redirect_is_refused_without_contact() {
     for operation in [Operation::AdvertiseFetch, Operation::Fetch] {
-        let world = World::start(Script::new());
+        let world = TestEnv::start(Script::new());
         let other = GitServer::start();
         for nth in 1..10 {
             world.git.fail(operation, nth, Fault::Redirect(other.origin()));
@@ -108,15 +108,15 @@ fn a_redirect_to_another_host_is_not_followed_and_that_host_sees_no_credential()
 }
 
 #[test]
-fn a_push_whose_answer_is_lost_is_found_on_the_remote() {
-    let world = World::start(works());
+fn push_with_lost_response_is_found_on_remote() {
+    let world = TestEnv::start(works());
     world.git.fail(Operation::Push, 1, Fault::ResetAfter);
     assert_completes(&world);
 }
 
 #[test]
-fn a_push_that_meets_a_host_that_is_away_is_tried_again() {
-    let world = World::start(works());
+fn push_during_temporary_host_error_is_retried() {
+    let world = TestEnv::start(works());
     // The first advertisement is that of the check.
     world.git.fail(Operation::AdvertisePush, 2, Fault::Status(503, None));
     world.git.fail(Operation::Push, 1, Fault::Status(500, None));
@@ -125,14 +125,14 @@ fn a_push_that_meets_a_host_that_is_away_is_tried_again() {
 }
 
 #[test]
-fn a_push_that_a_hook_declines_leaves_a_bundle_with_the_work() {
-    let world = World::start(works());
+fn push_declined_by_hook_leaves_bundle() {
+    let world = TestEnv::start(works());
     world.git.decline_pushes("acme/trader", "no pushes on Sundays");
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::PushRejected, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 76);
     assert!(outcome.message.contains("no pushes on Sundays"), "{}", outcome.message);
-    assert_eq!(outcome.work.place, Place::Workspace);
+    assert_eq!(outcome.work.location, WorkLocation::Workspace);
     let (bundle, oid) = (outcome.work.path.clone().unwrap(), outcome.work.oid.clone().unwrap());
     world.git.ask("acme/trader", &["bundle", "verify", &bundle]);
     let heads = world.git.ask("acme/trader", &["bundle", "list-heads", &bundle]);
@@ -142,14 +142,14 @@ fn a_push_that_a_hook_declines_leaves_a_bundle_with_the_work() {
 }
 
 #[test]
-fn a_workflow_that_the_token_may_not_push_is_kept_as_a_patch_and_the_rest_is_pushed() {
+fn rejected_workflow_file_becomes_patch_while_rest_is_pushed() {
     let file = ".github/workflows/ci.yml";
     let script = Script::new()
         .turn(Turn::bash(format!(
             "mkdir -p .github/workflows && echo 'on: push' > {file} && echo 1 >> notes.txt"
         )))
         .turn(Turn::verdict("done", "It is done."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let message = format!(
         "refusing to allow a Personal Access Token to create or update workflow `{file}` without `workflow` scope"
     );
@@ -157,7 +157,7 @@ fn a_workflow_that_the_token_may_not_push_is_kept_as_a_patch_and_the_rest_is_pus
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::PushRejected, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 76);
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("1\n"));
     assert_eq!(world.git.read("acme/trader", BRANCH, file), None);
     let patch = std::fs::read_to_string(outcome.work.path.as_ref().unwrap()).unwrap();
@@ -166,8 +166,8 @@ fn a_workflow_that_the_token_may_not_push_is_kept_as_a_patch_and_the_rest_is_pus
 }
 
 #[test]
-fn history_before_the_fetched_commit_is_not_missed() {
-    let mut world = World::start(works());
+fn history_before_fetched_commit_is_not_needed() {
+    let mut world = TestEnv::start(works());
     for nth in 1..4 {
         world.git.commit("acme/trader", "main", "More", &[("more.txt", &nth.to_string())]);
     }
@@ -199,7 +199,7 @@ impl Meanwhile {
 }
 
 #[track_caller]
-fn assert_beside(world: &World) {
+fn assert_beside(world: &TestEnv) {
     let (ran, outcome) = world.submit(&["--retry"]);
     assert_eq!(outcome.reason, Reason::BranchDiverged, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 76);
@@ -211,11 +211,11 @@ fn assert_beside(world: &World) {
 }
 
 #[test]
-fn a_branch_that_somebody_makes_meanwhile_is_left_alone() {
+fn branch_created_concurrently_is_left_unchanged() {
     let meanwhile = Meanwhile::default();
     let script =
         Script::new().turn(meanwhile.turn("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let oid = Arc::new(Mutex::new(String::new()));
     let (git, made) = (Arc::clone(&world.git), Arc::clone(&oid));
     meanwhile.happens(move || {
@@ -232,13 +232,13 @@ fn a_branch_that_somebody_makes_meanwhile_is_left_alone() {
 }
 
 /// Two attempts, with something happening to the branch in the second.
-fn two_attempts(meanwhile: &Meanwhile) -> World {
+fn two_attempts(meanwhile: &Meanwhile) -> TestEnv {
     let script = Script::new()
         .turn(edits(1))
         .turn(Turn::verdict("done", "It is done."))
         .turn(meanwhile.turn("echo 2 >> notes.txt"))
         .turn(Turn::verdict("done", "It is done again."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
     world.remember_refs();
@@ -246,7 +246,7 @@ fn two_attempts(meanwhile: &Meanwhile) -> World {
 }
 
 #[test]
-fn a_branch_that_somebody_moves_meanwhile_is_left_alone() {
+fn branch_moved_concurrently_is_left_unchanged() {
     let meanwhile = Meanwhile::default();
     let mut world = two_attempts(&meanwhile);
     let (git, hand) = (Arc::clone(&world.git), [("hand.txt", "1\n")]);
@@ -265,7 +265,7 @@ fn a_branch_that_somebody_moves_meanwhile_is_left_alone() {
 }
 
 #[test]
-fn a_branch_that_somebody_deletes_meanwhile_is_not_made_again() {
+fn branch_deleted_concurrently_is_not_recreated() {
     let meanwhile = Meanwhile::default();
     let mut world = two_attempts(&meanwhile);
     let git = Arc::clone(&world.git);
@@ -276,11 +276,11 @@ fn a_branch_that_somebody_deletes_meanwhile_is_not_made_again() {
 }
 
 #[test]
-fn a_token_that_is_rotated_while_the_agent_works_is_read_again() {
+fn token_rotated_during_agent_step_is_reread() {
     let meanwhile = Meanwhile::default();
     let script =
         Script::new().turn(meanwhile.turn("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let secrets = tempfile::tempdir().unwrap();
     let file = secrets.path().join("token");
     std::fs::write(&file, &world.token).unwrap();

@@ -1,10 +1,10 @@
 //! Pull requests on a host that fails, limits, renames and repeats: one of them, and the right one.
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_tests::github::{Call, Fault};
 use orchestrator_tests::messages_api::{Script, Turn};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
 const BRANCH: &str = "feature/task-1-implementation";
@@ -19,7 +19,7 @@ fn works() -> Script {
 
 /// The run completes, and there is this one pull request.
 #[track_caller]
-fn assert_one_pull_request(world: &World) {
+fn assert_one_pull_request(world: &TestEnv) {
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 0);
@@ -31,17 +31,17 @@ fn assert_one_pull_request(world: &World) {
 }
 
 #[test]
-fn an_answer_that_is_lost_after_the_pull_request_was_made_makes_no_second_one() {
+fn lost_create_response_makes_no_second_pull_request() {
     for status in [500, 502] {
-        let world = World::start(works());
+        let world = TestEnv::start(works());
         world.github.fail(Call::Create, 1, Fault::StatusAfter(status));
         assert_one_pull_request(&world);
     }
 }
 
 #[test]
-fn a_host_that_limits_requests_is_waited_for() {
-    let world = World::start(works());
+fn rate_limited_host_is_retried() {
+    let world = TestEnv::start(works());
     world.github.fail(Call::Create, 1, Fault::SecondaryLimit(1));
     world.github.fail(Call::List, 1, Fault::Status(429, Some(1)));
     world.github.fail(Call::Read, 1, Fault::Status(503, None));
@@ -49,15 +49,15 @@ fn a_host_that_limits_requests_is_waited_for() {
 }
 
 #[test]
-fn a_slow_host_is_waited_for() {
-    let world = World::start(works());
+fn slow_host_response_is_awaited() {
+    let world = TestEnv::start(works());
     world.github.fail(Call::Create, 1, Fault::Late(std::time::Duration::from_secs(3)));
     assert_one_pull_request(&world);
 }
 
 #[test]
-fn a_renamed_repository_gets_its_pull_request_under_its_new_name() {
-    let world = World::start(works());
+fn renamed_repository_gets_pull_request_under_new_name() {
+    let world = TestEnv::start(works());
     std::os::unix::fs::symlink(world.git.path("acme/trader"), world.git.path("acme/broker")).unwrap();
     world.github.rename("acme/trader", "acme/broker");
     assert_one_pull_request(&world);
@@ -65,8 +65,8 @@ fn a_renamed_repository_gets_its_pull_request_under_its_new_name() {
 }
 
 #[test]
-fn github_enterprise_has_its_interface_under_a_path() {
-    let mut world = World::start(works());
+fn github_enterprise_api_path_is_used() {
+    let mut world = TestEnv::start(works());
     let url = format!("{}/api/v3", world.github.url());
     world.set("GITHUB_API_URL", &url);
     assert_one_pull_request(&world);
@@ -75,21 +75,21 @@ fn github_enterprise_has_its_interface_under_a_path() {
 }
 
 #[test]
-fn a_pull_request_that_is_refused_leaves_the_pushed_branch_and_says_so() {
-    let world = World::start(works());
+fn rejected_pull_request_reports_failure_keeping_branch() {
+    let world = TestEnv::start(works());
     world.github.fail(Call::Create, 1, Fault::Status(422, None));
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::PullRequestFailed, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, 69);
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert_eq!(outcome.pull_request, None);
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_retry_updates_the_one_pull_request() {
+fn retry_updates_existing_pull_request() {
     let script = works().turn(edits(2)).turn(Turn::verdict("done", "Now it is really done."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     assert_one_pull_request(&world);
     let first = world.github.pulls();
     world.remember_refs();
@@ -105,10 +105,10 @@ fn a_retry_updates_the_one_pull_request() {
 }
 
 #[test]
-fn a_failed_attempt_adds_one_comment_to_the_open_pull_request() {
+fn failed_attempt_adds_one_comment_to_open_pull_request() {
     let blocked = json!({ "status": "blocked", "summary": "It cannot be.", "question": "Which market?" });
     let script = works().turn(edits(2)).turn(Turn::verdict_with(blocked));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     assert_one_pull_request(&world);
     world.remember_refs();
     // The comment is made, the answer is lost: it is not made again.
@@ -125,26 +125,26 @@ fn a_failed_attempt_adds_one_comment_to_the_open_pull_request() {
 }
 
 #[test]
-fn a_failed_first_attempt_pushes_its_branch_and_opens_nothing() {
+fn failed_first_attempt_pushes_branch_without_pull_request() {
     let blocked = json!({ "status": "blocked", "summary": "It cannot be.", "question": "Which market?" });
-    let world = World::start(Script::new().turn(edits(1)).turn(Turn::verdict_with(blocked)));
+    let world = TestEnv::start(Script::new().turn(edits(1)).turn(Turn::verdict_with(blocked)));
     let (ran, outcome) = world.submit(&[]);
     assert_eq!(outcome.reason, Reason::AgentBlocked, "{ran:#?}\n{outcome:#?}");
     assert!(outcome.message.contains("Which market?"), "{}", outcome.message);
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert_eq!((world.github.pulls().len(), world.github.comments().len()), (0, 0));
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_target_on_another_host_ends_with_the_pushed_branch_and_says_so() {
-    let mut world = World::start(works());
+fn target_on_other_host_is_pushed_without_pull_request() {
+    let mut world = TestEnv::start(works());
     world.set("ORCHESTRATOR_GIT_HOSTS", "localhost");
     let url = world.git.url("acme/trader").replace("127.0.0.1", "localhost");
     let (ran, outcome) = world.submit(&["--repository-url", &url]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.pull_request, None);
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     let log = world.dispatcher(&["logs", outcome.run.as_str()]);
     assert!(log.stdout.contains("no GitHub host"), "{log:#?}");
     assert_eq!(world.github.requests().len(), 0);

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::messages_api::{Fault, Script, Turn};
 use orchestrator_tests::projects::{RIGHT, blocked, mend, mends};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use rustix::process::Signal;
 
 const FIRST: &str = "trader-claude-agent-1-task1-attempt1";
@@ -15,12 +15,12 @@ const BRANCH: &str = "feature/task-1-implementation";
 const GUIDANCE: &str = "Use max, not first.";
 
 /// An agent that changes something and then has a question; `then` is what it does when tried again.
-fn asks_first(then: Script) -> World {
-    let mut world = World::start(then);
+fn asks_first(then: Script) -> TestEnv {
+    let mut world = TestEnv::start(then);
     let (ran, outcome) = world.submit(&[]);
     assert_eq!((ran.code, outcome.reason), (1, Reason::AgentBlocked), "{ran:#?}\n{outcome:#?}");
     assert!(outcome.message.contains("Which bid?"), "{}", outcome.message);
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert!(world.github.pulls().is_empty());
     world.assert_invariants(&outcome);
     world.remember_refs();
@@ -31,7 +31,7 @@ fn tries() -> Script {
     Script::new().turn(Turn::bash("echo 'tried first' > notes.txt")).turn(blocked("Which bid?"))
 }
 
-fn assert_published(world: &World, outcome: &Outcome) {
+fn assert_published(world: &TestEnv, outcome: &Outcome) {
     assert_eq!(outcome.reason, Reason::Completed, "{outcome:#?}");
     assert!(world.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
     assert_eq!(world.github.pulls().len(), 1);
@@ -40,7 +40,7 @@ fn assert_published(world: &World, outcome: &Outcome) {
 }
 
 #[test]
-fn a_retry_goes_on_with_the_conversation_the_branch_and_the_guidance() {
+fn retry_continues_session_and_branch_with_guidance() {
     let world = asks_first(
         tries()
             .turn(mend().expecting(GUIDANCE).expecting("tried first").expecting("Which bid?"))
@@ -65,7 +65,7 @@ fn a_retry_goes_on_with_the_conversation_the_branch_and_the_guidance() {
 }
 
 #[test]
-fn a_retry_whose_conversation_is_gone_gets_a_summary_of_it() {
+fn retry_without_session_gets_its_summary() {
     let world = asks_first(
         tries()
             .turn(
@@ -77,7 +77,7 @@ fn a_retry_whose_conversation_is_gone_gets_a_summary_of_it() {
             )
             .turn(Turn::verdict("done", "It is the highest now.")),
     );
-    let homes = std::fs::read_dir(world.layout("trader").agent().join("home")).unwrap();
+    let homes = std::fs::read_dir(world.layout("trader").agent_dir().join("home")).unwrap();
     for home in homes.flatten() {
         std::fs::remove_dir_all(home.path().join(".claude/projects")).unwrap();
     }
@@ -89,7 +89,7 @@ fn a_retry_whose_conversation_is_gone_gets_a_summary_of_it() {
 }
 
 #[test]
-fn a_base_that_moved_is_merged_into_the_branch_where_that_is_clean() {
+fn moved_base_is_merged_when_clean() {
     let mut world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
     let moved = world.git.commit("acme/trader", "main", "Elsewhere", &[("docs/elsewhere.md", "moved\n")]);
     world.remember_refs();
@@ -102,7 +102,7 @@ fn a_base_that_moved_is_merged_into_the_branch_where_that_is_clean() {
 }
 
 #[test]
-fn a_base_that_conflicts_with_the_branch_is_left_and_said() {
+fn conflicting_base_is_not_merged_but_reported() {
     let mut world = asks_first(
         tries()
             .turn(mend().expecting("conflicts with the branch in notes.txt"))
@@ -120,7 +120,7 @@ fn a_base_that_conflicts_with_the_branch_is_left_and_said() {
 }
 
 #[test]
-fn a_branch_on_which_a_person_worked_is_gone_on_with() {
+fn branch_with_human_commits_is_continued() {
     let mut world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
     let theirs = world.git.commit("acme/trader", BRANCH, "By hand", &[("by-hand.txt", "by hand\n")]);
     world.remember_refs();
@@ -142,11 +142,11 @@ fn contains(folder: &Path, text: &str) -> bool {
 }
 
 #[test]
-fn a_retry_saves_first_what_a_killed_supervisor_left() {
+fn retry_first_commits_work_of_killed_supervisor() {
     let script = Script::new()
         .turn(Turn::bash("echo 'left behind' > left.txt"))
         .turn(Turn::never(Fault::stalls_mid_stream()));
-    let mut world = World::start(vec![
+    let mut world = TestEnv::start(vec![
         script,
         Script::when("This is a new attempt.")
             .turn(mend().expecting("left behind"))
@@ -155,11 +155,11 @@ fn a_retry_saves_first_what_a_killed_supervisor_left() {
     let run = world.begin("1", &[]);
     assert!(world.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", world.status(&run));
     // The CLI writes its conversation down a moment later than it holds it.
-    let homes = world.layout("trader").agent().join("home");
+    let homes = world.layout("trader").agent_dir().join("home");
     world.wait_until(&run, |_| contains(&homes, "left behind"));
     world.signal(&run, Signal::KILL);
     let status = world.wait_until(&run, |status| status["phase"] == "Failed");
-    assert_eq!(status["reason"], "Lost", "{status:#}");
+    assert_eq!(status["reason"], "SupervisorLost", "{status:#}");
     world.remember_refs();
     let (ran, outcome) = world.retry(&run, &[]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
@@ -173,11 +173,11 @@ fn a_retry_saves_first_what_a_killed_supervisor_left() {
 }
 
 #[test]
-fn another_attempt_adds_to_the_pull_request_that_is_open() {
+fn new_attempt_updates_open_pull_request() {
     let script = mends()
         .turn(Turn::bash("echo more > more.txt").expecting("Add a note."))
         .turn(Turn::verdict("done", "And a note."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let (_, first) = world.submit(&[]);
     assert_eq!(first.reason, Reason::Completed, "{first:#?}");
     world.remember_refs();
@@ -190,12 +190,12 @@ fn another_attempt_adds_to_the_pull_request_that_is_open() {
 }
 
 #[test]
-fn a_fresh_attempt_starts_over_beside_the_first() {
+fn fresh_attempt_restarts_beside_first() {
     let script = mends()
         .turn(Turn::bash("grep -q max src/lib.rs || echo from-the-base-$((40+2))"))
         .turn(mend().expecting("from-the-base-42"))
         .turn(Turn::verdict("done", "Once more."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let (_, first) = world.submit(&[]);
     assert_eq!(first.reason, Reason::Completed, "{first:#?}");
     world.remember_refs();
@@ -216,8 +216,8 @@ fn a_fresh_attempt_starts_over_beside_the_first() {
 }
 
 #[test]
-fn a_retry_after_the_key_was_mended_does_the_task() {
-    let mut world = World::start(
+fn retry_after_key_fix_completes_task() {
+    let mut world = TestEnv::start(
         Script::new()
             .turn(mend().expecting("Do not change the test."))
             .turn(Turn::verdict("done", "It is the highest now.")),
@@ -233,7 +233,7 @@ fn a_retry_after_the_key_was_mended_does_the_task() {
 }
 
 #[test]
-fn a_retry_without_the_workspace_goes_on_from_the_remote_branch() {
+fn retry_without_workspace_continues_remote_branch() {
     let world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
     let first = world.git.tips("acme/trader")[BRANCH].clone();
     std::fs::remove_dir_all(world.state().join("workspaces")).unwrap();
@@ -244,7 +244,7 @@ fn a_retry_without_the_workspace_goes_on_from_the_remote_branch() {
 }
 
 #[test]
-fn a_retry_with_a_long_way_back_to_the_base_still_finds_it() {
+fn retry_with_distant_merge_base_finds_it() {
     let mut world = asks_first(tries().turn(mend()).turn(Turn::verdict("done", "It is the highest now.")));
     let mut moved = String::new();
     for number in 0..60 {
@@ -258,7 +258,7 @@ fn a_retry_with_a_long_way_back_to_the_base_still_finds_it() {
 }
 
 #[test]
-fn another_task_never_costs_what_a_killed_run_left() {
+fn next_task_keeps_work_of_killed_run() {
     let first = Script::when("Implement task 1 of")
         .turn(Turn::bash("echo 'left behind' > left.txt"))
         .turn(Turn::never(Fault::stalls_mid_stream()));
@@ -269,7 +269,7 @@ fn another_task_never_costs_what_a_killed_run_left() {
     let third = Script::when("This is a new attempt.")
         .turn(mend())
         .turn(Turn::verdict("done", "It is the highest now."));
-    let mut world = World::start([third, second, first]);
+    let mut world = TestEnv::start([third, second, first]);
     let run = world.begin("1", &[]);
     assert!(world.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", world.status(&run));
     world.signal(&run, Signal::KILL);

@@ -40,7 +40,7 @@ fn failure<T>(result: octocrab::Result<T>) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn octocrab_reads_a_pull_request_from_its_creation_to_its_end() {
+async fn octocrab_reads_pull_request_lifecycle() {
     let (git, github) = servers();
     let client = client(&github, "writer", RetryConfig::None);
     let repository: Repository = client.repos("myorg", "trader").get().await.unwrap();
@@ -65,7 +65,7 @@ async fn octocrab_reads_a_pull_request_from_its_creation_to_its_end() {
 }
 
 #[tokio::test]
-async fn octocrab_reads_the_refusals() {
+async fn octocrab_parses_error_responses() {
     let (git, github) = servers();
     git.allow("reader", Access::Read);
     assert_eq!(failure(create(&client(&github, "stranger", RetryConfig::None), "feature/x").await).0, 401);
@@ -79,7 +79,7 @@ async fn octocrab_reads_the_refusals() {
 }
 
 #[tokio::test]
-async fn each_fault_breaks_one_call_and_the_next_works() {
+async fn each_fault_breaks_one_call_only() {
     for fault in [Fault::Status(429, Some(1)), Fault::Status(500, None), Fault::SecondaryLimit(60)] {
         let (_git, github) = servers();
         github.fail(Call::Create, 1, fault.clone());
@@ -92,7 +92,7 @@ async fn each_fault_breaks_one_call_and_the_next_works() {
 }
 
 #[tokio::test]
-async fn a_failure_after_creating_leaves_one_pull_request_however_often_it_is_repeated() {
+async fn repeated_failure_after_create_leaves_one_pull_request() {
     let (_git, github) = servers();
     github.fail(Call::Create, 1, Fault::StatusAfter(500));
     let client = client(&github, "writer", RetryConfig::Simple(3));
@@ -103,7 +103,7 @@ async fn a_failure_after_creating_leaves_one_pull_request_however_often_it_is_re
 }
 
 #[tokio::test]
-async fn a_late_answer_was_carried_out_at_once() {
+async fn late_response_is_applied_immediately() {
     let (_git, github) = servers();
     github.fail(Call::Create, 1, Fault::Late(Duration::from_secs(3600)));
     let client = client(&github, "writer", RetryConfig::None);
@@ -118,7 +118,7 @@ async fn a_late_answer_was_carried_out_at_once() {
 }
 
 #[tokio::test]
-async fn a_renamed_repository_answers_under_its_new_name() {
+async fn renamed_repository_answers_under_new_name() {
     let (_git, github) = servers();
     github.rename("myorg/old", REPOSITORY);
     let client = client(&github, "writer", RetryConfig::None);
@@ -181,7 +181,7 @@ mod over_ssh {
     }
 
     #[test]
-    fn the_key_clones_and_pushes_by_name_and_by_absolute_path() {
+    fn ssh_key_clones_and_pushes_by_name_or_absolute_path() {
         let Some((git, sshd)) = servers() else { return };
         let folder = tempfile::tempdir().unwrap();
         let ssh = ssh(folder.path(), &sshd.known_hosts(), &sshd.key());
@@ -201,7 +201,7 @@ mod over_ssh {
     }
 
     #[test]
-    fn strangers_and_servers_under_a_wrong_key_are_refused() {
+    fn unknown_client_or_server_key_is_rejected() {
         let Some((_git, sshd)) = servers() else { return };
         let folder = tempfile::tempdir().unwrap();
         let url = sshd.url(REPOSITORY);
@@ -217,7 +217,7 @@ mod over_ssh {
     }
 
     #[test]
-    fn nothing_but_git_is_served_and_nothing_outside_the_root() {
+    fn ssh_server_serves_only_git_below_root() {
         let Some((git, sshd)) = servers() else { return };
         let folder = tempfile::tempdir().unwrap();
         let ssh = ssh(folder.path(), &sshd.known_hosts(), &sshd.key());
@@ -242,7 +242,7 @@ mod over_ssh {
     }
 
     #[test]
-    fn it_ends_with_its_sessions() {
+    fn ssh_server_ends_with_its_sessions() {
         let Some((_git, sshd)) = servers() else { return };
         let pid = sshd.pid();
         let address = sshd.url("").replace("ssh://root@", "").replace("/.git", "");

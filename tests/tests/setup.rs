@@ -39,7 +39,7 @@ fn claude(home: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn claude_code_finds_the_server_and_its_own_settings_stay() {
+fn claude_code_finds_server_keeping_own_settings() {
     let home = tempfile::tempdir().unwrap();
     // The CLI makes its file itself; ours is an edit of it.
     claude(home.path(), &["mcp", "list"]);
@@ -62,7 +62,7 @@ fn claude_code_finds_the_server_and_its_own_settings_stay() {
 }
 
 #[test]
-fn claude_code_connects_to_the_server() {
+fn claude_code_connects_to_server() {
     let home = tempfile::tempdir().unwrap();
     setup(home.path(), "claude");
     let list = claude(home.path(), &["mcp", "list"]);
@@ -72,7 +72,7 @@ fn claude_code_connects_to_the_server() {
 }
 
 #[test]
-fn claude_code_takes_the_token_of_a_shared_server_from_its_environment() {
+fn claude_code_reads_shared_server_token_from_environment() {
     let home = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -93,7 +93,7 @@ fn claude_code_takes_the_token_of_a_shared_server_from_its_environment() {
 }
 
 #[test]
-fn claude_code_reads_the_entry_of_a_folder() {
+fn claude_code_reads_project_scope_entry() {
     let home = tempfile::tempdir().unwrap();
     setup(home.path(), "claude --scope project");
     // Claude Code starts no server that a folder brings along before its user has agreed.

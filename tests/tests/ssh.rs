@@ -1,16 +1,16 @@
 //! A target over SSH, against a real sshd.
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::sshd::{Sshd, Unavailable};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
 /// A world whose target is reached over SSH, unless there is no sshd here.
-fn start(script: Script) -> Option<(World, Sshd, tempfile::TempDir)> {
-    let world = World::start(script);
+fn start(script: Script) -> Option<(TestEnv, Sshd, tempfile::TempDir)> {
+    let world = TestEnv::start(script);
     match Sshd::start(world.git.root()) {
         Ok(sshd) => Some((world, sshd, tempfile::tempdir().unwrap())),
         Err(Unavailable(why)) => {
@@ -25,7 +25,7 @@ fn works() -> Script {
 }
 
 /// Names key and known hosts by the environment, as a deployment does.
-fn configure(world: &mut World, folder: &tempfile::TempDir, key: &std::path::Path, known_hosts: &str) {
+fn configure(world: &mut TestEnv, folder: &tempfile::TempDir, key: &std::path::Path, known_hosts: &str) {
     let file = folder.path().join("known_hosts");
     std::fs::write(&file, known_hosts).unwrap();
     world.set("ORCHESTRATOR_KNOWN_HOSTS_FILE", file.to_str().unwrap());
@@ -33,7 +33,7 @@ fn configure(world: &mut World, folder: &tempfile::TempDir, key: &std::path::Pat
 }
 
 #[track_caller]
-fn assert_ends(world: &World, sshd: &Sshd, reason: Reason, word: &str) {
+fn assert_ends(world: &TestEnv, sshd: &Sshd, reason: Reason, word: &str) {
     let (ran, outcome) = world.submit(&["--repository-url", &sshd.url("acme/trader"), "--no-pull-request"]);
     assert_eq!(outcome.reason, reason, "{ran:#?}\n{outcome:#?}");
     assert_eq!(ran.code, i32::from(reason.exit_code()));
@@ -43,12 +43,12 @@ fn assert_ends(world: &World, sshd: &Sshd, reason: Reason, word: &str) {
 }
 
 #[test]
-fn a_run_with_key_and_known_hosts_pushes_its_branch() {
+fn ssh_run_with_known_host_pushes_branch() {
     let Some((mut world, sshd, folder)) = start(works()) else { return };
     configure(&mut world, &folder, &sshd.key(), &sshd.known_hosts());
     let (ran, outcome) = world.submit(&["--repository-url", &sshd.url("acme/trader"), "--no-pull-request"]);
     assert_eq!(outcome.reason, Reason::Completed, "{ran:#?}\n{outcome:#?}");
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert_eq!(outcome.pull_request, None);
     assert_eq!(world.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("1\n"));
     let over_http = world.git.requests();
@@ -57,7 +57,7 @@ fn a_run_with_key_and_known_hosts_pushes_its_branch() {
 }
 
 #[test]
-fn with_a_token_too_the_pull_request_is_opened() {
+fn ssh_run_with_token_opens_pull_request() {
     let Some((mut world, sshd, folder)) = start(works()) else { return };
     configure(&mut world, &folder, &sshd.key(), &sshd.known_hosts());
     let (ran, outcome) = world.submit(&["--repository-url", &sshd.url("acme/trader")]);
@@ -67,34 +67,34 @@ fn with_a_token_too_the_pull_request_is_opened() {
 }
 
 #[test]
-fn a_host_that_nobody_vouches_for_is_not_talked_to() {
+fn ssh_host_missing_from_known_hosts_is_rejected() {
     let Some((mut world, sshd, folder)) = start(Script::new()) else { return };
     configure(&mut world, &folder, &sshd.key(), "# nobody\n");
     assert_ends(&world, &sshd, Reason::HostKeyUnknown, "127.0.0.1");
 }
 
 #[test]
-fn a_host_with_another_key_than_its_own_is_not_talked_to() {
+fn ssh_host_with_wrong_key_is_rejected() {
     let Some((mut world, sshd, folder)) = start(Script::new()) else { return };
     configure(&mut world, &folder, &sshd.key(), &sshd.wrong_known_hosts());
     assert_ends(&world, &sshd, Reason::HostKeyUnknown, "127.0.0.1");
 }
 
 #[test]
-fn a_key_that_the_host_does_not_know_is_told() {
+fn ssh_key_unknown_to_host_is_authentication_failed() {
     let Some((mut world, sshd, folder)) = start(Script::new()) else { return };
     configure(&mut world, &folder, &sshd.strange_key(), &sshd.known_hosts());
     assert_ends(&world, &sshd, Reason::AuthenticationFailed, "acme/trader");
 }
 
 #[test]
-fn without_a_key_nothing_is_tried() {
+fn missing_ssh_key_fails_before_any_connection() {
     let Some((world, sshd, _folder)) = start(Script::new()) else { return };
     assert_ends(&world, &sshd, Reason::CredentialMissing, "--ssh-key-file");
 }
 
 #[test]
-fn a_key_file_that_is_not_there_is_named() {
+fn missing_ssh_key_file_is_named() {
     let Some((mut world, sshd, folder)) = start(Script::new()) else { return };
     let key = folder.path().join("nothing");
     configure(&mut world, &folder, &key, &sshd.known_hosts());

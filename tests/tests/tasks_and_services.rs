@@ -6,7 +6,7 @@ use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::DocumentSource;
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{mend, mends, order_book, platform, platform_in, platform_without};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
 /// A turn that makes `secret`, which nothing but its own output contains, if `condition` holds.
@@ -19,7 +19,7 @@ fn pairs(files: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_next_task_gets_a_clean_tree_a_fresh_branch_and_the_memory_of_the_first() {
+fn next_task_gets_clean_worktree_fresh_branch_shared_memory() {
     let script = Script::new()
         .turn(mend())
         .turn(Turn::tool(
@@ -31,7 +31,7 @@ fn the_next_task_gets_a_clean_tree_a_fresh_branch_and_the_memory_of_the_first() 
         .turn(Turn::tool("mcp__memory__read_graph", json!({})).expecting("clean-42").expecting("best_ask"))
         .turn(Turn::bash("echo 'pub fn best_ask() {}' >> src/lib.rs").expecting("was wrong once"))
         .turn(Turn::verdict("done", "There is an ask now."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     let (_, first) = world.submit(&[]);
     assert_eq!(first.reason, Reason::Completed, "{first:#?}");
     world.assert_invariants(&first);
@@ -51,7 +51,7 @@ fn the_next_task_gets_a_clean_tree_a_fresh_branch_and_the_memory_of_the_first() 
 fn two_services(platform: Vec<(String, String)>) {
     let script =
         |title: &str| Script::when(title).turn(mend()).turn(Turn::verdict("done", format!("{title}: done.")));
-    let mut world = World::with(
+    let mut world = TestEnv::with(
         [
             script("Implement task 1 of the service `trader`"),
             script("Implement task 1 of the service `risk`"),
@@ -75,7 +75,7 @@ fn two_services(platform: Vec<(String, String)>) {
 }
 
 #[test]
-fn two_services_have_their_tasks_in_folders_of_one_platform() {
+fn two_services_use_folders_of_one_platform() {
     let mut files = platform_in("projects/trader");
     files.extend(
         platform_in("projects/risk")
@@ -86,7 +86,7 @@ fn two_services_have_their_tasks_in_folders_of_one_platform() {
 }
 
 #[test]
-fn two_services_have_their_tasks_in_tags_of_one_platform() {
+fn two_services_use_tags_of_one_platform() {
     let task = |title: &str| json!({"tasks": [{"id": 1, "title": title, "description": title, "status": "pending", "dependencies": [], "subtasks": []}]});
     let tasks = json!({"master": task("Nobody's"), "trader": task("Find the best bid"), "risk": task("Limit the risk")});
     let mut files = platform_without(".taskmaster/");
@@ -100,7 +100,7 @@ fn works_in(repository: &str, files: &[(&str, &str)], more: &[&str], expected: &
         .turn(says_if(&format!("test \"${{PWD##*/target-repo}}\" = \"{expected}\""), "here"))
         .turn(Turn::bash("echo made > made.txt").expecting("here-42"))
         .turn(Turn::verdict("done", "Made."));
-    let mut world = World::start(script);
+    let mut world = TestEnv::start(script);
     world.git.create(repository, "main", files);
     world.remember_refs();
     let url = world.git.url(repository);
@@ -116,7 +116,7 @@ fn works_in(repository: &str, files: &[(&str, &str)], more: &[&str], expected: &
 }
 
 #[test]
-fn a_working_directory_that_was_asked_for_is_made() {
+fn requested_working_directory_is_created() {
     works_in(
         "acme/mono",
         &[("README.md", "mono\n")],
@@ -126,23 +126,23 @@ fn a_working_directory_that_was_asked_for_is_made() {
 }
 
 #[test]
-fn a_folder_with_the_services_name_is_where_the_agent_works() {
+fn folder_named_after_service_is_working_directory() {
     works_in("acme/mono", &[("trader/README.md", "trader\n")], &[], "/trader");
 }
 
 #[test]
-fn in_a_repository_of_others_a_folder_with_the_services_name_is_made() {
+fn shared_repository_gets_folder_named_after_service() {
     works_in("acme/mono", &[("README.md", "mono\n")], &[], "/trader");
 }
 
 #[test]
-fn a_repository_of_the_services_own_is_worked_in_at_its_root() {
+fn own_service_repository_uses_root_as_working_directory() {
     works_in("acme/the-trader", &[("README.md", "trader\n")], &[], "");
 }
 
 #[test]
-fn a_default_branch_of_any_name_is_found() {
-    let world = World::with(mends(), platform(), "master");
+fn default_branch_with_any_name_is_found() {
+    let world = TestEnv::with(mends(), platform(), "master");
     let (ran, outcome) = world.submit(&[]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.base.as_ref().unwrap().branch, "master");
@@ -151,8 +151,8 @@ fn a_default_branch_of_any_name_is_found() {
 }
 
 #[test]
-fn documents_and_code_can_be_in_one_repository() {
-    let mut world = World::start(
+fn documents_and_code_may_share_one_repository() {
+    let mut world = TestEnv::start(
         Script::new()
             .turn(mend().expecting("Do not change the test."))
             .turn(Turn::verdict("done", "It is the highest now.")),
@@ -162,7 +162,7 @@ fn documents_and_code_can_be_in_one_repository() {
     let own = world.git.url("acme/trader");
     let (ran, outcome) = world.submit(&["--platform-repository-url", &own]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
-    assert_eq!(outcome.documents.as_ref().unwrap().source, DocumentSource::Files);
+    assert_eq!(outcome.document_sources.as_ref().unwrap().source, DocumentSource::Files);
     let changed =
         world.git.ask("acme/trader", &["diff", "--name-only", "main", "feature/task-1-implementation"]);
     assert_eq!(changed.trim(), "src/lib.rs");
@@ -171,21 +171,21 @@ fn documents_and_code_can_be_in_one_repository() {
 }
 
 #[test]
-fn without_documents_the_tasks_entry_serves() {
+fn missing_documents_fall_back_to_tasks_entry() {
     let script = Script::new()
         .turn(mend().expecting("best_bid returns the first bid, not the highest."))
         .turn(Turn::verdict("done", "It is the highest now."));
-    let world = World::with(script, platform_without(".taskmaster/docs/task-1/"), "main");
+    let world = TestEnv::with(script, platform_without(".taskmaster/docs/task-1/"), "main");
     let (ran, outcome) = world.submit(&[]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
-    assert_eq!(outcome.documents.as_ref().unwrap().source, DocumentSource::TaskEntry);
+    assert_eq!(outcome.document_sources.as_ref().unwrap().source, DocumentSource::TaskEntry);
     world.model.assert_played();
     world.assert_invariants(&outcome);
 }
 
 #[test]
-fn a_task_that_nobody_described_costs_nothing() {
-    let world = World::start(Script::new());
+fn undescribed_task_ends_before_model_request() {
+    let world = TestEnv::start(Script::new());
     let (ran, outcome) = world.submit_for("trader", "99", &[]);
     assert_eq!((ran.code, outcome.reason), (64, Reason::TaskNotFound), "{ran:#?}\n{outcome:#?}");
     assert!(outcome.message.contains("tasks.json"), "{}", outcome.message);
@@ -194,11 +194,13 @@ fn a_task_that_nobody_described_costs_nothing() {
 }
 
 #[test]
-fn a_run_on_a_service_that_is_busy_waits_its_turn_and_says_for_whom() {
+fn run_on_busy_service_waits_naming_active_run() {
     let first = Script::when("Implement task 1 of").turn(mend().thinking(Duration::from_secs(3)));
     let second = Script::when("Implement task 2 of").turn(Turn::bash("echo two > two.txt"));
-    let mut world =
-        World::start([first.turn(Turn::verdict("done", "One.")), second.turn(Turn::verdict("done", "Two."))]);
+    let mut world = TestEnv::start([
+        first.turn(Turn::verdict("done", "One.")),
+        second.turn(Turn::verdict("done", "Two.")),
+    ]);
     let one = world.begin("1", &[]);
     world.wait_until(&one, |status| status["phase"] != "Pending");
     let two = world.begin("2", &[]);

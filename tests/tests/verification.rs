@@ -1,22 +1,22 @@
 //! What the service's checks say decides whether there is a pull request.
 
 use orchestrator_contract::Reason;
-use orchestrator_contract::outcome::{Place, VerificationStatus};
+use orchestrator_contract::outcome::{VerificationStatus, WorkLocation};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{mend, mends};
-use orchestrator_tests::world::World;
+use orchestrator_tests::test_env::TestEnv;
 
 /// A check that says 42 in a way that its command line does not.
 const CHECK: &str = "grep -q max src/lib.rs || { echo no maximum $((40+2)); exit 3; }";
 
 #[test]
-fn a_failed_check_goes_back_to_the_conversation_and_the_mended_work_is_published() {
+fn failed_verification_is_fixed_in_session_then_published() {
     let script = Script::new()
         .turn(Turn::bash("echo '// a try' >> src/lib.rs"))
         .turn(Turn::verdict("done", "Tried."))
         .turn(mend().expecting("no maximum 42").expecting("a try"))
         .turn(Turn::verdict("done", "Now it is the highest."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let (ran, outcome) = world.submit(&["--verify", CHECK]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.verification.status, VerificationStatus::Passed);
@@ -30,18 +30,18 @@ fn a_failed_check_goes_back_to_the_conversation_and_the_mended_work_is_published
 }
 
 #[test]
-fn work_that_never_passes_is_pushed_without_a_pull_request() {
+fn work_failing_verification_is_pushed_without_pull_request() {
     let script = Script::new()
         .turn(Turn::bash("echo '// a try' >> src/lib.rs"))
         .turn(Turn::verdict("done", "Tried."))
         .turn(Turn::bash("echo '// another try' >> src/lib.rs").expecting("no maximum 42"))
         .turn(Turn::verdict("done", "Tried again."));
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     let (ran, outcome) = world.submit(&["--verify", CHECK]);
     assert_eq!((ran.code, outcome.reason), (1, Reason::VerificationFailed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.verification.status, VerificationStatus::Failed);
     assert_eq!(outcome.verification.commands[0].exit_code, Some(3));
-    assert_eq!(outcome.work.place, Place::Remote);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert!(world.github.pulls().is_empty());
     let lib = world.git.read("acme/trader", "feature/task-1-implementation", "src/lib.rs").unwrap();
     assert!(lib.contains("another try"), "{lib}");
@@ -50,8 +50,8 @@ fn work_that_never_passes_is_pushed_without_a_pull_request() {
 }
 
 #[test]
-fn without_checks_the_pull_request_says_that_nothing_was_verified() {
-    let world = World::start(mends());
+fn pull_request_without_verify_commands_says_not_verified() {
+    let world = TestEnv::start(mends());
     let (ran, outcome) = world.submit(&[]);
     assert_eq!((ran.code, outcome.reason), (0, Reason::Completed), "{ran:#?}\n{outcome:#?}");
     assert_eq!(outcome.verification.status, VerificationStatus::NotConfigured);

@@ -7,11 +7,11 @@ use orchestrator_contract::names::Transport;
 use orchestrator_contract::{Reason, TaskSpec};
 
 use crate::config::Config;
-use crate::problem::Problem;
+use crate::error::Error;
 use crate::process;
 
 /// How long `gh` may take to tell its token.
-const GH_LIMIT: Duration = Duration::from_secs(5);
+const GH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,7 +75,7 @@ pub struct CredentialFile {
 ///
 /// # Errors
 /// One that is named is not there.
-pub fn files(config: &Config, task: &TaskSpec) -> Result<Vec<CredentialFile>, Problem> {
+pub fn files(config: &Config, task: &TaskSpec) -> Result<Vec<CredentialFile>, Error> {
     let agent = config.agent(&task.agent)?;
     let secrets = config.secrets().clone();
     let named = [
@@ -104,12 +104,12 @@ pub fn files(config: &Config, task: &TaskSpec) -> Result<Vec<CredentialFile>, Pr
 ///
 /// # Errors
 /// One that is named is not there.
-pub fn programs(config: &Config) -> Result<Vec<(&'static str, PathBuf)>, Problem> {
+pub fn programs(config: &Config) -> Result<Vec<(&'static str, PathBuf)>, Error> {
     let mut given = Vec::new();
-    for (flag, path) in [("--claude", &config.claude), ("--mcp-configs", &config.mcp_configs)] {
+    for (flag, path) in [("--claude", &config.claude), ("--mcp-config-dir", &config.mcp_config_dir)] {
         let Some(path) = path else { continue };
         if !path.exists() {
-            return Err(missing(config, Reason::Configuration, flag, path)(""));
+            return Err(missing(config, Reason::InvalidConfiguration, flag, path)(""));
         }
         given.push((flag, path.clone()));
     }
@@ -121,29 +121,29 @@ fn missing<'a>(
     reason: Reason,
     flag: &'a str,
     path: &'a std::path::Path,
-) -> impl Fn(&str) -> Problem + 'a {
+) -> impl Fn(&str) -> Error + 'a {
     move |whose| {
         let name = flag.trim_start_matches('-').replace('-', "_");
-        Problem::new(reason, format!("`{name}` names {}, which does not exist{whose}", path.display()))
-            .next(format!("Make the file, or mend {}.", config.described()))
+        Error::new(reason, format!("`{name}` names {}, which does not exist{whose}", path.display()))
+            .with_hint(format!("Make the file, or mend {}.", config.source_description()))
     }
 }
 
 /// The token that `gh` has, where a repository is on a server and the environment has none.
-pub async fn token_of_gh_if_needed(config: &Config, task: &TaskSpec) -> Option<String> {
+pub async fn gh_auth_token_if_needed(config: &Config, task: &TaskSpec) -> Option<String> {
     let remote = [&task.target.url, &task.platform.url].iter().any(|url| url.transport() != Transport::Local);
     let has = |name: &str| config.environment.os(name).is_some();
     if !remote || has("GITHUB_TOKEN") || has("GH_TOKEN") {
         return None;
     }
-    token_of_gh(config).await.ok()
+    gh_auth_token(config).await.ok()
 }
 
 /// The token that `gh` has, if it is there and logged in.
 ///
 /// # Errors
 /// Says why there is none.
-pub async fn token_of_gh(config: &Config) -> Result<String, String> {
+pub async fn gh_auth_token(config: &Config) -> Result<String, String> {
     let gh = process::find("gh", config.environment.os("PATH")).ok_or("there is no `gh` in PATH")?;
     let mut command = process::command(&gh);
     // gh finds its login by HOME, or in the folders and keyring that these name.
@@ -153,6 +153,6 @@ pub async fn token_of_gh(config: &Config) -> Result<String, String> {
         }
     }
     command.args(["auth", "token"]);
-    let token = process::output(command, GH_LIMIT).await?;
+    let token = process::output_with_timeout(command, GH_TIMEOUT).await?;
     if token.is_empty() { Err("`gh auth token` says nothing".to_owned()) } else { Ok(token) }
 }

@@ -12,20 +12,20 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use orchestrator_contract::Phase;
 
-use super::{Arguments, Global, session};
+use super::{Args, GlobalArgs, session};
 use crate::config::Environment;
+use crate::operations::Filter;
 use crate::task::selection::PHASES;
 use crate::task::status::Status;
-use crate::verbs::Filter;
 
 /// The variable by which the scripts of `dispatcher completions` ask.
 ///
 /// Not the engine's own `COMPLETE`: anybody may have set that for another reason.
-pub(super) const VARIABLE: &str = "DISPATCHER_COMPLETE";
+pub(super) const COMPLETE_VAR: &str = "DISPATCHER_COMPLETE";
 
 /// The names that a line can go on with.
 #[derive(Clone, Debug, Default)]
-struct Names {
+struct CompletionNames {
     /// Newest first.
     runs: Vec<Status>,
     services: BTreeSet<String>,
@@ -34,20 +34,20 @@ struct Names {
 }
 
 /// Answers if a shell asks; says whether one did.
-pub(super) async fn answer(arguments: &[OsString]) -> bool {
-    if Environment::of_this_process().os(VARIABLE).is_none() {
+pub(super) async fn complete_if_requested(arguments: &[OsString]) -> bool {
+    if Environment::of_this_process().os(COMPLETE_VAR).is_none() {
         return false;
     }
     let names = names(arguments).await.unwrap_or_default();
-    let factory = || decorate(Arguments::command(), &names);
+    let factory = || attach_candidates(Args::command(), &names);
     let folder = std::env::current_dir().ok();
     // What went wrong is of no use to whoever pressed Tab.
-    drop(CompleteEnv::with_factory(factory).var(VARIABLE).try_complete(arguments, folder.as_deref()));
+    drop(CompleteEnv::with_factory(factory).var(COMPLETE_VAR).try_complete(arguments, folder.as_deref()));
     true
 }
 
 /// Reads the names from the state that the line is about.
-async fn names(arguments: &[OsString]) -> Option<Names> {
+async fn names(arguments: &[OsString]) -> Option<CompletionNames> {
     let value = |flag: &str| -> Option<PathBuf> {
         let mut all = arguments.iter().filter_map(|argument| argument.to_str());
         let with_equals = format!("{flag}=");
@@ -62,11 +62,15 @@ async fn names(arguments: &[OsString]) -> Option<Names> {
         }
     };
     let backend = value("--backend").and_then(|name| name.to_str()?.parse().ok());
-    let global =
-        Global { backend, config: value("--config"), state_dir: value("--state-dir"), ..Global::default() };
+    let global = GlobalArgs {
+        backend,
+        config: value("--config"),
+        state_dir: value("--state-dir"),
+        ..GlobalArgs::default()
+    };
     let dispatcher = session(global).ok()?.dispatcher;
     let config = dispatcher.config();
-    let mut names = Names {
+    let mut names = CompletionNames {
         runs: dispatcher.list(&Filter::default()).await.unwrap_or_default(),
         services: config.service_names().map(ToString::to_string).collect(),
         agents: config.agent_names().map(ToString::to_string).collect(),
@@ -82,7 +86,7 @@ async fn names(arguments: &[OsString]) -> Option<Names> {
 }
 
 /// Tells the arguments of every verb what they can be.
-fn decorate(command: Command, names: &Names) -> Command {
+fn attach_candidates(command: Command, names: &CompletionNames) -> Command {
     command.mut_subcommands(|verb| {
         let runs: fn(&Status) -> bool = match verb.get_name() {
             "stop" | "wait" => |run| !run.phase.is_final(),
@@ -92,13 +96,13 @@ fn decorate(command: Command, names: &Names) -> Command {
         verb.mut_args(|arg| match arg.get_id().as_str() {
             "run" => {
                 let runs = names.runs.iter().filter(|run| runs(run)).map(candidate);
-                offer(arg, runs.collect())
+                with_candidates(arg, runs.collect())
             }
-            "service" => offer(arg, all(&names.services)),
-            "agent" => offer(arg, all(&names.agents)),
-            "task" => offer(arg, all(&names.tasks)),
-            "phase" => offer(arg, all(PHASES.map(Phase::name))),
-            "model" => offer(arg, all(["haiku", "opus", "sonnet"])),
+            "service" => with_candidates(arg, all(&names.services)),
+            "agent" => with_candidates(arg, all(&names.agents)),
+            "task" => with_candidates(arg, all(&names.tasks)),
+            "phase" => with_candidates(arg, all(PHASES.map(Phase::name))),
+            "model" => with_candidates(arg, all(["haiku", "opus", "sonnet"])),
             _ => arg,
         })
     })
@@ -107,7 +111,7 @@ fn decorate(command: Command, names: &Names) -> Command {
 /// A name, and what is said beside it.
 type Candidate = (String, Option<String>);
 
-fn offer(arg: Arg, candidates: Vec<Candidate>) -> Arg {
+fn with_candidates(arg: Arg, candidates: Vec<Candidate>) -> Arg {
     let candidate =
         |(name, beside): &Candidate| CompletionCandidate::new(name).help(beside.clone().map(Into::into));
     arg.add(ArgValueCandidates::new(move || candidates.iter().map(candidate).collect()))

@@ -7,9 +7,9 @@ use clap::ValueEnum;
 use clap_complete::env::Shells;
 use orchestrator_contract::Reason;
 
-use super::complete::VARIABLE;
-use super::{Global, surroundings};
-use crate::problem::Problem;
+use super::complete::COMPLETE_VAR;
+use super::{GlobalArgs, load_context};
+use crate::error::Error;
 
 /// Prints what makes a shell complete commands, flags, and the names of runs and services.
 #[derive(Debug, clap::Args)]
@@ -47,17 +47,17 @@ impl Shell {
     }
 }
 
-pub(super) fn run(global: &Global, Arguments { shell }: Arguments) -> Result<u8, Problem> {
-    let (_, output, _) = surroundings(global.output)?;
+pub(super) fn run(global: &GlobalArgs, Arguments { shell }: Arguments) -> Result<u8, Error> {
+    let (_, output, _) = load_context(global.output)?;
     let failed = |error: String| {
-        Problem::new(Reason::Internal, format!("cannot write the script for {}: {error}", shell.name()))
+        Error::new(Reason::InternalError, format!("cannot write the script for {}: {error}", shell.name()))
     };
     let shells = Shells::builtins();
     let engine = shells.completer(shell.name()).ok_or_else(|| failed("it is not known".to_owned()))?;
     let name = env!("CARGO_PKG_NAME");
     let mut script = Vec::new();
     engine
-        .write_registration(VARIABLE, name, name, &completer(), &mut script)
+        .write_registration(COMPLETE_VAR, name, name, &completer(), &mut script)
         .map_err(|error| failed(error.to_string()))?;
     output.text(&String::from_utf8_lossy(&script))?;
     Ok(0)

@@ -1,9 +1,9 @@
 //! crd.
 
-use super::surroundings;
+use super::load_context;
 use crate::controller::crd;
-use crate::output::Format;
-use crate::problem::Problem;
+use crate::error::Error;
+use crate::output::OutputFormat;
 
 /// Prints the definition of TaskRuns, for a cluster.
 ///
@@ -15,8 +15,8 @@ Examples:
   dispatcher crd -o json")]
 pub(super) struct Arguments {}
 
-pub(super) fn run(format: Format, Arguments {}: Arguments) -> Result<u8, Problem> {
-    let (_, output, _) = surroundings(format)?;
+pub(super) fn run(format: OutputFormat, Arguments {}: Arguments) -> Result<u8, Error> {
+    let (_, output, _) = load_context(format)?;
     let definition = crd::definition();
     output.result(&definition, || serde_saphyr::to_string(&definition).unwrap_or_default())?;
     Ok(0)

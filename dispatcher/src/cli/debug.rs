@@ -6,10 +6,10 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{AgentName, Kind, ServiceName, Step, TaskId};
 use serde_json::json;
 
-use super::Session;
-use super::wishes::WishArguments;
-use crate::backend::docker::{DebugVolume, DebugWish, Shell};
-use crate::problem::Problem;
+use super::CliContext;
+use super::overrides::OverrideArgs;
+use crate::backend::docker::{DebugOptions, DebugVolume, Shell};
+use crate::error::Error;
 use crate::task::request::Request;
 
 /// Runs a task by hand, in a container in the foreground, and shows the `docker run` line that does it.
@@ -61,19 +61,19 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "rm_volume", help_heading = "Debugging")]
     print: bool,
     /// Work in this volume [default: workspace-SERVICE-debug].
-    #[arg(long, value_name = "NAME", conflicts_with = "of_runs", help_heading = "Debugging")]
+    #[arg(long, value_name = "NAME", conflicts_with = "service_volume", help_heading = "Debugging")]
     volume: Option<String>,
     /// Work in the volume of submitted runs; one that is at work there is waited for.
     #[arg(long, help_heading = "Debugging")]
-    of_runs: bool,
+    service_volume: bool,
     /// Remove the volume of debugging at the end, with everything in it.
-    #[arg(long, conflicts_with_all = ["volume", "of_runs"], help_heading = "Debugging")]
+    #[arg(long, conflicts_with_all = ["volume", "service_volume"], help_heading = "Debugging")]
     rm_volume: bool,
     #[command(flatten)]
-    wishes: WishArguments,
+    wishes: OverrideArgs,
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments {
         task,
         service,
@@ -84,7 +84,7 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
         shell,
         print,
         volume,
-        of_runs,
+        service_volume,
         rm_volume,
         wishes,
     } = arguments;
@@ -97,16 +97,17 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
         (false, true) => Mode::Fresh,
         (false, false) => Mode::First,
     };
-    let wishes = wishes.wishes(session)?;
-    let request = Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, wishes };
-    let volume = match (volume, of_runs) {
+    let wishes = wishes.into_overrides(session)?;
+    let request =
+        Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, overrides: wishes };
+    let volume = match (volume, service_volume) {
         (Some(name), _) => DebugVolume::Named(name),
-        (None, true) => DebugVolume::OfRuns,
-        (None, false) => DebugVolume::OwnOfDebugging,
+        (None, true) => DebugVolume::Service,
+        (None, false) => DebugVolume::Debug,
     };
     let shell = shell.map(|command| if command.is_empty() { Shell::Open } else { Shell::Command(command) });
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let wish = DebugWish { until, shell, volume, terminal: terminal && !print };
+    let wish = DebugOptions { until, shell, volume, terminal: terminal && !print };
     let (debugging, warnings) = session.dispatcher.prepare_debugging(request, &wish).await?;
     for warning in &warnings {
         session.output.warn(warning);
@@ -120,22 +121,22 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
         let commands: Vec<_> = debugging.commands.iter().map(words).collect();
         let value = json!({
             "commands": commands,
-            "secrets_volume": debugging.given,
+            "secrets_volume": debugging.input_volume,
             "workspace_volume": debugging.workspace,
         });
         session.output.result(&value, || format!("{line}\n"))?;
-        session.output.remark(&format!(
+        session.output.note(&format!(
             "the task and its secrets are in the volume {given}; when you are done: docker volume rm {given}",
-            given = debugging.given
+            given = debugging.input_volume
         ));
         return Ok(0);
     }
-    session.output.remark(&line);
+    session.output.note(&line);
     let code = session.dispatcher.debug(&debugging).await;
     // Whatever came of it: the secrets do not stay.
     session.dispatcher.forget_debugging(&debugging, rm_volume).await?;
     if !rm_volume {
-        session.output.remark(&format!(
+        session.output.note(&format!(
             "the workspace is in the volume {volume}; the next time goes on with it (docker volume rm {volume} \
              removes it)",
             volume = debugging.workspace

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{AgentName, BranchName, ServiceName, TaskId};
 
-use super::wishes::{Conduct, Guidance};
-use super::{Session, submit};
+use super::overrides::{Guidance, SubmitMode};
+use super::{CliContext, submit};
 use crate::config::parse_repository;
-use crate::problem::Problem;
-use crate::task::request::Wishes;
-use crate::verbs::DocsWish;
+use crate::error::Error;
+use crate::operations::DocsRequest;
+use crate::task::request::Overrides;
 
 /// Has an agent write the documents of tasks: task.md, prompt.md and acceptance-criteria.md.
 ///
@@ -59,10 +59,10 @@ pub(super) struct Arguments {
     guidance: Guidance,
     /// How many tasks are documented at once [default: 2].
     #[arg(long, value_name = "N")]
-    at_once: Option<u32>,
+    concurrency: Option<u32>,
     /// Minutes that the run may take [default: 120].
-    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true)]
-    minutes: Option<f64>,
+    #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, alias = "minutes")]
+    timeout_minutes: Option<f64>,
     /// US dollars that the run may cost [default: no limit].
     #[arg(long, value_name = "USD", help_heading = "Limits", allow_negative_numbers = true)]
     cost: Option<f64>,
@@ -73,26 +73,26 @@ pub(super) struct Arguments {
     #[arg(long)]
     no_pull_request: bool,
     #[command(flatten)]
-    conduct: Conduct,
+    conduct: SubmitMode,
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { task, all: _, force, service, agent, model, working_directory, branch, .. } = &arguments;
     let url = arguments.platform_repository_url.as_deref();
-    let wishes = Wishes {
+    let wishes = Overrides {
         model: model.clone(),
         branch: branch.clone(),
         guidance: arguments.guidance.text(session)?,
         platform_repository_url: url.map(|text| parse_repository(text, &session.cwd)).transpose()?,
-        minutes: arguments.minutes,
+        timeout_minutes: arguments.timeout_minutes,
         cost_usd: arguments.cost,
         turns: arguments.turns,
         pull_request: arguments.no_pull_request.then_some(PullRequestPolicy::None),
         force: force.then_some(true),
-        at_once: arguments.at_once,
-        ..Wishes::default()
+        at_once: arguments.concurrency,
+        ..Overrides::default()
     };
-    let wish = DocsWish {
+    let wish = DocsRequest {
         task: *task,
         service: service.clone(),
         agent: agent.clone(),

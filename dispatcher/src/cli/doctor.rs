@@ -3,9 +3,9 @@
 use orchestrator_contract::Reason;
 use serde_json::json;
 
-use super::Session;
-use crate::problem::Problem;
-use crate::verbs::{Check, Finding};
+use super::CliContext;
+use crate::error::Error;
+use crate::operations::{Check, CheckStatus};
 
 /// Checks everything that a run on this machine needs, and says how to mend it.
 ///
@@ -18,21 +18,21 @@ Examples:
   dispatcher doctor -o json")]
 pub(super) struct Arguments {}
 
-pub(super) async fn run(session: &Session, Arguments {}: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, Arguments {}: Arguments) -> Result<u8, Error> {
     let checks = session.dispatcher.doctor().await;
-    let well = !checks.iter().any(|check| check.finding == Finding::Problem);
+    let well = !checks.iter().any(|check| check.status == CheckStatus::Error);
     session.output.result(&json!({ "ok": well, "checks": checks }), || render(&checks))?;
-    Ok(if well { 0 } else { Reason::Configuration.exit_code() })
+    Ok(if well { 0 } else { Reason::InvalidConfiguration.exit_code() })
 }
 
 fn render(checks: &[Check]) -> String {
     let line = |check: &Check| {
-        let word = match check.finding {
-            Finding::Ok => "ok",
-            Finding::Warning => "warning",
-            Finding::Problem => "problem",
+        let word = match check.status {
+            CheckStatus::Ok => "ok",
+            CheckStatus::Warning => "warning",
+            CheckStatus::Error => "problem",
         };
-        let mend = check.mend.as_ref().map_or(String::new(), |mend| format!("{:26}{mend}\n", ""));
+        let mend = check.fix.as_ref().map_or(String::new(), |mend| format!("{:26}{mend}\n", ""));
         format!("{word:<8} {:<16} {}\n{mend}", check.name, check.message)
     };
     checks.iter().map(line).collect()

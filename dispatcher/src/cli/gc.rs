@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::Session;
-use crate::problem::Problem;
-use crate::task::retention::KEEP;
+use super::CliContext;
+use crate::error::Error;
+use crate::task::retention::DEFAULT_KEEP_RUNS;
 
 /// Removes the records of old runs.
 ///
@@ -17,14 +17,14 @@ Examples:
   dispatcher gc --keep 5")]
 pub(super) struct Arguments {
     /// How many runs of each service to keep.
-    #[arg(long, value_name = "N", default_value_t = KEEP)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_KEEP_RUNS)]
     keep: usize,
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { keep, dry_run } = arguments;
     let removals = session.dispatcher.gc(keep, dry_run).await?;
     let bytes: u64 = removals.iter().map(|removal| removal.bytes).sum();

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use orchestrator_contract::{Phase, ServiceName, TaskId};
 use serde_json::json;
 
-use super::Session;
-use crate::problem::Problem;
-use crate::task::selection::{PHASES, phase_named};
+use super::CliContext;
+use crate::error::Error;
+use crate::operations::Filter;
+use crate::task::selection::{self, PHASES};
 use crate::task::text::render_list;
-use crate::verbs::Filter;
 
 /// Lists runs, the newest first.
 #[derive(Debug, clap::Args)]
@@ -34,20 +34,20 @@ pub(super) struct Arguments {
 }
 
 fn parse_phase(text: &str) -> Result<Phase, String> {
-    phase_named(text).ok_or_else(|| {
+    selection::parse_phase(text).ok_or_else(|| {
         let names = PHASES.map(Phase::name);
         format!("`{text}` is no phase: use one of {}", names.join(", "))
     })
 }
 
-pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
     let Arguments { service, task, phase, limit } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
     let mut statuses = session.dispatcher.list(&filter).await?;
     statuses.retain(|status| phase.is_empty() || phase.contains(&status.phase));
     statuses.truncate(limit.unwrap_or(usize::MAX));
     if statuses.is_empty() {
-        session.output.remark("there are no such runs");
+        session.output.note("there are no such runs");
     }
     session.output.result(&json!({ "runs": statuses }), || {
         if statuses.is_empty() {

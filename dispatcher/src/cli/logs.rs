@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use jiff::{Span, Timestamp, Zoned};
 use orchestrator_contract::{Event, RunName};
 
-use super::Session;
-use super::which::Which;
-use crate::output::Format;
-use crate::problem::Problem;
-use crate::task::selection::{Purpose, When};
-use crate::task::text::{plain, render_event};
+use super::CliContext;
+use super::run_selector::RunSelector;
+use crate::error::Error;
+use crate::output::OutputFormat;
+use crate::task::selection::{Purpose, Recency};
+use crate::task::text::{render_event, sanitize};
 
 /// Shows what a run did, as a readable log.
 ///
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// The run [default: the latest].
     run: Option<RunName>,
     #[command(flatten)]
-    which: Which,
+    which: RunSelector,
     /// Go on until the run has ended.
     #[arg(short, long)]
     follow: bool,
@@ -57,12 +57,12 @@ fn parse_since(text: &str) -> Result<Timestamp, String> {
     Ok(since.timestamp())
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, follow, since_seq, since, tail } = arguments;
-    let run = which.run(session, run, Purpose::Look, When::Latest).await?;
+    let run = which.run(session, run, Purpose::Inspect, Recency::Latest).await?;
     let wanted = |event: &Event| event.seq > since_seq && since.is_none_or(|since| event.time >= since);
     let output = &session.output;
-    let raw = output.format() != Format::Table;
+    let raw = output.format() != OutputFormat::Table;
     // What there is already is cut to its tail before anything is shown.
     let mut from = since_seq;
     if let Some(tail) = tail {
@@ -90,16 +90,16 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
                 return Ok(());
             }
             let shown = match output.format() {
-                Format::Json => Some(line.to_owned()),
+                OutputFormat::Json => Some(line.to_owned()),
                 // JSON is YAML; a stream of documents needs its separators.
-                Format::Yaml => Some(format!("--- {line}")),
-                Format::Table => render_event(event, output.colour()),
+                OutputFormat::Yaml => Some(format!("--- {line}")),
+                OutputFormat::Table => render_event(event, output.colour()),
             };
             shown.map_or(Ok(()), |line| output.text(&format!("{line}\n")))
         })
         .await?;
     if let (Some(message), None) = (&status.message, &status.outcome) {
-        output.remark(&format!("{}: {}", status.phase, plain(message)));
+        output.note(&format!("{}: {}", status.phase, sanitize(message)));
     }
     Ok(0)
 }

@@ -1,8 +1,8 @@
 //! mcp.
 
-use super::{Global, session};
-use crate::mcp::{Origin, Server, stdio};
-use crate::problem::Problem;
+use super::{GlobalArgs, session};
+use crate::error::Error;
+use crate::mcp::{Server, TransportKind, stdio};
 
 /// Serves the MCP protocol over stdin and stdout, for an IDE.
 ///
@@ -15,8 +15,8 @@ Examples:
   dispatcher mcp --config ~/work/orchestrator.toml")]
 pub(super) struct Arguments {}
 
-pub(super) async fn run(global: Global, Arguments {}: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(global: GlobalArgs, Arguments {}: Arguments) -> Result<u8, Error> {
     let load = move || Ok(session(global.clone())?.dispatcher);
-    stdio::serve(Server::loading(load, Origin::Stdio)).await;
+    stdio::serve(Server::loading(load, TransportKind::Stdio)).await;
     Ok(0)
 }

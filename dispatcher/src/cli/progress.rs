@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Session;
+use super::CliContext;
 use crate::output::Output;
 use crate::task::status::Status;
 use crate::task::text::render_progress;
@@ -15,8 +15,8 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(session: &'a Session) -> Self {
-        let spinner = session.output.is_watched().then(|| {
+    pub(super) fn new(session: &'a CliContext) -> Self {
+        let spinner = session.output.is_interactive().then(|| {
             let spinner = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 spinner.set_style(style);
@@ -36,7 +36,7 @@ impl<'a> Progress<'a> {
         // Each turn would be a flood: phase, step and queue are what matters in a file.
         let key = format!("{} {:?} {:?}", status.phase, status.step, status.waiting_for);
         if key != self.last && !status.phase.is_final() {
-            self.output.remark(&line);
+            self.output.note(&line);
             self.last = key;
         }
     }

@@ -2,11 +2,11 @@
 
 use orchestrator_contract::RunName;
 
-use super::which::Which;
-use super::wishes::{Conduct, WishArguments};
-use super::{Session, submit};
-use crate::problem::Problem;
-use crate::task::selection::{Purpose, When};
+use super::overrides::{OverrideArgs, SubmitMode};
+use super::run_selector::RunSelector;
+use super::{CliContext, submit};
+use crate::error::Error;
+use crate::task::selection::{Purpose, Recency};
 
 /// Has an agent try again where a run ended, with better guidance.
 ///
@@ -16,22 +16,22 @@ use crate::task::selection::{Purpose, When};
 #[command(after_long_help = "\
 Examples:
   dispatcher retry trader-claude-agent-1-task1-attempt1 --guidance \"Use reqwest, not curl.\"
-  dispatcher retry --service trader --prompt-file notes.md --wait")]
+  dispatcher retry --service trader --guidance-file notes.md --wait")]
 pub(super) struct Arguments {
     /// The run [default: the latest that has ended].
     run: Option<RunName>,
     #[command(flatten)]
-    which: Which,
+    which: RunSelector,
     #[command(flatten)]
-    wishes: WishArguments,
+    wishes: OverrideArgs,
     #[command(flatten)]
-    conduct: Conduct,
+    conduct: SubmitMode,
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, wishes, conduct } = arguments;
-    let run = which.run(session, run, Purpose::Retry, When::Unsaid).await?;
-    let wishes = wishes.wishes(session)?;
+    let run = which.run(session, run, Purpose::Retry, Recency::Any).await?;
+    let wishes = wishes.into_overrides(session)?;
     let request = session.dispatcher.retry_request(&run, wishes).await?;
     submit::submit(session, request, conduct).await
 }

@@ -1,9 +1,9 @@
 //! config-schema.
 
-use super::surroundings;
+use super::load_context;
 use crate::config::FileSettings;
-use crate::output::Format;
-use crate::problem::Problem;
+use crate::error::Error;
+use crate::output::OutputFormat;
 
 /// Prints the JSON Schema of orchestrator.toml, for editors.
 #[derive(Debug, clap::Args)]
@@ -15,8 +15,8 @@ Then begin orchestrator.toml with the line
   #:schema ./orchestrator.schema.json")]
 pub(super) struct Arguments {}
 
-pub(super) fn run(format: Format, Arguments {}: Arguments) -> Result<u8, Problem> {
-    let (_, output, _) = surroundings(format)?;
+pub(super) fn run(format: OutputFormat, Arguments {}: Arguments) -> Result<u8, Error> {
+    let (_, output, _) = load_context(format)?;
     let schema = FileSettings::schema();
     output.result(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n")?;
     Ok(0)

@@ -10,17 +10,17 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Global, session};
+use super::{GlobalArgs, session};
 use crate::cluster;
 use crate::config::{Config, ServeSettings, parse_address};
+use crate::controller::manager;
 use crate::controller::metrics::Metrics;
-use crate::controller::operate::operate;
-use crate::mcp::{Origin, Server};
-use crate::problem::Problem;
-use crate::serve::auth::Tokens;
-use crate::serve::{self, DEFAULT_ADDRESS, Limits, Settings};
-use crate::telemetry;
-use crate::verbs::Dispatcher;
+use crate::error::Error;
+use crate::logging;
+use crate::mcp::{Server, TransportKind};
+use crate::operations::Dispatcher;
+use crate::serve::auth::TokenSource;
+use crate::serve::{self, DEFAULT_ADDRESS, Limits, ServeOptions};
 
 /// Serves the MCP tools over HTTP, for clients that cannot start this program themselves.
 ///
@@ -58,19 +58,19 @@ pub(super) struct Arguments {
     allowed_origin: Vec<String>,
 }
 
-pub(super) async fn run(global: Global, mut arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(global: GlobalArgs, mut arguments: Arguments) -> Result<u8, Error> {
     let (first, second) = serve::signals()?;
     let load = move || {
         let config = session(global.clone())?.dispatcher.config().clone();
-        Ok(Dispatcher::new(config.for_callers_elsewhere()))
+        Ok(Dispatcher::new(config.for_remote_callers()))
     };
     let dispatcher = load()?;
-    telemetry::start(&dispatcher.config().environment)?;
+    logging::start(&dispatcher.config().environment)?;
     let controller = std::mem::take(&mut arguments.controller);
     let metrics_address = arguments.metrics_address.take().or(dispatcher.config().serve().metrics_address);
     let bound = serve::bind(settings(dispatcher.config(), arguments)?).await?;
     let helpers = Helpers::start(&dispatcher, controller, metrics_address).await?;
-    let server = Server::loading(load.clone(), Origin::Http);
+    let server = Server::loading(load.clone(), TransportKind::Http);
     let closing = server.closing();
     let stop = async move {
         let stop = first.await;
@@ -78,7 +78,7 @@ pub(super) async fn run(global: Global, mut arguments: Arguments) -> Result<u8, 
         closing.cancel();
         stop
     };
-    let check = Arc::new(move || -> BoxFuture<'static, Result<(), Problem>> {
+    let check = Arc::new(move || -> BoxFuture<'static, Result<(), Error>> {
         let load = load.clone();
         Box::pin(async move { load()?.ready().await })
     });
@@ -101,7 +101,7 @@ impl Helpers {
         dispatcher: &Dispatcher,
         controller: bool,
         metrics_address: Option<SocketAddr>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Error> {
         let (stopping, tasks, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::default());
         if let Some(address) = metrics_address {
             let (counted, stop) = (metrics.clone(), stopping.clone());
@@ -115,7 +115,7 @@ impl Helpers {
             // Two on one machine must not take each other for themselves.
             let host = config.environment.text("HOSTNAME").unwrap_or("dispatcher");
             let name = format!("{host}-{}", std::process::id());
-            tasks.spawn(operate(client, config, metrics, name, stopping.clone()));
+            tasks.spawn(manager::run(client, config, metrics, name, stopping.clone()));
         }
         tasks.close();
         Ok(Self { stopping, tasks })
@@ -129,7 +129,7 @@ impl Helpers {
     }
 }
 
-fn settings(config: &Config, arguments: Arguments) -> Result<Settings, Problem> {
+fn settings(config: &Config, arguments: Arguments) -> Result<ServeOptions, Error> {
     let Arguments { address, token_file, allowed_host, allowed_origin, controller: _, metrics_address: _ } =
         arguments;
     let ServeSettings {
@@ -144,19 +144,19 @@ fn settings(config: &Config, arguments: Arguments) -> Result<Settings, Problem> 
         None => None,
     };
     let given =
-        || config.environment.text("ORCHESTRATOR_SERVE_TOKEN").map(|token| Tokens::Given(token.into()));
-    let tokens = named.map(Tokens::File).or_else(given).or(set_file.map(Tokens::File));
+        || config.environment.text("ORCHESTRATOR_SERVE_TOKEN").map(|token| TokenSource::Inline(token.into()));
+    let tokens = named.map(TokenSource::File).or_else(given).or(set_file.map(TokenSource::File));
     let over = |flags: Vec<String>, set: Vec<String>| if flags.is_empty() { set } else { flags };
-    Ok(Settings {
+    Ok(ServeOptions {
         address: address.or(set_address).unwrap_or(DEFAULT_ADDRESS),
-        tokens: tokens.unwrap_or(Tokens::NotNeeded),
+        tokens: tokens.unwrap_or(TokenSource::Disabled),
         allowed_hosts: over(allowed_host, allowed_hosts),
         allowed_origins: over(allowed_origin, allowed_origins),
         limits: Limits::default(),
     })
 }
 
-fn absolute(path: PathBuf) -> Result<PathBuf, Problem> {
+fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
     std::path::absolute(&path)
-        .map_err(|error| Problem::configuration(format!("cannot tell where {} is: {error}", path.display())))
+        .map_err(|error| Error::configuration(format!("cannot tell where {} is: {error}", path.display())))
 }

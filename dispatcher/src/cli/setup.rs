@@ -5,19 +5,19 @@ use std::path::Path;
 use orchestrator_contract::Reason;
 use serde_json::{Value, json};
 
-use super::{Global, surroundings};
-use crate::folder::OpenFolder;
+use super::{GlobalArgs, load_context};
+use crate::error::Error;
+use crate::folder::ProjectFolder;
 use crate::output::Output;
-use crate::problem::Problem;
 use crate::setup::edit::{Edit, plan_edit};
-use crate::setup::entry::{Reach, compose_entry, cursor_link, describe_entry};
-use crate::setup::{Client, SERVER, Scope, place, write};
+use crate::setup::entry::{ServerTransport, compose_entry, cursor_link, describe_entry};
+use crate::setup::{Client, SERVER, Scope, paths, write};
 
 /// Makes this server known to Claude Code, Cursor or VS Code.
 ///
 /// Writes one entry, `orchestrator`, into the client's file of MCP servers and
 /// leaves every other byte of it as it is. --config, --state-dir, --supervisor,
-/// --claude and --mcp-configs, if given, become part of the entry.
+/// --claude and --mcp-config-dir, if given, become part of the entry.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -65,28 +65,28 @@ fn parse_variable(text: &str) -> Result<String, String> {
     if valid { Ok(text.to_owned()) } else { Err("give the name of a variable, not its value".to_owned()) }
 }
 
-pub(super) fn run(global: Global, arguments: Arguments) -> Result<u8, Problem> {
-    let (environment, output, cwd) = surroundings(global.output)?;
+pub(super) fn run(global: GlobalArgs, arguments: Arguments) -> Result<u8, Error> {
+    let (environment, output, cwd) = load_context(global.output)?;
     let Arguments { client, scope, url, token_env, print } = arguments;
     let reach = match url {
-        Some(url) => Reach::Http { url, token_variable: token_env },
+        Some(url) => ServerTransport::Http { url, token_variable: token_env },
         None => this_program(&cwd, global)?,
     };
     let entry = compose_entry(client, &reach);
-    let folder = OpenFolder::find(&environment, &cwd).path;
-    let path = place::file(client, scope, &folder, &environment)?;
+    let folder = ProjectFolder::find(&environment, &cwd).path;
+    let path = paths::config_path(client, scope, &folder, &environment)?;
     let found = write::find(&path)?;
     let name = client.name();
     let edit = plan_edit(client, found.text.as_deref().unwrap_or_default(), &entry).map_err(|error| {
-        Problem::configuration(format!("{}: {error}; the file was left as it is", path.display()))
-            .next("Mend the file, or put the entry in yourself: see --print.")
+        Error::configuration(format!("{}: {error}; the file was left as it is", path.display()))
+            .with_hint("Mend the file, or put the entry in yourself: see --print.")
     });
     if print {
         // Whoever has to mend the file by hand needs the entry all the same.
         return show(&output, client, &path, &entry);
     }
     let (change, remark) = match edit? {
-        Edit::Same => ("same", format!("{name} knows this server already")),
+        Edit::Unchanged => ("same", format!("{name} knows this server already")),
         Edit::Added(text) => {
             write::replace(&found, &text)?;
             ("added", format!("{name} knows this server now"))
@@ -106,16 +106,16 @@ pub(super) fn run(global: Global, arguments: Arguments) -> Result<u8, Problem> {
     match (client, scope, change) {
         (_, _, "same") => {}
         (Client::Claude, Scope::Project, _) => {
-            output.remark("Claude Code asks for your consent at its next start");
+            output.note("Claude Code asks for your consent at its next start");
         }
         (Client::Claude | Client::Cursor | Client::Vscode, _, _) => {
-            output.remark(&format!("a {name} that is open may need a restart"));
+            output.note(&format!("a {name} that is open may need a restart"));
         }
     }
     Ok(0)
 }
 
-fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u8, Problem> {
+fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u8, Error> {
     let whole = json!({ client.servers_key(): { SERVER: entry } });
     let link = (client == Client::Cursor).then(|| cursor_link(entry));
     let result = json!({ "client": client.name(), "path": path, "content": whole, "link": link });
@@ -128,16 +128,20 @@ fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u
 }
 
 /// This program as it was called: with the flags that name files, absolute.
-fn this_program(cwd: &Path, global: Global) -> Result<Reach, Problem> {
-    let Global { output: _, config, backend, state_dir, supervisor, claude, mcp_configs } = global;
+fn this_program(cwd: &Path, global: GlobalArgs) -> Result<ServerTransport, Error> {
+    let GlobalArgs { output: _, config, backend, state_dir, supervisor, claude, mcp_config_dir: mcp_configs } =
+        global;
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
-            Problem::request(format!("the path {} is no UTF-8; a JSON file cannot name it", path.display()))
-                .next("Use a path in UTF-8.")
+            Error::invalid_request(format!(
+                "the path {} is no UTF-8; a JSON file cannot name it",
+                path.display()
+            ))
+            .with_hint("Use a path in UTF-8.")
         })
     };
     let program = std::env::current_exe().map_err(|error| {
-        Problem::new(Reason::InputOutput, format!("cannot tell where this program is: {error}"))
+        Error::new(Reason::IoError, format!("cannot tell where this program is: {error}"))
     })?;
     let mut arguments = vec!["mcp".to_owned()];
     if let Some(backend) = backend {
@@ -148,12 +152,12 @@ fn this_program(cwd: &Path, global: Global) -> Result<Reach, Problem> {
         ("--state-dir", state_dir),
         ("--supervisor", supervisor),
         ("--claude", claude),
-        ("--mcp-configs", mcp_configs),
+        ("--mcp-config-dir", mcp_configs),
     ] {
         if let Some(path) = path {
             arguments
                 .extend([flag.to_owned(), text(&std::path::absolute(cwd.join(path)).unwrap_or_default())?]);
         }
     }
-    Ok(Reach::Program { command: text(&program)?, arguments })
+    Ok(ServerTransport::Stdio { command: text(&program)?, arguments })
 }

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use orchestrator_contract::{RunName, ServiceName, TaskId};
 use serde_json::json;
 
-use super::Session;
-use crate::problem::Problem;
+use super::CliContext;
+use crate::error::Error;
+use crate::operations::{Filter, StatusMatch};
 use crate::task::text::{render_list, render_status};
-use crate::verbs::{Filter, Found};
 
 /// Says where a run stands.
 ///
@@ -30,15 +30,15 @@ pub(super) struct Arguments {
     task: Option<TaskId>,
 }
 
-pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
     let Arguments { run, service, task } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
     let (now, colour) = (Timestamp::now(), session.output.colour());
     match session.dispatcher.status(run.as_ref(), &filter).await? {
-        Found::One(status) => session.output.result(&status, || render_status(&status, now, colour))?,
-        Found::Several(statuses) => {
+        StatusMatch::One(status) => session.output.result(&status, || render_status(&status, now, colour))?,
+        StatusMatch::Ambiguous(statuses) => {
             session.output.result(&json!({ "runs": statuses }), || render_list(&statuses, now, colour))?;
-            session.output.remark("several runs are at work; name one to see more of it");
+            session.output.note("several runs are at work; name one to see more of it");
         }
     }
     Ok(0)

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use orchestrator_contract::{Reason, RunName};
 
-use super::Session;
+use super::CliContext;
 use super::progress::Progress;
+use super::run_selector::RunSelector;
 use super::wait::{parse_seconds, print};
-use super::which::Which;
-use crate::backend::Manner;
-use crate::problem::Problem;
-use crate::task::selection::{Purpose, When};
-use crate::verbs::Stop;
+use crate::backend::StopMode;
+use crate::error::Error;
+use crate::operations::StopOutcome;
+use crate::task::selection::{Purpose, Recency};
 
 /// Stops a run: the agent ends, what it made is saved and pushed, the workspace is kept.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// The run [default: the one at work, else the latest].
     run: Option<RunName>,
     #[command(flatten)]
-    which: Which,
+    which: RunSelector,
     /// Save the work where it is, without pushing it.
     #[arg(long)]
     now: bool,
@@ -36,25 +36,25 @@ pub(super) struct Arguments {
     timeout: Duration,
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, now, no_wait, timeout } = arguments;
-    let run = which.run(session, run, Purpose::Stop, When::Unsaid).await?;
-    let manner = if now { Manner::Now } else { Manner::Orderly };
+    let run = which.run(session, run, Purpose::Stop, Recency::Any).await?;
+    let manner = if now { StopMode::Now } else { StopMode::Graceful };
     let limit = if no_wait { Duration::ZERO } else { timeout };
     let mut progress = Progress::new(session);
     let end = session.dispatcher.stop(&run, manner, limit, |status| progress.show(status)).await?;
     drop(progress);
     let (status, remark, code) = match end {
-        Stop::HadEnded(status) => (status, format!("{run} had ended already"), 0),
-        Stop::Ended(status) => (status, format!("{run} has stopped"), 0),
-        Stop::Asked(status) if no_wait => (status, format!("{run} was asked to stop"), 0),
-        Stop::Asked(status) => {
+        StopOutcome::AlreadyFinished(status) => (status, format!("{run} had ended already"), 0),
+        StopOutcome::Stopped(status) => (status, format!("{run} has stopped"), 0),
+        StopOutcome::Requested(status) if no_wait => (status, format!("{run} was asked to stop"), 0),
+        StopOutcome::Requested(status) => {
             let remark =
                 format!("{run} was asked to stop and is still saving its work: dispatcher wait {run}");
             (status, remark, Reason::TimeLimit.exit_code())
         }
     };
     print(session, &status)?;
-    session.output.remark(&remark);
+    session.output.note(&remark);
     Ok(code)
 }

@@ -3,13 +3,13 @@
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{AgentName, Kind, Phase, ServiceName, TaskId};
 
-use super::wishes::{Conduct, WishArguments};
-use super::{Session, wait};
+use super::overrides::{OverrideArgs, SubmitMode};
+use super::{CliContext, wait};
 use crate::backend::docker::quote;
-use crate::problem::Problem;
+use crate::error::Error;
+use crate::operations::{Preview, Submission, SubmitOutcome};
 use crate::task::request::Request;
 use crate::task::text::render_plan;
-use crate::verbs::{Preview, Started, Submission};
 
 /// Has an agent implement a task.
 ///
@@ -20,7 +20,7 @@ use crate::verbs::{Preview, Started, Submission};
 Examples:
   dispatcher submit --task 1 --service trader --repository-url git@github.com:myorg/trader.git
   dispatcher submit --task 2 --service trader --working-directory trading-engine --wait
-  dispatcher submit --task 2 --service trader --retry --prompt-file notes.md
+  dispatcher submit --task 2 --service trader --retry --guidance-file notes.md
   dispatcher submit --task 3 --service auth --verify \"cargo test\" --minutes 60 --dry-run")]
 pub(super) struct Arguments {
     /// The task: its `id` in tasks.json.
@@ -39,12 +39,12 @@ pub(super) struct Arguments {
     #[arg(long)]
     fresh: bool,
     #[command(flatten)]
-    wishes: WishArguments,
+    wishes: OverrideArgs,
     #[command(flatten)]
-    conduct: Conduct,
+    conduct: SubmitMode,
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { task, service, agent, retry, fresh, wishes, conduct } = arguments;
     let agent = match agent {
         Some(agent) => agent,
@@ -55,13 +55,14 @@ pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, P
         (false, true) => Mode::Fresh,
         (false, false) => Mode::First,
     };
-    let wishes = wishes.wishes(session)?;
-    let request = Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, wishes };
+    let wishes = wishes.into_overrides(session)?;
+    let request =
+        Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, overrides: wishes };
     submit(session, request, conduct).await
 }
 
 /// Submits, says what came of it, and waits if that is wanted.
-pub(super) async fn submit(session: &Session, request: Request, conduct: Conduct) -> Result<u8, Problem> {
+pub(super) async fn submit(session: &CliContext, request: Request, conduct: SubmitMode) -> Result<u8, Error> {
     if conduct.dry_run {
         let preview = session.dispatcher.preview(request).await?;
         warn(session, &preview.warnings);
@@ -71,28 +72,29 @@ pub(super) async fn submit(session: &Session, request: Request, conduct: Conduct
     let submission = session.dispatcher.submit(request).await?;
     warn(session, &submission.warnings);
     if conduct.wait {
-        session.output.remark(render_submission(&submission).lines().next().unwrap_or_default());
+        session.output.note(render_submission(&submission).lines().next().unwrap_or_default());
         return wait::wait(session, &submission.run, None).await;
     }
     session.output.result(&submission, || render_submission(&submission))?;
     Ok(0)
 }
 
-fn warn(session: &Session, warnings: &[String]) {
+fn warn(session: &CliContext, warnings: &[String]) {
     for warning in warnings {
         session.output.warn(warning);
     }
 }
 
 fn render_submission(submission: &Submission) -> String {
-    let Submission { started, run, task, status, warnings: _, elsewhere } = submission;
+    let Submission { result: started, run, task, status, warnings: _, native_command: elsewhere } =
+        submission;
     let head = match started {
-        Started::New if status.phase == Phase::Failed => {
+        SubmitOutcome::Created if status.phase == Phase::Failed => {
             format!("started {run}, which has failed: {}", status.message.as_deref().unwrap_or_default())
         }
-        Started::New => format!("started {run}"),
-        Started::AlreadyAtWork => format!("{run} is at work on this already ({})", status.phase),
-        Started::AtWorkOtherwise => format!(
+        SubmitOutcome::Created => format!("started {run}"),
+        SubmitOutcome::AlreadyRunning => format!("{run} is at work on this already ({})", status.phase),
+        SubmitOutcome::ConflictingRun => format!(
             "{run} is at work on this task already ({}); it goes on as it was submitted, nothing of this \
              submission was added",
             status.phase
@@ -106,8 +108,8 @@ fn render_submission(submission: &Submission) -> String {
 }
 
 fn render_preview(preview: &Preview) -> String {
-    let Preview { dry_run: _, already_at_work, task, command, warnings: _ } = preview;
-    let head = match already_at_work {
+    let Preview { dry_run: _, already_running, task, command, warnings: _ } = preview;
+    let head = match already_running {
         Some(run) => format!("would answer with {run}, which is at work already"),
         None => format!("would start {} (nothing was written or started)", task.run),
     };

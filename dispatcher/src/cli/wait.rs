@@ -5,14 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use orchestrator_contract::{Reason, RunName};
 
-use super::Session;
+use super::CliContext;
 use super::progress::Progress;
-use super::which::Which;
-use crate::problem::Problem;
-use crate::task::selection::{Purpose, When};
+use super::run_selector::RunSelector;
+use crate::error::Error;
+use crate::operations::WaitOutcome;
+use crate::task::selection::{Purpose, Recency};
 use crate::task::status::Status;
 use crate::task::text::render_status;
-use crate::verbs::Wait;
 
 /// Waits until a run has ended, and ends with its exit code.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// The run [default: the one at work, else the latest].
     run: Option<RunName>,
     #[command(flatten)]
-    which: Which,
+    which: RunSelector,
     /// Wait at most so many seconds; the exit code is 124 if the run has not ended by then.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
@@ -38,25 +38,25 @@ pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}` is no number of seconds: {error}"))
 }
 
-pub(super) async fn run(session: &Session, arguments: Arguments) -> Result<u8, Problem> {
+pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, timeout } = arguments;
-    let run = which.run(session, run, Purpose::Look, When::Unsaid).await?;
+    let run = which.run(session, run, Purpose::Inspect, Recency::Any).await?;
     wait(session, &run, timeout).await
 }
 
 /// Waits, shows progress, prints the end.
-pub(super) async fn wait(session: &Session, run: &RunName, limit: Option<Duration>) -> Result<u8, Problem> {
+pub(super) async fn wait(session: &CliContext, run: &RunName, limit: Option<Duration>) -> Result<u8, Error> {
     let mut progress = Progress::new(session);
     let end = session.dispatcher.wait(run, limit, |status| progress.show(status)).await?;
     drop(progress);
     match end {
-        Wait::Ended(status) => {
+        WaitOutcome::Finished(status) => {
             print(session, &status)?;
-            Ok(status.exit_code.unwrap_or(Reason::Internal.exit_code()))
+            Ok(status.exit_code.unwrap_or(Reason::InternalError.exit_code()))
         }
-        Wait::TimedOut(status) => {
+        WaitOutcome::TimedOut(status) => {
             print(session, &status)?;
-            session.output.remark(&format!(
+            session.output.note(&format!(
                 "{run} has not ended in the time given ({}); it goes on: dispatcher wait {run}",
                 status.phase
             ));
@@ -66,6 +66,6 @@ pub(super) async fn wait(session: &Session, run: &RunName, limit: Option<Duratio
 }
 
 /// Prints the status of a run.
-pub(super) fn print(session: &Session, status: &Status) -> Result<(), Problem> {
+pub(super) fn print(session: &CliContext, status: &Status) -> Result<(), Error> {
     session.output.result(status, || render_status(status, Timestamp::now(), session.output.colour()))
 }

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amount_of_memory_is_read_as_the_engines_read_it() {
+    fn memory_limit_parses_like_container_engines() {
         for (text, bytes, shown) in [
             ("4g", 4 << 30, "4g"),
             ("512m", 512 << 20, "512m"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_a_user_by_numbers_and_never_root() {
+    fn container_user_must_be_numeric_non_root() {
         let user = |text: &str| User::try_from(text.to_owned()).map(|user| user.to_string());
         assert_eq!(user("10001:0"), Ok("10001:0".to_owned()));
         for text in ["0:0", "0:5", "agent", "1000", "1:", ":1", "+1:1", "1:-1", "1:1:1"] {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_joins_no_other_containers_network() {
+    fn container_network_of_other_container_is_rejected() {
         let network = |text: &str| NetworkName::try_from(text.to_owned()).is_ok();
         assert!(network("host") && network("none") && network("my_net.1"));
         assert!(!network("container:x") && !network("") && !network("-x") && !network("a b"));

@@ -5,14 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::file::{AgentSettings, FileSettings};
-use crate::problem::Problem;
+use crate::error::Error;
 use crate::task::image::ImageReference;
 
 /// The variables that a supervisor gets if they are set; a trailing `*` stands for any rest.
 ///
 /// Everything else stays behind: a shell's environment is full of secrets that
 /// are none of a run's business.
-const PASSED: &[&str] = &[
+const ENV_ALLOWLIST: &[&str] = &[
     "PATH",
     "HOME",
     "USER",
@@ -47,14 +47,14 @@ const PASSED: &[&str] = &[
 ];
 
 /// Passed as well where the model is reached through a cloud: its credentials.
-const PASSED_WITH_CLOUD: &[&str] = &["AWS_*", "GOOGLE_*", "CLOUD_ML_REGION"];
+const CLOUD_ENV_ALLOWLIST: &[&str] = &["AWS_*", "GOOGLE_*", "CLOUD_ML_REGION"];
 
 /// Not passed although they begin with `ORCHESTRATOR_`: a supervisor would take
 /// a task from them, and it has its task from a file.
-const OF_A_TASK: &[&str] = &[
+const TASK_VARS: &[&str] = &[
     "ORCHESTRATOR_AGENT",
     "ORCHESTRATOR_ALL",
-    "ORCHESTRATOR_AT_ONCE",
+    "ORCHESTRATOR_CONCURRENCY",
     "ORCHESTRATOR_BRANCH",
     "ORCHESTRATOR_COST_USD",
     "ORCHESTRATOR_DEPTH",
@@ -65,7 +65,7 @@ const OF_A_TASK: &[&str] = &[
     "ORCHESTRATOR_GUIDANCE",
     "ORCHESTRATOR_KIND",
     "ORCHESTRATOR_MCP_SERVERS",
-    "ORCHESTRATOR_MINUTES",
+    "ORCHESTRATOR_TIMEOUT_MINUTES",
     "ORCHESTRATOR_MODEL",
     "ORCHESTRATOR_NO_PULL_REQUEST",
     "ORCHESTRATOR_PLATFORM_BRANCH",
@@ -82,7 +82,7 @@ const OF_A_TASK: &[&str] = &[
 
 /// What a container gets of the variables that are passed, where anybody may read them: an engine
 /// shows the environment of a container to everyone who may ask it. None of these is a secret.
-const SHOWN: &[&str] = &[
+const NON_SECRET_VARS: &[&str] = &[
     "TZ",
     "NO_PROXY",
     "no_proxy",
@@ -108,14 +108,14 @@ const SHOWN: &[&str] = &[
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "ORCHESTRATOR_GIT_HOSTS",
-    "ORCHESTRATOR_GRACE_SECONDS",
-    "ORCHESTRATOR_PUBLISH_SECONDS",
+    "ORCHESTRATOR_AGENT_GRACE_SECONDS",
+    "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS",
     "ORCHESTRATOR_SANDBOX",
 ];
 
 /// What a container does not get at all: its image has its own, and paths of this machine mean
 /// nothing there.
-const OF_THIS_MACHINE: &[&str] = &[
+const HOST_ONLY_VARS: &[&str] = &[
     "PATH",
     "HOME",
     "USER",
@@ -136,15 +136,15 @@ const OF_THIS_MACHINE: &[&str] = &[
 
 /// How a container gets a variable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Way {
+pub enum EnvDelivery {
     /// In its environment, which everyone who may ask the engine can read.
-    Shown,
+    Plain,
     /// In a file.
-    Secret,
+    SecretFile,
 }
 
 /// Not passed either: how the MCP server is reached, its token above all.
-const OF_THE_SERVER: &str = "ORCHESTRATOR_SERVE_";
+const SERVE_VAR_PREFIX: &str = "ORCHESTRATOR_SERVE_";
 
 /// The environment as a value.
 #[derive(Clone, Default)]
@@ -206,15 +206,15 @@ impl Environment {
     pub fn passed(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         let cloud =
             ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"].iter().any(|name| self.os(name).is_some());
-        let cloud = if cloud { PASSED_WITH_CLOUD } else { &[] };
+        let cloud = if cloud { CLOUD_ENV_ALLOWLIST } else { &[] };
         let passes = move |name: &OsStr| {
             let Some(name) = name.to_str() else { return false };
             let passed = |pattern: &&str| match pattern.strip_suffix('*') {
                 Some(head) => name.starts_with(head),
                 None => name == *pattern,
             };
-            let ours = OF_A_TASK.contains(&name) || name.starts_with(OF_THE_SERVER);
-            !ours && PASSED.iter().chain(cloud).any(passed)
+            let ours = TASK_VARS.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
+            !ours && ENV_ALLOWLIST.iter().chain(cloud).any(passed)
         };
         self.0
             .iter()
@@ -224,30 +224,31 @@ impl Environment {
 
     /// What a supervisor in a container gets of it, and how. Whatever is not known to be harmless is a
     /// secret, and so is an address that has a password in it.
-    pub fn for_containers(&self) -> impl Iterator<Item = (&str, &str, Way)> {
+    pub fn container_vars(&self) -> impl Iterator<Item = (&str, &str, EnvDelivery)> {
         self.passed().filter_map(|(name, value)| {
             let (name, value) = (name.to_str()?, value.to_str()?);
-            let shown = SHOWN.contains(&name);
-            let stays = OF_THIS_MACHINE.contains(&name) || (name.starts_with("ORCHESTRATOR_") && !shown);
-            let way = if shown && !value.contains('@') { Way::Shown } else { Way::Secret };
+            let shown = NON_SECRET_VARS.contains(&name);
+            let stays = HOST_ONLY_VARS.contains(&name) || (name.starts_with("ORCHESTRATOR_") && !shown);
+            let way =
+                if shown && !value.contains('@') { EnvDelivery::Plain } else { EnvDelivery::SecretFile };
             (!stays && !value.is_empty()).then_some((name, value, way))
         })
     }
 
     /// Puts the `ORCHESTRATOR_*` variables over what a file says.
-    pub(super) fn overlay(&self, settings: &mut FileSettings) -> Result<(), Problem> {
+    pub(super) fn overlay(&self, settings: &mut FileSettings) -> Result<(), Error> {
         let path = |name: &str, slot: &mut Option<PathBuf>| self.file(name, slot);
         self.name("ORCHESTRATOR_BACKEND", &mut settings.backend)?;
         self.name("ORCHESTRATOR_DOCKER_HOST", &mut settings.docker.host)?;
         if let Some(value) = self.text("ORCHESTRATOR_DOCKER_IMAGE") {
             let wrong =
-                |error| Problem::configuration(format!("ORCHESTRATOR_DOCKER_IMAGE cannot be used: {error}"));
+                |error| Error::configuration(format!("ORCHESTRATOR_DOCKER_IMAGE cannot be used: {error}"));
             settings.docker.image = Some(ImageReference::new(value).map_err(wrong)?);
         }
         path("ORCHESTRATOR_STATE_DIR", &mut settings.state_dir)?;
         path("ORCHESTRATOR_SUPERVISOR", &mut settings.supervisor)?;
         path("ORCHESTRATOR_CLAUDE", &mut settings.claude)?;
-        path("ORCHESTRATOR_MCP_CONFIGS", &mut settings.mcp_configs)?;
+        path("ORCHESTRATOR_MCP_CONFIG_DIR", &mut settings.mcp_config_dir)?;
         path("ORCHESTRATOR_SECRETS_DIR", &mut settings.secrets.secrets_dir)?;
         path("ORCHESTRATOR_KNOWN_HOSTS_FILE", &mut settings.secrets.known_hosts_file)?;
         path("ORCHESTRATOR_ANTHROPIC_API_KEY_FILE", &mut settings.secrets.anthropic_api_key_file)?;
@@ -264,7 +265,7 @@ impl Environment {
             ("ORCHESTRATOR_SERVE_METRICS_ADDRESS", &mut settings.serve.metrics_address),
         ] {
             if let Some(value) = self.text(name) {
-                let wrong = |error| Problem::configuration(format!("{name} cannot be used: {error}"));
+                let wrong = |error| Error::configuration(format!("{name} cannot be used: {error}"));
                 *slot = Some(super::serve::parse_address(value).map_err(wrong)?);
             }
         }
@@ -279,18 +280,18 @@ impl Environment {
     }
 
     /// Puts the variables that name credentials over the entry of an agent.
-    pub(super) fn overlay_agent(&self, agent: &mut AgentSettings) -> Result<(), Problem> {
+    pub(super) fn overlay_agent(&self, agent: &mut AgentSettings) -> Result<(), Error> {
         self.file("ORCHESTRATOR_GITHUB_TOKEN_FILE", &mut agent.github_token_file)?;
         self.file("ORCHESTRATOR_PLATFORM_TOKEN_FILE", &mut agent.platform_token_file)?;
         self.file("ORCHESTRATOR_SSH_KEY_FILE", &mut agent.ssh_key_file)?;
         self.name("ORCHESTRATOR_GITHUB_USER", &mut agent.github_user)
     }
 
-    fn file(&self, name: &str, slot: &mut Option<PathBuf>) -> Result<(), Problem> {
+    fn file(&self, name: &str, slot: &mut Option<PathBuf>) -> Result<(), Error> {
         let Some(value) = self.os(name) else { return Ok(()) };
         if !Path::new(value).is_absolute() {
             let problem = format!("the environment variable {name} is no absolute path: {}", value.display());
-            return Err(Problem::configuration(problem).next("Give the path from the root on."));
+            return Err(Error::configuration(problem).with_hint("Give the path from the root on."));
         }
         *slot = Some(PathBuf::from(value));
         Ok(())
@@ -308,14 +309,14 @@ impl Environment {
         }
     }
 
-    fn name<T>(&self, name: &str, slot: &mut Option<T>) -> Result<(), Problem>
+    fn name<T>(&self, name: &str, slot: &mut Option<T>) -> Result<(), Error>
     where
         T: std::str::FromStr,
         T::Err: std::fmt::Display,
     {
         let Some(value) = self.os(name) else { return Ok(()) };
         let parsed = value.to_string_lossy().parse().map_err(|error| {
-            Problem::configuration(format!("the environment variable {name} cannot be used: {error}"))
+            Error::configuration(format!("the environment variable {name} cannot be used: {error}"))
         })?;
         *slot = Some(parsed);
         Ok(())
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisor_gets_nothing_that_is_not_on_the_list() {
+    fn supervisor_environment_has_allowlisted_vars_only() {
         let variables = [
             ("PATH", "/bin"),
             ("AWS_SECRET_ACCESS_KEY", "x"),
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_secret_is_not_in_a_containers_environment() {
+    fn container_environment_excludes_possible_secrets() {
         let environment: Environment = [
             ("PATH", "/bin"),
             ("ANTHROPIC_BASE_URL", "https://model.example.com"),
@@ -367,23 +368,23 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let all: Vec<_> = environment.for_containers().map(|(name, _, way)| (name, way)).collect();
+        let all: Vec<_> = environment.container_vars().map(|(name, _, way)| (name, way)).collect();
         assert_eq!(
             all,
             [
-                ("ANTHROPIC_BASE_URL", Way::Shown),
-                ("ANTHROPIC_CUSTOM_HEADERS", Way::Secret),
-                ("ANTHROPIC_NEW_THING", Way::Secret),
-                ("GITHUB_TOKEN", Way::Secret),
-                ("HTTPS_PROXY", Way::Secret),
-                ("HTTP_PROXY", Way::Shown),
-                ("ORCHESTRATOR_SANDBOX", Way::Shown),
+                ("ANTHROPIC_BASE_URL", EnvDelivery::Plain),
+                ("ANTHROPIC_CUSTOM_HEADERS", EnvDelivery::SecretFile),
+                ("ANTHROPIC_NEW_THING", EnvDelivery::SecretFile),
+                ("GITHUB_TOKEN", EnvDelivery::SecretFile),
+                ("HTTPS_PROXY", EnvDelivery::SecretFile),
+                ("HTTP_PROXY", EnvDelivery::Plain),
+                ("ORCHESTRATOR_SANDBOX", EnvDelivery::Plain),
             ]
         );
     }
 
     #[test]
-    fn cloud_credentials_are_passed_only_where_the_model_is_reached_through_the_cloud() {
+    fn cloud_credentials_are_passed_only_for_cloud_models() {
         let variables = [("AWS_PROFILE", "x"), ("CLOUD_ML_REGION", "x"), ("CLAUDE_CODE_USE_BEDROCK", "1")];
         assert_eq!(passed(&variables), ["AWS_PROFILE", "CLAUDE_CODE_USE_BEDROCK", "CLOUD_ML_REGION"]);
         assert_eq!(
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_goes_before_the_file() {
+    fn environment_overrides_config_file() {
         let mut settings = FileSettings::default();
         settings.defaults.model = Some("opus".to_owned());
         let environment: Environment =
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_separated_by_commas() {
+    fn environment_lists_are_split_at_commas() {
         let mut settings = FileSettings::default();
         settings.serve.allowed_origins = vec!["https://kept.example.com".to_owned()];
         let environment: Environment =
@@ -416,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_used_is_named() {
+    fn invalid_environment_variable_is_named_in_error() {
         for (name, value) in [
             ("ORCHESTRATOR_AGENT", "../x"),
             ("ORCHESTRATOR_SUPERVISOR", "bin/supervisor"),
@@ -430,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn values_do_not_reach_debug_output() {
+    fn environment_debug_output_hides_values() {
         let environment: Environment = [("GITHUB_TOKEN", "hunter2")].into_iter().collect();
         assert_eq!(format!("{environment:?}"), "{\"GITHUB_TOKEN\"}");
     }

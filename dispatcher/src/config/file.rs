@@ -11,7 +11,7 @@ use super::backend::BackendKind;
 use super::docker::DockerSettings;
 use super::kubernetes::KubernetesSettings;
 use super::serve::ServeSettings;
-use crate::problem::Problem;
+use crate::error::Error;
 use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
 
 pub(super) const NAME: &str = "orchestrator.toml";
@@ -34,7 +34,7 @@ pub struct FileSettings {
     /// The Claude Code CLI's program.
     pub claude: Option<PathBuf>,
     /// The folder of MCP server configurations.
-    pub mcp_configs: Option<PathBuf>,
+    pub mcp_config_dir: Option<PathBuf>,
     /// The address of the GitHub API.
     pub github_api_url: Option<String>,
     /// What a run gets if neither the request nor its service says otherwise.
@@ -122,12 +122,22 @@ impl FileSettings {
     }
 
     /// Reads a file's text.
-    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         toml::from_str(text).map_err(|error| fault(text, path, &error))
     }
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self { state_dir, supervisor, claude, mcp_configs, services, agents, secrets, serve, .. } = self;
+        let Self {
+            state_dir,
+            supervisor,
+            claude,
+            mcp_config_dir: mcp_configs,
+            services,
+            agents,
+            secrets,
+            serve,
+            ..
+        } = self;
         let Secrets { known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir } = secrets;
         let agents = agents.values_mut().flat_map(|agent| {
             [&mut agent.github_token_file, &mut agent.platform_token_file, &mut agent.ssh_key_file]
@@ -144,11 +154,11 @@ impl FileSettings {
 }
 
 /// Says what is wrong with a file, and where.
-pub(super) fn fault(text: &str, path: &Path, error: &toml::de::Error) -> Problem {
+pub(super) fn fault(text: &str, path: &Path, error: &toml::de::Error) -> Error {
     let (line, column) = position(text, error.span().map_or(0, |span| span.start));
     let message = error.message().replace('\n', " ");
-    Problem::configuration(format!("{}:{line}:{column}: {message}", path.display()))
-        .next("Mend the file; `dispatcher doctor` checks it.")
+    Error::configuration(format!("{}:{line}:{column}: {message}", path.display()))
+        .with_hint("Mend the file; `dispatcher doctor` checks it.")
 }
 
 /// Line and column of a byte, both from 1, as editors count.
@@ -164,13 +174,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_malformed_file_is_refused_with_line_and_column() {
+    fn malformed_config_file_error_has_line_and_column() {
         let cases = [
             ("state_dir = \n", "c.toml:1:13: "),
             ("\n[services.trader]\ncolour = 1\n", "c.toml:3:1: unknown field `colour`"),
             ("[services.\"../x\"]\n", "c.toml:1:11: service `../x` is no valid name"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: repository `ext::sh`"),
-            ("[defaults.limits]\nminutes = \"long\"\n", "c.toml:2:11: invalid type"),
+            ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:11: invalid type"),
             ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: image `A B` is no valid reference"),
             ("[services.a]\npull_request = \"maybe\"\n", "c.toml:2:16: unknown variant `maybe`"),
         ];
@@ -183,20 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn every_documented_key_is_understood() {
+    fn every_documented_config_key_is_parsed() {
         let text = r#"
             backend = "docker"
             state_dir = "state"
             supervisor = "~/bin/supervisor"
             claude = "/usr/bin/claude"
-            mcp_configs = "mcp-configs"
+            mcp_config_dir = "mcp-configs"
             github_api_url = "https://ghe.example.com/api/v3"
             [defaults]
             agent = "claude-agent-1"
             model = "opus"
             platform_repository_url = "https://github.com/myorg/platform"
             platform_branch = "main"
-            limits = { minutes = 60, cost_usd = 5 }
+            limits = { timeout_minutes = 60, cost_usd = 5 }
             [services.trader]
             repository_url = "git@github.com:myorg/trader.git"
             working_directory = "trading-engine"
@@ -205,7 +215,7 @@ mod tests {
             setup = ["cargo fetch"]
             verify = ["cargo test"]
             mcp_servers = ["memory"]
-            limits = { minutes = 90, silence_minutes = 10, turns = 100, queue_minutes = 5, verify_minutes = 5 }
+            limits = { timeout_minutes = 90, idle_minutes = 10, turns = 100, queue_minutes = 5, verify_minutes = 5 }
             pull_request = "none"
             clean = "all"
             protected_paths = [".github/"]
@@ -254,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_of_the_file_is_as_published() {
+    fn config_schema_matches_published_file() {
         let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/orchestrator.schema.json");
         let published: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(published).unwrap()).unwrap();

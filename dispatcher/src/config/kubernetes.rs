@@ -28,11 +28,11 @@ pub struct KubernetesSettings {
     /// What a run's container asks for and may use.
     pub resources: ResourceSettings,
     /// How many runs are at work at once; the others wait.
-    pub runs_at_once: u32,
+    pub max_concurrent_runs: u32,
     /// Minutes until a run that no node has room for is given up.
-    pub unschedulable_minutes: f64,
+    pub scheduling_timeout_minutes: f64,
     /// Minutes for which a Job and its pod are kept once outcome and log have been copied.
-    pub keep_finished_minutes: f64,
+    pub ttl_minutes_after_finished: f64,
     /// The user that the container runs as; `fsGroup` of its volumes too.
     pub user: i64,
     /// The service account of the pods: it is given no token.
@@ -122,7 +122,7 @@ pub struct SecretNames {
     /// Key `api-key`: the key of the Brave search API.
     pub brave: String,
     /// All keys: what other MCP servers ask for.
-    pub others: String,
+    pub extra: String,
 }
 
 impl Default for KubernetesSettings {
@@ -135,10 +135,10 @@ impl Default for KubernetesSettings {
             image_pull_secrets: Vec::new(),
             storage: StorageSettings::default(),
             resources: ResourceSettings::default(),
-            runs_at_once: 10,
+            max_concurrent_runs: 10,
             // Long enough for a cluster to add a node.
-            unschedulable_minutes: 15.0,
-            keep_finished_minutes: 60.0,
+            scheduling_timeout_minutes: 15.0,
+            ttl_minutes_after_finished: 60.0,
             user: 10001,
             service_account: None,
             priority_class: None,
@@ -180,7 +180,7 @@ impl Default for SecretNames {
             ssh: own("github-ssh-{agent}"),
             anthropic: own("anthropic-api-key"),
             brave: own("brave-api-key"),
-            others: own("orchestrator-secrets"),
+            extra: own("orchestrator-secrets"),
         }
     }
 }

@@ -6,14 +6,14 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::file::{FileSettings, NAME, fault};
+use crate::error::Error;
 use crate::files;
-use crate::problem::Problem;
 
 /// Where a file was found, and so how far it is trusted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Origin {
     /// It came with a folder, and that may be anybody's repository.
-    Folder,
+    Project,
     /// Its user made or named it.
     User,
 }
@@ -37,7 +37,7 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["state_dir"],
     &["supervisor"],
     &["claude"],
-    &["mcp_configs"],
+    &["mcp_config_dir"],
     &["github_api_url"],
     &["secrets"],
     &["serve"],
@@ -51,30 +51,30 @@ const TRUSTED_ONLY: &[&[&str]] = &[
 ];
 
 /// Reads the one file that was named.
-pub(super) fn read_named(path: &Path, home: Option<&Path>) -> Result<Layers, Problem> {
+pub(super) fn read_named(path: &Path, home: Option<&Path>) -> Result<Layers, Error> {
     let text =
-        read(path)?.ok_or_else(|| Problem::configuration(format!("there is no file {}", path.display())))?;
+        read(path)?.ok_or_else(|| Error::configuration(format!("there is no file {}", path.display())))?;
     let mut settings = FileSettings::parse(&text, path)?;
     settings.resolve_paths(path, home);
     Ok(Layers { settings, files: vec![path.to_owned()] })
 }
 
 /// Reads the file nearest upwards from the open folder, and the user's own, which goes before it.
-pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>) -> Result<Layers, Problem> {
+pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>) -> Result<Layers, Error> {
     let user = user.map(|folder| folder.join(NAME)).filter(|file| file.is_file());
     let nearest = folder.ancestors().map(|folder| folder.join(NAME)).find(|file| file.is_file());
     // Somebody may work in the configuration folder itself.
     let nearest = nearest.filter(|file| Some(file) != user.as_ref());
     let mut merged = Table::new();
     let mut files = Vec::new();
-    for (file, origin) in [(nearest, Origin::Folder), (user.clone(), Origin::User)] {
+    for (file, origin) in [(nearest, Origin::Project), (user.clone(), Origin::User)] {
         let Some(file) = file else { continue };
         merge(&mut merged, layer(&file, origin)?);
         files.push(file);
     }
     let mut settings: FileSettings = Value::Table(merged).try_into().map_err(|error: toml::de::Error| {
         let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        Problem::configuration(format!("{} do not fit together: {}", names.join(" and "), error.message()))
+        Error::configuration(format!("{} do not fit together: {}", names.join(" and "), error.message()))
     })?;
     if let Some(user) = user {
         // Only that file may name paths.
@@ -83,32 +83,32 @@ pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>
     Ok(Layers { settings, files })
 }
 
-fn read(path: &Path) -> Result<Option<String>, Problem> {
-    files::read(path).map_err(|problem| Problem::configuration(problem.message()))
+fn read(path: &Path) -> Result<Option<String>, Error> {
+    files::read(path).map_err(|problem| Error::configuration(problem.message()))
 }
 
-fn layer(path: &Path, origin: Origin) -> Result<Table, Problem> {
+fn layer(path: &Path, origin: Origin) -> Result<Table, Error> {
     let text = read(path)?.unwrap_or_default();
     // Each file for itself first: its faults have a line and a column.
     FileSettings::parse(&text, path)?;
     match origin {
         Origin::User => {}
-        Origin::Folder => refuse_trusted_only(&text, path)?,
+        Origin::Project => reject_untrusted_keys(&text, path)?,
     }
     toml::from_str(&text).map_err(|error| fault(&text, path, &error))
 }
 
-fn refuse_trusted_only(text: &str, path: &Path) -> Result<(), Problem> {
+fn reject_untrusted_keys(text: &str, path: &Path) -> Result<(), Error> {
     let table = DeTable::parse(text).map_err(|error| fault(text, path, &error))?;
     for keys in TRUSTED_ONLY {
         if let Some((name, at)) = find(table.get_ref(), keys) {
             let (line, column) = super::file::position(text, at);
-            return Err(Problem::configuration(format!(
+            return Err(Error::configuration(format!(
                 "{}:{line}:{column}: `{name}` is not taken from a file that comes with a folder: it decides \
                  which programs run, or where your secrets go",
                 path.display()
             ))
-            .next(format!(
+            .with_hint(format!(
                 "Put it into orchestrator.toml in your configuration folder (~/.config/orchestrator), or, if you \
                  trust this file, name it: --config {}.",
                 path.display()

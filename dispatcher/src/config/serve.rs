@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_an_ip_and_a_port() {
+    fn serve_address_requires_ip_with_port() {
         for (text, expected) in [
             ("127.0.0.1:8750", Some("127.0.0.1:8750")),
             ("localhost:0", Some("127.0.0.1:0")),

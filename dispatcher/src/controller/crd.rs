@@ -11,7 +11,7 @@ use kube::CustomResource;
 use orchestrator_contract::names::Transport;
 use orchestrator_contract::outcome::Work;
 use orchestrator_contract::reason::Retryable;
-use orchestrator_contract::task::{Clean, CommitIdentity, Fault, Mode, PullRequestPolicy};
+use orchestrator_contract::task::{CleanMode, CommitIdentity, FieldError, Mode, PullRequestPolicy};
 use orchestrator_contract::{
     AgentName, BranchName, Kind, Phase, Reason, RepositoryUrl, RunName, ServiceName, Step, TaskId, TaskSpec,
     WorkingDirectory, task,
@@ -42,7 +42,7 @@ pub mod labels {
 }
 
 /// Keeps a TaskRun until its work is saved.
-pub const FINALIZER: &str = "orchestrator.io/work";
+pub const TASKRUN_FINALIZER: &str = "orchestrator.io/work";
 
 /// One attempt at one task. Nothing but `stop` can be changed.
 #[derive(Clone, CustomResource, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -65,7 +65,7 @@ pub const FINALIZER: &str = "orchestrator.io/work";
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
     printcolumn(name = "PR", type_ = "string", json_path = ".status.pullRequest"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Doing", type_ = "string", json_path = ".status.doing", priority = 1),
+    printcolumn(name = "Activity", type_ = "string", json_path = ".status.activity", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
@@ -94,7 +94,7 @@ pub struct TaskRunSpec {
     pub model: String,
     /// How documents are written; only for docs runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub docs: Option<Docs>,
+    pub docs: Option<DocsOptions>,
     /// What the agent is told beyond the task's documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 262_144))]
@@ -127,7 +127,7 @@ pub struct TaskRunSpec {
     pub pull_request: PullRequestPolicy,
     /// What is removed from the working tree between two tasks.
     #[serde(default)]
-    pub clean: Clean,
+    pub clean: CleanMode,
     /// Paths (gitignore patterns) that a run may not change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_paths: Vec<String>,
@@ -140,15 +140,15 @@ pub struct TaskRunSpec {
     pub request: Option<serde_json::Value>,
     /// Ends the run; cannot be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop: Option<StopWish>,
+    pub stop: Option<StopMode>,
 }
 
 /// How a run is to be ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum StopWish {
+pub enum StopMode {
     /// The agent is stopped, its work is saved and pushed.
-    Orderly,
+    Graceful,
     /// The container is ended at once. The work stays in the workspace; the next run saves it.
     Now,
 }
@@ -156,18 +156,18 @@ pub enum StopWish {
 /// How a docs run writes documents.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Docs {
+pub struct DocsOptions {
     /// Writes documents again that are there.
     pub force: bool,
     /// How many conversations are held at once.
     #[schemars(range(min = 1, max = 16))]
-    pub at_once: u32,
+    pub concurrency: u32,
 }
 
-impl Default for Docs {
+impl Default for DocsOptions {
     fn default() -> Self {
-        let task::Docs { force, at_once } = task::Docs::default();
-        Self { force, at_once }
+        let task::DocsOptions { force, concurrency: at_once } = task::DocsOptions::default();
+        Self { force, concurrency: at_once }
     }
 }
 
@@ -209,10 +209,10 @@ pub struct Platform {
 pub struct Limits {
     /// Minutes of wall time.
     #[schemars(range(min = 0.01, max = 10_080.0))]
-    pub minutes: f64,
+    pub timeout_minutes: f64,
     /// Minutes without any output of the agent.
     #[schemars(range(min = 0.01, max = 1_440.0))]
-    pub silence_minutes: f64,
+    pub idle_minutes: f64,
     /// Agent turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -268,10 +268,10 @@ pub struct TaskRunStatus {
     pub waiting_for: Option<String>,
     /// The last thing that the run or the agent did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub doing: Option<String>,
+    pub activity: Option<String>,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
+    pub activity_since: Option<Timestamp>,
     /// The agent's turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<i32>,
@@ -289,34 +289,34 @@ pub struct TaskRunStatus {
     pub work: Option<Work>,
     /// The Job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub job: Option<String>,
+    pub job_name: Option<String>,
     /// The pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
+    pub pod_name: Option<String>,
     /// The node.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
     /// When its container began.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Timestamp>,
+    pub start_time: Option<Timestamp>,
     /// When it was asked to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_asked_at: Option<Timestamp>,
+    pub stop_request_time: Option<Timestamp>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Timestamp>,
+    pub completion_time: Option<Timestamp>,
     /// The number of the last event that was seen: a cursor for the log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_seq: Option<i64>,
+    pub last_event_seq: Option<i64>,
     /// The time of that event.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_event_at: Option<Timestamp>,
+    pub last_event_time: Option<Timestamp>,
     /// When progress was last written here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub progress_at: Option<Timestamp>,
+    pub last_progress_time: Option<Timestamp>,
     /// The ConfigMap that keeps outcome and log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<String>,
+    pub result_config_map_name: Option<String>,
     /// The outcome in full, in the contract's form.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::anything")]
@@ -342,16 +342,23 @@ fn default_depth() -> u32 {
 
 impl From<task::Limits> for Limits {
     fn from(limits: task::Limits) -> Self {
-        let task::Limits { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes } =
-            limits;
-        Self { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes }
+        let task::Limits {
+            timeout_minutes: minutes,
+            idle_minutes,
+            turns,
+            cost_usd,
+            queue_minutes,
+            verify_minutes,
+        } = limits;
+        Self { timeout_minutes: minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes }
     }
 }
 
 impl From<Limits> for task::Limits {
     fn from(limits: Limits) -> Self {
-        let Limits { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes } = limits;
-        Self { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes }
+        let Limits { timeout_minutes: minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } =
+            limits;
+        Self { timeout_minutes: minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes }
     }
 }
 
@@ -391,7 +398,10 @@ impl TaskRunSpec {
             attempt,
             mode,
             model,
-            docs: docs.map(|task::Docs { force, at_once }| Docs { force, at_once }),
+            docs: docs.map(|task::DocsOptions { force, concurrency: at_once }| DocsOptions {
+                force,
+                concurrency: at_once,
+            }),
             guidance,
             target: Target { url, base, working_directory, depth },
             platform: Platform { url: platform_url, branch, docs_directory },
@@ -416,7 +426,7 @@ impl TaskRun {
     ///
     /// # Errors
     /// What is wrong with it beyond the form of its fields, which the API server has checked.
-    pub fn task(&self) -> Result<TaskSpec, Vec<Fault>> {
+    pub fn task(&self) -> Result<TaskSpec, Vec<FieldError>> {
         let TaskRunSpec {
             kind,
             service,
@@ -443,8 +453,9 @@ impl TaskRun {
             stop: _,
         } = self.spec.clone();
         let name = self.metadata.name.clone().unwrap_or_default();
-        let run = RunName::new(name)
-            .map_err(|error| vec![Fault { field: "metadata.name".to_owned(), problem: error.to_string() }])?;
+        let run = RunName::new(name).map_err(|error| {
+            vec![FieldError { field: "metadata.name".to_owned(), message: error.to_string() }]
+        })?;
         let task = TaskSpec {
             version: orchestrator_contract::VERSION,
             run,
@@ -455,7 +466,10 @@ impl TaskRun {
             attempt,
             mode,
             model,
-            docs: docs.map(|Docs { force, at_once }| task::Docs { force, at_once }),
+            docs: docs.map(|DocsOptions { force, concurrency: at_once }| task::DocsOptions {
+                force,
+                concurrency: at_once,
+            }),
             guidance,
             target: task::Target { url, base, working_directory, depth },
             platform: task::Platform { url: platform_url, branch, docs_directory },
@@ -469,11 +483,11 @@ impl TaskRun {
             clean,
             protected_paths,
         };
-        let mut faults = task.faults();
+        let mut faults = task.validate();
         for (field, url) in [("target.url", &task.target.url), ("platform.url", &task.platform.url)] {
             if url.transport() == Transport::Local {
                 let problem = "is a path, which no pod can reach: give an https or ssh address".to_owned();
-                faults.push(Fault { field: field.to_owned(), problem });
+                faults.push(FieldError { field: field.to_owned(), message: problem });
             }
         }
         if faults.is_empty() { Ok(task) } else { Err(faults) }
@@ -493,8 +507,8 @@ impl TaskRun {
 
     /// Whether somebody wants it to end, and how: deleting it is asking for an orderly end.
     #[must_use]
-    pub fn stop_wish(&self) -> Option<StopWish> {
-        self.spec.stop.or(self.metadata.deletion_timestamp.as_ref().map(|_| StopWish::Orderly))
+    pub fn requested_stop(&self) -> Option<StopMode> {
+        self.spec.stop.or(self.metadata.deletion_timestamp.as_ref().map(|_| StopMode::Graceful))
     }
 }
 

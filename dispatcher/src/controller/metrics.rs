@@ -16,19 +16,19 @@ use prometheus_client::registry::{Registry, Unit};
 use super::crd::{TaskRun, TaskRunStatus};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OfPhase {
+struct PhaseLabels {
     service: String,
     phase: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct Ended {
+struct EndLabels {
     service: String,
     phase: String,
     reason: String,
 }
 
-impl Ended {
+impl EndLabels {
     fn of(service: &str, reason: Reason) -> Self {
         Self {
             service: service.to_owned(),
@@ -39,20 +39,20 @@ impl Ended {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OfModel {
+struct ModelLabels {
     service: String,
     model: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OfTokens {
+struct TokenLabels {
     service: String,
     model: String,
     kind: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct OfStep {
+struct StepLabels {
     step: String,
 }
 
@@ -63,22 +63,22 @@ type Sum = Counter<f64, AtomicU64>;
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    runs: Family<OfPhase, Gauge>,
-    ended: Family<Ended, Count>,
+    runs: Family<PhaseLabels, Gauge>,
+    ended: Family<EndLabels, Count>,
     queue: Gauge,
     queue_wait: Histogram,
-    steps: Family<OfStep, Histogram, fn() -> Histogram>,
-    cost: Family<OfModel, Sum>,
-    tokens: Family<OfTokens, Count>,
-    quiet: Gauge<f64, AtomicU64>,
+    steps: Family<StepLabels, Histogram, fn() -> Histogram>,
+    cost: Family<ModelLabels, Sum>,
+    tokens: Family<TokenLabels, Count>,
+    max_idle: Gauge<f64, AtomicU64>,
     failures: Count,
     leading: Gauge,
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    known: Arc<Mutex<HashMap<String, RunSample>>>,
 }
 
 /// What is known of a run, so that gauges can be told anew.
 #[derive(Clone, Debug)]
-struct Known {
+struct RunSample {
     service: String,
     phase: Phase,
     waits: bool,
@@ -95,19 +95,19 @@ fn seconds() -> Histogram {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let runs = Family::<OfPhase, Gauge>::default();
-        let ended = Family::<Ended, Count>::default();
+        let runs = Family::<PhaseLabels, Gauge>::default();
+        let ended = Family::<EndLabels, Count>::default();
         let queue = Gauge::default();
         let queue_wait = seconds();
-        let steps = Family::<OfStep, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
-        let cost = Family::<OfModel, Sum>::default();
-        let tokens = Family::<OfTokens, Count>::default();
+        let steps = Family::<StepLabels, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
+        let cost = Family::<ModelLabels, Sum>::default();
+        let tokens = Family::<TokenLabels, Count>::default();
         let quiet = Gauge::<f64, AtomicU64>::default();
         let failures = Count::default();
         let leading = Gauge::default();
         let mut registry = Registry::with_prefix("orchestrator");
         registry.register("runs", "TaskRuns there are, by service and phase", runs.clone());
-        registry.register("runs_ended", "Runs that have ended, by reason", ended.clone());
+        registry.register("runs_finished", "Runs that have ended, by reason", ended.clone());
         registry.register("queue_length", "Runs that wait for their turn", queue.clone());
         registry.register_with_unit(
             "queue_wait",
@@ -124,7 +124,7 @@ impl Default for Metrics {
         registry.register("cost_usd", "US dollars that agents used, by the CLI's own figures", cost.clone());
         registry.register("tokens", "Tokens that agents used", tokens.clone());
         registry.register_with_unit(
-            "quietest_run",
+            "max_run_idle",
             "For how long the quietest run at work has told nothing",
             Unit::Seconds,
             quiet.clone(),
@@ -134,7 +134,7 @@ impl Default for Metrics {
             "Runs that could not be looked after at once",
             failures.clone(),
         );
-        registry.register("leading", "Whether this process is the one that works", leading.clone());
+        registry.register("leader", "Whether this process is the one that works", leading.clone());
         let known = Arc::default();
         Self {
             registry: Arc::new(registry),
@@ -145,7 +145,7 @@ impl Default for Metrics {
             steps,
             cost,
             tokens,
-            quiet,
+            max_idle: quiet,
             failures,
             leading,
             known,
@@ -160,17 +160,17 @@ impl Metrics {
     }
 
     /// Whether this process leads; whoever does not knows no run.
-    pub fn lead(&self, leads: bool) {
+    pub fn set_leader(&self, leads: bool) {
         self.leading.set(i64::from(leads));
         if !leads {
             self.known().clear();
             self.runs.clear();
             self.queue.set(0);
-            self.quiet.set(0.0);
+            self.max_idle.set(0.0);
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, RunSample>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,43 +180,43 @@ impl Metrics {
             // Prometheus sees a counter grow only if it was there before: the first lost run of a service must
             // not go unnoticed, nor one that another process has begun.
             for &reason in Reason::ALL {
-                drop(self.ended.get_or_create(&Ended::of(run.spec.service.as_str(), reason)));
+                drop(self.ended.get_or_create(&EndLabels::of(run.spec.service.as_str(), reason)));
             }
         }
         let status = run.status.clone().unwrap_or_default();
         let created = run.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-        let known = Known {
+        let known = RunSample {
             service: run.spec.service.to_string(),
             phase: run.phase(),
-            waits: status.job.is_none() && !run.phase().is_final(),
-            last: status.last_event_at.or(status.started_at).unwrap_or(created),
+            waits: status.job_name.is_none() && !run.phase().is_final(),
+            last: status.last_event_time.or(status.start_time).unwrap_or(created),
         };
         drop(self.known().insert(run.name().to_owned(), known));
     }
 
     /// A run is gone.
-    pub fn gone(&self, run: &TaskRun) {
+    pub fn remove_run(&self, run: &TaskRun) {
         drop(self.known().remove(run.name()));
     }
 
     /// The status of a run was written.
-    pub fn changed(&self, run: &TaskRun, old: &TaskRunStatus, new: &TaskRunStatus) {
+    pub fn record_status(&self, run: &TaskRun, old: &TaskRunStatus, new: &TaskRunStatus) {
         let service = run.spec.service.to_string();
-        if new.job.is_some()
-            && old.job.is_none()
+        if new.job_name.is_some()
+            && old.job_name.is_none()
             && let Some(created) = run.metadata.creation_timestamp.as_ref()
         {
             self.queue_wait.observe(Timestamp::now().duration_since(created.0).as_secs_f64());
         }
         let (Some(reason), None) = (new.reason, old.reason) else { return };
-        self.ended.get_or_create(&Ended::of(&service, reason)).inc();
+        self.ended.get_or_create(&EndLabels::of(&service, reason)).inc();
         let outcome = new.outcome.clone().and_then(|value| serde_json::from_value::<Outcome>(value).ok());
         let Some(outcome) = outcome else { return };
         for step in &outcome.steps {
-            self.steps.get_or_create(&OfStep { step: step.step.name().to_owned() }).observe(step.seconds);
+            self.steps.get_or_create(&StepLabels { step: step.step.name().to_owned() }).observe(step.seconds);
         }
         for (model, usage) in &outcome.usage.models {
-            let of_model = OfModel { service: service.clone(), model: model.clone() };
+            let of_model = ModelLabels { service: service.clone(), model: model.clone() };
             self.cost.get_or_create(&of_model).inc_by(usage.cost_usd.max(0.0));
             for (kind, count) in [
                 ("input", usage.input_tokens),
@@ -225,7 +225,7 @@ impl Metrics {
                 ("cache_creation", usage.cache_creation_tokens),
             ] {
                 let labels =
-                    OfTokens { service: service.clone(), model: model.clone(), kind: kind.to_owned() };
+                    TokenLabels { service: service.clone(), model: model.clone(), kind: kind.to_owned() };
                 self.tokens.get_or_create(&labels).inc_by(count);
             }
         }
@@ -238,7 +238,7 @@ impl Metrics {
         let mut waiting = 0;
         let mut quietest: f64 = 0.0;
         for known in self.known().values() {
-            let labels = OfPhase { service: known.service.clone(), phase: known.phase.name().to_owned() };
+            let labels = PhaseLabels { service: known.service.clone(), phase: known.phase.name().to_owned() };
             self.runs.get_or_create(&labels).inc();
             waiting += i64::from(known.waits);
             if matches!(known.phase, Phase::Preparing | Phase::Running | Phase::Publishing) {
@@ -246,7 +246,7 @@ impl Metrics {
             }
         }
         self.queue.set(waiting);
-        self.quiet.set(quietest);
+        self.max_idle.set(quietest);
         let mut text = String::new();
         // Writing to a String cannot fail.
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap_or_default();

@@ -14,7 +14,7 @@ use super::crd::{TaskRun, labels};
 use crate::config::kubernetes::{AccessMode, KubernetesSettings, PullPolicy};
 
 /// Who writes these objects.
-pub const MANAGER: &str = "orchestrator-controller";
+pub const FIELD_MANAGER: &str = "orchestrator-controller";
 
 /// Keeps an ended pod until its outcome was read.
 pub const POD_FINALIZER: &str = "orchestrator.io/outcome";
@@ -23,10 +23,10 @@ pub const POD_FINALIZER: &str = "orchestrator.io/outcome";
 pub const CONTAINER: &str = "supervisor";
 
 /// How long a pod has to save and push what its agent made.
-pub const GRACE_SECONDS: i64 = 120;
+pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 120;
 
 /// How much of that it may use before it only tells how it ended.
-const STOP_SECONDS: i64 = GRACE_SECONDS - 20;
+const SAVE_AND_PUSH_SECONDS: i64 = TERMINATION_GRACE_PERIOD_SECONDS - 20;
 
 /// Where the task is mounted.
 const TASK_FOLDER: &str = "/etc/orchestrator";
@@ -41,15 +41,15 @@ const KUBERNETES_AUTHORITY: &str = "kubernetes-ca.crt";
 
 /// The ConfigMap with the API server's authority, which every namespace has:
 /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#root-ca-certificate-publisher>.
-const AUTHORITY_MAP: &str = "kube-root-ca.crt";
+const ROOT_CA_CONFIGMAP: &str = "kube-root-ca.crt";
 
 /// The longest life that is asked for a token. Kubelet replaces it after four fifths of that, or a day:
 /// <https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken>.
-const DAY_SECONDS: i64 = 24 * 3600;
+const TOKEN_LIFETIME_SECONDS: i64 = 24 * 3600;
 
 /// What else a run's container is told.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct GitHostSettings {
     /// The address of the GitHub API, where it is not the public one.
     pub github_api_url: Option<String>,
     /// Hosts that the agent's tokens are for, besides those that the supervisor knows.
@@ -58,7 +58,7 @@ pub struct Surroundings {
 
 /// The name of the ConfigMap that holds a run's task.
 #[must_use]
-pub fn task_name(run: &str) -> String {
+pub fn task_configmap_name(run: &str) -> String {
     format!("{run}-task")
 }
 
@@ -70,7 +70,7 @@ pub fn result_name(run: &str) -> String {
 
 /// The name of a service's volume.
 #[must_use]
-pub fn claim_name(service: &ServiceName) -> String {
+pub fn pvc_name(service: &ServiceName) -> String {
     format!("workspace-{service}")
 }
 
@@ -113,7 +113,7 @@ fn metadata(run: &TaskRun, name: &str) -> Value {
 ///
 /// # Errors
 /// A fault of this program.
-pub fn claim(
+pub fn build_pvc(
     run: &TaskRun,
     settings: &KubernetesSettings,
 ) -> Result<PersistentVolumeClaim, serde_json::Error> {
@@ -125,7 +125,7 @@ pub fn claim(
     };
     typed(json!({
         "metadata": {
-            "name": claim_name(&run.spec.service),
+            "name": pvc_name(&run.spec.service),
             "namespace": run.metadata.namespace,
             "labels": {
                 labels::SERVICE: run.spec.service,
@@ -145,7 +145,7 @@ pub fn claim(
 ///
 /// # Errors
 /// A fault of this program.
-pub fn task(
+pub fn build_task_configmap(
     run: &TaskRun,
     task: &TaskSpec,
     settings: &KubernetesSettings,
@@ -155,7 +155,7 @@ pub fn task(
         data.insert(KUBECONFIG.to_owned(), kubeconfig(run, account, settings).to_string().into());
     }
     typed(json!({
-        "metadata": metadata(run, &task_name(run.name())),
+        "metadata": metadata(run, &task_configmap_name(run.name())),
         "immutable": true,
         "data": data,
     }))
@@ -183,11 +183,11 @@ fn kubeconfig(run: &TaskRun, account: &str, settings: &KubernetesSettings) -> Va
 ///
 /// # Errors
 /// A fault of this program.
-pub fn job(
+pub fn build_job(
     run: &TaskRun,
     task: &TaskSpec,
     settings: &KubernetesSettings,
-    surroundings: &Surroundings,
+    surroundings: &GitHostSettings,
 ) -> Result<Job, serde_json::Error> {
     let mut template = identity(run);
     template.insert("app.kubernetes.io/component".to_owned(), "agent".to_owned());
@@ -214,7 +214,7 @@ pub fn job(
                     },
                     "finalizers": [POD_FINALIZER],
                 },
-                "spec": pod(run, settings, surroundings, deadline),
+                "spec": build_pod(run, settings, surroundings, deadline),
             },
         },
     }))
@@ -223,19 +223,19 @@ pub fn job(
 /// Above everything that the supervisor may take, so that it is the one that ends the run.
 fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
     let limits = &task.limits;
-    let minutes = limits.minutes + limits.queue_minutes + settings.unschedulable_minutes;
+    let minutes = limits.timeout_minutes + limits.queue_minutes + settings.scheduling_timeout_minutes;
     #[expect(clippy::cast_possible_truncation, reason = "limits are at most a week each")]
     let seconds = (minutes * 60.0).ceil() as i64;
-    seconds + PUBLISH_SECONDS + GRACE_SECONDS
+    seconds + PUBLISH_SECONDS + TERMINATION_GRACE_PERIOD_SECONDS
 }
 
 /// Pulling the image, then save, push and pull request at their slowest.
 const PUBLISH_SECONDS: i64 = 600 + 3 * 600 + 240;
 
-fn pod(
+fn build_pod(
     run: &TaskRun,
     settings: &KubernetesSettings,
-    surroundings: &Surroundings,
+    surroundings: &GitHostSettings,
     deadline_seconds: i64,
 ) -> Value {
     let access = settings.cluster_access.get(&run.spec.service);
@@ -248,7 +248,7 @@ fn pod(
         settings.tolerations.iter().filter_map(|table| serde_json::to_value(table).ok()).collect();
     json!({
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_PERIOD_SECONDS,
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "serviceAccountName": access.or(settings.service_account.as_ref()),
@@ -291,8 +291,8 @@ fn pod(
             ],
         }],
         "volumes": [
-            {"name": "workspace", "persistentVolumeClaim": {"claimName": claim_name(&run.spec.service)}},
-            {"name": "task", "configMap": {"name": task_name(run.name())}},
+            {"name": "workspace", "persistentVolumeClaim": {"claimName": pvc_name(&run.spec.service)}},
+            {"name": "task", "configMap": {"name": task_configmap_name(run.name())}},
             {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": sources}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -313,11 +313,12 @@ fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
 }
 
 /// Variables that are no secrets.
-fn environment(settings: &KubernetesSettings, surroundings: &Surroundings) -> Vec<Value> {
+fn environment(settings: &KubernetesSettings, surroundings: &GitHostSettings) -> Vec<Value> {
     let mut all = settings.environment.clone();
     all.insert("ORCHESTRATOR_SECRETS_DIR".to_owned(), SECRETS_FOLDER.to_owned());
     // It tells how it ended before it is killed. The operator may give it less time.
-    all.entry("ORCHESTRATOR_STOP_SECONDS".to_owned()).or_insert_with(|| STOP_SECONDS.to_string());
+    all.entry("ORCHESTRATOR_STOP_TIMEOUT_SECONDS".to_owned())
+        .or_insert_with(|| SAVE_AND_PUSH_SECONDS.to_string());
     if let Some(url) = &surroundings.github_api_url {
         all.insert("GITHUB_API_URL".to_owned(), url.clone());
     }
@@ -353,7 +354,7 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
     };
     let over_ssh = [&run.spec.target.url, &run.spec.platform.url].into_iter().any(is_ssh);
     let mut all = vec![
-        source(&names.others, &[]),
+        source(&names.extra, &[]),
         source(&names.github, &[("token", "github-token")]),
         source(&names.platform, &[("token", "platform-token")]),
         source(&names.anthropic, &[("api-key", "anthropic-api-key")]),
@@ -371,10 +372,10 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
 fn cluster_access(run: &TaskRun, deadline_seconds: i64) -> [Value; 3] {
     // A pod whose ConfigMap is older than the permission begins without it, instead of never.
     let file = |map: &str, key: &str, path: &str| json!({"configMap": {"name": map, "items": [{"key": key, "path": path}], "optional": true}});
-    let lifetime = deadline_seconds.min(DAY_SECONDS);
+    let lifetime = deadline_seconds.min(TOKEN_LIFETIME_SECONDS);
     [
-        file(&task_name(run.name()), KUBECONFIG, KUBECONFIG),
-        file(AUTHORITY_MAP, "ca.crt", KUBERNETES_AUTHORITY),
+        file(&task_configmap_name(run.name()), KUBECONFIG, KUBECONFIG),
+        file(ROOT_CA_CONFIGMAP, "ca.crt", KUBERNETES_AUTHORITY),
         json!({"serviceAccountToken": {"path": KUBERNETES_TOKEN, "expirationSeconds": lifetime}}),
     ]
 }

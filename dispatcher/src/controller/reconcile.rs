@@ -19,36 +19,36 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::{info, warn};
 
-use super::claim::{self, Hold};
-use super::crd::{FINALIZER, TaskRun, TaskRunStatus, labels};
-use super::decide::{Action, Decision, JobSeen, PodSeen, Seen, decide};
+use super::crd::{TASKRUN_FINALIZER, TaskRun, TaskRunStatus, labels};
+use super::decide::{Action, ClusterState, Decision, JobState, PodInfo, decide};
+use super::log_streams::{LogSource, LogStreams};
 use super::metrics::Metrics;
-use super::objects::{self, MANAGER, POD_FINALIZER, Surroundings};
+use super::objects::{self, FIELD_MANAGER, GitHostSettings, POD_FINALIZER};
 use super::pod::observe;
-use super::queue::{self, Entry, Stage, Turn};
-use super::streams::{Source, Streams};
-use super::{result, status};
+use super::queue::{self, Admission, QueueEntry, QueueState};
+use super::workspace_claim::{self, ClaimHolder};
+use super::{result_configmap, status};
 use crate::config::Config;
 use crate::config::kubernetes::KubernetesSettings;
 
 /// How long one call may take.
-const CALL: Duration = Duration::from_secs(20);
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many of those that wait are looked at when somebody has ended; the others look themselves.
-const WAKE_AT_ONCE: usize = 100;
+const REQUEUE_BATCH: usize = 100;
 
 /// How long what was told about turns may be told again. Whoever ends, ends that too; new runs are not in it.
-const TURNS_LAST: Duration = Duration::from_secs(5);
+const ADMISSION_CACHE_TTL: Duration = Duration::from_secs(5);
 
 /// How much of a log that nobody was reading is kept.
-const LAST_LINES: i64 = 20_000;
+const LOG_TAIL_LINES: i64 = 20_000;
 
 /// What a run could not be looked after for.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ReconcileError {
     /// The API server refused, or could not be reached.
     #[error("{what}: {source}")]
-    Call {
+    Api {
         /// What was tried.
         what: &'static str,
         /// What it said.
@@ -57,16 +57,16 @@ pub enum Failure {
     },
     /// A call took too long.
     #[error("{0}: no answer in time")]
-    Slow(&'static str),
+    Timeout(&'static str),
     /// Another run holds the volume.
     #[error("{0} holds the volume of the service")]
-    Held(String),
+    VolumeInUse(String),
     /// The run cannot be performed at all.
     #[error("{0}")]
-    Hopeless(String),
+    Terminal(String),
     /// A fault of this program.
     #[error("cannot write an object: {0}")]
-    Object(#[from] serde_json::Error),
+    Serialize(#[from] serde_json::Error),
 }
 
 /// What the controller knows and works with.
@@ -83,28 +83,28 @@ pub struct Context {
     /// Their pods.
     pub pods: Store<Pod>,
     /// Their event streams.
-    pub streams: Streams,
+    pub streams: LogStreams,
     /// Where to say that a run is to be looked at.
-    pub news: UnboundedSender<ObjectRef<TaskRun>>,
+    pub requeue_tx: UnboundedSender<ObjectRef<TaskRun>>,
     /// Events for people.
     pub recorder: Recorder,
     /// What is counted.
     pub metrics: Metrics,
     /// What was written last, by uid, as long as the watch has not shown it.
-    pub written: Arc<Mutex<HashMap<String, TaskRun>>>,
+    pub last_written: Arc<Mutex<HashMap<String, TaskRun>>>,
     /// Runs that have been given their turn, with their services, as long as that is not written.
-    pub begun: Arc<Mutex<HashMap<String, String>>>,
+    pub admitted: Arc<Mutex<HashMap<String, String>>>,
     /// What was told about turns: with thousands that wait, each look at all of them counts.
-    pub turns: Arc<Mutex<Option<Turns>>>,
+    pub admissions: Arc<Mutex<Option<AdmissionCache>>>,
     /// How often in a row a run could not be looked after.
     pub failures: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 /// What all that wait were told at a time.
 #[derive(Debug)]
-pub struct Turns {
+pub struct AdmissionCache {
     at: Instant,
-    all: HashMap<String, Turn>,
+    all: HashMap<String, Admission>,
 }
 
 impl std::fmt::Debug for Context {
@@ -120,16 +120,16 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn call<T>(
     what: &'static str,
     future: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(CALL, future).await {
-        Err(_) => Err(Failure::Slow(what)),
-        Ok(Err(source)) => Err(Failure::Call { what, source: Box::new(source) }),
+) -> Result<T, ReconcileError> {
+    match tokio::time::timeout(CALL_TIMEOUT, future).await {
+        Err(_) => Err(ReconcileError::Timeout(what)),
+        Ok(Err(source)) => Err(ReconcileError::Api { what, source: Box::new(source) }),
         Ok(Ok(value)) => Ok(value),
     }
 }
 
-fn ours() -> PatchParams {
-    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn version(run: &TaskRun) -> u64 {
@@ -149,9 +149,9 @@ impl Context {
     }
 
     /// The run as it was written last, should the watch be behind.
-    fn newest(&self, run: &Arc<TaskRun>) -> Arc<TaskRun> {
+    fn latest(&self, run: &Arc<TaskRun>) -> Arc<TaskRun> {
         let uid = run.uid().unwrap_or_default();
-        let mut written = locked(&self.written);
+        let mut written = locked(&self.last_written);
         match written.get(&uid) {
             Some(mine) if version(mine) > version(run) => Arc::new(mine.clone()),
             Some(_) => {
@@ -163,16 +163,16 @@ impl Context {
     }
 
     /// All runs that have not ended, as far as turns are concerned.
-    fn entries(&self) -> Vec<Entry> {
-        let begun = locked(&self.begun).clone();
+    fn queue_entries(&self) -> Vec<QueueEntry> {
+        let begun = locked(&self.admitted).clone();
         let entry = |run: &Arc<TaskRun>| {
             if run.phase().is_final() {
                 return None;
             }
-            let run = self.newest(run);
-            let mut entry = Entry::of(&run);
-            if entry.stage == Stage::Waits && begun.contains_key(run.name()) {
-                entry.stage = Stage::Works;
+            let run = self.latest(run);
+            let mut entry = QueueEntry::of(&run);
+            if entry.stage == QueueState::Waiting && begun.contains_key(run.name()) {
+                entry.stage = QueueState::Active;
             }
             Some(entry)
         };
@@ -180,34 +180,34 @@ impl Context {
     }
 
     /// Whether a run may begin; if so, it counts as begun from now on.
-    fn turn(&self, run: &TaskRun) -> Turn {
+    fn admission(&self, run: &TaskRun) -> Admission {
         // One at a time: two that ask at once must not both be told yes.
-        let mut turns = locked(&self.turns);
-        let again = locked(&self.begun).contains_key(run.name());
-        let told = turns.as_ref().filter(|turns| !again && turns.at.elapsed() < TURNS_LAST);
+        let mut turns = locked(&self.admissions);
+        let again = locked(&self.admitted).contains_key(run.name());
+        let told = turns.as_ref().filter(|turns| !again && turns.at.elapsed() < ADMISSION_CACHE_TTL);
         let turn = match told.and_then(|turns| turns.all.get(run.name()).cloned()) {
             Some(turn) => turn,
             None => {
-                let mut entries = self.entries();
+                let mut entries = self.queue_entries();
                 for entry in &mut entries {
                     if entry.name == run.name() {
                         // The run itself may have been given its turn before, without success so far.
-                        entry.stage = Stage::Waits;
+                        entry.stage = QueueState::Waiting;
                     }
                 }
-                let all = queue::turns(&entries, self.settings().runs_at_once);
-                let turn = all.get(run.name()).cloned().unwrap_or_else(Turn::unknown);
-                *turns = Some(Turns { at: Instant::now(), all });
+                let all = queue::admissions(&entries, self.settings().max_concurrent_runs);
+                let turn = all.get(run.name()).cloned().unwrap_or_else(Admission::unknown);
+                *turns = Some(AdmissionCache { at: Instant::now(), all });
                 turn
             }
         };
-        if turn == Turn::Now {
-            locked(&self.begun).insert(run.name().to_owned(), run.spec.service.to_string());
+        if turn == Admission::Admitted {
+            locked(&self.admitted).insert(run.name().to_owned(), run.spec.service.to_string());
         }
         turn
     }
 
-    async fn observe(&self, run: &TaskRun, now: Timestamp) -> Result<Seen, Failure> {
+    async fn observe(&self, run: &TaskRun, now: Timestamp) -> Result<ClusterState, ReconcileError> {
         let uid = run.uid().unwrap_or_default();
         let key = |name: &str| ObjectRef::new(name).within(&self.settings().namespace);
         let mine = |owners: Option<&Vec<_>>| {
@@ -215,7 +215,7 @@ impl Context {
                 |owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| owner.uid == uid;
             owners.is_some_and(|owners| owners.iter().any(owned))
         };
-        let has_job = run.status.as_ref().is_some_and(|status| status.job.is_some());
+        let has_job = run.status.as_ref().is_some_and(|status| status.job_name.is_some());
         let mut job = self.jobs.get(&key(run.name()));
         if job.is_none() && has_job && !run.phase().is_final() {
             // The watch may be behind: that a Job is gone is believed only when the API server says so.
@@ -230,27 +230,32 @@ impl Context {
                 && (job_uid.is_none()
                     || owners.map(|owner| Some(&owner.uid)).any(|uid| uid == job_uid.as_ref()))
         });
-        let needs_turn = job.is_none() && !has_job && run.stop_wish().is_none() && !run.phase().is_final();
-        Ok(Seen {
+        let needs_turn =
+            job.is_none() && !has_job && run.requested_stop().is_none() && !run.phase().is_final();
+        Ok(ClusterState {
             job: job.map(|job| job_seen(&job, now)),
             pod: pod.map(|pod| self.pod_seen(&pod, now)),
-            stream: self.streams.look(&uid),
-            turn: needs_turn.then(|| self.turn(run)),
+            stream: self.streams.state(&uid),
+            turn: needs_turn.then(|| self.admission(run)),
         })
     }
 
-    fn pod_seen(&self, pod: &Pod, now: Timestamp) -> PodSeen {
-        PodSeen {
+    fn pod_seen(&self, pod: &Pod, now: Timestamp) -> PodInfo {
+        PodInfo {
             name: pod.name_any(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            state: observe(pod, self.settings().unschedulable_minutes, now),
-            held: pod.finalizers().iter().any(|name| name == POD_FINALIZER),
-            ending: pod.metadata.deletion_timestamp.as_ref().and(pod.metadata.deletion_grace_period_seconds),
+            state: observe(pod, self.settings().scheduling_timeout_minutes, now),
+            has_finalizer: pod.finalizers().iter().any(|name| name == POD_FINALIZER),
+            deletion_grace_seconds: pod
+                .metadata
+                .deletion_timestamp
+                .as_ref()
+                .and(pod.metadata.deletion_grace_period_seconds),
         }
     }
 }
 
-fn job_seen(job: &Job, now: Timestamp) -> JobSeen {
+fn job_seen(job: &Job, now: Timestamp) -> JobState {
     let spec = job.spec.clone().unwrap_or_default();
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let failed = conditions
@@ -258,11 +263,11 @@ fn job_seen(job: &Job, now: Timestamp) -> JobSeen {
         .map(|condition| condition.message.clone().or(condition.reason.clone()).unwrap_or_default())
         .next();
     let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    JobSeen {
+    JobState {
         suspended: spec.suspend.unwrap_or(false),
         failed,
-        removes_itself: spec.ttl_seconds_after_finished.is_some(),
-        seconds: created.map_or(0, |created| now.duration_since(created).as_secs()),
+        has_ttl: spec.ttl_seconds_after_finished.is_some(),
+        age_seconds: created.map_or(0, |created| now.duration_since(created).as_secs()),
     }
 }
 
@@ -270,14 +275,14 @@ fn job_seen(job: &Job, now: Timestamp) -> JobSeen {
 ///
 /// # Errors
 /// It has to be looked after again soon.
-pub async fn reconcile(run: Arc<TaskRun>, context: Arc<Context>) -> Result<Next, Failure> {
-    let run = context.newest(&run);
+pub async fn reconcile(run: Arc<TaskRun>, context: Arc<Context>) -> Result<Next, ReconcileError> {
+    let run = context.latest(&run);
     let now = Timestamp::now();
     let seen = context.observe(&run, now).await?;
-    let may_begin = seen.turn == Some(Turn::Now);
-    let done = context.carry_out(&run, decide(&run, &seen, now), &seen, now).await;
+    let may_begin = seen.turn == Some(Admission::Admitted);
+    let done = context.apply(&run, decide(&run, &seen, now), &seen, now).await;
     if may_begin {
-        locked(&context.begun).remove(run.name());
+        locked(&context.admitted).remove(run.name());
     }
     let next = done?;
     locked(&context.failures).remove(run.name());
@@ -285,7 +290,7 @@ pub async fn reconcile(run: Arc<TaskRun>, context: Arc<Context>) -> Result<Next,
 }
 
 /// What to do about a run that could not be looked after: again, later each time.
-pub fn after_failure(run: Arc<TaskRun>, failure: &Failure, context: Arc<Context>) -> Next {
+pub fn error_policy(run: Arc<TaskRun>, failure: &ReconcileError, context: Arc<Context>) -> Next {
     let count = {
         let mut failures = locked(&context.failures);
         let count = failures.entry(run.name().to_owned()).or_default();
@@ -302,75 +307,76 @@ pub fn after_failure(run: Arc<TaskRun>, failure: &Failure, context: Arc<Context>
 }
 
 impl Context {
-    async fn carry_out(
+    async fn apply(
         &self,
         run: &TaskRun,
         decision: Decision,
-        seen: &Seen,
+        seen: &ClusterState,
         now: Timestamp,
-    ) -> Result<Next, Failure> {
-        let Decision { actions, mut status, again } = decision;
+    ) -> Result<Next, ReconcileError> {
+        let Decision { actions, mut status, requeue_after: again } = decision;
         for action in actions {
             match self.perform(run, &action, seen).await {
                 Ok(()) => {}
-                Err(Failure::Hopeless(message)) if run.phase().is_final() => {
+                Err(ReconcileError::Terminal(message)) if run.phase().is_final() => {
                     // How it ended stays as it is, whatever cannot be kept.
-                    self.tell(run, true, "NotKept", &message).await;
+                    self.record_event(run, true, "ResultNotSaved", &message).await;
                 }
-                Err(Failure::Hopeless(message)) => {
-                    let reason = Reason::Configuration;
+                Err(ReconcileError::Terminal(message)) => {
+                    let reason = Reason::InvalidConfiguration;
                     status = run.status.clone().unwrap_or_default();
-                    let end = status::End::Untold { reason, message: message.clone(), worked: false };
-                    status::end(&mut status, run, &end, now);
-                    self.tell(run, true, reason.name(), &message).await;
+                    let end =
+                        status::ObservedEnd::Inferred { reason, message: message.clone(), started: false };
+                    status::set_finished(&mut status, run, &end, now);
+                    self.record_event(run, true, reason.name(), &message).await;
                     break;
                 }
                 Err(failure) => {
-                    self.say_what_keeps_it(run, &failure, now).await;
+                    self.report_blocked(run, &failure, now).await;
                     return Err(failure);
                 }
             }
-            if action == Action::Release {
-                self.forget(run);
+            if action == Action::RemoveFinalizer {
+                self.evict(run);
                 return Ok(Next::await_change());
             }
         }
         if run.status.as_ref() != Some(&status) {
-            self.write(run, status).await?;
+            self.patch_status(run, status).await?;
         }
         Ok(again.map_or_else(Next::await_change, Next::requeue))
     }
 
-    async fn write(&self, run: &TaskRun, status: TaskRunStatus) -> Result<(), Failure> {
+    async fn patch_status(&self, run: &TaskRun, status: TaskRunStatus) -> Result<(), ReconcileError> {
         let old = run.status.clone().unwrap_or_default();
         let patch = json!({
             "apiVersion": TaskRun::api_version(&()), "kind": TaskRun::kind(&()),
             "metadata": {"name": run.name(), "uid": run.metadata.uid}, "status": status,
         });
         let api = self.api::<TaskRun>();
-        let by = PatchParams::apply(MANAGER).force();
+        let by = PatchParams::apply(FIELD_MANAGER).force();
         let mut new =
             call("write the status", api.patch_status(run.name(), &by, &Patch::Apply(&patch))).await?;
         new.metadata.managed_fields = None;
-        self.metrics.changed(run, &old, &status);
+        self.metrics.record_status(run, &old, &status);
         let uid = run.uid().unwrap_or_default();
-        locked(&self.written).insert(uid.clone(), new);
+        locked(&self.last_written).insert(uid.clone(), new);
         if status.phase.is_some_and(orchestrator_contract::Phase::is_final) {
             if let (Some(reason), None) = (status.reason, old.reason) {
                 info!(run = run.name(), %reason, "ended");
             }
-            if status.result.is_some() {
+            if status.result_config_map_name.is_some() {
                 self.streams.forget(&uid);
             }
-            self.wake_those_that_wait();
+            self.requeue_waiting();
         }
         Ok(())
     }
 
     /// Writes down why a run does not begin although it is its turn, where the API server says so.
-    async fn say_what_keeps_it(&self, run: &TaskRun, failure: &Failure, now: Timestamp) {
-        let Failure::Call { source, .. } = failure else { return };
-        let refused = is(source, 403) || is(source, 500);
+    async fn report_blocked(&self, run: &TaskRun, failure: &ReconcileError, now: Timestamp) {
+        let ReconcileError::Api { source, .. } = failure else { return };
+        let refused = has_code(source, 403) || has_code(source, 500);
         let mut status = run.status.clone().unwrap_or_default();
         let message = format!("it cannot begin yet: {failure}");
         if !refused || run.phase().is_final() || status.message.as_ref() == Some(&message) {
@@ -378,16 +384,16 @@ impl Context {
         }
         status.phase = status.phase.or(Some(orchestrator_contract::Phase::Pending));
         status.message = Some(message.clone());
-        status::condition(&mut status, run, "Admitted", "False", "Refused", &message, now);
+        status::set_condition(&mut status, run, "Admitted", "False", "AdmissionFailed", &message, now);
         // It will be tried again, and told then if not now.
-        drop(self.write(run, status).await);
+        drop(self.patch_status(run, status).await);
     }
 
     /// Lets go of pods whose run is gone: without it nobody would.
     ///
     /// # Errors
     /// What the API server says.
-    pub async fn release_orphans(&self) -> Result<(), Failure> {
+    pub async fn release_orphans(&self) -> Result<(), ReconcileError> {
         for pod in self.pods.state() {
             let Some(run) = pod.labels().get(labels::RUN) else { continue };
             let held = pod.finalizers().iter().any(|name| name == POD_FINALIZER);
@@ -399,7 +405,7 @@ impl Context {
         Ok(())
     }
 
-    async fn release_pod(&self, name: &str) -> Result<(), Failure> {
+    async fn release_pod(&self, name: &str) -> Result<(), ReconcileError> {
         let pods = self.api::<Pod>();
         let Some(found) = call("ask for the pod", pods.get_opt(name)).await? else { return Ok(()) };
         let finalizers: Vec<&String> =
@@ -407,163 +413,181 @@ impl Context {
         let patch = json!({"metadata": {
             "finalizers": finalizers, "resourceVersion": found.metadata.resource_version,
         }});
-        missing_is_fine(call("release the pod", pods.patch(name, &ours(), &Patch::Merge(&patch))).await)
+        ignore_not_found(
+            call("release the pod", pods.patch(name, &patch_params(), &Patch::Merge(&patch))).await,
+        )
     }
 
     /// Has those that wait for a turn looked at; where many do, those who came first.
-    fn wake_those_that_wait(&self) {
-        drop(locked(&self.turns).take());
-        let mut waiting = self.entries();
-        waiting.retain(|entry| entry.stage == Stage::Waits);
+    fn requeue_waiting(&self) {
+        drop(locked(&self.admissions).take());
+        let mut waiting = self.queue_entries();
+        waiting.retain(|entry| entry.stage == QueueState::Waiting);
         waiting.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
-        for entry in waiting.into_iter().take(WAKE_AT_ONCE) {
+        for entry in waiting.into_iter().take(REQUEUE_BATCH) {
             let reference = ObjectRef::new(&entry.name).within(&self.settings().namespace);
             // Nobody listens any more once the controller ends.
-            drop(self.news.unbounded_send(reference));
+            drop(self.requeue_tx.unbounded_send(reference));
         }
     }
 
-    fn forget(&self, run: &TaskRun) {
+    fn evict(&self, run: &TaskRun) {
         let uid = run.uid().unwrap_or_default();
         self.streams.forget(&uid);
-        locked(&self.written).remove(&uid);
+        locked(&self.last_written).remove(&uid);
         locked(&self.failures).remove(run.name());
-        self.metrics.gone(run);
-        self.wake_those_that_wait();
+        self.metrics.remove_run(run);
+        self.requeue_waiting();
     }
 
-    async fn perform(&self, run: &TaskRun, action: &Action, seen: &Seen) -> Result<(), Failure> {
+    async fn perform(
+        &self,
+        run: &TaskRun,
+        action: &Action,
+        seen: &ClusterState,
+    ) -> Result<(), ReconcileError> {
         let name = run.name();
         let pod = seen.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default();
         match action {
-            Action::Hold => {
+            Action::AddFinalizer => {
                 let finalizers: Vec<&str> =
-                    run.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+                    run.finalizers().iter().map(String::as_str).chain([TASKRUN_FINALIZER]).collect();
                 let patch = json!({"metadata": {
                     "finalizers": finalizers, "resourceVersion": run.metadata.resource_version,
                 }});
-                call("hold the TaskRun", self.api::<TaskRun>().patch(name, &ours(), &Patch::Merge(&patch)))
-                    .await
-                    .map(drop)
+                call(
+                    "hold the TaskRun",
+                    self.api::<TaskRun>().patch(name, &patch_params(), &Patch::Merge(&patch)),
+                )
+                .await
+                .map(drop)
             }
-            Action::Release => {
-                if run.status.as_ref().is_some_and(|status| status.job.is_some()) {
-                    call("remember the attempt", claim::remember(&self.api(), run)).await?;
+            Action::RemoveFinalizer => {
+                if run.status.as_ref().is_some_and(|status| status.job_name.is_some()) {
+                    call("remember the attempt", workspace_claim::record_attempt(&self.api(), run)).await?;
                 }
                 let finalizers: Vec<&String> =
-                    run.finalizers().iter().filter(|name| *name != FINALIZER).collect();
+                    run.finalizers().iter().filter(|name| *name != TASKRUN_FINALIZER).collect();
                 let patch = json!({"metadata": {
                     "finalizers": finalizers, "resourceVersion": run.metadata.resource_version,
                 }});
                 let released = self.api::<TaskRun>();
-                missing_is_fine(
-                    call("release the TaskRun", released.patch(name, &ours(), &Patch::Merge(&patch))).await,
+                ignore_not_found(
+                    call("release the TaskRun", released.patch(name, &patch_params(), &Patch::Merge(&patch)))
+                        .await,
                 )
             }
-            Action::Admit => self.admit(run).await,
-            Action::Launch => self.launch(run).await,
-            Action::Follow => {
+            Action::AcquireVolume => self.admit(run).await,
+            Action::CreateJob => self.launch(run).await,
+            Action::FollowLogs => {
                 let Ok(task) = run.task() else { return Ok(()) };
                 let reference = ObjectRef::from_obj(run);
-                let source = Source {
+                let source = LogSource {
                     client: self.client.clone(),
                     namespace: self.settings().namespace.clone(),
                     pod,
                     run: task.run,
                     reference,
-                    news: self.news.clone(),
+                    news: self.requeue_tx.clone(),
                 };
                 self.streams.follow(&run.uid().unwrap_or_default(), source);
                 Ok(())
             }
-            Action::Suspend => {
+            Action::SuspendJob => {
                 let patch = json!({"spec": {"suspend": true}});
                 let jobs = self.api::<Job>();
-                missing_is_fine(
-                    call("suspend the Job", jobs.patch(name, &ours(), &Patch::Merge(&patch))).await,
+                ignore_not_found(
+                    call("suspend the Job", jobs.patch(name, &patch_params(), &Patch::Merge(&patch))).await,
                 )
             }
-            Action::EndPod { seconds } => {
+            Action::DeletePod { grace_seconds: seconds } => {
                 let how = DeleteParams {
                     grace_period_seconds: u32::try_from(*seconds).ok(),
                     ..DeleteParams::default()
                 };
                 let pods = self.api::<Pod>();
-                missing_is_fine(call("end the pod", pods.delete(&pod, &how)).await)
+                ignore_not_found(call("end the pod", pods.delete(&pod, &how)).await)
             }
-            Action::ReleasePod => self.release_pod(&pod).await,
-            Action::KeepResult => {
+            Action::RemovePodFinalizer => self.release_pod(&pod).await,
+            Action::SaveResult => {
                 let mut log = self.streams.tail(&run.uid().unwrap_or_default());
                 if log.is_empty() && !pod.is_empty() {
-                    log = self.last_words(&pod).await;
+                    log = self.read_log_tail(&pod).await;
                 }
-                self.create("keep the result", run, &result::compose(run, &log)).await
+                self.create("keep the result", run, &result_configmap::build(run, &log)).await
             }
-            Action::Expire => {
+            Action::SetJobTtl => {
                 #[expect(clippy::cast_possible_truncation, reason = "minutes of a configuration")]
-                let seconds = (self.settings().keep_finished_minutes * 60.0) as i64;
+                let seconds = (self.settings().ttl_minutes_after_finished * 60.0) as i64;
                 let patch = json!({"spec": {"ttlSecondsAfterFinished": seconds}});
                 let jobs = self.api::<Job>();
-                missing_is_fine(
-                    call("have the Job expire", jobs.patch(name, &ours(), &Patch::Merge(&patch))).await,
+                ignore_not_found(
+                    call("have the Job expire", jobs.patch(name, &patch_params(), &Patch::Merge(&patch)))
+                        .await,
                 )
             }
-            Action::RemoveJob => {
+            Action::DeleteJob => {
                 let jobs = self.api::<Job>();
-                missing_is_fine(call("remove the Job", jobs.delete(name, &DeleteParams::background())).await)
+                ignore_not_found(call("remove the Job", jobs.delete(name, &DeleteParams::background())).await)
             }
-            Action::Tell { warning, reason, note } => {
-                self.tell(run, *warning, reason, note).await;
+            Action::RecordEvent { warning, reason, note } => {
+                self.record_event(run, *warning, reason, note).await;
                 Ok(())
             }
         }
     }
 
     /// The end of a pod's log, read anew: whoever read it before has ended.
-    async fn last_words(&self, pod: &str) -> Vec<u8> {
+    async fn read_log_tail(&self, pod: &str) -> Vec<u8> {
         let lines = LogParams {
             container: Some(objects::CONTAINER.to_owned()),
-            tail_lines: Some(LAST_LINES),
+            tail_lines: Some(LOG_TAIL_LINES),
             ..LogParams::default()
         };
         // Without it the outcome is still kept.
         call("read the log", self.api::<Pod>().logs(pod, &lines)).await.unwrap_or_default().into_bytes()
     }
 
-    async fn admit(&self, run: &TaskRun) -> Result<(), Failure> {
+    async fn admit(&self, run: &TaskRun) -> Result<(), ReconcileError> {
         let is_over = |name: &str, uid: &str| {
             let known = self.runs.get(&ObjectRef::new(name).within(&self.settings().namespace));
-            let known = known.map(|run| self.newest(&run));
+            let known = known.map(|run| self.latest(&run));
             // Another run of that name has another uid.
             known.is_none_or(|run| run.metadata.uid.as_deref() != Some(uid) || run.phase().is_final())
         };
-        match call("take the volume", claim::take(&self.api(), run, self.settings(), is_over)).await? {
-            Hold::Mine => Ok(()),
-            Hold::Of { run, .. } => Err(Failure::Held(run)),
+        match call("take the volume", workspace_claim::acquire(&self.api(), run, self.settings(), is_over))
+            .await?
+        {
+            ClaimHolder::ThisRun => Ok(()),
+            ClaimHolder::Other { run, .. } => Err(ReconcileError::VolumeInUse(run)),
         }
     }
 
-    async fn launch(&self, run: &TaskRun) -> Result<(), Failure> {
+    async fn launch(&self, run: &TaskRun) -> Result<(), ReconcileError> {
         let settings = self.settings();
         let task = run.task().map_err(|faults| {
-            Failure::Hopeless(crate::problem::Problem::faults(&faults).message().to_owned())
+            ReconcileError::Terminal(crate::error::Error::from_field_errors(&faults).message().to_owned())
         })?;
         if run.spec.image.is_none() && settings.image.is_none() {
-            return Err(Failure::Hopeless(
+            return Err(ReconcileError::Terminal(
                 "no container image is known: set `image` in [kubernetes] of the controller's configuration"
                     .to_owned(),
             ));
         }
-        let agent =
-            self.config.agent(&run.spec.agent).map_err(|problem| Failure::Hopeless(problem.to_string()))?;
-        let surroundings =
-            Surroundings { github_api_url: self.config.github_api_url.clone(), git_hosts: agent.git_hosts };
-        self.create("make the ConfigMap", run, &objects::task(run, &task, settings)?).await?;
-        self.create("make the Job", run, &objects::job(run, &task, settings, &surroundings)?).await
+        let agent = self
+            .config
+            .agent(&run.spec.agent)
+            .map_err(|problem| ReconcileError::Terminal(problem.to_string()))?;
+        let surroundings = GitHostSettings {
+            github_api_url: self.config.github_api_url.clone(),
+            git_hosts: agent.git_hosts,
+        };
+        self.create("make the ConfigMap", run, &objects::build_task_configmap(run, &task, settings)?).await?;
+        self.create("make the Job", run, &objects::build_job(run, &task, settings, &surroundings)?).await
     }
 
     /// Makes an object of a run; one that is there already is fine if it is the run's.
-    async fn create<K>(&self, what: &'static str, run: &TaskRun, object: &K) -> Result<(), Failure>
+    async fn create<K>(&self, what: &'static str, run: &TaskRun, object: &K) -> Result<(), ReconcileError>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -571,33 +595,33 @@ impl Context {
             + Serialize
             + DeserializeOwned,
     {
-        let by = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let by = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let api = self.api::<K>();
         match call(what, api.create(&by, object)).await {
-            Err(Failure::Call { source, .. }) if is(&source, 409) => {
+            Err(ReconcileError::Api { source, .. }) if has_code(&source, 409) => {
                 let name = object.meta().name.clone().unwrap_or_default();
                 let found = call(what, api.get_opt(&name)).await?;
                 let uid = run.metadata.uid.as_ref();
                 let mine = |found: &K| found.owner_references().iter().any(|owner| Some(&owner.uid) == uid);
                 match found {
                     Some(found) if mine(&found) => Ok(()),
-                    Some(_) => Err(Failure::Hopeless(format!(
+                    Some(_) => Err(ReconcileError::Terminal(format!(
                         "{} `{name}` is there already and belongs to something else: remove it, then retry",
                         K::kind(&())
                     ))),
                     // It has just gone: again.
-                    None => Err(Failure::Call { what, source }),
+                    None => Err(ReconcileError::Api { what, source }),
                 }
             }
-            Err(Failure::Call { source, .. }) if is(&source, 422) || is(&source, 400) => {
-                Err(Failure::Hopeless(format!("the cluster refuses it ({what}): {source}")))
+            Err(ReconcileError::Api { source, .. }) if has_code(&source, 422) || has_code(&source, 400) => {
+                Err(ReconcileError::Terminal(format!("the cluster refuses it ({what}): {source}")))
             }
             Err(failure) => Err(failure),
             Ok(_) => Ok(()),
         }
     }
 
-    async fn tell(&self, run: &TaskRun, warning: bool, reason: &str, note: &str) {
+    async fn record_event(&self, run: &TaskRun, warning: bool, reason: &str, note: &str) {
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
@@ -614,14 +638,14 @@ impl Context {
     }
 }
 
-fn is(error: &kube::Error, code: u16) -> bool {
+fn has_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
-fn missing_is_fine<T>(result: Result<T, Failure>) -> Result<(), Failure> {
+fn ignore_not_found<T>(result: Result<T, ReconcileError>) -> Result<(), ReconcileError> {
     match result {
         Ok(_) => Ok(()),
-        Err(Failure::Call { source, .. }) if is(&source, 404) => Ok(()),
+        Err(ReconcileError::Api { source, .. }) if has_code(&source, 404) => Ok(()),
         Err(failure) => Err(failure),
     }
 }

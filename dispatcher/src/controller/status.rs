@@ -2,20 +2,20 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use orchestrator_contract::outcome::{Place, Work};
+use orchestrator_contract::outcome::{Work, WorkLocation};
 use orchestrator_contract::{Outcome, Phase, Reason};
 use serde::Deserialize;
 
 use super::crd::{TaskRun, TaskRunStatus};
-use super::objects::claim_name;
-use crate::task::observe::Observed;
+use super::objects::pvc_name;
+use crate::task::event_fold::RunSnapshot;
 
 /// How often progress is written, at most.
-pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(15);
+pub const PROGRESS_INTERVAL: SignedDuration = SignedDuration::from_secs(15);
 
 /// The outcome as a container's termination message has it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Digest {
+pub struct TerminationMessage {
     /// The run.
     pub run: String,
     /// Why it ended.
@@ -34,30 +34,30 @@ pub struct Digest {
 
 /// What ends a run.
 #[derive(Clone, Debug, PartialEq)]
-pub enum End<'a> {
+pub enum ObservedEnd<'a> {
     /// The supervisor told it in full.
     Outcome(&'a Outcome),
     /// Only its termination message was left.
-    Digest(Digest),
+    TerminationMessage(TerminationMessage),
     /// The supervisor could not tell.
-    Untold {
+    Inferred {
         /// Why.
         reason: Reason,
         /// Why, in words.
         message: String,
         /// Whether anything can have been made.
-        worked: bool,
+        started: bool,
     },
 }
 
 /// Writes down that a run has ended.
-pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timestamp) {
-    status.doing = None;
-    status.since = None;
+pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd<'_>, now: Timestamp) {
+    status.activity = None;
+    status.activity_since = None;
     status.queue_position = None;
     status.waiting_for = None;
     let reason = match end {
-        End::Outcome(outcome) => {
+        ObservedEnd::Outcome(outcome) => {
             status.step = Some(outcome.step);
             status.message = Some(outcome.message.clone());
             status.turns = i32::try_from(outcome.usage.turns).ok();
@@ -65,11 +65,11 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
             status.branch = outcome.work.branch.clone();
             status.pull_request = outcome.pull_request.as_ref().map(|pull_request| pull_request.url.clone());
             status.work = Some(outcome.work.clone());
-            status.finished_at = Some(outcome.finished_at);
+            status.completion_time = Some(outcome.finished_at);
             status.outcome = serde_json::to_value(outcome).ok();
             outcome.reason
         }
-        End::Digest(digest) => {
+        ObservedEnd::TerminationMessage(digest) => {
             status.message = Some(digest.message.clone());
             status.cost_usd = digest.cost_usd.or(status.cost_usd);
             status.branch = digest.work.branch.clone().or(status.branch.take());
@@ -77,10 +77,10 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
             status.work = Some(digest.work.clone());
             digest.reason
         }
-        End::Untold { reason, message, worked } => {
-            let volume = claim_name(&run.spec.service);
+        ObservedEnd::Inferred { reason, message, started: worked } => {
+            let volume = pvc_name(&run.spec.service);
             // The word's own hint says no more than the message does.
-            let hint = if *reason == Reason::Lost {
+            let hint = if *reason == Reason::SupervisorLost {
                 "Retry: whatever is there is saved first."
             } else if *reason == Reason::Stopped && !worked {
                 "Retry when it is wanted after all."
@@ -90,24 +90,24 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
             let (place, path) = if *worked {
                 status.message =
                     Some(format!("{message}; whatever it made is in the volume {volume}. {hint}"));
-                (Place::Workspace, Some(volume))
+                (WorkLocation::Workspace, Some(volume))
             } else {
                 status.message = Some(format!("{message}. {hint}"));
-                (Place::None, None)
+                (WorkLocation::None, None)
             };
-            status.work = Some(Work { place, branch: None, oid: None, path });
+            status.work = Some(Work { location: place, branch: None, oid: None, path });
             *reason
         }
     };
-    status.finished_at = status.finished_at.or(Some(now));
+    status.completion_time = status.completion_time.or(Some(now));
     status.phase = Some(reason.phase());
     status.reason = Some(reason);
     status.exit_code = Some(i32::from(reason.exit_code()));
     status.retryable = Some(reason.retryable());
     let message = status.message.clone().unwrap_or_default();
     let succeeded = reason.phase() == Phase::Succeeded;
-    condition(status, run, "Complete", "True", reason.name(), &message, now);
-    condition(
+    set_condition(status, run, "Complete", "True", reason.name(), &message, now);
+    set_condition(
         status,
         run,
         "Succeeded",
@@ -121,15 +121,19 @@ pub fn end(status: &mut TaskRunStatus, run: &TaskRun, end: &End<'_>, now: Timest
 /// Takes over what the event stream has told, unless that is only progress and was written a moment ago;
 /// then says how long to wait.
 #[must_use]
-pub fn take_over(status: &mut TaskRunStatus, told: &Observed, now: Timestamp) -> Option<SignedDuration> {
-    let last_seq = i64::try_from(told.last_seq).unwrap_or(i64::MAX);
-    if told.outcome.is_some() || last_seq <= status.last_seq.unwrap_or_default() {
+pub fn apply_progress(
+    status: &mut TaskRunStatus,
+    told: &RunSnapshot,
+    now: Timestamp,
+) -> Option<SignedDuration> {
+    let last_event_seq = i64::try_from(told.last_event_seq).unwrap_or(i64::MAX);
+    if told.outcome.is_some() || last_event_seq <= status.last_event_seq.unwrap_or_default() {
         return None;
     }
     let old = status.phase.unwrap_or(Phase::Pending);
     let moved = told.phase != old && told.phase > old;
-    if let Some(written) = status.progress_at.filter(|_| !moved) {
-        let rest = PROGRESS_EVERY - now.duration_since(written);
+    if let Some(written) = status.last_progress_time.filter(|_| !moved) {
+        let rest = PROGRESS_INTERVAL - now.duration_since(written);
         if rest.is_positive() {
             return Some(rest);
         }
@@ -137,21 +141,21 @@ pub fn take_over(status: &mut TaskRunStatus, told: &Observed, now: Timestamp) ->
     status.phase = Some(told.phase.max(old));
     status.step = told.step.or(status.step);
     if let Some(progress) = &told.progress {
-        status.doing = Some(progress.doing.clone());
-        status.since = Some(progress.since);
-        status.turns = i32::try_from(progress.turn).ok();
+        status.activity = Some(progress.activity.clone());
+        status.activity_since = Some(progress.activity_since);
+        status.turns = i32::try_from(progress.turns).ok();
         status.cost_usd = Some(progress.cost_usd);
         status.branch = progress.branch.clone().or(status.branch.take());
         status.waiting_for = progress.waiting_for.clone().filter(|_| told.phase == Phase::Pending);
     }
-    status.last_seq = Some(last_seq);
-    status.last_event_at = told.last_time;
-    status.progress_at = Some(now);
+    status.last_event_seq = Some(last_event_seq);
+    status.last_event_time = told.last_time;
+    status.last_progress_time = Some(now);
     None
 }
 
 /// Sets a condition; the time of its last change stays as long as its status does.
-pub fn condition(
+pub fn set_condition(
     status: &mut TaskRunStatus,
     run: &TaskRun,
     kind: &str,

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_branch_is_the_one_that_is_checked_out() {
+    fn current_branch_is_read_from_head() {
         let (_folder, root) = clone(&[(".git/HEAD", "ref: refs/heads/feature/new docs\n"), ("a/b", "")]);
         assert_eq!(Checkout::around(&root).unwrap().branch(), None, "no name of a branch");
         std::fs::write(root.join(".git/HEAD"), "ref: refs/heads/feature/docs\n").unwrap();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linked_working_tree_has_a_branch_of_its_own() {
+    fn linked_worktree_has_own_branch() {
         let (_folder, root) = clone(&[
             ("main/.git/HEAD", "ref: refs/heads/main\n"),
             ("main/.git/config", "[remote \"origin\"]\n"),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_are_where_they_are_named_or_nearest_upwards() {
+    fn tasks_folder_is_named_or_nearest_ancestor() {
         let (_folder, root) = clone(&[
             (".git/HEAD", "ref: refs/heads/main\n"),
             (".taskmaster/tasks/tasks.json", ""),

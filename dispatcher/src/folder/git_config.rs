@@ -89,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn remotes_are_read_in_every_form_that_git_writes_or_reads() {
+    fn remotes_in_every_git_syntax_are_parsed() {
         let cases = [
             ("[remote \"origin\"]\n\turl = https://h/o/r\n", "origin", "https://h/o/r"),
             ("[Remote \"Up stream\"] URL=x ; note\n", "Up stream", "x"),
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "(\\[|\\]|\"|\\\\|=|#|\n|remote|url|ä| ){0,60}") {
+        fn arbitrary_text_does_not_panic_parser(text in "(\\[|\\]|\"|\\\\|=|#|\n|remote|url|ä| ){0,60}") {
             drop(remotes(&text));
         }
     }

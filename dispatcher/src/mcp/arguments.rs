@@ -8,19 +8,19 @@ use orchestrator_contract::{AgentName, ServiceName, TaskId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// A task's number, as a number or as text.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub enum Number {
+pub enum TaskIdArg {
     /// `1`
     Number(u32),
     /// `"1"`
     Text(String),
 }
 
-impl JsonSchema for Number {
+impl JsonSchema for TaskIdArg {
     fn inline_schema() -> bool {
         true
     }
@@ -34,8 +34,8 @@ impl JsonSchema for Number {
     }
 }
 
-impl Number {
-    fn task(&self) -> Result<TaskId, Problem> {
+impl TaskIdArg {
+    fn task(&self) -> Result<TaskId, Error> {
         match self {
             Self::Number(number) => TaskId::new(*number),
             Self::Text(text) => {
@@ -43,27 +43,29 @@ impl Number {
                 text.strip_prefix("task").unwrap_or(&text).trim_start_matches([' ', '#', '-']).parse()
             }
         }
-        .map_err(|error| Problem::request(error.to_string()).next("Give the task's number, such as 1."))
+        .map_err(|error| {
+            Error::invalid_request(error.to_string()).with_hint("Give the task's number, such as 1.")
+        })
     }
 }
 
 /// Checks an argument that may be left out; an empty text counts as left out.
-pub(super) fn parsed<T>(text: Option<&str>) -> Result<Option<T>, Problem>
+pub(super) fn parse_optional<T>(text: Option<&str>) -> Result<Option<T>, Error>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
 {
     text.map(str::trim)
         .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|error: T::Err| Problem::request(error.to_string())))
+        .map(|text| text.parse().map_err(|error: T::Err| Error::invalid_request(error.to_string())))
         .transpose()
 }
 
 /// The task's number, if there is one.
-pub(super) fn task(number: Option<&Number>) -> Result<Option<TaskId>, Problem> {
+pub(super) fn task(number: Option<&TaskIdArg>) -> Result<Option<TaskId>, Error> {
     number
-        .filter(|number| !matches!(number, Number::Text(text) if text.trim().is_empty()))
-        .map(Number::task)
+        .filter(|number| !matches!(number, TaskIdArg::Text(text) if text.trim().is_empty()))
+        .map(TaskIdArg::task)
         .transpose()
 }
 
@@ -77,15 +79,15 @@ pub struct RunArguments {
     /// Only runs of this service, such as `trader`.
     pub service: Option<String>,
     /// Only runs for this task, such as 1.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
 }
 
 impl RunArguments {
-    pub(super) fn service(&self) -> Result<Option<ServiceName>, Problem> {
-        parsed(self.service.as_deref())
+    pub(super) fn service(&self) -> Result<Option<ServiceName>, Error> {
+        parse_optional(self.service.as_deref())
     }
 
-    pub(super) fn task(&self) -> Result<Option<TaskId>, Problem> {
+    pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
         task(self.task_id.as_ref())
     }
 }
@@ -96,7 +98,7 @@ impl RunArguments {
 pub struct SubmitArguments {
     /// The task to implement: its number in tasks.json, such as 1. Required, except for a retry of the
     /// service's last task.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
     /// The service that the task belongs to, such as `trader`: a short lower-case name. A new name makes a
     /// new workspace, `workspace-{service}`. Required, except for a retry where only one service has runs.
     pub service: Option<String>,
@@ -137,7 +139,7 @@ pub struct SubmitArguments {
     /// if there is such a folder, the root if the repository is the service's own).
     pub working_directory: Option<String>,
     /// Minutes that the run may take (default: 120).
-    pub minutes: Option<f64>,
+    pub timeout_minutes: Option<f64>,
     /// US dollars that the run may cost (default: no limit).
     pub cost_usd: Option<f64>,
     /// Turns that the agent may take (default: no limit).
@@ -145,16 +147,16 @@ pub struct SubmitArguments {
 }
 
 impl SubmitArguments {
-    pub(super) fn service(&self) -> Result<Option<ServiceName>, Problem> {
-        parsed(self.service.as_deref())
+    pub(super) fn service(&self) -> Result<Option<ServiceName>, Error> {
+        parse_optional(self.service.as_deref())
     }
 
-    pub(super) fn task(&self) -> Result<Option<TaskId>, Problem> {
+    pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
         task(self.task_id.as_ref())
     }
 
-    pub(super) fn agent(&self) -> Result<Option<AgentName>, Problem> {
-        parsed(self.agent.as_deref())
+    pub(super) fn agent(&self) -> Result<Option<AgentName>, Error> {
+        parse_optional(self.agent.as_deref())
     }
 }
 
@@ -163,7 +165,7 @@ impl SubmitArguments {
 #[serde(deny_unknown_fields)]
 pub struct DocsArguments {
     /// The task to document: its number in tasks.json, such as 5. Left out: all tasks.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
     /// The Claude model, such as opus or sonnet (default: opus).
     pub model: Option<String>,
     /// Write documents again that are there: regenerate, overwrite. Without it they are left alone.
@@ -185,7 +187,7 @@ pub struct DocsArguments {
     /// What the agent is told beyond the tasks, in the user's words.
     pub guidance: Option<String>,
     /// Minutes that the run may take (default: 120).
-    pub minutes: Option<f64>,
+    pub timeout_minutes: Option<f64>,
     /// US dollars that the run may cost (default: no limit).
     pub cost_usd: Option<f64>,
     /// Turns that the agents may take in all (default: no limit).
@@ -193,7 +195,7 @@ pub struct DocsArguments {
 }
 
 impl DocsArguments {
-    pub(super) fn task(&self) -> Result<Option<TaskId>, Problem> {
+    pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
         task(self.task_id.as_ref())
     }
 }
@@ -205,7 +207,7 @@ pub struct ListArguments {
     /// Only runs of this service.
     pub service: Option<String>,
     /// Only runs for this task.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
     /// Only runs in this phase: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
     pub phase: Option<String>,
     /// At most so many runs (default: 20).
@@ -223,9 +225,9 @@ pub struct LogsArguments {
     /// Only runs of this service.
     pub service: Option<String>,
     /// Only runs for this task.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
     /// Only what came after this cursor: `next` of the answer before. 0 is the beginning.
-    pub after: Option<u64>,
+    pub cursor: Option<u64>,
     /// The last so many lines (default, where no cursor is given: 100).
     #[schemars(range(min = 1, max = 500))]
     pub tail: Option<u32>,
@@ -244,7 +246,7 @@ pub struct WaitArguments {
     /// Only runs of this service.
     pub service: Option<String>,
     /// Only runs for this task.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
     /// How long to wait, in seconds (default: 30, at most 45). Call again to wait longer.
     #[schemars(range(min = 0, max = 45))]
     pub timeout_seconds: Option<f64>,
@@ -260,7 +262,7 @@ pub struct StopArguments {
     /// Only runs of this service.
     pub service: Option<String>,
     /// Only runs for this task.
-    pub task_id: Option<Number>,
+    pub task_id: Option<TaskIdArg>,
     /// Save the work in the workspace without pushing it: faster, but the branch on the remote stays behind.
     #[serde(default)]
     pub now: bool,
@@ -287,20 +289,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_is_a_number_or_text() {
+    fn task_argument_accepts_number_or_text() {
         for (json, expected) in [("1", 1), ("\"1\"", 1), ("\"task 3\"", 3), ("\"#12\"", 12), ("\" 7 \"", 7)] {
-            let number: Number = serde_json::from_str(json).unwrap();
+            let number: TaskIdArg = serde_json::from_str(json).unwrap();
             assert_eq!(task(Some(&number)).unwrap().unwrap().get(), expected, "{json}");
         }
         for json in ["0", "\"1.2\"", "\"one\"", "1000000"] {
-            let number: Number = serde_json::from_str(json).unwrap();
+            let number: TaskIdArg = serde_json::from_str(json).unwrap();
             assert!(task(Some(&number)).is_err(), "{json}");
         }
     }
 
     #[test]
-    fn an_empty_argument_is_none() {
-        assert_eq!(parsed::<ServiceName>(Some(" ")).unwrap(), None);
-        assert!(parsed::<ServiceName>(Some("No Service")).is_err());
+    fn blank_argument_is_treated_as_absent() {
+        assert_eq!(parse_optional::<ServiceName>(Some(" ")).unwrap(), None);
+        assert!(parse_optional::<ServiceName>(Some("No Service")).is_err());
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use rmcp::model::CompletionInfo;
 
+use super::select::all;
 use super::server::Server;
-use super::which::all;
 use crate::task::status::Status;
 
 /// The values that an argument may have and that begin with what was typed.

@@ -50,15 +50,15 @@ impl Server {
         message(format!(
             "Implement task {} of the {} service: submit it with submit_implementation_task, tell me what was \
              submitted and what will happen, and how I can follow it.",
-            word(&task_id),
-            word(&service)
+            single_line(&task_id),
+            single_line(&service)
         ))
     }
 
     /// Has an agent write the documentation of a task, or of all.
     #[prompt(name = "document", title = "Write task documentation")]
     async fn document_prompt(&self, Parameters(asked): Parameters<DocumentPrompt>) -> GetPromptResult {
-        let which = asked.task_id.as_deref().map(word).filter(|task| !task.is_empty());
+        let which = asked.task_id.as_deref().map(single_line).filter(|task| !task.is_empty());
         let which = which.map_or("all tasks".to_owned(), |task| format!("task {task}"));
         message(format!(
             "Generate the documentation of {which}: use init_docs, tell me what was submitted, what the agent will \
@@ -73,7 +73,7 @@ impl Server {
         message(format!(
             "Retry the last task{} but tell the agent: {}\n\nUse submit_implementation_task with retry: true and \
              that guidance. If it is not clear which task is meant, ask me.",
-            of_service(service.as_deref()),
+            service_suffix(service.as_deref()),
             guidance.trim()
         ))
     }
@@ -85,7 +85,7 @@ impl Server {
             "Report on the implementation tasks{}: list them with list_tasks and look at those at work, and at \
              those that failed last, with get_task_status. Say what is running and how far it is, what is ready \
              for review with its pull request, what failed and why, and what I have to decide.",
-            of_service(asked.service.as_deref())
+            service_suffix(asked.service.as_deref())
         ))
     }
 }
@@ -94,14 +94,14 @@ fn message(text: String) -> GetPromptResult {
     GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)])
 }
 
-fn of_service(service: Option<&str>) -> String {
+fn service_suffix(service: Option<&str>) -> String {
     service
-        .map(word)
+        .map(single_line)
         .filter(|service| !service.is_empty())
         .map_or(String::new(), |service| format!(" of the {service} service"))
 }
 
 /// An argument in one line.
-fn word(text: &str) -> String {
-    crate::task::text::plain(text.trim())
+fn single_line(text: &str) -> String {
+    crate::task::text::sanitize(text.trim())
 }

@@ -4,32 +4,33 @@ use orchestrator_contract::RunName;
 use rmcp::ErrorData;
 use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
 
+use super::select::all;
 use super::server::Server;
-use super::which::all;
 use super::wording::in_tool_words;
+use crate::error::Error;
 use crate::files::Excerpt;
-use crate::problem::Problem;
-use crate::task::text::{Colour, render_event};
-use crate::verbs::{Dispatcher, Piece};
+use crate::operations::{Artifact, Dispatcher};
+use crate::task::text::{ColorChoice, render_event};
 
 /// How many runs are listed.
-const RUNS: usize = 20;
+const LISTED_RUNS: usize = 20;
 
 /// How much of a log is given, in bytes: its end.
 const LOG_MAX: usize = 1024 * 1024;
 
 /// What there is of each run.
-const PARTS: [Part; 4] = [Part::Log, Part::Outcome, Part::Transcript, Part::Diff];
+const ALL: [RunResource; 4] =
+    [RunResource::Log, RunResource::Outcome, RunResource::Transcript, RunResource::Diff];
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Part {
+enum RunResource {
     Log,
     Outcome,
     Transcript,
     Diff,
 }
 
-impl Part {
+impl RunResource {
     fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
@@ -65,21 +66,20 @@ impl Part {
 }
 
 /// Run and part of an address.
-fn parse(uri: &str) -> Option<(RunName, Part)> {
+fn parse(uri: &str) -> Option<(RunName, RunResource)> {
     let (run, part) = uri.strip_prefix("orchestrator://runs/")?.split_once('/')?;
-    let part = PARTS.into_iter().find(|known| known.name() == part)?;
+    let part = ALL.into_iter().find(|known| known.name() == part)?;
     Some((RunName::new(run).ok()?, part))
 }
 
 /// The forms of all addresses.
 pub(super) fn templates() -> Vec<ResourceTemplate> {
-    PARTS
-        .map(|part| {
-            ResourceTemplate::new(part.uri("{run}"), format!("run_{}", part.name()))
-                .with_description(part.description())
-                .with_mime_type(part.mime_type())
-        })
-        .to_vec()
+    ALL.map(|part| {
+        ResourceTemplate::new(part.uri("{run}"), format!("run_{}", part.name()))
+            .with_description(part.description())
+            .with_mime_type(part.mime_type())
+    })
+    .to_vec()
 }
 
 /// What there is of the newest runs.
@@ -90,10 +90,10 @@ pub(super) async fn list(server: &Server) -> Result<Vec<Resource>, ErrorData> {
     }
     .map_err(|problem| told(&problem))?;
     let mut resources = Vec::new();
-    for status in runs.into_iter().take(RUNS) {
-        for part in PARTS {
+    for status in runs.into_iter().take(LISTED_RUNS) {
+        for part in ALL {
             // A run at work has no outcome and no diff yet.
-            if !status.phase.is_final() && matches!(part, Part::Outcome | Part::Diff) {
+            if !status.phase.is_final() && matches!(part, RunResource::Outcome | RunResource::Diff) {
                 continue;
             }
             let name = format!("{} {}", status.run, part.name());
@@ -110,7 +110,7 @@ pub(super) async fn list(server: &Server) -> Result<Vec<Resource>, ErrorData> {
 /// Reads what an address stands for.
 pub(super) async fn read(server: &Server, uri: &str) -> Result<ResourceContents, ErrorData> {
     let Some((run, part)) = parse(uri) else {
-        let known = PARTS.map(|part| part.uri("{run}")).join(", ");
+        let known = ALL.map(|part| part.uri("{run}")).join(", ");
         return Err(ErrorData::resource_not_found(
             format!("there is no resource `{uri}`. Use one of {known}."),
             None,
@@ -124,20 +124,20 @@ pub(super) async fn read(server: &Server, uri: &str) -> Result<ResourceContents,
     Ok(ResourceContents::text(text, uri).with_mime_type(part.mime_type()))
 }
 
-fn told(problem: &Problem) -> ErrorData {
+fn told(problem: &Error) -> ErrorData {
     ErrorData::resource_not_found(in_tool_words(&problem.to_string()), None)
 }
 
-async fn text(dispatcher: &Dispatcher, run: &RunName, part: Part) -> Result<String, Problem> {
+async fn text(dispatcher: &Dispatcher, run: &RunName, part: RunResource) -> Result<String, Error> {
     match part {
-        Part::Log => log(dispatcher, run).await,
-        Part::Outcome => outcome(dispatcher, run).await,
-        Part::Transcript => {
-            let Excerpt { text, is_cut: _ } = dispatcher.record(run, Piece::Transcript).await?;
+        RunResource::Log => log(dispatcher, run).await,
+        RunResource::Outcome => outcome(dispatcher, run).await,
+        RunResource::Transcript => {
+            let Excerpt { text, truncated: _ } = dispatcher.record(run, Artifact::Transcript).await?;
             Ok(text)
         }
-        Part::Diff => {
-            let Excerpt { mut text, is_cut } = dispatcher.record(run, Piece::Diff).await?;
+        RunResource::Diff => {
+            let Excerpt { mut text, truncated: is_cut } = dispatcher.record(run, Artifact::Diff).await?;
             if is_cut {
                 text.push_str("... (the rest is left out)\n");
             }
@@ -146,11 +146,11 @@ async fn text(dispatcher: &Dispatcher, run: &RunName, part: Part) -> Result<Stri
     }
 }
 
-async fn log(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Problem> {
+async fn log(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Error> {
     let mut text = String::new();
     dispatcher
         .logs(run, false, |event, _| {
-            if let Some(line) = render_event(event, Colour::No) {
+            if let Some(line) = render_event(event, ColorChoice::No) {
                 text.push_str(&line);
                 text.push('\n');
             }
@@ -166,16 +166,17 @@ async fn log(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Problem> 
     Ok(format!("... (the beginning is left out)\n{rest}"))
 }
 
-async fn outcome(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Problem> {
+async fn outcome(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Error> {
     let all = all(dispatcher).await?;
     let status = all.iter().find(|status| status.run == *run);
     let Some(status) = status else {
-        return Err(Problem::request(format!("there is no run `{run}`")).next("List them: dispatcher list."));
+        return Err(Error::invalid_request(format!("there is no run `{run}`"))
+            .with_hint("List them: dispatcher list."));
     };
     match &status.outcome {
         Some(outcome) => Ok(serde_json::to_string_pretty(outcome).unwrap_or_default()),
-        None => Err(Problem::request(format!("`{run}` has no outcome: it is {}", status.phase))
-            .next(format!("See where it stands: dispatcher status {run}"))),
+        None => Err(Error::invalid_request(format!("`{run}` has no outcome: it is {}", status.phase))
+            .with_hint(format!("See where it stands: dispatcher status {run}"))),
     }
 }
 
@@ -184,8 +185,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_names_a_run_and_a_part() {
-        for part in PARTS {
+    fn resource_uri_names_run_and_part() {
+        for part in ALL {
             let (run, parsed) = parse(&part.uri("trader-claude-agent-1-task1-attempt1")).unwrap();
             assert_eq!((run.as_str(), parsed), ("trader-claude-agent-1-task1-attempt1", part));
         }

@@ -16,12 +16,12 @@ use rmcp::{ErrorData, RoleServer, ServerHandler, prompt_handler, tool_handler};
 use tokio_util::sync::CancellationToken;
 
 use super::{completion, resources};
-use crate::problem::Problem;
-use crate::verbs::Dispatcher;
+use crate::error::Error;
+use crate::operations::Dispatcher;
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Origin {
+pub enum TransportKind {
     /// A client that started this program: its open folder is ours too.
     Stdio,
     /// A client somewhere else: there is no open folder, and its paths are not ours.
@@ -29,13 +29,13 @@ pub enum Origin {
 }
 
 /// Makes the verbs for one call.
-pub type Load = dyn Fn() -> Result<Dispatcher, Problem> + Send + Sync;
+pub type DispatcherFactory = dyn Fn() -> Result<Dispatcher, Error> + Send + Sync;
 
 /// The MCP server. It keeps nothing between two calls: every one may go to another process.
 #[derive(Clone)]
 pub struct Server {
-    load: Arc<Load>,
-    pub(super) origin: Origin,
+    load: Arc<DispatcherFactory>,
+    pub(super) origin: TransportKind,
     closing: CancellationToken,
     tools: ToolRouter<Self>,
     prompts: PromptRouter<Self>,
@@ -66,15 +66,15 @@ not say. Where a tool lists several runs, ask the user which one is meant.";
 impl Server {
     /// A server over verbs that stay the same.
     #[must_use]
-    pub fn new(dispatcher: Dispatcher, origin: Origin) -> Self {
+    pub fn new(dispatcher: Dispatcher, origin: TransportKind) -> Self {
         Self::loading(move || Ok(dispatcher.clone()), origin)
     }
 
     /// A server that makes its verbs anew for each call, so that an edited configuration is in effect at
     /// once, and a broken one is told by each tool instead of keeping the server from starting.
     pub fn loading(
-        load: impl Fn() -> Result<Dispatcher, Problem> + Send + Sync + 'static,
-        origin: Origin,
+        load: impl Fn() -> Result<Dispatcher, Error> + Send + Sync + 'static,
+        origin: TransportKind,
     ) -> Self {
         Self {
             load: Arc::new(load),
@@ -92,7 +92,7 @@ impl Server {
     }
 
     /// The verbs for one call.
-    pub(super) fn dispatcher(&self) -> Result<Dispatcher, Problem> {
+    pub(super) fn dispatcher(&self) -> Result<Dispatcher, Error> {
         (self.load)()
     }
 }

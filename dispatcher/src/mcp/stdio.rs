@@ -27,11 +27,11 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let unread = CancellationToken::new();
-    let lines = Lines {
+    let lines = LineTransport {
         inner: AsyncRwTransport::new_server(input, output).with_max_line_length(LINE_MAX),
-        begun: false,
+        initialized: false,
         closing: server.closing(),
-        unread: unread.clone(),
+        pending: unread.clone(),
     };
     let serving = async {
         // An error: the client left before it said anything that could be answered.
@@ -47,17 +47,17 @@ where
 
 /// Lines of messages, with what rmcp's own do not do: they let a client begin with what needs no answer, and
 /// tell when either side is gone.
-struct Lines<R: AsyncRead, W: AsyncWrite> {
+struct LineTransport<R: AsyncRead, W: AsyncWrite> {
     inner: AsyncRwTransport<RoleServer, R, W>,
     /// Whether there was a request.
-    begun: bool,
+    initialized: bool,
     /// Cancelled when the input ends, so that no call goes on waiting.
     closing: CancellationToken,
     /// Cancelled when the output cannot be written to.
-    unread: CancellationToken,
+    pending: CancellationToken,
 }
 
-impl<R, W> Transport<RoleServer> for Lines<R, W>
+impl<R, W> Transport<RoleServer> for LineTransport<R, W>
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin + 'static,
@@ -68,7 +68,7 @@ where
         &mut self,
         item: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        let unread = self.unread.clone();
+        let unread = self.pending.clone();
         let sending = self.inner.send(item);
         async move { sending.await.inspect_err(|_| unread.cancel()) }
     }
@@ -78,11 +78,11 @@ where
             let message = self.inner.receive().await;
             match &message {
                 None => self.closing.cancel(),
-                Some(JsonRpcMessage::Request(_)) => self.begun = true,
+                Some(JsonRpcMessage::Request(_)) => self.initialized = true,
                 // rmcp would end the connection over it.
                 Some(
                     JsonRpcMessage::Notification(_) | JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_),
-                ) if !self.begun => continue,
+                ) if !self.initialized => continue,
                 Some(
                     JsonRpcMessage::Notification(_) | JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_),
                 ) => {}

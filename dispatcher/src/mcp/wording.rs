@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advice_names_tools_and_arguments() {
+    fn cli_hints_are_rewritten_as_tool_arguments() {
         let cases = [
             ("Give it with --repository-url.", "Give it with `repository_url`."),
             (

@@ -15,14 +15,14 @@ use orchestrator_contract::RunName;
 use serde_json::Value;
 use tracing::{debug, info};
 
-use super::auth::Identity;
+use super::auth::Caller;
 
 /// The longest name of a method or tool that is told.
 const LONGEST: usize = 64;
 
 /// A call, told when it ends: when this value goes.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct AuditEntry {
     began: Instant,
     client: SocketAddr,
     identity: &'static str,
@@ -33,7 +33,7 @@ pub(super) struct Call {
     result: &'static str,
 }
 
-impl Call {
+impl AuditEntry {
     /// A call that begins now. As long as nothing else is said, its caller went away.
     pub(super) fn begin(client: SocketAddr) -> Self {
         let unknown = || "-".to_owned();
@@ -50,16 +50,16 @@ impl Call {
     }
 
     /// Who calls.
-    pub(super) fn identified(&mut self, identity: Identity) {
+    pub(super) fn identified(&mut self, identity: Caller) {
         self.identity = identity.word();
     }
 
     /// What is asked for.
-    pub(super) fn asked(&mut self, body: &[u8]) {
+    pub(super) fn on_request(&mut self, body: &[u8]) {
         let Ok(asked) = serde_json::from_slice::<Value>(body) else { return };
         self.method = name(&asked["method"]);
         self.tool = name(&asked["params"]["name"]);
-        self.saw_run(&asked["params"]["arguments"]["run"]);
+        self.record_run(&asked["params"]["arguments"]["run"]);
         debug!(target: "audit", client = %self.client, method = self.method, tool = self.tool, "call begins");
     }
 
@@ -70,18 +70,18 @@ impl Call {
     }
 
     /// One message of the answer.
-    fn said(&mut self, message: &[u8]) {
+    fn on_response_chunk(&mut self, message: &[u8]) {
         let Ok(said) = serde_json::from_slice::<Value>(message) else { return };
         if said.get("error").is_some() {
             self.result = "refused";
         } else if let Some(result) = said.get("result") {
             self.result = if result["isError"] == Value::Bool(true) { "error" } else { "ok" };
-            self.saw_run(&result["structuredContent"]["run"]);
+            self.record_run(&result["structuredContent"]["run"]);
         }
     }
 
     /// A run's name, or what is told of the run.
-    fn saw_run(&mut self, run: &Value) {
+    fn record_run(&mut self, run: &Value) {
         let run = if run.is_object() { &run["run"] } else { run };
         if let Some(run) = run.as_str().and_then(|run| RunName::new(run).ok()) {
             self.run = run.to_string();
@@ -98,7 +98,7 @@ impl Call {
             let Ok(whole) = to_bytes(body, usize::MAX).await else {
                 return Response::from_parts(head, Body::empty());
             };
-            self.said(&whole);
+            self.on_response_chunk(&whole);
             return Response::from_parts(head, Body::from(whole));
         }
         self.result = "cut";
@@ -120,13 +120,13 @@ impl Call {
         while let Some(end) = tail.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = tail.drain(..=end).collect();
             if let Some(message) = line.strip_prefix(b"data:") {
-                self.said(message);
+                self.on_response_chunk(message);
             }
         }
     }
 }
 
-impl Drop for Call {
+impl Drop for AuditEntry {
     fn drop(&mut self) {
         let Self { began, client, identity, method, tool, run, status, result } = self;
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -151,30 +151,32 @@ fn name(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn call() -> Call {
-        Call::begin("127.0.0.1:9".parse().unwrap())
+    fn call() -> AuditEntry {
+        AuditEntry::begin("127.0.0.1:9".parse().unwrap())
     }
 
     #[test]
-    fn names_are_told_and_what_was_said_is_not() {
+    fn audit_entry_records_names_not_arguments() {
         let mut call = call();
-        call.asked(
+        call.on_request(
             br#"{"method":"tools/call","params":{"name":"submit_implementation_task",
                 "arguments":{"guidance":"hush","run":"a-b-task1-attempt1"}}}"#,
         );
         assert_eq!((call.method.as_str(), call.tool.as_str()), ("tools/call", "submit_implementation_task"));
         assert_eq!(call.run, "a-b-task1-attempt1");
         assert!(!format!("{call:?}").contains("hush"));
-        call.asked(br#"{"method":"tools\ncall","params":{"name":["hush"],"arguments":{"run":"hush me"}}}"#);
+        call.on_request(
+            br#"{"method":"tools\ncall","params":{"name":["hush"],"arguments":{"run":"hush me"}}}"#,
+        );
         assert_eq!(
             (call.method.as_str(), call.tool.as_str(), call.run.as_str()),
             ("?", "?", "a-b-task1-attempt1")
         );
-        call.asked(b"no JSON");
+        call.on_request(b"no JSON");
     }
 
     #[test]
-    fn the_end_of_a_call_is_read_from_its_answer() {
+    fn audit_entry_result_is_parsed_from_response() {
         let cases: &[(&[&str], &str, &str)] = &[
             (&["data: {\"result\":{\"structuredContent\":{\"run\":\"r-1\"}}}\n\n"], "ok", "r-1"),
             (&["data: {\"result\":{\"structuredContent\":{\"run\":{\"run\":\"r-1\"}}}}\n\n"], "ok", "r-1"),

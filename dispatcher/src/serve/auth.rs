@@ -7,22 +7,22 @@ use axum::http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::{Choice, ConstantTimeEq as _};
 
+use crate::error::Error;
 use crate::files;
-use crate::problem::Problem;
 
 /// The shortest token that is taken: 16 characters of a random token cannot be guessed.
-const SHORTEST: usize = 16;
+const MIN_TOKEN_CHARS: usize = 16;
 
 /// Who called, as far as it is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Identity {
+pub enum Caller {
     /// No token is asked for.
     Anyone,
     /// The caller had a token.
     Bearer,
 }
 
-impl Identity {
+impl Caller {
     /// The word for it in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -35,31 +35,31 @@ impl Identity {
 
 /// Where the tokens are that callers must show.
 #[derive(Clone, Debug)]
-pub enum Tokens {
+pub enum TokenSource {
     /// Callers need none.
-    NotNeeded,
+    Disabled,
     /// One on each line of a file, read at every call: so they can be exchanged while it runs.
     File(PathBuf),
     /// This one.
-    Given(SecretString),
+    Inline(SecretString),
 }
 
 /// Why a call goes no further.
 #[derive(Debug)]
-pub enum Denial {
+pub enum AuthError {
     /// There is no token, or none that is known.
     Unknown,
     /// What callers must show cannot be read.
-    Unreadable(Problem),
+    Unreadable(Error),
 }
 
-impl Tokens {
+impl TokenSource {
     /// Whether callers must show a token.
     #[must_use]
     pub fn are_needed(&self) -> bool {
         match self {
-            Self::NotNeeded => false,
-            Self::File(_) | Self::Given(_) => true,
+            Self::Disabled => false,
+            Self::File(_) | Self::Inline(_) => true,
         }
     }
 
@@ -67,7 +67,7 @@ impl Tokens {
     ///
     /// # Errors
     /// The file cannot be read, holds no token, or one that is too short.
-    pub fn check(&self) -> Result<(), Problem> {
+    pub fn check(&self) -> Result<(), Error> {
         self.read().map(drop)
     }
 
@@ -75,36 +75,36 @@ impl Tokens {
     ///
     /// # Errors
     /// The caller is not let in.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Identity, Denial> {
+    pub fn identify(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         if !self.are_needed() {
-            return Ok(Identity::Anyone);
+            return Ok(Caller::Anyone);
         }
-        let shown = shown(headers).ok_or(Denial::Unknown)?;
-        let known = self.read().map_err(Denial::Unreadable)?;
+        let shown = bearer_token(headers).ok_or(AuthError::Unknown)?;
+        let known = self.read().map_err(AuthError::Unreadable)?;
         // Every one is compared, so that the time does not tell which one was close.
         let found = known.iter().fold(Choice::from(0), |found, token| {
             found | token.expose_secret().as_bytes().ct_eq(shown.as_bytes())
         });
-        if bool::from(found) { Ok(Identity::Bearer) } else { Err(Denial::Unknown) }
+        if bool::from(found) { Ok(Caller::Bearer) } else { Err(AuthError::Unknown) }
     }
 
-    fn read(&self) -> Result<Vec<SecretString>, Problem> {
+    fn read(&self) -> Result<Vec<SecretString>, Error> {
         let (tokens, place) = match self {
-            Self::NotNeeded => return Ok(Vec::new()),
-            Self::Given(token) => (vec![token.clone()], "ORCHESTRATOR_SERVE_TOKEN".to_owned()),
+            Self::Disabled => return Ok(Vec::new()),
+            Self::Inline(token) => (vec![token.clone()], "ORCHESTRATOR_SERVE_TOKEN".to_owned()),
             Self::File(path) => {
                 let text = files::read(path)?.ok_or_else(|| {
-                    Problem::configuration(format!("there is no token file {}", path.display()))
-                        .next("Make it, for example with: openssl rand -hex 32.")
+                    Error::configuration(format!("there is no token file {}", path.display()))
+                        .with_hint("Make it, for example with: openssl rand -hex 32.")
                 })?;
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 (lines.map(SecretString::from).collect(), path.display().to_string())
             }
         };
-        if tokens.is_empty() || tokens.iter().any(|token| token.expose_secret().len() < SHORTEST) {
-            let problem = format!("{place} holds no token, or one of less than {SHORTEST} characters");
+        if tokens.is_empty() || tokens.iter().any(|token| token.expose_secret().len() < MIN_TOKEN_CHARS) {
+            let problem = format!("{place} holds no token, or one of less than {MIN_TOKEN_CHARS} characters");
             return Err(
-                Problem::configuration(problem).next("Make one, for example with: openssl rand -hex 32.")
+                Error::configuration(problem).with_hint("Make one, for example with: openssl rand -hex 32.")
             );
         }
         Ok(tokens)
@@ -112,7 +112,7 @@ impl Tokens {
 }
 
 /// The token of a call that shows exactly one (RFC 6750, section 2.1).
-fn shown(headers: &HeaderMap) -> Option<&str> {
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
@@ -130,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_token_lets_in() {
-        let tokens = Tokens::Given(TOKEN.into());
+    fn only_exact_token_is_authorized() {
+        let tokens = TokenSource::Inline(TOKEN.into());
         let good = format!("Bearer {TOKEN}");
         let cases: &[(&[&str], bool)] = &[
             (&[&good], true),
@@ -149,15 +149,15 @@ mod tests {
         ];
         for (values, expected) in cases {
             let identity = tokens.identify(&headers(values)).ok();
-            assert_eq!(identity, expected.then_some(Identity::Bearer), "{values:?}");
+            assert_eq!(identity, expected.then_some(Caller::Bearer), "{values:?}");
         }
     }
 
     #[test]
-    fn tokens_of_a_file_can_be_exchanged_while_it_runs() {
+    fn token_file_rotation_applies_while_running() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let tokens = Tokens::File(path.clone());
+        let tokens = TokenSource::File(path.clone());
         let lets_in = |token: &str| tokens.identify(&headers(&[&format!("Bearer {token}")])).is_ok();
         assert!(tokens.check().is_err() && !lets_in(TOKEN));
         std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_does_not_reach_debug_output() {
-        assert!(!format!("{:?}", Tokens::Given(TOKEN.into())).contains(TOKEN));
+    fn token_is_hidden_in_debug_output() {
+        assert!(!format!("{:?}", TokenSource::Inline(TOKEN.into())).contains(TOKEN));
     }
 }

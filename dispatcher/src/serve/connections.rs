@@ -18,14 +18,14 @@ use super::limits::Limits;
 
 /// How long to wait when no connection can be taken, as when files run out:
 /// trying at once would burn the processor, and nothing tells when it is over.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client(pub(super) SocketAddr);
 
 /// Takes connections until `stopping`; each is then ended once its call is answered.
-pub(super) async fn take(
+pub(super) async fn accept_loop(
     listener: TcpListener,
     router: &Router,
     limits: Limits,
@@ -40,7 +40,7 @@ pub(super) async fn take(
                 Ok((stream, client)) => return Some((permit, stream, client)),
                 Err(error) => {
                     warn!(%error, "cannot take a connection");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }

@@ -14,7 +14,7 @@ const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "::1"];
 
 /// The values of `Host` that are taken: loopback, the address it listens on, and what was configured.
 #[must_use]
-pub fn hosts(address: SocketAddr, configured: &[String]) -> Vec<String> {
+pub fn allowed_hosts(address: SocketAddr, configured: &[String]) -> Vec<String> {
     let mut hosts: Vec<String> = LOOPBACK.iter().map(|host| (*host).to_owned()).collect();
     let ip = address.ip();
     if !ip.is_unspecified() && !ip.to_canonical().is_loopback() {
@@ -27,7 +27,7 @@ pub fn hosts(address: SocketAddr, configured: &[String]) -> Vec<String> {
 /// Whether there is at most one of each header that is compared: with two,
 /// somebody else on the way may have looked at the other one.
 #[must_use]
-pub fn is_unambiguous(headers: &HeaderMap) -> bool {
+pub fn has_single_headers(headers: &HeaderMap) -> bool {
     [HOST, ORIGIN].iter().all(|name| headers.get_all(name).iter().count() <= 1)
 }
 
@@ -36,10 +36,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_it_listens_on_is_a_name_for_it_unless_it_is_every_address() {
+    fn listen_address_is_allowed_host_unless_unspecified() {
         let of = |address: &str, configured: &[&str]| {
             let configured: Vec<String> = configured.iter().map(|host| (*host).to_owned()).collect();
-            hosts(address.parse().unwrap(), &configured)[LOOPBACK.len()..].to_vec()
+            allowed_hosts(address.parse().unwrap(), &configured)[LOOPBACK.len()..].to_vec()
         };
         assert!(of("127.0.0.1:1", &[]).is_empty() && of("[::1]:1", &[]).is_empty());
         assert!(of("0.0.0.0:1", &[]).is_empty() && of("[::ffff:127.0.0.1]:1", &[]).is_empty());
@@ -48,9 +48,9 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_comes_twice_is_ambiguous() {
+    fn duplicate_header_is_ambiguous() {
         let headers = |values: &[&str]| values.iter().map(|value| (HOST, value.parse().unwrap())).collect();
-        assert!(is_unambiguous(&headers(&[])) && is_unambiguous(&headers(&["a"])));
-        assert!(!is_unambiguous(&headers(&["localhost", "evil.example.com"])));
+        assert!(has_single_headers(&headers(&[])) && has_single_headers(&headers(&["a"])));
+        assert!(!has_single_headers(&headers(&["localhost", "evil.example.com"])));
     }
 }

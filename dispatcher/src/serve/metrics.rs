@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// The form of what is told: <https://github.com/prometheus/OpenMetrics>.
 const FORM: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -22,10 +22,10 @@ pub async fn serve(
     address: SocketAddr,
     render: impl Fn() -> String + Clone + Send + Sync + 'static,
     stop: CancellationToken,
-) -> Result<impl Future<Output = ()> + Send, Problem> {
+) -> Result<impl Future<Output = ()> + Send, Error> {
     let unusable = |error: std::io::Error| {
-        Problem::configuration(format!("cannot tell metrics on {address}: {error}"))
-            .next("Give another address with --metrics-address IP:PORT.")
+        Error::configuration(format!("cannot tell metrics on {address}: {error}"))
+            .with_hint("Give another address with --metrics-address IP:PORT.")
     };
     let listener = TcpListener::bind(address).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;

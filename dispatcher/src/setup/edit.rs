@@ -13,7 +13,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
     /// The entry is there as it should be.
-    Same,
+    Unchanged,
     /// The file's new text, which has the entry for the first time.
     Added(String),
     /// The file's new text, and the entry that it had before.
@@ -40,10 +40,10 @@ pub enum EditError {
     },
     /// Something else is where an object belongs.
     #[error("{0} is no JSON object")]
-    NoObject(String),
+    NotAnObject(String),
     /// A key is there twice: which one counts is the reader's secret.
     #[error("the key `{0}` is there more than once")]
-    Twice(String),
+    DuplicateKey(String),
 }
 
 /// Puts `entry` into the text of a client's file. An empty text is a new file.
@@ -65,9 +65,11 @@ pub fn plan_edit(client: Client, text: &str, entry: &Value) -> Result<Edit, Edit
         column: error.column_display(),
         message: error.kind().to_string(),
     })?;
-    let object = root.object_value().ok_or_else(|| EditError::NoObject("the file".to_owned()))?;
+    let object = root.object_value().ok_or_else(|| EditError::NotAnObject("the file".to_owned()))?;
     let servers = match only(&object, key)? {
-        Some(property) => property.object_value().ok_or_else(|| EditError::NoObject(format!("`{key}`")))?,
+        Some(property) => {
+            property.object_value().ok_or_else(|| EditError::NotAnObject(format!("`{key}`")))?
+        }
         None => {
             object.append(key, input(&serde_json::json!({ SERVER: entry })));
             return Ok(Edit::Added(format!("{mark}{root}")));
@@ -79,7 +81,7 @@ pub fn plan_edit(client: Client, text: &str, entry: &Value) -> Result<Edit, Edit
     };
     let before = property.value().and_then(|value| value.to_serde_value()).unwrap_or_default();
     if before == *entry {
-        return Ok(Edit::Same);
+        return Ok(Edit::Unchanged);
     }
     property.set_value(input(entry));
     Ok(Edit::Replaced { text: format!("{mark}{root}"), before })
@@ -114,7 +116,7 @@ fn only(object: &CstObject, name: &str) -> Result<Option<jsonc_parser::cst::CstO
     let mut named =
         object.properties().into_iter().filter(|property| property.decoded_name().as_deref() == Some(name));
     match (named.next(), named.next()) {
-        (_, Some(_)) => Err(EditError::Twice(name.to_owned())),
+        (_, Some(_)) => Err(EditError::DuplicateKey(name.to_owned())),
         (one, None) => Ok(one),
     }
 }

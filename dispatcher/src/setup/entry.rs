@@ -8,9 +8,9 @@ use super::{Client, SERVER};
 
 /// How a client reaches the server.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Reach {
+pub enum ServerTransport {
     /// It starts this program and talks to it over stdin and stdout.
-    Program {
+    Stdio {
         /// The program's absolute path.
         command: String,
         /// Its arguments.
@@ -27,12 +27,12 @@ pub enum Reach {
 
 /// The entry in the client's own form.
 #[must_use]
-pub fn compose_entry(client: Client, reach: &Reach) -> Value {
+pub fn compose_entry(client: Client, reach: &ServerTransport) -> Value {
     match reach {
-        Reach::Program { command, arguments } => {
+        ServerTransport::Stdio { command, arguments } => {
             json!({ "type": "stdio", "command": command, "args": arguments })
         }
-        Reach::Http { url, token_variable } => {
+        ServerTransport::Http { url, token_variable } => {
             let mut entry = Map::new();
             // Cursor tells the transport by the `url` itself.
             match client {
@@ -88,8 +88,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_only_referred_to_in_the_way_each_client_understands() {
-        let reach = Reach::Http {
+    fn token_reference_uses_client_syntax() {
+        let reach = ServerTransport::Http {
             url: "https://orchestrator.example.com/mcp".to_owned(),
             token_variable: Some("TEAM_TOKEN".to_owned()),
         };
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_an_old_entry_has_no_secret_in_it() {
+    fn replaced_entry_description_hides_secrets() {
         let entry = json!({
             "command": "npx", "args": ["-y", "server"], "env": { "KEY": "sk-secret" },
         });

@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
 use crate::files;
-use crate::problem::Problem;
 
 /// A file as it was found.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Found {
+pub struct ExistingFile {
     /// The file itself, where the name is a symbolic link.
     pub path: PathBuf,
     /// Its text; none if there is no such file.
@@ -21,29 +21,29 @@ pub struct Found {
 ///
 /// # Errors
 /// It is there and cannot be read.
-pub fn find(path: &Path) -> Result<Found, Problem> {
+pub fn find(path: &Path) -> Result<ExistingFile, Error> {
     // Whoever keeps the file elsewhere and links to it wants the link to stay.
     let path = match fs::canonicalize(path) {
         Ok(real) => real,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.is_symlink() {
                 return Err(files::problem("read", path, &error)
-                    .next("The link leads nowhere: remove it, or make the file it names."));
+                    .with_hint("The link leads nowhere: remove it, or make the file it names."));
             }
             path.to_owned()
         }
         Err(error) => return Err(files::problem("read", path, &error)),
     };
     let text = files::read(&path)?;
-    Ok(Found { path, text })
+    Ok(ExistingFile { path, text })
 }
 
 /// Replaces the file at once, with the permissions that it had.
 ///
 /// # Errors
 /// It was changed since it was found, or cannot be written.
-pub fn replace(found: &Found, text: &str) -> Result<(), Problem> {
-    let Found { path, text: before } = found;
+pub fn replace(found: &ExistingFile, text: &str) -> Result<(), Error> {
+    let ExistingFile { path, text: before } = found;
     let Some(folder) = path.parent() else {
         return Err(files::problem("write", path, &std::io::ErrorKind::InvalidInput.into()));
     };
@@ -56,11 +56,11 @@ pub fn replace(found: &Found, text: &str) -> Result<(), Problem> {
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     // The client may be running, and writes the same file.
     if files::read(path)? != *before {
-        return Err(Problem::new(
-            orchestrator_contract::Reason::InputOutput,
+        return Err(Error::new(
+            orchestrator_contract::Reason::IoError,
             format!("{} was changed by another program meanwhile; it was left as it is", path.display()),
         )
-        .next("Run the command again."));
+        .with_hint("Run the command again."));
     }
     file.persist(path).map_err(|error| failed(error.error))?;
     files::sync_folder(folder).map_err(failed)
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_keeps_its_permissions_and_a_link_stays_a_link() {
+    fn config_write_keeps_permissions_of_symlink_target() {
         let folder = tempfile::tempdir().unwrap();
         let (real, link) = (folder.path().join("dotfiles.json"), folder.path().join("mcp.json"));
         fs::write(&real, "{}").unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changed_meanwhile_is_left_as_it_is() {
+    fn concurrently_changed_file_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/mcp.json");
         let found = find(&path).unwrap();

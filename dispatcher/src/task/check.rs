@@ -8,41 +8,41 @@ pub struct Check {
     /// What.
     pub name: &'static str,
     /// What was found.
-    pub finding: Finding,
+    pub status: CheckStatus,
     /// It in words.
     pub message: String,
     /// How to mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Finding {
+pub enum CheckStatus {
     /// It is as it should be.
     Ok,
     /// Some runs will miss it.
     Warning,
     /// No run can do without it.
-    Problem,
+    Error,
 }
 
 impl Check {
     /// All is well.
     #[must_use]
     pub fn ok(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, finding: Finding::Ok, message: message.into(), mend: None }
+        Self { name, status: CheckStatus::Ok, message: message.into(), fix: None }
     }
 
     /// Something is not.
     #[must_use]
-    pub fn bad(
+    pub fn failed(
         name: &'static str,
-        finding: Finding,
+        status: CheckStatus,
         message: impl Into<String>,
         mend: impl Into<String>,
     ) -> Self {
-        Self { name, finding, message: message.into(), mend: Some(mend.into()) }
+        Self { name, status, message: message.into(), fix: Some(mend.into()) }
     }
 }

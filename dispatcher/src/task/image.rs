@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_registries_know_is_taken_and_nothing_else() {
+    fn image_reference_validation_matches_registries() {
         let digest = format!("agent@sha256:{}", "0a".repeat(32));
         for text in [
             "agent",

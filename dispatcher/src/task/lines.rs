@@ -8,18 +8,18 @@ const LINE_MAX: usize = 16 * 1024 * 1024;
 /// Cuts a growing stream into events. A half last line waits for its rest; what
 /// is no event is skipped and counted.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct EventLines {
     pending: Vec<u8>,
     /// The line is too long: everything up to its end is dropped.
     dropping: bool,
     garbage: u64,
 }
 
-impl Lines {
+impl EventLines {
     /// Takes the next bytes and hands over each event that they complete, with its line.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Event, &str)) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.hold(&bytes[..end]);
+            self.buffer(&bytes[..end]);
             bytes = &bytes[end + 1..];
             let line = std::mem::take(&mut self.pending);
             if std::mem::take(&mut self.dropping) {
@@ -35,16 +35,16 @@ impl Lines {
                 Err(_) => self.garbage += 1,
             }
         }
-        self.hold(bytes);
+        self.buffer(bytes);
     }
 
     /// How many lines were no events.
     #[must_use]
-    pub fn garbage(&self) -> u64 {
+    pub fn invalid_lines(&self) -> u64 {
         self.garbage
     }
 
-    fn hold(&mut self, bytes: &[u8]) {
+    fn buffer(&mut self, bytes: &[u8]) {
         if self.dropping || self.pending.len() + bytes.len() > LINE_MAX {
             self.dropping = true;
             self.pending = Vec::new();
@@ -62,36 +62,36 @@ mod tests {
     const SAMPLE: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
 
     fn seqs(chunks: &[&[u8]]) -> (Vec<u64>, u64) {
-        let mut lines = Lines::default();
+        let mut lines = EventLines::default();
         let mut seqs = Vec::new();
         for chunk in chunks {
             lines.feed(chunk, |event, _| seqs.push(event.seq));
         }
-        (seqs, lines.garbage())
+        (seqs, lines.invalid_lines())
     }
 
     #[test]
-    fn a_half_last_line_waits_for_its_rest() {
+    fn partial_last_line_waits_for_rest() {
         let bytes = SAMPLE.as_bytes();
         assert_eq!(seqs(&[&bytes[..bytes.len() - 2]]).0, [1, 2, 3, 4]);
         assert_eq!(seqs(&[&bytes[..bytes.len() - 2], &bytes[bytes.len() - 2..]]).0, [1, 2, 3, 4, 5]);
     }
 
     #[test]
-    fn what_is_no_event_is_skipped_and_counted() {
+    fn invalid_event_lines_are_counted_as_skipped() {
         let text = format!("panic!\n\n\u{0}\n{{\"v\":1}}\n{SAMPLE}");
         assert_eq!(seqs(&[text.as_bytes()]), (vec![1, 2, 3, 4, 5], 3));
     }
 
     #[test]
-    fn a_line_without_end_is_dropped_and_the_next_one_is_read() {
+    fn overlong_line_is_dropped_without_losing_next_line() {
         let long = vec![b'x'; LINE_MAX + 1];
         assert_eq!(seqs(&[&long, &long, b"\n", SAMPLE.as_bytes()]), (vec![1, 2, 3, 4, 5], 1));
     }
 
     proptest! {
         #[test]
-        fn how_the_stream_is_cut_does_not_matter(cuts in proptest::collection::vec(0..SAMPLE.len(), 0..8)) {
+        fn chunk_boundaries_do_not_change_events(cuts in proptest::collection::vec(0..SAMPLE.len(), 0..8)) {
             let mut cuts = cuts;
             cuts.sort_unstable();
             let mut start = 0;

@@ -2,7 +2,7 @@
 
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{
-    AgentName, BranchName, Identity, Kind, RepositoryUrl, ServiceName, TaskId, WorkingDirectory,
+    AgentName, BranchName, Kind, RepositoryUrl, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +29,13 @@ pub struct Request {
     pub mode: Mode,
     /// What was said beyond that.
     #[serde(default)]
-    pub wishes: Wishes,
+    pub overrides: Overrides,
 }
 
 /// Everything that a request may leave out.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
-pub struct Wishes {
+pub struct Overrides {
     /// The model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -65,7 +65,7 @@ pub struct Wishes {
     pub working_directory: Option<WorkingDirectory>,
     /// Minutes of wall time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub minutes: Option<f64>,
+    pub timeout_minutes: Option<f64>,
     /// US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
@@ -92,20 +92,15 @@ pub struct Wishes {
 impl Request {
     /// Whose attempts are numbered together.
     #[must_use]
-    pub fn identity(&self) -> Identity {
-        Identity {
-            kind: self.kind,
-            service: self.service.clone(),
-            agent: self.agent.clone(),
-            task: self.task,
-        }
+    pub fn identity(&self) -> TaskKey {
+        TaskKey { kind: self.kind, service: self.service.clone(), agent: self.agent.clone(), task: self.task }
     }
 }
 
-impl Wishes {
+impl Overrides {
     /// These wishes, and the earlier ones where these say nothing.
     #[must_use]
-    pub fn over(self, earlier: &Self) -> Self {
+    pub fn merged_over(self, earlier: &Self) -> Self {
         let Self {
             model,
             branch,
@@ -116,14 +111,14 @@ impl Wishes {
             docs_directory,
             github_user,
             working_directory,
-            minutes,
+            timeout_minutes: minutes,
             cost_usd,
             turns,
             verify,
             setup,
             pull_request,
             force,
-            at_once,
+            at_once: concurrency,
         } = earlier.clone();
         Self {
             model: self.model.or(model),
@@ -135,14 +130,14 @@ impl Wishes {
             docs_directory: self.docs_directory.or(docs_directory),
             github_user: self.github_user.or(github_user),
             working_directory: self.working_directory.or(working_directory),
-            minutes: self.minutes.or(minutes),
+            timeout_minutes: self.timeout_minutes.or(minutes),
             cost_usd: self.cost_usd.or(cost_usd),
             turns: self.turns.or(turns),
             verify: self.verify.or(verify),
             setup: self.setup.or(setup),
             pull_request: self.pull_request.or(pull_request),
             force: self.force.or(force),
-            at_once: self.at_once.or(at_once),
+            at_once: self.at_once.or(concurrency),
         }
     }
 }
@@ -152,11 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_of_before_there_were_docs_runs_is_still_understood() {
-        let kept =
-            r#"{"task":1,"service":"trader","agent":"claude-agent-1","mode":"retry","wishes":{"turns":3}}"#;
+    fn request_without_kind_parses_as_implementation() {
+        let kept = r#"{"task":1,"service":"trader","agent":"claude-agent-1","mode":"retry","overrides":{"turns":3}}"#;
         let request: Request = serde_json::from_str(kept).unwrap();
         assert_eq!((request.kind, request.task), (Kind::Implementation, TaskId::new(1).ok()));
-        assert_eq!(request.wishes.turns, Some(3));
+        assert_eq!(request.overrides.turns, Some(3));
     }
 }

@@ -1,15 +1,15 @@
 //! From a request to a task: everything that was not said is filled in here.
 
-use orchestrator_contract::task::{CommitIdentity, Docs, Limits, Platform, Target};
+use orchestrator_contract::task::{CommitIdentity, DocsOptions, Limits, Platform, Target};
 use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, RunName, TaskSpec};
 
 use super::request::Request;
 use super::settings::{AgentProfile, Defaults, LimitSettings, ServiceSettings};
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// What a request is resolved against.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct ResolveInput {
     /// The configuration's defaults.
     pub defaults: Defaults,
     /// The configuration's entry for the service.
@@ -34,12 +34,12 @@ pub struct Sources {
 
 /// A task that has everything but its attempt's number and name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draft(TaskSpec);
+pub struct TaskDraft(TaskSpec);
 
-impl Draft {
+impl TaskDraft {
     /// The task as attempt `attempt`, named `run`.
     #[must_use]
-    pub fn named(&self, run: RunName, attempt: u32) -> TaskSpec {
+    pub fn with_attempt(&self, run: RunName, attempt: u32) -> TaskSpec {
         TaskSpec { run, attempt, ..self.0.clone() }
     }
 
@@ -52,7 +52,7 @@ impl Draft {
     /// Whether a run was asked for the same.
     #[must_use]
     pub fn is_same_as(&self, task: &TaskSpec) -> bool {
-        self.named(task.run.clone(), task.attempt) == *task
+        self.with_attempt(task.run.clone(), task.attempt) == *task
     }
 }
 
@@ -60,11 +60,11 @@ impl Draft {
 ///
 /// # Errors
 /// Says what is missing and where it was looked for, or every fault found.
-pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
-    let Sources { defaults, service, agent, .. } = sources;
-    let wishes = request.wishes.clone();
+pub fn resolve(request: &Request, sources: &ResolveInput) -> Result<TaskDraft, Error> {
+    let ResolveInput { defaults, service, agent, .. } = sources;
+    let wishes = request.overrides.clone();
     let given = LimitSettings {
-        minutes: wishes.minutes,
+        timeout_minutes: wishes.timeout_minutes,
         turns: wishes.turns,
         cost_usd: wishes.cost_usd,
         ..LimitSettings::default()
@@ -80,12 +80,12 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
     let platform = platform_url(request, sources)?;
     let mut task = TaskSpec {
         version: orchestrator_contract::VERSION,
-        run: identity.run_name(FIRST_WITH_HISTORY, |_| false),
+        run: identity.run_name(DRAFT_ATTEMPT, |_| false),
         kind: identity.kind,
         service: request.service.clone(),
         agent: request.agent.clone(),
         task_id: request.task,
-        attempt: FIRST_WITH_HISTORY,
+        attempt: DRAFT_ATTEMPT,
         mode: request.mode,
         docs: None,
         model: String::new(),
@@ -133,19 +133,19 @@ pub fn resolve(request: &Request, sources: &Sources) -> Result<Draft, Problem> {
             let open = sources.remote.as_ref() == Some(&task.platform.url);
             let open = sources.open_branch.clone().filter(|_| open);
             task.target.base = wishes.branch.or(wishes.platform_branch).or(open);
-            let Docs { force, at_once } = Docs::default();
-            task.docs = Some(Docs {
+            let DocsOptions { force, concurrency: at_once } = DocsOptions::default();
+            task.docs = Some(DocsOptions {
                 force: wishes.force.unwrap_or(force),
-                at_once: wishes.at_once.unwrap_or(at_once),
+                concurrency: wishes.at_once.unwrap_or(at_once),
             });
         }
     }
-    let faults = task.faults();
-    if faults.is_empty() { Ok(Draft(task)) } else { Err(Problem::faults(&faults)) }
+    let faults = task.validate();
+    if faults.is_empty() { Ok(TaskDraft(task)) } else { Err(Error::from_field_errors(&faults)) }
 }
 
 /// A draft is checked as an attempt that may be a retry; its number is replaced later.
-const FIRST_WITH_HISTORY: u32 = 2;
+const DRAFT_ATTEMPT: u32 = 2;
 
 /// The same as in the contract.
 const MODEL: &str = "sonnet";
@@ -167,11 +167,11 @@ fn commit_identity(agent: &AgentProfile, account: &str) -> Option<CommitIdentity
     })
 }
 
-fn target_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, Problem> {
+fn target_url(request: &Request, sources: &ResolveInput) -> Result<RepositoryUrl, Error> {
     let service = request.service.as_str();
-    let own = sources.remote.as_ref().filter(|remote| is_own(remote, service));
+    let own = sources.remote.as_ref().filter(|remote| is_service_repository(remote, service));
     let found = request
-        .wishes
+        .overrides
         .repository_url
         .as_ref()
         .or(sources.service.repository_url.as_ref())
@@ -188,7 +188,7 @@ fn target_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, Pro
         ),
         None => no_remote(sources),
     };
-    Err(Problem::new(
+    Err(Error::new(
         Reason::InvalidTask,
         format!(
             "cannot tell which repository service `{service}` has: {} has no `repository_url` in \
@@ -196,10 +196,10 @@ fn target_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, Pro
             sources.configuration
         ),
     )
-    .next("Give it with --repository-url."))
+    .with_hint("Give it with --repository-url."))
 }
 
-fn no_remote(sources: &Sources) -> String {
+fn no_remote(sources: &ResolveInput) -> String {
     match &sources.remote_warning {
         Some(warning) => warning.clone(),
         None => format!("the open folder {} has no git remote", sources.folder),
@@ -207,21 +207,21 @@ fn no_remote(sources: &Sources) -> String {
 }
 
 /// Whether a repository is the service's own: its name equals the service or ends in `-{service}`.
-fn is_own(remote: &RepositoryUrl, service: &str) -> bool {
+fn is_service_repository(remote: &RepositoryUrl, service: &str) -> bool {
     remote.name() == service
         || remote.name().strip_suffix(service).is_some_and(|head| head.ends_with('-') && head.len() > 1)
 }
 
-fn platform_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, Problem> {
+fn platform_url(request: &Request, sources: &ResolveInput) -> Result<RepositoryUrl, Error> {
     let found = request
-        .wishes
+        .overrides
         .platform_repository_url
         .as_ref()
         .or(sources.defaults.platform_repository_url.as_ref())
         .or(sources.earlier.as_ref().map(|task| &task.platform.url))
         .or(sources.remote.as_ref());
     found.cloned().ok_or_else(|| {
-        Problem::new(
+        Error::new(
             Reason::InvalidTask,
             format!(
                 "cannot tell where the task documentation is: {} has no `platform_repository_url` in \
@@ -230,14 +230,16 @@ fn platform_url(request: &Request, sources: &Sources) -> Result<RepositoryUrl, P
                 no_remote(sources)
             ),
         )
-        .next("Give it with --platform-repository-url, or start from a clone of the platform repository.")
+        .with_hint(
+            "Give it with --platform-repository-url, or start from a clone of the platform repository.",
+        )
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::request::Wishes;
+    use crate::task::request::Overrides;
     use orchestrator_contract::task::Mode;
     use orchestrator_contract::{AgentName, ServiceName, TaskId};
 
@@ -252,26 +254,26 @@ mod tests {
             service: ServiceName::new(service).unwrap(),
             agent: AgentName::new("claude-agent-1").unwrap(),
             mode: Mode::First,
-            wishes: Wishes::default(),
+            overrides: Overrides::default(),
         }
     }
 
-    fn open(remote: &str) -> Sources {
-        Sources {
+    fn open(remote: &str) -> ResolveInput {
+        ResolveInput {
             configuration: "/work/orchestrator.toml".to_owned(),
             folder: "/work".to_owned(),
             remote: Some(url(remote)),
-            ..Sources::default()
+            ..ResolveInput::default()
         }
     }
 
-    fn target(request: &Request, sources: &Sources) -> Result<String, String> {
+    fn target(request: &Request, sources: &ResolveInput) -> Result<String, String> {
         let draft = resolve(request, sources).map_err(|problem| problem.to_string())?;
         Ok(draft.0.target.url.to_string())
     }
 
     #[test]
-    fn the_repository_is_looked_for_in_the_documented_order() {
+    fn target_repository_lookup_follows_documented_order() {
         let mut request = request("trader");
         let mut sources = open("git@github.com:myorg/platform-trader.git");
         assert_eq!(target(&request, &sources).unwrap(), "git@github.com:myorg/platform-trader.git");
@@ -279,12 +281,12 @@ mod tests {
         assert_eq!(target(&request, &sources).unwrap(), "https://host/last/run");
         sources.service.repository_url = Some(url("https://host/con/fig"));
         assert_eq!(target(&request, &sources).unwrap(), "https://host/con/fig");
-        request.wishes.repository_url = Some(url("https://host/fl/ag"));
+        request.overrides.repository_url = Some(url("https://host/fl/ag"));
         assert_eq!(target(&request, &sources).unwrap(), "https://host/fl/ag");
     }
 
     #[test]
-    fn a_repository_that_only_looks_like_the_services_is_not_taken() {
+    fn similarly_named_repository_is_not_selected() {
         for remote in ["https://h/o/supertrader", "https://h/o/trader-docs", "https://h/o/platform"] {
             let error = target(&request("trader"), &open(remote)).unwrap_err();
             assert!(error.contains("--repository-url"), "{error}");
@@ -293,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_repository_is_refused_with_everything_that_was_tried() {
+    fn unknown_target_error_lists_tried_sources() {
         let error = target(&request("trader"), &open("https://h/o/platform")).unwrap_err();
         insta::assert_snapshot!(error, @"cannot tell which repository service `trader` has: /work/orchestrator.toml has no `repository_url` in `[services.trader]`, the service has no earlier run, and the open repository is `platform`, which is neither `trader` nor ends in `-trader`. Give it with --repository-url.");
     }
 
     #[test]
-    fn an_unknown_platform_is_refused_with_everything_that_was_tried() {
+    fn unknown_platform_error_lists_tried_sources() {
         let mut sources = open("https://h/o/trader");
         sources.remote = None;
         sources.last_target = Some(url("https://h/o/trader"));
@@ -307,28 +309,31 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_before_its_service_and_a_service_before_the_defaults() {
+    fn settings_precedence_is_request_service_defaults() {
         let mut sources = open("https://h/o/trader");
-        sources.defaults.limits.minutes = Some(1.0);
+        sources.defaults.limits.timeout_minutes = Some(1.0);
         sources.defaults.limits.turns = Some(1);
         sources.defaults.limits.queue_minutes = Some(1.0);
-        sources.service.limits.minutes = Some(2.0);
+        sources.service.limits.timeout_minutes = Some(2.0);
         sources.service.limits.turns = Some(2);
         sources.defaults.verify = Some(vec!["a".to_owned()]);
         sources.service.verify = Some(vec!["b".to_owned()]);
         let mut request = request("trader");
-        request.wishes.minutes = Some(3.0);
+        request.overrides.timeout_minutes = Some(3.0);
         let task = resolve(&request, &sources).unwrap().0;
-        assert_eq!((task.limits.minutes, task.limits.turns, task.limits.queue_minutes), (3.0, Some(2), 1.0));
+        assert_eq!(
+            (task.limits.timeout_minutes, task.limits.turns, task.limits.queue_minutes),
+            (3.0, Some(2), 1.0)
+        );
         assert_eq!(task.verify, ["b"]);
     }
 
     #[test]
-    fn every_fault_of_a_request_is_named() {
+    fn invalid_request_error_names_every_field() {
         let mut request = request("trader");
-        request.wishes.minutes = Some(-1.0);
-        request.wishes.turns = Some(0);
-        request.wishes.model = Some("--evil".to_owned());
+        request.overrides.timeout_minutes = Some(-1.0);
+        request.overrides.turns = Some(0);
+        request.overrides.model = Some("--evil".to_owned());
         let problem = resolve(&request, &open("https://h/o/trader")).unwrap_err();
         assert_eq!(problem.exit_code(), 64);
         for field in ["limits.minutes", "limits.turns", "model"] {

@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 use orchestrator_contract::{AgentName, Kind, Phase, RunName, ServiceName, TaskId};
 
 use super::status::Status;
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// What somebody said about the run they mean.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Wanted {
+pub struct RunQuery {
     /// Its name.
     pub run: Option<RunName>,
     /// When it was or is at work.
-    pub when: When,
+    pub recency: Recency,
     /// Its service.
     pub service: Option<ServiceName>,
     /// Its task.
@@ -30,10 +30,10 @@ pub struct Wanted {
 
 /// When a run was or is at work, in people's words.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum When {
+pub enum Recency {
     /// Nothing was said: the one at work, else the latest.
     #[default]
-    Unsaid,
+    Any,
     /// The one at work.
     Current,
     /// The latest, at work or not.
@@ -44,7 +44,7 @@ pub enum When {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Purpose {
     /// To be looked at.
-    Look,
+    Inspect,
     /// To be stopped: one at work is meant.
     Stop,
     /// To be tried again: one that has ended is meant.
@@ -53,11 +53,11 @@ pub enum Purpose {
 
 /// The run that is meant.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Choice<'a> {
+pub enum Selection<'a> {
     /// This one.
     One(&'a Status),
     /// Any of these may be.
-    Several(Vec<&'a Status>),
+    Ambiguous(Vec<&'a Status>),
     /// None fits.
     None,
 }
@@ -67,19 +67,19 @@ pub enum Choice<'a> {
 /// # Errors
 /// A word is neither: it is no run, no service that has one, and no word for
 /// when. The error says what would be understood.
-pub fn understand(text: &str, all: &[Status]) -> Result<Wanted, Problem> {
+pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
     let text = text.trim();
     if let Some(status) = all.iter().find(|status| status.run.as_str() == text) {
-        return Ok(Wanted { run: Some(status.run.clone()), ..Wanted::default() });
+        return Ok(RunQuery { run: Some(status.run.clone()), ..RunQuery::default() });
     }
-    let mut wanted = Wanted::default();
+    let mut wanted = RunQuery::default();
     for word in text.to_lowercase().split_whitespace() {
         let word = word.trim_matches(|c: char| matches!(c, '"' | '\'' | '`' | ',' | '.' | '?' | '#'));
         match word {
             "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one"
             | "task" | "attempt" | "service" | "implementation" | "job" => {}
-            "current" | "running" | "active" | "now" => wanted.when = When::Current,
-            "last" | "latest" | "newest" | "recent" | "most" | "previous" => wanted.when = When::Latest,
+            "current" | "running" | "active" | "now" => wanted.recency = Recency::Current,
+            "last" | "latest" | "newest" | "recent" | "most" | "previous" => wanted.recency = Recency::Latest,
             "docs" | "documentation" | "documents" => wanted.kind = Some(Kind::Docs),
             word => {
                 let number = word.strip_prefix("task").unwrap_or(word).trim_start_matches(['-', '#']);
@@ -88,7 +88,7 @@ pub fn understand(text: &str, all: &[Status]) -> Result<Wanted, Problem> {
                 } else if let Some(status) = all.iter().find(|status| status.service.as_str() == word) {
                     wanted.service = Some(status.service.clone());
                 } else {
-                    return Err(not_understood(text));
+                    return Err(unknown_run(text));
                 }
             }
         }
@@ -96,8 +96,8 @@ pub fn understand(text: &str, all: &[Status]) -> Result<Wanted, Problem> {
     Ok(wanted)
 }
 
-fn not_understood(text: &str) -> Problem {
-    Problem::request(format!("there is no run `{text}`")).next(
+fn unknown_run(text: &str) -> Error {
+    Error::invalid_request(format!("there is no run `{text}`")).with_hint(
         "Give a run's name as `dispatcher list` shows it, or `current`, `latest`, a task such as `task 3`, or the \
          name of a service that has runs.",
     )
@@ -105,7 +105,7 @@ fn not_understood(text: &str) -> Problem {
 
 /// Chooses among all runs, the newest of which come first.
 #[must_use]
-pub fn choose<'a>(wanted: &Wanted, purpose: Purpose, all: &'a [Status]) -> Choice<'a> {
+pub fn select<'a>(wanted: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Selection<'a> {
     let fits = |status: &&Status| {
         wanted.run.as_ref().is_none_or(|run| status.run == *run)
             && wanted.service.as_ref().is_none_or(|service| status.service == *service)
@@ -116,17 +116,18 @@ pub fn choose<'a>(wanted: &Wanted, purpose: Purpose, all: &'a [Status]) -> Choic
     let fitting: Vec<&Status> = all.iter().filter(fits).collect();
     let live: Vec<&Status> = fitting.iter().copied().filter(|status| !status.phase.is_final()).collect();
     let ended: Vec<&Status> = fitting.iter().copied().filter(|status| status.phase.is_final()).collect();
-    let newest = |runs: Vec<&'a Status>| runs.first().map_or(Choice::None, |status| Choice::One(status));
-    match (purpose, wanted.when) {
+    let newest =
+        |runs: Vec<&'a Status>| runs.first().map_or(Selection::None, |status| Selection::One(status));
+    match (purpose, wanted.recency) {
         // Whoever wants to stop something and is told of what ended before is not misled.
-        (Purpose::Stop, _) | (Purpose::Look, When::Current | When::Unsaid) => match live.as_slice() {
+        (Purpose::Stop, _) | (Purpose::Inspect, Recency::Current | Recency::Any) => match live.as_slice() {
             [] if wanted.task.is_some() => one_of_each_service(&fitting),
             [] => newest(fitting),
-            [one] => Choice::One(one),
-            [..] => Choice::Several(live),
+            [one] => Selection::One(one),
+            [..] => Selection::Ambiguous(live),
         },
-        (Purpose::Look, When::Latest) if wanted.task.is_some() => one_of_each_service(&fitting),
-        (Purpose::Look, When::Latest) => newest(fitting),
+        (Purpose::Inspect, Recency::Latest) if wanted.task.is_some() => one_of_each_service(&fitting),
+        (Purpose::Inspect, Recency::Latest) => newest(fitting),
         (Purpose::Retry, _) => {
             // Documents that are written and proposed are not what somebody wants tried again who
             // does not say so; a task that is done may be.
@@ -139,19 +140,19 @@ pub fn choose<'a>(wanted: &Wanted, purpose: Purpose, all: &'a [Status]) -> Choic
 }
 
 /// The newest run, if all are of one service; else the newest of each.
-fn one_of_each_service<'a>(runs: &[&'a Status]) -> Choice<'a> {
+fn one_of_each_service<'a>(runs: &[&'a Status]) -> Selection<'a> {
     let mut seen = BTreeSet::new();
     let firsts: Vec<&Status> = runs.iter().copied().filter(|status| seen.insert(&status.service)).collect();
     match firsts.as_slice() {
-        [] => Choice::None,
-        [one] => Choice::One(one),
-        [..] => Choice::Several(firsts),
+        [] => Selection::None,
+        [one] => Selection::One(one),
+        [..] => Selection::Ambiguous(firsts),
     }
 }
 
 /// The phase of that name; case does not matter.
 #[must_use]
-pub fn phase_named(text: &str) -> Option<Phase> {
+pub fn parse_phase(text: &str) -> Option<Phase> {
     PHASES.into_iter().find(|phase| phase.name().eq_ignore_ascii_case(text.trim()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use orchestrator_contract::task::{Clean, Limits, PullRequestPolicy};
+use orchestrator_contract::task::{CleanMode, Limits, PullRequestPolicy};
 use orchestrator_contract::{AgentName, BranchName, RepositoryUrl, WorkingDirectory};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub struct Defaults {
     /// Whether a pull request is wanted.
     pub pull_request: Option<PullRequestPolicy>,
     /// What is removed from the working tree between two tasks.
-    pub clean: Option<Clean>,
+    pub clean: Option<CleanMode>,
     /// Paths (gitignore patterns) that a run may not change.
     pub protected_paths: Option<Vec<String>>,
     /// How many commits of history are fetched.
@@ -64,7 +64,7 @@ pub struct ServiceSettings {
     /// Whether a pull request is wanted.
     pub pull_request: Option<PullRequestPolicy>,
     /// What is removed from the working tree between two tasks.
-    pub clean: Option<Clean>,
+    pub clean: Option<CleanMode>,
     /// Paths (gitignore patterns) that a run may not change.
     pub protected_paths: Option<Vec<String>>,
     /// How many commits of history are fetched.
@@ -81,9 +81,9 @@ pub struct ServiceSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// Minutes of wall time.
-    pub minutes: Option<f64>,
+    pub timeout_minutes: Option<f64>,
     /// Minutes without any output of the agent.
-    pub silence_minutes: Option<f64>,
+    pub idle_minutes: Option<f64>,
     /// Agent turns.
     pub turns: Option<u32>,
     /// US dollars.
@@ -98,10 +98,11 @@ impl LimitSettings {
     /// Puts the limits that were given over others.
     #[must_use]
     pub fn over(self, under: Limits) -> Limits {
-        let Self { minutes, silence_minutes, turns, cost_usd, queue_minutes, verify_minutes } = self;
+        let Self { timeout_minutes: minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } =
+            self;
         Limits {
-            minutes: minutes.unwrap_or(under.minutes),
-            silence_minutes: silence_minutes.unwrap_or(under.silence_minutes),
+            timeout_minutes: minutes.unwrap_or(under.timeout_minutes),
+            idle_minutes: idle_minutes.unwrap_or(under.idle_minutes),
             turns: turns.or(under.turns),
             cost_usd: cost_usd.or(under.cost_usd),
             queue_minutes: queue_minutes.unwrap_or(under.queue_minutes),

@@ -9,7 +9,7 @@ use orchestrator_contract::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::observe::Observed;
+use super::event_fold::RunSnapshot;
 
 /// The status of a run.
 #[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
@@ -49,10 +49,10 @@ pub struct Status {
     pub message: Option<String>,
     /// The last thing that the run did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub doing: Option<String>,
+    pub activity: Option<String>,
     /// Since when.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
+    pub activity_since: Option<Timestamp>,
     /// Whom it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
@@ -83,7 +83,7 @@ pub struct Status {
     /// What to do next.
     pub next_step: String,
     /// The last event's number: a cursor for the log.
-    pub last_seq: u64,
+    pub last_event_seq: u64,
     /// The outcome in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Box<Outcome>>,
@@ -91,7 +91,7 @@ pub struct Status {
 
 /// What the dispatcher itself knows of a run.
 #[derive(Clone, Debug)]
-pub struct Known<'a> {
+pub struct RunInfo<'a> {
     /// The task.
     pub task: &'a TaskSpec,
     /// When it was submitted.
@@ -101,24 +101,27 @@ pub struct Known<'a> {
     /// When it was found to be lost.
     pub lost_at: Option<Timestamp>,
     /// The last thing the supervisor complained about.
-    pub complaint: Option<String>,
+    pub last_stderr_line: Option<String>,
 }
 
 impl Status {
     /// Puts together what is known and what was observed.
     #[must_use]
-    pub fn compose(known: &Known<'_>, observed: Observed, now: Timestamp) -> Self {
-        let Known { task, submitted_at, workspace, lost_at, complaint } = known;
-        let Observed { phase, step, reason, progress, outcome, last_seq, last_time, garbage: _ } = observed;
+    pub fn compose(known: &RunInfo<'_>, observed: RunSnapshot, now: Timestamp) -> Self {
+        let RunInfo { task, submitted_at, workspace, lost_at, last_stderr_line: complaint } = known;
+        let RunSnapshot { phase, step, reason, progress, outcome, last_event_seq, last_time, garbage: _ } =
+            observed;
         let ended = outcome.as_deref();
         let live = progress.as_ref().filter(|_| !phase.is_final());
         let finished_at =
             ended.map(|outcome| outcome.finished_at).or(reason.and(lost_at.or(last_time).or(Some(now))));
-        let turns = ended.map(|outcome| outcome.usage.turns).or(progress.as_ref().map(|p| p.turn));
+        let turns = ended.map(|outcome| outcome.usage.turns).or(progress.as_ref().map(|p| p.turns));
         let cost = ended.map(|outcome| outcome.usage.cost_usd).or(progress.as_ref().map(|p| p.cost_usd));
         let message = match (ended, reason) {
             (Some(outcome), _) => Some(outcome.message.clone()),
-            (None, Some(reason)) => Some(ended_message(reason, last_seq, workspace, complaint.as_deref())),
+            (None, Some(reason)) => {
+                Some(ended_message(reason, last_event_seq, workspace, complaint.as_deref()))
+            }
             (None, None) => None,
         };
         Self {
@@ -135,8 +138,8 @@ impl Status {
             exit_code: ended.map(|outcome| outcome.exit_code).or(reason.map(Reason::exit_code)),
             retryable: ended.map(|outcome| outcome.retryable).or(reason.map(Reason::retryable)),
             message,
-            doing: live.map(|progress| progress.doing.clone()),
-            since: live.map(|progress| progress.since),
+            activity: live.map(|progress| progress.activity.clone()),
+            activity_since: live.map(|progress| progress.activity_since),
             waiting_for: live
                 .filter(|_| phase == Phase::Pending)
                 .and_then(|progress| progress.waiting_for.clone()),
@@ -155,7 +158,7 @@ impl Status {
             repository: task.target.url.to_string(),
             workspace: workspace.clone(),
             next_step: next_step(&task.run, phase, reason),
-            last_seq,
+            last_event_seq,
             outcome,
         }
     }
@@ -167,8 +170,8 @@ fn minutes_between(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 /// What is said of an end that only the dispatcher saw.
-fn ended_message(reason: Reason, last_seq: u64, workspace: &str, complaint: Option<&str>) -> String {
-    let when = if last_seq == 0 { "before it said anything" } else { "without an outcome" };
+fn ended_message(reason: Reason, last_event_seq: u64, workspace: &str, complaint: Option<&str>) -> String {
+    let when = if last_event_seq == 0 { "before it said anything" } else { "without an outcome" };
     // The other reasons say nothing of how it ended, or come from the supervisor itself.
     let why = if reason == Reason::OutOfMemory {
         " because its container ran out of memory"
@@ -197,9 +200,9 @@ fn next_step(run: &RunName, phase: Phase, reason: Option<Reason>) -> String {
     };
     let hint = reason.hint();
     match reason.retryable() {
-        Retryable::No | Retryable::AfterALook | Retryable::ReportIt => hint.to_owned(),
+        Retryable::No | Retryable::AfterReview | Retryable::ReportBug => hint.to_owned(),
         Retryable::WithGuidance => format!("{hint} dispatcher retry {run} --guidance \"...\""),
-        Retryable::Yes | Retryable::Later | Retryable::AfterMending => {
+        Retryable::Yes | Retryable::Later | Retryable::AfterFix => {
             format!("{hint} dispatcher retry {run}")
         }
     }
@@ -208,45 +211,45 @@ fn next_step(run: &RunName, phase: Phase, reason: Option<Reason>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::task::observe::{Lock, Story};
+    use crate::task::event_fold::{EventFold, LockState};
 
     const TASK: &str = include_str!("../../../supervisor/contract/samples/task-v1.json");
     const EVENTS: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
 
     /// The status after the first `lines` events of the stored sample, at 12:06.
-    pub(crate) fn sample(lines: usize, lock: Lock) -> Status {
+    pub(crate) fn sample(lines: usize, lock: LockState) -> Status {
         let task = TaskSpec::from_json(TASK).unwrap();
-        let mut story = Story::new(task.run.clone());
+        let mut story = EventFold::new(task.run.clone());
         let bytes: String = EVENTS.split_inclusive('\n').take(lines).collect();
         story.feed(bytes.as_bytes(), |_, _| {});
-        let known = Known {
+        let known = RunInfo {
             task: &task,
             submitted_at: "2026-11-22T11:59:30Z".parse().unwrap(),
             workspace: "/state/workspaces/workspace-trader".to_owned(),
             lost_at: None,
-            complaint: Some("error: out of cheese".to_owned()),
+            last_stderr_line: Some("error: out of cheese".to_owned()),
         };
         Status::compose(&known, story.observe(lock), "2026-11-22T12:06:00Z".parse().unwrap())
     }
 
     #[test]
-    fn a_lost_run_says_where_its_work_is() {
-        let status = sample(3, Lock::Free);
-        assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::Lost)));
+    fn supervisor_lost_message_names_work_location() {
+        let status = sample(3, LockState::Free);
+        assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::SupervisorLost)));
         insta::assert_snapshot!(status.message.unwrap(), @"the supervisor ended without an outcome (its last words: error: out of cheese); whatever it made is in /state/workspaces/workspace-trader");
         insta::assert_snapshot!(status.next_step, @"The supervisor ended without an outcome; the work is in the workspace, and a retry saves it first. dispatcher retry trader-claude-agent-1-task1-attempt2");
     }
 
     #[test]
-    fn an_end_that_was_seen_from_outside_says_what_was_seen() {
+    fn externally_observed_end_message_names_cause() {
         let said = |reason| ended_message(reason, 3, "the volume workspace-trader", None);
         insta::assert_snapshot!(said(Reason::OutOfMemory), @"the supervisor ended without an outcome because its container ran out of memory; whatever it made is in the volume workspace-trader");
-        insta::assert_snapshot!(said(Reason::Lost), @"the supervisor ended without an outcome; whatever it made is in the volume workspace-trader");
+        insta::assert_snapshot!(said(Reason::SupervisorLost), @"the supervisor ended without an outcome; whatever it made is in the volume workspace-trader");
     }
 
     #[test]
-    fn a_run_that_ended_takes_no_more_time() {
-        assert_eq!(sample(3, Lock::Held).minutes, 6.5);
-        assert_eq!(sample(4, Lock::Free).minutes, 5.5);
+    fn finished_run_duration_does_not_grow() {
+        assert_eq!(sample(3, LockState::Held).minutes, 6.5);
+        assert_eq!(sample(4, LockState::Free).minutes, 5.5);
     }
 }

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use orchestrator_contract::event::Level;
-use orchestrator_contract::outcome::{DocumentedState, DocumentedTask, Outcome, Place};
-use orchestrator_contract::task::{Docs, PullRequestPolicy};
+use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, WorkLocation};
+use orchestrator_contract::task::{DocsOptions, PullRequestPolicy};
 use orchestrator_contract::{Event, Kind, Phase, TaskSpec};
 
 use super::status::Status;
 
 /// Whether text goes to a terminal that takes colours.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Colour {
+pub enum ColorChoice {
     /// With colours.
     Yes,
     /// Plain.
@@ -22,7 +22,7 @@ pub enum Colour {
 /// Text that came from an agent or a server, made harmless for a terminal: no
 /// control character survives, so nothing can move the cursor or set a title.
 #[must_use]
-pub fn plain(text: &str) -> String {
+pub fn sanitize(text: &str) -> String {
     let harmless = |c: char| {
         // Bidirectional overrides make text read differently from what it is.
         let bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -37,14 +37,14 @@ pub fn plain(text: &str) -> String {
     text.trim_end().chars().map(harmless).collect()
 }
 
-fn paint(text: &str, code: &str, colour: Colour) -> String {
+fn colorize(text: &str, code: &str, colour: ColorChoice) -> String {
     match colour {
-        Colour::Yes => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-        Colour::No => text.to_owned(),
+        ColorChoice::Yes => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        ColorChoice::No => text.to_owned(),
     }
 }
 
-fn paint_phase(phase: Phase, text: &str, colour: Colour) -> String {
+fn paint_phase(phase: Phase, text: &str, colour: ColorChoice) -> String {
     let code = match phase {
         Phase::Pending => "2",
         Phase::Preparing | Phase::Running | Phase::Publishing => "36",
@@ -52,41 +52,41 @@ fn paint_phase(phase: Phase, text: &str, colour: Colour) -> String {
         Phase::Failed => "31",
         Phase::Stopped => "33",
     };
-    paint(text, code, colour)
+    colorize(text, code, colour)
 }
 
 /// The time of day, in UTC as in the events.
-fn clock(time: Timestamp) -> String {
+fn format_time(time: Timestamp) -> String {
     time.strftime("%H:%M:%S").to_string()
 }
 
 /// A line of the readable log; none for events that say nothing new to a reader.
 #[must_use]
-pub fn render_event(event: &Event, colour: Colour) -> Option<String> {
-    let readable = event.readable()?;
-    let text = plain(readable.text);
+pub fn render_event(event: &Event, colour: ColorChoice) -> Option<String> {
+    let readable = event.log_line()?;
+    let text = sanitize(readable.text);
     let text = match readable.level {
         Level::Debug | Level::Info => text,
-        Level::Warn => paint(&format!("warning: {text}"), "33", colour),
-        Level::Error => paint(&format!("error: {text}"), "31", colour),
+        Level::Warn => colorize(&format!("warning: {text}"), "33", colour),
+        Level::Error => colorize(&format!("error: {text}"), "31", colour),
     };
-    let time = paint(&clock(event.time), "2", colour);
-    Some(format!("{time} {:<12} {text}", plain(readable.source)))
+    let time = colorize(&format_time(event.time), "2", colour);
+    Some(format!("{time} {:<14} {text}", sanitize(readable.source)))
 }
 
 /// A run's status, a field a line.
 #[must_use]
-pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String {
+pub fn render_status(status: &Status, now: Timestamp, colour: ColorChoice) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| {
-        let name = paint(&format!("{name:<13}"), "2", colour);
+        let name = colorize(&format!("{name:<13}"), "2", colour);
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name} {value}");
     };
     field("run", status.run.as_str());
     let mut task = status.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
     if let Some(title) = &status.task_title {
-        task = format!("{task}: {}", plain(title));
+        task = format!("{task}: {}", sanitize(title));
     }
     field("task", &format!("{task} ({}, attempt {})", status.service, status.attempt));
     let mut phase = paint_phase(status.phase, status.phase.name(), colour);
@@ -100,22 +100,22 @@ pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String 
     }
     field("phase", &phase);
     if let Some(waiting_for) = &status.waiting_for {
-        field("waits for", &plain(waiting_for));
+        field("waits for", &sanitize(waiting_for));
     }
-    if let (Some(doing), Some(since)) = (&status.doing, status.since) {
-        field("doing", &format!("{} (for {})", plain(doing), age(since, now)));
+    if let (Some(doing), Some(since)) = (&status.activity, status.activity_since) {
+        field("activity", &format!("{} (for {})", sanitize(doing), age(since, now)));
     }
     field("used", &format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd));
     if let Some(branch) = &status.branch {
-        field("branch", &plain(branch));
+        field("branch", &sanitize(branch));
     }
     if let Some(pull_request) = &status.pull_request {
-        field("pull request", &plain(pull_request));
+        field("pull request", &sanitize(pull_request));
     }
     if let Some(work) = &status.work {
-        match work.place {
-            Place::Remote | Place::None => {}
-            Place::Workspace => {
+        match work.location {
+            WorkLocation::Remote | WorkLocation::None => {}
+            WorkLocation::Workspace => {
                 let path = work.path.as_deref().unwrap_or(&status.workspace);
                 // A path in a volume is one of the container's.
                 let place = if status.workspace.starts_with('/') {
@@ -123,18 +123,18 @@ pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String 
                 } else {
                     format!(" ({})", status.workspace)
                 };
-                field("work", &format!("only in the workspace: {}{place}", plain(path)));
+                field("work", &format!("only in the workspace: {}{place}", sanitize(path)));
             }
         }
     }
     if let Some(message) = &status.message {
-        field("message", &plain(message));
+        field("message", &sanitize(message));
     }
     for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
         field("documents", &line);
     }
     for note in status.outcome.iter().flat_map(|outcome| &outcome.notes) {
-        field("note", &plain(note));
+        field("note", &sanitize(note));
     }
     field("next", &status.next_step);
     text
@@ -142,11 +142,11 @@ pub fn render_status(status: &Status, now: Timestamp, colour: Colour) -> String 
 
 /// Runs as a table, a line a run.
 #[must_use]
-pub fn render_list(statuses: &[Status], now: Timestamp, colour: Colour) -> String {
+pub fn render_list(statuses: &[Status], now: Timestamp, colour: ColorChoice) -> String {
     let head = ["RUN", "TASK", "PHASE", "STEP", "AGE", "TURNS", "COST", "WHAT"].map(str::to_owned);
     let row = |status: &Status| {
         let task = status.task_id.map_or("all".to_owned(), |task| task.to_string());
-        let what = match (&status.reason, &status.waiting_for, &status.doing) {
+        let what = match (&status.reason, &status.waiting_for, &status.activity) {
             (Some(reason), ..) => reason.to_string(),
             (None, Some(waiting_for), _) => format!("waits for {waiting_for}"),
             (None, None, Some(doing)) => doing.clone(),
@@ -161,7 +161,7 @@ pub fn render_list(statuses: &[Status], now: Timestamp, colour: Colour) -> Strin
             age(status.submitted_at, now),
             status.turns.to_string(),
             format!("${:.2}", status.cost_usd),
-            plain(&what).chars().take(60).collect(),
+            sanitize(&what).chars().take(60).collect(),
         ]
     };
     let rows: Vec<[String; 8]> = std::iter::once(head).chain(statuses.iter().map(row)).collect();
@@ -181,7 +181,7 @@ pub fn render_list(statuses: &[Status], now: Timestamp, colour: Colour) -> Strin
                 let padded = format!("{cell:<width$}");
                 match (number.checked_sub(1).and_then(|index| statuses.get(index)), column) {
                     (Some(status), 2) => paint_phase(status.phase, &padded, colour),
-                    (None, _) => paint(&padded, "2", colour),
+                    (None, _) => colorize(&padded, "2", colour),
                     (Some(_), _) => padded,
                 }
             })
@@ -200,9 +200,9 @@ pub fn render_progress(status: &Status) -> String {
     if status.turns > 0 {
         parts.push(format!("turn {}, ${:.2}", status.turns, status.cost_usd));
     }
-    match (&status.waiting_for, &status.doing) {
-        (Some(waiting_for), _) => parts.push(plain(&format!("waits for {waiting_for}"))),
-        (None, Some(doing)) => parts.push(plain(doing)),
+    match (&status.waiting_for, &status.activity) {
+        (Some(waiting_for), _) => parts.push(sanitize(&format!("waits for {waiting_for}"))),
+        (None, Some(doing)) => parts.push(sanitize(doing)),
         (None, None) => {}
     }
     parts.join(" | ")
@@ -241,7 +241,7 @@ pub fn render_plan(task: &TaskSpec) -> String {
 pub fn docs_plan(task: &TaskSpec) -> Vec<String> {
     let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
     let which = task.task_id.map_or("every task".to_owned(), |task| format!("task {task}"));
-    let Docs { force, at_once } = task.docs_options();
+    let DocsOptions { force, concurrency: at_once } = task.docs_options();
     let there = if force { "writing anew what is there" } else { "leaving what is there alone" };
     let publish = match task.pull_request {
         PullRequestPolicy::Create => format!("push the branch and open the pull request for {base}"),
@@ -257,7 +257,7 @@ pub fn docs_plan(task: &TaskSpec) -> Vec<String> {
         format!(
             "let {} write the documents of {which} with {}{many}, {there}",
             task.agent,
-            plain(&task.model)
+            sanitize(&task.model)
         ),
         "check each document; what is not good enough goes back to the agent once".to_owned(),
         publish,
@@ -267,20 +267,20 @@ pub fn docs_plan(task: &TaskSpec) -> Vec<String> {
 /// What became of the documents of each task: a line a task, and what was found wrong.
 #[must_use]
 pub fn documented(outcome: &Outcome) -> Vec<String> {
-    let line = |one: &DocumentedTask| {
-        let state = match one.state {
-            DocumentedState::Written => "written",
-            DocumentedState::Kept => "left as it was",
-            DocumentedState::Failed => "failed",
-            DocumentedState::Missing => "not written yet",
+    let line = |one: &DocsResult| {
+        let state = match one.status {
+            DocsStatus::Written => "written",
+            DocsStatus::Unchanged => "left as it was",
+            DocsStatus::Failed => "failed",
+            DocsStatus::NotWritten => "not written yet",
         };
         let findings = match one.findings.as_slice() {
             [] => String::new(),
-            findings => format!(": {}", plain(&findings.join("; "))),
+            findings => format!(": {}", sanitize(&findings.join("; "))),
         };
-        format!("task {} ({}): {state}{findings}", one.task_id, plain(&one.title))
+        format!("task {} ({}): {state}{findings}", one.task_id, sanitize(&one.title))
     };
-    outcome.documented.iter().map(line).collect()
+    outcome.docs_results.iter().map(line).collect()
 }
 
 /// How long ago something was, in one unit or two.
@@ -298,7 +298,7 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::observe::Lock;
+    use crate::task::event_fold::LockState;
     use crate::task::status::tests::sample;
 
     const EVENTS: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
@@ -308,34 +308,34 @@ mod tests {
     }
 
     #[test]
-    fn the_log_reads_like_a_story() {
+    fn events_render_as_readable_log_lines() {
         let lines: Vec<String> = EVENTS
             .lines()
-            .filter_map(|line| render_event(&serde_json::from_str(line).unwrap(), Colour::No))
+            .filter_map(|line| render_event(&serde_json::from_str(line).unwrap(), ColorChoice::No))
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @"
-        12:00:00 agent        edits src/lib.rs
-        12:00:01 check        done in 0.25 s
-        12:05:00 outcome      pull request #7 is open. Review the pull request.
-        12:05:00              something new
+        12:00:00 agent          edits src/lib.rs
+        12:00:01 preflight      done in 0.25 s
+        12:05:00 outcome        pull request #7 is open. Review the pull request.
+        12:05:00                something new
         ");
     }
 
     #[test]
-    fn nothing_an_agent_says_can_drive_the_terminal() {
+    fn control_characters_in_agent_text_are_replaced() {
         assert_eq!(
-            plain("a\u{1b}]0;evil\u{7}b\r\nc\u{202e}d\u{9b}"),
+            sanitize("a\u{1b}]0;evil\u{7}b\r\nc\u{202e}d\u{9b}"),
             "a\u{fffd}]0;evil\u{fffd}b  c\u{fffd}d\u{fffd}"
         );
     }
 
     #[test]
-    fn the_status_of_a_run_at_work_says_what_it_does() {
-        insta::assert_snapshot!(render_status(&sample(3, Lock::Held), now(), Colour::No), @"
+    fn active_run_status_shows_activity() {
+        insta::assert_snapshot!(render_status(&sample(3, LockState::Held), now(), ColorChoice::No), @"
         run           trader-claude-agent-1-task1-attempt2
         task          task 1 (trader, attempt 2)
         phase         Running, step agent
-        doing         edits src/lib.rs (for 5m)
+        activity      edits src/lib.rs (for 5m)
         used          6.5 min, 3 turns, $0.12
         branch        feature/task-1-implementation
         next          Follow it: dispatcher logs -f trader-claude-agent-1-task1-attempt2
@@ -343,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_a_run_that_ended_says_what_came_of_it() {
-        insta::assert_snapshot!(render_status(&sample(5, Lock::Free), now(), Colour::No), @"
+    fn finished_run_status_shows_outcome() {
+        insta::assert_snapshot!(render_status(&sample(5, LockState::Free), now(), ColorChoice::No), @"
         run           trader-claude-agent-1-task1-attempt2
         task          task 1: Add the order book (trader, attempt 2)
         phase         Succeeded (Completed)
@@ -357,23 +357,23 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_a_table() {
-        let list = [sample(5, Lock::Free), sample(3, Lock::Held), sample(2, Lock::Free)];
-        insta::assert_snapshot!(render_list(&list, now(), Colour::No), @"
-        RUN                                   TASK  PHASE      STEP    AGE  TURNS  COST   WHAT
-        trader-claude-agent-1-task1-attempt2  1     Succeeded  report  6m   14     $0.42  https://github.com/myorg/trader/pull/7
-        trader-claude-agent-1-task1-attempt2  1     Running    agent   6m   3      $0.12  edits src/lib.rs
-        trader-claude-agent-1-task1-attempt2  1     Failed     check   6m   0      $0.00  Lost
+    fn run_list_renders_as_table() {
+        let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
+        insta::assert_snapshot!(render_list(&list, now(), ColorChoice::No), @"
+        RUN                                   TASK  PHASE      STEP       AGE  TURNS  COST   WHAT
+        trader-claude-agent-1-task1-attempt2  1     Succeeded  report     6m   14     $0.42  https://github.com/myorg/trader/pull/7
+        trader-claude-agent-1-task1-attempt2  1     Running    agent      6m   3      $0.12  edits src/lib.rs
+        trader-claude-agent-1-task1-attempt2  1     Failed     preflight  6m   0      $0.00  SupervisorLost
         ");
     }
 
     #[test]
-    fn progress_is_one_line() {
-        insta::assert_snapshot!(render_progress(&sample(3, Lock::Held)), @"Running | agent | turn 3, $0.12 | edits src/lib.rs");
+    fn progress_renders_as_one_line() {
+        insta::assert_snapshot!(render_progress(&sample(3, LockState::Held)), @"Running | agent | turn 3, $0.12 | edits src/lib.rs");
     }
 
     #[test]
-    fn ages_are_short() {
+    fn ages_render_in_short_form() {
         for (since, expected) in [
             ("2026-11-22T12:05:18Z", "42s"),
             ("2026-11-22T11:00:00Z", "1h06m"),

@@ -38,7 +38,7 @@ fn shell(bench: &Bench, program: &str, arguments: &[&str]) -> Done {
 }
 
 #[test]
-fn bash_offers_the_runs_that_the_verb_can_be_about() {
+fn bash_completes_runs_valid_for_command() {
     let bench = Bench::new();
     let ended = bench.submit_and_wait("done");
     let live = bench
@@ -60,7 +60,7 @@ fn bash_offers_the_runs_that_the_verb_can_be_about() {
 }
 
 #[test]
-fn a_state_folder_that_the_line_names_is_the_one_that_is_read() {
+fn completion_reads_state_dir_from_command_line() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     std::fs::rename(bench.path("state"), bench.path("elsewhere")).unwrap();
@@ -70,7 +70,7 @@ fn a_state_folder_that_the_line_names_is_the_one_that_is_read() {
 }
 
 #[test]
-fn nothing_is_said_where_there_is_nothing_to_offer() {
+fn completion_without_candidates_prints_nothing() {
     let bench = Bench::new();
     assert!(bash(&bench, "dispatcher status ").is_empty(), "there is no state folder");
     std::fs::write(bench.path("open/orchestrator.toml"), "colour = \n").unwrap();
@@ -82,7 +82,7 @@ fn nothing_is_said_where_there_is_nothing_to_offer() {
 }
 
 #[test]
-fn a_hundred_runs_are_offered_while_a_finger_is_still_on_the_key() {
+fn completing_hundred_runs_is_fast() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let folder = bench.path("state/runs");
@@ -109,7 +109,7 @@ fn a_hundred_runs_are_offered_while_a_finger_is_still_on_the_key() {
 }
 
 #[test]
-fn every_shell_gets_a_script_that_asks_this_program() {
+fn completion_script_of_every_shell_calls_dispatcher() {
     let bench = Bench::new();
     for name in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let done = bench.run(&format!("completions {name}"));
@@ -122,7 +122,7 @@ fn every_shell_gets_a_script_that_asks_this_program() {
 /// Where these shells are installed, they are asked as well: fish by its own `complete -C`, zsh by
 /// the function that it would call, with its list of candidates printed.
 #[test]
-fn zsh_and_fish_offer_the_same_runs_where_they_are_installed() {
+fn zsh_and_fish_complete_same_runs_if_installed() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let dispatcher = env!("CARGO_BIN_EXE_dispatcher");

@@ -10,7 +10,7 @@ fn own_file(bench: &Bench, text: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_cloned_repository_cannot_have_its_programs_run() {
+fn cloned_repository_cannot_run_its_programs() {
     let bench = Bench::new();
     let (program, trace) = (bench.path("open/claude"), bench.path("it-ran"));
     std::fs::write(&program, format!("#!/bin/sh\ntouch {}\n", trace.display())).unwrap();
@@ -28,7 +28,7 @@ fn a_cloned_repository_cannot_have_its_programs_run() {
 }
 
 #[test]
-fn a_services_secrets_are_read_from_its_own_folder() {
+fn service_secrets_are_read_from_own_folder() {
     let bench = Bench::new();
     let folder =
         own_file(&bench, "[secrets]\nsecrets_dir = \"all\"\n[services.trader]\nsecrets_dir = \"trader\"\n");
@@ -46,7 +46,7 @@ fn a_services_secrets_are_read_from_its_own_folder() {
 }
 
 #[test]
-fn what_works_without_a_configuration_works_with_a_broken_one() {
+fn config_free_commands_work_with_broken_config() {
     let bench = Bench::new();
     std::fs::write(bench.path("open/orchestrator.toml"), "colour = \n").unwrap();
     assert_eq!(bench.run("list").code, 78);

@@ -14,7 +14,7 @@ fn with_tasks(bench: &Bench, folder: &str) {
 }
 
 #[test]
-fn service_folder_and_branch_are_those_of_the_open_clone() {
+fn docs_defaults_come_from_open_clone() {
     let bench = Bench::new();
     with_tasks(&bench, "services/auth");
     let preview = dry(&bench, "--task 5 --working-directory services/auth --force");
@@ -30,13 +30,13 @@ fn service_folder_and_branch_are_those_of_the_open_clone() {
 }
 
 #[test]
-fn tasks_at_the_root_belong_to_the_service_that_the_repository_is_named_after() {
+fn root_tasks_belong_to_service_named_after_repository() {
     let bench = Bench::new();
     with_tasks(&bench, "");
     assert_eq!(dry(&bench, "--all")["task"]["run"], "trader-claude-agent-1-docs-attempt1");
-    let named = dry(&bench, "--all --service billing --branch main --model sonnet --at-once 4");
+    let named = dry(&bench, "--all --service billing --branch main --model sonnet --concurrency 4");
     assert_eq!(named["task"]["run"], "billing-claude-agent-1-docs-attempt1");
-    assert_eq!(named["task"]["docs"]["at_once"], 4);
+    assert_eq!(named["task"]["docs"]["concurrency"], 4);
     assert_eq!(
         (&named["task"]["target"]["base"], &named["task"]["model"]),
         (&"main".into(), &"sonnet".into())
@@ -44,7 +44,7 @@ fn tasks_at_the_root_belong_to_the_service_that_the_repository_is_named_after() 
 }
 
 #[test]
-fn which_tasks_are_meant_must_be_said() {
+fn docs_without_task_selection_is_rejected() {
     let bench = Bench::new();
     for arguments in ["docs", "docs --task 1 --all"] {
         let done = bench.run(arguments);
@@ -54,7 +54,7 @@ fn which_tasks_are_meant_must_be_said() {
 }
 
 #[test]
-fn another_branch_starts_when_documents_are_asked_for_again() {
+fn resubmitted_docs_run_starts_new_branch() {
     let bench = Bench::new();
     with_tasks(&bench, "");
     let first = bench.run_ending("done", "docs --all -o json").json();

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use bench::{Bench, eventually, read_until};
 
 #[test]
-fn fifty_identical_submissions_at_once_are_one_run() {
+fn fifty_identical_submissions_create_one_run() {
     let bench = Bench::new();
     let submit = || {
         let mut command = bench.command("submit --task 1 --service trader -o json");
@@ -23,7 +23,7 @@ fn fifty_identical_submissions_at_once_are_one_run() {
         command
     };
     let all = bench.at_once((0..50).map(|_| submit()));
-    let started: Vec<String> = all.iter().map(|done| done.json()["started"].to_string()).collect();
+    let started: Vec<String> = all.iter().map(|done| done.json()["result"].to_string()).collect();
     assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
     assert!(
         all.iter().all(|done| done.code == 0 && done.json()["run"] == "trader-claude-agent-1-task1-attempt1")
@@ -32,18 +32,18 @@ fn fifty_identical_submissions_at_once_are_one_run() {
 }
 
 #[test]
-fn fifty_different_tasks_at_once_are_fifty_runs() {
+fn fifty_different_tasks_create_fifty_runs() {
     let bench = Bench::new();
     let all = bench.at_once(
         (1..=50).map(|task| bench.command(&format!("submit --task {task} --service trader -o json"))),
     );
-    assert!(all.iter().all(|done| done.code == 0 && done.json()["started"] == "new"), "{all:?}");
+    assert!(all.iter().all(|done| done.code == 0 && done.json()["result"] == "created"), "{all:?}");
     let names: BTreeSet<String> = bench.runs().iter().map(|run| run["run"].to_string()).collect();
     assert_eq!(names.len(), 50);
 }
 
 #[test]
-fn no_two_attempts_ever_have_the_same_number() {
+fn concurrent_retries_get_unique_attempt_numbers() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
     let all = bench.at_once((0..20).map(|number| {
@@ -62,7 +62,7 @@ fn no_two_attempts_ever_have_the_same_number() {
 }
 
 #[test]
-fn a_run_goes_on_when_the_dispatcher_is_killed() {
+fn run_continues_after_dispatcher_is_killed() {
     let bench = Bench::new();
     let mut waiting = bench.command("submit --task 1 --service trader --wait");
     let mut waiting = waiting.env("ORCHESTRATOR_TEST_END", "held").spawn().unwrap();
@@ -76,13 +76,16 @@ fn a_run_goes_on_when_the_dispatcher_is_killed() {
 }
 
 #[test]
-fn a_supervisor_that_ends_without_an_outcome_is_found_lost() {
+fn supervisor_exit_without_outcome_is_supervisor_lost() {
     let bench = Bench::new();
     let run = bench.submit("lost");
     let done = bench.run(&format!("wait {run} -o json"));
     assert_eq!(done.code, 70);
     let status = done.json();
-    assert_eq!((status["phase"].as_str(), status["reason"].as_str()), (Some("Failed"), Some("Lost")));
+    assert_eq!(
+        (status["phase"].as_str(), status["reason"].as_str()),
+        (Some("Failed"), Some("SupervisorLost"))
+    );
     let message = status["message"].as_str().unwrap();
     assert!(message.contains("out of cheese") && message.contains("workspace-trader"), "{message}");
     let found_at = status["finished_at"].clone();
@@ -90,7 +93,7 @@ fn a_supervisor_that_ends_without_an_outcome_is_found_lost() {
 }
 
 #[test]
-fn waiting_ends_with_the_runs_own_exit_code() {
+fn wait_exits_with_exit_code_of_run() {
     let bench = Bench::new();
     assert_eq!(bench.run_ending("failed", "submit --task 1 --service trader --wait").code, 1);
     assert_eq!(bench.run_ending("done", "submit --task 2 --service trader --wait").code, 0);
@@ -101,7 +104,7 @@ fn waiting_ends_with_the_runs_own_exit_code() {
 }
 
 #[test]
-fn a_run_that_is_stopped_says_so_and_stopping_again_does_no_harm() {
+fn stop_is_idempotent_with_reason_stopped() {
     let bench = Bench::new();
     let run = bench.submit("held");
     let done = bench.run(&format!("stop {run} -o json"));
@@ -113,7 +116,7 @@ fn a_run_that_is_stopped_says_so_and_stopping_again_does_no_harm() {
 }
 
 #[test]
-fn stopping_now_is_told_to_the_supervisor() {
+fn stop_now_reaches_supervisor() {
     let bench = Bench::new();
     let run = bench.submit("held");
     let done = bench.run(&format!("stop {run} --now -o json"));
@@ -121,7 +124,7 @@ fn stopping_now_is_told_to_the_supervisor() {
 }
 
 #[test]
-fn the_log_is_followed_to_the_end_of_the_run() {
+fn followed_log_ends_with_run() {
     let bench = Bench::new();
     let run = bench.submit("held");
     let mut logs = bench.command("logs -f").spawn().unwrap();
@@ -135,7 +138,7 @@ fn the_log_is_followed_to_the_end_of_the_run() {
 }
 
 #[test]
-fn the_log_is_read_by_cursor_and_by_tail() {
+fn log_is_selected_by_cursor_or_tail() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let lines = |arguments: &str| bench.run(&format!("logs {run} {arguments}")).stdout.lines().count();
@@ -145,7 +148,7 @@ fn the_log_is_read_by_cursor_and_by_tail() {
 }
 
 #[test]
-fn a_task_with_an_attempt_is_refused_with_both_ways_on() {
+fn attempted_task_rejection_offers_retry_or_fresh() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
     let refused = bench.run("submit --task 1 --service trader");
@@ -160,7 +163,7 @@ fn a_task_with_an_attempt_is_refused_with_both_ways_on() {
 }
 
 #[test]
-fn a_retry_keeps_what_was_said_and_adds_what_is_new() {
+fn retry_keeps_earlier_overrides_unless_replaced() {
     let bench = Bench::new();
     let submit = "submit --task 1 --service trader --model opus --minutes 7 --guidance old --wait \
                   --repository-url https://github.com/myorg/other";
@@ -171,14 +174,14 @@ fn a_retry_keeps_what_was_said_and_adds_what_is_new() {
     let task = &done.json()["task"];
     assert_eq!(task["mode"], "retry");
     assert_eq!(task["model"], "opus");
-    assert_eq!(task["limits"]["minutes"], 7.0);
+    assert_eq!(task["limits"]["timeout_minutes"], 7.0);
     assert_eq!(task["guidance"], "new");
     assert_eq!(task["target"]["url"], "https://github.com/myorg/other");
     assert_eq!(task["platform"]["url"], "/srv/git/trader.git");
 }
 
 #[test]
-fn a_retry_while_the_attempt_is_at_work_is_refused() {
+fn retry_of_active_attempt_is_rejected() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
     bench.run_ending("held", "submit --task 1 --service trader --retry");
@@ -188,7 +191,7 @@ fn a_retry_while_the_attempt_is_at_work_is_refused() {
 }
 
 #[test]
-fn nothing_is_written_for_what_is_refused_or_only_tried() {
+fn rejected_or_dry_run_commands_write_nothing() {
     let bench = Bench::new();
     std::fs::write(bench.path("bad.toml"), "colour = 1\n").unwrap();
     let bad = bench.path("bad.toml");
@@ -215,7 +218,7 @@ fn nothing_is_written_for_what_is_refused_or_only_tried() {
 }
 
 #[test]
-fn a_supervisor_gets_only_the_environment_that_is_meant_for_it() {
+fn supervisor_receives_allowlisted_environment_only() {
     let bench = Bench::new();
     let mut command = bench.command("submit --task 1 --service trader --wait");
     command.env("AWS_SECRET_ACCESS_KEY", "x").env("GITHUB_TOKEN", "x").output().unwrap();
@@ -225,7 +228,7 @@ fn a_supervisor_gets_only_the_environment_that_is_meant_for_it() {
 }
 
 #[test]
-fn gc_keeps_live_runs_and_unpushed_work_and_numbers_go_on() {
+fn gc_keeps_active_or_unpushed_runs_without_reusing_numbers() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
     let control = bench.path("state/workspaces/workspace-trader/.orchestrator");
@@ -246,7 +249,7 @@ fn gc_keeps_live_runs_and_unpushed_work_and_numbers_go_on() {
 }
 
 #[test]
-fn half_made_records_are_no_runs() {
+fn incomplete_records_are_not_listed_as_runs() {
     let bench = Bench::new();
     bench.submit_and_wait("done");
     std::fs::create_dir(bench.path("state/runs/half-made")).unwrap();
@@ -260,7 +263,7 @@ fn half_made_records_are_no_runs() {
 }
 
 #[test]
-fn services_whose_runs_would_share_a_name_get_different_ones() {
+fn colliding_run_names_are_made_unique() {
     let bench = Bench::new();
     let url = "--repository-url https://github.com/myorg/trader";
     let submit = |service: &str, agent: &str| {
@@ -273,7 +276,7 @@ fn services_whose_runs_would_share_a_name_get_different_ones() {
 }
 
 #[test]
-fn every_form_of_output_says_the_same() {
+fn output_formats_report_same_status() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let json = bench.run(&format!("status {run} -o json")).json();
@@ -285,7 +288,7 @@ fn every_form_of_output_says_the_same() {
 }
 
 #[test]
-fn doctor_says_what_is_missing_and_how_to_mend_it() {
+fn doctor_reports_missing_parts_with_fix() {
     let bench = Bench::new();
     let done = bench.run("doctor -o json");
     assert_eq!(done.code, 78);
@@ -300,14 +303,14 @@ fn doctor_says_what_is_missing_and_how_to_mend_it() {
 }
 
 #[test]
-fn a_supervisor_that_cannot_begin_is_told_at_once() {
+fn supervisor_start_failure_is_reported_immediately() {
     let bench = Bench::new();
     let done = bench.run("submit --task 1 --service trader --supervisor /bin/false");
     assert!(done.stdout.contains("has failed: the supervisor ended before it said anything"), "{done:?}");
 }
 
 #[test]
-fn the_configuration_reaches_the_task_and_the_supervisor() {
+fn configuration_reaches_task_and_supervisor() {
     let bench = Bench::new();
     let toml = r#"
         github_api_url = "http://127.0.0.1:9/api"
@@ -316,7 +319,7 @@ fn the_configuration_reaches_the_task_and_the_supervisor() {
         [services.trader]
         verify = ["cargo test"]
         pull_request = "none"
-        limits = { minutes = 30 }
+        limits = { timeout_minutes = 30 }
         [agents.claude-agent-1]
         github_user = "octocat"
         commit_email = "octo@example.com"
@@ -338,7 +341,7 @@ fn the_configuration_reaches_the_task_and_the_supervisor() {
     assert_eq!(task["model"], "haiku");
     assert_eq!(task["verify"][0], "cargo test");
     assert_eq!(task["pull_request"], "none");
-    assert_eq!(task["limits"]["minutes"], 30.0);
+    assert_eq!(task["limits"]["timeout_minutes"], 30.0);
     assert_eq!(task["github_user"], "octocat");
     assert_eq!(task["commit_identity"]["name"], "octocat");
     let command = preview["command"].as_array().unwrap();
@@ -347,7 +350,7 @@ fn the_configuration_reaches_the_task_and_the_supervisor() {
 }
 
 #[test]
-fn a_token_that_only_gh_knows_is_passed_on_and_never_written() {
+fn gh_token_is_passed_but_never_written() {
     let bench = Bench::new();
     let bin = bench.path("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -366,7 +369,7 @@ fn a_token_that_only_gh_knows_is_passed_on_and_never_written() {
 }
 
 #[test]
-fn what_a_supervisor_wrote_only_into_the_workspace_is_found() {
+fn outcome_saved_only_in_workspace_is_found() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let events = bench.run_file(&run, "events.jsonl");
@@ -383,7 +386,7 @@ fn what_a_supervisor_wrote_only_into_the_workspace_is_found() {
 }
 
 #[test]
-fn several_runs_at_work_are_listed_when_none_is_named() {
+fn status_without_name_lists_several_active_runs() {
     let bench = Bench::new();
     bench.run_ending("held", "submit --task 1 --service trader");
     bench.run_ending("held", "submit --task 2 --service trader");
@@ -393,7 +396,7 @@ fn several_runs_at_work_are_listed_when_none_is_named() {
 }
 
 #[test]
-fn following_a_log_ends_when_nobody_reads_it() {
+fn log_follow_exits_when_reader_closes() {
     let bench = Bench::new();
     let run = bench.submit("held");
     let mut logs = bench.command(&format!("logs -f {run}")).spawn().unwrap();
@@ -405,7 +408,7 @@ fn following_a_log_ends_when_nobody_reads_it() {
 }
 
 #[test]
-fn a_remote_with_credentials_warns_only_where_it_is_used() {
+fn remote_credentials_warn_only_when_remote_is_used() {
     let bench = Bench::new();
     let config = "[remote \"origin\"]\n\turl = https://me:hunter2@github.com/myorg/trader.git\n";
     std::fs::write(bench.path("open/.git/config"), config).unwrap();
@@ -418,14 +421,14 @@ fn a_remote_with_credentials_warns_only_where_it_is_used() {
 }
 
 #[test]
-fn a_run_that_never_began_is_no_attempt_to_go_on_from() {
+fn submit_after_failed_start_needs_no_retry_flag() {
     let bench = Bench::new();
     bench.run("submit --task 1 --service trader --supervisor /bin/false");
     assert_eq!(bench.submit("done"), "trader-claude-agent-1-task1-attempt2");
 }
 
 #[test]
-fn a_workspace_that_is_thrown_away_does_not_bring_numbers_back() {
+fn deleted_workspace_does_not_reset_attempt_numbers() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
     std::fs::remove_dir_all(bench.path("state/workspaces")).unwrap();
@@ -434,7 +437,7 @@ fn a_workspace_that_is_thrown_away_does_not_bring_numbers_back() {
 }
 
 #[test]
-fn a_run_that_takes_its_time_to_stop_is_not_waited_for_longer_than_asked() {
+fn slow_stop_is_awaited_only_until_timeout() {
     let bench = Bench::new();
     let run = bench.submit("stubborn");
     let asked = bench.run(&format!("stop {run} --no-wait"));
@@ -448,7 +451,7 @@ fn a_run_that_takes_its_time_to_stop_is_not_waited_for_longer_than_asked() {
 }
 
 #[test]
-fn lists_are_filtered_and_newest_first() {
+fn run_list_is_filtered_newest_first() {
     let bench = Bench::new();
     bench.run_ending("failed", "submit --task 1 --service trader --wait");
     bench.run_ending("done", "submit --task 2 --service trader --wait");
@@ -465,7 +468,7 @@ fn lists_are_filtered_and_newest_first() {
 }
 
 #[test]
-fn what_an_interrupted_removal_left_is_swept_away() {
+fn gc_removes_leftovers_of_interrupted_removal() {
     let bench = Bench::new();
     bench.submit_and_wait("done");
     let left = bench.path("state/runs/.removed-old");
@@ -477,7 +480,7 @@ fn what_an_interrupted_removal_left_is_swept_away() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_interrupted_wait_leaves_the_run_at_work() {
+fn interrupted_log_follow_leaves_run_active() {
     let bench = Bench::new();
     let run = bench.submit("held");
     let mut logs = bench.command(&format!("logs -f {run}")).spawn().unwrap();
@@ -495,13 +498,13 @@ fn an_interrupted_wait_leaves_the_run_at_work() {
 }
 
 #[test]
-fn whoever_waits_from_the_start_does_not_keep_a_lost_run_alive() {
+fn submit_wait_detects_supervisor_lost() {
     let bench = Bench::new();
     assert_eq!(bench.run_ending("lost", "submit --task 1 --service trader --wait").code, 70);
 }
 
 #[test]
-fn a_long_log_does_not_change_what_the_status_says() {
+fn long_log_does_not_change_status() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let before = bench.run(&format!("status {run} -o json")).json();

@@ -17,13 +17,13 @@ run=$(field run)
 seq=0
 event() {
     seq=$((seq + 1))
-    printf '{"v":1,"time":"2026-11-22T12:00:00Z","seq":%s,"run":"%s","msg":"%s",%s}\n' "$seq" "$run" "$1" "$2"
+    printf '{"version":1,"time":"2026-11-22T12:00:00Z","seq":%s,"run":"%s","message":"%s",%s}\n' "$seq" "$run" "$1" "$2"
 }
 outcome() {
     event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
 \"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\
 \"attempt\":$(field attempt),\"phase\":\"$1\",\"reason\":\"$2\",\"exit_code\":$3,\"retryable\":\"yes\",\
-\"step\":\"report\",\"message\":\"$4\",\"work\":{\"where\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"},\
+\"step\":\"report\",\"message\":\"$4\",\"work\":{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"},\
 \"verification\":{\"status\":\"not_configured\"},\
 \"started_at\":\"2026-11-22T12:00:00Z\",\"finished_at\":\"2026-11-22T12:00:01Z\"}"
     exit "$3"

@@ -31,7 +31,7 @@ fn on_a_terminal(bench: &Bench, arguments: &str, variables: &[(&str, &str)]) -> 
 }
 
 #[test]
-fn a_terminal_gets_colours_unless_its_user_wants_none() {
+fn terminal_output_is_colored_unless_disabled() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     for verb in ["list", "status", "logs"] {

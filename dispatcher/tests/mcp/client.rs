@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use dispatcher::config::{Config, Environment, Flags};
-use dispatcher::mcp::{Origin, Server, stdio};
-use dispatcher::verbs::Dispatcher;
+use dispatcher::mcp::{Server, TransportKind, stdio};
+use dispatcher::operations::Dispatcher;
 use rmcp::model::{
     CallToolRequestParams, ClientConfig, ProgressNotificationParam, ProtocolVersion, ResourceContents,
 };
@@ -65,7 +65,7 @@ pub(crate) fn server(bench: &Bench, end: &str) -> Server {
         let config = Config::load(environment.clone(), Flags::default(), Path::new(&open))?;
         Ok(Dispatcher::new(config))
     };
-    Server::loading(load, Origin::Stdio)
+    Server::loading(load, TransportKind::Stdio)
 }
 
 pub(crate) async fn connect(server: Server, era: Era) -> Client {

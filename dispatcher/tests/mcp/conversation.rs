@@ -11,7 +11,7 @@ use crate::client::{Era, call, connect, server, steady, text_of};
 const FIRST: &str = "trader-claude-agent-1-task1-attempt1";
 
 #[tokio::test]
-async fn a_first_task_fails_and_is_tried_again_with_guidance() {
+async fn failed_first_task_is_retried_with_guidance() {
     let bench = Bench::new();
     let client = connect(server(&bench, "failing"), Era::Stateless).await;
     let submitted = call(
@@ -25,14 +25,14 @@ async fn a_first_task_fails_and_is_tried_again_with_guidance() {
     .await;
     assert!(!submitted.is_error);
     assert_eq!(
-        (submitted.value["started"].as_str(), submitted.value["run"]["run"].as_str()),
+        (submitted.value["result"].as_str(), submitted.value["run"]["run"].as_str()),
         (Some("new"), Some(FIRST))
     );
     insta::assert_snapshot!("submitted", steady(&submitted.text, &bench));
 
     bench.release(FIRST);
     let waited = call(&client, "wait_for_task", json!({ "run": FIRST })).await;
-    assert_eq!(waited.value["ended"], true);
+    assert_eq!(waited.value["finished"], true);
     insta::assert_snapshot!("failed", steady(&waited.text, &bench));
 
     let again =
@@ -66,13 +66,13 @@ async fn a_first_task_fails_and_is_tried_again_with_guidance() {
 }
 
 #[tokio::test]
-async fn a_run_at_work_is_looked_at_and_stopped() {
+async fn active_run_is_inspected_then_stopped() {
     let bench = Bench::new();
     let client = connect(server(&bench, "held"), Era::Handshake).await;
     call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
     let same =
         call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
-    assert_eq!(same.value["started"], "already_at_work");
+    assert_eq!(same.value["result"], "already_running");
 
     let status = call(&client, "get_task_status", json!({ "run": "the current task" })).await;
     assert_eq!(status.value["run"]["phase"], "Running");
@@ -81,19 +81,19 @@ async fn a_run_at_work_is_looked_at_and_stopped() {
     let logs = call(&client, "get_task_logs", json!({})).await;
     assert_eq!(logs.value["lines"].as_array().unwrap().len(), 1);
     insta::assert_snapshot!("logs", steady(&logs.text, &bench));
-    let next = logs.value["next"].clone();
-    let rest = call(&client, "get_task_logs", json!({ "after": next })).await;
+    let next = logs.value["next_cursor"].clone();
+    let rest = call(&client, "get_task_logs", json!({ "cursor": next })).await;
     assert!(rest.text.contains("no new lines"), "{rest:?}");
 
     let stopped = call(&client, "stop_task", json!({ "service": "trader" })).await;
     assert_eq!(stopped.value["state"], "stopped", "{stopped:?}");
     insta::assert_snapshot!("stopped", steady(&stopped.text, &bench));
     let again = call(&client, "stop_task", json!({})).await;
-    assert_eq!(again.value["state"], "had_ended", "{again:?}");
+    assert_eq!(again.value["state"], "already_finished", "{again:?}");
 }
 
 #[tokio::test]
-async fn a_stop_that_takes_its_time_is_answered_at_once() {
+async fn slow_stop_is_answered_immediately() {
     let bench = Bench::new();
     let client = connect(server(&bench, "stubborn"), Era::Stateless).await;
     call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
@@ -105,7 +105,7 @@ async fn a_stop_that_takes_its_time_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_run_is_read_by_address() {
+async fn run_resources_are_read_by_uri() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     let record = bench.path("state/workspaces/workspace-trader/.orchestrator/runs").join(&run);
@@ -129,7 +129,7 @@ async fn what_is_kept_of_a_run_is_read_by_address() {
 }
 
 #[tokio::test]
-async fn prompts_are_filled_in_and_their_arguments_completed() {
+async fn prompts_are_filled_with_completed_arguments() {
     let bench = Bench::new();
     bench.submit_and_wait("done");
     let client = connect(server(&bench, "done"), Era::Handshake).await;

@@ -80,7 +80,7 @@ impl Drop for Program {
 }
 
 #[test]
-fn the_program_speaks_both_eras_and_ends_with_its_input() {
+fn stdio_server_speaks_both_eras_until_input_ends() {
     let bench = Bench::new();
     let mut program = Program::start(&bench);
     program.initialize();
@@ -105,7 +105,7 @@ fn the_program_speaks_both_eras_and_ends_with_its_input() {
 }
 
 #[test]
-fn lines_that_are_no_messages_are_skipped() {
+fn invalid_stdio_lines_are_skipped() {
     let bench = Bench::new();
     let mut program = Program::start(&bench);
     program.write(b"garbage\n\n\xff\xfe\x00\n{\"jsonrpc\":\n");
@@ -121,7 +121,7 @@ fn lines_that_are_no_messages_are_skipped() {
 }
 
 #[test]
-fn a_line_without_end_is_survived_in_little_memory() {
+fn endless_stdio_line_uses_bounded_memory() {
     let bench = Bench::new();
     let mut program = Program::start(&bench);
     program.initialize();
@@ -140,13 +140,13 @@ fn a_line_without_end_is_survived_in_little_memory() {
 }
 
 #[test]
-fn an_input_that_ends_before_it_says_anything_is_no_error() {
+fn empty_input_exits_successfully() {
     let bench = Bench::new();
     assert_eq!(Program::start(&bench).end(), (Some(0), String::new(), String::new()));
 }
 
 #[test]
-fn a_client_that_stops_reading_ends_the_server() {
+fn server_exits_when_client_stops_reading() {
     let bench = Bench::new();
     let mut program = Program::start(&bench);
     program.initialize();
@@ -162,7 +162,7 @@ fn a_client_that_stops_reading_ends_the_server() {
 }
 
 #[test]
-fn a_terminating_signal_ends_it_although_its_input_is_open() {
+fn termination_signal_ends_server_with_open_input() {
     let bench = Bench::new();
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
         let mut program = Program::start(&bench);
@@ -178,7 +178,7 @@ fn a_terminating_signal_ends_it_although_its_input_is_open() {
 }
 
 #[test]
-fn a_client_that_uses_sockets_is_served_and_left_on_a_signal() {
+fn socket_stdio_client_is_served_until_signal() {
     let bench = Bench::new();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut child = bench.command("mcp").stdin(Stdio::from(OwnedFd::from(theirs))).spawn().unwrap();
@@ -192,7 +192,7 @@ fn a_client_that_uses_sockets_is_served_and_left_on_a_signal() {
 }
 
 #[test]
-fn a_run_that_was_submitted_goes_on_when_the_client_leaves() {
+fn submitted_run_continues_after_client_disconnects() {
     let bench = Bench::new();
     let mut program = Program::start(&bench);
     program.initialize();

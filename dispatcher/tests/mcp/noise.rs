@@ -117,7 +117,7 @@ async fn answer(bench: &Bench, input: &[u8], piece: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_last_request_is_answered_after_any_noise_and_only_messages_go_out() {
+fn request_after_noise_is_answered_with_valid_messages_only() {
     let bench = Bench::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cases = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };

@@ -6,7 +6,7 @@ use crate::bench::Bench;
 use crate::client::{ERAS, Era, connect, server};
 
 #[tokio::test]
-async fn the_tools_are_as_published_in_both_eras() {
+async fn tools_match_snapshot_in_both_eras() {
     let bench = Bench::new();
     for era in ERAS {
         let client = connect(server(&bench, "done"), era).await;
@@ -32,7 +32,7 @@ async fn the_tools_are_as_published_in_both_eras() {
 }
 
 #[tokio::test]
-async fn prompts_and_resource_templates_are_as_published_in_both_eras() {
+async fn prompts_and_templates_match_snapshot_in_both_eras() {
     let bench = Bench::new();
     for era in ERAS {
         let client = connect(server(&bench, "done"), era).await;
@@ -42,7 +42,7 @@ async fn prompts_and_resource_templates_are_as_published_in_both_eras() {
 }
 
 #[tokio::test]
-async fn the_server_says_who_it_is_and_how_it_is_used() {
+async fn server_info_has_name_version_instructions() {
     let bench = Bench::new();
     let client = connect(server(&bench, "done"), Era::Handshake).await;
     let info = client.peer_info().unwrap();
@@ -54,7 +54,7 @@ async fn the_server_says_who_it_is_and_how_it_is_used() {
 }
 
 #[tokio::test]
-async fn people_find_a_tool_by_the_words_they_use() {
+async fn tool_descriptions_contain_common_user_words() {
     let bench = Bench::new();
     let client = connect(server(&bench, "done"), Era::Stateless).await;
     let tools = client.list_all_tools().await.unwrap();

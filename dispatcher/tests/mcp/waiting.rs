@@ -8,13 +8,13 @@ use crate::bench::Bench;
 use crate::client::{ERAS, Era, call, connect, server};
 
 #[tokio::test]
-async fn waiting_ends_in_time_and_tells_progress_in_both_eras() {
+async fn wait_timeout_reports_progress_in_both_eras() {
     for era in ERAS {
         let bench = Bench::new();
         let client = connect(server(&bench, "held"), era).await;
         call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
         let waited = call(&client, "wait_for_task", json!({ "timeout_seconds": 0.5 })).await;
-        assert_eq!(waited.value["ended"], false);
+        assert_eq!(waited.value["finished"], false);
         assert!(waited.text.contains("call `wait_for_task` again"), "{waited:?}");
         let told = client.service().0.lock().unwrap().clone();
         assert!(told.iter().any(|told| told.message.as_deref().unwrap().starts_with("Running")), "{told:?}");
@@ -23,7 +23,7 @@ async fn waiting_ends_in_time_and_tells_progress_in_both_eras() {
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_run() {
+async fn wait_returns_when_run_finishes() {
     let bench = Bench::new();
     let client = connect(server(&bench, "held"), Era::Stateless).await;
     let submitted =
@@ -35,7 +35,7 @@ async fn waiting_ends_with_the_run() {
 }
 
 #[tokio::test]
-async fn nobody_is_waited_for_who_has_left() {
+async fn wait_ends_when_client_disconnects() {
     let bench = Bench::new();
     let server = server(&bench, "held");
     let closing = server.closing();

@@ -6,7 +6,7 @@ use crate::bench::Bench;
 use crate::client::{Era, call, connect, server, steady};
 
 #[tokio::test]
-async fn nothing_is_guessed_where_several_runs_are_at_work() {
+async fn ambiguous_tool_call_among_active_runs_is_not_guessed() {
     let bench = Bench::new();
     let client = connect(server(&bench, "held"), Era::Stateless).await;
     for service in ["auth", "trader"] {
@@ -36,7 +36,7 @@ async fn nothing_is_guessed_where_several_runs_are_at_work() {
 }
 
 #[tokio::test]
-async fn a_retry_goes_on_as_the_agent_of_the_attempt_before() {
+async fn retry_uses_agent_of_previous_attempt() {
     let bench = Bench::new();
     let client = connect(server(&bench, "failed"), Era::Handshake).await;
     let first = json!({ "task_id": 4, "service": "trader", "agent": "claude-agent-7", "model": "opus" });
@@ -53,7 +53,7 @@ async fn a_retry_goes_on_as_the_agent_of_the_attempt_before() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_in_the_words_of_the_tools() {
+async fn tool_errors_use_tool_vocabulary() {
     let bench = Bench::new();
     let client = connect(server(&bench, "done"), Era::Stateless).await;
     let mut told = Vec::new();
@@ -81,7 +81,7 @@ async fn what_is_wrong_is_told_in_the_words_of_the_tools() {
 }
 
 #[tokio::test]
-async fn a_broken_configuration_is_told_by_each_tool_and_mended_without_a_restart() {
+async fn broken_config_is_reported_until_fixed_without_restart() {
     let bench = Bench::new();
     let file = bench.path("open/orchestrator.toml");
     std::fs::write(&file, "nonsense = = 1").unwrap();

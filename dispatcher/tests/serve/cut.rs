@@ -26,7 +26,7 @@ fn vanish(stream: TcpStream, end: End) {
 }
 
 #[test]
-fn a_request_that_was_never_complete_starts_nothing() {
+fn incomplete_request_starts_no_run() {
     let bench = bench();
     let server = Server::start(&bench);
     let bytes = submission(1).bytes();
@@ -43,12 +43,12 @@ fn a_request_that_was_never_complete_starts_nothing() {
     eventually("the cut calls to be told", || server.calls().len() >= complete);
     assert!(server.calls().iter().all(|call| call["result"] != "ok"), "{:?}", server.calls());
     assert_eq!(bench.runs().len(), 0);
-    assert_eq!(server.submit(1)["structuredContent"]["started"], "new");
+    assert_eq!(server.submit(1)["structuredContent"]["result"], "created");
     assert_eq!(bench.runs().len(), 1);
 }
 
 #[test]
-fn a_caller_that_vanishes_once_its_request_is_complete_finds_one_run_when_it_asks_again() {
+fn resubmit_after_disconnect_returns_same_run() {
     let bench = bench();
     let mut server = Server::start(&bench);
     let whole = server_answer_length(&server);
@@ -62,9 +62,9 @@ fn a_caller_that_vanishes_once_its_request_is_complete_finds_one_run_when_it_ask
             stream.read_exact(&mut vec![0; read]).unwrap();
             vanish(stream, end);
             let again = server.submit(task);
-            let started = again["structuredContent"]["started"].as_str().unwrap();
-            assert!(["new", "already_at_work"].contains(&started), "{again}");
-            assert!(read == 0 || started == "already_at_work", "{again}");
+            let started = again["structuredContent"]["result"].as_str().unwrap();
+            assert!(["created", "already_running"].contains(&started), "{again}");
+            assert!(read == 0 || started == "already_running", "{again}");
         }
     }
     // What it still does for callers that have gone, it does before it ends.

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use dispatcher::serve::{Limits, Settings, Stop};
+use dispatcher::serve::{Limits, ServeOptions, Shutdown};
 use serde_json::json;
 
 use super::http::{Request, connect, cut, exchange, read};
@@ -11,8 +11,8 @@ use super::stand::{Stand, settings};
 
 const LIMIT: Duration = Duration::from_secs(25);
 
-fn with(limits: Limits) -> Settings {
-    Settings { limits, ..settings() }
+fn with(limits: Limits) -> ServeOptions {
+    ServeOptions { limits, ..settings() }
 }
 
 fn count() -> Request {
@@ -33,7 +33,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_request_that_is_too_long_is_refused_however_it_is_sent() {
+fn oversized_request_is_rejected_in_any_encoding() {
     let stand = Stand::start(settings());
     let body = |size: usize| {
         let mut request = count();
@@ -53,7 +53,7 @@ fn a_request_that_is_too_long_is_refused_however_it_is_sent() {
 }
 
 #[test]
-fn whoever_is_too_slow_is_sent_away_and_others_are_served_meanwhile() {
+fn slow_clients_are_disconnected_without_delaying_others() {
     let short = Duration::from_millis(200);
     let limits = Limits { connections: 2, head_time: short, body_time: short, ..Limits::default() };
     let stand = Stand::start(with(limits));
@@ -73,7 +73,7 @@ fn whoever_is_too_slow_is_sent_away_and_others_are_served_meanwhile() {
 }
 
 #[test]
-fn an_idle_connection_is_closed() {
+fn idle_connection_is_closed() {
     let limits = Limits { head_time: Duration::from_millis(200), ..Limits::default() };
     let stand = Stand::start(with(limits));
     let mut idle = connect(stand.address);
@@ -84,7 +84,7 @@ fn an_idle_connection_is_closed() {
 }
 
 #[test]
-fn more_calls_than_can_be_carried_out_are_refused() {
+fn calls_above_limit_are_rejected() {
     let stand = Stand::start(with(Limits { calls: 1, ..Limits::default() }));
     let mut held = connect(stand.address);
     held.write_all(&hold().bytes()).unwrap();
@@ -96,7 +96,7 @@ fn more_calls_than_can_be_carried_out_are_refused() {
 }
 
 #[test]
-fn a_call_is_carried_out_to_its_end_when_its_caller_has_gone() {
+fn call_completes_after_client_disconnects() {
     let stand = Stand::start(settings());
     for request in [hold(), Request::modern_tool("hold", &json!({}))] {
         let (begun, ended) = (stand.begun(), stand.ended());
@@ -112,7 +112,7 @@ fn a_call_is_carried_out_to_its_end_when_its_caller_has_gone() {
 }
 
 #[test]
-fn calls_in_flight_are_answered_before_it_stops() {
+fn shutdown_answers_calls_in_flight() {
     let mut stand = Stand::start(settings());
     let mut idle = connect(stand.address);
     let mut held = connect(stand.address);
@@ -123,11 +123,11 @@ fn calls_in_flight_are_answered_before_it_stops() {
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
     stand.tools.go.notify_waiters();
     assert_eq!(read(&mut held).status, 200);
-    assert_eq!(stand.join(), Stop::Asked);
+    assert_eq!(stand.join(), Shutdown::Graceful);
 }
 
 #[test]
-fn it_stops_within_a_bound_and_at_once_when_told_twice() {
+fn shutdown_is_bounded_or_immediate_when_repeated() {
     let mut bounded = Stand::start(with(Limits { grace: Duration::from_millis(100), ..Limits::default() }));
     let mut at_once = Stand::start(settings());
     let held = [&bounded, &at_once].map(|stand| {
@@ -137,9 +137,9 @@ fn it_stops_within_a_bound_and_at_once_when_told_twice() {
         held
     });
     bounded.stop();
-    assert_eq!(bounded.join(), Stop::Asked);
+    assert_eq!(bounded.join(), Shutdown::Graceful);
     at_once.stop();
     at_once.stop_now();
-    assert_eq!((at_once.join(), Stop::Now(15).exit_code()), (Stop::Now(15), 143));
+    assert_eq!((at_once.join(), Shutdown::Immediate(15).exit_code()), (Shutdown::Immediate(15), 143));
     drop(held);
 }

@@ -12,16 +12,16 @@ use super::server::{Server, bench, submission};
 const RUN: &str = "trader-claude-agent-1-task1-attempt1";
 
 #[test]
-fn a_hundred_identical_submissions_at_once_are_one_run() {
+fn hundred_identical_submissions_create_one_run() {
     let bench = bench();
     let server = Server::start(&bench);
     let answers: Vec<String> = std::thread::scope(|scope| {
-        let submit = |_| scope.spawn(|| server.submit(1)["structuredContent"]["started"].to_string());
+        let submit = |_| scope.spawn(|| server.submit(1)["structuredContent"]["result"].to_string());
         let all: Vec<_> = (0..100).map(submit).collect();
         all.into_iter().map(|answer| answer.join().unwrap()).collect()
     });
     let count = |started: &str| answers.iter().filter(|answer| *answer == started).count();
-    assert_eq!((count("\"new\""), count("\"already_at_work\"")), (1, 99), "{answers:?}");
+    assert_eq!((count("\"new\""), count("\"already_running\"")), (1, 99), "{answers:?}");
     assert_eq!(bench.runs().len(), 1);
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -29,7 +29,7 @@ fn a_hundred_identical_submissions_at_once_are_one_run() {
 }
 
 #[test]
-fn the_audit_log_tells_who_did_what_and_neither_token_nor_guidance() {
+fn audit_log_names_caller_without_token_or_guidance() {
     let bench = bench();
     let token = "correct-horse-battery-staple";
     let mut command = bench.command("serve --address localhost:0");
@@ -66,7 +66,7 @@ fn the_audit_log_tells_who_did_what_and_neither_token_nor_guidance() {
 }
 
 #[test]
-fn a_call_has_no_open_folder_and_is_told_which_argument_to_give() {
+fn remote_call_without_folder_names_needed_arguments() {
     // The server's own folder is a clone of the trader's repository: that is nobody else's business.
     let bench = Bench::new();
     let server = Server::start(&bench);
@@ -87,7 +87,7 @@ fn a_call_has_no_open_folder_and_is_told_which_argument_to_give() {
 }
 
 #[test]
-fn both_eras_begin_as_they_must() {
+fn both_protocol_eras_initialize() {
     let bench = bench();
     let server = Server::start(&bench);
     let client = json!({ "name": "test", "version": "1" });
@@ -124,7 +124,7 @@ fn both_eras_begin_as_they_must() {
 }
 
 #[test]
-fn whoever_waits_for_a_run_is_answered_when_the_server_stops() {
+fn waiting_call_is_answered_at_shutdown() {
     for signal in [Signal::TERM, Signal::INT] {
         let bench = bench();
         let mut command = bench.command("serve --address 127.0.0.1:0");
@@ -144,7 +144,7 @@ fn whoever_waits_for_a_run_is_answered_when_the_server_stops() {
 }
 
 #[test]
-fn a_run_that_has_ended_leaves_no_process_behind() {
+fn finished_run_leaves_no_child_process() {
     let bench = bench();
     let server = Server::start(&bench);
     server.submit(1);
@@ -157,7 +157,7 @@ fn a_run_that_has_ended_leaves_no_process_behind() {
 }
 
 #[test]
-fn health_says_whether_calls_can_be_carried_out() {
+fn readiness_reflects_ability_to_serve_calls() {
     let bench = bench();
     let server = Server::start(&bench);
     let status = |path| Request::get(path).with("Host", "10.0.0.7:8750").send(server.address).status;
@@ -173,7 +173,7 @@ fn health_says_whether_calls_can_be_carried_out() {
 }
 
 #[test]
-fn what_must_not_be_served_is_refused_with_the_way_on() {
+fn invalid_serve_options_are_rejected_with_hint() {
     let bench = bench();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("serve --address {}", taken.local_addr().unwrap());

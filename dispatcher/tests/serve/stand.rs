@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dispatcher::serve::auth::Tokens;
-use dispatcher::serve::{Bound, Limits, Settings, Stop, bind};
+use dispatcher::serve::auth::TokenSource;
+use dispatcher::serve::{BoundServer, Limits, ServeOptions, Shutdown, bind};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
@@ -17,7 +17,7 @@ pub(crate) struct Stand {
     pub(crate) tools: Tools,
     stop: Option<oneshot::Sender<()>>,
     now: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<Stop>>,
+    thread: Option<std::thread::JoinHandle<Shutdown>>,
 }
 
 /// Counts its calls; `hold` ends when it is let go.
@@ -60,10 +60,10 @@ impl Tools {
 #[tool_handler(router = self.tool_router)]
 impl ServerHandler for Tools {}
 
-pub(crate) fn settings() -> Settings {
-    Settings {
+pub(crate) fn settings() -> ServeOptions {
+    ServeOptions {
         address: "127.0.0.1:0".parse().unwrap(),
-        tokens: Tokens::NotNeeded,
+        tokens: TokenSource::Disabled,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         limits: Limits::default(),
@@ -71,18 +71,18 @@ pub(crate) fn settings() -> Settings {
 }
 
 impl Stand {
-    pub(crate) fn start(settings: Settings) -> Self {
+    pub(crate) fn start(settings: ServeOptions) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bound: Bound = runtime.block_on(bind(settings)).unwrap();
+        let bound: BoundServer = runtime.block_on(bind(settings)).unwrap();
         let address = bound.address();
         let tools = Tools::new();
         let ((stop, stopped), (now, at_once)) = (oneshot::channel(), oneshot::channel());
         let handler = tools.clone();
         let serve = async move {
-            let stop = async move { stopped.await.map_or(Stop::Asked, |()| Stop::Asked) };
+            let stop = async move { stopped.await.map_or(Shutdown::Graceful, |()| Shutdown::Graceful) };
             let now = async move {
                 match at_once.await {
-                    Ok(()) => Stop::Now(15),
+                    Ok(()) => Shutdown::Immediate(15),
                     Err(_) => std::future::pending().await,
                 }
             };
@@ -111,7 +111,7 @@ impl Stand {
     }
 
     /// Waits until it has stopped.
-    pub(crate) fn join(&mut self) -> Stop {
+    pub(crate) fn join(&mut self) -> Shutdown {
         self.thread.take().unwrap().join().unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! Who may call.
 
-use dispatcher::serve::auth::Tokens;
-use dispatcher::serve::{Settings, check};
+use dispatcher::serve::auth::TokenSource;
+use dispatcher::serve::{ServeOptions, check};
 use serde_json::json;
 
 use super::http::Request;
@@ -14,9 +14,9 @@ fn count() -> Request {
 }
 
 #[test]
-fn only_names_that_are_meant_for_it_reach_it() {
+fn only_allowed_hosts_are_served() {
     let hosts = vec!["orchestrator.example.com".to_owned(), "exact.example.com:8750".to_owned()];
-    let stand = Stand::start(Settings { allowed_hosts: hosts, ..settings() });
+    let stand = Stand::start(ServeOptions { allowed_hosts: hosts, ..settings() });
     let port = stand.address.port();
     let cases = [
         ("localhost".to_owned(), 200),
@@ -52,10 +52,10 @@ fn only_names_that_are_meant_for_it_reach_it() {
 }
 
 #[test]
-fn no_web_page_calls_it_unless_it_was_named() {
+fn unlisted_origin_is_rejected() {
     let origins = vec!["https://ide.example.com:443".to_owned(), "http://localhost:3000".to_owned()];
     let open = Stand::start(settings());
-    let named = Stand::start(Settings { allowed_origins: origins, ..settings() });
+    let named = Stand::start(ServeOptions { allowed_origins: origins, ..settings() });
     let cases = [
         ("https://ide.example.com", 200),
         ("HTTPS://IDE.example.com:443", 200),
@@ -81,8 +81,8 @@ fn no_web_page_calls_it_unless_it_was_named() {
 }
 
 #[test]
-fn without_the_token_nobody_learns_anything() {
-    let stand = Stand::start(Settings { tokens: Tokens::Given(TOKEN.into()), ..settings() });
+fn unauthorized_request_reveals_nothing() {
+    let stand = Stand::start(ServeOptions { tokens: TokenSource::Inline(TOKEN.into()), ..settings() });
     let missing = count().send(stand.address);
     let wrong = count().with("Authorization", "Bearer correct-horse-battery-stapler").send(stand.address);
     for refused in [&missing, &wrong] {
@@ -98,11 +98,11 @@ fn without_the_token_nobody_learns_anything() {
 }
 
 #[test]
-fn a_token_is_exchanged_without_a_restart() {
+fn token_rotation_needs_no_restart() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, TOKEN).unwrap();
-    let stand = Stand::start(Settings { tokens: Tokens::File(file.clone()), ..settings() });
+    let stand = Stand::start(ServeOptions { tokens: TokenSource::File(file.clone()), ..settings() });
     let status =
         |token: &str| count().with("Authorization", &format!("Bearer {token}")).send(stand.address).status;
     assert_eq!(status(TOKEN), 200);
@@ -114,7 +114,7 @@ fn a_token_is_exchanged_without_a_restart() {
 }
 
 #[test]
-fn others_than_this_machine_are_served_with_a_token_only() {
+fn non_loopback_address_requires_token() {
     for (address, refused) in [
         ("127.0.0.1:0", false),
         ("127.9.9.9:0", false),
@@ -125,7 +125,7 @@ fn others_than_this_machine_are_served_with_a_token_only() {
         ("10.0.0.1:0", true),
         ("[::ffff:10.0.0.1]:0", true),
     ] {
-        let open = Settings { address: address.parse().unwrap(), ..settings() };
+        let open = ServeOptions { address: address.parse().unwrap(), ..settings() };
         match check(&open) {
             Ok(()) => assert!(!refused, "{address}"),
             Err(problem) => {
@@ -133,12 +133,12 @@ fn others_than_this_machine_are_served_with_a_token_only() {
                 assert!(problem.to_string().contains("--token-file"), "{problem}");
             }
         }
-        assert!(check(&Settings { tokens: Tokens::Given(TOKEN.into()), ..open }).is_ok());
+        assert!(check(&ServeOptions { tokens: TokenSource::Inline(TOKEN.into()), ..open }).is_ok());
     }
 }
 
 #[test]
-fn both_eras_are_answered_and_headers_that_contradict_the_body_are_not() {
+fn both_eras_are_served_unless_headers_contradict_body() {
     let stand = Stand::start(settings());
     let modern = || Request::modern_tool("count", &json!({}));
     assert_eq!(count().send(stand.address).json()["result"]["content"][0]["text"], "1");

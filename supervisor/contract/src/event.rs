@@ -14,7 +14,7 @@ use crate::step::Step;
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Event {
     /// The contract's version.
-    pub v: u32,
+    pub version: u32,
     /// When it happened.
     pub time: Timestamp,
     /// The event's number within the run, from 1: a cursor for readers.
@@ -23,7 +23,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunName>,
     /// What happened, for people.
-    pub msg: String,
+    pub message: String,
     /// What happened, for programs.
     #[serde(flatten)]
     pub body: EventBody,
@@ -64,7 +64,7 @@ pub enum EventBody {
 
 /// An event as a person reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Readable<'a> {
+pub struct LogLine<'a> {
     /// Who speaks: a source of the log, or a step.
     pub source: &'a str,
     /// How much it matters.
@@ -76,7 +76,7 @@ pub struct Readable<'a> {
 impl Event {
     /// The event as a line of the readable log; none where it says nothing new to a person.
     #[must_use]
-    pub fn readable(&self) -> Option<Readable<'_>> {
+    pub fn log_line(&self) -> Option<LogLine<'_>> {
         let (source, level) = match &self.body {
             EventBody::Log { level: Level::Debug, .. }
             | EventBody::Step { state: StepState::Started, .. }
@@ -88,7 +88,7 @@ impl Event {
             EventBody::Outcome { .. } => ("outcome", Level::Error),
             EventBody::Unknown => ("", Level::Info),
         };
-        Some(Readable { source, level, text: &self.msg })
+        Some(LogLine { source, level, text: &self.message })
     }
 }
 
@@ -126,13 +126,13 @@ pub struct Progress {
     /// The step.
     pub step: Step,
     /// The agent's turns so far.
-    pub turn: u32,
+    pub turns: u32,
     /// US dollars so far.
     pub cost_usd: f64,
     /// The last thing the run or the agent did.
-    pub doing: String,
+    pub activity: String,
     /// Since when.
-    pub since: Timestamp,
+    pub activity_since: Timestamp,
     /// The branch, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::names::{Identity, RunName, ServiceName, TaskId};
+use crate::names::{RunName, ServiceName, TaskId, TaskKey};
 
 /// The paths of a workspace.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -50,189 +50,189 @@ impl Layout {
 
     /// The agent's own: homes, memory, caches, temporary files.
     #[must_use]
-    pub fn agent(&self) -> PathBuf {
+    pub fn agent_dir(&self) -> PathBuf {
         self.root.join("agent")
     }
 
     /// The home of the agent in one run.
     #[must_use]
     pub fn agent_home(&self, run: &RunName) -> PathBuf {
-        self.agent().join("home").join(run.as_str())
+        self.agent_dir().join("home").join(run.as_str())
     }
 
     /// What the memory server keeps, across the tasks of the service.
     #[must_use]
     pub fn agent_memory(&self) -> PathBuf {
-        self.agent().join("memory")
+        self.agent_dir().join("memory")
     }
 
     /// Caches of tools: cargo, npm.
     #[must_use]
     pub fn agent_cache(&self) -> PathBuf {
-        self.agent().join("cache")
+        self.agent_dir().join("cache")
     }
 
     /// The agent's temporary files.
     #[must_use]
     pub fn agent_tmp(&self) -> PathBuf {
-        self.agent().join("tmp")
+        self.agent_dir().join("tmp")
     }
 
     /// The supervisor's own.
     #[must_use]
-    pub fn control(&self) -> PathBuf {
+    pub fn supervisor_dir(&self) -> PathBuf {
         self.root.join(".orchestrator")
     }
 
     /// The control repository of the target.
     #[must_use]
     pub fn target_control(&self) -> PathBuf {
-        self.control().join("target.git")
+        self.supervisor_dir().join("target.git")
     }
 
     /// The control repository of the platform.
     #[must_use]
     pub fn platform_control(&self) -> PathBuf {
-        self.control().join("platform.git")
+        self.supervisor_dir().join("platform.git")
     }
 
     /// The control repository of docs runs: the platform repository, as it is written.
     #[must_use]
     pub fn docs_control(&self) -> PathBuf {
-        self.control().join("docs.git")
+        self.supervisor_dir().join("docs.git")
     }
 
     /// The lock that a run holds while it uses the workspace; it contains the holder's name.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
-        self.control().join("lock")
+        self.supervisor_dir().join("lock")
     }
 
     /// The tickets of runs that wait for their turn.
     #[must_use]
     pub fn queue(&self) -> PathBuf {
-        self.control().join("queue")
+        self.supervisor_dir().join("queue")
     }
 
     /// What the working tree holds and whether it was saved.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.control().join("state.json")
+        self.supervisor_dir().join("state.json")
     }
 
     /// The same of the working tree of docs runs.
     #[must_use]
     pub fn docs_state(&self) -> PathBuf {
-        self.control().join("docs-state.json")
+        self.supervisor_dir().join("docs-state.json")
     }
 
     /// The highest attempt number of an identity: a decimal number in a file.
     #[must_use]
-    pub fn attempts(&self, identity: &Identity) -> PathBuf {
-        self.control().join("attempts").join(identity.key())
+    pub fn attempts(&self, identity: &TaskKey) -> PathBuf {
+        self.supervisor_dir().join("attempts").join(identity.slug())
     }
 
     /// The records of all runs.
     #[must_use]
     pub fn runs(&self) -> PathBuf {
-        self.control().join("runs")
+        self.supervisor_dir().join("runs")
     }
 
     /// The record of one run.
     #[must_use]
-    pub fn run(&self, run: &RunName) -> RunRecord {
-        RunRecord { folder: self.runs().join(run.as_str()) }
+    pub fn run_dir(&self, run: &RunName) -> RunDir {
+        RunDir { path: self.runs().join(run.as_str()) }
     }
 }
 
 /// The record of one run: everything that is kept of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RunRecord {
-    folder: PathBuf,
+pub struct RunDir {
+    path: PathBuf,
 }
 
-impl RunRecord {
+impl RunDir {
     /// The record's folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        &self.folder
+        &self.path
     }
 
     /// The task as it was asked for.
     #[must_use]
     pub fn task(&self) -> PathBuf {
-        self.folder.join("task.json")
+        self.path.join("task.json")
     }
 
     /// The prompt as it was given.
     #[must_use]
     pub fn prompt(&self) -> PathBuf {
-        self.folder.join("prompt.md")
+        self.path.join("prompt.md")
     }
 
     /// The agent's MCP configuration.
     #[must_use]
     pub fn mcp_config(&self) -> PathBuf {
-        self.folder.join("mcp.json")
+        self.path.join("mcp.json")
     }
 
     /// The folder of what is written for MCP servers that are not the agent's children.
     #[must_use]
     pub fn mcp_files(&self) -> PathBuf {
-        self.folder.join("mcp")
+        self.path.join("mcp")
     }
 
     /// The agent's settings.
     #[must_use]
     pub fn settings(&self) -> PathBuf {
-        self.folder.join("settings.json")
+        self.path.join("settings.json")
     }
 
     /// The conversations' ids, for a resume.
     #[must_use]
     pub fn sessions(&self) -> PathBuf {
-        self.folder.join("sessions.json")
+        self.path.join("sessions.json")
     }
 
     /// What the agent's program printed, redacted.
     #[must_use]
     pub fn transcript(&self) -> PathBuf {
-        self.folder.join("transcript.jsonl")
+        self.path.join("transcript.jsonl")
     }
 
     /// The same of the conversation about one task of a docs run.
     #[must_use]
-    pub fn transcript_of(&self, task: TaskId) -> PathBuf {
-        self.folder.join(format!("transcript-task{task}.jsonl"))
+    pub fn task_transcript(&self, task: TaskId) -> PathBuf {
+        self.path.join(format!("transcript-task{task}.jsonl"))
     }
 
     /// The prompt of the conversation about one task of a docs run.
     #[must_use]
-    pub fn prompt_of(&self, task: TaskId) -> PathBuf {
-        self.folder.join(format!("prompt-task{task}.md"))
+    pub fn task_prompt(&self, task: TaskId) -> PathBuf {
+        self.path.join(format!("prompt-task{task}.md"))
     }
 
     /// The events of the run.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.folder.join("log.jsonl")
+        self.path.join("log.jsonl")
     }
 
     /// The outcome.
     #[must_use]
     pub fn outcome(&self) -> PathBuf {
-        self.folder.join("outcome.json")
+        self.path.join("outcome.json")
     }
 
     /// What the run's branch changes, as a patch for people: redacted, and cut where it is long.
     #[must_use]
     pub fn diff(&self) -> PathBuf {
-        self.folder.join("diff.patch")
+        self.path.join("diff.patch")
     }
 
     /// Work that could not be pushed.
     #[must_use]
     pub fn rescue(&self) -> PathBuf {
-        self.folder.join("rescue")
+        self.path.join("rescue")
     }
 }

@@ -28,7 +28,7 @@ pub mod task;
 
 pub use event::{Event, EventBody, Level};
 pub use names::{
-    AgentName, BranchName, Identity, Kind, RepositoryUrl, RunName, ServiceName, TaskId, WorkingDirectory,
+    AgentName, BranchName, Kind, RepositoryUrl, RunName, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
 pub use outcome::Outcome;
 pub use reason::{Phase, Reason};

@@ -29,7 +29,7 @@ fn invalid(what: &'static str, value: &str, problem: impl Into<String>) -> Inval
 }
 
 /// Checks an RFC 1123 label: lowercase letters, digits and inner hyphens.
-fn check_label(what: &'static str, value: &str, max: usize) -> Result<(), InvalidName> {
+fn validate_label(what: &'static str, value: &str, max: usize) -> Result<(), InvalidName> {
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ok = !value.is_empty()
         && value.len() <= max
@@ -108,45 +108,45 @@ text_type!(
     /// A service: the short name that owns a persistent workspace.
     ServiceName,
     "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
-    |value| check_label("service", value, SERVICE_NAME_MAX)
+    |value| validate_label("service", value, SERVICE_NAME_MAX)
 );
 
 text_type!(
     /// An agent: the identity that works, such as `claude-agent-1`.
     AgentName,
     "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
-    |value| check_label("agent", value, SERVICE_NAME_MAX)
+    |value| validate_label("agent", value, SERVICE_NAME_MAX)
 );
 
 text_type!(
     /// The name of a run, and of every object made for it.
     RunName,
     "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
-    |value| check_label("run", value, RUN_NAME_MAX)
+    |value| validate_label("run", value, RUN_NAME_MAX)
 );
 
 text_type!(
     /// A branch name that git accepts (git-check-ref-format(1)), without `refs/heads/`.
     BranchName,
     "^[^\\s~^:?*\\[\\\\]+$",
-    check_branch
+    validate_branch
 );
 
 text_type!(
     /// Where a repository is: `https://`, `http://`, `ssh://`, `user@host:path`, or an absolute path.
     RepositoryUrl,
     "^\\S+$",
-    check_url
+    validate_url
 );
 
 text_type!(
     /// A folder inside the repository, relative to its root; `.` is the root.
     WorkingDirectory,
     "^[^/].*$",
-    check_directory
+    validate_directory
 );
 
-fn check_branch(value: &str) -> Result<(), InvalidName> {
+fn validate_branch(value: &str) -> Result<(), InvalidName> {
     let component = |part: &str| {
         !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock") && !part.ends_with('.')
     };
@@ -166,7 +166,7 @@ fn check_branch(value: &str) -> Result<(), InvalidName> {
     Err(invalid("branch", value, "is no valid branch name (see git-check-ref-format)"))
 }
 
-fn check_url(value: &str) -> Result<(), InvalidName> {
+fn validate_url(value: &str) -> Result<(), InvalidName> {
     let problem = if value.is_empty() {
         Some("is empty: give an https, ssh or absolute local address")
     } else if value.len() > 2000 || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -235,7 +235,7 @@ fn scp_parts(value: &str) -> Option<(&str, &str)> {
     ok.then_some((host, path))
 }
 
-fn check_directory(value: &str) -> Result<(), InvalidName> {
+fn validate_directory(value: &str) -> Result<(), InvalidName> {
     let inner = |part: &str| !part.is_empty() && part != ".." && part != "." && part != ".git";
     let trimmed = value.strip_suffix('/').unwrap_or(value);
     let ok = value.len() <= 1000
@@ -397,7 +397,7 @@ pub enum Kind {
 
 /// Who does what: the attempts of one identity are numbered together.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Identity {
+pub struct TaskKey {
     /// What the run is for.
     pub kind: Kind,
     /// The service whose workspace is used.
@@ -408,11 +408,11 @@ pub struct Identity {
     pub task: Option<TaskId>,
 }
 
-impl Identity {
+impl TaskKey {
     /// What this identity has in common with its other attempts, as a file name
     /// that no other identity of the service has: `claude-agent-1/task1`.
     #[must_use]
-    pub fn key(&self) -> String {
+    pub fn slug(&self) -> String {
         let Self { kind, service: _, agent, task } = self;
         match (kind, task) {
             (Kind::Implementation, Some(task)) => format!("{agent}/task{task}"),
@@ -429,7 +429,7 @@ impl Identity {
     #[must_use]
     pub fn run_name(&self, attempt: u32, taken: impl Fn(&RunName) -> bool) -> RunName {
         let Self { kind: _, service, agent: _, task: _ } = self;
-        let key = self.key().replace('/', "-");
+        let key = self.slug().replace('/', "-");
         let plain = format!("{service}-{key}-attempt{attempt}");
         if plain.len() <= RUN_NAME_MAX {
             let plain = RunName(plain);
@@ -448,7 +448,7 @@ impl Identity {
     #[must_use]
     pub fn short_hash(&self) -> String {
         // The service and the key are joined by a byte that neither can contain.
-        let digest = Sha256::digest(format!("{}/{}", self.service, self.key()));
+        let digest = Sha256::digest(format!("{}/{}", self.service, self.slug()));
         digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -485,8 +485,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn identity(service: &str, agent: &str, task: u32) -> Identity {
-        Identity {
+    fn identity(service: &str, agent: &str, task: u32) -> TaskKey {
+        TaskKey {
             kind: Kind::Implementation,
             service: ServiceName::new(service).unwrap(),
             agent: AgentName::new(agent).unwrap(),
@@ -495,13 +495,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_named_after_service_agent_task_and_attempt() {
+    fn run_name_joins_service_agent_task_attempt() {
         let name = identity("trader", "claude-agent-1", 1).run_name(2, |_| false);
         assert_eq!(name.as_str(), "trader-claude-agent-1-task1-attempt2");
     }
 
     #[test]
-    fn docs_runs_have_names_of_their_own() {
+    fn docs_run_name_contains_docs() {
         let mut docs = identity("trader", "claude-agent-1", 5);
         docs.kind = Kind::Docs;
         assert_eq!(docs.run_name(1, |_| false).as_str(), "trader-claude-agent-1-docs-task5-attempt1");
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_whose_names_collide_get_different_names() {
+    fn colliding_task_keys_get_different_run_names() {
         let first = identity("a-b", "c", 1);
         let second = identity("a", "b-c", 1);
         let plain = first.run_name(1, |_| false);
@@ -519,20 +519,20 @@ mod tests {
     }
 
     #[test]
-    fn a_subtask_is_refused_with_the_task_to_submit() {
+    fn subtask_id_error_names_parent_task() {
         let error = "5.2".parse::<TaskId>().unwrap_err();
         assert!(error.to_string().contains("submit task 5"), "{error}");
     }
 
     #[test]
-    fn services_that_could_leave_their_folder_are_refused() {
+    fn service_name_unsafe_as_path_is_rejected() {
         for bad in ["../x", "", "a/b", "A", "-a", "a-", "a_b", "x\n", &"a".repeat(41)] {
             assert!(ServiceName::new(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn directories_outside_the_repository_are_refused() {
+    fn working_directory_outside_repository_is_rejected() {
         for bad in ["..", "a/../b", "/etc", "", "a//b", "./a", "a/.git/hooks", "a\\b"] {
             assert!(WorkingDirectory::new(bad).is_err(), "{bad:?}");
         }
@@ -541,13 +541,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_credentials_is_refused_without_repeating_them() {
+    fn url_with_credentials_is_rejected_without_leak() {
         let error = RepositoryUrl::new("https://me:hunter2@github.com/o/r").unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
     #[test]
-    fn addresses_are_taken_apart() {
+    fn repository_url_parses_into_transport_host_path() {
         let cases = [
             ("git@github.com:myorg/trader.git", Transport::Ssh, Some("github.com"), "myorg/trader"),
             ("ssh://git@host:2222/myorg/trader.git", Transport::Ssh, Some("host"), "myorg/trader"),
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_start_programs_are_refused() {
+    fn url_that_runs_commands_is_rejected() {
         for bad in ["ext::sh -c x", "ext::sh", "--upload-pack=x", "-oProxyCommand=x:y", "file:///x", "a@-o:x"]
         {
             assert!(RepositoryUrl::new(bad).is_err(), "{bad:?}");
@@ -571,7 +571,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_run_name_is_a_label(
+        fn run_name_is_always_valid_label(
             service in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
             agent in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
             task in 1u32..999_999,

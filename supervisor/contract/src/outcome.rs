@@ -77,19 +77,19 @@ pub struct Outcome {
     pub denied_tools: Vec<String>,
     /// Where the task's documents came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub documents: Option<Documents>,
+    pub document_sources: Option<DocumentSources>,
     /// What became of each task's documents, in the order of `tasks.json`; only of docs runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub documented: Vec<DocumentedTask>,
+    pub docs_results: Vec<DocsResult>,
     /// Authors of commits on the branch other than the agent.
     #[serde(default)]
-    pub foreign_authors: Vec<String>,
+    pub other_authors: Vec<String>,
     /// What a person should know beyond the message.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Seconds per step.
     #[serde(default)]
-    pub steps: Vec<StepReport>,
+    pub steps: Vec<StepTiming>,
     /// When the supervisor began.
     pub started_at: Timestamp,
     /// When it ended.
@@ -100,8 +100,7 @@ pub struct Outcome {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Work {
     /// On the remote, only in the workspace, or there is none.
-    #[serde(rename = "where")]
-    pub place: Place,
+    pub location: WorkLocation,
     /// The branch, or the ref that holds a rescue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
@@ -116,7 +115,7 @@ pub struct Work {
 /// On the remote, only in the workspace, or there is none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum WorkLocation {
     /// The remote's branch has it; its oid was read back.
     Remote,
     /// Only the workspace has it.
@@ -169,7 +168,7 @@ pub enum VerdictStatus {
     /// The task is implemented.
     Done,
     /// The task was already implemented.
-    NothingNeeded,
+    AlreadyDone,
     /// The agent cannot go on without an answer.
     Blocked,
 }
@@ -181,7 +180,7 @@ pub struct Verification {
     pub status: VerificationStatus,
     /// The commands of the last round.
     #[serde(default)]
-    pub commands: Vec<CommandReport>,
+    pub commands: Vec<CommandResult>,
 }
 
 /// The result of verification.
@@ -201,7 +200,7 @@ pub enum VerificationStatus {
 
 /// One verify command.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct CommandReport {
+pub struct CommandResult {
     /// The command line.
     pub command: String,
     /// Its exit code; none if a signal or the time limit ended it.
@@ -266,14 +265,14 @@ pub enum McpStatus {
     /// It answered with its tools.
     Connected,
     /// Something it needs is not there.
-    LeftOut,
+    Skipped,
     /// It was started and did not answer as it should.
     Failed,
 }
 
 /// Where the task's documents came from.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub struct Documents {
+pub struct DocumentSources {
     /// The task's own documents, or only its entry in `tasks.json`.
     pub source: DocumentSource,
     /// The files, relative to the platform repository.
@@ -295,7 +294,7 @@ pub enum DocumentSource {
 
 /// One step, as it went.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct StepReport {
+pub struct StepTiming {
     /// The step.
     pub step: Step,
     /// How long it took.
@@ -306,13 +305,13 @@ pub struct StepReport {
 
 /// What became of one task's documents in a docs run.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct DocumentedTask {
+pub struct DocsResult {
     /// The task.
     pub task_id: TaskId,
     /// Its title in `tasks.json`.
     pub title: String,
     /// What became of its documents.
-    pub state: DocumentedState,
+    pub status: DocsStatus,
     /// Why there are none, or what the checks still found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
@@ -330,30 +329,30 @@ pub struct DocumentedTask {
     pub session_id: Option<String>,
     /// The earlier attempt that wrote the documents, where this one kept them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub written_by: Option<RunName>,
+    pub written_by_run: Option<RunName>,
 }
 
 /// What became of one task's documents.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DocumentedState {
+pub enum DocsStatus {
     /// Written, checked and committed.
     Written,
     /// They were there and are as they were.
-    Kept,
+    Unchanged,
     /// The agent could not write them, or the checks refused what it wrote.
     Failed,
     /// The run ended before they were written.
-    Missing,
+    NotWritten,
 }
 
 /// Longest termination message in bytes; Kubernetes allows 4,096 for a pod.
-pub const DIGEST_MAX: usize = 2048;
+pub const TERMINATION_MESSAGE_MAX_BYTES: usize = 2048;
 
 impl Outcome {
     /// The outcome of a run that ended for this reason, with nothing else known of it yet.
     #[must_use]
-    pub fn of(
+    pub fn new(
         task: &TaskSpec,
         reason: Reason,
         step: Step,
@@ -387,9 +386,9 @@ impl Outcome {
             sessions: Vec::new(),
             mcp_servers: Vec::new(),
             denied_tools: Vec::new(),
-            documents: None,
-            documented: Vec::new(),
-            foreign_authors: Vec::new(),
+            document_sources: None,
+            docs_results: Vec::new(),
+            other_authors: Vec::new(),
             notes: Vec::new(),
             steps: Vec::new(),
             started_at,
@@ -399,7 +398,7 @@ impl Outcome {
 
     /// The outcome as JSON of at most [`DIGEST_MAX`] bytes, for the termination message.
     #[must_use]
-    pub fn digest(&self) -> String {
+    pub fn termination_message(&self) -> String {
         let mut limit = 1200;
         loop {
             let message: String = self.message.chars().take(limit).collect();
@@ -415,7 +414,7 @@ impl Outcome {
                 "cost_usd": self.usage.cost_usd,
             })
             .to_string();
-            if text.len() <= DIGEST_MAX || limit == 0 {
+            if text.len() <= TERMINATION_MESSAGE_MAX_BYTES || limit == 0 {
                 return text;
             }
             limit /= 2;

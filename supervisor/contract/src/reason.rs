@@ -69,15 +69,15 @@ pub enum Retryable {
     /// With guidance that tells the agent what to do differently.
     WithGuidance,
     /// After the request, the credentials or the configuration were mended.
-    AfterMending,
+    AfterFix,
     /// After a person looked at what was refused.
-    AfterALook,
+    AfterReview,
     /// It is a fault of this program: report it.
-    ReportIt,
+    ReportBug,
 }
 
 macro_rules! reasons {
-    ($($name:ident $phase:ident $code:literal $retry:ident $set_by:ident $hint:literal)+) => {
+    ($($name:ident $phase:ident $code:literal $retry:ident $reported_by:ident $hint:literal)+) => {
         /// Why a run ended. Each end has exactly one.
         #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
         pub enum Reason {
@@ -114,8 +114,8 @@ macro_rules! reasons {
 
             /// Who finds out: the supervisor itself, or the dispatcher from outside.
             #[must_use]
-            pub fn set_by(self) -> SetBy {
-                match self { $(Self::$name => SetBy::$set_by,)+ }
+            pub fn reported_by(self) -> ReportedBy {
+                match self { $(Self::$name => ReportedBy::$reported_by,)+ }
             }
 
             /// What to do next, in a sentence.
@@ -129,7 +129,7 @@ macro_rules! reasons {
 
 /// Which program can know a reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SetBy {
+pub enum ReportedBy {
     /// The supervisor, in its outcome.
     Supervisor,
     /// The dispatcher, where the supervisor could not tell its end.
@@ -138,47 +138,47 @@ pub enum SetBy {
 
 reasons! {
     Completed Succeeded 0 No Supervisor "Review the pull request."
-    NothingNeeded Succeeded 0 No Supervisor "The agent found the task already done; read its summary."
+    AlreadyDone Succeeded 0 No Supervisor "The agent found the task already done; read its summary."
     NoChanges Failed 1 WithGuidance Supervisor "Read the log, then retry with guidance that says what to change."
     AgentBlocked Failed 1 WithGuidance Supervisor "Answer the agent's question in the guidance of a retry."
     AgentFailed Failed 1 WithGuidance Supervisor "Read the end of the log, then retry, with guidance if the agent went wrong."
     VerificationFailed Failed 1 WithGuidance Supervisor "The branch is pushed; read the failing check, then retry with guidance."
     AgentOutOfMemory Failed 1 WithGuidance Supervisor "Give the run more memory, or tell the agent to build with fewer jobs, then retry."
-    InvalidTask Failed 64 AfterMending Supervisor "Mend the request as the message says and submit again."
-    TaskNotFound Failed 64 AfterMending Supervisor "Give the id of a task that tasks.json has, or name the right docs directory or branch."
-    DocumentsMissing Failed 64 AfterMending Supervisor "Write the task's documents, or give the docs directory or branch that has them."
-    BranchNotFound Failed 64 AfterMending Supervisor "Give a branch that exists on the remote."
-    BranchExists Failed 64 AfterMending Supervisor "Retry to build on the existing branch, or start fresh on a new one."
+    InvalidTask Failed 64 AfterFix Supervisor "Mend the request as the message says and submit again."
+    TaskNotFound Failed 64 AfterFix Supervisor "Give the id of a task that tasks.json has, or name the right docs directory or branch."
+    DocumentsNotFound Failed 64 AfterFix Supervisor "Write the task's documents, or give the docs directory or branch that has them."
+    BranchNotFound Failed 64 AfterFix Supervisor "Give a branch that exists on the remote."
+    BranchExists Failed 64 AfterFix Supervisor "Retry to build on the existing branch, or start fresh on a new one."
     UnsupportedRepository Failed 65 No Supervisor "This repository uses a feature that is not supported; the message names it."
     RepositoryNotFound Failed 69 Yes Supervisor "Check the address, and that the token may read the repository."
     McpServerFailed Failed 69 Yes Supervisor "Check the server's command and log, or make it optional."
     PullRequestFailed Failed 69 Yes Supervisor "The branch is pushed; retry, or open the pull request by hand."
     ModelUnavailable Failed 69 Yes Supervisor "The model's service did not answer; retry later."
-    Internal Failed 70 ReportIt Supervisor "This is a fault of the supervisor: report it with the log."
-    WorkspaceUnwritable Failed 73 AfterMending Supervisor "Make the workspace writable for the supervisor's user."
-    DiskFull Failed 74 AfterMending Supervisor "Free space in the workspace (dispatcher gc), then retry."
-    InputOutput Failed 74 AfterMending Supervisor "Check the workspace's disk, then retry."
+    InternalError Failed 70 ReportBug Supervisor "This is a fault of the supervisor: report it with the log."
+    WorkspaceUnwritable Failed 73 AfterFix Supervisor "Make the workspace writable for the supervisor's user."
+    DiskFull Failed 74 AfterFix Supervisor "Free space in the workspace (dispatcher gc), then retry."
+    IoError Failed 74 AfterFix Supervisor "Check the workspace's disk, then retry."
     NetworkUnavailable Failed 75 Yes Supervisor "The network was away; retry."
     RemoteUnavailable Failed 75 Yes Supervisor "The git server did not answer as it should; retry."
     WorkspaceBusy Failed 75 Later Supervisor "Another run holds the workspace; wait for it or stop it, then submit again."
-    SecretInCommit Failed 76 AfterALook Supervisor "Remove the secret from the kept work before anything is pushed, and rotate it if it was real."
-    ProtectedPath Failed 76 AfterALook Supervisor "Look at the change of the protected path; allow it in the configuration or retry with guidance."
-    PushRejected Failed 76 AfterALook Supervisor "Read the server's message; the work is kept."
-    BranchDiverged Failed 76 AfterALook Supervisor "Somebody else moved the branch; the work is on a sibling branch or in the workspace."
-    AuthenticationFailed Failed 77 AfterMending Supervisor "Give a token or key that the server accepts."
-    PermissionDenied Failed 77 AfterMending Supervisor "Give the agent's account write access, or the token the missing scope."
-    HostKeyUnknown Failed 77 AfterMending Supervisor "Add the server's host key to the known hosts file."
-    ModelAuthenticationFailed Failed 77 AfterMending Supervisor "Give a model credential that the service accepts."
-    Configuration Failed 78 AfterMending Supervisor "Mend the configuration as the message says."
-    CredentialMissing Failed 78 AfterMending Supervisor "Give the credential that the message names."
-    AgentMissing Failed 78 AfterMending Supervisor "Install the Claude Code CLI, or name its path with --claude."
-    ModelUnknown Failed 78 AfterMending Supervisor "Give a model that the service has."
+    SecretInCommit Failed 76 AfterReview Supervisor "Remove the secret from the kept work before anything is pushed, and rotate it if it was real."
+    ProtectedPath Failed 76 AfterReview Supervisor "Look at the change of the protected path; allow it in the configuration or retry with guidance."
+    PushRejected Failed 76 AfterReview Supervisor "Read the server's message; the work is kept."
+    BranchDiverged Failed 76 AfterReview Supervisor "Somebody else moved the branch; the work is on a sibling branch or in the workspace."
+    AuthenticationFailed Failed 77 AfterFix Supervisor "Give a token or key that the server accepts."
+    PermissionDenied Failed 77 AfterFix Supervisor "Give the agent's account write access, or the token the missing scope."
+    HostKeyUnknown Failed 77 AfterFix Supervisor "Add the server's host key to the known hosts file."
+    ModelAuthenticationFailed Failed 77 AfterFix Supervisor "Give a model credential that the service accepts."
+    InvalidConfiguration Failed 78 AfterFix Supervisor "Mend the configuration as the message says."
+    CredentialMissing Failed 78 AfterFix Supervisor "Give the credential that the message names."
+    AgentCliNotFound Failed 78 AfterFix Supervisor "Install the Claude Code CLI, or name its path with --claude."
+    ModelNotFound Failed 78 AfterFix Supervisor "Give a model that the service has."
     TimeLimit Failed 124 WithGuidance Supervisor "The work so far is kept; retry with more minutes or a smaller task."
-    SilenceLimit Failed 124 WithGuidance Supervisor "The agent stopped talking; the work so far is kept; retry."
+    IdleLimit Failed 124 WithGuidance Supervisor "The agent stopped talking; the work so far is kept; retry."
     CostLimit Failed 124 WithGuidance Supervisor "The work so far is kept; retry with a higher limit or a smaller task."
     TurnLimit Failed 124 WithGuidance Supervisor "The work so far is kept; retry with more turns or a smaller task."
     Stopped Stopped 143 Yes Supervisor "The work so far is kept; retry to go on."
-    Lost Failed 70 Yes Dispatcher "The supervisor ended without an outcome; the work is in the workspace, and a retry saves it first."
+    SupervisorLost Failed 70 Yes Dispatcher "The supervisor ended without an outcome; the work is in the workspace, and a retry saves it first."
     OutOfMemory Failed 137 Yes Dispatcher "The whole container ran out of memory; give it more, then retry."
     Evicted Failed 75 Yes Dispatcher "The cluster evicted the run; retry."
     NodeLost Failed 75 Yes Dispatcher "The node was lost; retry."
@@ -197,7 +197,7 @@ impl std::fmt::Display for Reason {
 pub fn render_exit_codes() -> String {
     let mut codes: Vec<u8> = Reason::ALL
         .iter()
-        .filter(|reason| reason.set_by() == SetBy::Supervisor)
+        .filter(|reason| reason.reported_by() == ReportedBy::Supervisor)
         .map(|reason| reason.exit_code())
         .collect();
     codes.sort_unstable();
@@ -205,7 +205,7 @@ pub fn render_exit_codes() -> String {
     let row = |code: u8| {
         let names: Vec<&str> = Reason::ALL
             .iter()
-            .filter(|reason| reason.exit_code() == code && reason.set_by() == SetBy::Supervisor)
+            .filter(|reason| reason.exit_code() == code && reason.reported_by() == ReportedBy::Supervisor)
             .map(|reason| reason.name())
             .collect();
         format!("  {code:>3}  {}", names.join(", "))
@@ -218,14 +218,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_success_exits_with_zero() {
+    fn exit_code_is_zero_only_for_succeeded() {
         for reason in Reason::ALL {
             assert_eq!(reason.exit_code() == 0, reason.phase() == Phase::Succeeded, "{reason}");
         }
     }
 
     #[test]
-    fn every_reason_ends_a_run_and_has_a_hint() {
+    fn every_reason_has_final_phase_with_hint() {
         for reason in Reason::ALL {
             assert!(reason.phase().is_final(), "{reason}");
             assert!(reason.hint().ends_with('.'), "{reason}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_exit_codes_is_as_published() {
+    fn exit_code_table_matches_snapshot() {
         insta::assert_snapshot!(render_exit_codes());
     }
 }

@@ -10,11 +10,11 @@ use crate::reason::Phase;
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// Everything that can be known before anything is spent.
-    Check,
+    Preflight,
     /// The task documentation is fetched.
-    Platform,
+    FetchPlatform,
     /// The code is fetched.
-    Target,
+    FetchTarget,
     /// The branch and its working tree are prepared.
     Branch,
     /// The task's documents are found.
@@ -26,7 +26,7 @@ pub enum Step {
     /// The service's checks run.
     Verify,
     /// What is left is committed.
-    Save,
+    Commit,
     /// What is to be pushed is checked.
     Policy,
     /// The branch is pushed and its oid verified.
@@ -40,15 +40,15 @@ pub enum Step {
 impl Step {
     /// All steps in the order in which a run takes them.
     pub const ALL: [Self; 13] = [
-        Self::Check,
-        Self::Platform,
-        Self::Target,
+        Self::Preflight,
+        Self::FetchPlatform,
+        Self::FetchTarget,
         Self::Branch,
         Self::Documents,
         Self::Mcp,
         Self::Agent,
         Self::Verify,
-        Self::Save,
+        Self::Commit,
         Self::Policy,
         Self::Push,
         Self::PullRequest,
@@ -59,15 +59,15 @@ impl Step {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Check => "check",
-            Self::Platform => "platform",
-            Self::Target => "target",
+            Self::Preflight => "preflight",
+            Self::FetchPlatform => "fetch_platform",
+            Self::FetchTarget => "fetch_target",
             Self::Branch => "branch",
             Self::Documents => "documents",
             Self::Mcp => "mcp",
             Self::Agent => "agent",
             Self::Verify => "verify",
-            Self::Save => "save",
+            Self::Commit => "commit",
             Self::Policy => "policy",
             Self::Push => "push",
             Self::PullRequest => "pull_request",
@@ -79,11 +79,14 @@ impl Step {
     #[must_use]
     pub fn phase(self) -> Phase {
         match self {
-            Self::Check | Self::Platform | Self::Target | Self::Branch | Self::Documents | Self::Mcp => {
-                Phase::Preparing
-            }
+            Self::Preflight
+            | Self::FetchPlatform
+            | Self::FetchTarget
+            | Self::Branch
+            | Self::Documents
+            | Self::Mcp => Phase::Preparing,
             Self::Agent | Self::Verify => Phase::Running,
-            Self::Save | Self::Policy | Self::Push | Self::PullRequest | Self::Report => Phase::Publishing,
+            Self::Commit | Self::Policy | Self::Push | Self::PullRequest | Self::Report => Phase::Publishing,
         }
     }
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{
-    AgentName, BranchName, Identity, Kind, RepositoryUrl, RunName, ServiceName, TaskId, WorkingDirectory,
+    AgentName, BranchName, Kind, RepositoryUrl, RunName, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
 
 /// A run, as the dispatcher asks for it and the supervisor performs it.
@@ -37,7 +37,7 @@ pub struct TaskSpec {
     pub model: String,
     /// How documents are written; only for docs runs, which may leave it out as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub docs: Option<Docs>,
+    pub docs: Option<DocsOptions>,
     /// What the agent is told beyond the task's documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance: Option<String>,
@@ -68,7 +68,7 @@ pub struct TaskSpec {
     pub pull_request: PullRequestPolicy,
     /// What is removed from the working tree between two tasks.
     #[serde(default)]
-    pub clean: Clean,
+    pub clean: CleanMode,
     /// Paths (gitignore patterns) that a run may not change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_paths: Vec<String>,
@@ -81,18 +81,18 @@ fn default_model() -> String {
 /// How a docs run writes documents.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Docs {
+pub struct DocsOptions {
     /// Writes documents again that are there; the old text is the agent's starting point.
     pub force: bool,
     /// How many conversations are held at once, each about one task.
     #[schemars(range(min = 1, max = 16))]
-    pub at_once: u32,
+    pub concurrency: u32,
 }
 
-impl Default for Docs {
+impl Default for DocsOptions {
     fn default() -> Self {
         // One agent with its MCP servers takes about 500 MB of memory.
-        Self { force: false, at_once: 2 }
+        Self { force: false, concurrency: 2 }
     }
 }
 
@@ -162,10 +162,10 @@ pub struct CommitIdentity {
 pub struct Limits {
     /// Minutes of wall time from the start of preparation to the end of verification.
     #[schemars(range(min = 0.01, max = 10_080.0))]
-    pub minutes: f64,
+    pub timeout_minutes: f64,
     /// Minutes without any output of the agent.
     #[schemars(range(min = 0.01, max = 1_440.0))]
-    pub silence_minutes: f64,
+    pub idle_minutes: f64,
     /// Agent turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -186,9 +186,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             // Long enough for a large task, short enough to be found the same day.
-            minutes: 120.0,
+            timeout_minutes: 120.0,
             // The CLI itself can be silent for 6 minutes while the API does not answer.
-            silence_minutes: 15.0,
+            idle_minutes: 15.0,
             turns: None,
             cost_usd: None,
             queue_minutes: 240.0,
@@ -211,7 +211,7 @@ pub enum PullRequestPolicy {
 /// What is removed from the working tree between two tasks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Clean {
+pub enum CleanMode {
     /// Everything but ignored files, so that build output is kept.
     #[default]
     Untracked,
@@ -221,12 +221,12 @@ pub enum Clean {
 
 /// A fault of a task, with the field that has it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct Fault {
+#[error("{field}: {message}")]
+pub struct FieldError {
     /// The field, as a path such as `target.url`.
     pub field: String,
     /// What is wrong and what would be right.
-    pub problem: String,
+    pub message: String,
 }
 
 impl TaskSpec {
@@ -235,17 +235,17 @@ impl TaskSpec {
     /// # Errors
     /// The faults: malformed JSON (with line and column), unknown or missing
     /// fields, invalid names, limits out of range.
-    pub fn from_json(text: &str) -> Result<Self, Vec<Fault>> {
-        let fault = |field: &str, problem: String| Fault { field: field.to_owned(), problem };
+    pub fn from_json(text: &str) -> Result<Self, Vec<FieldError>> {
+        let fault = |field: &str, problem: String| FieldError { field: field.to_owned(), message: problem };
         let object: BTreeMap<String, serde_json::Value> =
             serde_json::from_str(text).map_err(|error| vec![fault("task", error.to_string())])?;
         match serde_json::from_str::<Self>(text) {
             Ok(task) => {
-                let faults = task.faults();
+                let faults = task.validate();
                 if faults.is_empty() { Ok(task) } else { Err(faults) }
             }
             Err(first) => {
-                let faults = faults_by_field(&object);
+                let faults = decode_fields(&object);
                 Err(if faults.is_empty() { vec![fault("task", first.to_string())] } else { faults })
             }
         }
@@ -253,11 +253,11 @@ impl TaskSpec {
 
     /// What is wrong with the task as a whole, beyond the form of its fields.
     #[must_use]
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn validate(&self) -> Vec<FieldError> {
         let mut faults = Vec::new();
         let mut check = |bad: bool, field: &str, problem: &str| {
             if bad {
-                faults.push(Fault { field: field.to_owned(), problem: problem.to_owned() });
+                faults.push(FieldError { field: field.to_owned(), message: problem.to_owned() });
             }
         };
         check(self.version != crate::VERSION, "version", "is not 1, the only version this program knows");
@@ -284,7 +284,7 @@ impl TaskSpec {
             "guidance",
             "is longer than 256 KiB: put long texts into the task's documents",
         );
-        self.docs_faults(&mut check);
+        self.validate_docs(&mut check);
         check(self.target.depth == 0, "target.depth", "is 0: at least one commit is needed");
         if let Some(identity) = &self.commit_identity {
             let bad = |text: &str| text.trim().is_empty() || text.contains(['<', '>', '\n', '\0']);
@@ -295,8 +295,8 @@ impl TaskSpec {
             );
         }
         for (field, value, least, most) in [
-            ("limits.minutes", self.limits.minutes, 0.01, 10_080.0),
-            ("limits.silence_minutes", self.limits.silence_minutes, 0.01, 1_440.0),
+            ("limits.minutes", self.limits.timeout_minutes, 0.01, 10_080.0),
+            ("limits.idle_minutes", self.limits.idle_minutes, 0.01, 1_440.0),
             ("limits.queue_minutes", self.limits.queue_minutes, 0.0, 10_080.0),
             ("limits.verify_minutes", self.limits.verify_minutes, 0.01, 1_440.0),
             ("limits.cost_usd", self.limits.cost_usd.unwrap_or(1.0), 0.000_001, 1e6),
@@ -309,7 +309,7 @@ impl TaskSpec {
     }
 
     /// What is wrong with the parts of a task that only one kind of run has.
-    fn docs_faults(&self, check: &mut impl FnMut(bool, &str, &str)) {
+    fn validate_docs(&self, check: &mut impl FnMut(bool, &str, &str)) {
         if self.kind == Kind::Implementation {
             check(self.docs.is_some(), "docs", "is only for docs runs: leave it out");
             return;
@@ -331,19 +331,23 @@ impl TaskSpec {
         );
         check(!self.verify.is_empty(), "verify", "means nothing in a docs run: leave it out");
         check(!self.setup.is_empty(), "setup", "means nothing in a docs run: leave it out");
-        check(!(1..=16).contains(&self.docs_options().at_once), "docs.at_once", "is no number from 1 to 16");
+        check(
+            !(1..=16).contains(&self.docs_options().concurrency),
+            "docs.concurrency",
+            "is no number from 1 to 16",
+        );
     }
 
     /// How documents are written, with every default.
     #[must_use]
-    pub fn docs_options(&self) -> Docs {
+    pub fn docs_options(&self) -> DocsOptions {
         self.docs.clone().unwrap_or_default()
     }
 
     /// Who does what: the attempts of one identity are numbered together.
     #[must_use]
-    pub fn identity(&self) -> Identity {
-        Identity {
+    pub fn identity(&self) -> TaskKey {
+        TaskKey {
             kind: self.kind,
             service: self.service.clone(),
             agent: self.agent.clone(),
@@ -353,16 +357,16 @@ impl TaskSpec {
 
     /// The account on the git host.
     #[must_use]
-    pub fn account(&self) -> &str {
+    pub fn github_account(&self) -> &str {
         self.github_user.as_deref().unwrap_or(self.agent.as_str())
     }
 
     /// The name and address on the supervisor's own commits.
     #[must_use]
-    pub fn committer(&self) -> CommitIdentity {
+    pub fn commit_identity_or_default(&self) -> CommitIdentity {
         self.commit_identity.clone().unwrap_or_else(|| CommitIdentity {
-            name: self.account().to_owned(),
-            email: format!("{}@users.noreply.github.com", self.account()),
+            name: self.github_account().to_owned(),
+            email: format!("{}@users.noreply.github.com", self.github_account()),
         })
     }
 }
@@ -371,38 +375,38 @@ impl TaskSpec {
 pub const GUIDANCE_MAX: usize = 256 * 1024;
 
 /// Decodes each field on its own, so that one bad field does not hide another.
-fn faults_by_field(object: &BTreeMap<String, serde_json::Value>) -> Vec<Fault> {
-    fn probe<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Option<String> {
+fn decode_fields(object: &BTreeMap<String, serde_json::Value>) -> Vec<FieldError> {
+    fn try_decode<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Option<String> {
         serde_json::from_value::<T>(value.clone()).err().map(|error| error.to_string())
     }
     let mut faults = Vec::new();
     for (field, value) in object {
         let problem = match field.as_str() {
-            "version" | "attempt" => probe::<u32>(value),
-            "run" => probe::<RunName>(value),
-            "kind" => probe::<Kind>(value),
-            "service" => probe::<ServiceName>(value),
-            "agent" => probe::<AgentName>(value),
-            "task_id" => probe::<Option<TaskId>>(value),
-            "mode" => probe::<Mode>(value),
-            "docs" => probe::<Option<Docs>>(value),
-            "model" => probe::<String>(value),
-            "guidance" | "github_user" => probe::<Option<String>>(value),
-            "target" => probe::<Target>(value),
-            "platform" => probe::<Platform>(value),
-            "commit_identity" => probe::<Option<CommitIdentity>>(value),
-            "limits" => probe::<Limits>(value),
-            "setup" | "verify" | "protected_paths" => probe::<Vec<String>>(value),
-            "mcp_servers" => probe::<Option<Vec<String>>>(value),
-            "pull_request" => probe::<PullRequestPolicy>(value),
-            "clean" => probe::<Clean>(value),
+            "version" | "attempt" => try_decode::<u32>(value),
+            "run" => try_decode::<RunName>(value),
+            "kind" => try_decode::<Kind>(value),
+            "service" => try_decode::<ServiceName>(value),
+            "agent" => try_decode::<AgentName>(value),
+            "task_id" => try_decode::<Option<TaskId>>(value),
+            "mode" => try_decode::<Mode>(value),
+            "docs" => try_decode::<Option<DocsOptions>>(value),
+            "model" => try_decode::<String>(value),
+            "guidance" | "github_user" => try_decode::<Option<String>>(value),
+            "target" => try_decode::<Target>(value),
+            "platform" => try_decode::<Platform>(value),
+            "commit_identity" => try_decode::<Option<CommitIdentity>>(value),
+            "limits" => try_decode::<Limits>(value),
+            "setup" | "verify" | "protected_paths" => try_decode::<Vec<String>>(value),
+            "mcp_servers" => try_decode::<Option<Vec<String>>>(value),
+            "pull_request" => try_decode::<PullRequestPolicy>(value),
+            "clean" => try_decode::<CleanMode>(value),
             _ => Some("is no field of a task".to_owned()),
         };
-        faults.extend(problem.map(|problem| Fault { field: field.clone(), problem }));
+        faults.extend(problem.map(|problem| FieldError { field: field.clone(), message: problem }));
     }
     for field in ["version", "run", "service", "agent", "attempt", "target", "platform"] {
         if !object.contains_key(field) {
-            faults.push(Fault { field: field.to_owned(), problem: "is missing".to_owned() });
+            faults.push(FieldError { field: field.to_owned(), message: "is missing".to_owned() });
         }
     }
     faults
@@ -420,15 +424,15 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_minimal_task_gets_every_default() {
+    fn minimal_task_spec_gets_defaults() {
         let task = TaskSpec::from_json(MINIMAL).unwrap();
         assert_eq!(task.model, "sonnet");
         assert_eq!(task.limits, Limits::default());
-        assert_eq!(task.committer().email, "claude-agent-1@users.noreply.github.com");
+        assert_eq!(task.commit_identity_or_default().email, "claude-agent-1@users.noreply.github.com");
     }
 
     #[test]
-    fn every_fault_is_reported_not_only_the_first() {
+    fn task_spec_errors_are_all_reported() {
         let bad = MINIMAL
             .replace("\"trader\"", "\"../x\"")
             .replace("\"attempt\": 1", "\"attempt\": -1, \"colour\": 2");
@@ -438,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_docs_run_writes_the_platform_repository_and_nothing_else() {
+    fn docs_task_spec_must_target_platform_repository() {
         let docs = MINIMAL.replace("\"task_id\": 1", "\"kind\": \"docs\", \"verify\": [\"true\"]");
         let faults = TaskSpec::from_json(&docs).unwrap_err();
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
@@ -447,19 +451,19 @@ mod tests {
             .replace("git@github.com:myorg/trader.git", "https://github.com/myorg/platform")
             .replace(", \"verify\": [\"true\"]", ", \"docs\": {\"force\": true}");
         let task = TaskSpec::from_json(&right).unwrap();
-        assert_eq!(task.docs_options(), Docs { force: true, at_once: 2 });
+        assert_eq!(task.docs_options(), DocsOptions { force: true, concurrency: 2 });
         let other = MINIMAL.replace("\"task_id\"", "\"docs\": {}, \"task_id\"");
         assert_eq!(TaskSpec::from_json(&other).unwrap_err()[0].field, "docs");
     }
 
     #[test]
-    fn malformed_json_is_reported_with_line_and_column() {
+    fn malformed_json_error_has_line_column() {
         let faults = TaskSpec::from_json("{\n  \"version\": 1,\n}").unwrap_err();
-        assert!(faults[0].problem.contains("line 3 column 1"), "{faults:?}");
+        assert!(faults[0].message.contains("line 3 column 1"), "{faults:?}");
     }
 
     #[test]
-    fn a_task_written_is_read_back_unchanged() {
+    fn task_spec_round_trips_through_json() {
         let task = TaskSpec::from_json(MINIMAL).unwrap();
         let text = serde_json::to_string(&task).unwrap();
         assert_eq!(TaskSpec::from_json(&text).unwrap(), task);

@@ -9,21 +9,21 @@ const OUTCOME_1: &str = include_str!("../samples/outcome-v1.json");
 const EVENTS_1: &str = include_str!("../samples/events-v1.jsonl");
 
 #[test]
-fn a_stored_task_is_read_and_written_back_with_the_same_content() {
+fn stored_task_spec_round_trips() {
     let task = TaskSpec::from_json(TASK_1).unwrap();
     let stored: serde_json::Value = serde_json::from_str(TASK_1).unwrap();
     assert_eq!(serde_json::to_value(task).unwrap(), stored);
 }
 
 #[test]
-fn a_stored_outcome_is_read_and_written_back_with_the_same_content() {
+fn stored_outcome_round_trips() {
     let outcome: Outcome = serde_json::from_str(OUTCOME_1).unwrap();
     let stored: serde_json::Value = serde_json::from_str(OUTCOME_1).unwrap();
     assert_eq!(serde_json::to_value(outcome).unwrap(), stored);
 }
 
 #[test]
-fn a_stored_docs_run_is_read_and_written_back_with_the_same_content() {
+fn stored_docs_run_samples_round_trip() {
     let task = TaskSpec::from_json(DOCS_TASK_1).unwrap();
     let stored: serde_json::Value = serde_json::from_str(DOCS_TASK_1).unwrap();
     assert_eq!(serde_json::to_value(task).unwrap(), stored);
@@ -33,21 +33,21 @@ fn a_stored_docs_run_is_read_and_written_back_with_the_same_content() {
 }
 
 #[test]
-fn a_field_of_a_newer_outcome_is_tolerated() {
+fn outcome_with_unknown_field_is_accepted() {
     let newer = OUTCOME_1.replacen('{', "{\"mood\": \"good\",", 1);
     let outcome: Outcome = serde_json::from_str(&newer).unwrap();
     assert_eq!(outcome.exit_code, outcome.reason.exit_code());
 }
 
 #[test]
-fn a_field_of_a_newer_task_is_refused() {
+fn task_spec_with_unknown_field_is_rejected() {
     let newer = TASK_1.replacen('{', "{\"mood\": \"good\",", 1);
     let faults = TaskSpec::from_json(&newer).unwrap_err();
     assert_eq!(faults[0].field, "mood");
 }
 
 #[test]
-fn stored_events_are_read_and_an_unknown_kind_is_tolerated() {
+fn stored_events_with_unknown_kind_round_trip() {
     let events: Vec<Event> = EVENTS_1.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), 5);
     assert_eq!(events[4].body, orchestrator_contract::EventBody::Unknown);
@@ -58,16 +58,20 @@ fn stored_events_are_read_and_an_unknown_kind_is_tolerated() {
 }
 
 #[test]
-fn a_digest_fits_the_termination_message_whatever_the_message_is() {
+fn termination_message_of_long_outcome_fits_limit() {
     let mut outcome: Outcome = serde_json::from_str(OUTCOME_1).unwrap();
     outcome.message = "\u{1}\u{2}ä".repeat(3000);
-    let digest = outcome.digest();
-    assert!(digest.len() <= orchestrator_contract::outcome::DIGEST_MAX, "{}", digest.len());
+    let digest = outcome.termination_message();
+    assert!(
+        digest.len() <= orchestrator_contract::outcome::TERMINATION_MESSAGE_MAX_BYTES,
+        "{}",
+        digest.len()
+    );
     let value: serde_json::Value = serde_json::from_str(&digest).unwrap();
     assert_eq!(value["reason"], "Completed");
 }
 
 #[test]
-fn the_schema_is_as_published() {
+fn json_schema_matches_snapshot() {
     insta::assert_json_snapshot!(orchestrator_contract::schema::schema());
 }

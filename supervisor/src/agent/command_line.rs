@@ -9,7 +9,7 @@ use crate::process::Environment;
 
 /// One start of the CLI.
 #[derive(Clone, Debug)]
-pub struct Start<'a> {
+pub struct CliOptions<'a> {
     /// The model by any name that the CLI takes.
     pub model: &'a str,
     /// The conversation.
@@ -39,8 +39,8 @@ pub enum Session<'a> {
 
 /// The arguments. The prompt is not among them: it comes on standard input.
 #[must_use]
-pub fn compose_arguments(start: &Start<'_>) -> Vec<OsString> {
-    let Start { model, session, mcp_config, settings, system_prompt, turns, cost_usd, verdict_schema } =
+pub fn compose_arguments(start: &CliOptions<'_>) -> Vec<OsString> {
+    let CliOptions { model, session, mcp_config, settings, system_prompt, turns, cost_usd, verdict_schema } =
         start;
     let mut arguments: Vec<OsString> = Vec::new();
     let mut flag = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
@@ -95,7 +95,7 @@ pub fn compose_message(text: &str) -> String {
 
 /// Where things are for the agent and for what it starts.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct AgentPaths {
     /// The agent's home in this run.
     pub home: PathBuf,
     /// Its temporary files.
@@ -113,8 +113,8 @@ pub struct Places {
 /// `passed` are the few variables of our own environment that describe the
 /// machine: language, time zone, certificates, proxies.
 #[must_use]
-pub fn compose_environment(places: &Places, passed: &Environment) -> Environment {
-    let Places { home, tmp, cache, path, rustup_home } = places;
+pub fn compose_environment(places: &AgentPaths, passed: &Environment) -> Environment {
+    let AgentPaths { home, tmp, cache, path, rustup_home } = places;
     let mut environment = passed.clone();
     let mut set = |name: &str, value: OsString| environment.insert(name.into(), value);
     set("PATH", path.clone());
@@ -136,7 +136,7 @@ pub fn compose_environment(places: &Places, passed: &Environment) -> Environment
 #[must_use]
 pub fn compose_cli_environment(
     base: &Environment,
-    places: &Places,
+    places: &AgentPaths,
     model: &Environment,
     root: bool,
 ) -> Environment {
@@ -170,9 +170,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_first_start_is_as_measured() {
+    fn new_session_arguments_match_snapshot() {
         let schema = json!({"type": "object"});
-        let start = Start {
+        let start = CliOptions {
             model: "sonnet",
             session: Session::New("6f0d5b7c-0000-4000-8000-000000000000"),
             mcp_config: Path::new("/w/mcp.json"),
@@ -188,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn what_works_for_the_agent_gets_no_credential() {
-        let places = Places {
+    fn base_environment_has_no_model_credential() {
+        let places = AgentPaths {
             home: "/w/agent/home/r".into(),
             tmp: "/w/agent/tmp".into(),
             cache: "/w/agent/cache".into(),

@@ -18,20 +18,20 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::{SecretSource, Shown};
+use crate::config::{ModelAuth, SecretSource};
 use crate::process::Environment;
 
 /// Where the CLI sends its requests unless `ANTHROPIC_BASE_URL` says otherwise.
-const PUBLIC_SERVICE: &str = "https://api.anthropic.com";
+const DEFAULT_BASE_URL: &str = "https://api.anthropic.com";
 
 /// How long to try to connect: the CLI gives up on us no sooner.
-const CONNECT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The header of an API key (<https://docs.anthropic.com/en/api/overview#authentication>).
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Headers that are about one connection and not about the message (RFC 9110, section 7.6.1).
-const OF_THE_CONNECTION: [&str; 9] = [
+const HOP_BY_HOP_HEADERS: [&str; 9] = [
     "connection",
     "host",
     "keep-alive",
@@ -47,7 +47,7 @@ const OF_THE_CONNECTION: [&str; 9] = [
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
-    pass: String,
+    token: String,
     variable: &'static str,
     _open: DropGuard,
 }
@@ -66,7 +66,7 @@ pub enum GatewayError {
     Certificates(String),
 }
 
-struct Door {
+struct GatewayState {
     pass: String,
     service: String,
     extra: HeaderMap,
@@ -83,16 +83,16 @@ impl Gateway {
     ///
     /// # Errors
     /// It cannot listen, or a certificate or proxy that the environment names cannot be used.
-    pub fn open(secrets: &SecretSource, shown: &Shown) -> Result<Option<Self>, GatewayError> {
+    pub fn open(secrets: &SecretSource, shown: &ModelAuth) -> Result<Option<Self>, GatewayError> {
         let variable = match shown {
-            Shown::ApiKey(_) => "ANTHROPIC_API_KEY",
-            Shown::Bearer(_) => "ANTHROPIC_AUTH_TOKEN",
-            Shown::OAuth(_) => "CLAUDE_CODE_OAUTH_TOKEN",
-            Shown::Signed => return Ok(None),
+            ModelAuth::ApiKey(_) => "ANTHROPIC_API_KEY",
+            ModelAuth::Bearer(_) => "ANTHROPIC_AUTH_TOKEN",
+            ModelAuth::OAuth(_) => "CLAUDE_CODE_OAUTH_TOKEN",
+            ModelAuth::CloudSigned => return Ok(None),
         };
         let inherited = secrets.inherited();
         let mut client = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             // A redirect would take the credential to another host.
             .redirect(reqwest::redirect::Policy::none());
         // What the CLI would trust if it spoke to the service itself.
@@ -105,10 +105,10 @@ impl Gateway {
         let service = inherited.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
         let pass = format!("pass-{}", uuid::Uuid::new_v4().simple());
         let closed = CancellationToken::new();
-        let door = Door {
+        let door = GatewayState {
             closed: closed.clone(),
             pass: pass.clone(),
-            service: service.unwrap_or(PUBLIC_SERVICE).trim_end_matches('/').to_owned(),
+            service: service.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned(),
             extra: parse_headers(inherited.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
             secrets: secrets.clone(),
             client: client.build().map_err(GatewayError::Client)?,
@@ -117,7 +117,7 @@ impl Gateway {
         listener.set_nonblocking(true).map_err(GatewayError::Listen)?;
         let address = listener.local_addr().map_err(GatewayError::Listen)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(GatewayError::Listen)?;
-        let routes = axum::Router::new().fallback(pass_on).with_state(Arc::new(door));
+        let routes = axum::Router::new().fallback(forward).with_state(Arc::new(door));
         let open = closed.clone().drop_guard();
         tokio::spawn(async move {
             tokio::select! {
@@ -125,7 +125,7 @@ impl Gateway {
                 () = closed.cancelled() => {}
             }
         });
-        Ok(Some(Self { address, pass, variable, _open: open }))
+        Ok(Some(Self { address, token: pass, variable, _open: open }))
     }
 
     /// Puts address and pass where credential and address of the service were.
@@ -138,7 +138,7 @@ impl Gateway {
         ] {
             environment.remove(std::ffi::OsStr::new(name));
         }
-        environment.insert(self.variable.into(), self.pass.clone().into());
+        environment.insert(self.variable.into(), self.token.clone().into());
         environment.insert("ANTHROPIC_BASE_URL".into(), format!("http://{}", self.address).into());
         // A proxy for everything else must not get in between.
         for name in ["NO_PROXY", "no_proxy"] {
@@ -164,7 +164,7 @@ fn parse_headers(text: &str) -> HeaderMap {
 }
 
 /// An error as the service itself would tell it, so that the CLI understands it.
-fn refusal(status: StatusCode, kind: &str, message: &str) -> Response {
+fn error_response(status: StatusCode, kind: &str, message: &str) -> Response {
     let body = json!({"type": "error", "error": {"type": kind, "message": message}}).to_string();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
@@ -172,23 +172,27 @@ fn refusal(status: StatusCode, kind: &str, message: &str) -> Response {
     response
 }
 
-async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
+async fn forward(State(door): State<Arc<GatewayState>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let key = parts.headers.get(&API_KEY).map(HeaderValue::as_bytes);
     let bearer = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let bearer = bearer.and_then(|value| value.strip_prefix(b"Bearer "));
     // A connection may outlive the gateway that it came through.
     if door.closed.is_cancelled() || key.or(bearer) != Some(door.pass.as_bytes()) {
-        return refusal(StatusCode::UNAUTHORIZED, "authentication_error", "this pass is not valid here");
+        return error_response(
+            StatusCode::UNAUTHORIZED,
+            "authentication_error",
+            "this pass is not valid here",
+        );
     }
     let Some((name, value)) = credential(&door.secrets) else {
         let message = "the model's credential cannot be read any more";
-        return refusal(StatusCode::UNAUTHORIZED, "authentication_error", message);
+        return error_response(StatusCode::UNAUTHORIZED, "authentication_error", message);
     };
     let mut headers = parts.headers;
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    for name in OF_THE_CONNECTION {
+    for name in HOP_BY_HOP_HEADERS {
         headers.remove(name);
     }
     headers.remove(&API_KEY);
@@ -205,7 +209,7 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = answer.status();
             *response.headers_mut() = answer.headers().clone();
-            for name in OF_THE_CONNECTION {
+            for name in HOP_BY_HOP_HEADERS {
                 response.headers_mut().remove(name);
             }
             *response.body_mut() = Body::from_stream(answer.bytes_stream());
@@ -214,20 +218,20 @@ async fn pass_on(State(door): State<Arc<Door>>, request: Request) -> Response {
         Err(error) => {
             let message = format!(
                 "the model's service cannot be reached: {}",
-                crate::context::chain(&error.without_url())
+                crate::context::error_chain(&error.without_url())
             );
-            refusal(StatusCode::BAD_GATEWAY, "api_error", &message)
+            error_response(StatusCode::BAD_GATEWAY, "api_error", &message)
         }
     }
 }
 
 fn credential(secrets: &SecretSource) -> Option<(HeaderName, HeaderValue)> {
-    let (name, text) = match secrets.model().ok()??.shown {
-        Shown::ApiKey(key) => (API_KEY, key.expose_secret().to_owned()),
-        Shown::Bearer(token) | Shown::OAuth(token) => {
+    let (name, text) = match secrets.model().ok()??.auth {
+        ModelAuth::ApiKey(key) => (API_KEY, key.expose_secret().to_owned()),
+        ModelAuth::Bearer(token) | ModelAuth::OAuth(token) => {
             (header::AUTHORIZATION, format!("Bearer {}", token.expose_secret()))
         }
-        Shown::Signed => return None,
+        ModelAuth::CloudSigned => return None,
     };
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
@@ -241,7 +245,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::config::{Inherited, SecretFiles};
+    use crate::config::{ProcessEnv, SecretFiles};
 
     /// A service that remembers the headers of each request and answers with its body.
     async fn service() -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
@@ -265,9 +269,9 @@ mod tests {
 
     fn open(variables: &[(&str, &str)], files: SecretFiles) -> (Gateway, Environment) {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let secrets = SecretSource::new(files, Inherited::of(variables));
+        let secrets = SecretSource::new(files, ProcessEnv::of(variables));
         let model = secrets.model().unwrap().unwrap();
-        let gateway = Gateway::open(&secrets, &model.shown).unwrap().unwrap();
+        let gateway = Gateway::open(&secrets, &model.auth).unwrap().unwrap();
         let mut environment = model.environment;
         gateway.replace_credential(&mut environment);
         (gateway, environment)
@@ -289,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_service_sees_the_key_and_the_agent_only_a_pass() {
+    async fn gateway_replaces_agent_pass_with_api_key() {
         let (url, seen) = service().await;
         let variables = [
             ("ANTHROPIC_API_KEY", "sk-the-key"),
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_unknown_length_is_passed_on() {
+    async fn chunked_request_body_is_forwarded() {
         let (url, _seen) = service().await;
         let variables = [("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", url.as_str())];
         let (_gateway, environment) = open(&variables, SecretFiles::default());
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bearer_token_is_put_on_as_such() {
+    async fn bearer_token_is_sent_in_authorization_header() {
         for name in ["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"] {
             let (url, seen) = service().await;
             let (_gateway, environment) =
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_gets_through_without_the_pass() {
+    async fn request_without_pass_is_unauthorized() {
         let (url, seen) = service().await;
         let (_gateway, environment) =
             open(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
@@ -344,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_is_rotated_is_used_from_then_on() {
+    async fn rotated_api_key_is_used_for_next_request() {
         let (url, seen) = service().await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
@@ -360,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_is_away_is_told_without_its_credential() {
+    async fn unreachable_upstream_returns_502_without_credential() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let url = format!("http://{closed}");
         let (_gateway, environment) =
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gateway_that_is_dropped_is_closed() {
+    async fn dropped_gateway_closes_port() {
         let (url, _seen) = service().await;
         let (gateway, environment) =
             open(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
@@ -389,15 +393,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clouds_credentials_stay_with_the_cli() {
-        let secrets = SecretSource::new(SecretFiles::default(), Inherited::of(&[]));
-        assert!(Gateway::open(&secrets, &Shown::Signed).unwrap().is_none());
-        let key = Shown::ApiKey(SecretString::from("k"));
+    fn cloud_signed_auth_opens_no_gateway() {
+        let secrets = SecretSource::new(SecretFiles::default(), ProcessEnv::of(&[]));
+        assert!(Gateway::open(&secrets, &ModelAuth::CloudSigned).unwrap().is_none());
+        let key = ModelAuth::ApiKey(SecretString::from("k"));
         assert!(!format!("{key:?}").contains("\"k\""));
     }
 
     #[test]
-    fn a_proxy_for_everything_else_is_kept_out() {
+    fn gateway_host_is_added_to_no_proxy() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _inside = runtime.enter();
         let (gateway, mut environment) = open(&[("ANTHROPIC_API_KEY", "k")], SecretFiles::default());

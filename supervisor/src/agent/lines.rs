@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_costs_bounded_memory_and_the_next_one_is_found() {
+    fn overlong_line_is_skipped_in_bounded_memory() {
         let mut lines = Lines::default();
         let mut found = Vec::new();
         let chunk = vec![b'x'; 1024 * 1024];
@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_the_chunks_end_does_not_matter(text in "[a-c\n]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)) {
+        fn line_splitting_is_independent_of_chunk_borders(text in "[a-c\n]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)) {
             let bytes = text.as_bytes();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
             cuts.extend([0, bytes.len()]);

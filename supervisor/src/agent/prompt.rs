@@ -18,7 +18,7 @@ const FAILURE_MAX: usize = 16 * 1024;
 
 /// Everything that a prompt is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Brief<'a> {
+pub struct TaskPromptInput<'a> {
     /// The service.
     pub service: &'a ServiceName,
     /// The task.
@@ -42,12 +42,12 @@ pub struct Brief<'a> {
     /// The commands that will check the work.
     pub verify: &'a [String],
     /// How this conversation relates to earlier attempts.
-    pub history: History<'a>,
+    pub history: PriorAttempt<'a>,
 }
 
 /// How a conversation relates to earlier attempts.
 #[derive(Clone, Copy, Debug)]
-pub enum History<'a> {
+pub enum PriorAttempt<'a> {
     /// There is none.
     None,
     /// The earlier conversation goes on; it has all that was said.
@@ -58,7 +58,7 @@ pub enum History<'a> {
 
 /// The standing instructions, appended to the CLI's own system prompt.
 #[must_use]
-pub fn render_system_prompt(brief: &Brief<'_>) -> String {
+pub fn render_system_prompt(brief: &TaskPromptInput<'_>) -> String {
     let mut text = format!(
         "You implement one task of the service `{}`, alone and unattended: nobody can answer while you work.\n\n\
          - Work in `{}`; the branch `{}` is checked out. Files outside that repository are not yours to change.\n\
@@ -68,7 +68,7 @@ pub fn render_system_prompt(brief: &Brief<'_>) -> String {
          - Put no credentials, tokens or machine-specific paths into files or commit messages.\n\
          - Start nothing that outlives you: everything still running when you end is killed.\n\
          - End with your verdict through the StructuredOutput tool: `done` if the task is implemented, \
-         `nothing_needed` if it already was, `blocked` with your question if you cannot go on. \
+         `already_done` if it already was, `blocked` with your question if you cannot go on. \
          The summary is read by the reviewer of the pull request.\n",
         brief.service,
         brief.working_directory.display(),
@@ -91,7 +91,7 @@ pub fn render_system_prompt(brief: &Brief<'_>) -> String {
         let _ = write!(
             text,
             "\nThe repository's own instructions (`CLAUDE.md`):\n\n<project_instructions>\n{}\n</project_instructions>\n",
-            cut(instructions, PROJECT_INSTRUCTIONS_MAX)
+            truncate(instructions, PROJECT_INSTRUCTIONS_MAX)
         );
     }
     text
@@ -99,15 +99,15 @@ pub fn render_system_prompt(brief: &Brief<'_>) -> String {
 
 /// The message that begins the conversation, or goes on with an earlier one.
 #[must_use]
-pub fn render_task(brief: &Brief<'_>) -> String {
+pub fn render_task(brief: &TaskPromptInput<'_>) -> String {
     let title = &brief.documents.entry.title;
     let mut text = String::new();
     match brief.history {
-        History::None | History::Summary(_) => {
+        PriorAttempt::None | PriorAttempt::Summary(_) => {
             let _ =
                 writeln!(text, "Implement task {} of the service `{}`: {title}\n", brief.task, brief.service);
         }
-        History::Resumed => {
+        PriorAttempt::Resumed => {
             let _ = writeln!(
                 text,
                 "Go on with task {} of the service `{}`: {title}\n\n\
@@ -123,7 +123,7 @@ pub fn render_task(brief: &Brief<'_>) -> String {
              <guidance>\n{guidance}\n</guidance>\n"
         );
     }
-    if let History::Summary(summary) = brief.history {
+    if let PriorAttempt::Summary(summary) = brief.history {
         let _ = writeln!(
             text,
             "An earlier attempt worked on this branch (`git log {}..` shows it). What is known of it:\n\n\
@@ -131,7 +131,7 @@ pub fn render_task(brief: &Brief<'_>) -> String {
             brief.base
         );
     }
-    if !matches!(brief.history, History::Resumed) {
+    if !matches!(brief.history, PriorAttempt::Resumed) {
         render_documents(brief, &mut text);
     }
     // Named in a resumed conversation too: one that was killed may have lost its beginning.
@@ -142,7 +142,7 @@ pub fn render_task(brief: &Brief<'_>) -> String {
     text
 }
 
-fn render_documents(brief: &Brief<'_>, text: &mut String) {
+fn render_documents(brief: &TaskPromptInput<'_>, text: &mut String) {
     let documents = brief.documents;
     for (name, content) in [
         ("prompt.md", &documents.prompt),
@@ -153,7 +153,7 @@ fn render_documents(brief: &Brief<'_>, text: &mut String) {
             let _ = writeln!(
                 text,
                 "<document name=\"{name}\">\n{}\n</document>\n",
-                cut(content, DOCUMENT_MAX).trim()
+                truncate(content, DOCUMENT_MAX).trim()
             );
         }
     }
@@ -172,7 +172,7 @@ fn render_documents(brief: &Brief<'_>, text: &mut String) {
 }
 
 /// The task's entry in `tasks.json`, where there are no documents of its own.
-fn render_entry(brief: &Brief<'_>, text: &mut String) {
+fn render_entry(brief: &TaskPromptInput<'_>, text: &mut String) {
     let entry = &brief.documents.entry;
     for (name, content) in [
         ("Description", &entry.description),
@@ -180,7 +180,7 @@ fn render_entry(brief: &Brief<'_>, text: &mut String) {
         ("Test strategy", &entry.test_strategy),
     ] {
         if let Some(content) = content {
-            let _ = writeln!(text, "{name}: {}\n", cut(content, DOCUMENT_MAX));
+            let _ = writeln!(text, "{name}: {}\n", truncate(content, DOCUMENT_MAX));
         }
     }
     if !entry.subtasks.is_empty() {
@@ -201,12 +201,12 @@ pub fn render_verification_failure(failure: &str) -> String {
     format!(
         "Your work was checked, and the check failed. Mend the cause (not the check), then end with your verdict \
          again.\n\n<check>\n{}\n</check>\n",
-        cut_front(failure, FAILURE_MAX)
+        truncate_head(failure, FAILURE_MAX)
     )
 }
 
 /// The beginning of a text, of at most `limit` bytes.
-pub(crate) fn cut(text: &str, limit: usize) -> String {
+pub(crate) fn truncate(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
@@ -215,7 +215,7 @@ pub(crate) fn cut(text: &str, limit: usize) -> String {
 }
 
 /// The first line and the end of a text: where programs say what went wrong.
-fn cut_front(text: &str, limit: usize) -> String {
+fn truncate_head(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
@@ -227,7 +227,7 @@ fn cut_front(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::documents::{Reader, Wanted, find};
+    use crate::workspace::documents::{DocumentQuery, Reader, find_documents};
 
     fn documents() -> TaskDocuments {
         let read = |path: &str| {
@@ -245,13 +245,20 @@ mod tests {
             list: |path: &str| Ok(if path == ".taskmaster" { vec!["tasks".to_owned()] } else { Vec::new() }),
         };
         let service = ServiceName::new("trader").unwrap();
-        find(&reader, &Wanted { service: &service, task: TaskId::new(1).unwrap(), docs_directory: None })
-            .unwrap()
+        find_documents(
+            &reader,
+            &DocumentQuery { service: &service, task: TaskId::new(1).unwrap(), docs_directory: None },
+        )
+        .unwrap()
     }
 
-    fn with_brief<T>(history: History<'_>, guidance: Option<&str>, act: impl FnOnce(&Brief<'_>) -> T) -> T {
+    fn with_brief<T>(
+        history: PriorAttempt<'_>,
+        guidance: Option<&str>,
+        act: impl FnOnce(&TaskPromptInput<'_>) -> T,
+    ) -> T {
         let documents = documents();
-        let brief = Brief {
+        let brief = TaskPromptInput {
             service: &ServiceName::new("trader").unwrap(),
             task: TaskId::new(1).unwrap(),
             documents: &documents,
@@ -269,25 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn a_first_attempt_is_told_the_task() {
-        insta::assert_snapshot!(with_brief(History::None, None, render_task));
+    fn first_attempt_prompt_matches_snapshot() {
+        insta::assert_snapshot!(with_brief(PriorAttempt::None, None, render_task));
     }
 
     #[test]
-    fn the_standing_instructions_name_places_checks_and_servers() {
-        insta::assert_snapshot!(with_brief(History::None, None, render_system_prompt));
+    fn system_prompt_matches_snapshot() {
+        insta::assert_snapshot!(with_brief(PriorAttempt::None, None, render_system_prompt));
     }
 
     #[test]
-    fn guidance_of_a_retry_is_in_the_message_itself() {
-        for history in [History::None, History::Resumed, History::Summary("It chose curl.")] {
+    fn retry_prompt_contains_guidance() {
+        for history in [PriorAttempt::None, PriorAttempt::Resumed, PriorAttempt::Summary("It chose curl.")] {
             let text = with_brief(history, Some("Use reqwest, not curl."), render_task);
             assert!(text.contains("<guidance>\nUse reqwest, not curl.\n</guidance>"), "{text}");
         }
     }
 
     #[test]
-    fn the_end_of_a_long_failure_is_kept() {
+    fn long_verification_failure_keeps_output_tail() {
         let failure = format!("`cargo test` failed\n{}the end", "x\n".repeat(20_000));
         let text = render_verification_failure(&failure);
         assert!(text.len() < 20_000);

@@ -15,46 +15,46 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::lines::Lines;
-use super::stream::{Said, parse_line};
+use super::stream::{CliMessage, parse_line};
 use crate::redact::{Redactor, StreamRedactor};
 
 /// How much is read at once; as much as the pipe can be made to hold without privileges.
-const CHUNK: usize = 256 * 1024;
+const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// How much of the agent's output is kept; more is read and judged but not written.
-const TRANSCRIPT_MAX: u64 = 2 * 1024 * 1024 * 1024;
+const TRANSCRIPT_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// When the agent last printed something.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct IdleTimer {
     start: Instant,
     last_ms: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl IdleTimer {
     /// A pulse that beats now.
     #[must_use]
     pub fn new() -> Self {
         let pulse = Self { start: Instant::now(), last_ms: Arc::new(AtomicU64::new(0)) };
-        pulse.beat();
+        pulse.reset();
         pulse
     }
 
     /// Something was printed.
-    pub fn beat(&self) {
+    pub fn reset(&self) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(now, Ordering::Relaxed);
     }
 
     /// How long nothing was printed.
     #[must_use]
-    pub fn silent(&self) -> std::time::Duration {
+    pub fn elapsed(&self) -> std::time::Duration {
         let last = std::time::Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(last)
     }
 }
 
-impl Default for Pulse {
+impl Default for IdleTimer {
     fn default() -> Self {
         Self::new()
     }
@@ -62,7 +62,7 @@ impl Default for Pulse {
 
 /// What was noticed about the output as a whole.
 #[derive(Debug, Default)]
-pub struct Drained {
+pub struct OutputStats {
     /// Bytes printed.
     pub bytes: u64,
     /// Lines that were too long to be looked at.
@@ -81,9 +81,9 @@ pub fn read_output(
     output: OwnedFd,
     transcript: &Path,
     redactor: &Redactor,
-    pulse: Pulse,
-    said: mpsc::Sender<Said>,
-) -> io::Result<std::thread::JoinHandle<Drained>> {
+    pulse: IdleTimer,
+    said: mpsc::Sender<CliMessage>,
+) -> io::Result<std::thread::JoinHandle<OutputStats>> {
     let transcript = File::options().create(true).append(true).open(transcript)?;
     let redactor = redactor.stream();
     // A larger pipe means fewer switches between the agent and us; the default is good enough.
@@ -97,22 +97,22 @@ fn drain(
     mut output: File,
     mut transcript: File,
     mut redactor: StreamRedactor,
-    pulse: &Pulse,
-    said: &mpsc::Sender<Said>,
-) -> Drained {
-    let mut drained = Drained::default();
+    pulse: &IdleTimer,
+    said: &mpsc::Sender<CliMessage>,
+) -> OutputStats {
+    let mut drained = OutputStats::default();
     let mut lines = Lines::default();
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; READ_BUFFER_BYTES];
     let mut garbage = 0;
     let mut handle = |line: &[u8]| match parse_line(line) {
-        Said::Other => {}
-        Said::Garbage => garbage += u64::from(!line.is_empty()),
-        other @ (Said::Init(_)
-        | Said::Retry(_)
-        | Said::Answer(_)
-        | Said::ToolResult { .. }
-        | Said::Result(_)
-        | Said::Denied(_)) => {
+        CliMessage::Other => {}
+        CliMessage::Unparseable => garbage += u64::from(!line.is_empty()),
+        other @ (CliMessage::Init(_)
+        | CliMessage::Retry(_)
+        | CliMessage::Answer(_)
+        | CliMessage::ToolResult { .. }
+        | CliMessage::Result(_)
+        | CliMessage::Denied(_)) => {
             // The loop is gone only at the very end; then nobody needs to be told.
             drop(said.blocking_send(other));
         }
@@ -124,9 +124,9 @@ fn drain(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => break,
         };
-        pulse.beat();
+        pulse.reset();
         drained.bytes += read as u64;
-        let whole = drained.bytes <= TRANSCRIPT_MAX;
+        let whole = drained.bytes <= TRANSCRIPT_MAX_BYTES;
         let masked = redactor.push(&chunk[..read]);
         if whole && drained.transcript_error.is_none() {
             drained.transcript_error = transcript.write_all(&masked).err();

@@ -13,13 +13,13 @@ use serde_json::value::RawValue;
 
 /// What one line says.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Said {
+pub enum CliMessage {
     /// A conversation is open.
     Init(Init),
     /// The API failed and is asked again.
-    Retry(Retry),
+    Retry(ApiRetry),
     /// A part of the model's answer.
-    Answer(Answer),
+    Answer(AssistantMessage),
     /// A tool came back.
     ToolResult {
         /// Whether it failed.
@@ -32,7 +32,7 @@ pub enum Said {
     /// Something that needs no attention.
     Other,
     /// No line of the CLI at all.
-    Garbage,
+    Unparseable,
 }
 
 /// A conversation is open.
@@ -47,13 +47,13 @@ pub struct Init {
     #[serde(rename = "claude_code_version")]
     pub version: String,
     /// The MCP servers as the CLI sees them.
-    pub mcp_servers: Vec<ServerState>,
+    pub mcp_servers: Vec<McpServerStatus>,
 }
 
 /// An MCP server as the CLI sees it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub struct ServerState {
+pub struct McpServerStatus {
     /// The server.
     pub name: String,
     /// Such as `connected`, `failed`, `pending`.
@@ -63,7 +63,7 @@ pub struct ServerState {
 /// The API failed and is asked again.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub struct Retry {
+pub struct ApiRetry {
     /// Which try it was.
     pub attempt: u32,
     /// How many there may be.
@@ -78,18 +78,18 @@ pub struct Retry {
 
 /// A part of the model's answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
+pub struct AssistantMessage {
     /// The message; several parts share it.
     pub message_id: String,
     /// Whether a sub-agent speaks.
     pub is_subagent: bool,
     /// What it says or does.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ContentBlock>,
 }
 
 /// What the model says or does.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Part {
+pub enum ContentBlock {
     /// Text.
     Text(String),
     /// A call of a tool: its name and the few arguments that a log line needs.
@@ -122,9 +122,9 @@ pub struct AgentResult {
     /// US dollars; cumulative over resumes.
     pub total_cost_usd: f64,
     /// Tokens and cost of this process since its last result.
-    pub model_usage_since_last_result: BTreeMap<String, TokenUse>,
+    pub model_usage_since_last_result: BTreeMap<String, TokenUsage>,
     /// Calls that were denied.
-    pub permission_denials: Vec<Denial>,
+    pub permission_denials: Vec<PermissionDenial>,
     /// The conversation.
     pub session_id: String,
     /// What the schema accepted.
@@ -134,7 +134,7 @@ pub struct AgentResult {
 /// A call that was denied.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-pub struct Denial {
+pub struct PermissionDenial {
     /// The tool.
     pub tool_name: String,
 }
@@ -142,7 +142,7 @@ pub struct Denial {
 /// The CLI's figures for one model.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
-pub struct TokenUse {
+pub struct TokenUsage {
     input_tokens: u64,
     output_tokens: u64,
     cache_read_input_tokens: u64,
@@ -151,7 +151,7 @@ pub struct TokenUse {
     cost_usd: f64,
 }
 
-impl TokenUse {
+impl TokenUsage {
     /// Adds the figures to the contract's.
     pub fn add_to(&self, usage: &mut ModelUsage) {
         let Self {
@@ -186,7 +186,7 @@ impl AgentResult {
         } else {
             from_errors.join("; ")
         };
-        shorten(&text, 500)
+        truncate(&text, 500)
     }
 }
 
@@ -229,25 +229,25 @@ const ARGUMENT: usize = 300;
 
 /// Reads one line, without its line feed.
 #[must_use]
-pub fn parse_line(line: &[u8]) -> Said {
-    let Ok(text) = std::str::from_utf8(line) else { return Said::Garbage };
-    let Ok(head) = serde_json::from_str::<Line<'_>>(text) else { return Said::Garbage };
+pub fn parse_line(line: &[u8]) -> CliMessage {
+    let Ok(text) = std::str::from_utf8(line) else { return CliMessage::Unparseable };
+    let Ok(head) = serde_json::from_str::<Line<'_>>(text) else { return CliMessage::Unparseable };
     match (head.kind.as_ref(), head.subtype.as_deref()) {
-        ("system", Some("init")) => whole(text, Said::Init),
-        ("system", Some("api_retry")) => whole(text, Said::Retry),
+        ("system", Some("init")) => parse_as(text, CliMessage::Init),
+        ("system", Some("api_retry")) => parse_as(text, CliMessage::Retry),
         ("system", Some("permission_denied")) => {
-            let denial = serde_json::from_str::<Denial>(text).unwrap_or_default();
-            Said::Denied(denial.tool_name)
+            let denial = serde_json::from_str::<PermissionDenial>(text).unwrap_or_default();
+            CliMessage::Denied(denial.tool_name)
         }
-        ("result", _) => whole(text, |result| Said::Result(Box::new(result))),
-        ("assistant", _) => answer(&head).map_or(Said::Other, Said::Answer),
+        ("result", _) => parse_as(text, |result| CliMessage::Result(Box::new(result))),
+        ("assistant", _) => answer(&head).map_or(CliMessage::Other, CliMessage::Answer),
         ("user", _) => tool_result(&head),
-        _ => Said::Other,
+        _ => CliMessage::Other,
     }
 }
 
-fn whole<'a, T: Deserialize<'a>>(text: &'a str, wrap: impl FnOnce(T) -> Said) -> Said {
-    serde_json::from_str(text).map_or(Said::Other, wrap)
+fn parse_as<'a, T: Deserialize<'a>>(text: &'a str, wrap: impl FnOnce(T) -> CliMessage) -> CliMessage {
+    serde_json::from_str(text).map_or(CliMessage::Other, wrap)
 }
 
 fn blocks<'a>(head: &Line<'a>) -> Option<(String, Vec<Block<'a>>)> {
@@ -256,18 +256,18 @@ fn blocks<'a>(head: &Line<'a>) -> Option<(String, Vec<Block<'a>>)> {
     Some((message.id, blocks))
 }
 
-fn answer(head: &Line<'_>) -> Option<Answer> {
+fn answer(head: &Line<'_>) -> Option<AssistantMessage> {
     let (message_id, blocks) = blocks(head)?;
     let part = |block: Block<'_>| match block.kind.as_ref() {
-        "text" => Some(Part::Text(block.text?.into_owned())),
-        "tool_use" => Some(Part::Tool {
+        "text" => Some(ContentBlock::Text(block.text?.into_owned())),
+        "tool_use" => Some(ContentBlock::Tool {
             name: block.name?.into_owned(),
             arguments: block.input.unwrap_or_default().into_iter().filter_map(short_argument).collect(),
         }),
         _ => None,
     };
     let parts = blocks.into_iter().filter_map(part).collect();
-    Some(Answer { message_id, is_subagent: head.parent_tool_use_id.is_some(), parts })
+    Some(AssistantMessage { message_id, is_subagent: head.parent_tool_use_id.is_some(), parts })
 }
 
 fn short_argument((name, value): (Cow<'_, str>, &RawValue)) -> Option<(String, String)> {
@@ -280,22 +280,22 @@ fn short_argument((name, value): (Cow<'_, str>, &RawValue)) -> Option<(String, S
         return None;
     }
     let text = if raw.starts_with('"') { serde_json::from_str(raw).ok()? } else { raw.to_owned() };
-    Some((name.into_owned(), shorten(&text, ARGUMENT)))
+    Some((name.into_owned(), truncate(&text, ARGUMENT)))
 }
 
-fn tool_result(head: &Line<'_>) -> Said {
+fn tool_result(head: &Line<'_>) -> CliMessage {
     let is_error = blocks(head).and_then(|(_, blocks)| {
         blocks
             .into_iter()
             .find(|block| block.kind == "tool_result")
             .map(|block| block.is_error.unwrap_or_default())
     });
-    is_error.map_or(Said::Other, |is_error| Said::ToolResult { is_error })
+    is_error.map_or(CliMessage::Other, |is_error| CliMessage::ToolResult { is_error })
 }
 
 /// One line of at most `limit` characters.
 #[must_use]
-pub fn shorten(text: &str, limit: usize) -> String {
+pub fn truncate(text: &str, limit: usize) -> String {
     let mut short = String::new();
     for word in text.split_whitespace() {
         if !short.is_empty() {
@@ -333,14 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn every_recording_is_read_as_its_story() {
+    fn recorded_streams_match_log_snapshot() {
         let mut told = String::new();
         for (name, text) in recordings() {
             writeln!(told, "## {name}").unwrap();
             for line in text.lines() {
                 let said = parse_line(line.as_bytes());
-                assert_ne!(said, Said::Garbage, "{name}: {line}");
-                if let Said::Result(result) = &said {
+                assert_ne!(said, CliMessage::Unparseable, "{name}: {line}");
+                if let CliMessage::Result(result) = &said {
                     writeln!(
                         told,
                         "result {} {:?} {} turns",
@@ -348,7 +348,7 @@ mod tests {
                     )
                     .unwrap();
                 }
-                for line in crate::agent::story::tell(&said) {
+                for line in crate::agent::log_lines::log_lines(&said) {
                     writeln!(told, "{:?} {}", line.level, line.text).unwrap();
                 }
             }
@@ -357,24 +357,24 @@ mod tests {
     }
 
     #[test]
-    fn hostile_lines_are_no_lines() {
+    fn hostile_stream_lines_parse_as_invalid() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let nested = format!("{{\"type\":\"assistant\",\"message\":{deep}}}");
         for line in [b"\xff\xfe".as_slice(), b"\0\0", b"{", b"null", b"{\"type\":1}", deep.as_bytes()] {
-            assert_eq!(parse_line(line), Said::Garbage);
+            assert_eq!(parse_line(line), CliMessage::Unparseable);
         }
-        assert!(matches!(parse_line(nested.as_bytes()), Said::Garbage | Said::Other));
+        assert!(matches!(parse_line(nested.as_bytes()), CliMessage::Unparseable | CliMessage::Other));
     }
 
     proptest! {
         #[test]
-        fn no_line_of_any_bytes_is_trouble(line in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn parse_line_of_arbitrary_bytes_never_panics(line in prop::collection::vec(any::<u8>(), 0..400)) {
             drop(parse_line(&line));
         }
 
         #[test]
-        fn a_shortened_text_is_one_short_line(text in any::<String>(), limit in 1usize..50) {
-            let short = shorten(&text, limit);
+        fn shortened_text_is_single_line_within_limit(text in any::<String>(), limit in 1usize..50) {
+            let short = truncate(&text, limit);
             prop_assert!(short.chars().count() <= limit + 1);
             prop_assert!(!short.contains('\n'));
         }

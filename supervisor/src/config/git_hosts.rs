@@ -10,7 +10,7 @@ const GITHUB: &str = "github.com";
 /// credential helpers, it must not decide who gets to see a token
 /// (<https://git-scm.com/docs/gitcredentials#_credential_contexts>).
 #[must_use]
-pub fn may_see_token(host: &str, github_api_url: &str, named: &[String]) -> bool {
+pub fn token_allowed_for_host(host: &str, github_api_url: &str, named: &[String]) -> bool {
     let without_port = |host: &str| match host.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
             name.to_ascii_lowercase()
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_shown_to_the_hosts_it_is_for_and_to_no_other() {
+    fn token_is_allowed_for_configured_hosts_only() {
         let public = "https://api.github.com";
         let named = ["git.example.com".to_owned()];
         for (host, api, named, shown) in [
@@ -48,7 +48,7 @@ mod tests {
             ("example.com", public, &named, false),
             ("[::1]:80", "http://[::1]:81", &[], true),
         ] {
-            assert_eq!(may_see_token(host, api, named), shown, "{host} with {api}");
+            assert_eq!(token_allowed_for_host(host, api, named), shown, "{host} with {api}");
         }
     }
 }

@@ -9,7 +9,7 @@ const FIELDS: [&str; 7] =
 
 /// The secret values in the text of a kubeconfig, in YAML or JSON. A key that is there in base64 is given
 /// decoded as well.
-pub(super) fn secrets(text: &str) -> Vec<String> {
+pub(super) fn secret_values(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for field in text.split(['\n', ',', '{', '}']) {
         let Some((name, value)) = field.split_once(':') else { continue };
@@ -34,14 +34,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lets_somebody_in_is_secret() {
+    fn kubeconfig_secrets_are_user_credentials_only() {
         let yaml = "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: LS0tLS1CRUdJTg==\n    \
             server: https://example.com:6443\n  name: kubernetes\ncontexts:\n- context:\n    namespace: default\n\
             users:\n- name: me\n  user:\n    client-key-data: a2V5IG9mIG1pbmU=\n    token: \"abc.def-ghi\"\n- name: other\n  \
             user: {username: u, password: 'hunter22'}\n";
-        assert_eq!(secrets(yaml), ["key of mine", "a2V5IG9mIG1pbmU=", "abc.def-ghi", "hunter22"]);
+        assert_eq!(secret_values(yaml), ["key of mine", "a2V5IG9mIG1pbmU=", "abc.def-ghi", "hunter22"]);
         let json = r#"{"users":[{"name":"x","user":{"token":"abc"}}],"clusters":[{"cluster":{"server":"https://h"}}]}"#;
-        assert_eq!(secrets(json), ["abc"]);
-        assert_eq!(secrets(r#"{"user":{"tokenFile":"/run/token"}}"#), [] as [String; 0]);
+        assert_eq!(secret_values(json), ["abc"]);
+        assert_eq!(secret_values(r#"{"user":{"tokenFile":"/run/token"}}"#), [] as [String; 0]);
     }
 }

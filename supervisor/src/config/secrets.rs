@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Inherited, kubeconfig};
+use super::{ProcessEnv, kubeconfig};
 use crate::process::Environment;
 
 /// Files that hold credentials. What is not named is looked for in the environment.
@@ -39,7 +39,7 @@ pub struct SecretFiles {
 }
 
 /// Files among the secrets that are none.
-const PUBLIC: [&str; 2] = ["known_hosts", "kubernetes-ca.crt"];
+const NON_SECRET_FILES: [&str; 2] = ["known_hosts", "kubernetes-ca.crt"];
 
 /// A file of which only parts are secret.
 const KUBECONFIG: &str = "kubeconfig";
@@ -48,7 +48,7 @@ const KUBECONFIG: &str = "kubeconfig";
 #[derive(Clone, Debug)]
 pub struct SecretSource {
     files: SecretFiles,
-    inherited: Inherited,
+    inherited: ProcessEnv,
 }
 
 /// A secret that is named but cannot be read.
@@ -72,12 +72,12 @@ pub struct ModelCredential {
     /// What the credential is, for the log.
     pub kind: &'static str,
     /// How a request shows it.
-    pub shown: Shown,
+    pub auth: ModelAuth,
 }
 
 /// How a request to the model's service shows who it is from.
 #[derive(Clone, Debug)]
-pub enum Shown {
+pub enum ModelAuth {
     /// In the header `x-api-key`.
     ApiKey(SecretString),
     /// In the header `authorization`, as a bearer token.
@@ -85,23 +85,23 @@ pub enum Shown {
     /// The same, of a subscription: the CLI must know, because its requests say so elsewhere too.
     OAuth(SecretString),
     /// Each request is signed by the CLI itself, with the credentials of a cloud.
-    Signed,
+    CloudSigned,
 }
 
 impl SecretSource {
     /// A source over these files and this environment.
     #[must_use]
-    pub fn new(files: SecretFiles, inherited: Inherited) -> Self {
+    pub fn new(files: SecretFiles, inherited: ProcessEnv) -> Self {
         Self { files, inherited }
     }
 
     /// The environment as it was at the start.
     #[must_use]
-    pub fn inherited(&self) -> &Inherited {
+    pub fn inherited(&self) -> &ProcessEnv {
         &self.inherited
     }
 
-    fn file_of(&self, name: &str) -> Option<PathBuf> {
+    fn path_of(&self, name: &str) -> Option<PathBuf> {
         let named = match name {
             "github-token" => &self.files.github_token_file,
             "platform-token" => &self.files.platform_token_file,
@@ -118,7 +118,7 @@ impl SecretSource {
     /// The file of a secret that programs take as a file: `ssh-privatekey`, `known_hosts`.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.file_of(name)
+        self.path_of(name)
     }
 
     /// Reads a secret; none if nobody gave one.
@@ -126,7 +126,7 @@ impl SecretSource {
     /// # Errors
     /// A file is named but cannot be read, or is empty.
     pub fn read(&self, name: &str) -> Result<Option<SecretString>, SecretError> {
-        if let Some(path) = self.file_of(name) {
+        if let Some(path) = self.path_of(name) {
             return read_file(name, &path).map(Some);
         }
         let variables: &[&str] = match name {
@@ -157,32 +157,32 @@ impl SecretSource {
     /// A file is named but cannot be read, or is empty.
     pub fn model(&self) -> Result<Option<ModelCredential>, SecretError> {
         let mut environment: Environment =
-            self.inherited.starting_with(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
+            self.inherited.with_prefix(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
         let manners = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
-        environment.extend(self.inherited.starting_with(&manners));
+        environment.extend(self.inherited.with_prefix(&manners));
         let set = |name: &str| self.inherited.get(name).is_some();
         let token = |name: &str| SecretString::from(self.inherited.text(name).unwrap_or_default().trim());
         if let Some(key) = self.read("anthropic-api-key")? {
             environment.insert("ANTHROPIC_API_KEY".into(), OsString::from(key.expose_secret()));
-            return Ok(Some(ModelCredential { environment, kind: "API key", shown: Shown::ApiKey(key) }));
+            return Ok(Some(ModelCredential { environment, kind: "API key", auth: ModelAuth::ApiKey(key) }));
         }
         if set("CLAUDE_CODE_OAUTH_TOKEN") {
-            environment.extend(self.inherited.starting_with(&["CLAUDE_CODE_OAUTH_TOKEN"]));
-            let shown = Shown::OAuth(token("CLAUDE_CODE_OAUTH_TOKEN"));
-            return Ok(Some(ModelCredential { environment, kind: "OAuth token", shown }));
+            environment.extend(self.inherited.with_prefix(&["CLAUDE_CODE_OAUTH_TOKEN"]));
+            let shown = ModelAuth::OAuth(token("CLAUDE_CODE_OAUTH_TOKEN"));
+            return Ok(Some(ModelCredential { environment, kind: "OAuth token", auth: shown }));
         }
         if set("ANTHROPIC_AUTH_TOKEN") {
-            let shown = Shown::Bearer(token("ANTHROPIC_AUTH_TOKEN"));
-            return Ok(Some(ModelCredential { environment, kind: "bearer token", shown }));
+            let shown = ModelAuth::Bearer(token("ANTHROPIC_AUTH_TOKEN"));
+            return Ok(Some(ModelCredential { environment, kind: "bearer token", auth: shown }));
         }
         if set("CLAUDE_CODE_USE_BEDROCK") {
-            environment.extend(self.inherited.starting_with(&["CLAUDE_CODE_USE_BEDROCK", "AWS_"]));
-            return Ok(Some(ModelCredential { environment, kind: "Bedrock", shown: Shown::Signed }));
+            environment.extend(self.inherited.with_prefix(&["CLAUDE_CODE_USE_BEDROCK", "AWS_"]));
+            return Ok(Some(ModelCredential { environment, kind: "Bedrock", auth: ModelAuth::CloudSigned }));
         }
         if set("CLAUDE_CODE_USE_VERTEX") {
             let prefixes = ["CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION", "GOOGLE_", "VERTEX_"];
-            environment.extend(self.inherited.starting_with(&prefixes));
-            return Ok(Some(ModelCredential { environment, kind: "Vertex", shown: Shown::Signed }));
+            environment.extend(self.inherited.with_prefix(&prefixes));
+            return Ok(Some(ModelCredential { environment, kind: "Vertex", auth: ModelAuth::CloudSigned }));
         }
         Ok(None)
     }
@@ -197,7 +197,9 @@ impl SecretSource {
         let folder = self.files.secrets_dir.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
         let in_folder =
             folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.extend(in_folder.filter(|name| !PUBLIC.contains(&name.as_str()) && !name.starts_with('.')));
+        names.extend(
+            in_folder.filter(|name| !NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')),
+        );
         names.sort();
         names.dedup();
         let mut all: Vec<(String, SecretString)> = names
@@ -205,7 +207,7 @@ impl SecretSource {
             // One that cannot be read cannot leak either; whoever needs it says so.
             .filter_map(|name| Some((name.clone(), self.read(&name).ok()??)))
             .flat_map(|(name, value)| match name.as_str() {
-                KUBECONFIG => kubeconfig::secrets(value.expose_secret())
+                KUBECONFIG => kubeconfig::secret_values(value.expose_secret())
                     .into_iter()
                     .map(|value| (name.clone(), SecretString::from(value)))
                     .collect(),
@@ -244,14 +246,14 @@ mod tests {
     use super::*;
 
     fn source(variables: &[(&str, &str)]) -> SecretSource {
-        SecretSource::new(SecretFiles::default(), Inherited::of(variables))
+        SecretSource::new(SecretFiles::default(), ProcessEnv::of(variables))
     }
 
     #[test]
-    fn a_rotated_token_is_seen_at_the_next_use() {
+    fn rotated_token_is_read_on_next_use() {
         let folder = tempfile::tempdir().unwrap();
         let files = SecretFiles { secrets_dir: Some(folder.path().to_owned()), ..SecretFiles::default() };
-        let source = SecretSource::new(files, Inherited::of(&[]));
+        let source = SecretSource::new(files, ProcessEnv::of(&[]));
         assert!(source.read("github-token").unwrap().is_none());
         for token in ["first", "second"] {
             std::fs::write(folder.path().join("github-token"), format!("{token}\n")).unwrap();
@@ -260,12 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_may_be_a_file_instead() {
+    fn secret_variable_is_read_from_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("environment")).unwrap();
         std::fs::write(folder.path().join("environment/CLAUDE_CODE_OAUTH_TOKEN"), "hunter2\n").unwrap();
         let files = SecretFiles { secrets_dir: Some(folder.path().to_owned()), ..SecretFiles::default() };
-        let source = SecretSource::new(files, Inherited::of(&[]).with_files(Some(folder.path())));
+        let source = SecretSource::new(files, ProcessEnv::of(&[]).with_files(Some(folder.path())));
         assert_eq!(source.model().unwrap().unwrap().kind, "OAuth token");
         let all = source.all();
         let values: Vec<_> = all.iter().map(|(_, value)| value.expose_secret()).collect();
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn any_credential_of_the_cli_is_one() {
+    fn model_credential_accepts_every_cli_variable() {
         let kinds = |variables: &[(&str, &str)]| source(variables).model().unwrap().map(|model| model.kind);
         assert_eq!(kinds(&[]), None);
         assert_eq!(kinds(&[("ANTHROPIC_API_KEY", "k")]), Some("API key"));
@@ -286,16 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn the_models_environment_has_no_git_credential() {
+    fn model_environment_has_no_git_credential() {
         let model = source(&[("ANTHROPIC_API_KEY", "k"), ("GITHUB_TOKEN", "t"), ("GH_TOKEN", "t")]).model();
         let environment = model.unwrap().unwrap().environment;
         assert!(environment.keys().all(|name| !name.to_string_lossy().contains("TOKEN")), "{environment:?}");
     }
 
     #[test]
-    fn a_named_file_that_is_missing_is_an_error_that_names_it() {
+    fn missing_secret_file_error_names_path() {
         let files = SecretFiles { github_token_file: Some("/none/here".into()), ..SecretFiles::default() };
-        let error = SecretSource::new(files, Inherited::of(&[])).read("github-token").unwrap_err();
+        let error = SecretSource::new(files, ProcessEnv::of(&[])).read("github-token").unwrap_err();
         assert!(error.to_string().contains("/none/here"), "{error}");
     }
 }

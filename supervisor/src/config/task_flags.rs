@@ -2,10 +2,10 @@
 
 use clap::Args;
 use orchestrator_contract::names::{
-    AgentName, BranchName, Identity, Kind, RepositoryUrl, ServiceName, TaskId, WorkingDirectory,
+    AgentName, BranchName, Kind, RepositoryUrl, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
 use orchestrator_contract::task::{
-    Clean, Docs, Fault, Limits, Mode, Platform, PullRequestPolicy, Target, TaskSpec,
+    CleanMode, DocsOptions, FieldError, Limits, Mode, Platform, PullRequestPolicy, Target, TaskSpec,
 };
 
 /// The task by flags and environment alone.
@@ -24,8 +24,8 @@ pub struct TaskFlags {
     #[arg(long, env = "ORCHESTRATOR_FORCE")]
     pub force: bool,
     /// How many tasks are documented at once (docs runs).
-    #[arg(long, env = "ORCHESTRATOR_AT_ONCE", default_value_t = Docs::default().at_once)]
-    pub at_once: u32,
+    #[arg(long, env = "ORCHESTRATOR_CONCURRENCY", default_value_t = DocsOptions::default().concurrency)]
+    pub concurrency: u32,
     /// The service.
     #[arg(long, env = "ORCHESTRATOR_SERVICE")]
     pub service: Option<String>,
@@ -78,8 +78,8 @@ pub struct TaskFlags {
     #[arg(long, env = "ORCHESTRATOR_NO_PULL_REQUEST")]
     pub no_pull_request: bool,
     /// Minutes that the run may take.
-    #[arg(long, env = "ORCHESTRATOR_MINUTES")]
-    pub minutes: Option<f64>,
+    #[arg(long, env = "ORCHESTRATOR_TIMEOUT_MINUTES", alias = "minutes")]
+    pub timeout_minutes: Option<f64>,
     /// US dollars that the agent may cost.
     #[arg(long, env = "ORCHESTRATOR_COST_USD")]
     pub cost: Option<f64>,
@@ -103,18 +103,18 @@ pub enum KindFlag {
 
 /// What is asked for, before an attempt has its number.
 #[derive(Clone, Debug)]
-pub enum TaskRequest {
+pub enum TaskInput {
     /// Numbered and named by the dispatcher.
-    Named(Box<TaskSpec>),
+    Assigned(Box<TaskSpec>),
     /// To be numbered by the supervisor, in the workspace.
-    Unnamed(Box<Unnamed>),
+    Unassigned(Box<UnassignedTask>),
 }
 
 /// A task without attempt number and name.
 #[derive(Clone, Debug)]
-pub struct Unnamed {
+pub struct UnassignedTask {
     /// Who does what.
-    pub identity: Identity,
+    pub identity: TaskKey,
     mode: Mode,
     flags: TaskFlags,
     target: Target,
@@ -124,33 +124,33 @@ pub struct Unnamed {
 /// A task that cannot be used, with every fault found.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-pub struct TaskError(pub Vec<Fault>);
+pub struct TaskError(pub Vec<FieldError>);
 
 impl TaskFlags {
     /// Parses the flags and reports every fault.
     ///
     /// # Errors
     /// Flags are missing or have invalid values.
-    pub fn parse(self) -> Result<TaskRequest, TaskError> {
+    pub fn parse(self) -> Result<TaskInput, TaskError> {
         let mut parse = Parser { faults: Vec::new() };
         let docs = self.kind == KindFlag::Docs;
         let task = match (docs, self.all, self.task.as_deref()) {
             (true, true, None) => None,
             (true, false, None) => {
-                parse.fault("--task", "is missing: give the task's number, or --all".to_owned());
+                parse.push_error("--task", "is missing: give the task's number, or --all".to_owned());
                 None
             }
             (_, _, task) => parse.required::<TaskId>("--task", task),
         };
         if !docs && (self.all || self.force) {
             let flag = if self.all { "--all" } else { "--force" };
-            parse.fault(flag, "is only for docs runs: give --kind docs".to_owned());
+            parse.push_error(flag, "is only for docs runs: give --kind docs".to_owned());
         }
         let service = parse.required::<ServiceName>("--service", self.service.as_deref());
         let platform_url = self.platform_repository_url.as_deref();
         let platform_url = parse.required::<RepositoryUrl>("--platform-repository-url", platform_url);
         let url = if docs {
-            parse.unwanted("--repository-url", self.repository_url.is_some());
+            parse.reject("--repository-url", self.repository_url.is_some());
             platform_url.clone()
         } else {
             parse.required::<RepositoryUrl>("--repository-url", self.repository_url.as_deref())
@@ -175,8 +175,8 @@ impl TaskFlags {
         if !parse.faults.is_empty() {
             return Err(TaskError(parse.faults));
         }
-        let unnamed = Unnamed {
-            identity: Identity {
+        let unnamed = UnassignedTask {
+            identity: TaskKey {
                 kind: if docs { Kind::Docs } else { Kind::Implementation },
                 service,
                 agent,
@@ -189,8 +189,8 @@ impl TaskFlags {
         };
         // What the numbered task would be refused for is refused now.
         let attempt = if mode == Mode::First { 1 } else { 2 };
-        let faults = unnamed.clone().number(attempt).faults();
-        if faults.is_empty() { Ok(TaskRequest::Unnamed(Box::new(unnamed))) } else { Err(TaskError(faults)) }
+        let faults = unnamed.clone().assign_attempt(attempt).validate();
+        if faults.is_empty() { Ok(TaskInput::Unassigned(Box::new(unnamed))) } else { Err(TaskError(faults)) }
     }
 }
 
@@ -204,17 +204,17 @@ fn model_of(kind: Kind) -> &'static str {
 }
 
 struct Parser {
-    faults: Vec<Fault>,
+    faults: Vec<FieldError>,
 }
 
 impl Parser {
-    fn fault(&mut self, flag: &str, problem: String) {
-        self.faults.push(Fault { field: flag.to_owned(), problem });
+    fn push_error(&mut self, flag: &str, problem: String) {
+        self.faults.push(FieldError { field: flag.to_owned(), message: problem });
     }
 
-    fn unwanted(&mut self, flag: &str, given: bool) {
+    fn reject(&mut self, flag: &str, given: bool) {
         if given {
-            self.fault(flag, "means nothing in a docs run: leave it out".to_owned());
+            self.push_error(flag, "means nothing in a docs run: leave it out".to_owned());
         }
     }
 
@@ -225,7 +225,7 @@ impl Parser {
     ) -> Option<T> {
         if value.is_none() {
             let problem = "is missing: give the flag, its environment variable, or --task-file";
-            self.fault(flag, problem.to_owned());
+            self.push_error(flag, problem.to_owned());
         }
         self.optional(flag, value)
     }
@@ -236,11 +236,11 @@ impl Parser {
         value: Option<&str>,
     ) -> Option<T> {
         let parsed = value?.parse::<T>();
-        parsed.map_err(|error| self.fault(flag, error.to_string())).ok()
+        parsed.map_err(|error| self.push_error(flag, error.to_string())).ok()
     }
 }
 
-impl Unnamed {
+impl UnassignedTask {
     /// What the run is for.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -255,7 +255,7 @@ impl Unnamed {
 
     /// The task of this attempt.
     #[must_use]
-    pub fn number(self, attempt: u32) -> TaskSpec {
+    pub fn assign_attempt(self, attempt: u32) -> TaskSpec {
         let Self { identity, mode, flags, target, platform } = self;
         let defaults = Limits::default();
         TaskSpec {
@@ -270,7 +270,7 @@ impl Unnamed {
             model: flags.model.unwrap_or_else(|| model_of(identity.kind).to_owned()),
             docs: match identity.kind {
                 Kind::Implementation => None,
-                Kind::Docs => Some(Docs { force: flags.force, at_once: flags.at_once }),
+                Kind::Docs => Some(DocsOptions { force: flags.force, concurrency: flags.concurrency }),
             },
             guidance: flags.guidance,
             target,
@@ -278,7 +278,7 @@ impl Unnamed {
             github_user: flags.github_user,
             commit_identity: None,
             limits: Limits {
-                minutes: flags.minutes.unwrap_or(defaults.minutes),
+                timeout_minutes: flags.timeout_minutes.unwrap_or(defaults.timeout_minutes),
                 cost_usd: flags.cost,
                 turns: flags.turns,
                 ..defaults
@@ -291,7 +291,7 @@ impl Unnamed {
             } else {
                 PullRequestPolicy::Create
             },
-            clean: Clean::default(),
+            clean: CleanMode::default(),
             protected_paths: Vec::new(),
         }
     }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_bad_flag_is_named_at_once() {
+    fn invalid_flags_are_all_reported() {
         let flags = TaskFlags {
             task: Some("one".to_owned()),
             service: Some("../x".to_owned()),
@@ -319,7 +319,7 @@ mod tests {
         TaskFlags {
             kind: KindFlag::Docs,
             all,
-            at_once: 2,
+            concurrency: 2,
             depth: 1,
             service: Some("trader".to_owned()),
             agent: "claude-agent-1".to_owned(),
@@ -330,16 +330,16 @@ mod tests {
     }
 
     #[test]
-    fn a_docs_run_is_asked_for_with_the_platform_repository_alone() {
-        let TaskRequest::Unnamed(unnamed) = docs(true).parse().unwrap() else { panic!("it has a name") };
-        let task = unnamed.number(1);
+    fn docs_flags_need_platform_repository_only() {
+        let TaskInput::Unassigned(unnamed) = docs(true).parse().unwrap() else { panic!("it has a name") };
+        let task = unnamed.assign_attempt(1);
         assert_eq!(task.run.as_str(), "trader-claude-agent-1-docs-attempt1");
         assert_eq!((task.target.url, task.model.as_str()), (task.platform.url, "opus"));
         assert_eq!(task.platform.docs_directory.unwrap().as_str(), "projects/trader");
     }
 
     #[test]
-    fn a_docs_run_says_whether_it_means_one_task_or_all() {
+    fn docs_flags_without_task_require_all() {
         let error = docs(false).parse().unwrap_err();
         assert!(error.to_string().contains("--all"), "{error}");
     }

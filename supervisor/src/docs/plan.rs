@@ -2,7 +2,7 @@
 
 use std::io;
 
-use orchestrator_contract::outcome::{DocumentSource, Documents};
+use orchestrator_contract::outcome::{DocumentSource, DocumentSources};
 use orchestrator_contract::{ServiceName, TaskId};
 
 use crate::workspace::documents::{
@@ -36,7 +36,7 @@ impl Document {
 }
 
 /// What a docs run is asked for.
-pub struct Wanted<'a> {
+pub struct PlanInput<'a> {
     /// The service, whose folder or tag is taken first.
     pub service: &'a ServiceName,
     /// The task; all if none.
@@ -63,33 +63,33 @@ pub struct Plan {
     /// Path and text of `prd.txt` or `prd.md`.
     pub requirements: Option<(String, String)>,
     /// Every task of the project in the order of `tasks.json`.
-    pub overview: Vec<Neighbour>,
+    pub overview: Vec<RelatedTask>,
     /// The tasks that the run is about, in that order.
-    pub subjects: Vec<Subject>,
+    pub subjects: Vec<DocsTask>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
 
 /// A task that the run is about.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Subject {
+pub struct DocsTask {
     /// The task.
     pub task: TaskId,
     /// Its entry in `tasks.json`.
     pub entry: Entry,
     /// The documents to write; none if all are left as they are.
-    pub wanted: Vec<Document>,
+    pub missing: Vec<Document>,
     /// The text of those that are there: a starting point for the wanted ones.
     pub existing: Vec<(Document, String)>,
     /// What it depends on.
-    pub needs: Vec<Neighbour>,
+    pub dependencies: Vec<RelatedTask>,
     /// What depends on it.
-    pub needed_by: Vec<Neighbour>,
+    pub dependents: Vec<RelatedTask>,
 }
 
 /// Another task, in a few words.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Neighbour {
+pub struct RelatedTask {
     /// Its id: `2`, or `2.1` for a subtask.
     pub id: String,
     /// Its title; none if `tasks.json` does not have it.
@@ -103,15 +103,15 @@ pub struct Neighbour {
 impl Plan {
     /// What the outcome says about the texts that the run was made from.
     #[must_use]
-    pub fn report(&self) -> Documents {
+    pub fn report(&self) -> DocumentSources {
         let project = [&self.architecture, &self.requirements].into_iter().flatten();
         let files = std::iter::once(self.tasks_file.clone()).chain(project.map(|(path, _)| path.clone()));
-        Documents { source: DocumentSource::TaskEntry, files: files.collect(), tag: self.tag.clone() }
+        DocumentSources { source: DocumentSource::TaskEntry, files: files.collect(), tag: self.tag.clone() }
     }
 
     /// The tasks that have documents to write, in order.
-    pub fn to_write(&self) -> impl Iterator<Item = &Subject> {
-        self.subjects.iter().filter(|subject| !subject.wanted.is_empty())
+    pub fn pending(&self) -> impl Iterator<Item = &DocsTask> {
+        self.subjects.iter().filter(|subject| !subject.missing.is_empty())
     }
 
     /// The folder of a task's documents, relative to the repository.
@@ -125,7 +125,7 @@ impl Plan {
 ///
 /// # Errors
 /// There is no `.taskmaster`, no `tasks.json`, no such task, or a file cannot be understood.
-pub fn plan<R, L>(reader: &Reader<R, L>, wanted: &Wanted<'_>) -> Result<Plan, DocumentsError>
+pub fn plan<R, L>(reader: &Reader<R, L>, wanted: &PlanInput<'_>) -> Result<Plan, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
@@ -147,7 +147,7 @@ where
         });
     }
     let mut notes = Vec::new();
-    let mut subjects: Vec<Subject> = Vec::new();
+    let mut subjects: Vec<DocsTask> = Vec::new();
     for entry in &tasks.list.tasks {
         let Ok(task) = entry.id.parse::<TaskId>() else {
             notes.push(format!("task `{}` has no number for an id and got no documents", entry.id));
@@ -185,12 +185,12 @@ where
 
 fn subject<R, L>(
     reader: &Reader<R, L>,
-    wanted: &Wanted<'_>,
+    wanted: &PlanInput<'_>,
     folder: &str,
     list: &TaskList,
     task: TaskId,
     entry: &Entry,
-) -> Result<Subject, DocumentsError>
+) -> Result<DocsTask, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
@@ -212,11 +212,18 @@ where
         other.id != entry.id && other.dependencies.iter().any(on_it)
     };
     let needed_by = list.tasks.iter().filter(depends).map(neighbour).collect();
-    Ok(Subject { task, entry: entry.clone(), wanted, existing, needs, needed_by })
+    Ok(DocsTask {
+        task,
+        entry: entry.clone(),
+        missing: wanted,
+        existing,
+        dependencies: needs,
+        dependents: needed_by,
+    })
 }
 
-fn neighbour(entry: &Entry) -> Neighbour {
-    Neighbour {
+fn neighbour(entry: &Entry) -> RelatedTask {
+    RelatedTask {
         id: entry.id.clone(),
         title: Some(entry.title.clone()),
         status: entry.status.clone(),
@@ -225,14 +232,14 @@ fn neighbour(entry: &Entry) -> Neighbour {
 }
 
 /// A task (`2`) or a subtask (`2.1`) that another one names.
-fn find_neighbour(list: &TaskList, id: &str) -> Neighbour {
+fn find_neighbour(list: &TaskList, id: &str) -> RelatedTask {
     if let Some(entry) = list.get(id) {
         return neighbour(entry);
     }
     let subtask = id
         .split_once('.')
         .and_then(|(parent, child)| list.get(parent)?.subtasks.iter().find(|subtask| subtask.id == child));
-    Neighbour {
+    RelatedTask {
         id: id.to_owned(),
         title: subtask.map(|subtask| subtask.title.clone()),
         status: subtask.and_then(|subtask| subtask.status.clone()),

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use orchestrator_contract::ServiceName;
 
-use super::plan::{Document, Neighbour, Plan, Subject};
+use super::plan::{DocsTask, Document, Plan, RelatedTask};
 use super::review::{CRITERIA_MIN, sections};
-use crate::agent::prompt::cut;
+use crate::agent::prompt::truncate;
 use crate::workspace::documents::{Entry, Subtask};
 
 /// How much of each of the project's own documents is shown; the rest is named by its path.
@@ -27,7 +27,7 @@ const EXISTING_MAX: usize = 64 * 1024;
 
 /// What is the same for all conversations of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Shared<'a> {
+pub struct DocsPromptInput<'a> {
     /// The service.
     pub service: &'a ServiceName,
     /// What there is to write.
@@ -42,8 +42,8 @@ pub struct Shared<'a> {
 
 /// The standing instructions, appended to the CLI's own system prompt.
 #[must_use]
-pub fn render_system_prompt(shared: &Shared<'_>) -> String {
-    let Shared { service, plan, tree, guidance, servers } = *shared;
+pub fn render_system_prompt(shared: &DocsPromptInput<'_>) -> String {
+    let DocsPromptInput { service, plan, tree, guidance, servers } = *shared;
     let mut text = format!(
         "You write the documents of one task of the service `{service}`, alone and unattended: nobody can answer \
          while you work. Another agent, which has not seen this conversation, will implement the task from what you \
@@ -100,7 +100,7 @@ pub fn render_system_prompt(shared: &Shared<'_>) -> String {
                 text,
                 "\n<{name} path=\"{}\">\n{}\n</{name}>\n",
                 tree.join(path).display(),
-                cut(content, PROJECT_MAX).trim()
+                truncate(content, PROJECT_MAX).trim()
             );
         }
     }
@@ -121,9 +121,10 @@ pub fn render_system_prompt(shared: &Shared<'_>) -> String {
 
 /// The message that begins the conversation about one task.
 #[must_use]
-pub fn render_task(shared: &Shared<'_>, subject: &Subject) -> String {
-    let Shared { plan, tree, .. } = *shared;
-    let Subject { task, entry, wanted, existing, needs, needed_by } = subject;
+pub fn render_task(shared: &DocsPromptInput<'_>, subject: &DocsTask) -> String {
+    let DocsPromptInput { plan, tree, .. } = *shared;
+    let DocsTask { task, entry, missing: wanted, existing, dependencies: needs, dependents: needed_by } =
+        subject;
     let folder = tree.join(plan.folder_of(*task));
     let names: Vec<String> = wanted.iter().map(|document| format!("`{}`", document.file())).collect();
     let mut text =
@@ -141,7 +142,7 @@ pub fn render_task(shared: &Shared<'_>, subject: &Subject) -> String {
             text,
             "{what}\n\n<document name=\"{}\">\n{}\n</document>\n\n",
             document.file(),
-            cut(content, EXISTING_MAX).trim()
+            truncate(content, EXISTING_MAX).trim()
         );
     }
     text
@@ -182,7 +183,7 @@ fn render_entry(entry: &Entry, text: &mut String) {
             let _ = writeln!(text, "{name}: {content}");
         }
     }
-    render_other(other, "", text);
+    render_unknown_fields(other, "", text);
     if !subtasks.is_empty() {
         text.push_str("Subtasks:\n");
     }
@@ -207,11 +208,11 @@ fn render_subtask(parent: &str, subtask: &Subtask, text: &mut String) {
             let _ = writeln!(text, "  {name}: {}", content.replace('\n', "\n  "));
         }
     }
-    render_other(other, "  ", text);
+    render_unknown_fields(other, "  ", text);
 }
 
 /// Fields that Task Master has and we do not understand.
-fn render_other(
+fn render_unknown_fields(
     other: &std::collections::BTreeMap<String, serde_json::Value>,
     indent: &str,
     text: &mut String,
@@ -221,7 +222,7 @@ fn render_other(
     }
 }
 
-fn render_neighbours(what: &str, none: &str, neighbours: &[Neighbour], text: &mut String) {
+fn render_neighbours(what: &str, none: &str, neighbours: &[RelatedTask], text: &mut String) {
     if neighbours.is_empty() {
         let _ = writeln!(text, "{none}\n");
         return;
@@ -230,13 +231,13 @@ fn render_neighbours(what: &str, none: &str, neighbours: &[Neighbour], text: &mu
     for neighbour in neighbours {
         let _ = writeln!(text, "{}", line(neighbour));
         if let Some(description) = &neighbour.description {
-            let _ = writeln!(text, "  {}", cut(description, NEIGHBOUR_MAX).replace('\n', "\n  "));
+            let _ = writeln!(text, "  {}", truncate(description, NEIGHBOUR_MAX).replace('\n', "\n  "));
         }
     }
     text.push('\n');
 }
 
-fn line(neighbour: &Neighbour) -> String {
+fn line(neighbour: &RelatedTask) -> String {
     let title = neighbour.title.as_deref().unwrap_or("(no such task)");
     let status = neighbour.status.as_deref().map(|status| format!(" ({status})")).unwrap_or_default();
     format!("- task {}: {title}{status}", neighbour.id)
@@ -250,22 +251,22 @@ mod tests {
     fn plan() -> Plan {
         let text = include_str!("../workspace/documents/fixtures/tagged.json");
         let entries = TasksFile::parse("tasks.json", text, "trader", Some("master")).unwrap().list.tasks;
-        let neighbour = |id: &str, title: &str| Neighbour {
+        let neighbour = |id: &str, title: &str| RelatedTask {
             id: id.to_owned(),
             title: Some(title.to_owned()),
             status: Some("done".to_owned()),
             description: Some("Create the crate.".to_owned()),
         };
-        let subject = Subject {
+        let subject = DocsTask {
             task: orchestrator_contract::TaskId::new(2).unwrap(),
             entry: entries[1].clone(),
-            wanted: vec![Document::Prompt, Document::Criteria],
+            missing: vec![Document::Prompt, Document::Criteria],
             existing: vec![
                 (Document::Task, "# Task 2\n".to_owned()),
                 (Document::Prompt, "Do it.\n".to_owned()),
             ],
-            needs: vec![neighbour("1", "Set up the workspace")],
-            needed_by: Vec::new(),
+            dependencies: vec![neighbour("1", "Set up the workspace")],
+            dependents: Vec::new(),
         };
         Plan {
             folder: "projects/trader".to_owned(),
@@ -282,11 +283,11 @@ mod tests {
         }
     }
 
-    fn rendered<T>(act: impl FnOnce(&Shared<'_>, &Subject) -> T) -> T {
+    fn rendered<T>(act: impl FnOnce(&DocsPromptInput<'_>, &DocsTask) -> T) -> T {
         let plan = plan();
         let service = ServiceName::new("trader").unwrap();
         let servers = [("memory".to_owned(), "what earlier tasks learned".to_owned())];
-        let shared = Shared {
+        let shared = DocsPromptInput {
             service: &service,
             plan: &plan,
             tree: Path::new("/workspace/docs-repo"),
@@ -297,17 +298,17 @@ mod tests {
     }
 
     #[test]
-    fn the_standing_instructions_say_what_counts_and_share_the_project() {
+    fn docs_system_prompt_matches_snapshot() {
         insta::assert_snapshot!(rendered(|shared, _| render_system_prompt(shared)));
     }
 
     #[test]
-    fn a_task_is_told_whole_with_its_neighbours_and_older_documents() {
+    fn docs_task_prompt_matches_snapshot() {
         insta::assert_snapshot!(rendered(render_task));
     }
 
     #[test]
-    fn findings_become_a_list() {
+    fn review_findings_render_as_list() {
         let text = render_findings("`task.md` is missing\n`prompt.md` is empty");
         assert!(text.contains("- `task.md` is missing\n- `prompt.md` is empty\n"), "{text}");
     }

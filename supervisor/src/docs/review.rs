@@ -77,7 +77,7 @@ pub fn review(document: Document, content: Option<&[u8]>, policy: &Policy) -> Ve
     }
     let secrets = policy.check_blob(&ScannedBlob { path: file.as_bytes(), data: content });
     findings.extend(secrets.iter().map(|finding| format!("there is a secret: {finding}; leave it out")));
-    let prose = prose(text);
+    let prose = lines_outside_code(text);
     findings.extend(missing_sections(document, &prose));
     findings.extend(placeholders(file, &prose));
     match document {
@@ -88,14 +88,14 @@ pub fn review(document: Document, content: Option<&[u8]>, policy: &Policy) -> Ve
                 findings.push(format!("`{file}` is a stub: it has {said} characters beside its headings"));
             }
         }
-        Document::Criteria => findings.extend(uncheckable(file, text)),
+        Document::Criteria => findings.extend(untestable_criteria(file, text)),
     }
     findings.truncate(FINDINGS_MAX);
     findings
 }
 
 /// The lines of a text; those of code blocks are blanked, since they are quoted, not said.
-fn prose(text: &str) -> Vec<&str> {
+fn lines_outside_code(text: &str) -> Vec<&str> {
     let mut in_code = false;
     text.lines()
         .map(|line| {
@@ -137,10 +137,10 @@ fn missing_sections(document: Document, lines: &[&str]) -> Vec<String> {
 }
 
 /// Words that stand for a text that nobody wrote, where they begin a line or an entry.
-const MARKS: &[&str] = &["TODO", "TBD", "FIXME", "XXX", "???"];
+const PLACEHOLDER_WORDS: &[&str] = &["TODO", "TBD", "FIXME", "XXX", "???"];
 
 /// The same anywhere in a line, in lower case.
-const PHRASES: &[&str] = &[
+const PLACEHOLDER_PHRASES: &[&str] = &[
     "lorem ipsum",
     "to be determined",
     "to be defined",
@@ -161,12 +161,12 @@ fn placeholders(file: &str, lines: &[&str]) -> Vec<String> {
         let said = line.trim().trim_start_matches(['-', '*', '+', '>', '#', ' ', '_']);
         let said = ["[ ]", "[x]"].iter().find_map(|mark| said.strip_prefix(mark)).unwrap_or(said).trim();
         let said = said.trim_matches(['*', '_', '(', ')', '[', ']', '<', '>']);
-        let mark = MARKS.iter().any(|mark| {
+        let mark = PLACEHOLDER_WORDS.iter().any(|mark| {
             said.strip_prefix(mark)
                 .is_some_and(|rest| rest.trim().is_empty() || rest.starts_with([':', '.', ']', ')', '*']))
         });
         let lower = line.to_lowercase();
-        mark || matches!(said, "..." | "…") || PHRASES.iter().any(|phrase| lower.contains(phrase))
+        mark || matches!(said, "..." | "…") || PLACEHOLDER_PHRASES.iter().any(|phrase| lower.contains(phrase))
     };
     let numbered = lines.iter().enumerate();
     numbered
@@ -179,7 +179,7 @@ fn placeholders(file: &str, lines: &[&str]) -> Vec<String> {
 }
 
 /// Whether there are criteria at all, and each says how it is checked.
-fn uncheckable(file: &str, text: &str) -> Vec<String> {
+fn untestable_criteria(file: &str, text: &str) -> Vec<String> {
     let mut criteria: Vec<String> = Vec::new();
     for item in acceptance_criteria(text) {
         // `- Check: ...` below a criterion belongs to it.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn good_documents_have_no_findings() {
+    fn complete_documents_have_no_findings() {
         assert_eq!(review_of(Document::Task, TASK), Vec::<String>::new());
         assert_eq!(review_of(Document::Criteria, CRITERIA), Vec::<String>::new());
         let prompt = format!(
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stub_is_told_what_it_lacks() {
+    fn stub_findings_name_missing_sections() {
         insta::assert_snapshot!(
             review_of(Document::Task, "# Task 1\n\n## What and why\n\nTODO\n\n## Context\n\n## Constraints\n\n...\n").join("\n"),
             @r"
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn criteria_are_counted_and_each_says_how_it_is_checked() {
+    fn too_few_or_untestable_criteria_are_reported() {
         let findings = review_of(Document::Criteria, "- It works.\n- It is fast. Check: measure `bench`\n");
         assert_eq!(findings.len(), 2, "{findings:?}");
         assert!(findings[0].contains("has 2 criteria"), "{findings:?}");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_only_look_like_placeholders_are_none() {
+    fn placeholder_words_in_prose_are_accepted() {
         for line in ["A TODO list is shown.", "- TODOs are sorted by date", "Wait... then go on.", "`[your]`"]
         {
             assert_eq!(placeholders("task.md", &[line]), Vec::<String>::new());
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_said_to_be_none() {
+    fn unreadable_document_is_reported_by_review() {
         let policy = Policy::new(Redactor::new(Secrets::new()), &[]).unwrap();
         let of = |content| review(Document::Prompt, content, &policy);
         assert_eq!(of(None), ["`prompt.md` is missing"]);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_before_it_is_committed() {
+    fn secret_in_document_is_reported_without_leak() {
         let findings = review_of(Document::Task, &format!("{TASK}\nUse ghp_{}.\n", "aB3dE5gH7jK9".repeat(3)));
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(!findings[0].contains("aB3d"), "{findings:?}");
@@ -298,7 +298,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_is_too_odd_for_a_review(text in "(?s)[#\\-`\\[\\] a-zé\n.:]{0,200}") {
+        fn review_of_arbitrary_text_never_panics(text in "(?s)[#\\-`\\[\\] a-zé\n.:]{0,200}") {
             for document in Document::ALL {
                 drop(review_of(document, &text));
             }

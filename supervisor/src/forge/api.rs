@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{ForgeError, Patience, TokenSource};
+use super::{ForgeError, RetryPolicy, TokenSource};
 
 /// How many redirects are followed; a renamed repository needs one.
 const REDIRECTS: u32 = 5;
@@ -29,13 +29,13 @@ pub(super) enum Method {
 pub(super) struct Api {
     base: String,
     token: TokenSource,
-    patience: Patience,
+    patience: RetryPolicy,
     /// With the token that it was made for: making one reads the system's certificates.
     client: Mutex<Option<(SecretString, Octocrab)>>,
 }
 
 /// What the host answered.
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     status: u16,
     location: Option<String>,
     retry_after: Option<Duration>,
@@ -43,7 +43,7 @@ pub(super) struct Answer {
 }
 
 impl Api {
-    pub(super) fn new(base: &str, token: TokenSource, patience: Patience) -> Self {
+    pub(super) fn new(base: &str, token: TokenSource, patience: RetryPolicy) -> Self {
         Self { base: base.trim_end_matches('/').to_owned(), token, patience, client: Mutex::new(None) }
     }
 
@@ -51,12 +51,12 @@ impl Api {
         &self.base
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> RetryPolicy {
         self.patience
     }
 
     pub(super) fn retries(&self) -> Retries {
-        let Patience { retries, first_wait, .. } = self.patience;
+        let RetryPolicy { retries, first_wait, .. } = self.patience;
         Retries { end: Instant::now() + retries, next: first_wait }
     }
 
@@ -70,7 +70,7 @@ impl Api {
     ) -> Result<T, ForgeError> {
         let mut retries = self.retries();
         loop {
-            let answer = self.once(method, path, body).await;
+            let answer = self.send_once(method, path, body).await;
             match answer.and_then(|answer| answer.parse(subject)) {
                 Err(failure @ ForgeError::Unavailable { retry_after, .. }) => {
                     retries.wait(retry_after, failure).await?;
@@ -81,12 +81,12 @@ impl Api {
     }
 
     /// Asks once, following redirects within the host.
-    pub(super) async fn once(
+    pub(super) async fn send_once(
         &self,
         method: Method,
         path: &str,
         body: Option<&serde_json::Value>,
-    ) -> Result<Answer, ForgeError> {
+    ) -> Result<ApiResponse, ForgeError> {
         let client = self.client()?;
         let mut uri = format!("{}{path}", self.base);
         for _ in 0..REDIRECTS {
@@ -157,14 +157,14 @@ async fn send(
     method: Method,
     uri: &str,
     body: Option<&serde_json::Value>,
-) -> Result<Answer, String> {
+) -> Result<ApiResponse, String> {
     let response = match method {
         Method::Get => client._get(uri).await,
         Method::Post => client._post(uri, body).await,
         Method::Patch => client._patch(uri, body).await,
     };
     // Its own text holds a backtrace, and may hold headers.
-    let response = response.map_err(|error| format!("the request failed ({})", cause(&error)))?;
+    let response = response.map_err(|error| format!("the request failed ({})", root_cause(&error)))?;
     let status = response.status().as_u16();
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -176,12 +176,12 @@ async fn send(
     let body = client
         .body_to_string(response)
         .await
-        .map_err(|error| format!("the answer was cut off ({})", cause(&error)))?;
-    Ok(Answer { status, location, retry_after, body })
+        .map_err(|error| format!("the answer was cut off ({})", root_cause(&error)))?;
+    Ok(ApiResponse { status, location, retry_after, body })
 }
 
 /// The innermost cause of an error, in a line.
-fn cause(error: &octocrab::Error) -> String {
+fn root_cause(error: &octocrab::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -189,7 +189,7 @@ fn cause(error: &octocrab::Error) -> String {
     one_line(&innermost.to_string())
 }
 
-impl Answer {
+impl ApiResponse {
     /// The answer as a value, or why there is none.
     pub(super) fn parse<T: DeserializeOwned>(self, subject: &str) -> Result<T, ForgeError> {
         let Self { status, location: _, retry_after, body } = self;

@@ -61,7 +61,7 @@ impl Host {
     fn forge(&self, prefix: &str) -> (Forge, Repository) {
         let url = RepositoryUrl::new(format!("{}/org/trader.git", self.address)).unwrap();
         let token: TokenSource = Arc::new(|| Some("the-token".into()));
-        let patience = Patience {
+        let patience = RetryPolicy {
             request: Duration::from_secs(5),
             retries: Duration::from_millis(700),
             first_wait: Duration::from_millis(20),
@@ -80,14 +80,15 @@ impl Host {
 
 const REPOSITORY: &str = r#"{"full_name":"org/trader","archived":false,"default_branch":"main"}"#;
 const PULL: &str = r#"{"number":7,"html_url":"https://h/p/7","head":{"ref":"feature/x","sha":"abc"},"base":{"ref":"main","sha":"0"}}"#;
-const WANTED: Wanted<'_> = Wanted { head: "feature/x", base: "main", oid: "abc", title: "T", body: "B" };
+const WANTED: PullRequestDraft<'_> =
+    PullRequestDraft { head: "feature/x", base: "main", oid: "abc", title: "T", body: "B" };
 
 fn listed() -> String {
     format!("[{PULL}]")
 }
 
 #[tokio::test]
-async fn a_pull_request_is_opened_and_read_back_under_the_interfaces_prefix() {
+async fn new_pull_request_is_opened_under_api_prefix() {
     let host = Host::new([(200, REPOSITORY), (200, "[]"), (201, PULL), (200, PULL)]).await;
     let (forge, repository) = host.forge("/api/v3/");
     let pull = forge.publish(&repository, &WANTED).await.unwrap();
@@ -107,7 +108,7 @@ async fn a_pull_request_is_opened_and_read_back_under_the_interfaces_prefix() {
 }
 
 #[tokio::test]
-async fn an_open_pull_request_is_updated_and_not_opened_again() {
+async fn open_pull_request_is_updated_in_place() {
     let host = Host::new([(200, REPOSITORY), (200, &listed()), (200, PULL), (200, PULL)]).await;
     let (forge, repository) = host.forge("");
     assert!(!forge.publish(&repository, &WANTED).await.unwrap().created);
@@ -115,7 +116,7 @@ async fn an_open_pull_request_is_updated_and_not_opened_again() {
 }
 
 #[tokio::test]
-async fn a_failure_that_did_create_it_makes_one_pull_request_all_the_same() {
+async fn create_reported_as_500_opens_one_pull_request() {
     let replies = [(200, REPOSITORY), (200, "[]"), (500, "{}"), (200, &listed()), (200, PULL)];
     let host = Host::new(replies).await;
     let (forge, repository) = host.forge("");
@@ -124,7 +125,7 @@ async fn a_failure_that_did_create_it_makes_one_pull_request_all_the_same() {
 }
 
 #[tokio::test]
-async fn already_exists_means_to_look_again() {
+async fn already_exists_response_updates_existing_pull_request() {
     let exists = r#"{"message":"Validation Failed","errors":[{"message":"A pull request already exists for org:feature/x."}]}"#;
     let replies = [(200, REPOSITORY), (200, "[]"), (422, exists), (200, &listed()), (200, PULL), (200, PULL)];
     let host = Host::new(replies).await;
@@ -133,7 +134,7 @@ async fn already_exists_means_to_look_again() {
 }
 
 #[tokio::test]
-async fn no_difference_is_an_error_of_its_own() {
+async fn head_equal_to_base_returns_no_difference() {
     let same =
         r#"{"message":"Validation Failed","errors":[{"message":"No commits between main and feature/x"}]}"#;
     let host = Host::new([(200, REPOSITORY), (200, "[]"), (422, same)]).await;
@@ -143,7 +144,7 @@ async fn no_difference_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_limit_is_waited_for_as_the_host_asks_and_not_beyond_our_bound() {
+async fn rate_limit_retry_after_is_honored_within_bound() {
     let limited = |seconds: &str| (403, format!("retry-after: {seconds}\r\n"), "{}".to_owned());
     let ok = (200, String::new(), REPOSITORY.to_owned());
     let host = Host::with(vec![limited("0"), ok]).await;
@@ -157,7 +158,7 @@ async fn a_limit_is_waited_for_as_the_host_asks_and_not_beyond_our_bound() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart_without_headers_or_token() {
+async fn error_statuses_map_to_reasons_without_token() {
     use orchestrator_contract::Reason;
     let cases = [
         (401, Reason::AuthenticationFailed),
@@ -176,7 +177,7 @@ async fn refusals_are_told_apart_without_headers_or_token() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_followed_within_the_host_only() {
+async fn redirect_is_followed_within_same_host_only() {
     let moved = |to: &str| (301, format!("location: {to}\r\n"), "{}".to_owned());
     let renamed = r#"{"full_name":"new/trader","permissions":{"push":true}}"#;
     let host = Host::with(vec![moved("/repositories/1"), (200, String::new(), renamed.to_owned())]).await;
@@ -193,7 +194,7 @@ async fn a_redirect_is_followed_within_the_host_only() {
 }
 
 #[tokio::test]
-async fn another_head_is_waited_for_and_then_an_error() {
+async fn stale_pull_request_head_is_polled_until_limit() {
     let late = PULL.replace("abc", "old");
     let replies = [(200, REPOSITORY), (200, "[]"), (201, &late), (200, &late), (200, PULL)];
     let (forge, repository, _host) = {
@@ -211,7 +212,7 @@ async fn another_head_is_waited_for_and_then_an_error() {
 }
 
 #[tokio::test]
-async fn a_comment_is_added_once() {
+async fn comment_after_lost_response_is_added_once() {
     let host = Host::new([(200, "[]"), (502, ""), (200, r#"[{"body":"x\n\n<!-- run-1 -->"}]"#)]).await;
     let (forge, repository) = host.forge("");
     forge.comment(&repository, 7, "run-1", "text").await.unwrap();
@@ -219,14 +220,14 @@ async fn a_comment_is_added_once() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_sent_is_refused_without_repeating_it() {
+async fn invalid_token_is_rejected_without_leak() {
     let url = RepositoryUrl::new("https://github.com/o/r").unwrap();
     for (token, reason) in [
         ("two\nlines", orchestrator_contract::Reason::AuthenticationFailed),
         (" \n", orchestrator_contract::Reason::CredentialMissing),
     ] {
         let source: TokenSource = Arc::new(|| Some(token.into()));
-        let (forge, repository) = Forge::of(&url, None, source, Patience::default()).unwrap();
+        let (forge, repository) = Forge::of(&url, None, source, RetryPolicy::default()).unwrap();
         let error = forge.check(&repository).await.unwrap_err();
         assert_eq!(error.reason(), reason);
         assert!(!error.to_string().contains("lines"), "{error}");
@@ -234,10 +235,10 @@ async fn a_token_that_cannot_be_sent_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn the_hosts_that_are_github_are_known() {
+fn github_hosts_are_detected_from_url() {
     let is_github = |url: &str, api: Option<&str>| {
         let url = RepositoryUrl::new(url).unwrap();
-        let made = Forge::of(&url, api, Arc::new(|| None), Patience::default());
+        let made = Forge::of(&url, api, Arc::new(|| None), RetryPolicy::default());
         made.map(|(forge, repository)| format!("{} {repository}", forge.api.base()))
     };
     let github = Some("https://api.github.com o/r".to_owned());

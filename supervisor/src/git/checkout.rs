@@ -15,14 +15,14 @@ use std::path::Path;
 use git2::build::CheckoutBuilder;
 use git2::{AttrCheckFlags, Index, IndexEntry, IndexTime, Oid};
 use orchestrator_contract::BranchName;
-use orchestrator_contract::task::{Clean, CommitIdentity};
+use orchestrator_contract::task::{CleanMode, CommitIdentity};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat, symlinkat, unlinkat,
 };
 
 use super::control::{Entry, EntryKind, open_bare};
-use super::stat_cache::Signature;
-use super::walk::{Tracked, Walked, open_below, open_folder, open_root, split, view, walk};
+use super::stat_cache::FileStat;
+use super::walk::{Tracked, WalkResult, open_below, open_folder, open_root, open_view, split, walk};
 use super::{ControlRepository, GitError, StatCache};
 
 /// What is to be in a folder.
@@ -37,14 +37,14 @@ pub struct Checkout<'a> {
     /// Whose name the agent's commits carry.
     pub identity: &'a CommitIdentity,
     /// What is removed of what the commit does not have.
-    pub clean: Clean,
+    pub clean: CleanMode,
     /// What is known of the folder from the last time.
     pub cache: &'a StatCache,
 }
 
 /// What was done.
 #[derive(Debug)]
-pub struct Materialized {
+pub struct CheckoutStats {
     /// Files written.
     pub written: usize,
     /// Files kept as they were.
@@ -66,16 +66,16 @@ pub(super) fn threads(files: usize) -> usize {
 ///
 /// # Errors
 /// The commit cannot be read or the folder cannot be written.
-pub fn materialize(
+pub fn checkout(
     control: &ControlRepository,
     worktree: &Path,
     checkout: &Checkout<'_>,
-) -> Result<Materialized, GitError> {
+) -> Result<CheckoutStats, GitError> {
     let Checkout { commit, branch, base, identity, clean, cache } = *checkout;
     make_root(worktree)?;
     remove_all(&worktree.join(".git"))?;
-    let tree = control.tree_of(commit)?;
-    let entries = control.flatten(tree)?;
+    let tree = control.commit_tree(commit)?;
+    let entries = control.list_tree_recursive(tree)?;
     let root = open_root(worktree)?;
     let failed = GitError::file;
 
@@ -90,13 +90,13 @@ pub fn materialize(
     let is_empty = fs::read_dir(worktree).map_err(failed("list", worktree))?.next().is_none();
     if !is_empty {
         make_folders(root.as_fd(), &rules).map_err(failed("write in", worktree))?;
-        write_some(control.path(), root.as_fd(), &rules)?;
+        write_batch(control.path(), root.as_fd(), &rules)?;
     }
-    let view = view(control, worktree)?;
+    let view = open_view(control, worktree)?;
     let mut tracked = Tracked::default();
     tracked.add(entries.clone());
-    let walked = if is_empty { Walked::default() } else { walk(worktree, &tracked, &view)? };
-    let removed = remove_unwanted(worktree, root.as_fd(), &walked, &tracked, clean)?;
+    let walked = if is_empty { WalkResult::default() } else { walk(worktree, &tracked, &view)? };
+    let removed = remove_untracked(worktree, root.as_fd(), &walked, &tracked, clean)?;
 
     let mut kept = std::collections::HashMap::new();
     for found in &walked.files {
@@ -113,40 +113,40 @@ pub fn materialize(
     let stats = write_all(control, worktree, root.as_fd(), &missing)?;
     let converted = write_converted(control, worktree, tree, &rules, &missing, &view)?;
 
-    let mut fresh = StatCache::begin(control.path(), entries.len())?;
+    let mut fresh = StatCache::start_scan(control.path(), entries.len())?;
     let mut index = GitIndex { entries: Vec::with_capacity(entries.len()) };
     let mut written = missing.iter().zip(stats);
     for entry in &entries {
         let stat = if kept.contains_key(entry.name.as_slice()) {
-            stat_below(root.as_fd(), &entry.name)
+            stat_beneath(root.as_fd(), &entry.name)
         } else {
             match written.next() {
                 Some((entry, _)) if converted.contains(entry.name.as_slice()) => {
-                    stat_below(root.as_fd(), &entry.name)
+                    stat_beneath(root.as_fd(), &entry.name)
                 }
                 Some((_, Some(stat))) => Ok(stat),
-                Some((entry, None)) => stat_below(root.as_fd(), &entry.name),
+                Some((entry, None)) => stat_beneath(root.as_fd(), &entry.name),
                 None => Err(io::ErrorKind::NotFound.into()),
             }
         };
         let stat = stat.map_err(failed("look at", &worktree.join(OsStr::from_bytes(&entry.name))))?;
         index.add(entry, &stat);
         if entry.kind != EntryKind::Submodule {
-            fresh.remember(entry.name.clone(), entry.kind, Signature::of(&stat), entry.oid);
+            fresh.remember(entry.name.clone(), entry.kind, FileStat::of(&stat), entry.oid);
         }
     }
-    fresh.end(control.path())?;
+    fresh.finish_scan(control.path())?;
     let git = worktree.join(".git");
-    make_git(control, &git, branch, commit, base, identity).map_err(failed("write", &git))?;
+    create_git_dir(control, &git, branch, commit, base, identity).map_err(failed("write", &git))?;
     index.write(&git.join("index"))?;
-    Ok(Materialized { written: missing.len(), kept: kept.len(), removed, cache: fresh })
+    Ok(CheckoutStats { written: missing.len(), kept: kept.len(), removed, cache: fresh })
 }
 
 /// Writes a commit's files, and nothing else, as the folder `folder`.
 ///
 /// # Errors
 /// The commit cannot be read or the folder cannot be written.
-pub fn export(control: &ControlRepository, commit: Oid, folder: &Path) -> Result<(), GitError> {
+pub fn export_tree(control: &ControlRepository, commit: Oid, folder: &Path) -> Result<(), GitError> {
     let parent = folder.parent().unwrap_or(Path::new("/"));
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let marker = control.path().join(format!("exported-{name}"));
@@ -160,7 +160,7 @@ pub fn export(control: &ControlRepository, commit: Oid, folder: &Path) -> Result
     let new = parent.join(format!(".{name}.new"));
     remove_all(&new)?;
     make_root(&new)?;
-    let entries = control.flatten(control.tree_of(commit)?)?;
+    let entries = control.list_tree_recursive(control.commit_tree(commit)?)?;
     let all: Vec<&Entry> = entries.iter().collect();
     let root = open_root(&new)?;
     make_folders(root.as_fd(), &all).map_err(GitError::file("write in", &new))?;
@@ -194,14 +194,14 @@ fn remove_all(path: &Path) -> Result<(), GitError> {
     removed.map_err(GitError::file("remove", path))
 }
 
-fn remove_unwanted(
+fn remove_untracked(
     worktree: &Path,
     root: BorrowedFd<'_>,
-    walked: &Walked,
+    walked: &WalkResult,
     tracked: &Tracked,
-    clean: Clean,
+    clean: CleanMode,
 ) -> Result<usize, GitError> {
-    let mut unwanted: Vec<Vec<u8>> = walked.special.clone();
+    let mut unwanted: Vec<Vec<u8>> = walked.unsupported.clone();
     unwanted.extend(
         walked
             .files
@@ -211,8 +211,8 @@ fn remove_unwanted(
     );
     unwanted.extend(walked.nested.iter().map(|path| [path, b"/.git".as_slice()].concat()));
     match clean {
-        Clean::Untracked => {}
-        Clean::All => unwanted.extend(walked.ignored.iter().cloned()),
+        CleanMode::Untracked => {}
+        CleanMode::All => unwanted.extend(walked.ignored.iter().cloned()),
     }
     for path in &unwanted {
         let (folder, _) = split(path);
@@ -275,7 +275,7 @@ fn write_all(
 ) -> Result<Vec<Option<Stat>>, GitError> {
     let threads = threads(entries.len());
     if threads == 1 {
-        return write_some(control.path(), root, entries);
+        return write_batch(control.path(), root, entries);
     }
     let store = control.path();
     std::thread::scope(|scope| {
@@ -284,7 +284,7 @@ fn write_all(
             .map(|chunk| {
                 scope.spawn(move || {
                     let root = open_root(worktree)?;
-                    write_some(store, root.as_fd(), chunk)
+                    write_batch(store, root.as_fd(), chunk)
                 })
             })
             .collect();
@@ -296,7 +296,7 @@ fn write_all(
     })
 }
 
-fn write_some(
+fn write_batch(
     control: &Path,
     root: BorrowedFd<'_>,
     entries: &[&Entry],
@@ -344,7 +344,7 @@ fn write_one(folder: BorrowedFd<'_>, name: &[u8], kind: EntryKind, data: &[u8]) 
         };
         match made {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt == 0 => {
-                remove_below(folder, name)?;
+                remove_beneath(folder, name)?;
             }
             made => return made,
         }
@@ -353,7 +353,7 @@ fn write_one(folder: BorrowedFd<'_>, name: &[u8], kind: EntryKind, data: &[u8]) 
 }
 
 /// Removes whatever has a name in a folder, with all that is in it.
-fn remove_below(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+fn remove_beneath(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let os_name = OsStr::from_bytes(name);
     let stat = statat(folder, os_name, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -365,12 +365,12 @@ fn remove_below(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         names.push(entry?.file_name().to_bytes().to_vec());
     }
     for inside in names.iter().filter(|name| *name != b"." && *name != b"..") {
-        remove_below(inner.as_fd(), inside)?;
+        remove_beneath(inner.as_fd(), inside)?;
     }
     Ok(unlinkat(folder, os_name, AtFlags::REMOVEDIR)?)
 }
 
-fn stat_below(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Stat> {
+fn stat_beneath(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Stat> {
     let (folder, name) = split(path);
     let folder = open_below(root, folder)?;
     Ok(statat(&folder, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?)
@@ -453,7 +453,7 @@ impl GitIndex {
 }
 
 /// Makes the git directory that the agent uses.
-fn make_git(
+fn create_git_dir(
     control: &ControlRepository,
     git: &Path,
     branch: &BranchName,

@@ -26,7 +26,7 @@ pub struct ControlRepository {
 }
 
 /// How a control repository was found.
-pub enum Opened {
+pub enum OpenResult {
     /// As an earlier run left it.
     Existing(ControlRepository),
     /// Not at all: it is new.
@@ -40,7 +40,7 @@ pub enum Opened {
     },
 }
 
-impl Opened {
+impl OpenResult {
     /// The repository, however it was found.
     #[must_use]
     pub fn into_repository(self) -> ControlRepository {
@@ -54,7 +54,7 @@ impl Opened {
 
 /// What two commits make together.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Merged {
+pub enum MergeResult {
     /// A tree without conflicts.
     Clean(Oid),
     /// The paths that both changed, differently.
@@ -132,15 +132,15 @@ impl ControlRepository {
     ///
     /// # Errors
     /// The folder cannot be read or written.
-    pub fn open(path: &Path, url: &RepositoryUrl) -> Result<Opened, GitError> {
+    pub fn open(path: &Path, url: &RepositoryUrl) -> Result<OpenResult, GitError> {
         super::init()?;
         let recorded = fs::read_to_string(path.join(URL_FILE)).ok();
         if recorded.as_deref().map(str::trim_end) == Some(url.as_str()) {
-            remove_locks(path)?;
-            return Ok(Opened::Existing(Self::open_existing(path)?));
+            remove_stale_locks(path)?;
+            return Ok(OpenResult::Existing(Self::open_existing(path)?));
         }
         let aside = if path.symlink_metadata().is_ok() {
-            let aside = free_name(path);
+            let aside = unused_path(path);
             fs::rename(path, &aside).map_err(GitError::file("keep aside", path))?;
             Some(aside)
         } else {
@@ -149,8 +149,8 @@ impl ControlRepository {
         create(path, url)?;
         let repository = Self::open_existing(path)?;
         Ok(match aside {
-            Some(aside) => Opened::Replaced { repository, aside },
-            None => Opened::Created(repository),
+            Some(aside) => OpenResult::Replaced { repository, aside },
+            None => OpenResult::Created(repository),
         })
     }
 
@@ -174,7 +174,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// The ref cannot be read.
-    pub fn reference(&self, name: &str) -> Result<Option<Oid>, GitError> {
+    pub fn resolve_ref(&self, name: &str) -> Result<Option<Oid>, GitError> {
         match self.repository.refname_to_id(name) {
             Ok(oid) => Ok(Some(oid)),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -203,7 +203,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// The ref cannot be written, or there is no such object.
-    pub fn set_reference(&self, name: &str, oid: Oid, why: &str) -> Result<(), GitError> {
+    pub fn update_ref(&self, name: &str, oid: Oid, why: &str) -> Result<(), GitError> {
         self.sync()?;
         self.repository
             .reference(name, oid, true, why)
@@ -215,7 +215,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// The ref cannot be deleted.
-    pub fn delete_reference(&self, name: &str) -> Result<(), GitError> {
+    pub fn delete_ref(&self, name: &str) -> Result<(), GitError> {
         let deleted = self.repository.find_reference(name).and_then(|mut reference| reference.delete());
         match deleted {
             Err(error) if error.code() != ErrorCode::NotFound => {
@@ -227,7 +227,7 @@ impl ControlRepository {
 
     /// Whether an object is here.
     #[must_use]
-    pub fn has(&self, oid: Oid) -> bool {
+    pub fn contains(&self, oid: Oid) -> bool {
         self.repository.odb().is_ok_and(|odb| odb.exists(oid))
     }
 
@@ -245,7 +245,7 @@ impl ControlRepository {
         if ancestor == commit {
             return Ok(true);
         }
-        if !self.has(ancestor) {
+        if !self.contains(ancestor) {
             return Ok(false);
         }
         self.repository
@@ -281,7 +281,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// There is no such commit.
-    pub fn tree_of(&self, commit: Oid) -> Result<Oid, GitError> {
+    pub fn commit_tree(&self, commit: Oid) -> Result<Oid, GitError> {
         Ok(self.commit_object(commit)?.tree_id())
     }
 
@@ -289,7 +289,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// There is no such commit.
-    pub fn parents_of(&self, commit: Oid) -> Result<Vec<Oid>, GitError> {
+    pub fn commit_parents(&self, commit: Oid) -> Result<Vec<Oid>, GitError> {
         Ok(self.commit_object(commit)?.parent_ids().collect())
     }
 
@@ -320,7 +320,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// A commit cannot be read or the tree cannot be written.
-    pub fn merge(&self, ours: Oid, theirs: Oid) -> Result<Merged, GitError> {
+    pub fn merge(&self, ours: Oid, theirs: Oid) -> Result<MergeResult, GitError> {
         let fail = || GitError::library(format!("merge {theirs} into {ours}"));
         let mut index = self
             .repository
@@ -335,9 +335,9 @@ impl ControlRepository {
             }
             paths.sort();
             paths.dedup();
-            return Ok(Merged::Conflicts(paths));
+            return Ok(MergeResult::Conflicts(paths));
         }
-        Ok(Merged::Clean(index.write_tree_to(&self.repository).map_err(fail())?))
+        Ok(MergeResult::Clean(index.write_tree_to(&self.repository).map_err(fail())?))
     }
 
     /// The content of a file at a commit; none where the path is no file.
@@ -365,7 +365,7 @@ impl ControlRepository {
     ///
     /// # Errors
     /// The commit or an object of it cannot be read.
-    pub fn list(&self, commit: Oid, path: &Path) -> Result<Option<Vec<Entry>>, GitError> {
+    pub fn list_tree(&self, commit: Oid, path: &Path) -> Result<Option<Vec<Entry>>, GitError> {
         let fail = || GitError::library(format!("list `{}` at {commit}", path.display()));
         let root = self.commit_object(commit)?.tree().map_err(fail())?;
         let tree = if path.as_os_str().is_empty() || path == Path::new(".") {
@@ -392,7 +392,7 @@ impl ControlRepository {
     }
 
     /// Every file, link and submodule of a tree with its full path, in git's order.
-    pub(super) fn flatten(&self, tree: Oid) -> Result<Vec<Entry>, GitError> {
+    pub(super) fn list_tree_recursive(&self, tree: Oid) -> Result<Vec<Entry>, GitError> {
         let fail = || GitError::library(format!("read tree {tree}"));
         let mut entries = Vec::new();
         let walked = self.repository.find_tree(tree).map_err(fail())?;
@@ -463,7 +463,7 @@ pub(super) fn init_bare(path: &Path) -> Result<Repository, GitError> {
         .map_err(GitError::library(format!("create repository `{}`", path.display())))
 }
 
-fn free_name(path: &Path) -> PathBuf {
+fn unused_path(path: &Path) -> PathBuf {
     (1_u32..)
         .map(|number| {
             let mut name = path.as_os_str().to_owned();
@@ -475,7 +475,7 @@ fn free_name(path: &Path) -> PathBuf {
 }
 
 /// Removes what a killed run left; the workspace's lock proves that none is alive.
-fn remove_locks(path: &Path) -> Result<(), GitError> {
+fn remove_stale_locks(path: &Path) -> Result<(), GitError> {
     let mut folders = vec![path.join("refs"), path.join("objects/pack")];
     let mut stale = Vec::new();
     for entry in fs::read_dir(path).map_err(GitError::file("list", path))?.flatten() {

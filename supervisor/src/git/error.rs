@@ -38,7 +38,7 @@ impl GitError {
         match self {
             Self::Unsupported(_) => Reason::UnsupportedRepository,
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::DiskFull,
-            Self::File { .. } => Reason::InputOutput,
+            Self::File { .. } => Reason::IoError,
             Self::Library { source, .. } => reason_of_library(source),
         }
     }
@@ -62,6 +62,6 @@ pub(super) fn reason_of_library(error: &git2::Error) -> Reason {
     } else if text.contains("sha256") || text.contains("unsupported extension") {
         Reason::UnsupportedRepository
     } else {
-        Reason::InputOutput
+        Reason::IoError
     }
 }

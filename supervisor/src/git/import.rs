@@ -26,13 +26,13 @@ use super::{ControlRepository, GitError};
 const REF_LIMIT: u64 = 4096;
 const PACKED_LIMIT: u64 = 64 << 20;
 /// More refs than this are no work of an agent.
-const REFS: usize = 10_000;
+const MAX_REFS: usize = 10_000;
 /// The largest object file or pack that is taken.
-const OBJECT_LIMIT: u64 = 8 << 30;
+const MAX_OBJECT_BYTES: u64 = 8 << 30;
 
 /// What the agent's git directory holds.
 #[derive(Debug)]
-pub struct Imported {
+pub struct ImportedHistory {
     /// Where its `HEAD` stands.
     pub head: History,
     /// The branch that `HEAD` is on, if it is on one.
@@ -67,14 +67,14 @@ pub enum History {
 ///
 /// # Errors
 /// The scratch folder or the control repository cannot be written.
-pub fn take(
+pub fn import_commits(
     control: &ControlRepository,
     worktree: &Path,
     base: Oid,
     own: &CommitIdentity,
     scratch: &Path,
-) -> Result<Imported, GitError> {
-    let unusable = |why: String| Imported {
+) -> Result<ImportedHistory, GitError> {
+    let unusable = |why: String| ImportedHistory {
         head: History::Unusable { why },
         branch: None,
         others: Vec::new(),
@@ -100,31 +100,31 @@ pub fn take(
 
     let history = match head {
         None => History::Unusable { why: "HEAD names no commit".to_owned() },
-        Some(head) => match bring(control, &quarantine, head) {
+        Some(head) => match copy_objects_into(control, &quarantine, head) {
             Ok(commits) => History::Usable {
                 head,
                 descends_from_base: control.is_ancestor(base, head).unwrap_or(false),
-                foreign: foreign(control, &commits, own),
+                foreign: other_authors(control, &commits, own),
             },
-            Err(error) if is_ours(&error) => return Err(error),
+            Err(error) if is_local_error(&error) => return Err(error),
             Err(error) => History::Unusable { why: chain(&error) },
         },
     };
     let mut others = Vec::new();
     for (name, oid) in tips {
-        if Some(oid) == head || control.has(oid) {
+        if Some(oid) == head || control.contains(oid) {
             continue;
         }
-        match bring(control, &quarantine, oid) {
+        match copy_objects_into(control, &quarantine, oid) {
             Ok(_) => others.push((name, oid)),
-            Err(error) if is_ours(&error) => return Err(error),
+            Err(error) if is_local_error(&error) => return Err(error),
             Err(error) => notes.push(format!("`{name}` was not taken: {}", chain(&error))),
         }
     }
-    Ok(Imported { head: history, branch, others, notes })
+    Ok(ImportedHistory { head: history, branch, others, notes })
 }
 
-fn is_ours(error: &GitError) -> bool {
+fn is_local_error(error: &GitError) -> bool {
     matches!(error.reason(), orchestrator_contract::Reason::DiskFull)
 }
 
@@ -192,7 +192,7 @@ fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, O
         let name =
             std::str::from_utf8(name.trim_ascii()).ok().filter(|name| wanted(name) && is_safe_ref(name));
         if let (Some(oid), Some(name)) = (oid_of(oid), name)
-            && tips.len() < REFS
+            && tips.len() < MAX_REFS
         {
             tips.insert(name.to_owned(), oid);
         }
@@ -202,8 +202,8 @@ fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, O
         for name in names_in(git, folder.as_bytes()) {
             let Ok(name) = String::from_utf8(name) else { continue };
             let path = format!("{folder}/{name}");
-            if tips.len() + folders.len() >= REFS {
-                notes.push(format!("more than {REFS} branches: the rest was not taken"));
+            if tips.len() + folders.len() >= MAX_REFS {
+                notes.push(format!("more than {MAX_REFS} branches: the rest was not taken"));
                 return tips;
             }
             if let Some(text) = read_small(git, &path, REF_LIMIT) {
@@ -265,7 +265,7 @@ fn copy_objects(
         let to = objects.join(OsStr::from_bytes(&fan));
         fs::create_dir_all(&to).map_err(GitError::file("create", &to))?;
         for name in names_in(from.as_fd(), b"").into_iter().filter(|name| is_hexadecimal(name, 38)) {
-            if let Ok(mut file) = open_file(from.as_fd(), &name, OBJECT_LIMIT) {
+            if let Ok(mut file) = open_file(from.as_fd(), &name, MAX_OBJECT_BYTES) {
                 let to = to.join(OsStr::from_bytes(&name));
                 File::create(&to)
                     .and_then(|mut copy| io::copy(&mut file, &mut copy))
@@ -276,7 +276,7 @@ fn copy_objects(
     let Ok(from) = open_below(git, b"objects/pack") else { return Ok(()) };
     let packs = names_in(from.as_fd(), b"").into_iter().filter(|name| name.ends_with(b".pack"));
     for name in packs {
-        let Ok(file) = open_file(from.as_fd(), &name, OBJECT_LIMIT) else { continue };
+        let Ok(file) = open_file(from.as_fd(), &name, MAX_OBJECT_BYTES) else { continue };
         // Its own index is not believed: ours names each object by its content.
         if let Err(error) = index_pack(quarantine, file, &objects.join("pack")) {
             notes.push(format!("`{}` was not taken: {error}", String::from_utf8_lossy(&name)));
@@ -296,10 +296,14 @@ fn index_pack(quarantine: &Repository, mut pack: File, folder: &Path) -> io::Res
 
 /// Brings a commit with all it needs into the control repository; the new
 /// commits. Nothing is brought where anything is missing.
-fn bring(control: &ControlRepository, quarantine: &Repository, tip: Oid) -> Result<Vec<Oid>, GitError> {
+fn copy_objects_into(
+    control: &ControlRepository,
+    quarantine: &Repository,
+    tip: Oid,
+) -> Result<Vec<Oid>, GitError> {
     let fail = || GitError::library(format!("take over commit {tip}"));
     let ours = control.repository.odb().map_err(fail())?;
-    let mut wanted = Wanted { objects: Vec::new(), seen: HashSet::new() };
+    let mut wanted = ReachableObjects { objects: Vec::new(), seen: HashSet::new() };
     let mut commits = Vec::new();
     let mut waiting = vec![tip];
     while let Some(oid) = waiting.pop() {
@@ -336,12 +340,12 @@ fn bring(control: &ControlRepository, quarantine: &Repository, tip: Oid) -> Resu
     Ok(commits)
 }
 
-struct Wanted {
+struct ReachableObjects {
     objects: Vec<Oid>,
     seen: HashSet<Oid>,
 }
 
-impl Wanted {
+impl ReachableObjects {
     fn tree(&mut self, ours: &git2::Odb<'_>, quarantine: &Repository, root: Oid) -> Result<(), GitError> {
         let mut waiting = vec![root];
         while let Some(oid) = waiting.pop() {
@@ -378,7 +382,7 @@ impl Wanted {
     }
 }
 
-fn foreign(control: &ControlRepository, commits: &[Oid], own: &CommitIdentity) -> Vec<String> {
+fn other_authors(control: &ControlRepository, commits: &[Oid], own: &CommitIdentity) -> Vec<String> {
     let mut names = BTreeSet::new();
     for commit in commits.iter().filter_map(|oid| control.commit_object(*oid).ok()) {
         for person in [commit.author(), commit.committer()] {

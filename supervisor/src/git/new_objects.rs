@@ -10,7 +10,7 @@ use super::{ControlRepository, GitError};
 
 /// A name and an address as they stand in a commit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Person<'a> {
+pub struct Signature<'a> {
     /// The name.
     pub name: &'a [u8],
     /// The e-mail address.
@@ -29,9 +29,9 @@ pub enum NewObject<'a> {
         /// Its message.
         message: &'a [u8],
         /// Who did the work.
-        author: Person<'a>,
+        author: Signature<'a>,
         /// Who committed it.
-        committer: Person<'a>,
+        committer: Signature<'a>,
     },
     /// A path that the base does not have.
     Path(&'a [u8]),
@@ -50,7 +50,7 @@ pub enum NewObject<'a> {
 
 type Visit<'v> = &'v mut dyn FnMut(NewObject<'_>) -> ControlFlow<()>;
 
-struct Seen {
+struct Visited {
     trees: HashSet<(Vec<u8>, Oid)>,
     blobs: HashSet<Oid>,
     paths: HashSet<Vec<u8>>,
@@ -70,9 +70,9 @@ impl ControlRepository {
         if let Some(base) = base {
             walk.hide(base).map_err(fail())?;
         }
-        let mut seen = Seen { trees: HashSet::new(), blobs: HashSet::new(), paths: HashSet::new() };
+        let mut seen = Visited { trees: HashSet::new(), blobs: HashSet::new(), paths: HashSet::new() };
         if let Some(base) = base {
-            _ = self.visit_tree(self.tree_of(base)?, &mut Vec::new(), &mut seen, None)?;
+            _ = self.visit_tree(self.commit_tree(base)?, &mut Vec::new(), &mut seen, None)?;
         }
         for commit in walk {
             let commit = self.commit_object(commit.map_err(fail())?)?;
@@ -81,8 +81,8 @@ impl ControlRepository {
                 oid: commit.id(),
                 header: commit.raw_header_bytes(),
                 message: commit.message_raw_bytes(),
-                author: Person { name: author.name_bytes(), email: author.email_bytes() },
-                committer: Person { name: committer.name_bytes(), email: committer.email_bytes() },
+                author: Signature { name: author.name_bytes(), email: author.email_bytes() },
+                committer: Signature { name: committer.name_bytes(), email: committer.email_bytes() },
             };
             if visit(object).is_break()
                 || self
@@ -100,7 +100,7 @@ impl ControlRepository {
         &self,
         tree: Oid,
         folder: &mut Vec<u8>,
-        seen: &mut Seen,
+        seen: &mut Visited,
         mut visit: Option<Visit<'_>>,
     ) -> Result<ControlFlow<()>, GitError> {
         if !seen.trees.insert((folder.clone(), tree)) {

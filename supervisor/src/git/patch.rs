@@ -5,7 +5,7 @@ use git2::{DiffFormat, DiffOptions, ErrorCode, Oid};
 use super::{ControlRepository, GitError};
 
 /// Blobs above this are told as "binary files differ": nobody reads such a patch.
-const LARGEST_BLOB: i64 = 512 * 1024;
+const MAX_BLOB_BYTES: i64 = 512 * 1024;
 
 /// The changes between two commits.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,7 +15,7 @@ pub struct Patch {
     /// How many files differ.
     pub files: usize,
     /// Whether there was more than was asked for.
-    pub is_cut: bool,
+    pub truncated: bool,
 }
 
 impl ControlRepository {
@@ -28,7 +28,7 @@ impl ControlRepository {
         let old = self.commit_object(from)?.tree().map_err(fail())?;
         let new = self.commit_object(to)?.tree().map_err(fail())?;
         let mut options = DiffOptions::new();
-        options.max_size(LARGEST_BLOB);
+        options.max_size(MAX_BLOB_BYTES);
         let diff =
             self.repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options)).map_err(fail())?;
         let mut text = Vec::new();
@@ -49,7 +49,7 @@ impl ControlRepository {
             Err(error) if is_cut && error.code() == ErrorCode::User => {}
             Err(error) => return Err(fail()(error)),
         }
-        Ok(Patch { text, files: diff.deltas().len(), is_cut })
+        Ok(Patch { text, files: diff.deltas().len(), truncated: is_cut })
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_says_what_was_added_and_removed() {
+    fn patch_contains_added_removed_lines() {
         let (_folder, control) = control();
         let old = commit(&control, &[], &[("a.txt", "one\ntwo\n")]);
         let new = commit(&control, &[old], &[("a.txt", "one\n2\n"), ("b.bin", "\0\u{1}")]);
@@ -90,16 +90,16 @@ mod tests {
         let text = String::from_utf8(patch.text).unwrap();
         assert!(text.contains("--- a/a.txt\n+++ b/a.txt\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n"), "{text}");
         assert!(text.contains("Binary files /dev/null and b/b.bin differ"), "{text}");
-        assert_eq!((patch.files, patch.is_cut), (2, false));
+        assert_eq!((patch.files, patch.truncated), (2, false));
     }
 
     #[test]
-    fn a_long_patch_is_cut_between_lines() {
+    fn long_patch_is_truncated_at_line_end() {
         let (_folder, control) = control();
         let old = commit(&control, &[], &[("a.txt", "")]);
         let new = commit(&control, &[old], &[("a.txt", &"a line\n".repeat(1000))]);
         let patch = control.patch(old, new, 500).unwrap();
-        assert!(patch.is_cut && patch.text.len() <= 500, "{} bytes", patch.text.len());
+        assert!(patch.truncated && patch.text.len() <= 500, "{} bytes", patch.text.len());
         assert!(patch.text.ends_with(b"+a line\n"));
     }
 }

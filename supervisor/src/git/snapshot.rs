@@ -11,7 +11,7 @@ use git2::{AttrCheckFlags, Index, IndexEntry, IndexTime, ObjectType, Oid, Reposi
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 
 use super::control::{EntryKind, open_bare};
-use super::walk::{Found, Tracked, Walked, open_below, open_root, split, view, walk};
+use super::walk::{Tracked, WalkResult, WorktreeFile, open_below, open_root, open_view, split, walk};
 use super::{ControlRepository, GitError, StatCache};
 
 /// A folder's content as an object.
@@ -56,25 +56,26 @@ pub enum ChangeKind {
 ///
 /// # Errors
 /// The folder cannot be read or an object cannot be written.
-pub fn take(
+pub fn capture(
     control: &ControlRepository,
     worktree: &Path,
     base_tree: Oid,
     also_tracked: Option<Oid>,
     cache: &StatCache,
 ) -> Result<Snapshot, GitError> {
-    let base_entries = control.flatten(base_tree)?;
+    let base_entries = control.list_tree_recursive(base_tree)?;
     let mut base = Tracked::default();
     base.add(base_entries.clone());
     let mut tracked = Tracked::default();
     if let Some(tree) = also_tracked {
-        tracked.add(control.flatten(tree)?);
+        tracked.add(control.list_tree_recursive(tree)?);
     }
     tracked.add(base_entries);
 
-    let view = view(control, worktree)?;
-    let mut fresh = StatCache::begin(control.path(), tracked.entries.len())?;
-    let Walked { files, mut nested, submodules, special, ignored: _ } = walk(worktree, &tracked, &view)?;
+    let view = open_view(control, worktree)?;
+    let mut fresh = StatCache::start_scan(control.path(), tracked.entries.len())?;
+    let WalkResult { files, mut nested, submodules, unsupported: special, ignored: _ } =
+        walk(worktree, &tracked, &view)?;
     let mut notes: Vec<String> = special
         .iter()
         .map(|path| {
@@ -91,7 +92,7 @@ pub fn take(
     if converts {
         view.set_index(&mut index).map_err(GitError::library("read the base's tree"))?;
     }
-    let unknown: Vec<&Found> = files
+    let unknown: Vec<&WorktreeFile> = files
         .iter()
         .filter(|found| cache.content(&found.path, found.kind, &found.signature).is_none())
         .collect();
@@ -101,7 +102,7 @@ pub fn take(
     let mut changed = Vec::new();
     let mut hashed = hashed.into_iter().peekable();
     let mut present: HashSet<&[u8]> = submodules.iter().map(Vec::as_slice).collect();
-    let mut changes: Vec<(&Found, Oid)> = Vec::new();
+    let mut changes: Vec<(&WorktreeFile, Oid)> = Vec::new();
     for found in &files {
         let oid = match cache.content(&found.path, found.kind, &found.signature) {
             Some(oid) => oid,
@@ -161,12 +162,12 @@ pub(super) fn entry(path: &[u8], kind: EntryKind, oid: Oid) -> IndexEntry {
 fn hash_all(
     control: &ControlRepository,
     worktree: &Path,
-    files: &[&Found],
+    files: &[&WorktreeFile],
     view: Option<&Repository>,
     lfs_changed: &mut Vec<Vec<u8>>,
 ) -> Result<Vec<Option<Oid>>, GitError> {
     let mut oids = vec![None; files.len()];
-    let mut plain: Vec<(usize, &Found)> = Vec::with_capacity(files.len());
+    let mut plain: Vec<(usize, &WorktreeFile)> = Vec::with_capacity(files.len());
     for (at, found) in files.iter().enumerate() {
         let Some(view) = view.filter(|_| found.kind != EntryKind::Link) else {
             plain.push((at, found));
@@ -174,7 +175,7 @@ fn hash_all(
         };
         let path = Path::new(OsStr::from_bytes(&found.path));
         let is_lfs = attribute(view, path, "filter").as_deref() == Some(b"lfs");
-        if is_lfs && !is_pointer(worktree, &found.path) {
+        if is_lfs && !is_lfs_pointer(worktree, &found.path) {
             lfs_changed.push(found.path.clone());
         }
         if is_lfs || !is_converted(view, path) {
@@ -191,7 +192,7 @@ fn hash_all(
     let results = std::thread::scope(|scope| {
         let chunks = plain.chunks(plain.len().div_ceil(threads).max(1));
         let running: Vec<_> =
-            chunks.map(|chunk| scope.spawn(move || hash_some(store, worktree, chunk))).collect();
+            chunks.map(|chunk| scope.spawn(move || hash_batch(store, worktree, chunk))).collect();
         running
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -203,10 +204,10 @@ fn hash_all(
     Ok(oids)
 }
 
-fn hash_some(
+fn hash_batch(
     control: &Path,
     worktree: &Path,
-    files: &[(usize, &Found)],
+    files: &[(usize, &WorktreeFile)],
 ) -> Result<Vec<(usize, Option<Oid>)>, GitError> {
     let repository = open_bare(control)?;
     let odb = repository.odb().map_err(GitError::library("open the object store"))?;
@@ -230,7 +231,7 @@ fn hash_some(
     Ok(hashed)
 }
 
-fn read(worktree: &Path, found: &Found) -> io::Result<Vec<u8>> {
+fn read(worktree: &Path, found: &WorktreeFile) -> io::Result<Vec<u8>> {
     let root = open_root(worktree).map_err(io::Error::other)?;
     let (folder, name) = split(&found.path);
     let folder = open_below(root.as_fd(), folder)?;
@@ -257,7 +258,7 @@ pub(super) fn is_converted(view: &Repository, path: &Path) -> bool {
 }
 
 /// Whether a file is what Git LFS puts in place of a content.
-fn is_pointer(worktree: &Path, path: &[u8]) -> bool {
+fn is_lfs_pointer(worktree: &Path, path: &[u8]) -> bool {
     let mut head = Vec::new();
     let mut open = || -> io::Result<()> {
         let root = open_root(worktree).map_err(io::Error::other)?;

@@ -14,7 +14,7 @@ use super::control::EntryKind;
 
 /// Changes closer than this to the moment of looking may not show in the
 /// times: file systems keep the time of the last clock tick.
-const TICK_NANOSECONDS: i128 = 20_000_000;
+const MTIME_GRANULARITY_NS: i128 = 20_000_000;
 
 const MAGIC: &[u8] = b"orchestrator stat cache 1\n";
 const RECORD: usize = 20 + 1 + 8 + 16 + 16 + 8 + 4;
@@ -22,14 +22,14 @@ const RECORD: usize = 20 + 1 + 8 + 16 + 16 + 8 + 4;
 /// What the system says of a file. Its change time cannot be set by anybody, so
 /// that a change that hides behind an old modification time shows, too.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Signature {
+pub(super) struct FileStat {
     pub(super) size: u64,
     pub(super) modified: i128,
     pub(super) changed: i128,
     pub(super) inode: u64,
 }
 
-impl Signature {
+impl FileStat {
     pub(super) fn of(stat: &Stat) -> Self {
         let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
         Self {
@@ -42,16 +42,16 @@ impl Signature {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Known {
+struct CacheEntry {
     oid: Oid,
     kind: EntryKind,
-    signature: Signature,
+    signature: FileStat,
 }
 
 /// The contents of a folder's files as far as they are known.
 #[derive(Clone, Debug, Default)]
 pub struct StatCache {
-    known: HashMap<Vec<u8>, Known>,
+    known: HashMap<Vec<u8>, CacheEntry>,
     /// When the files were looked at, by the file system's clock.
     taken: i128,
 }
@@ -71,7 +71,7 @@ impl StatCache {
         let mut bytes = Vec::with_capacity(self.known.len() * 128);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.taken.to_le_bytes());
-        for (path, Known { oid, kind, signature }) in &self.known {
+        for (path, CacheEntry { oid, kind, signature }) in &self.known {
             bytes.extend_from_slice(oid.as_bytes());
             bytes.push(match kind {
                 EntryKind::File => 0,
@@ -96,27 +96,27 @@ impl StatCache {
 
     /// An empty cache whose files are all looked at after now, by the clock of
     /// the file system that `folder` is on.
-    pub(super) fn begin(folder: &Path, size: usize) -> Result<Self, GitError> {
+    pub(super) fn start_scan(folder: &Path, size: usize) -> Result<Self, GitError> {
         let probe = tempfile::tempfile_in(folder).map_err(GitError::file("write in", folder))?;
         let stat = rustix::fs::fstat(&probe)
             .map_err(|error| GitError::file("look at", folder)(io::Error::from(error)))?;
-        Ok(Self { known: HashMap::with_capacity(size), taken: Signature::of(&stat).changed })
+        Ok(Self { known: HashMap::with_capacity(size), taken: FileStat::of(&stat).changed })
     }
 
     /// The content of a file if it cannot have changed since it was looked at.
-    pub(super) fn content(&self, path: &[u8], kind: EntryKind, signature: &Signature) -> Option<Oid> {
+    pub(super) fn content(&self, path: &[u8], kind: EntryKind, signature: &FileStat) -> Option<Oid> {
         let known = self.known.get(path)?;
-        let quiet = known.signature.changed + TICK_NANOSECONDS < self.taken;
+        let quiet = known.signature.changed + MTIME_GRANULARITY_NS < self.taken;
         (quiet && known.kind == kind && known.signature == *signature).then_some(known.oid)
     }
 
-    pub(super) fn remember(&mut self, path: Vec<u8>, kind: EntryKind, signature: Signature, oid: Oid) {
-        self.known.insert(path, Known { oid, kind, signature });
+    pub(super) fn remember(&mut self, path: Vec<u8>, kind: EntryKind, signature: FileStat, oid: Oid) {
+        self.known.insert(path, CacheEntry { oid, kind, signature });
     }
 
     /// The files were looked at when nothing else was running: up to now.
-    pub(super) fn end(&mut self, folder: &Path) -> Result<(), GitError> {
-        self.taken = Self::begin(folder, 0)?.taken;
+    pub(super) fn finish_scan(&mut self, folder: &Path) -> Result<(), GitError> {
+        self.taken = Self::start_scan(folder, 0)?.taken;
         Ok(())
     }
 
@@ -144,7 +144,7 @@ fn parse(bytes: &[u8]) -> Option<StatCache> {
             1 => EntryKind::Executable,
             _ => EntryKind::Link,
         };
-        let signature = Signature {
+        let signature = FileStat {
             size: u64::from_le_bytes(record[21..29].try_into().ok()?),
             modified: i128::from_le_bytes(record[29..45].try_into().ok()?),
             changed: i128::from_le_bytes(record[45..61].try_into().ok()?),
@@ -152,7 +152,7 @@ fn parse(bytes: &[u8]) -> Option<StatCache> {
         };
         let length = usize::try_from(u32::from_le_bytes(record[69..73].try_into().ok()?)).ok()?;
         let path = tail.get(..length)?.to_vec();
-        known.insert(path, Known { oid: Oid::from_bytes(&record[..20]).ok()?, kind, signature });
+        known.insert(path, CacheEntry { oid: Oid::from_bytes(&record[..20]).ok()?, kind, signature });
         rest = &tail[length..];
     }
     Some(StatCache { known, taken: i128::from_le_bytes(*taken) })

@@ -12,26 +12,26 @@ use git2::{Oid, Repository};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::control::{Entry, EntryKind, open_bare};
-use super::stat_cache::Signature;
+use super::stat_cache::FileStat;
 use super::{ControlRepository, GitError};
 
 /// A file or link.
-pub(super) struct Found {
+pub(super) struct WorktreeFile {
     pub(super) path: Vec<u8>,
     pub(super) kind: EntryKind,
-    pub(super) signature: Signature,
+    pub(super) signature: FileStat,
 }
 
 /// What a folder holds.
 #[derive(Default)]
-pub(super) struct Walked {
-    pub(super) files: Vec<Found>,
+pub(super) struct WalkResult {
+    pub(super) files: Vec<WorktreeFile>,
     /// Folders that are git repositories of their own.
     pub(super) nested: Vec<Vec<u8>>,
     /// Tracked submodules that are there, with or without content.
     pub(super) submodules: Vec<Vec<u8>>,
     /// Sockets, pipes and devices.
-    pub(super) special: Vec<Vec<u8>>,
+    pub(super) unsupported: Vec<Vec<u8>>,
     /// What git would ignore; a folder stands for all that is in it.
     pub(super) ignored: Vec<Vec<u8>>,
 }
@@ -58,7 +58,7 @@ impl Tracked {
 
 /// Our repository with a folder as its working tree, for its `.gitignore` and
 /// `.gitattributes` only: no configuration is read, and no `info/exclude`.
-pub(super) fn view(control: &ControlRepository, root: &Path) -> Result<Repository, GitError> {
+pub(super) fn open_view(control: &ControlRepository, root: &Path) -> Result<Repository, GitError> {
     let repository = open_bare(control.path())?;
     repository.set_workdir(root, false).map_err(GitError::library("look at the working tree"))?;
     Ok(repository)
@@ -100,8 +100,8 @@ pub(super) fn is_git_folder(name: &[u8]) -> bool {
 }
 
 /// Walks the folder `root`.
-pub(super) fn walk(root: &Path, tracked: &Tracked, view: &Repository) -> Result<Walked, GitError> {
-    let mut walker = Walker { tracked, view, walked: Walked::default() };
+pub(super) fn walk(root: &Path, tracked: &Tracked, view: &Repository) -> Result<WalkResult, GitError> {
+    let mut walker = Walker { tracked, view, walked: WalkResult::default() };
     let folder = open_root(root)?;
     walker.folder(folder, &mut Vec::new(), false).map_err(GitError::file("read the working tree", root))?;
     walker.walked.files.sort_by(|one, other| one.path.cmp(&other.path));
@@ -111,7 +111,7 @@ pub(super) fn walk(root: &Path, tracked: &Tracked, view: &Repository) -> Result<
 struct Walker<'w> {
     tracked: &'w Tracked,
     view: &'w Repository,
-    walked: Walked,
+    walked: WalkResult,
 }
 
 impl Walker<'_> {
@@ -152,15 +152,15 @@ impl Walker<'_> {
                 FileType::RegularFile => {
                     let kind =
                         if stat.st_mode & 0o100 == 0 { EntryKind::File } else { EntryKind::Executable };
-                    self.file(path, kind, Signature::of(&stat), ignored);
+                    self.file(path, kind, FileStat::of(&stat), ignored);
                 }
-                FileType::Symlink => self.file(path, EntryKind::Link, Signature::of(&stat), ignored),
+                FileType::Symlink => self.file(path, EntryKind::Link, FileStat::of(&stat), ignored),
                 FileType::Fifo
                 | FileType::Socket
                 | FileType::CharacterDevice
                 | FileType::BlockDevice
                 | FileType::Unknown => {
-                    self.walked.special.push(path.clone());
+                    self.walked.unsupported.push(path.clone());
                 }
             }
             path.truncate(length);
@@ -168,9 +168,9 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn file(&mut self, path: &[u8], kind: EntryKind, signature: Signature, ignored: bool) {
+    fn file(&mut self, path: &[u8], kind: EntryKind, signature: FileStat, ignored: bool) {
         if self.tracked.entries.contains_key(path) || !(ignored || self.ignores(path)) {
-            self.walked.files.push(Found { path: path.to_vec(), kind, signature });
+            self.walked.files.push(WorktreeFile { path: path.to_vec(), kind, signature });
         } else if !ignored {
             self.walked.ignored.push(path.to_vec());
         }

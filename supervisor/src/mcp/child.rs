@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::compose::PlannedServer;
-use crate::process::{Child, Environment, Group, command, spawn};
+use crate::process::{Child, Environment, ProcessGroup, command, spawn};
 
 /// Where a server's secrets are read, by name, each time it is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
@@ -20,7 +20,7 @@ pub type SecretPaths = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
 
 /// What every server has: the environment without secrets, and where it starts.
 #[derive(Clone)]
-pub struct Ground {
+pub struct ServerEnv {
     /// The environment of every server; each has its own secrets beside it.
     pub environment: Environment,
     /// Where servers start.
@@ -33,9 +33,9 @@ pub struct Ground {
 
 /// The groups of living servers, so that all can be killed at once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Groups(Arc<Mutex<BTreeSet<i32>>>);
+pub(super) struct ProcessGroups(Arc<Mutex<BTreeSet<i32>>>);
 
-impl Groups {
+impl ProcessGroups {
     fn with<T>(&self, act: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -63,17 +63,17 @@ fn kill_group(group: i32) {
 }
 
 /// A living server; dropped, it is killed.
-pub(super) struct ServerChild {
+pub(super) struct ServerProcess {
     pub(super) child: Child,
     group: i32,
-    groups: Groups,
+    groups: ProcessGroups,
 }
 
-impl ServerChild {
+impl ServerProcess {
     pub(super) fn start(
         server: &PlannedServer,
-        ground: &Ground,
-        groups: &Groups,
+        ground: &ServerEnv,
+        groups: &ProcessGroups,
         stderr: Stdio,
     ) -> io::Result<Self> {
         let mut environment = ground.environment.clone();
@@ -88,7 +88,7 @@ impl ServerChild {
                 .ok_or_else(|| io::Error::other(format!("the secret `{secret}` is not given as a file")))?;
             environment.insert(variable.into(), path.into());
         }
-        let mut command = command(&server.command, &environment, Group::Own);
+        let mut command = command(&server.command, &environment, ProcessGroup::New);
         command.args(&server.args).current_dir(&ground.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let child = spawn(command).map_err(|error| error.source)?;
@@ -104,7 +104,7 @@ impl ServerChild {
     }
 }
 
-impl Drop for ServerChild {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.groups.kill_one(self.group);
     }

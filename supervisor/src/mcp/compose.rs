@@ -9,11 +9,11 @@ use std::time::Duration;
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpServer, McpStatus};
 
-use super::catalogue::{Catalogue, Server};
+use super::catalog::{Catalog, ServerConfig};
 
 /// What the placeholders stand for; absolute paths.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Placeholders {
     /// The working tree.
     pub workspace: PathBuf,
     /// Kept across the tasks of a service.
@@ -28,9 +28,9 @@ pub struct Places {
 
 /// What there is, for servers to need.
 #[derive(Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct HostCapabilities<'a> {
     /// What the placeholders stand for.
-    pub places: &'a Places,
+    pub places: &'a Placeholders,
     /// Whether there is a secret of this name.
     pub has_secret: &'a dyn Fn(&str) -> bool,
     /// The path of a command; see [`super::installed::find_command`].
@@ -74,21 +74,21 @@ impl PlannedServer {
 
 /// A server that the agent does not have.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LeftOut {
+pub struct SkippedServer {
     /// Its name.
     pub name: String,
     /// What is missing.
     pub why: String,
 }
 
-impl LeftOut {
+impl SkippedServer {
     /// What the outcome says about it.
     #[must_use]
     pub fn report(&self) -> McpServer {
         let Self { name, why } = self;
         McpServer {
             name: name.clone(),
-            status: McpStatus::LeftOut,
+            status: McpStatus::Skipped,
             server: None,
             tools: 0,
             note: Some(why.clone()),
@@ -98,11 +98,11 @@ impl LeftOut {
 
 /// The servers that the agent is to have, and those that it cannot have.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Composed {
+pub struct ServerPlan {
     /// To be started.
     pub servers: Vec<PlannedServer>,
     /// Left out, and why.
-    pub left_out: Vec<LeftOut>,
+    pub skipped: Vec<SkippedServer>,
 }
 
 /// The agent cannot have the servers that were asked for.
@@ -131,7 +131,7 @@ impl ComposeError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Unknown { .. } => Reason::Configuration,
+            Self::Unknown { .. } => Reason::InvalidConfiguration,
             Self::RequiredMissing { .. } => Reason::McpServerFailed,
         }
     }
@@ -142,11 +142,11 @@ impl ComposeError {
 /// # Errors
 /// A chosen server is unknown, or a required one lacks something.
 pub fn compose(
-    catalogue: &Catalogue,
+    catalogue: &Catalog,
     chosen: Option<&[String]>,
-    surroundings: &Surroundings<'_>,
-) -> Result<Composed, ComposeError> {
-    let servers: Vec<&Server> = match chosen {
+    surroundings: &HostCapabilities<'_>,
+) -> Result<ServerPlan, ComposeError> {
+    let servers: Vec<&ServerConfig> = match chosen {
         None => catalogue.servers().filter(|server| server.is_default(surroundings.has_secret)).collect(),
         Some(names) => {
             let known = || catalogue.servers().map(|server| server.name.clone()).collect();
@@ -161,25 +161,26 @@ pub fn compose(
             servers
         }
     };
-    let mut composed = Composed::default();
+    let mut composed = ServerPlan::default();
     for server in servers {
         let name = server.name.clone();
         match plan(server, surroundings) {
             Ok(planned) => composed.servers.push(planned),
             Err(why) if server.required => return Err(ComposeError::RequiredMissing { name, why }),
-            Err(why) => composed.left_out.push(LeftOut { name, why }),
+            Err(why) => composed.skipped.push(SkippedServer { name, why }),
         }
     }
     Ok(composed)
 }
 
-fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServer, String> {
-    let Surroundings { places, has_secret, find_command, has_toolchain } = surroundings;
+fn plan(server: &ServerConfig, surroundings: &HostCapabilities<'_>) -> Result<PlannedServer, String> {
+    let HostCapabilities { places, has_secret, find_command, has_toolchain } = surroundings;
     let folder = places.files.join(&server.name);
     let expand = |text: &str| expand(text, places, &folder);
     let command = expand(&server.command);
     let found = find_command(&command).ok_or_else(|| format!("the program `{command}` is not installed"))?;
-    if let Some(toolchain) = server.needs.toolchain.as_ref().filter(|toolchain| !has_toolchain(toolchain)) {
+    if let Some(toolchain) = server.requires.toolchain.as_ref().filter(|toolchain| !has_toolchain(toolchain))
+    {
         return Err(format!(
             "the Rust toolchain `{toolchain}` is not installed (rustup toolchain install {toolchain})"
         ));
@@ -203,8 +204,8 @@ fn plan(server: &Server, surroundings: &Surroundings<'_>) -> Result<PlannedServe
 }
 
 /// Replaces placeholders in one pass, so that a path with braces is left as it is.
-fn expand(text: &str, places: &Places, files: &Path) -> String {
-    let Places { workspace, memory, target, cache, files: _ } = places;
+fn expand(text: &str, places: &Placeholders, files: &Path) -> String {
+    let Placeholders { workspace, memory, target, cache, files: _ } = places;
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
@@ -225,7 +226,7 @@ fn expand(text: &str, places: &Places, files: &Path) -> String {
     expanded + rest
 }
 
-impl Composed {
+impl ServerPlan {
     /// The agent's `mcp.json`. A server with secrets is reached through
     /// `{supervisor} mcp-relay NAME --socket PATH`.
     #[must_use]
@@ -271,8 +272,8 @@ impl Composed {
 mod tests {
     use super::*;
 
-    fn places() -> Places {
-        Places {
+    fn places() -> Placeholders {
+        Placeholders {
             workspace: "/w/target-repo".into(),
             memory: "/w/agent/memory".into(),
             target: "/w/target-repo/trader".into(),
@@ -281,28 +282,28 @@ mod tests {
         }
     }
 
-    struct There {
+    struct FakeHost {
         secret: bool,
         toolchain: bool,
         programs: bool,
     }
 
-    const ALL: There = There { secret: true, toolchain: true, programs: true };
+    const ALL: FakeHost = FakeHost { secret: true, toolchain: true, programs: true };
 
-    fn composed(there: &There, chosen: Option<&[&str]>) -> Result<Composed, ComposeError> {
+    fn composed(there: &FakeHost, chosen: Option<&[&str]>) -> Result<ServerPlan, ComposeError> {
         let chosen: Option<Vec<String>> =
             chosen.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let surroundings = Surroundings {
+        let surroundings = HostCapabilities {
             places: &places(),
             has_secret: &|_| there.secret,
             find_command: &|name| there.programs.then(|| Path::new("/usr/bin").join(name)),
             has_toolchain: &|_| there.toolchain,
         };
-        compose(&Catalogue::built_in().unwrap(), chosen.as_deref(), &surroundings)
+        compose(&Catalog::built_in().unwrap(), chosen.as_deref(), &surroundings)
     }
 
     #[test]
-    fn the_agents_configuration_is_as_published_and_holds_no_secret() {
+    fn agent_mcp_config_matches_snapshot() {
         let composed = composed(&ALL, None).unwrap();
         let config = composed.agent_config(Path::new("/usr/bin/supervisor"), |name| {
             Some(PathBuf::from(format!("/tmp/mcp-x/{name}.sock")))
@@ -312,11 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_something_is_left_out_with_a_reason() {
-        let composed = composed(&There { secret: false, toolchain: false, ..ALL }, None).unwrap();
+    fn server_without_requirement_is_skipped_with_reason() {
+        let composed = composed(&FakeHost { secret: false, toolchain: false, ..ALL }, None).unwrap();
         let names: Vec<_> = composed.servers.iter().map(|server| server.name.as_str()).collect();
         assert_eq!(names, ["memory"]);
-        let reasons: Vec<_> = composed.left_out.iter().map(|left| left.why.as_str()).collect();
+        let reasons: Vec<_> = composed.skipped.iter().map(|left| left.why.as_str()).collect();
         assert_eq!(
             reasons,
             [
@@ -327,35 +328,35 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_that_lacks_its_secret_is_told_and_an_offer_that_does_is_not() {
-        let without = There { secret: false, ..ALL };
+    fn missing_secret_is_reported_for_chosen_server_only() {
+        let without = FakeHost { secret: false, ..ALL };
         let chosen = composed(&without, Some(&["kubernetes"])).unwrap();
-        assert_eq!(chosen.left_out[0].why, "the secret `kubeconfig` is not given");
+        assert_eq!(chosen.skipped[0].why, "the secret `kubeconfig` is not given");
         let offered = composed(&without, None).unwrap();
-        assert!(offered.left_out.iter().all(|left| left.name != "kubernetes"), "{offered:?}");
+        assert!(offered.skipped.iter().all(|left| left.name != "kubernetes"), "{offered:?}");
     }
 
     #[test]
-    fn a_program_that_is_missing_is_named() {
-        let composed = composed(&There { programs: false, ..ALL }, Some(&["memory"])).unwrap();
-        assert_eq!(composed.left_out[0].why, "the program `mcp-server-memory` is not installed");
+    fn missing_server_program_is_named() {
+        let composed = composed(&FakeHost { programs: false, ..ALL }, Some(&["memory"])).unwrap();
+        assert_eq!(composed.skipped[0].why, "the program `mcp-server-memory` is not installed");
     }
 
     #[test]
-    fn only_the_chosen_servers_are_planned_and_an_unknown_one_is_an_error() {
+    fn plan_contains_only_chosen_known_servers() {
         let one = composed(&ALL, Some(&["memory", "memory"])).unwrap();
         assert_eq!(one.servers.len(), 1);
-        assert_eq!(composed(&ALL, Some(&[])).unwrap(), Composed::default());
+        assert_eq!(composed(&ALL, Some(&[])).unwrap(), ServerPlan::default());
         let error = composed(&ALL, Some(&["nope"])).unwrap_err();
         assert_eq!(error.to_string(), "no MCP server `nope`: there are brave, kubernetes, memory, rustdocs");
     }
 
     #[test]
-    fn a_required_server_that_lacks_something_ends_the_run() {
-        let mut catalogue = Catalogue::default();
+    fn required_server_without_program_fails_run() {
+        let mut catalogue = Catalog::default();
         let text = r#"{"name":"x","description":"d","command":"c","required":true}"#;
         catalogue.add("x.json", text).unwrap();
-        let surroundings = Surroundings {
+        let surroundings = HostCapabilities {
             places: &places(),
             has_secret: &|_| true,
             find_command: &|_| None,

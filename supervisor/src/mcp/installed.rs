@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_toolchain_is_found_by_its_channel() {
+    fn toolchain_is_found_by_channel() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join("toolchains/nightly-x86_64-unknown-linux-gnu")).unwrap();
         assert!(has_toolchain(home.path(), "nightly"));
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_program_is_a_command() {
+    fn find_command_returns_executables_only() {
         let path = OsStr::new("relative:/nonexistent:/bin");
         assert_eq!(find_command("sh", path), Some(PathBuf::from("/bin/sh")));
         assert_eq!(find_command("/etc/passwd", path), None);

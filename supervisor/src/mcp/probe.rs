@@ -9,19 +9,19 @@ use rmcp::ServiceExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::ChildStderr;
 
-pub use super::child::{Ground, SecretSource};
-use super::child::{Groups, ServerChild};
-use super::compose::{Composed, PlannedServer};
+use super::child::{ProcessGroups, ServerProcess};
+pub use super::child::{SecretSource, ServerEnv};
+use super::compose::{PlannedServer, ServerPlan};
 use crate::redact::Redactor;
 
 /// How long a server may take to start and list its tools: what the agent's CLI gives it.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much of a server's error output is kept.
-const TAIL: usize = 4096;
+const STDERR_TAIL_BYTES: usize = 4096;
 
 /// How long error output may still come after the server was killed.
-const DRAIN: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A required server failed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -49,8 +49,8 @@ impl ServerFailed {
 /// # Errors
 /// A required server failed.
 pub async fn probe(
-    composed: &mut Composed,
-    ground: &Ground,
+    composed: &mut ServerPlan,
+    ground: &ServerEnv,
     redactor: &Redactor,
     limit: Duration,
 ) -> Result<Vec<McpServer>, ServerFailed> {
@@ -63,7 +63,7 @@ pub async fn probe(
     let mut reported = reports.iter();
     composed.servers.retain(|_| reported.next().is_some_and(|report| !failed(report)));
     let mut servers = reports;
-    servers.extend(composed.left_out.iter().map(super::compose::LeftOut::report));
+    servers.extend(composed.skipped.iter().map(super::compose::SkippedServer::report));
     servers.sort_by(|one, other| one.name.cmp(&other.name));
     match required {
         Some((name, why)) => Err(ServerFailed { name, why: why.unwrap_or_default(), servers }),
@@ -73,7 +73,7 @@ pub async fn probe(
 
 async fn probe_one(
     server: &PlannedServer,
-    ground: &Ground,
+    ground: &ServerEnv,
     redactor: &Redactor,
     limit: Duration,
 ) -> McpServer {
@@ -85,7 +85,7 @@ async fn probe_one(
         note,
     };
     let failed = |why: &str| report(McpStatus::Failed, None, 0, Some(redactor.redact(why).into_owned()));
-    let mut child = match ServerChild::start(server, ground, &Groups::default(), Stdio::piped()) {
+    let mut child = match ServerProcess::start(server, ground, &ProcessGroups::default(), Stdio::piped()) {
         Ok(child) => child,
         Err(error) => return failed(&format!("it cannot be started: {error}")),
     };
@@ -94,12 +94,12 @@ async fn probe_one(
         child.end().await;
         return failed("it has no pipes");
     };
-    let tail = tokio::spawn(tail(stderr, redactor.clone()));
-    let answer = tokio::time::timeout(limit, ask(stdout, stdin)).await;
+    let tail = tokio::spawn(stderr_tail(stderr, redactor.clone()));
+    let answer = tokio::time::timeout(limit, initialize_and_list_tools(stdout, stdin)).await;
     let exited = child.child.try_wait().ok().flatten();
     child.end().await;
     let abort = tail.abort_handle();
-    let said = tokio::time::timeout(DRAIN, tail).await.ok().and_then(Result::ok).unwrap_or_default();
+    let said = tokio::time::timeout(DRAIN_TIMEOUT, tail).await.ok().and_then(Result::ok).unwrap_or_default();
     abort.abort();
     let why = match answer {
         Ok(Ok((identity, tools))) => return report(McpStatus::Connected, identity, tools, None),
@@ -113,7 +113,7 @@ async fn probe_one(
 }
 
 /// Asks a server for its name and the number of its tools.
-async fn ask(
+async fn initialize_and_list_tools(
     stdout: tokio::process::ChildStdout,
     stdin: tokio::process::ChildStdin,
 ) -> Result<(Option<String>, u32), String> {
@@ -128,16 +128,16 @@ async fn ask(
 }
 
 /// The end of what a server says, redacted, in one line.
-async fn tail(mut stderr: ChildStderr, redactor: Redactor) -> String {
+async fn stderr_tail(mut stderr: ChildStderr, redactor: Redactor) -> String {
     let mut stream = redactor.stream();
     let mut kept: Vec<u8> = Vec::new();
     let mut chunk = [0; 4096];
     while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
         kept.extend_from_slice(&stream.push(&chunk[..length]));
-        kept.drain(..kept.len().saturating_sub(TAIL));
+        kept.drain(..kept.len().saturating_sub(STDERR_TAIL_BYTES));
     }
     kept.extend(stream.finish());
-    kept.drain(..kept.len().saturating_sub(TAIL));
+    kept.drain(..kept.len().saturating_sub(STDERR_TAIL_BYTES));
     let text = String::from_utf8_lossy(&kept);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.join(" / ").chars().filter(|character| !character.is_control()).collect()

@@ -18,18 +18,18 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use super::child::{Ground, SecretPaths, SecretSource};
-use super::child::{Groups, ServerChild};
-use super::compose::{Composed, PlannedServer};
+use super::child::{ProcessGroups, ServerProcess};
+pub use super::child::{SecretPaths, SecretSource, ServerEnv};
+use super::compose::{PlannedServer, ServerPlan};
 
 /// The longest path of a socket, unix(7): 108 bytes with the NUL.
-const LONGEST_PATH: usize = 107;
+const SUN_PATH_MAX: usize = 107;
 
 /// How long a server may take to end after its input was closed.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
 /// How long the agent's side waits for the last answers after its input was closed.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The relay cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum RelayError {
         source: io::Error,
     },
     /// The socket's path is longer than the system allows.
-    #[error("cannot listen for MCP server `{name}`: the path `{path}` is longer than {LONGEST_PATH} bytes")]
+    #[error("cannot listen for MCP server `{name}`: the path `{path}` is longer than {SUN_PATH_MAX} bytes")]
     PathTooLong {
         /// The server.
         name: String,
@@ -69,7 +69,7 @@ impl RelayError {
 pub struct RelayHost {
     ending: CancellationToken,
     listeners: JoinSet<()>,
-    groups: Groups,
+    groups: ProcessGroups,
     sockets: BTreeMap<String, PathBuf>,
     /// None where no server has secrets.
     folder: Option<TempDir>,
@@ -81,11 +81,11 @@ impl RelayHost {
     ///
     /// # Errors
     /// A socket cannot be made.
-    pub fn start(composed: &Composed, ground: &Ground, parent: &Path) -> Result<Self, RelayError> {
+    pub fn start(composed: &ServerPlan, ground: &ServerEnv, parent: &Path) -> Result<Self, RelayError> {
         let mut host = Self {
             ending: CancellationToken::new(),
             listeners: JoinSet::new(),
-            groups: Groups::default(),
+            groups: ProcessGroups::default(),
             sockets: BTreeMap::new(),
             folder: None,
         };
@@ -95,7 +95,12 @@ impl RelayHost {
         Ok(host)
     }
 
-    fn listen(&mut self, server: &PlannedServer, ground: &Ground, parent: &Path) -> Result<(), RelayError> {
+    fn listen(
+        &mut self,
+        server: &PlannedServer,
+        ground: &ServerEnv,
+        parent: &Path,
+    ) -> Result<(), RelayError> {
         let name = &server.name;
         let failed = |source| RelayError::Listen { name: name.clone(), folder: parent.to_owned(), source };
         let folder = match self.folder.take() {
@@ -103,7 +108,7 @@ impl RelayHost {
             None => private_folder(parent).map_err(failed)?,
         };
         let path = self.folder.insert(folder).path().join(format!("{name}.sock"));
-        if path.as_os_str().len() > LONGEST_PATH {
+        if path.as_os_str().len() > SUN_PATH_MAX {
             return Err(RelayError::PathTooLong { name: name.clone(), path });
         }
         let listener = UnixListener::bind(&path).map_err(failed)?;
@@ -158,8 +163,8 @@ fn private_folder(parent: &Path) -> io::Result<TempDir> {
 #[derive(Clone)]
 struct Connection {
     server: PlannedServer,
-    ground: Ground,
-    groups: Groups,
+    ground: ServerEnv,
+    groups: ProcessGroups,
     ending: CancellationToken,
 }
 
@@ -188,7 +193,7 @@ impl Connection {
         if ending.is_cancelled() {
             return;
         }
-        let mut child = match ServerChild::start(&server, &ground, &groups, Stdio::null()) {
+        let mut child = match ServerProcess::start(&server, &ground, &groups, Stdio::null()) {
             Ok(child) => child,
             Err(error) => {
                 tracing::warn!(server = server.name, %error, "cannot start MCP server");
@@ -197,7 +202,7 @@ impl Connection {
         };
         if let (Some(stdin), Some(stdout)) = (child.child.take_stdin(), child.child.take_stdout()) {
             tokio::select! {
-                () = pass_both_ways(stream, stdin, stdout) => {}
+                () = copy_bidirectional(stream, stdin, stdout) => {}
                 () = ending.cancelled() => {}
             }
         }
@@ -205,7 +210,7 @@ impl Connection {
     }
 }
 
-async fn pass_both_ways(stream: UnixStream, mut stdin: ChildStdin, mut stdout: ChildStdout) {
+async fn copy_bidirectional(stream: UnixStream, mut stdin: ChildStdin, mut stdout: ChildStdout) {
     let (mut from_agent, mut to_agent) = stream.into_split();
     // Owns its pipe, so that the server's input is closed with the agent's.
     let up = async move { tokio::io::copy(&mut from_agent, &mut stdin).await.ok() };
@@ -213,7 +218,7 @@ async fn pass_both_ways(stream: UnixStream, mut stdin: ChildStdin, mut stdout: C
     tokio::pin!(down);
     tokio::select! {
         _ = up => {
-            tokio::time::timeout(GRACE, &mut down).await.ok();
+            tokio::time::timeout(GRACE_PERIOD, &mut down).await.ok();
         }
         _ = &mut down => {}
     }
@@ -237,17 +242,17 @@ pub async fn relay_main(socket: &Path) -> ExitCode {
     let (up_ended, up) = tokio::sync::oneshot::channel();
     let (down_ended, mut down) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        pass(&mut io::stdin().lock(), &mut to_host).ok();
+        copy_and_flush(&mut io::stdin().lock(), &mut to_host).ok();
         to_host.shutdown(Shutdown::Write).ok();
         up_ended.send(()).ok();
     });
     std::thread::spawn(move || {
-        pass(&mut from_host, &mut io::stdout().lock()).ok();
+        copy_and_flush(&mut from_host, &mut io::stdout().lock()).ok();
         down_ended.send(()).ok();
     });
     tokio::select! {
         _ = up => {
-            tokio::time::timeout(LAST_ANSWERS, &mut down).await.ok();
+            tokio::time::timeout(DRAIN_TIMEOUT, &mut down).await.ok();
         }
         _ = &mut down => {}
     }
@@ -256,7 +261,7 @@ pub async fn relay_main(socket: &Path) -> ExitCode {
 }
 
 /// Copies and flushes after each read: a message must not wait for the next one.
-fn pass(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+fn copy_and_flush(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
     let mut chunk = [0; 65536];
     loop {
         let length = match from.read(&mut chunk) {

@@ -10,11 +10,11 @@ pub type Environment = BTreeMap<OsString, OsString>;
 
 /// Which process group a child joins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Group {
+pub enum ProcessGroup {
     /// One of its own, so that it can be signalled with all it starts.
-    Own,
+    New,
     /// That of its parent, so that it ends with it.
-    Parent,
+    Inherit,
 }
 
 /// A child to be started by tokio: nothing inherited but what is named, no standard
@@ -23,7 +23,7 @@ pub enum Group {
 pub fn command(
     program: impl AsRef<OsStr>,
     environment: &Environment,
-    group: Group,
+    group: ProcessGroup,
 ) -> tokio::process::Command {
     let mut command = tokio::process::Command::from(blocking_command(program, environment, group));
     command.kill_on_drop(true);
@@ -36,11 +36,11 @@ pub fn command(
 pub fn blocking_command(
     program: impl AsRef<OsStr>,
     environment: &Environment,
-    group: Group,
+    group: ProcessGroup,
 ) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     command.env_clear().envs(environment).stdin(Stdio::null());
-    if group == Group::Own {
+    if group == ProcessGroup::New {
         command.process_group(0);
     }
     command

@@ -15,7 +15,7 @@ use landlock::{
 };
 use rustix::process::{Resource, Rlimit, Signal};
 
-use super::command::{Environment, Group, blocking_command, command};
+use super::command::{Environment, ProcessGroup, blocking_command, command};
 
 /// The newest set of rules that we know how to ask for; older kernels get what they have.
 const LANDLOCK: ABI = ABI::V6;
@@ -37,14 +37,14 @@ pub struct Confinement {
 
 /// A command that runs `program` confined, in a process group of its own.
 #[must_use]
-pub fn confined(
+pub fn confined_command(
     supervisor: &Path,
     confinement: &Confinement,
     program: &Path,
     arguments: &[OsString],
     environment: &Environment,
 ) -> tokio::process::Command {
-    let mut command = command(supervisor, environment, Group::Own);
+    let mut command = command(supervisor, environment, ProcessGroup::New);
     command.arg("confined");
     if confinement.sandbox {
         for path in &confinement.readable {
@@ -86,7 +86,7 @@ pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process:
     }
     let Some(program) = arguments.next() else { return CANNOT_RUN.into() };
     if confinement.sandbox {
-        give_up_privileges();
+        drop_capabilities();
     }
     // The parent may be gone before this takes effect; then its death already closed our pipes.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -100,7 +100,7 @@ pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process:
     }
     let environment: Environment = std::env::vars_os().collect();
     // The wrapper's own standard input, group and session are the program's.
-    let error = blocking_command(&program, &environment, Group::Parent)
+    let error = blocking_command(&program, &environment, ProcessGroup::Inherit)
         .args(arguments)
         .stdin(std::process::Stdio::inherit())
         .exec();
@@ -111,7 +111,7 @@ pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process:
 /// process, Landlock or not (`mm_access` of the kernel asks for `CAP_PERFMON` first).
 ///
 /// Landlock sets `no_new_privs`, so that no program gets them back.
-fn give_up_privileges() {
+fn drop_capabilities() {
     let none = rustix::thread::CapabilitySets {
         effective: rustix::thread::CapabilitySet::empty(),
         permitted: rustix::thread::CapabilitySet::empty(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// How often the out-of-memory killer has struck in our control group; none where
 /// nobody counts.
 #[must_use]
-pub fn out_of_memory_kills() -> Option<u64> {
+pub fn oom_kill_count() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let (files, field) = event_files(&groups)?;
     let text = files.iter().find_map(|file| std::fs::read_to_string(file).ok())?;
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_versions_of_control_groups_are_found() {
+    fn oom_kill_count_reads_cgroup_v1_or_v2() {
         let (files, _) = event_files("5:cpu:/a\n4:memory:/b\n0::/c\n").unwrap();
         let here = "/sys/fs/cgroup/memory/memory.oom_control";
         assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/memory/b/memory.oom_control"), here.into()]);

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Reads a stream to its end and keeps its last `kept` bytes, or up to twice as many.
-pub async fn read_end(stream: Option<impl AsyncRead + Unpin>, kept: usize) -> Vec<u8> {
+pub async fn read_tail(stream: Option<impl AsyncRead + Unpin>, kept: usize) -> Vec<u8> {
     let mut end = Vec::new();
     let Some(mut stream) = stream else { return end };
     let mut chunk = vec![0; 8192];

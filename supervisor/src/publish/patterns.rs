@@ -17,7 +17,7 @@ impl InvalidPattern {
     /// Why a run with such a pattern ends.
     #[must_use]
     pub fn reason(&self) -> orchestrator_contract::Reason {
-        orchestrator_contract::Reason::Configuration
+        orchestrator_contract::Reason::InvalidConfiguration
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_match_as_git_check_ignore_says() {
+    fn patterns_match_like_git_check_ignore() {
         let cases: &[(&[&str], &str, bool)] = &[
             (&["*.pem"], "a/b/key.pem", true),
             (&["*.pem"], "key.pem.txt", false),
@@ -279,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_can_match_nothing_is_refused() {
+    fn pattern_without_possible_match_is_rejected() {
         assert!(Patterns::new(["[abc"]).is_err());
         assert!(Patterns::new(["/"]).is_err());
     }
 
     #[test]
-    fn names_that_are_no_text_are_matched_as_bytes() {
+    fn non_utf8_path_is_matched_as_bytes() {
         let patterns = Patterns::new(["*.key"]).unwrap();
         assert_eq!(patterns.matching(b"dir/\xff\xfe.key"), Some("*.key"));
     }

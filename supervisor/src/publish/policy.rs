@@ -36,14 +36,14 @@ pub struct ScannedBlob<'a> {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Finding {
     /// Where it is.
-    pub place: Place,
+    pub place: FindingLocation,
     /// What it is.
     pub kind: FindingKind,
 }
 
 /// Where a finding is.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Place {
+pub enum FindingLocation {
     /// In a file of this path, itself free of secrets.
     File(String),
     /// In the name of this path, where the secret is masked.
@@ -76,7 +76,7 @@ impl Finding {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for FindingLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let short = |oid: &str| oid.chars().take(12).collect::<String>();
         match self {
@@ -93,7 +93,7 @@ impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.kind, &self.place) {
             (FindingKind::Secret(kind), place) => write!(f, "{kind} {place}"),
-            (FindingKind::Protected(pattern), Place::File(path) | Place::Path(path)) => {
+            (FindingKind::Protected(pattern), FindingLocation::File(path) | FindingLocation::Path(path)) => {
                 write!(f, "change of `{path}`, which `{pattern}` protects")
             }
             (FindingKind::Protected(pattern), place) => write!(f, "change {place} of `{pattern}`"),
@@ -105,7 +105,7 @@ impl std::fmt::Display for Finding {
 ///
 /// A secret outweighs a protected path. At most ten findings are named.
 #[must_use]
-pub fn refusal(findings: &[Finding]) -> Option<(Reason, String)> {
+pub fn policy_failure(findings: &[Finding]) -> Option<(Reason, String)> {
     let is_secret = |finding: &&Finding| finding.reason() == Reason::SecretInCommit;
     let worst = findings.iter().find(is_secret).or_else(|| findings.first())?;
     let mut named: Vec<String> = findings.iter().map(Finding::to_string).collect();
@@ -140,37 +140,37 @@ impl Policy {
         let ScannedCommit { oid, message, author, committer } = commit;
         let join = |(name, address): &(&[u8], &[u8])| [*name, *address].join(&b'\n');
         let oid = || (*oid).to_owned();
-        let mut findings = self.secrets(message, || Place::Message(oid()));
-        findings.extend(self.secrets(&join(author), || Place::Author(oid())));
-        findings.extend(self.secrets(&join(committer), || Place::Committer(oid())));
+        let mut findings = self.secrets(message, || FindingLocation::Message(oid()));
+        findings.extend(self.secrets(&join(author), || FindingLocation::Author(oid())));
+        findings.extend(self.secrets(&join(committer), || FindingLocation::Committer(oid())));
         findings
     }
 
     /// What is wrong with the content of a new blob.
     #[must_use]
     pub fn check_blob(&self, blob: &ScannedBlob<'_>) -> Vec<Finding> {
-        self.secrets(blob.data, || Place::File(self.shown(blob.path)))
+        self.secrets(blob.data, || FindingLocation::File(self.redacted_path(blob.path)))
     }
 
     /// What is wrong with a path that a new commit adds, changes or removes.
     #[must_use]
     pub fn check_path(&self, path: &[u8]) -> Vec<Finding> {
-        let mut findings = self.secrets(path, || Place::Path(self.shown(path)));
+        let mut findings = self.secrets(path, || FindingLocation::Path(self.redacted_path(path)));
         findings.extend(self.protected.matching(path).map(|pattern| Finding {
-            place: Place::File(self.shown(path)),
+            place: FindingLocation::File(self.redacted_path(path)),
             kind: FindingKind::Protected(pattern.to_owned()),
         }));
         findings
     }
 
-    fn secrets(&self, bytes: &[u8], place: impl Fn() -> Place) -> Vec<Finding> {
+    fn secrets(&self, bytes: &[u8], place: impl Fn() -> FindingLocation) -> Vec<Finding> {
         let own = self.redactor.find(bytes).map(|kind| format!("our own {kind}"));
         let found = own.into_iter().chain(shapes::find(bytes).into_iter().map(str::to_owned));
         found.map(|kind| Finding { place: place(), kind: FindingKind::Secret(kind) }).collect()
     }
 
     /// A path as it may be shown: in one line, without secrets.
-    fn shown(&self, path: &[u8]) -> String {
+    fn redacted_path(&self, path: &[u8]) -> String {
         let text = String::from_utf8_lossy(path);
         let masked = shapes::mask(&self.redactor.redact(&text));
         masked.escape_debug().to_string()

@@ -11,7 +11,7 @@ use super::text::{
     render_documents_title, render_failed_attempt, render_title,
 };
 use crate::context::{Context, failure};
-use crate::forge::{Forge, ForgeError, Patience, Repository, Wanted};
+use crate::forge::{Forge, ForgeError, PullRequestDraft, Repository, RetryPolicy};
 use crate::run::{Failure, PullRequestMode};
 use crate::workspace::documents::TaskDocuments;
 
@@ -25,7 +25,7 @@ pub fn forge_of(context: &Context) -> Option<(Forge, Repository)> {
         redactor.add("github token", token.clone());
         Some(token)
     });
-    Forge::of(&context.task.target.url, Some(&context.settings.github_api_url), token, Patience::default())
+    Forge::of(&context.task.target.url, Some(&context.settings.github_api_url), token, RetryPolicy::default())
 }
 
 /// Opens, updates or adds to the pull request. None where there is none to be had.
@@ -54,10 +54,11 @@ pub async fn publish(
         PullRequestMode::Open => {
             let oid = outcome.work.oid.clone().unwrap_or_default();
             let (title, body) = compose(context, outcome, documents, &oid);
-            let wanted = Wanted { head: branch, base: &base.branch, oid: &oid, title: &title, body: &body };
+            let wanted =
+                PullRequestDraft { head: branch, base: &base.branch, oid: &oid, title: &title, body: &body };
             forge.publish(&repository, &wanted).await.map(Some).map_err(failed)
         }
-        PullRequestMode::NoteIfOpen => {
+        PullRequestMode::CommentIfOpen => {
             let Some(open) = forge.find(&repository, branch, &base.branch).await.map_err(failed)? else {
                 return Ok(None);
             };
@@ -93,8 +94,8 @@ fn compose(
         let text = DocumentsText {
             run: &outcome.run,
             task: outcome.task_id,
-            documented: &outcome.documented,
-            source: outcome.documents.as_ref(),
+            documented: &outcome.docs_results,
+            source: outcome.document_sources.as_ref(),
             base: &base,
             branch: outcome.work.branch.as_deref().unwrap_or_default(),
             oid,
@@ -119,7 +120,7 @@ fn compose(
         usage: &outcome.usage,
         minutes,
         notes: &outcome.notes,
-        foreign_authors: &outcome.foreign_authors,
+        other_authors: &outcome.other_authors,
         mcp_servers: &outcome.mcp_servers,
     };
     (redact(render_title(title, outcome.task_id)), redact(render_body(&text)))

@@ -3,7 +3,7 @@
 use git2::Oid;
 use orchestrator_contract::RunName;
 
-use crate::context::{Context, Side, failure, io_failure};
+use crate::context::{Context, RepositoryRole, failure, io_failure};
 use crate::git::import::History;
 use crate::git::{GitError, NewCommit, StatCache, import, snapshot};
 use crate::record::file::write_atomically;
@@ -12,11 +12,11 @@ use crate::workspace::branch::stat_cache;
 use crate::workspace::fetch::open;
 
 /// How often the tree is looked at until two looks agree: nothing that changes it is alive.
-const LOOKS: usize = 4;
+const MAX_SNAPSHOTS: usize = 4;
 
 /// What was left in the working tree.
 #[derive(Clone, Debug)]
-pub struct Left {
+pub struct WorktreeBase {
     /// The commit that the agent got.
     pub start: Oid,
     /// The branch.
@@ -27,11 +27,11 @@ pub struct Left {
 
 /// The work, saved.
 #[derive(Clone, Debug)]
-pub struct Saved {
+pub struct SavedWork {
     /// The branch's commit, which has everything.
     pub tip: Oid,
     /// Authors other than the agent.
-    pub foreign_authors: Vec<String>,
+    pub other_authors: Vec<String>,
     /// Files of large-file storage whose content changed: they cannot be pushed as they are.
     pub changed_lfs: Vec<String>,
     /// What a person should know.
@@ -43,21 +43,22 @@ pub struct Saved {
 ///
 /// # Errors
 /// The tree cannot be read or the objects not be written.
-pub fn save_tree(context: &Context, left: &Left, message: &str) -> Result<Saved, Failure> {
+pub fn save_tree(context: &Context, left: &WorktreeBase, message: &str) -> Result<SavedWork, Failure> {
     let git = |error: GitError| failure(error.reason(), &error);
-    let control = open(context, Side::Target)?;
+    let control = open(context, RepositoryRole::Target)?;
     let worktree = context.worktree();
-    let scratch = context.layout.control().join("import");
+    let scratch = context.layout.supervisor_dir().join("import");
     std::fs::create_dir_all(&scratch).map_err(|error| io_failure(&scratch, &error))?;
-    let identity = context.task.committer();
-    let imported = import::take(&control, &worktree, left.start, &identity, &scratch).map_err(git)?;
+    let identity = context.task.commit_identity_or_default();
+    let imported =
+        import::import_commits(&control, &worktree, left.start, &identity, &scratch).map_err(git)?;
     let mut notes = imported.notes;
-    let (head, foreign_authors) = match imported.head {
+    let (head, other_authors) = match imported.head {
         History::Usable { head, descends_from_base: true, foreign } => (head, foreign),
         History::Usable { head, descends_from_base: false, foreign: _ } => {
             notes.push(format!("the agent rewrote history; its tree was committed on {}", left.start));
             let kept = format!("refs/orchestrator/{}/rewritten", left.run);
-            control.set_reference(&kept, head, "history that the agent rewrote").map_err(git)?;
+            control.update_ref(&kept, head, "history that the agent rewrote").map_err(git)?;
             (left.start, Vec::new())
         }
         History::Unusable { why } => {
@@ -67,16 +68,16 @@ pub fn save_tree(context: &Context, left: &Left, message: &str) -> Result<Saved,
     };
     for (name, tip) in &imported.others {
         let kept = format!("refs/orchestrator/{}/{}", left.run, name.trim_start_matches("refs/"));
-        control.set_reference(&kept, *tip, "other work of the agent").map_err(git)?;
+        control.update_ref(&kept, *tip, "other work of the agent").map_err(git)?;
         notes.push(format!("the agent's `{name}` is kept in the workspace as `{kept}`"));
     }
-    let base_tree = control.tree_of(left.start).map_err(git)?;
-    let head_tree = control.tree_of(head).map_err(git)?;
+    let base_tree = control.commit_tree(left.start).map_err(git)?;
+    let head_tree = control.commit_tree(head).map_err(git)?;
     let look = |cache: &StatCache| {
-        snapshot::take(&control, &worktree, base_tree, Some(head_tree), cache).map_err(git)
+        snapshot::capture(&control, &worktree, base_tree, Some(head_tree), cache).map_err(git)
     };
     let mut seen = look(&StatCache::load(&stat_cache(context)))?;
-    for _ in 1..LOOKS {
+    for _ in 1..MAX_SNAPSHOTS {
         let again = look(&seen.cache)?;
         let same = again.tree == seen.tree;
         seen = again;
@@ -103,12 +104,12 @@ pub fn save_tree(context: &Context, left: &Left, message: &str) -> Result<Saved,
         };
         control.commit(&new).map_err(git)?
     };
-    control.set_reference(&format!("refs/heads/{}", left.branch), tip, "saved").map_err(git)?;
+    control.update_ref(&format!("refs/heads/{}", left.branch), tip, "saved").map_err(git)?;
     control.sync().map_err(git)?;
     seen.cache.save(&stat_cache(context)).map_err(git)?;
     let changed_lfs =
         seen.lfs_changed.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-    Ok(Saved { tip, foreign_authors, changed_lfs, notes })
+    Ok(SavedWork { tip, other_authors, changed_lfs, notes })
 }
 
 /// Longest patch that is kept for people, bytes.
@@ -117,14 +118,14 @@ const LONGEST_PATCH: usize = 1024 * 1024;
 /// Writes down what the branch changes, for people who want to see it without a clone. It is a
 /// convenience: what goes wrong with it is told and ends nothing.
 pub fn write_patch(context: &Context, base: Oid, tip: Oid) {
-    let path = context.layout.run(&context.task.run).diff();
+    let path = context.layout.run_dir(&context.task.run).diff();
     let write = || -> Result<(), Box<dyn std::error::Error>> {
-        let control = open(context, Side::Target).map_err(|failure| failure.message)?;
+        let control = open(context, RepositoryRole::Target).map_err(|failure| failure.message)?;
         // A base that moved on and was not merged is not this branch's doing.
         let from = control.merge_base(base, tip)?.unwrap_or(base);
         let patch = control.patch(from, tip, LONGEST_PATCH)?;
         let mut text = context.redactor.redact_bytes(&patch.text).into_owned();
-        if patch.is_cut {
+        if patch.truncated {
             text.extend_from_slice(format!("# cut here; {} files differ\n", patch.files).as_bytes());
         }
         Ok(write_atomically(&path, &text)?)

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use git2::Oid;
 use orchestrator_contract::Reason;
 
-use super::policy::{Policy, ScannedBlob, ScannedCommit, refusal};
-use super::save::Saved;
-use crate::context::{Context, Side, failure};
+use super::policy::{Policy, ScannedBlob, ScannedCommit, policy_failure};
+use super::save::SavedWork;
+use crate::context::{Context, RepositoryRole, failure};
 use crate::git::{ControlRepository, NewObject};
 use crate::run::Failure;
 use crate::workspace::fetch::open;
@@ -19,18 +19,18 @@ const FINDINGS: usize = 20;
 ///
 /// # Errors
 /// The findings, or that the objects cannot be read.
-pub fn scan(context: &Context, base: Oid, saved: &Saved) -> Result<(), Failure> {
+pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<(), Failure> {
     if let Some(path) = saved.changed_lfs.first() {
         let message = format!(
             "`{path}` belongs to large-file storage and was changed: its content cannot be pushed from here"
         );
         return Err(Failure::new(Reason::UnsupportedRepository, message));
     }
-    let control = open(context, Side::Target)?;
+    let control = open(context, RepositoryRole::Target)?;
     let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
         .map_err(|error| failure(error.reason(), &error))?;
     let findings = find(&control, &policy, base, saved.tip)?;
-    match refusal(&findings) {
+    match policy_failure(&findings) {
         Some((reason, message)) => Err(Failure::new(reason, message)),
         None => Ok(()),
     }

@@ -7,11 +7,11 @@ mod documents;
 mod markdown;
 
 use orchestrator_contract::outcome::{
-    CommandReport, McpServer, McpStatus, Revision, Usage, Verification, VerificationStatus, Work,
+    CommandResult, McpServer, McpStatus, Revision, Usage, Verification, VerificationStatus, Work,
 };
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
-use markdown::{code, code_block, cut, line, quoted_lines, shown};
+use markdown::{code, code_block, cut, line, neutralize, quoted_lines};
 
 pub use documents::{DocumentsText, render_documents_body, render_documents_title};
 
@@ -69,7 +69,7 @@ pub struct PullRequestText<'a> {
     /// What a reviewer should know, such as a merge that was left.
     pub notes: &'a [String],
     /// Authors of commits other than the agent.
-    pub foreign_authors: &'a [String],
+    pub other_authors: &'a [String],
     /// The MCP servers, of which those that the agent did not have are named.
     pub mcp_servers: &'a [McpServer],
 }
@@ -91,16 +91,16 @@ pub fn render_title(title: &str, task: Option<TaskId>) -> String {
 pub fn render_body(text: &PullRequestText<'_>) -> String {
     let PullRequestText { task, title, description, summary, criteria, verification, .. } = *text;
     let mut sections = Vec::new();
-    let title = shown(&line(title, LINE_MAX));
+    let title = neutralize(&line(title, LINE_MAX));
     let heading = match task {
         Some(task) if title.is_empty() => format!("## Task {task}"),
         Some(task) => format!("## Task {task}: {title}"),
         None => format!("## {title}"),
     };
     sections.push(heading);
-    sections.extend(description.map(|text| foreign(text, DESCRIPTION_MAX)));
+    sections.extend(description.map(|text| sanitize_multiline(text, DESCRIPTION_MAX)));
     if let Some(summary) = summary.map(str::trim).filter(|summary| !summary.is_empty()) {
-        sections.push(format!("### What was done\n\n{}", foreign(summary, SUMMARY_MAX)));
+        sections.push(format!("### What was done\n\n{}", sanitize_multiline(summary, SUMMARY_MAX)));
     }
     if !criteria.is_empty() {
         sections.push(format!("### Acceptance criteria\n\n{}", list(criteria, CRITERIA_MAX)));
@@ -110,7 +110,7 @@ pub fn render_body(text: &PullRequestText<'_>) -> String {
     if !notes.is_empty() {
         sections.push(format!("### Notes\n\n{}", list(&notes, NOTES_MAX)));
     }
-    sections.push(render_facts(text));
+    sections.push(render_summary_table(text));
     cut(
         &sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n\n"),
         BODY_MAX,
@@ -119,8 +119,8 @@ pub fn render_body(text: &PullRequestText<'_>) -> String {
 
 /// Foreign text of several lines. Cut before it is made harmless, which takes longer the
 /// longer a line is, and after, because that makes it longer.
-fn foreign(text: &str, most: usize) -> String {
-    cut(&shown(&cut(text.trim(), most)), most)
+fn sanitize_multiline(text: &str, most: usize) -> String {
+    cut(&neutralize(&cut(text.trim(), most)), most)
 }
 
 fn render_verification(verification: &Verification) -> String {
@@ -136,8 +136,8 @@ fn render_verification(verification: &Verification) -> String {
     cut(parts.join("\n").trim_end(), VERIFICATION_MAX)
 }
 
-fn render_command(report: &CommandReport) -> String {
-    let CommandReport { command, exit_code, seconds, output } = report;
+fn render_command(report: &CommandResult) -> String {
+    let CommandResult { command, exit_code, seconds, output } = report;
     let end = match exit_code {
         Some(0) => "succeeded".to_owned(),
         Some(code) => format!("failed with exit code {code}"),
@@ -157,14 +157,14 @@ fn render_command(report: &CommandReport) -> String {
 
 fn notes(text: &PullRequestText<'_>) -> Vec<String> {
     let mut notes = text.notes.to_vec();
-    if !text.foreign_authors.is_empty() {
-        notes.push(format!("Commits by others are on the branch: {}", text.foreign_authors.join(", ")));
+    if !text.other_authors.is_empty() {
+        notes.push(format!("Commits by others are on the branch: {}", text.other_authors.join(", ")));
     }
     for server in text.mcp_servers {
         let McpServer { name, status, server: _, tools: _, note } = server;
         let what = match status {
             McpStatus::Connected => continue,
-            McpStatus::LeftOut => "was left out",
+            McpStatus::Skipped => "was left out",
             McpStatus::Failed => "failed",
         };
         let why = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
@@ -173,7 +173,7 @@ fn notes(text: &PullRequestText<'_>) -> Vec<String> {
     notes
 }
 
-fn render_facts(text: &PullRequestText<'_>) -> String {
+fn render_summary_table(text: &PullRequestText<'_>) -> String {
     let PullRequestText { run, base, branch, oid, commits, usage, minutes, .. } = *text;
     let short = |oid: &str| code(&oid.chars().take(12).collect::<String>());
     let plural = if commits == 1 { "" } else { "s" };
@@ -190,7 +190,7 @@ fn render_facts(text: &PullRequestText<'_>) -> String {
 /// A list, each entry in one line.
 fn list(entries: &[String], most: usize) -> String {
     let mut lines: Vec<String> =
-        entries.iter().take(most).map(|entry| format!("- {}", shown(&line(entry, LINE_MAX)))).collect();
+        entries.iter().take(most).map(|entry| format!("- {}", neutralize(&line(entry, LINE_MAX)))).collect();
     let more = entries.len().saturating_sub(most);
     if more > 0 {
         lines.push(format!("- and {more} more"));
@@ -230,7 +230,7 @@ pub fn render_failed_attempt(attempt: &FailedAttempt<'_>) -> String {
     format!(
         "**Run {} {end}: {reason}**\n\n{}\n\n{place} It used ${:.2} and {} turns.",
         code(run.as_str()),
-        shown(&line(message, 2_000)),
+        neutralize(&line(message, 2_000)),
         usage.cost_usd,
         usage.turns
     )

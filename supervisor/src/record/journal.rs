@@ -20,10 +20,10 @@ use crate::config::LogFormat;
 use crate::redact::Redactor;
 
 /// Lines that may wait for a slow reader.
-const QUEUE: usize = 4096;
+const QUEUE_LEN: usize = 4096;
 
 /// How long the end of the run waits for a reader that does not read.
-const FLUSH: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How events are written to standard output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,7 +34,7 @@ enum Format {
 
 /// Writes events; clones write to the same place.
 #[derive(Clone, Debug)]
-pub struct Journal {
+pub struct EventLog {
     shared: Arc<Mutex<Shared>>,
     done: Arc<(Mutex<bool>, Condvar)>,
     redactor: Redactor,
@@ -52,7 +52,7 @@ struct Shared {
 
 type Line = Vec<u8>;
 
-impl Journal {
+impl EventLog {
     /// A journal on standard output.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Journal {
     }
 
     fn start(sink: impl Write + Send + 'static, format: Format, redactor: Redactor) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, receiver) = sync_channel(QUEUE_LEN);
         let done = Arc::new((Mutex::new(false), Condvar::new()));
         let writer_done = Arc::clone(&done);
         std::thread::Builder::new().name("events".to_owned()).spawn(move || {
@@ -85,7 +85,7 @@ impl Journal {
     ///
     /// # Errors
     /// The log cannot be opened.
-    pub fn belongs_to(&self, run: RunName, log: &Path) -> io::Result<()> {
+    pub fn attach_run(&self, run: RunName, log: &Path) -> io::Result<()> {
         let file = File::options().create(true).append(true).open(log)?;
         let mut shared = self.lock();
         shared.run = Some(run);
@@ -124,11 +124,11 @@ impl Journal {
     pub fn waiting_for(&self, holder: &str) {
         self.progress(Progress {
             phase: Phase::Pending,
-            step: Step::Check,
-            turn: 0,
+            step: Step::Preflight,
+            turns: 0,
             cost_usd: 0.0,
-            doing: format!("waits for {holder}, which holds the workspace"),
-            since: Timestamp::now(),
+            activity: format!("waits for {holder}, which holds the workspace"),
+            activity_since: Timestamp::now(),
             branch: None,
             waiting_for: Some(holder.to_owned()),
         });
@@ -137,7 +137,7 @@ impl Journal {
 
     /// Where the run stands.
     pub fn progress(&self, progress: Progress) {
-        self.write(progress.doing.clone(), EventBody::Progress(progress));
+        self.write(progress.activity.clone(), EventBody::Progress(progress));
     }
 
     /// The last event.
@@ -151,7 +151,7 @@ impl Journal {
         self.lock().lines = None;
         let (flag, condition) = &*self.done;
         let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(condition.wait_timeout_while(guard, FLUSH, |done| !*done));
+        drop(condition.wait_timeout_while(guard, FLUSH_TIMEOUT, |done| !*done));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
@@ -164,11 +164,11 @@ impl Journal {
         let mut shared = self.lock();
         shared.seq += 1;
         let event = Event {
-            v: orchestrator_contract::VERSION,
+            version: orchestrator_contract::VERSION,
             time: Timestamp::now(),
             seq: shared.seq,
             run: shared.run.clone(),
-            msg,
+            message: msg,
             body,
         };
         let Ok(mut json) = serde_json::to_vec(&event) else { return };
@@ -192,7 +192,7 @@ impl Journal {
             Err(TrySendError::Full(line)) if essential => {
                 drop(shared);
                 // The last event is worth a bounded wait.
-                send_within(&lines, line, FLUSH);
+                send_timeout(&lines, line, FLUSH_TIMEOUT);
             }
             Err(TrySendError::Full(_)) => shared.dropped += 1,
         }
@@ -200,7 +200,7 @@ impl Journal {
 }
 
 /// A queue of the standard library has no timed send; the end of a run is the one place that needs it.
-fn send_within(lines: &SyncSender<Line>, mut line: Line, limit: Duration) {
+fn send_timeout(lines: &SyncSender<Line>, mut line: Line, limit: Duration) {
     let deadline = std::time::Instant::now() + limit;
     while std::time::Instant::now() < deadline {
         match lines.try_send(line) {
@@ -254,25 +254,25 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_one_object_and_no_secret_is_in_it() {
+    fn event_lines_are_json_without_secrets() {
         let sink = Sink::default();
         let secrets = Secrets::new().with("token", SecretString::from("ghp_verysecretvalue"));
-        let journal = Journal::start(sink.clone(), Format::Json, Redactor::new(secrets)).unwrap();
+        let journal = EventLog::start(sink.clone(), Format::Json, Redactor::new(secrets)).unwrap();
         journal.info("two\nlines with ghp_verysecretvalue");
-        journal.step(Step::Check, StepState::Done, Some(0.25), "");
+        journal.step(Step::Preflight, StepState::Done, Some(0.25), "");
         journal.finish();
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
         assert!(!text.contains("verysecret"), "{text}");
-        assert_eq!(events[1].msg, "done in 0.25 s");
+        assert_eq!(events[1].message, "done in 0.25 s");
     }
 
     #[test]
-    fn a_reader_that_does_not_read_does_not_stop_the_writer() {
+    fn blocked_reader_never_blocks_event_log() {
         let (_hold, held) = std::sync::mpsc::channel();
-        let journal = Journal::start(Stuck(held), Format::Json, Redactor::new(Secrets::new())).unwrap();
-        for _ in 0..3 * QUEUE {
+        let journal = EventLog::start(Stuck(held), Format::Json, Redactor::new(Secrets::new())).unwrap();
+        for _ in 0..3 * QUEUE_LEN {
             journal.info("line");
         }
         assert!(journal.lock().dropped > 0);

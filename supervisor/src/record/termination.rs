@@ -12,7 +12,7 @@ pub fn write(path: &Path, outcome: &Outcome, redactor: &Redactor) {
     if !path.is_file() {
         return;
     }
-    let digest = outcome.digest();
+    let digest = outcome.termination_message();
     // The outcome is in the log as well; a file that cannot be written changes nothing.
     drop(std::fs::write(path, redactor.redact(&digest).as_bytes()));
 }

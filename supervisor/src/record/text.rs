@@ -5,14 +5,14 @@ use orchestrator_contract::{Event, Level};
 /// The line; none for events that say nothing new to a person.
 #[must_use]
 pub fn render(event: &Event) -> Option<String> {
-    let readable = event.readable()?;
+    let readable = event.log_line()?;
     let mark = match readable.level {
         Level::Debug | Level::Info => "",
         Level::Warn => "warning: ",
         Level::Error => "error: ",
     };
     let time = event.time.strftime("%H:%M:%S");
-    Some(format!("{time} {:<12} {mark}{}", readable.source, readable.text))
+    Some(format!("{time} {:<14} {mark}{}", readable.source, readable.text))
 }
 
 #[cfg(test)]
@@ -22,13 +22,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_line_reads_like_a_story() {
+    fn log_event_renders_time_source_message() {
         let event = Event {
-            v: 1,
+            version: 1,
             time: "2026-11-22T12:03:11Z".parse().unwrap(),
             seq: 4,
             run: None,
-            msg: "edits src/lib.rs".to_owned(),
+            message: "edits src/lib.rs".to_owned(),
             body: EventBody::Log { level: Level::Info, source: "agent".to_owned() },
         };
         assert_eq!(render(&event).unwrap(), "12:03:11 agent        edits src/lib.rs");

@@ -7,13 +7,13 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 
 /// The shortest secret that is looked for, in bytes: shorter ones would be found by
 /// chance and mask innocent text.
-pub const SHORTEST: usize = 8;
+pub const MIN_SECRET_BYTES: usize = 8;
 
 /// The shortest line of a secret of several lines that is looked for on its own.
 const SHORTEST_LINE: usize = 16;
 
 /// How many characters a line of wrapped base64 has: base64(1), and PEM.
-const WRAPS: [usize; 2] = [76, 64];
+const BASE64_WRAP_COLUMNS: [usize; 2] = [76, 64];
 
 /// Characters beside letters and digits that different percent-encoders leave as they
 /// are: RFC 3986 unreserved, `encodeURIComponent`, `encodeURI`.
@@ -23,7 +23,7 @@ const UNESCAPED: [&[u8]; 3] = [b"-_.~", b"-_.~!*'()", b"-_.~!*'();,/?:@&=+$#"];
 ///
 /// A secret of several lines, such as a key file, is looked for line by line, because
 /// text is mostly read so; its frame (`-----BEGIN ...`) is no secret.
-pub(super) fn forms(value: &str) -> BTreeSet<String> {
+pub(super) fn encoded_forms(value: &str) -> BTreeSet<String> {
     let value = value.trim();
     let mut forms = BTreeSet::new();
     if value.contains('\n') {
@@ -38,7 +38,7 @@ pub(super) fn forms(value: &str) -> BTreeSet<String> {
 }
 
 fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
-    if value.len() < SHORTEST {
+    if value.len() < MIN_SECRET_BYTES {
         return;
     }
     forms.insert(value.to_owned());
@@ -78,7 +78,7 @@ fn add_base64(forms: &mut BTreeSet<String>, value: &[u8]) {
 fn add_whole_base64(forms: &mut BTreeSet<String>, value: &[u8]) {
     for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
         let encoded = engine.encode(value);
-        for width in WRAPS {
+        for width in BASE64_WRAP_COLUMNS {
             let mut rest = encoded.as_str();
             while rest.len() > width && width >= SHORTEST_LINE {
                 let (line, next) = rest.split_at(width);

@@ -23,20 +23,20 @@ fn whole(redactor: &Redactor, chunks: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn text_without_a_secret_is_passed_through_without_a_copy() {
+fn text_without_secret_is_not_copied() {
     let redactor = redactor();
     assert!(matches!(redactor.redact("nothing to see"), Cow::Borrowed(_)));
     assert!(matches!(redactor.stream().push(b"nothing to see"), Cow::Borrowed(_)));
 }
 
 #[test]
-fn a_secret_is_masked_by_its_label() {
+fn secret_is_masked_with_its_label() {
     let text = format!("push with {TOKEN} failed, {TOKEN}");
     assert_eq!(redactor().redact(&text), "push with [redacted github token] failed, [redacted github token]");
 }
 
 #[test]
-fn every_form_of_a_secret_is_found() {
+fn encoded_forms_of_secret_are_found() {
     let redactor = redactor();
     for value in [TOKEN, ODD] {
         let json = serde_json::Value::from(value).to_string();
@@ -63,13 +63,13 @@ fn every_form_of_a_secret_is_found() {
 }
 
 #[test]
-fn basic_authentication_is_masked_as_a_whole() {
+fn basic_auth_header_is_masked_entirely() {
     let header = format!("Authorization: Basic {}", STANDARD.encode(format!("x-access-token:{TOKEN}")));
     assert_eq!(redactor().redact(&header), "Authorization: Basic [redacted github token]");
 }
 
 #[test]
-fn a_long_secret_is_found_in_wrapped_base64() {
+fn long_secret_in_wrapped_base64_is_found() {
     let token = format!("github_pat_{}", "A1b2C3d4E5".repeat(8));
     let redactor = Redactor::new(Secrets::new().with("token", token.clone().into()));
     let encoded = STANDARD.encode(&token);
@@ -79,7 +79,7 @@ fn a_long_secret_is_found_in_wrapped_base64() {
 }
 
 #[test]
-fn a_key_file_is_masked_line_by_line() {
+fn key_file_is_masked_per_line() {
     let line = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW";
     let key = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{line}\n-----END OPENSSH PRIVATE KEY-----\n");
     let redactor = Redactor::new(Secrets::new().with("ssh key", key.clone().into()));
@@ -89,13 +89,13 @@ fn a_key_file_is_masked_line_by_line() {
 }
 
 #[test]
-fn short_values_are_left_alone() {
+fn short_secret_is_not_masked() {
     let redactor = Redactor::new(Secrets::new().with("pin", "1234567".into()).with("none", "".into()));
     assert_eq!(redactor.redact("1234567"), "1234567");
 }
 
 #[test]
-fn a_secret_that_is_added_later_is_masked_by_every_clone_and_stream() {
+fn secret_added_later_is_masked_by_existing_streams() {
     let redactor = redactor();
     let mut stream = redactor.clone().stream();
     assert_eq!(&*stream.push(b"rotated-value."), b"rotated-value.");
@@ -104,7 +104,7 @@ fn a_secret_that_is_added_later_is_masked_by_every_clone_and_stream() {
 }
 
 #[test]
-fn the_longer_of_two_secrets_with_the_same_beginning_is_masked() {
+fn longest_of_secrets_with_common_prefix_is_masked() {
     let redactor =
         Redactor::new(Secrets::new().with("short", "abcdefgh".into()).with("long", "abcdefghijkl".into()));
     let chunks = [b"abcdefgh".to_vec(), b"ijkl abcdefgh".to_vec(), b"X".to_vec()];
@@ -112,7 +112,7 @@ fn the_longer_of_two_secrets_with_the_same_beginning_is_masked() {
 }
 
 #[test]
-fn only_what_could_begin_a_secret_is_held_back() {
+fn stream_buffers_only_possible_secret_prefix() {
     let mut stream = redactor().stream();
     assert_eq!(&*stream.push(b"line\nghp_16C7"), b"line\n");
     assert_eq!(stream.held(), 8);
@@ -121,7 +121,7 @@ fn only_what_could_begin_a_secret_is_held_back() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_passed_through() {
+fn non_utf8_bytes_pass_through_unchanged() {
     let mut bytes = vec![0, 159, 146, 150];
     bytes.extend_from_slice(TOKEN.as_bytes());
     bytes.push(255);
@@ -144,7 +144,7 @@ fn piece() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn a_stream_gives_what_the_whole_would(
+    fn stream_redaction_equals_whole_redaction(
         pieces in prop::collection::vec(piece(), 0..12),
         borders in prop::collection::vec(0usize..200, 0..12),
     ) {
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn a_secret_inside_any_base64_is_found(before in ".{0,9}", after in ".{0,9}") {
+    fn secret_at_any_base64_offset_is_found(before in ".{0,9}", after in ".{0,9}") {
         let redactor = redactor();
         let text = format!("{before}{TOKEN}{after}");
         prop_assert!(redactor.find(STANDARD.encode(&text).as_bytes()).is_some());

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use orchestrator_contract::Identity;
+use orchestrator_contract::TaskKey;
 use orchestrator_contract::layout::Layout;
 use rustix::fs::{FlockOperation, flock};
 
@@ -25,7 +25,7 @@ pub struct AttemptError {
 ///
 /// # Errors
 /// The mark is there but cannot be read.
-pub fn last_attempt(layout: &Layout, identity: &Identity) -> Result<u32, AttemptError> {
+pub fn last_attempt(layout: &Layout, identity: &TaskKey) -> Result<u32, AttemptError> {
     let path = layout.attempts(identity);
     match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|_| AttemptError {
@@ -41,14 +41,14 @@ pub fn last_attempt(layout: &Layout, identity: &Identity) -> Result<u32, Attempt
 ///
 /// # Errors
 /// The mark cannot be read or moved.
-pub fn take_attempt(layout: &Layout, identity: &Identity) -> Result<u32, AttemptError> {
-    let path = layout.control().join("attempts.lock");
+pub fn allocate_attempt(layout: &Layout, identity: &TaskKey) -> Result<u32, AttemptError> {
+    let path = layout.supervisor_dir().join("attempts.lock");
     let error = |source| AttemptError { path: path.clone(), source };
-    std::fs::create_dir_all(layout.control()).map_err(error)?;
+    std::fs::create_dir_all(layout.supervisor_dir()).map_err(error)?;
     let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(error)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|errno| error(errno.into()))?;
     let next = last_attempt(layout, identity)? + 1;
-    raise_mark(layout, identity, next)?;
+    record_attempt(layout, identity, next)?;
     Ok(next)
 }
 
@@ -56,7 +56,7 @@ pub fn take_attempt(layout: &Layout, identity: &Identity) -> Result<u32, Attempt
 ///
 /// # Errors
 /// The mark cannot be read or moved.
-pub fn raise_mark(layout: &Layout, identity: &Identity, attempt: u32) -> Result<(), AttemptError> {
+pub fn record_attempt(layout: &Layout, identity: &TaskKey, attempt: u32) -> Result<(), AttemptError> {
     if last_attempt(layout, identity)? >= attempt {
         return Ok(());
     }
@@ -70,17 +70,17 @@ mod tests {
     use orchestrator_contract::{AgentName, Kind, ServiceName, TaskId};
 
     #[test]
-    fn numbers_taken_at_once_are_all_different_and_without_gaps() {
+    fn concurrent_attempt_numbers_are_unique_without_gaps() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
-        let identity = Identity {
+        let identity = TaskKey {
             kind: Kind::Implementation,
             service: ServiceName::new("trader").unwrap(),
             agent: AgentName::new("a").unwrap(),
             task: Some(TaskId::new(1).unwrap()),
         };
         let mut numbers: Vec<u32> = std::thread::scope(|scope| {
-            let take = || (0..5).map(|_| take_attempt(&layout, &identity).unwrap()).collect::<Vec<_>>();
+            let take = || (0..5).map(|_| allocate_attempt(&layout, &identity).unwrap()).collect::<Vec<_>>();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });

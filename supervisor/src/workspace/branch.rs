@@ -7,16 +7,16 @@ use orchestrator_contract::{BranchName, Kind, Reason};
 
 use super::fetch::{Fetched, blocking, open};
 use super::recover::recover;
-use super::state::{Content, LastAttempt, TreeState, read_last_attempt, write_tree_state};
-use super::working_directory::{Found, decide_working_directory};
-use crate::context::{Context, Side, failure, io_failure};
-use crate::git::checkout::{Checkout, materialize};
-use crate::git::{ControlRepository, EntryKind, Merged, NewCommit, StatCache};
+use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, write_tree_state};
+use super::working_directory::{PathKind, decide_working_directory};
+use crate::context::{Context, RepositoryRole, failure, io_failure};
+use crate::git::checkout::{Checkout, checkout};
+use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, StatCache};
 use crate::run::Failure;
 
 /// The branch and its tree.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub struct PreparedBranch {
     /// The branch.
     pub branch: String,
     /// The commit that the agent starts from.
@@ -62,14 +62,14 @@ pub(crate) fn branch_of(context: &Context, on_remote: impl Fn(&str) -> bool) -> 
 
 fn last(context: &Context) -> Result<Option<LastAttempt>, Failure> {
     read_last_attempt(&context.layout, &context.task.identity())
-        .map_err(|error| io_failure(&context.layout.control(), &error))
+        .map_err(|error| io_failure(&context.layout.supervisor_dir(), &error))
 }
 
 /// Saves what an earlier run left, decides the start and lays out the tree.
 ///
 /// # Errors
 /// The tree cannot be made, or our branch and the remote's cannot be brought together.
-pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prepared, Failure> {
+pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<PreparedBranch, Failure> {
     let recovered = recover(context).await?;
     let (context, fetched) = (context.clone(), fetched.clone());
     blocking(move || {
@@ -80,16 +80,16 @@ pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prep
                 recovered.run, recovered.branch, recovered.oid
             ));
         }
-        let control = open(&context, Side::Target)?;
+        let control = open(&context, RepositoryRole::Target)?;
         let branch = fetched.branch.clone();
         let start = decide_start(&context, &control, &fetched, &branch, &mut notes)?;
         let working_directory = working_directory(&context, &control, start)?;
-        lay_out(&context, &control, &fetched, &branch, start)?;
+        checkout_worktree(&context, &control, &fetched, &branch, start)?;
         let last = last(&context)?;
         let folder = context.working_directory(&working_directory);
         std::fs::create_dir_all(&folder).map_err(|error| io_failure(&folder, &error))?;
         let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
-        Ok(Prepared { branch, start, base: base_oid, remote_tip, working_directory, notes, last })
+        Ok(PreparedBranch { branch, start, base: base_oid, remote_tip, working_directory, notes, last })
     })
     .await
 }
@@ -107,22 +107,22 @@ fn decide_start(
     match context.task.mode {
         Mode::First | Mode::Fresh => Ok(base),
         Mode::Retry => {
-            let ours = control.reference(&format!("refs/heads/{branch}")).map_err(git)?;
+            let ours = control.resolve_ref(&format!("refs/heads/{branch}")).map_err(git)?;
             let tip = match (ours, fetched.remote_tip) {
                 (None, None) => {
                     notes.push("no earlier attempt left anything: this one starts from the base".to_owned());
                     return Ok(base);
                 }
                 (Some(one), None) | (None, Some(one)) => one,
-                (Some(ours), Some(theirs)) => together(context, control, ours, theirs, branch)?,
+                (Some(ours), Some(theirs)) => merge_with_remote(context, control, ours, theirs, branch)?,
             };
-            merge_base_in(context, control, tip, fetched, notes)
+            merge_base_branch(context, control, tip, fetched, notes)
         }
     }
 }
 
 /// Our branch and the remote's: the one that has the other, or a clean merge.
-fn together(
+fn merge_with_remote(
     context: &Context,
     control: &ControlRepository,
     ours: Oid,
@@ -137,23 +137,23 @@ fn together(
         return Ok(ours);
     }
     match control.merge(theirs, ours).map_err(git)? {
-        Merged::Clean(tree) => {
+        MergeResult::Clean(tree) => {
             let message = format!("Merge unpushed work of earlier attempts into {branch}\n");
             commit(context, control, tree, &[theirs, ours], &message)
         }
-        Merged::Conflicts(paths) => Err(Failure::new(
+        MergeResult::Conflicts(paths) => Err(Failure::new(
             Reason::BranchDiverged,
             format!(
                 "`{branch}` was changed on the remote in a way that conflicts with unpushed work {ours} of an \
                  earlier attempt, in {}: bring them together, or start fresh",
-                joined(&paths)
+                join_paths(&paths)
             ),
         )),
     }
 }
 
 /// The base merged in if it merges cleanly, else left and said.
-fn merge_base_in(
+fn merge_base_branch(
     context: &Context,
     control: &ControlRepository,
     tip: Oid,
@@ -173,16 +173,16 @@ fn merge_base_in(
         return Ok(tip);
     }
     match control.merge(tip, base).map_err(git)? {
-        Merged::Clean(tree) => {
+        MergeResult::Clean(tree) => {
             notes.push(format!("`{}` was merged into the branch", fetched.base.branch));
             let message = format!("Merge {} into the branch\n", fetched.base.branch);
             commit(context, control, tree, &[tip, base], &message)
         }
-        Merged::Conflicts(paths) => {
+        MergeResult::Conflicts(paths) => {
             notes.push(format!(
                 "`{}` has moved and conflicts with the branch in {}; it was not merged",
                 fetched.base.branch,
-                joined(&paths)
+                join_paths(&paths)
             ));
             Ok(tip)
         }
@@ -196,14 +196,14 @@ fn commit(
     parents: &[Oid],
     message: &str,
 ) -> Result<Oid, Failure> {
-    let identity = context.task.committer();
+    let identity = context.task.commit_identity_or_default();
     let seconds = jiff::Timestamp::now().as_second();
     control
         .commit(&NewCommit { tree, parents, author: &identity, committer: &identity, message, seconds })
         .map_err(|error| failure(error.reason(), &error))
 }
 
-fn joined(paths: &[Vec<u8>]) -> String {
+fn join_paths(paths: &[Vec<u8>]) -> String {
     let names: Vec<_> = paths.iter().take(20).map(|path| String::from_utf8_lossy(path)).collect();
     names.join(", ")
 }
@@ -216,11 +216,12 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
     }
     let look = |path: &str| {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let entries = control.list(start, std::path::Path::new(parent)).ok().flatten().unwrap_or_default();
+        let entries =
+            control.list_tree(start, std::path::Path::new(parent)).ok().flatten().unwrap_or_default();
         match entries.iter().find(|entry| entry.name == name.as_bytes()).map(|entry| entry.kind) {
-            Some(EntryKind::Folder) => Found::Folder,
-            Some(_) => Found::Other,
-            None => Found::Nothing,
+            Some(EntryKind::Folder) => PathKind::Directory,
+            Some(_) => PathKind::File,
+            None => PathKind::Missing,
         }
     };
     decide_working_directory(task.target.working_directory.as_ref(), &task.service, &task.target.url, look)
@@ -229,7 +230,7 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
 
 /// Where it is kept what the working tree's files were when their content was last known.
 pub(crate) fn stat_cache(context: &Context) -> std::path::PathBuf {
-    context.layout.control().join(match context.task.kind {
+    context.layout.supervisor_dir().join(match context.task.kind {
         Kind::Implementation => "target-repo.stat",
         Kind::Docs => "docs-repo.stat",
     })
@@ -237,7 +238,7 @@ pub(crate) fn stat_cache(context: &Context) -> std::path::PathBuf {
 
 /// Lays out the tree. What it holds is recorded before and after, so that a crash in
 /// between is never taken for an agent's work.
-fn lay_out(
+fn checkout_worktree(
     context: &Context,
     control: &ControlRepository,
     fetched: &Fetched,
@@ -247,7 +248,7 @@ fn lay_out(
     let record = |content| {
         let state = TreeState {
             run: context.task.run.clone(),
-            content,
+            status: content,
             branch: branch.to_owned(),
             start: start.to_string(),
             base: fetched.base.oid.clone(),
@@ -255,9 +256,9 @@ fn lay_out(
         write_tree_state(&context.tree_state(), &state)
             .map_err(|error| io_failure(&context.tree_state(), &error))
     };
-    record(Content::Preparing)?;
-    let identity = context.task.committer();
-    let name = |text: &str| BranchName::new(text).map_err(|error| failure(Reason::Internal, &error));
+    record(WorktreeStatus::CheckingOut)?;
+    let identity = context.task.commit_identity_or_default();
+    let name = |text: &str| BranchName::new(text).map_err(|error| failure(Reason::InternalError, &error));
     let (branch, base) = (name(branch)?, name(&fetched.base.branch)?);
     let cache_file = stat_cache(context);
     let wanted = Checkout {
@@ -269,7 +270,7 @@ fn lay_out(
         cache: &StatCache::load(&cache_file),
     };
     let git = |error: crate::git::GitError| failure(error.reason(), &error);
-    let done = materialize(control, &context.worktree(), &wanted).map_err(git)?;
+    let done = checkout(control, &context.worktree(), &wanted).map_err(git)?;
     done.cache.save(&cache_file).map_err(git)?;
-    record(Content::Working)
+    record(WorktreeStatus::Dirty)
 }

@@ -10,7 +10,7 @@ mod tasks_file;
 use std::collections::VecDeque;
 use std::io;
 
-use orchestrator_contract::outcome::{DocumentSource, Documents};
+use orchestrator_contract::outcome::{DocumentSource, DocumentSources};
 use orchestrator_contract::{ServiceName, TaskId};
 
 pub use criteria::acceptance_criteria;
@@ -32,7 +32,7 @@ where
 
 /// Which documents are wanted.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct DocumentQuery<'a> {
     /// The service, whose folder or tag is taken first.
     pub service: &'a ServiceName,
     /// The task.
@@ -85,8 +85,8 @@ pub struct Dependency {
 impl TaskDocuments {
     /// What the outcome says about the documents.
     #[must_use]
-    pub fn report(&self) -> Documents {
-        Documents { source: self.source, files: self.files.clone(), tag: self.tag.clone() }
+    pub fn report(&self) -> DocumentSources {
+        DocumentSources { source: self.source, files: self.files.clone(), tag: self.tag.clone() }
     }
 }
 
@@ -185,12 +185,15 @@ where
 /// # Errors
 /// There are neither documents nor an entry, `tasks.json` does not have the task, or a
 /// file cannot be read or understood.
-pub fn find<R, L>(reader: &Reader<R, L>, wanted: &Wanted<'_>) -> Result<TaskDocuments, DocumentsError>
+pub fn find_documents<R, L>(
+    reader: &Reader<R, L>,
+    wanted: &DocumentQuery<'_>,
+) -> Result<TaskDocuments, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
 {
-    let Wanted { service, task, docs_directory } = *wanted;
+    let DocumentQuery { service, task, docs_directory } = *wanted;
     let folder = find_folder(reader, service, docs_directory)?;
     let tasks = read_tasks(reader, service, &folder)?;
     let id = task.to_string();

@@ -5,9 +5,9 @@ use orchestrator_contract::outcome::Revision;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, RepositoryUrl};
 
-use super::patience::ask;
-use crate::context::{Context, Side, failure};
-use crate::git::checkout::export;
+use super::retry::with_retries;
+use crate::context::{Context, RepositoryRole, failure};
+use crate::git::checkout::export_tree;
 use crate::git::{ControlRepository, Credentials, Remote};
 use crate::run::Failure;
 
@@ -37,28 +37,33 @@ fn refspec(branch: &str) -> String {
 }
 
 /// Opens one of our control repositories, which may be new.
-pub(crate) fn open(context: &Context, side: Side) -> Result<ControlRepository, Failure> {
+pub(crate) fn open(context: &Context, side: RepositoryRole) -> Result<ControlRepository, Failure> {
     let url = match side {
-        Side::Platform => &context.task.platform.url,
-        Side::Target => &context.task.target.url,
+        RepositoryRole::Platform => &context.task.platform.url,
+        RepositoryRole::Target => &context.task.target.url,
     };
-    let opened = ControlRepository::open(&context.control(side), url)
+    let opened = ControlRepository::open(&context.control_repository_path(side), url)
         .map_err(|error| failure(error.reason(), &error))?;
     Ok(opened.into_repository())
 }
 
-async fn fetch_into(context: &Context, side: Side, branches: &[&str], depth: u32) -> Result<(), Failure> {
-    let control = context.control(side);
+async fn fetch_into(
+    context: &Context,
+    side: RepositoryRole,
+    branches: &[&str],
+    depth: u32,
+) -> Result<(), Failure> {
+    let control = context.control_repository_path(side);
     let refspecs: Vec<String> = branches.iter().map(|branch| refspec(branch)).collect();
     let fetch = |remote: Remote, credentials: Credentials| {
         let (control, refspecs) = (&control, &refspecs);
         async move { remote.fetch(control, refspecs, Some(depth), &credentials, &mut |_| {}).await }
     };
-    ask(context, side, fetch).await.map(drop)
+    with_retries(context, side, fetch).await.map(drop)
 }
 
 fn tip(control: &ControlRepository, url: &RepositoryUrl, branch: &str) -> Result<Oid, Failure> {
-    let found = control.reference(&tracking(branch)).map_err(|error| failure(error.reason(), &error))?;
+    let found = control.resolve_ref(&tracking(branch)).map_err(|error| failure(error.reason(), &error))?;
     found.ok_or_else(|| {
         Failure::new(Reason::BranchNotFound, format!("`{url}` has no branch `{branch}` any more"))
     })
@@ -70,15 +75,15 @@ fn tip(control: &ControlRepository, url: &RepositoryUrl, branch: &str) -> Result
 /// It cannot be fetched or written.
 pub async fn fetch_platform(context: &Context, branch: &str) -> Result<Revision, Failure> {
     let url = &context.task.platform.url;
-    drop(open(context, Side::Platform)?);
-    fetch_into(context, Side::Platform, &[branch], 1).await?;
+    drop(open(context, RepositoryRole::Platform)?);
+    fetch_into(context, RepositoryRole::Platform, &[branch], 1).await?;
     let oid = {
         let context = context.clone();
         let branch = branch.to_owned();
         blocking(move || {
-            let control = open(&context, Side::Platform)?;
+            let control = open(&context, RepositoryRole::Platform)?;
             let oid = tip(&control, &context.task.platform.url, &branch)?;
-            export(&control, oid, &context.layout.platform_repo())
+            export_tree(&control, oid, &context.layout.platform_repo())
                 .map_err(|error| failure(error.reason(), &error))?;
             Ok(oid)
         })
@@ -98,7 +103,7 @@ pub async fn fetch_target(
     branch_on_remote: impl Fn(&str) -> bool,
 ) -> Result<Fetched, Failure> {
     let url = &context.task.target.url;
-    drop(open(context, Side::Target)?);
+    drop(open(context, RepositoryRole::Target)?);
     let wanted = context.task.mode == Mode::Retry && branch_on_remote(branch);
     let mut branches = vec![base];
     if wanted {
@@ -108,17 +113,17 @@ pub async fn fetch_target(
     if context.task.mode == Mode::Retry {
         depth = depth.max(DEEPEN[0]);
     }
-    fetch_into(context, Side::Target, &branches, depth).await?;
+    fetch_into(context, RepositoryRole::Target, &branches, depth).await?;
     for deeper in DEEPEN.into_iter().filter(|deeper| wanted && *deeper > depth) {
-        let control = open(context, Side::Target)?;
+        let control = open(context, RepositoryRole::Target)?;
         let (ours, theirs) = (tip(&control, url, branch)?, tip(&control, url, base)?);
         if control.merge_base(ours, theirs).map_err(|error| failure(error.reason(), &error))?.is_some() {
             break;
         }
         drop(control);
-        fetch_into(context, Side::Target, &branches, deeper).await?;
+        fetch_into(context, RepositoryRole::Target, &branches, deeper).await?;
     }
-    let control = open(context, Side::Target)?;
+    let control = open(context, RepositoryRole::Target)?;
     let base_oid = tip(&control, url, base)?;
     let remote_tip = if wanted { Some(tip(&control, url, branch)?) } else { None };
     let base = Revision { url: url.to_string(), branch: base.to_owned(), oid: base_oid.to_string() };
@@ -129,7 +134,7 @@ pub async fn fetch_target(
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Failure::new(Reason::Internal, format!("a step broke off: {error}"))))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Failure::new(Reason::InternalError, format!("a step broke off: {error}")))
+    })
 }

@@ -15,7 +15,7 @@ use orchestrator_contract::layout::Layout;
 use rustix::fs::{FlockOperation, flock};
 
 /// How often a waiting run looks whether it is its turn.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The workspace is this run's until the value is dropped.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub async fn lock_workspace(
     let ticket = take_ticket(layout, run)?;
     let mut told = String::new();
     loop {
-        if is_first(layout, &ticket)?
+        if is_next(layout, &ticket)?
             && let Some(lock) = try_lock(layout, run)?
         {
             return Ok(lock);
@@ -85,7 +85,7 @@ pub async fn lock_workspace(
             waiting(&holder);
             told = holder;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -126,7 +126,7 @@ fn take_ticket(layout: &Layout, run: &RunName) -> Result<Ticket, LockError> {
 }
 
 /// Whether no living ticket is older. Tickets of the dead are removed.
-fn is_first(layout: &Layout, ticket: &Ticket) -> Result<bool, LockError> {
+fn is_next(layout: &Layout, ticket: &Ticket) -> Result<bool, LockError> {
     let folder = layout.queue();
     let unusable = |source| LockError::Unusable { path: folder.clone(), source };
     for entry in std::fs::read_dir(&folder).map_err(unusable)? {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_run_waits_is_told_for_whom_and_gets_its_turn() {
+    async fn queued_run_sees_holder_until_lock_is_acquired() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let first = lock_workspace(&layout, &run(1), Duration::ZERO, |_| {}).await.unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_that_may_not_wait_fails_with_the_holders_name() {
+    async fn lock_without_waiting_fails_with_holder_name() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let _first = lock_workspace(&layout, &run(1), Duration::ZERO, |_| {}).await.unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn two_hundred_races_never_let_two_in() {
+    async fn lock_under_contention_admits_one_run() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let inside = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));

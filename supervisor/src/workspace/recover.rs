@@ -5,11 +5,11 @@ use git2::Oid;
 use orchestrator_contract::{Kind, Reason};
 
 use super::fetch::{blocking, open};
-use super::state::{Content, TreeState, read_tree_state, write_tree_state};
-use crate::context::{Context, Side, failure, io_failure};
+use super::state::{TreeState, WorktreeStatus, read_tree_state, write_tree_state};
+use crate::context::{Context, RepositoryRole, failure, io_failure};
 use crate::docs;
 use crate::git::GitError;
-use crate::publish::save::{Left, save_tree};
+use crate::publish::save::{WorktreeBase, save_tree};
 use crate::run::Failure;
 
 /// What was found and saved.
@@ -30,29 +30,30 @@ pub struct Recovered {
 pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
     let state_file = context.tree_state();
     let state = read_tree_state(&state_file).map_err(|error| io_failure(&state_file, &error))?;
-    let Some(state) = state.filter(|state| state.content == Content::Working) else { return Ok(None) };
+    let Some(state) = state.filter(|state| state.status == WorktreeStatus::Dirty) else { return Ok(None) };
     let context = context.clone();
     blocking(move || {
         let oid = |text: &str| {
             Oid::from_str(text).map_err(|_| {
                 let message = format!("`{}` names no commit: `{text}`", context.tree_state().display());
-                Failure::new(Reason::Internal, message)
+                Failure::new(Reason::InternalError, message)
             })
         };
-        let left = Left { start: oid(&state.start)?, branch: state.branch.clone(), run: state.run.clone() };
+        let left =
+            WorktreeBase { start: oid(&state.start)?, branch: state.branch.clone(), run: state.run.clone() };
         let message = format!("Work left by {}\n\nThe run ended before it could save its work.\n", state.run);
         let saved = match context.task.kind {
             Kind::Implementation => save_tree(&context, &left, &message)?,
             Kind::Docs => {
-                let control = open(&context, Side::Target)?;
+                let control = open(&context, RepositoryRole::Target)?;
                 let git = |error: GitError| failure(error.reason(), &error);
-                let tip = control.reference(&format!("refs/heads/{}", left.branch)).map_err(git)?;
+                let tip = control.resolve_ref(&format!("refs/heads/{}", left.branch)).map_err(git)?;
                 // Another run may have used the branch's name since.
                 let ours = tip.filter(|tip| control.is_ancestor(left.start, *tip).unwrap_or(false));
-                docs::take::save(&context, &left, ours.unwrap_or(left.start))?
+                docs::collect::save(&context, &left, ours.unwrap_or(left.start))?
             }
         };
-        let done = TreeState { content: Content::Saved, ..state.clone() };
+        let done = TreeState { status: WorktreeStatus::Clean, ..state.clone() };
         write_tree_state(&context.tree_state(), &done)
             .map_err(|error| io_failure(&context.tree_state(), &error))?;
         let changed = saved.tip != left.start;

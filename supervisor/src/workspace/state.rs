@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{Identity, RunName};
+use orchestrator_contract::{RunName, TaskKey};
 use serde::{Deserialize, Serialize};
 
 use crate::record::file::{read_json, write_json};
@@ -16,7 +16,7 @@ pub struct TreeState {
     /// The run that used it last.
     pub run: RunName,
     /// Whether it can hold work that is nowhere else.
-    pub content: Content,
+    pub status: WorktreeStatus,
     /// The branch.
     pub branch: String,
     /// The commit that the branch had when the agent got it.
@@ -28,13 +28,13 @@ pub struct TreeState {
 /// Whether the working tree can hold work that is nowhere else.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Content {
+pub enum WorktreeStatus {
     /// It is being made: what is in it comes from the control repository.
-    Preparing,
+    CheckingOut,
     /// An agent may have worked in it.
-    Working,
+    Dirty,
     /// Everything in it is in the control repository.
-    Saved,
+    Clean,
 }
 
 /// What the working tree holds; none if it was never made, or nobody can say.
@@ -68,15 +68,15 @@ pub struct LastAttempt {
     pub summary: String,
 }
 
-fn path(layout: &Layout, identity: &Identity) -> std::path::PathBuf {
-    layout.control().join("tasks").join(format!("{}.json", identity.key()))
+fn path(layout: &Layout, identity: &TaskKey) -> std::path::PathBuf {
+    layout.supervisor_dir().join("tasks").join(format!("{}.json", identity.slug()))
 }
 
 /// What is known of the last attempt of an identity.
 ///
 /// # Errors
 /// The file is there but cannot be read.
-pub fn read_last_attempt(layout: &Layout, identity: &Identity) -> io::Result<Option<LastAttempt>> {
+pub fn read_last_attempt(layout: &Layout, identity: &TaskKey) -> io::Result<Option<LastAttempt>> {
     read_json(&path(layout, identity))
 }
 
@@ -84,6 +84,6 @@ pub fn read_last_attempt(layout: &Layout, identity: &Identity) -> io::Result<Opt
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_last_attempt(layout: &Layout, identity: &Identity, attempt: &LastAttempt) -> io::Result<()> {
+pub fn write_last_attempt(layout: &Layout, identity: &TaskKey, attempt: &LastAttempt) -> io::Result<()> {
     write_json(&path(layout, identity), attempt)
 }

@@ -8,22 +8,22 @@ use orchestrator_contract::outcome::{McpStatus, Outcome, Revision};
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RunName};
 
-use super::branch::Prepared;
-use super::check::catalogue;
-use super::documents::{Reader, TaskDocuments, Wanted, find};
+use super::branch::PreparedBranch;
+use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
-use crate::agent::work::{bare_environment, confinement};
-use crate::checks::{Surroundings, run_commands};
-use crate::context::{Context, Side, Tools, failure, io_failure};
+use super::preflight::catalogue;
+use crate::agent::prepare_session::{base_environment, confinement};
+use crate::commands::{CommandContext, run_commands};
+use crate::context::{AgentTools, Context, RepositoryRole, failure, io_failure};
 use crate::docs;
-use crate::docs::account::Earlier;
 use crate::docs::plan::{Document, Plan};
+use crate::docs::usage::PreviousDocs;
 use crate::git::{ControlRepository, EntryKind, GitError};
-use crate::mcp::catalogue::Catalogue;
-use crate::mcp::compose::{self, Composed, Places, compose};
+use crate::mcp::catalog::Catalog;
+use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
-use crate::mcp::relay::{Ground, RelayHost};
+use crate::mcp::relay::{RelayHost, ServerEnv};
 use crate::run::Failure;
 
 /// How long all setup commands together may take.
@@ -38,14 +38,15 @@ pub async fn find_documents(context: &Context, platform: &Revision) -> Result<Ta
     blocking(move || {
         let task =
             context.task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "the run has no task"))?;
-        let commit = Oid::from_str(&oid).map_err(|error| failure(Reason::Internal, &error))?;
-        let control = open(&context, Side::Platform)?;
+        let commit = Oid::from_str(&oid).map_err(|error| failure(Reason::InternalError, &error))?;
+        let control = open(&context, RepositoryRole::Platform)?;
         let other = |error: GitError| std::io::Error::other(error.to_string());
         let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(other);
         let list = |path: &str| list_at(&control, commit, path);
         let docs_directory = context.task.platform.docs_directory.as_ref().map(|folder| folder.relative());
-        let wanted = Wanted { service: &context.task.service, task, docs_directory };
-        find(&Reader { read, list }, &wanted).map_err(|error| failure(error.reason(), &error))
+        let wanted = DocumentQuery { service: &context.task.service, task, docs_directory };
+        documents::find_documents(&Reader { read, list }, &wanted)
+            .map_err(|error| failure(error.reason(), &error))
     })
     .await
 }
@@ -54,10 +55,13 @@ pub async fn find_documents(context: &Context, platform: &Revision) -> Result<Ta
 ///
 /// # Errors
 /// There are no tasks, or they cannot be understood.
-pub async fn plan_documents(context: &Context, prepared: &Prepared) -> Result<(Plan, Earlier), Failure> {
+pub async fn plan_documents(
+    context: &Context,
+    prepared: &PreparedBranch,
+) -> Result<(Plan, PreviousDocs), Failure> {
     let (context, prepared) = (context.clone(), prepared.clone());
     blocking(move || {
-        let control = open(&context, Side::Target)?;
+        let control = open(&context, RepositoryRole::Target)?;
         let other = |error: GitError| std::io::Error::other(error.to_string());
         let read_at = |commit: Oid, path: &str| control.read_file(commit, path.as_ref()).map_err(other);
         let read = |path: &str| read_at(prepared.start, path);
@@ -73,7 +77,7 @@ pub async fn plan_documents(context: &Context, prepared: &Prepared) -> Result<(P
             }
             Ok(task.mode == Mode::Retry)
         };
-        let wanted = docs::plan::Wanted {
+        let wanted = docs::plan::PlanInput {
             service: &task.service,
             task: task.task_id,
             docs_directory: task.platform.docs_directory.as_ref().map(|folder| folder.relative()),
@@ -82,26 +86,26 @@ pub async fn plan_documents(context: &Context, prepared: &Prepared) -> Result<(P
         };
         let plan = docs::plan::plan(&Reader { read, list }, &wanted)
             .map_err(|error| failure(error.reason(), &error))?;
-        Ok((plan, earlier(&context, &prepared)))
+        Ok((plan, previous_docs(&context, &prepared)))
     })
     .await
 }
 
 /// What the attempt before said that it wrote. Nothing depends on it but what is told.
-fn earlier(context: &Context, prepared: &Prepared) -> Earlier {
+fn previous_docs(context: &Context, prepared: &PreparedBranch) -> PreviousDocs {
     let last = prepared.last.as_ref().filter(|_| context.task.mode == Mode::Retry);
     let Some(run) = last.and_then(|last| RunName::new(last.run.clone()).ok()) else {
-        return Earlier::default();
+        return PreviousDocs::default();
     };
-    let outcome = crate::record::file::read_json::<Outcome>(&context.layout.run(&run).outcome());
-    let documented = outcome.ok().flatten().map(|outcome| outcome.documented).unwrap_or_default();
-    Earlier { run: Some(run), documented }
+    let outcome = crate::record::file::read_json::<Outcome>(&context.layout.run_dir(&run).outcome());
+    let documented = outcome.ok().flatten().map(|outcome| outcome.docs_results).unwrap_or_default();
+    PreviousDocs { run: Some(run), documented }
 }
 
 /// The names of a folder's entries that are no links and no submodules.
 fn list_at(control: &ControlRepository, commit: Oid, path: &str) -> std::io::Result<Vec<String>> {
     let other = |error: GitError| std::io::Error::other(error.to_string());
-    let entries = control.list(commit, path.as_ref()).map_err(other)?.unwrap_or_default();
+    let entries = control.list_tree(commit, path.as_ref()).map_err(other)?.unwrap_or_default();
     let name = |entry: crate::git::Entry| {
         let known = matches!(entry.kind, EntryKind::Folder | EntryKind::File | EntryKind::Executable);
         String::from_utf8(entry.name).ok().filter(|_| known)
@@ -113,10 +117,13 @@ fn list_at(control: &ControlRepository, commit: Oid, path: &str) -> std::io::Res
 ///
 /// # Errors
 /// A required server fails, or a setup command.
-pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Tools, Failure> {
+pub async fn start_mcp_servers_and_setup(
+    context: &Context,
+    prepared: &PreparedBranch,
+) -> Result<AgentTools, Failure> {
     let catalogue = catalogue(context)?;
     let directory = context.working_directory(&prepared.working_directory);
-    let places = Places {
+    let places = Placeholders {
         workspace: context.layout.root().to_owned(),
         memory: context.layout.agent_memory(),
         target: directory.clone(),
@@ -129,20 +136,20 @@ pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Too
         written.and_then(|()| std::fs::write(path, text)).map_err(|error| io_failure(path, &error))?;
     }
     let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
-    let ground = Ground {
-        environment: bare_environment(context),
+    let ground = ServerEnv {
+        environment: base_environment(context),
         directory: directory.clone().into_boxed_path(),
         secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
         secret_files: Arc::new(move |name: &str| files.path(name)),
     };
-    let servers = probe(&mut composed, &ground, &context.redactor, probe::LIMIT)
+    let servers = probe(&mut composed, &ground, &context.redactor, probe::PROBE_TIMEOUT)
         .await
         .map_err(|error| failure(error.reason(), &error))?;
     for server in &servers {
         let note = server.note.as_deref().unwrap_or_default();
         let line = match server.status {
             McpStatus::Connected => format!("{}: {} tools", server.name, server.tools),
-            McpStatus::LeftOut => format!("{} is left out: {note}", server.name),
+            McpStatus::Skipped => format!("{} is left out: {note}", server.name),
             McpStatus::Failed => format!("{} failed and is left out: {note}", server.name),
         };
         context.journal.log(orchestrator_contract::Level::Info, "mcp", line);
@@ -158,7 +165,7 @@ pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Too
         .iter()
         .filter_map(|server| Some((server.name.clone(), catalogue.get(&server.name)?.description.clone())))
         .collect();
-    Ok(Tools {
+    Ok(AgentTools {
         servers,
         described,
         relay,
@@ -166,19 +173,22 @@ pub async fn prepare_tools(context: &Context, prepared: &Prepared) -> Result<Too
     })
 }
 
-fn compose_servers(context: &Context, catalogue: &Catalogue, places: &Places) -> Result<Composed, Failure> {
+fn compose_servers(
+    context: &Context,
+    catalogue: &Catalog,
+    places: &Placeholders,
+) -> Result<ServerPlan, Failure> {
     let path = context.inherited.path();
     let rustup_home = context.inherited.rustup_home();
     let has_secret = |name: &str| context.secrets.read(name).is_ok_and(|secret| secret.is_some());
-    let surroundings = compose::Surroundings {
+    let surroundings = compose::HostCapabilities {
         places,
         has_secret: &has_secret,
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
     };
     let shareable = || {
-        let servers =
-            catalogue.servers().filter(|server| server.is_default(has_secret) && !server.one_at_a_time);
+        let servers = catalogue.servers().filter(|server| server.is_default(has_secret) && !server.exclusive);
         servers.map(|server| server.name.clone()).collect()
     };
     let chosen = match context.task.kind {
@@ -192,14 +202,14 @@ async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(),
     if context.task.setup.is_empty() {
         return Ok(());
     }
-    let surroundings = Surroundings {
+    let surroundings = CommandContext {
         supervisor: context.supervisor.clone(),
-        environment: bare_environment(context),
+        environment: base_environment(context),
         confinement: confinement(context, None, None),
         directory: directory.to_owned(),
     };
     let journal = context.journal.clone();
-    let done = |report: &orchestrator_contract::outcome::CommandReport| {
+    let done = |report: &orchestrator_contract::outcome::CommandResult| {
         journal.log(
             orchestrator_contract::Level::Info,
             "setup",
@@ -208,11 +218,11 @@ async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(),
     };
     let checked = run_commands(&context.task.setup, &surroundings, &context.redactor, SETUP, done)
         .await
-        .map_err(|error| failure(Reason::Internal, &error))?;
+        .map_err(|error| failure(Reason::InternalError, &error))?;
     match checked.failure_text() {
         Some(text) => Err(Failure::new(
-            Reason::Configuration,
-            format!("the setup command {}", crate::agent::stream::shorten(&text, 600)),
+            Reason::InvalidConfiguration,
+            format!("the setup command {}", crate::agent::stream::truncate(&text, 600)),
         )),
         None => Ok(()),
     }

@@ -4,13 +4,13 @@ use orchestrator_contract::{RepositoryUrl, ServiceName, WorkingDirectory};
 
 /// What a path is in the commit that the agent starts from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Found {
+pub enum PathKind {
     /// A folder.
-    Folder,
+    Directory,
     /// A file, a symlink or a submodule.
-    Other,
+    File,
     /// Nothing.
-    Nothing,
+    Missing,
 }
 
 /// The asked-for folder cannot be used.
@@ -18,7 +18,7 @@ pub enum Found {
 #[error(
     "the working directory `{path}` cannot be used: `{part}` is no folder of the repository but a file or a link"
 )]
-pub struct NoFolder {
+pub struct NotADirectory {
     /// What was asked for.
     pub path: String,
     /// The part that is in the way.
@@ -36,12 +36,12 @@ pub fn decide_working_directory(
     asked: Option<&WorkingDirectory>,
     service: &ServiceName,
     url: &RepositoryUrl,
-    look: impl Fn(&str) -> Found,
-) -> Result<String, NoFolder> {
+    look: impl Fn(&str) -> PathKind,
+) -> Result<String, NotADirectory> {
     let own = url.name() == service.as_str() || url.name().ends_with(&format!("-{service}"));
     let path = match asked {
         Some(asked) => asked.relative().to_owned(),
-        None if look(service.as_str()) == Found::Folder => service.to_string(),
+        None if look(service.as_str()) == PathKind::Directory => service.to_string(),
         None if own => String::new(),
         None => service.to_string(),
     };
@@ -52,9 +52,9 @@ pub fn decide_working_directory(
         }
         part.push_str(component);
         match look(&part) {
-            Found::Folder => {}
-            Found::Nothing => break,
-            Found::Other => return Err(NoFolder { path, part }),
+            PathKind::Directory => {}
+            PathKind::Missing => break,
+            PathKind::File => return Err(NotADirectory { path, part }),
         }
     }
     Ok(path)
@@ -64,23 +64,23 @@ pub fn decide_working_directory(
 mod tests {
     use super::*;
 
-    fn decide(asked: Option<&str>, repository: &str, folders: &[&str]) -> Result<String, NoFolder> {
+    fn decide(asked: Option<&str>, repository: &str, folders: &[&str]) -> Result<String, NotADirectory> {
         let asked = asked.map(|asked| WorkingDirectory::new(asked).unwrap());
         let url = RepositoryUrl::new(format!("https://github.com/myorg/{repository}")).unwrap();
         let look = |path: &str| {
             if folders.contains(&path) {
-                Found::Folder
+                PathKind::Directory
             } else if path == "link" {
-                Found::Other
+                PathKind::File
             } else {
-                Found::Nothing
+                PathKind::Missing
             }
         };
         decide_working_directory(asked.as_ref(), &ServiceName::new("auth").unwrap(), &url, look)
     }
 
     #[test]
-    fn the_folder_is_found_by_the_rules_in_their_order() {
+    fn working_directory_rules_apply_in_order() {
         assert_eq!(decide(Some("backend/api"), "auth", &["auth"]).unwrap(), "backend/api");
         assert_eq!(decide(None, "mono", &["auth"]).unwrap(), "auth");
         assert_eq!(decide(None, "platform-auth", &["auth"]).unwrap(), "auth");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_on_the_way_is_refused() {
+    fn working_directory_through_symlink_is_rejected() {
         let error = decide(Some("link/inside"), "mono", &[]).unwrap_err();
         assert_eq!(error.part, "link");
     }

@@ -11,7 +11,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::kubernetes::team::{CONTROLLER, NAMESPACE, Team};
+use crate::kubernetes::test_cluster::{CONTROLLER, NAMESPACE, TestCluster};
 use crate::messages_api::Script;
 
 /// How many requests are under way at once, of the simple client and of who submits.
@@ -43,8 +43,8 @@ pub struct Measured {
 /// Measures with `count` runs, each of a service of its own, and `more` that wait then; none where there is no
 /// real API server, whose work is what the ratio is about.
 pub fn measure(count: usize, more: usize) -> Option<Measured> {
-    let settings = format!("runs_at_once = {count}");
-    let team = Team::with(Script::new(), &settings);
+    let settings = format!("max_concurrent_runs = {count}");
+    let team = TestCluster::with(Script::new(), &settings);
     if !team.plane.is_real() {
         return None;
     }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::dispatcher_env::{DispatcherEnv, peak_memory};
 use crate::mcp_client::McpClient;
 use crate::mcp_tools::NodeClients;
-use crate::stage::{Stage, peak_memory};
 
 /// How often each is started, and how many submissions and looks each gets.
 const STARTS: usize = 15;
@@ -36,7 +36,7 @@ pub struct Compared {
 
 /// Measures both servers.
 pub fn measure() -> Vec<Compared> {
-    let stage = Stage::new("held");
+    let stage = DispatcherEnv::new("held");
     let peers = stage.path("peer");
     std::fs::create_dir(&peers).expect("a folder");
     let ours = || stage.dispatcher(&["mcp"]);
@@ -61,7 +61,7 @@ pub fn measure() -> Vec<Compared> {
     for task in 1..=CALLS {
         for (measured, client) in [(&mut our, &mut our_client), (&mut theirs, &mut their_client)] {
             let started = Instant::now();
-            client.call("submit_implementation_task", Stage::submission("trader", task));
+            client.call("submit_implementation_task", DispatcherEnv::submission("trader", task));
             measured.submit.push(milliseconds(started));
             let run = format!("trader-claude-agent-1-task{task}-attempt1");
             let started = Instant::now();

@@ -33,7 +33,7 @@ pub const BRANCH: &str = "feature/task-1-implementation";
 const HUNG: Duration = Duration::from_secs(120);
 
 /// Everything a run needs, in folders of its own.
-pub struct World {
+pub struct BenchEnv {
     /// The git host.
     pub server: GitServer,
     folder: tempfile::TempDir,
@@ -67,7 +67,7 @@ pub struct Ran {
     pub peak: u64,
 }
 
-impl World {
+impl BenchEnv {
     /// A world with a small target repository, if `target`, and the task's documents.
     pub fn new(supervisor: &Path, agent: &Path, target: bool) -> Self {
         let server = GitServer::start();
@@ -132,7 +132,7 @@ impl World {
         command.arg("--workspace").arg(self.workspace());
         command.arg("--claude").arg(root.join("bin/claude"));
         command.arg("--termination-log").arg(root.join("termination"));
-        command.args(["--log-format", "json", "--grace-seconds", "1"]).args(arguments);
+        command.args(["--log-format", "json", "--agent-grace-seconds", "1"]).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", root).env("GITHUB_TOKEN", TOKEN).env("ANTHROPIC_API_KEY", KEY);
         // The git server here is no GitHub; the token is for it.
@@ -233,7 +233,7 @@ impl Ran {
     /// What it told, by the readable part of each event.
     pub fn story(&self) -> String {
         let events = self.lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
-        events.map(|event| format!("{}\n", event["msg"].as_str().unwrap_or("?"))).collect()
+        events.map(|event| format!("{}\n", event["message"].as_str().unwrap_or("?"))).collect()
     }
 }
 

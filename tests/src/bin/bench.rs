@@ -11,7 +11,7 @@ use std::time::Instant;
 use orchestrator_tests::bench::cluster;
 use orchestrator_tests::bench::mcp::{Compared, measure};
 use orchestrator_tests::bench::script::{Script, Step, verdict};
-use orchestrator_tests::bench::world::{Ran, TARGET, TOKEN, World};
+use orchestrator_tests::bench::world::{BenchEnv, Ran, TARGET, TOKEN};
 use orchestrator_tests::binaries::Binaries;
 
 const FILES: usize = 6_000;
@@ -131,7 +131,7 @@ fn mcp() -> Vec<Row> {
 }
 
 fn preparation(supervisor: &Path, agent: &Path, sandbox: &str, rounds: usize) -> Vec<Row> {
-    let world = World::new(supervisor, agent, false);
+    let world = BenchEnv::new(supervisor, agent, false);
     generate(&world.server.path(TARGET));
     let arguments = ["--until", "branch", "--sandbox", sandbox];
     let (mut clone, mut cold, mut warm) = (Vec::new(), Vec::new(), Vec::new());
@@ -169,7 +169,7 @@ fn preparation(supervisor: &Path, agent: &Path, sandbox: &str, rounds: usize) ->
     ]
 }
 
-fn prepare(world: &World, attempt: u32, arguments: &[&str]) -> Ran {
+fn prepare(world: &BenchEnv, attempt: u32, arguments: &[&str]) -> Ran {
     let mut task = world.task(attempt);
     // Both prepare a first attempt: another task of the same service on the warm workspace.
     task["run"] = format!("trader-claude-agent-1-task1-attempt{attempt}").into();
@@ -188,7 +188,7 @@ fn steps(rounds: &[Ran]) -> String {
     text
 }
 
-fn clone_by_git(world: &World) -> f64 {
+fn clone_by_git(world: &BenchEnv) -> f64 {
     let folder = tempfile::tempdir().expect("a folder");
     let url = world.server.url(TARGET).replacen("http://", &format!("http://x-access-token:{TOKEN}@"), 1);
     let mut git = Command::new("git");
@@ -264,8 +264,8 @@ fn source(file: usize, commit: usize) -> String {
 }
 
 fn stream(supervisor: &Path, agent: &Path, sandbox: &str) -> Vec<Row> {
-    let world = World::new(supervisor, agent, true);
-    let script = |bytes| Script::of([Step::Flood { bytes }, verdict("nothing_needed")]);
+    let world = BenchEnv::new(supervisor, agent, true);
+    let script = |bytes| Script::of([Step::Flood { bytes }, verdict("already_done")]);
     let arguments = ["--sandbox", sandbox];
     let mut seconds = Vec::new();
     let mut peak = 0;

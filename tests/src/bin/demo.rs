@@ -12,8 +12,8 @@ use orchestrator_contract::Outcome;
 use orchestrator_tests::binaries::Binaries;
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{RIGHT, WRONG};
+use orchestrator_tests::test_env::TestEnv;
 use orchestrator_tests::tools::Tools;
-use orchestrator_tests::world::World;
 use serde_json::json;
 
 const USAGE: &str = "usage: cargo run --bin demo [-- [--retry] [--with-rustdocs]]
@@ -57,7 +57,7 @@ fn demo() -> Result<()> {
     println!("dispatcher  {}", binaries.dispatcher.display());
 
     let script = if retry { wrong_then_right() } else { right(tools.rustdoc_mcp.is_some()) };
-    let world = World::start(script);
+    let world = TestEnv::start(script);
     heading("A platform repository, a target repository with a failing test, a model that is a script");
     println!("platform    {}", world.git.url("acme/platform"));
     println!("target      {}", world.git.url("acme/trader"));
@@ -142,7 +142,7 @@ fn heading(text: &str) {
 }
 
 /// Runs the dispatcher and shows what it says.
-fn show(world: &World, arguments: &[&str]) -> Result<()> {
+fn show(world: &TestEnv, arguments: &[&str]) -> Result<()> {
     println!("$ dispatcher {}\n", arguments.join(" "));
     let ran = world.dispatcher(arguments);
     print!("{}{}", ran.stdout, ran.stderr);
@@ -151,7 +151,7 @@ fn show(world: &World, arguments: &[&str]) -> Result<()> {
 }
 
 /// Shows the log as it grows, until the run has ended.
-fn follow(world: &World, run: &str) -> Result<()> {
+fn follow(world: &TestEnv, run: &str) -> Result<()> {
     println!("\n$ dispatcher logs -f {run}\n");
     let mut logs = Command::new(&Binaries::get().dispatcher);
     logs.args(["logs", "-f", run]).env_clear().envs(world.environment()).stdin(Stdio::null());
@@ -162,7 +162,7 @@ fn follow(world: &World, run: &str) -> Result<()> {
     Ok(())
 }
 
-fn show_result(world: &World, outcome: &Outcome) -> Result<()> {
+fn show_result(world: &TestEnv, outcome: &Outcome) -> Result<()> {
     ensure!(outcome.exit_code == 0, "the run ended as {}: {}", outcome.reason, outcome.message);
     for pull in world.github.pulls() {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -175,7 +175,7 @@ fn show_result(world: &World, outcome: &Outcome) -> Result<()> {
 }
 
 /// The proof: in a fresh clone of the pushed branch the crate's test passes.
-fn prove(world: &World, outcome: &Outcome) -> Result<()> {
+fn prove(world: &TestEnv, outcome: &Outcome) -> Result<()> {
     heading(&format!("Proof: `{CHECK}` in a fresh clone of the pushed branch"));
     let clone = world.path("proof");
     world.git.clone_fresh("acme/trader", BRANCH, &clone);

@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::front::{Front, Moment, Request, Server};
-use super::gate::Gate;
-use super::real::Real;
-use super::stand_in::StandIn;
+use super::envtest::Envtest;
+use super::fake_apiserver::FakeApiServer;
+use super::faulty_proxy::FaultyProxy;
+use super::recording_proxy::{HookPoint, RecordingProxy, Request, Server};
 use super::tls::{Certificate, TlsListener};
 use super::users::{ADMIN, NODES, User, write_kubeconfig};
 
@@ -30,9 +30,9 @@ use super::users::{ADMIN, NODES, User, write_kubeconfig};
 pub struct ControlPlane {
     // The order of the fields is the order of their end: first nobody answers any more.
     runtime: Option<Runtime>,
-    real: Option<Mutex<Real>>,
-    front: Arc<Front>,
-    gate: Gate,
+    real: Option<Mutex<Envtest>>,
+    front: Arc<RecordingProxy>,
+    gate: FaultyProxy,
     address: SocketAddr,
     authority: String,
     token: String,
@@ -42,9 +42,9 @@ pub struct ControlPlane {
 
 /// What is ready once a control plane answers.
 struct Started {
-    real: Option<Real>,
-    front: Arc<Front>,
-    gate: Gate,
+    real: Option<Envtest>,
+    front: Arc<RecordingProxy>,
+    gate: FaultyProxy,
     address: SocketAddr,
     authority: String,
 }
@@ -52,7 +52,7 @@ struct Started {
 impl ControlPlane {
     /// Starts what this machine has, and says on standard error which that is.
     pub fn start() -> Self {
-        Self::start_with(Real::programs())
+        Self::start_with(Envtest::programs())
     }
 
     /// Starts the stand-in, whatever this machine has.
@@ -196,12 +196,12 @@ impl ControlPlane {
 
     /// Takes the API server away: connections are reset, new ones too.
     pub fn cut(&self) {
-        self.gate.cut();
+        self.gate.disconnect();
     }
 
     /// Gives it back.
     pub fn mend(&self) {
-        self.gate.mend();
+        self.gate.reconnect();
     }
 
     /// Everything that was asked so far, but for what the node asked.
@@ -217,7 +217,7 @@ impl ControlPlane {
         &self,
         user: &str,
         nth: usize,
-        moment: Moment,
+        moment: HookPoint,
         action: impl FnOnce() + Send + 'static,
     ) {
         self.front.on_mutation(user, nth, moment, Box::new(action));
@@ -273,25 +273,27 @@ async fn assemble(programs: Option<PathBuf>) -> Started {
     let certificate = Certificate::generate();
     let (server, real) = match programs {
         Some(programs) => {
-            let real = Real::start(programs).await;
+            let real = Envtest::start(programs).await;
             (Server::Real(real.client()), Some(real))
         }
-        None => (Server::StandIn(StandIn::start()), None),
+        None => (Server::StandIn(FakeApiServer::start()), None),
     };
-    let front = Arc::new(Front::new(server));
+    let front = Arc::new(RecordingProxy::new(server));
     let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let inside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = outside.local_addr().expect("a bound address");
-    let gate = Gate::open(outside, inside.local_addr().expect("a bound address"));
+    let gate = FaultyProxy::open(outside, inside.local_addr().expect("a bound address"));
     let router = Router::new()
-        .fallback(|Shared(front): Shared<Arc<Front>>, request| async move { front.answer(request).await })
+        .fallback(
+            |Shared(front): Shared<Arc<RecordingProxy>>, request| async move { front.answer(request).await },
+        )
         .with_state(Arc::clone(&front));
     let listener = TlsListener::new(inside, &certificate);
     tokio::spawn(async move { axum::serve(listener, router).await.expect("serving") });
     Started { real, front, gate, address, authority: certificate.pem }
 }
 
-fn lock(real: &Mutex<Real>) -> std::sync::MutexGuard<'_, Real> {
+fn lock(real: &Mutex<Envtest>) -> std::sync::MutexGuard<'_, Envtest> {
     real.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -53,21 +53,21 @@ pub(super) fn contains(value: &Value, text: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct State {
     scripts: Vec<Script>,
-    places: HashMap<(usize, String), Place>,
+    places: HashMap<(usize, String), ScriptPosition>,
     pub(super) requests: Vec<Request>,
     pub(super) failures: Vec<String>,
 }
 
 /// How far a script got.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct ScriptPosition {
     turn: usize,
     attempt: usize,
 }
 
 /// What a request of a main conversation gets.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct ScriptStep {
     pub(super) turn: Turn,
     pub(super) fault: Option<FaultKind>,
 }
@@ -78,11 +78,11 @@ impl State {
     }
 
     /// The next step for the request at `index` of `requests`.
-    pub(super) fn step(&mut self, index: usize) -> Step {
+    pub(super) fn step(&mut self, index: usize) -> ScriptStep {
         let request = &mut self.requests[index];
         let Some(which) = take(&self.scripts, request) else {
             self.failures.push(format!("request {index}: no script takes it"));
-            return Step { turn: Turn::text("no script takes this request"), fault: None };
+            return ScriptStep { turn: Turn::text("no script takes this request"), fault: None };
         };
         let script = &self.scripts[which];
         let place = self.places.entry((which, seat(script, request))).or_default();
@@ -92,19 +92,19 @@ impl State {
         }
         let Some(turn) = script.turns.get(at) else {
             self.failures.push(format!("{}: asked for more than the script has", name(script, at)));
-            return Step { turn: Turn::text("script exhausted"), fault: None };
+            return ScriptStep { turn: Turn::text("script exhausted"), fault: None };
         };
         request.taken = Some((which, at));
         let fault = turn.fault(place.attempt).map(|fault| fault.kind);
         if fault.is_some() {
             place.attempt += 1;
         } else {
-            *place = Place { turn: at + 1, attempt: 0 };
+            *place = ScriptPosition { turn: at + 1, attempt: 0 };
             for text in turn.expected.iter().filter(|text| !request.contains(text)) {
                 self.failures.push(format!("{}: the request lacks {text:?}", name(script, at)));
             }
         }
-        Step { turn: turn.clone(), fault }
+        ScriptStep { turn: turn.clone(), fault }
     }
 
     /// What went wrong, and what was expected of turns that nobody asked for.
@@ -161,7 +161,7 @@ mod tests {
     use super::super::script::Fault;
     use super::*;
 
-    fn ask(state: &mut State, session: &str, text: &str) -> Step {
+    fn ask(state: &mut State, session: &str, text: &str) -> ScriptStep {
         state.requests.push(Request {
             line: "POST /v1/messages".to_owned(),
             session: Some(session.to_owned()),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_against_expectation_is_told_with_its_turn() {
+    fn unmet_expectation_is_reported_with_turn() {
         let script = Script::new()
             .turn(Turn::text("one").expecting("hello"))
             .turn(Turn::text("two"))
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_come_in_their_order_before_the_turn_they_belong_to() {
+    fn faults_are_served_in_order_before_their_turn() {
         let turn = Turn::text("one").after(Fault::status(529).times(2)).after(Fault::no_answer());
         let mut state = State::new(vec![Script::new().turn(turn).turn(Turn::text("two"))]);
 
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_for_each_session_counts_as_played_when_all_sessions_are_through() {
+    fn per_session_script_is_played_when_all_sessions_finish() {
         let script = Script::new().for_each_session().turn(Turn::text("one")).turn(Turn::text("two"));
         let mut state = State::new(vec![script]);
         ask(&mut state, "a", "go");

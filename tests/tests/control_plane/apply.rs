@@ -12,7 +12,7 @@ fn map(data: Value) -> Patch<Value> {
 }
 
 #[tokio::test]
-async fn applying_makes_changes_and_gives_up() {
+async fn apply_sets_or_releases_owned_fields() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let ours = PatchParams::apply("ours");
@@ -28,7 +28,7 @@ async fn applying_makes_changes_and_gives_up() {
 }
 
 #[tokio::test]
-async fn applying_the_same_again_makes_no_version() {
+async fn repeated_apply_keeps_resource_version() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let ours = PatchParams::apply("ours");
@@ -38,7 +38,7 @@ async fn applying_the_same_again_makes_no_version() {
 }
 
 #[tokio::test]
-async fn a_field_of_another_manager_is_taken_by_force_alone() {
+async fn apply_takes_field_of_other_manager_only_by_force() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.patch("a", &PatchParams::apply("theirs"), &map(json!({"k": "1"}))).await.expect("a new map");
@@ -54,7 +54,7 @@ async fn a_field_of_another_manager_is_taken_by_force_alone() {
 }
 
 #[tokio::test]
-async fn a_field_that_was_updated_belongs_to_who_updated_it() {
+async fn updated_field_belongs_to_updating_manager() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let ours = PatchParams::apply("ours");
@@ -67,7 +67,7 @@ async fn a_field_that_was_updated_belongs_to_who_updated_it() {
 }
 
 #[tokio::test]
-async fn whoever_applies_says_who_he_is() {
+async fn apply_without_field_manager_is_rejected() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let request = axum::http::Request::patch(format!("/api/v1/namespaces/{}/configmaps/a", stage.namespace))
@@ -84,7 +84,7 @@ async fn whoever_applies_says_who_he_is() {
 }
 
 #[tokio::test]
-async fn lists_with_keys_merge_by_key() {
+async fn keyed_lists_merge_by_key() {
     let stage = Stage::new().await;
     let things = stage.things().await;
     things
@@ -108,7 +108,7 @@ async fn lists_with_keys_merge_by_key() {
 }
 
 #[tokio::test]
-async fn a_user_may_do_what_his_roles_say() {
+async fn user_permissions_follow_rbac_roles() {
     let stage = Stage::new().await;
     let namespace = &stage.namespace;
     for (path, body) in [

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
-use orchestrator_tests::kubernetes::kubelet::Processes;
-use orchestrator_tests::kubernetes::{Fault, Moment};
+use orchestrator_tests::kubernetes::kubelet::OnNodeLoss;
+use orchestrator_tests::kubernetes::{Fault, HookPoint};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -38,7 +38,7 @@ fn exists(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_pulled_says_so_until_it_can() {
+async fn unpullable_image_is_reported_until_pullable() {
     let stage = Stage::alone().await;
     stage.kubelet().fail("a", Fault::ImagePull);
     stage.start_pod(sleeper("a")).await;
@@ -51,7 +51,7 @@ async fn an_image_that_cannot_be_pulled_says_so_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_pod_that_no_node_takes_says_why() {
+async fn unschedulable_pod_reports_cause() {
     let stage = Stage::alone().await;
     let why = "0/1 nodes are available: 1 Insufficient memory.";
     stage.kubelet().fail_where(|_| true, Fault::Unschedulable(why.to_owned()));
@@ -71,7 +71,7 @@ async fn a_pod_that_no_node_takes_says_why() {
 }
 
 #[tokio::test]
-async fn programs_die_in_three_ways() {
+async fn killed_oom_evicted_pods_report_distinct_status() {
     let stage = Stage::new().await;
     let ended = |status: &Value| status["phase"] == "Failed";
     for (name, wanted) in [("killed", "Error"), ("hungry", "OOMKilled"), ("evicted", "Error")] {
@@ -94,11 +94,11 @@ async fn programs_die_in_three_ways() {
 }
 
 #[tokio::test]
-async fn a_lost_node_keeps_its_pods_until_it_is_removed() {
+async fn lost_node_keeps_pods_until_removed() {
     let stage = Stage::alone().await;
     stage.start_pod(sleeper("a")).await;
     stage.pod_status_when("a", "running", is_running).await;
-    stage.kubelet().lose(Processes::Die).await;
+    stage.kubelet().lose(OnNodeLoss::Kill).await;
     let pod = json!(stage.api::<Pod>().get("a").await.expect("the pod"));
     assert!(pod["metadata"]["deletionTimestamp"].is_string(), "it is told to go, and nobody does it");
     assert_eq!(pod["status"]["phase"], "Running");
@@ -110,11 +110,11 @@ async fn a_lost_node_keeps_its_pods_until_it_is_removed() {
 }
 
 #[tokio::test]
-async fn a_node_that_returns_lets_its_pods_go() {
+async fn returning_node_releases_its_pods() {
     let stage = Stage::alone().await;
     stage.start_pod(sleeper("a")).await;
     stage.pod_status_when("a", "running", is_running).await;
-    stage.kubelet().lose(Processes::GoOn).await;
+    stage.kubelet().lose(OnNodeLoss::Keep).await;
     stage.kubelet().recover().await;
     eventually("the pod is gone", || async {
         stage.api::<Pod>().get_opt("a").await.expect("an answer").is_none().then_some(())
@@ -123,7 +123,7 @@ async fn a_node_that_returns_lets_its_pods_go() {
 }
 
 #[tokio::test]
-async fn no_process_outlives_the_node() {
+async fn no_process_outlives_node() {
     let stage = Stage::alone().await;
     // These leave the family before anybody could see them there; the last one knows nothing of the pod.
     let folder = tempfile::tempdir().expect("a folder");
@@ -159,7 +159,7 @@ fn is_dead(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn an_outage_ends_connections_and_what_happens_meanwhile_is_told_later() {
+async fn outage_drops_connections_deferring_status_updates() {
     let stage = Stage::alone().await;
     let mut asked = sleeper("a");
     asked["spec"]["containers"][0]["command"] =
@@ -178,15 +178,15 @@ async fn an_outage_ends_connections_and_what_happens_meanwhile_is_told_later() {
 }
 
 #[tokio::test]
-async fn a_hook_sees_a_change_before_its_author() {
+async fn hook_sees_change_before_author() {
     let stage = Stage::alone().await;
     let author = stage.plane().client_for("author", &["system:masters"]);
     let maps: kube::Api<ConfigMap> = kube::Api::namespaced(author, &stage.namespace);
     let (told, arrived) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&told);
-    stage.plane().on_mutation("author", 2, Moment::CarriedOut, move || seen.notify_one());
+    stage.plane().on_mutation("author", 2, HookPoint::CarriedOut, move || seen.notify_one());
     let seen = Arc::clone(&arrived);
-    stage.plane().on_mutation("author", 1, Moment::Arrived, move || seen.store(true, Ordering::SeqCst));
+    stage.plane().on_mutation("author", 1, HookPoint::Arrived, move || seen.store(true, Ordering::SeqCst));
     maps.list(&ListParams::default()).await.expect("questions do not count");
     assert!(!arrived.load(Ordering::SeqCst));
     maps.create(&PostParams::default(), &map("a")).await.expect("a map");
@@ -208,7 +208,7 @@ async fn a_hook_sees_a_change_before_its_author() {
 }
 
 #[tokio::test]
-async fn a_change_can_be_refused() {
+async fn mutation_can_be_rejected() {
     let stage = Stage::alone().await;
     stage.plane().refuse_mutation("admin", 1, 409);
     let maps = stage.api::<ConfigMap>();

@@ -57,7 +57,7 @@ fn is_running(pod: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_job_whose_pod_succeeds_is_complete() {
+async fn job_with_succeeding_pod_is_complete() {
     let stage = Stage::new().await;
     let made = stage.start_job(job("a", "exit 0")).await;
     let job = stage.job_when("a", "complete", |status| reason(status, "Complete").is_some()).await;
@@ -75,7 +75,7 @@ async fn a_job_whose_pod_succeeds_is_complete() {
 }
 
 #[tokio::test]
-async fn a_job_that_may_not_try_again_fails_with_its_pod() {
+async fn job_without_retries_fails_with_its_pod() {
     let stage = Stage::new().await;
     stage.start_job(job("a", "exit 3")).await;
     let job = stage.job_when("a", "failed", |status| reason(status, "Failed").is_some()).await;
@@ -89,7 +89,7 @@ async fn a_job_that_may_not_try_again_fails_with_its_pod() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_deleted_counts_as_failed() {
+async fn deleted_pod_counts_as_failed() {
     let stage = Stage::new().await;
     // A pod that ends well counts as what it is, even if it was deleted.
     stage.start_job(job("a", "trap 'exit 1' TERM; sleep 600 & wait")).await;
@@ -102,7 +102,7 @@ async fn a_pod_that_is_deleted_counts_as_failed() {
 }
 
 #[tokio::test]
-async fn a_job_that_takes_too_long_is_stopped() {
+async fn job_past_active_deadline_is_stopped() {
     let stage = Stage::new().await;
     let mut slow = job("a", "sleep 600");
     slow["spec"]["activeDeadlineSeconds"] = json!(2);
@@ -113,7 +113,7 @@ async fn a_job_that_takes_too_long_is_stopped() {
 }
 
 #[tokio::test]
-async fn a_suspended_job_runs_nothing_until_it_is_resumed() {
+async fn suspended_job_runs_nothing_until_resumed() {
     let stage = Stage::new().await;
     stage.start_job(job("a", "trap 'exit 0' TERM; sleep 600 & wait")).await;
     let first = stage.pod_when("a", "running", is_running).await;
@@ -131,7 +131,7 @@ async fn a_suspended_job_runs_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_job_with_a_time_to_live_goes_with_its_pod() {
+async fn job_with_ttl_is_removed_with_its_pod() {
     let stage = Stage::new().await;
     let mut short = job("a", "exit 0");
     short["spec"]["ttlSecondsAfterFinished"] = json!(0);
@@ -145,7 +145,7 @@ async fn a_job_with_a_time_to_live_goes_with_its_pod() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_deleted_without_a_word_leaves_its_pod() {
+async fn job_deleted_without_propagation_orphans_pod() {
     let stage = Stage::new().await;
     stage.start_job(job("a", "sleep 600")).await;
     stage.pod_when("a", "running", is_running).await;
@@ -160,7 +160,7 @@ async fn a_job_that_is_deleted_without_a_word_leaves_its_pod() {
 }
 
 #[tokio::test]
-async fn in_the_foreground_an_owner_goes_last() {
+async fn foreground_deletion_removes_owner_last() {
     let stage = Stage::new().await;
     stage.start_job(job("a", "trap 'sleep 1; exit 0' TERM; sleep 600 & wait")).await;
     stage.pod_when("a", "running", is_running).await;
@@ -180,7 +180,7 @@ async fn in_the_foreground_an_owner_goes_last() {
 }
 
 #[tokio::test]
-async fn dependents_of_dependents_go_with_their_owner() {
+async fn transitive_dependents_are_removed_with_owner() {
     let stage = Stage::new().await;
     let things = stage.things().await;
     let owner = things.create(&PostParams::default(), &object(thing("a", json!({"color": "red"})))).await;

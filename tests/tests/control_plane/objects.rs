@@ -14,7 +14,7 @@ fn map(name: &str, data: Value) -> ConfigMap {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once() {
+async fn duplicate_name_is_rejected() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let made = maps.create(&PostParams::default(), &map("a", json!({"k": "v"}))).await.expect("a map");
@@ -29,7 +29,7 @@ async fn a_name_is_taken_once() {
 }
 
 #[tokio::test]
-async fn an_object_needs_a_namespace_that_is_there() {
+async fn object_in_missing_namespace_is_rejected() {
     let stage = Stage::new().await;
     let elsewhere: Api<ConfigMap> = Api::namespaced(stage.client.clone(), "not-there");
     let (code, _, message) = refusal(elsewhere.create(&PostParams::default(), &map("a", json!({}))).await);
@@ -37,7 +37,7 @@ async fn an_object_needs_a_namespace_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_generated_name_is_new_each_time() {
+async fn generated_name_is_unique() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let template: ConfigMap = object(json!({"metadata": {"generateName": "some-"}}));
@@ -48,7 +48,7 @@ async fn a_generated_name_is_new_each_time() {
 }
 
 #[tokio::test]
-async fn what_is_created_for_a_dry_run_is_not_there() {
+async fn dry_run_creation_is_not_stored() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
@@ -57,7 +57,7 @@ async fn what_is_created_for_a_dry_run_is_not_there() {
 }
 
 #[tokio::test]
-async fn an_update_of_an_old_version_is_a_conflict() {
+async fn update_of_old_version_is_conflict() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let first = maps.create(&PostParams::default(), &map("a", json!({"k": "1"}))).await.expect("a map");
@@ -70,7 +70,7 @@ async fn an_update_of_an_old_version_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_change_that_changes_nothing_makes_no_version() {
+async fn unchanged_patch_keeps_resource_version() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let first = maps.create(&PostParams::default(), &map("a", json!({"k": "1"}))).await.expect("a map");
@@ -80,7 +80,7 @@ async fn a_change_that_changes_nothing_makes_no_version() {
 }
 
 #[tokio::test]
-async fn patches_merge_and_remove() {
+async fn patch_merges_or_removes_fields() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.create(&PostParams::default(), &map("a", json!({"k": "1", "l": "1"}))).await.expect("a map");
@@ -93,7 +93,7 @@ async fn patches_merge_and_remove() {
 }
 
 #[tokio::test]
-async fn lists_take_selectors() {
+async fn list_filters_by_selectors() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     for (name, color) in [("a", "red"), ("b", "green"), ("c", "red")] {
@@ -118,7 +118,7 @@ async fn lists_take_selectors() {
 }
 
 #[tokio::test]
-async fn names_and_labels_are_checked() {
+async fn invalid_names_or_labels_are_rejected() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     for wrong in [
@@ -137,7 +137,7 @@ async fn names_and_labels_are_checked() {
 }
 
 #[tokio::test]
-async fn an_immutable_map_stays_as_it_is() {
+async fn immutable_configmap_rejects_data_changes() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let fixed: ConfigMap = object(json!({"metadata": {"name": "a"}, "data": {"k": "v"}, "immutable": true}));
@@ -153,7 +153,7 @@ async fn an_immutable_map_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn oversized_object_is_rejected() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let large = map("a", json!({"k": "x".repeat((1 << 20) + 1)}));
@@ -174,7 +174,7 @@ async fn what_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_finalizer_holds_what_is_deleted() {
+async fn finalizer_blocks_deletion() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let held: ConfigMap = object(json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}}));
@@ -193,7 +193,7 @@ async fn a_finalizer_holds_what_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_deletion_may_name_what_it_means() {
+async fn deletion_preconditions_are_checked() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.create(&PostParams::default(), &map("a", json!({}))).await.expect("a map");
@@ -206,7 +206,7 @@ async fn a_deletion_may_name_what_it_means() {
 }
 
 #[tokio::test]
-async fn a_namespace_takes_its_content_along() {
+async fn namespace_deletion_removes_its_content() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.create(&PostParams::default(), &map("a", json!({}))).await.expect("a map");
@@ -220,7 +220,7 @@ async fn a_namespace_takes_its_content_along() {
 }
 
 #[tokio::test]
-async fn the_status_is_written_apart_from_the_rest() {
+async fn status_subresource_is_written_separately() {
     let stage = Stage::new().await;
     let things = stage.things().await;
     let mut new = thing("a", json!({"color": "red"}));
@@ -236,7 +236,7 @@ async fn the_status_is_written_apart_from_the_rest() {
         (&written.data["spec"]["size"], &written.data["status"]["phase"]),
         (&json!(3), &json!("Done"))
     );
-    let patch = Patch::Merge(json!({"spec": {"size": 4}, "status": {"phase": "Lost"}}));
+    let patch = Patch::Merge(json!({"spec": {"size": 4}, "status": {"phase": "SupervisorLost"}}));
     let changed = things.patch("a", &PatchParams::default(), &patch).await.expect("a spec");
     assert_eq!(changed.metadata.generation, Some(2));
     assert_eq!(
@@ -249,7 +249,7 @@ async fn the_status_is_written_apart_from_the_rest() {
 }
 
 #[tokio::test]
-async fn a_schema_and_its_rules_hold() {
+async fn crd_schema_and_rules_are_enforced() {
     let stage = Stage::new().await;
     let things = stage.things().await;
     for wrong in [
@@ -274,7 +274,7 @@ async fn a_schema_and_its_rules_hold() {
 }
 
 #[tokio::test]
-async fn an_update_of_a_custom_object_names_its_version() {
+async fn custom_object_update_requires_resource_version() {
     let stage = Stage::new().await;
     let things = stage.things().await;
     let new: DynamicObject = object(thing("a", json!({"color": "red"})));
@@ -285,7 +285,7 @@ async fn an_update_of_a_custom_object_names_its_version() {
 }
 
 #[tokio::test]
-async fn the_template_of_a_job_is_fixed() {
+async fn job_template_is_immutable() {
     let stage = Stage::new().await;
     let jobs = stage.api::<Job>();
     let job = |restart: &str, name: &str| -> Job {

@@ -57,7 +57,7 @@ pub fn is_running(status: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_program_gets_its_variables_and_volumes() {
+async fn container_gets_variables_and_volumes() {
     let stage = Stage::new().await;
     let map = json!({"metadata": {"name": "settings"}, "data": {"color": "red", "size": "3"}});
     stage.api::<ConfigMap>().create(&PostParams::default(), &object(map)).await.expect("a map");
@@ -89,7 +89,7 @@ async fn a_program_gets_its_variables_and_volumes() {
 }
 
 #[tokio::test]
-async fn an_image_is_a_program_of_this_machine() {
+async fn image_maps_to_local_program() {
     let stage = Stage::new().await;
     stage.kubelet().program("registry.example/echo:1", "/bin/echo");
     let mut asked = pod("a", "");
@@ -101,7 +101,7 @@ async fn an_image_is_a_program_of_this_machine() {
 }
 
 #[tokio::test]
-async fn a_log_can_be_followed_and_cut() {
+async fn followed_log_ends_with_deleted_pod() {
     let stage = Stage::new().await;
     let pods = stage.api::<Pod>();
     stage.start_pod(pod("a", "echo one; echo two >&2; trap 'echo bye; exit 0' TERM; sleep 600 & wait")).await;
@@ -125,7 +125,7 @@ async fn a_log_can_be_followed_and_cut() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_log_can_be_had() {
+async fn partial_log_can_be_requested() {
     let stage = Stage::new().await;
     let pods = stage.api::<Pod>();
     stage.start_pod(pod("a", "for i in 1 2 3 4; do echo $i; done")).await;
@@ -144,7 +144,7 @@ async fn a_part_of_a_log_can_be_had() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_deleted_is_asked_to_end() {
+async fn deleted_pod_receives_sigterm_first() {
     let stage = Stage::new().await;
     let pods = stage.api::<Pod>();
     let mut asked = pod("a", "trap 'echo asked; sleep 1; exit 7' TERM; sleep 600 & wait");
@@ -162,7 +162,7 @@ async fn a_pod_that_is_deleted_is_asked_to_end() {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_listen_is_killed() {
+async fn process_ignoring_sigterm_is_killed() {
     let stage = Stage::new().await;
     let pods = stage.api::<Pod>();
     let mut asked = pod("a", "trap '' TERM; while :; do sleep 1; done");
@@ -177,7 +177,7 @@ async fn a_program_that_does_not_listen_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_program_writes_last_is_in_its_status() {
+async fn termination_message_is_in_pod_status() {
     let stage = Stage::new().await;
     stage.start_pod(pod("a", "printf %5000s x > /dev/termination-log; exit 1")).await;
     let terminated = stage.end_of("a").await;
@@ -189,7 +189,7 @@ async fn what_a_program_writes_last_is_in_its_status() {
 }
 
 #[tokio::test]
-async fn a_claim_keeps_its_files_between_pods() {
+async fn claim_keeps_files_between_pods() {
     let stage = Stage::new().await;
     let claims = stage.api::<PersistentVolumeClaim>();
     let claim = json!({"metadata": {"name": "disk"}, "spec": {"accessModes": ["ReadWriteOncePod"],
@@ -228,7 +228,7 @@ async fn a_claim_keeps_its_files_between_pods() {
 }
 
 #[tokio::test]
-async fn a_pod_waits_for_a_map_that_is_not_there() {
+async fn pod_waits_for_missing_configmap() {
     let stage = Stage::new().await;
     let mut asked = pod("a", "cat /in/k");
     asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "in", "mountPath": "/in"}]);

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Stage, definition, eventually, object, refusal, thing};
 
 #[tokio::test]
-async fn a_client_finds_what_is_served() {
+async fn client_discovers_served_resources() {
     let stage = Stage::new().await;
     stage.things().await;
     stage.client.apiserver_version().await.expect("a version");
@@ -31,7 +31,7 @@ async fn a_client_finds_what_is_served() {
 }
 
 #[tokio::test]
-async fn a_definition_must_make_sense() {
+async fn invalid_crd_is_rejected() {
     let stage = Stage::new().await;
     let kind = kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let definitions: Api<DynamicObject> =
@@ -52,7 +52,7 @@ async fn a_definition_must_make_sense() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_is_dropped_or_refused_as_the_client_wants() {
+async fn unknown_fields_are_dropped_or_rejected_as_requested() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let things = stage.things().await;
@@ -80,7 +80,7 @@ async fn what_is_unknown_is_dropped_or_refused_as_the_client_wants() {
 }
 
 #[tokio::test]
-async fn an_event_is_seen_in_both_groups() {
+async fn event_is_visible_in_both_api_groups() {
     let stage = Stage::new().await;
     let reporter =
         Reporter { controller: "example.com/controller".to_owned(), instance: Some("one".to_owned()) };
@@ -112,7 +112,7 @@ async fn an_event_is_seen_in_both_groups() {
 }
 
 #[tokio::test]
-async fn a_lease_has_one_holder() {
+async fn lease_has_single_holder() {
     let stage = Stage::new().await;
     let leases = stage.api::<Lease>();
     let lease = |holder: &str, version: Option<String>| -> Lease {
@@ -130,7 +130,7 @@ async fn a_lease_has_one_holder() {
 }
 
 #[tokio::test]
-async fn a_collection_goes_by_its_labels() {
+async fn delete_collection_filters_by_labels() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     for (name, color) in [("a", "red"), ("b", "green"), ("c", "red")] {
@@ -144,7 +144,7 @@ async fn a_collection_goes_by_its_labels() {
 }
 
 #[tokio::test]
-async fn a_json_patch_tests_what_it_changes() {
+async fn json_patch_test_guards_change() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let map: ConfigMap = object(json!({"metadata": {"name": "a"}, "data": {"k": "1"}}));

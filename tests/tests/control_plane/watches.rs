@@ -33,7 +33,7 @@ async fn next<E: std::fmt::Debug>(
 }
 
 #[tokio::test]
-async fn a_watch_tells_what_happened_since_a_version() {
+async fn watch_returns_changes_since_version() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.create(&PostParams::default(), &map("a", "red")).await.expect("a map");
@@ -52,7 +52,7 @@ async fn a_watch_tells_what_happened_since_a_version() {
 }
 
 #[tokio::test]
-async fn what_no_longer_matches_looks_deleted() {
+async fn object_no_longer_matching_watch_appears_deleted() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.create(&PostParams::default(), &map("a", "red")).await.expect("a map");
@@ -67,7 +67,7 @@ async fn what_no_longer_matches_looks_deleted() {
 }
 
 #[tokio::test]
-async fn a_watch_ends_at_its_limit() {
+async fn watch_ends_at_timeout() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     let events = maps.watch(&WatchParams::default().timeout(1), "0").await.expect("a watch");
@@ -76,7 +76,7 @@ async fn a_watch_ends_at_its_limit() {
 }
 
 #[tokio::test]
-async fn a_list_can_be_streamed() {
+async fn list_can_be_streamed() {
     let stage = Stage::new().await;
     let maps = stage.api::<ConfigMap>();
     maps.create(&PostParams::default(), &map("a", "red")).await.expect("a map");
@@ -97,7 +97,7 @@ async fn a_list_can_be_streamed() {
 }
 
 #[tokio::test]
-async fn a_history_that_is_forgotten_makes_watches_start_over() {
+async fn expired_history_restarts_watches() {
     let stage = Stage::alone().await;
     let maps = stage.api::<ConfigMap>();
     let list = maps.list(&ListParams::default()).await.expect("a list");
@@ -127,7 +127,7 @@ async fn a_history_that_is_forgotten_makes_watches_start_over() {
 }
 
 #[tokio::test]
-async fn metadata_can_be_had_alone() {
+async fn metadata_only_requests_are_served() {
     let stage = Stage::new().await;
     let maps: Api<ConfigMap> = stage.api();
     let full: ConfigMap = object(json!({"metadata": {"name": "a"}, "data": {"k": "v"}}));

@@ -6,7 +6,7 @@
 use std::io::{Cursor, Read as _};
 
 use bollard::Docker as Client;
-use bollard::errors::Error;
+use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
@@ -16,10 +16,10 @@ use tar::{Builder, EntryType, Header};
 
 use super::connect::{problem, status};
 use crate::config::User;
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// The most that is read of a file.
-const READ_MAX: usize = 64 * 1024 * 1024;
+const MAX_READ_BYTES: usize = 64 * 1024 * 1024;
 
 /// An archive that is being made, in memory: secrets touch no disk of this machine.
 #[derive(Default)]
@@ -90,9 +90,9 @@ impl Archive {
     ///
     /// # Errors
     /// The engine cannot.
-    pub(super) async fn put(&self, client: &Client, container: &str, folder: &str) -> Result<(), Problem> {
+    pub(super) async fn upload(&self, client: &Client, container: &str, folder: &str) -> Result<(), Error> {
         let doing = format!("put files into {folder} of container {container}");
-        let bytes = self.bytes().map_err(|error| problem(&doing, &Error::IOError { err: error }))?;
+        let bytes = self.bytes().map_err(|error| problem(&doing, &EngineError::IOError { err: error }))?;
         let options = UploadToContainerOptionsBuilder::new().path(folder).build();
         client
             .upload_to_container(container, Some(options), bollard::body_full(Bytes::from(bytes)))
@@ -105,26 +105,26 @@ impl Archive {
 ///
 /// # Errors
 /// The engine cannot tell.
-pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result<Option<Vec<u8>>, Problem> {
+pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result<Option<Vec<u8>>, Error> {
     let doing = || format!("read {path} of container {container}");
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let mut stream = Box::pin(client.download_from_container(container, Some(options)));
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
         match chunk {
-            Ok(chunk) if bytes.len() + chunk.len() > READ_MAX => {
+            Ok(chunk) if bytes.len() + chunk.len() > MAX_READ_BYTES => {
                 let error = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is too large");
-                return Err(problem(&doing(), &Error::IOError { err: error }));
+                return Err(problem(&doing(), &EngineError::IOError { err: error }));
             }
             Ok(chunk) => bytes.extend_from_slice(&chunk),
             Err(error) if status(&error) == Some(404) => return Ok(None),
             Err(error) => return Err(problem(&doing(), &error)),
         }
     }
-    first_file(&bytes).map_err(|error| problem(&doing(), &Error::IOError { err: error }))
+    first_entry(&bytes).map_err(|error| problem(&doing(), &EngineError::IOError { err: error }))
 }
 
-fn first_file(bytes: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+fn first_entry(bytes: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
     for entry in tar::Archive::new(Cursor::new(bytes)).entries()? {
         let mut entry = entry?;
         if entry.header().entry_type() == EntryType::Regular {
@@ -147,7 +147,7 @@ pub(super) async fn size(client: &Client, container: &str, path: &str) -> u64 {
 ///
 /// # Errors
 /// The engine cannot tell.
-pub(super) async fn is_folder(client: &Client, container: &str, path: &str) -> Result<Option<bool>, Problem> {
+pub(super) async fn is_folder(client: &Client, container: &str, path: &str) -> Result<Option<bool>, Error> {
     /// The bit by which Go's file modes tell a folder.
     const FOLDER: u32 = 1 << 31;
     let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
@@ -163,11 +163,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out() {
+    fn archive_content_survives_round_trip() {
         let archive =
             Archive::default().folder("a", User::DEFAULT, 0o750).file("a/b", User::DEFAULT, 0o440, "text");
         let bytes = archive.bytes().unwrap();
-        assert_eq!(first_file(&bytes).unwrap().unwrap(), b"text");
+        assert_eq!(first_entry(&bytes).unwrap().unwrap(), b"text");
         let mut read = tar::Archive::new(Cursor::new(&bytes));
         let entries: Vec<_> = read
             .entries()

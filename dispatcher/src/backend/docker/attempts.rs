@@ -2,13 +2,13 @@
 //! highest number ever given out is kept in the service's volume, where it survives the containers.
 
 use bollard::Docker as Client;
-use orchestrator_contract::Identity;
+use orchestrator_contract::TaskKey;
 use orchestrator_contract::layout::Layout;
 
 use super::archive::{self, Archive};
 use super::spec::WORKSPACE;
 use crate::config::User;
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// The mark of an identity as a container that has the volume sees it; 0 if there is none.
 ///
@@ -17,7 +17,7 @@ use crate::problem::Problem;
 ///
 /// # Errors
 /// The engine cannot tell.
-pub(super) async fn read(client: &Client, container: &str, identity: &Identity) -> Result<u32, Problem> {
+pub(super) async fn read(client: &Client, container: &str, identity: &TaskKey) -> Result<u32, Error> {
     let path = Layout::new(WORKSPACE).attempts(identity);
     let bytes = archive::read(client, container, &path.to_string_lossy()).await?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).trim().parse().unwrap_or_default())
@@ -30,10 +30,10 @@ pub(super) async fn read(client: &Client, container: &str, identity: &Identity) 
 pub(super) async fn raise(
     client: &Client,
     container: &str,
-    identity: &Identity,
+    identity: &TaskKey,
     attempt: u32,
     user: User,
-) -> Result<(), Problem> {
+) -> Result<(), Error> {
     let layout = Layout::new("");
     let path = layout.attempts(identity);
     // With all folders above it: what the engine makes by itself belongs to root.
@@ -45,6 +45,6 @@ pub(super) async fn raise(
     }
     archive
         .file(&path.to_string_lossy(), user, 0o644, format!("{attempt}\n"))
-        .put(client, container, WORKSPACE)
+        .upload(client, container, WORKSPACE)
         .await
 }

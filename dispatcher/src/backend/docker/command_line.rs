@@ -1,6 +1,6 @@
 //! The `docker run` line of a container, as a person would type it.
 
-use super::spec::{GIVEN, Given, LOG_DRIVER, LOG_SIZE, Spec, TMP, WORKSPACE};
+use super::spec::{ContainerSpec, INPUT_MOUNT_PATH, InputMount, LOG_DRIVER, LOG_SIZE, TMP, WORKSPACE};
 
 /// Whether somebody sits before it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,8 +14,8 @@ pub(super) enum Terminal {
 }
 
 /// The arguments after `docker`. The container is removed when it has ended.
-pub(super) fn compose_arguments(spec: &Spec, terminal: Terminal) -> Vec<String> {
-    let Spec {
+pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<String> {
+    let ContainerSpec {
         name,
         image,
         labels,
@@ -31,7 +31,7 @@ pub(super) fn compose_arguments(spec: &Spec, terminal: Terminal) -> Vec<String> 
         memory,
         cpus,
         pids,
-        stop_seconds,
+        stop_timeout_seconds: stop_seconds,
     } = spec;
     let mut line: Vec<String> = vec!["run".to_owned(), "--rm".to_owned()];
     match terminal {
@@ -61,18 +61,18 @@ pub(super) fn compose_arguments(spec: &Spec, terminal: Terminal) -> Vec<String> 
     }
     option("mount", &mount(&["type=volume", &format!("source={workspace}"), &format!("target={WORKSPACE}")]));
     match given {
-        Given::Volume { name, labels: _ } => {
+        InputMount::Volume { name, labels: _ } => {
             option(
                 "mount",
                 &mount(&[
                     "type=volume",
                     "volume-nocopy",
                     &format!("source={name}"),
-                    &format!("target={GIVEN}"),
+                    &format!("target={INPUT_MOUNT_PATH}"),
                 ]),
             );
         }
-        Given::Nothing => {}
+        InputMount::None => {}
     }
     for (name, value) in labels {
         option("label", &format!("{name}={value}"));
@@ -133,20 +133,20 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_line_says_all_that_the_engine_is_told() {
+    fn docker_command_line_has_every_container_option() {
         let spec = spec::tests::sample();
         insta::assert_snapshot!(render("docker", &compose_arguments(&spec, Terminal::No)));
     }
 
     #[test]
-    fn a_folder_with_a_comma_stays_one_field() {
+    fn mount_path_with_comma_is_quoted_as_one_field() {
         assert_eq!(mount(&["type=bind", "source=/a,b\"c"]), "type=bind,\"source=/a,b\"\"c\"");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_shell_reads_every_word_as_it_was(words in proptest::collection::vec("[^\\x00]{0,12}", 1..4)) {
+        fn rendered_words_survive_shell_parsing(words in proptest::collection::vec("[^\\x00]{0,12}", 1..4)) {
             let line = render("printf", &std::iter::once("%s\\0".to_owned()).chain(words.clone()).collect::<Vec<_>>());
             let mut shell = crate::process::command(std::path::Path::new("/bin/sh"));
             shell.args(["-c", &line]);

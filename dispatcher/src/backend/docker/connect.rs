@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use bollard::errors::Error;
+use bollard::errors::Error as EngineError;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use orchestrator_contract::Reason;
 
 use crate::config::{Config, Environment};
-use crate::problem::Problem;
+use crate::error::Error;
 
 /// Seconds that the engine may take to begin an answer.
 const LIMIT: u64 = 60;
@@ -46,13 +46,14 @@ fn candidates(named: Option<&str>, environment: &Environment) -> Vec<String> {
 }
 
 /// The socket of an address.
-fn socket(address: &str) -> Result<&Path, Problem> {
+fn socket(address: &str) -> Result<&Path, Error> {
     match address.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(Path::new(path)),
-        Some(_) | None => Err(Problem::configuration(format!("`{address}` is no socket of an engine")).next(
-            "Give it as unix:///path. A socket of another machine can be brought here: ssh -nNT -L \
+        Some(_) | None => Err(Error::configuration(format!("`{address}` is no socket of an engine"))
+            .with_hint(
+                "Give it as unix:///path. A socket of another machine can be brought here: ssh -nNT -L \
              /tmp/docker.sock:/var/run/docker.sock HOST",
-        )),
+            )),
     }
 }
 
@@ -60,7 +61,7 @@ fn socket(address: &str) -> Result<&Path, Problem> {
 ///
 /// # Errors
 /// None answers.
-pub(super) async fn connect(config: &Config) -> Result<Engine, Problem> {
+pub(super) async fn connect(config: &Config) -> Result<Engine, Error> {
     let named = config.docker().host.as_deref();
     let all = candidates(named, &config.environment);
     let found = match all.as_slice() {
@@ -69,18 +70,19 @@ pub(super) async fn connect(config: &Config) -> Result<Engine, Problem> {
     };
     let Some(address) = found else {
         let tried: Vec<&str> = all.iter().map(|address| address.trim_start_matches("unix://")).collect();
-        return Err(Problem::configuration(format!(
+        return Err(Error::configuration(format!(
             "there is no container engine: none of {} is there",
             tried.join(", ")
         ))
-        .next("Start docker or podman (systemctl --user start podman.socket), or name its socket with DOCKER_HOST."));
+        .with_hint("Start docker or podman (systemctl --user start podman.socket), or name its socket with DOCKER_HOST."));
     };
     let path = socket(address)?;
-    let failed = |error: &Error| no_answer(address, path, error);
+    let failed = |error: &EngineError| no_answer(address, path, error);
     let client =
         Client::connect_with_unix(address, LIMIT, API_DEFAULT_VERSION).map_err(|error| failed(&error))?;
     let negotiated = tokio::time::timeout(FIRST_LIMIT, client.negotiate_version()).await;
-    let client = negotiated.unwrap_or(Err(Error::RequestTimeoutError)).map_err(|error| failed(&error))?;
+    let client =
+        negotiated.unwrap_or(Err(EngineError::RequestTimeoutError)).map_err(|error| failed(&error))?;
     Ok(Engine { client, address: address.to_owned() })
 }
 
@@ -88,46 +90,46 @@ fn is_there(address: &str) -> bool {
     socket(address).is_ok_and(Path::exists)
 }
 
-fn no_answer(address: &str, path: &Path, error: &Error) -> Problem {
+fn no_answer(address: &str, path: &Path, error: &EngineError) -> Error {
     if !path.exists() {
-        return Problem::configuration(format!("there is no container engine at {address}"))
-            .next("Start it, or name its socket with DOCKER_HOST or `host` in [docker].");
+        return Error::configuration(format!("there is no container engine at {address}"))
+            .with_hint("Start it, or name its socket with DOCKER_HOST or `host` in [docker].");
     }
     let denied = rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS);
     if denied {
-        return Problem::configuration(format!("you may not use the container engine at {address}"))
-            .next("Join the group of its socket (usermod -aG docker YOU), or use a rootless engine.");
+        return Error::configuration(format!("you may not use the container engine at {address}"))
+            .with_hint("Join the group of its socket (usermod -aG docker YOU), or use a rootless engine.");
     }
-    Problem::new(
+    Error::new(
         Reason::RemoteUnavailable,
         format!("the container engine at {address} does not answer: {}", chain(error)),
     )
-    .next("Start it (systemctl start docker), then try again.")
+    .with_hint("Start it (systemctl start docker), then try again.")
 }
 
 /// What an engine answered to a request, as a problem.
-pub(super) fn problem(doing: &str, error: &Error) -> Problem {
-    let message = if let Error::DockerResponseServerError { message, .. } = error {
+pub(super) fn problem(doing: &str, error: &EngineError) -> Error {
+    let message = if let EngineError::DockerResponseServerError { message, .. } = error {
         message.trim().to_owned()
     } else {
         chain(error)
     };
     let text = format!("the container engine cannot {doing}: {message}");
     if message.contains("no space left") {
-        return Problem::new(Reason::DiskFull, text);
+        return Error::new(Reason::DiskFull, text);
     }
-    Problem::new(Reason::RemoteUnavailable, text).next(
+    Error::new(Reason::RemoteUnavailable, text).with_hint(
         "Look into the engine's log (journalctl -u docker), mend it and try again; dispatcher doctor helps.",
     )
 }
 
 /// The status code that the engine answered with.
-pub(super) fn status(error: &Error) -> Option<u16> {
-    let Error::DockerResponseServerError { status_code, .. } = error else { return None };
+pub(super) fn status(error: &EngineError) -> Option<u16> {
+    let EngineError::DockerResponseServerError { status_code, .. } = error else { return None };
     Some(*status_code)
 }
 
-fn chain(error: &Error) -> String {
+fn chain(error: &EngineError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -145,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_named_goes_before_what_is_usual() {
+    fn explicit_engine_address_overrides_defaults() {
         let environment: Environment =
             [("DOCKER_HOST", "unix:///d"), ("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1")]
                 .into_iter()
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_no_socket_is_refused_with_a_way_on() {
+    fn non_socket_engine_address_error_shows_valid_form() {
         for address in ["tcp://1.2.3.4:2375", "ssh://host", "/var/run/docker.sock", "unix://rel"] {
             let problem = socket(address).unwrap_err();
             assert_eq!(problem.exit_code(), 78);

@@ -4,20 +4,20 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{Identity, ServiceName, Step};
+use orchestrator_contract::{ServiceName, Step, TaskKey};
 
 use super::command_line::{self, Terminal, compose_arguments};
 use super::connect::{Engine, problem};
-use super::given::Gift;
+use super::inputs::RunInputs;
 use super::labels::{DEBUG, SERVICE};
-use super::spec::{self, GIVEN, Given, Spec, WORKSPACE};
+use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH, InputMount, WORKSPACE};
 use super::{Docker, attempts};
-use crate::problem::Problem;
-use crate::task::resolve::Draft;
+use crate::error::Error;
+use crate::task::resolve::TaskDraft;
 
 /// What is wanted of a run by hand.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DebugWish {
+pub struct DebugOptions {
     /// The last step.
     pub until: Option<Step>,
     /// A shell after it, or a command for one, as the agent sees things.
@@ -41,20 +41,20 @@ pub enum Shell {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DebugVolume {
     /// One that runs by hand of the service share, and no submitted run uses.
-    OwnOfDebugging,
+    Debug,
     /// That of submitted runs.
-    OfRuns,
+    Service,
     /// Another one.
     Named(String),
 }
 
 /// A run by hand, ready to go.
 #[derive(Clone, Debug)]
-pub struct Debugging {
+pub struct DebugRun {
     /// What is to be started, one after the other, as long as it goes well.
     pub commands: Vec<CommandLine>,
     /// The volume with the task and the secrets, which somebody has to remove.
-    pub given: String,
+    pub input_volume: String,
     /// The volume of the workspace.
     pub workspace: String,
 }
@@ -88,60 +88,60 @@ impl Docker {
     ///
     /// # Errors
     /// The engine does not answer or has no image, or something that the run needs is missing.
-    pub async fn prepare_debugging(
+    pub async fn prepare_debug_run(
         &self,
-        draft: &Draft,
-        identity: &Identity,
-        wish: &DebugWish,
-    ) -> Result<Debugging, Problem> {
+        draft: &TaskDraft,
+        identity: &TaskKey,
+        wish: &DebugOptions,
+    ) -> Result<DebugRun, Error> {
         let engine = self.engine().await?;
         let client = &engine.client;
         let service = &identity.service;
         let workspace = match &wish.volume {
-            DebugVolume::OwnOfDebugging => format!("{}-debug", spec::workspace(service)),
-            DebugVolume::OfRuns => spec::workspace(service),
+            DebugVolume::Debug => format!("{}-debug", spec::workspace(service)),
+            DebugVolume::Service => spec::workspace(service),
             DebugVolume::Named(name) => name.clone(),
         };
-        let preview = draft.named(identity.run_name(1, |_| false), 1);
-        let gift = Gift::gather(&self.config, &preview).await?;
+        let preview = draft.with_attempt(identity.run_name(1, |_| false), 1);
+        let gift = RunInputs::collect(&self.config, &preview).await?;
         let labels = labels_of(service);
         let volume_labels = match &wish.volume {
-            DebugVolume::OfRuns => super::labels::of_workspace(service),
-            DebugVolume::OwnOfDebugging | DebugVolume::Named(_) => labels.clone(),
+            DebugVolume::Service => super::labels::workspace_labels(service),
+            DebugVolume::Debug | DebugVolume::Named(_) => labels.clone(),
         };
         // The mark is in the volume, and only a container that has it can read it.
         let mut look = self.spec(&preview, &gift);
-        (look.workspace, look.given) = (workspace.clone(), Given::Nothing);
+        (look.workspace, look.given) = (workspace.clone(), InputMount::None);
         look.labels_of_workspace.clone_from(&volume_labels);
-        let reader = self.make_unstarted(service, look.clone()).await?;
+        let reader = self.create_stopped(service, look.clone()).await?;
         let mark = attempts::read(client, &reader, identity).await;
-        self.drop_container(&reader).await?;
+        self.remove_container(&reader).await?;
         let attempt = mark?.max(self.highest_number(identity, wish).await?) + 1;
 
-        let task = draft.named(identity.run_name(attempt, |_| false), attempt);
+        let task = draft.with_attempt(identity.run_name(attempt, |_| false), attempt);
         let name = format!("{PREFIX}{}", task.run);
-        let given = format!("{name}-given");
+        let given = format!("{name}-input");
         let mut spec = self.spec(&task, &gift);
         spec.name.clone_from(&name);
         spec.workspace.clone_from(&workspace);
         spec.labels_of_workspace = volume_labels;
         spec.labels = labels.clone().into_iter().collect();
-        spec.given = Given::Volume { name: given.clone(), labels };
+        spec.given = InputMount::Volume { name: given.clone(), labels };
         let until = wish.until.or(wish.shell.is_some().then_some(PREPARED));
         if let Some(step) = until {
             spec.arguments.extend(["--until".to_owned(), step.name().to_owned()]);
         }
         spec.arguments.extend(["--log-format".to_owned(), "text".to_owned()]);
 
-        let filler = self.make_unstarted(service, spec.clone()).await?;
+        let filler = self.create_stopped(service, spec.clone()).await?;
         let fill = async {
             attempts::raise(client, &filler, identity, attempt, spec.user).await?;
-            gift.archive(&task, spec.user)?.put(client, &filler, GIVEN).await
+            gift.archive(&task, spec.user)?.upload(client, &filler, INPUT_MOUNT_PATH).await
         };
         let filled = fill.await;
-        self.drop_container(&filler).await?;
+        self.remove_container(&filler).await?;
         if filled.is_err() {
-            drop(self.drop_volume(&given).await);
+            drop(self.remove_volume(&given).await);
         }
         filled?;
 
@@ -151,21 +151,21 @@ impl Docker {
             let terminal = if wish.terminal { Terminal::Yes } else { Terminal::Input };
             commands.push(self.line(engine, compose_arguments(&shell_spec(&spec, shell), terminal)));
         }
-        Ok(Debugging { commands, given, workspace })
+        Ok(DebugRun { commands, input_volume: given, workspace })
     }
 
     /// Numbers of submitted runs count where their volume is used.
-    async fn highest_number(&self, identity: &Identity, wish: &DebugWish) -> Result<u32, Problem> {
+    async fn highest_number(&self, identity: &TaskKey, wish: &DebugOptions) -> Result<u32, Error> {
         match wish.volume {
-            DebugVolume::OfRuns => self.highest_attempt(identity).await,
-            DebugVolume::OwnOfDebugging | DebugVolume::Named(_) => Ok(0),
+            DebugVolume::Service => self.highest_attempt(identity).await,
+            DebugVolume::Debug | DebugVolume::Named(_) => Ok(0),
         }
     }
 
     /// Makes a container that is never started: files get into volumes through it.
-    async fn make_unstarted(&self, service: &ServiceName, spec: Spec) -> Result<String, Problem> {
+    async fn create_stopped(&self, service: &ServiceName, spec: ContainerSpec) -> Result<String, Error> {
         let mut spec = spec;
-        spec.labels = super::tidy::labels_of_helper(service);
+        spec.labels = super::cleanup::helper_labels(service);
         self.make_unnamed(&spec).await
     }
 
@@ -184,30 +184,30 @@ impl Docker {
     ///
     /// # Errors
     /// The engine cannot.
-    pub async fn forget_debugging(&self, debugging: &Debugging, workspace_too: bool) -> Result<(), Problem> {
-        self.drop_volume(&debugging.given).await?;
+    pub async fn remove_debug_run(&self, debugging: &DebugRun, workspace_too: bool) -> Result<(), Error> {
+        self.remove_volume(&debugging.input_volume).await?;
         if workspace_too {
-            self.drop_volume(&debugging.workspace).await?;
+            self.remove_volume(&debugging.workspace).await?;
         }
         Ok(())
     }
 
     /// Removes secrets of runs by hand that nobody has removed for a day.
-    pub(super) async fn sweep_debugging(&self, now: Timestamp) -> Result<(), Problem> {
+    pub(super) async fn sweep_debug_runs(&self, now: Timestamp) -> Result<(), Error> {
         /// A line that was printed may be run as long, in seconds.
         const DAY: i64 = 24 * 3600;
         for volume in self.dangling(DEBUG).await? {
             let made_at: Option<Timestamp> = volume.created_at.as_deref().and_then(|at| at.parse().ok());
             let old = made_at.is_some_and(|at| now.duration_since(at).as_secs() > DAY);
             if old && volume.name.starts_with(PREFIX) {
-                drop(self.drop_volume(&volume.name).await);
+                drop(self.remove_volume(&volume.name).await);
             }
         }
         Ok(())
     }
 
     /// Volumes with a label that no container has.
-    pub(super) async fn dangling(&self, label: &str) -> Result<Vec<bollard::models::Volume>, Problem> {
+    pub(super) async fn dangling(&self, label: &str) -> Result<Vec<bollard::models::Volume>, Error> {
         let filters = HashMap::from([
             ("label".to_owned(), vec![label.to_owned()]),
             ("dangling".to_owned(), vec!["true".to_owned()]),
@@ -223,10 +223,10 @@ fn labels_of(service: &ServiceName) -> HashMap<String, String> {
 }
 
 /// The same container as the agent sees it: no task, no secrets, a shell in the working tree.
-fn shell_spec(run: &Spec, shell: &Shell) -> Spec {
+fn shell_spec(run: &ContainerSpec, shell: &Shell) -> ContainerSpec {
     let mut spec = run.clone();
     spec.name = format!("{}-shell", run.name);
-    spec.given = Given::Nothing;
+    spec.given = InputMount::None;
     spec.folder = Some(Layout::new(WORKSPACE).target_repo().to_string_lossy().into_owned());
     spec.environment = std::collections::BTreeMap::from([("HOME".to_owned(), "/tmp".to_owned())]);
     spec.entrypoint = Some("/bin/bash".to_owned());
@@ -234,7 +234,7 @@ fn shell_spec(run: &Spec, shell: &Shell) -> Spec {
         Shell::Open => Vec::new(),
         Shell::Command(command) => vec!["-c".to_owned(), command.clone()],
     };
-    spec.stop_seconds = 10;
+    spec.stop_timeout_seconds = 10;
     spec
 }
 
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_has_the_workspace_and_nothing_secret() {
+    fn debug_shell_has_workspace_without_secrets() {
         let run = spec::tests::sample();
         let shell = shell_spec(&run, &Shell::Command("env".to_owned()));
         let line = CommandLine {

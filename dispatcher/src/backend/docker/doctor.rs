@@ -4,7 +4,7 @@ use bollard::models::SystemInfo;
 
 use super::connect::status;
 use super::{Docker, spec};
-use crate::task::check::{Check, Finding};
+use crate::task::check::{Check, CheckStatus};
 use crate::task::image::ImageReference;
 
 impl Docker {
@@ -14,7 +14,7 @@ impl Docker {
         let engine = match self.engine().await {
             Ok(engine) => engine,
             Err(problem) => {
-                return vec![Check::bad(name, Finding::Problem, problem.message(), problem.next_step())];
+                return vec![Check::failed(name, CheckStatus::Error, problem.message(), problem.hint())];
             }
         };
         let mut checks = Vec::new();
@@ -31,14 +31,14 @@ impl Docker {
             }
             Err(error) => {
                 let problem = super::problem("tell its version", &error);
-                checks.push(Check::bad(name, Finding::Problem, problem.message(), problem.next_step()));
+                checks.push(Check::failed(name, CheckStatus::Error, problem.message(), problem.hint()));
             }
         }
         match engine.client.info().await {
-            Ok(info) => checks.extend(judge(&info)),
+            Ok(info) => checks.extend(check_limits_support(&info)),
             Err(error) => {
                 let problem = super::problem("describe itself", &error);
-                checks.push(Check::bad("limits", Finding::Warning, problem.message(), problem.next_step()));
+                checks.push(Check::failed("limits", CheckStatus::Warning, problem.message(), problem.hint()));
             }
         }
         for image in self.images() {
@@ -65,28 +65,28 @@ impl Docker {
         let Ok(engine) = self.engine().await else { return Check::ok(name, "") };
         match engine.client.inspect_image(image).await {
             Ok(_) => Check::ok(name, image),
-            Err(error) if status(&error) == Some(404) && image == spec::default_image() => Check::bad(
+            Err(error) if status(&error) == Some(404) && image == spec::default_image() => Check::failed(
                 name,
-                Finding::Problem,
+                CheckStatus::Error,
                 format!("there is no {image}"),
                 "Build it (images/build.sh agent), or name another with `image` in [docker].",
             ),
-            Err(error) if status(&error) == Some(404) => Check::bad(
+            Err(error) if status(&error) == Some(404) => Check::failed(
                 name,
-                Finding::Warning,
+                CheckStatus::Warning,
                 format!("{image} is not here yet: the first run pulls it"),
                 format!("docker pull {image}"),
             ),
             Err(error) => {
                 let problem = super::problem(&format!("look at image {image}"), &error);
-                Check::bad(name, Finding::Problem, problem.message(), problem.next_step())
+                Check::failed(name, CheckStatus::Error, problem.message(), problem.hint())
             }
         }
     }
 }
 
 /// What an engine says of itself: whether limits are kept.
-fn judge(info: &SystemInfo) -> Vec<Check> {
+fn check_limits_support(info: &SystemInfo) -> Vec<Check> {
     let SystemInfo { memory_limit, swap_limit, pids_limit, cpu_cfs_quota, cgroup_version, plugins, .. } =
         info;
     let mut missing = Vec::new();
@@ -105,9 +105,9 @@ fn judge(info: &SystemInfo) -> Vec<Check> {
     let limits = if missing.is_empty() {
         Check::ok("limits", format!("memory, processes and processors are limited{version}"))
     } else {
-        Check::bad(
+        Check::failed(
             "limits",
-            Finding::Warning,
+            CheckStatus::Warning,
             format!("the engine does not limit: {}{version}", missing.join(", ")),
             "Enable these control groups for it; rootless engines need them delegated (systemd: Delegate=yes).",
         )
@@ -117,9 +117,9 @@ fn judge(info: &SystemInfo) -> Vec<Check> {
     let volumes = if local {
         Check::ok("volumes", "the driver `local` is there")
     } else {
-        Check::bad(
+        Check::failed(
             "volumes",
-            Finding::Problem,
+            CheckStatus::Error,
             "the engine has no volume driver `local`",
             "Workspaces are volumes of it: use another engine.",
         )
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_that_an_engine_does_not_keep_are_named() {
+    fn unsupported_engine_limits_are_named() {
         let info = SystemInfo {
             memory_limit: Some(true),
             swap_limit: Some(false),
@@ -140,9 +140,11 @@ mod tests {
             cgroup_version: None,
             ..SystemInfo::default()
         };
-        let checks = judge(&info);
-        assert_eq!(checks[0].finding, Finding::Warning);
+        let checks = check_limits_support(&info);
+        assert_eq!(checks[0].status, CheckStatus::Warning);
         assert!(checks[0].message.contains("swap, processes"), "{}", checks[0].message);
-        assert!(judge(&SystemInfo::default()).iter().all(|check| check.finding == Finding::Ok));
+        assert!(
+            check_limits_support(&SystemInfo::default()).iter().all(|check| check.status == CheckStatus::Ok)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bollard::container::LogOutput;
-use bollard::errors::Error;
+use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures::stream::BoxStream;
@@ -12,46 +12,46 @@ use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{Outcome, Reason};
 
 use super::connect::{Engine, problem};
-use super::{Docker, archive, given, spec};
-use crate::backend::{Backend as _, Each, Follow, Run};
-use crate::problem::Problem;
-use crate::task::observe::{Life, Observed, Story};
-use crate::task::status::{Known, Status};
+use super::{Docker, archive, inputs, spec};
+use crate::backend::{Backend as _, OnEvent, RunFollower, StoredRun};
+use crate::error::Error;
+use crate::task::event_fold::{EventFold, Liveness, RunSnapshot};
+use crate::task::status::{RunInfo, Status};
 
 /// How many lines of the end are read first: the outcome is the last one.
-const END: &str = "20";
+const TAIL_LINES: &str = "20";
 
 /// How long a container may be made and not started: whoever makes one starts it in a second.
-const MAKING: i64 = 120;
+const START_TIMEOUT_SECONDS: i64 = 120;
 
 /// A reader of a run's events that remembers how far it is.
 pub(super) struct Follower {
     docker: Docker,
-    run: Run,
-    story: Story,
-    stream: Option<BoxStream<'static, Result<LogOutput, Error>>>,
+    run: StoredRun,
+    story: EventFold,
+    stream: Option<BoxStream<'static, Result<LogOutput, EngineError>>>,
     /// Whether everything up to now was read once.
     caught_up: bool,
     /// Whether all that an ended run told was read.
     finished: bool,
-    complaint: Complaint,
-    absence: Absence,
+    complaint: LastStderrLine,
+    absence: EngineOutage,
 }
 
 /// How long an engine may be away, in seconds, before whoever follows a run is told: it may only be
 /// restarting.
-const PATIENCE: i64 = 60;
+const OUTAGE_TOLERANCE_SECONDS: i64 = 60;
 
 /// Whether the engine is away, and what was known before.
 #[derive(Debug, Default)]
-struct Absence {
+struct EngineOutage {
     last: Option<Status>,
     since: Option<Timestamp>,
 }
 
-impl Absence {
+impl EngineOutage {
     /// The status, or the last one known as long as there is patience.
-    fn bridge(&mut self, result: Result<Status, Problem>, now: Timestamp) -> Result<Status, Problem> {
+    fn tolerate(&mut self, result: Result<Status, Error>, now: Timestamp) -> Result<Status, Error> {
         match (result, &self.last) {
             (Ok(status), _) => {
                 (self.last, self.since) = (Some(status.clone()), None);
@@ -59,7 +59,11 @@ impl Absence {
             }
             (Err(problem), Some(last)) => {
                 let since = *self.since.get_or_insert(now);
-                if now.duration_since(since).as_secs() < PATIENCE { Ok(last.clone()) } else { Err(problem) }
+                if now.duration_since(since).as_secs() < OUTAGE_TOLERANCE_SECONDS {
+                    Ok(last.clone())
+                } else {
+                    Err(problem)
+                }
             }
             (Err(problem), None) => Err(problem),
         }
@@ -74,12 +78,12 @@ impl std::fmt::Debug for Follower {
 
 /// The last line that the supervisor wrote to stderr.
 #[derive(Debug, Default)]
-struct Complaint {
+struct LastStderrLine {
     last: String,
     begun: String,
 }
 
-impl Complaint {
+impl LastStderrLine {
     fn take(&mut self, bytes: &[u8]) {
         /// As much as anybody wants to read of it.
         const MOST: usize = 300;
@@ -102,9 +106,9 @@ impl Complaint {
 
 /// What the engine says of a container.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Look {
+pub(super) struct ContainerLiveness {
     /// Whether it lives.
-    pub(super) life: Life,
+    pub(super) life: Liveness,
     /// Since when not.
     pub(super) ended_at: Option<Timestamp>,
     /// What the engine complains about.
@@ -112,13 +116,17 @@ pub(super) struct Look {
 }
 
 /// What a container's state says about its run.
-pub(super) fn tell_life(state: &ContainerState, made_at: Option<Timestamp>, now: Timestamp) -> Look {
+pub(super) fn liveness(
+    state: &ContainerState,
+    made_at: Option<Timestamp>,
+    now: Timestamp,
+) -> ContainerLiveness {
     let ended_at = || {
         let at: Option<Timestamp> = state.finished_at.as_deref()?.parse().ok();
         at.filter(|at| *at > Timestamp::UNIX_EPOCH)
     };
     let complaint = state.error.clone().filter(|error| !error.is_empty());
-    let alive = Look { life: Life::Alive, ended_at: None, complaint: None };
+    let alive = ContainerLiveness { life: Liveness::Alive, ended_at: None, complaint: None };
     match state.status {
         Some(
             ContainerStateStatusEnum::RUNNING
@@ -127,10 +135,14 @@ pub(super) fn tell_life(state: &ContainerState, made_at: Option<Timestamp>, now:
             | ContainerStateStatusEnum::STOPPING,
         ) => alive,
         Some(ContainerStateStatusEnum::CREATED) => {
-            let old = made_at.is_some_and(|at| now.duration_since(at).as_secs() > MAKING);
+            let old = made_at.is_some_and(|at| now.duration_since(at).as_secs() > START_TIMEOUT_SECONDS);
             if old || complaint.is_some() {
                 let complaint = complaint.or_else(|| Some("its container was never started".to_owned()));
-                Look { life: Life::Ended(Reason::Lost), ended_at: made_at, complaint }
+                ContainerLiveness {
+                    life: Liveness::Ended(Reason::SupervisorLost),
+                    ended_at: made_at,
+                    complaint,
+                }
             } else {
                 alive
             }
@@ -144,16 +156,16 @@ pub(super) fn tell_life(state: &ContainerState, made_at: Option<Timestamp>, now:
         ) => {
             // The flag alone says only that something in the container was killed at some time.
             let killed = state.oom_killed == Some(true) && state.exit_code == Some(137);
-            let reason = if killed { Reason::OutOfMemory } else { Reason::Lost };
-            Look { life: Life::Ended(reason), ended_at: ended_at(), complaint }
+            let reason = if killed { Reason::OutOfMemory } else { Reason::SupervisorLost };
+            ContainerLiveness { life: Liveness::Ended(reason), ended_at: ended_at(), complaint }
         }
     }
 }
 
 impl Follower {
     /// A reader at the beginning of a run.
-    pub(super) fn new(docker: Docker, run: Run) -> Self {
-        let story = Story::new(run.task.run.clone());
+    pub(super) fn new(docker: Docker, run: StoredRun) -> Self {
+        let story = EventFold::new(run.task.run.clone());
         Self {
             docker,
             run,
@@ -161,18 +173,18 @@ impl Follower {
             stream: None,
             caught_up: false,
             finished: false,
-            complaint: Complaint::default(),
-            absence: Absence::default(),
+            complaint: LastStderrLine::default(),
+            absence: EngineOutage::default(),
         }
     }
 
     /// Where a run stands; of one that has ended only the end is read, if its outcome is there.
-    pub(super) async fn look_once(mut self, now: Timestamp) -> Result<Status, Problem> {
+    pub(super) async fn status_once(mut self, now: Timestamp) -> Result<Status, Error> {
         let engine = self.docker.engine().await?.clone();
         let look = self.docker.look(&self.run.task.run, now).await?;
-        if look.life != Life::Alive {
-            let mut story = Story::new(self.run.task.run.clone());
-            let options = LogsOptionsBuilder::new().stdout(true).tail(END).build();
+        if look.life != Liveness::Alive {
+            let mut story = EventFold::new(self.run.task.run.clone());
+            let options = LogsOptionsBuilder::new().stdout(true).tail(TAIL_LINES).build();
             let mut stream = engine.client.logs(self.run.task.run.as_str(), Some(options)).boxed();
             while let Some(Ok(chunk)) = stream.next().await {
                 story.feed(chunk.as_ref(), |_, _| {});
@@ -187,19 +199,19 @@ impl Follower {
     async fn compose(
         &mut self,
         engine: &Engine,
-        look: Look,
+        look: ContainerLiveness,
         now: Timestamp,
-        each: &mut Each<'_>,
-    ) -> Result<Status, Problem> {
-        let Look { life, ended_at, complaint } = look;
+        each: &mut OnEvent<'_>,
+    ) -> Result<Status, Error> {
+        let ContainerLiveness { life, ended_at, complaint } = look;
         let observed = self.observe(engine, life, each).await?;
         let lost = observed.phase.is_final() && observed.outcome.is_none();
-        let known = Known {
+        let known = RunInfo {
             task: &self.run.task,
             submitted_at: self.run.record.submitted_at,
             workspace: self.docker.workspace(&self.run.task.service),
             lost_at: if lost { ended_at.or(Some(now)) } else { None },
-            complaint: if lost { self.complaint.text().or(complaint) } else { None },
+            last_stderr_line: if lost { self.complaint.text().or(complaint) } else { None },
         };
         Ok(Status::compose(&known, observed, now))
     }
@@ -207,17 +219,17 @@ impl Follower {
     async fn observe(
         &mut self,
         engine: &Engine,
-        life: Life,
-        each: &mut Each<'_>,
-    ) -> Result<Observed, Problem> {
+        life: Liveness,
+        each: &mut OnEvent<'_>,
+    ) -> Result<RunSnapshot, Error> {
         match life {
-            Life::Alive if self.caught_up => self.read_what_is_there(engine, each),
-            Life::Alive => {
+            Liveness::Alive if self.caught_up => self.read_what_is_there(engine, each),
+            Liveness::Alive => {
                 self.read_all(engine, each).await?;
                 self.caught_up = true;
             }
-            Life::Ended(_) if self.finished => {}
-            Life::Ended(_) => {
+            Liveness::Ended(_) if self.finished => {}
+            Liveness::Ended(_) => {
                 self.stream = None;
                 self.read_all(engine, each).await?;
                 self.finished = true;
@@ -226,16 +238,16 @@ impl Follower {
                 }
             }
         }
-        if life != Life::Alive {
+        if life != Liveness::Alive {
             // The secrets have done their duty. Who cannot remove them now leaves it to who looks next.
-            drop(given::forget(&engine.client, self.run.task.run.as_str()).await);
+            drop(inputs::remove_secrets(&engine.client, self.run.task.run.as_str()).await);
         }
         Ok(self.story.observe(life))
     }
 
     /// Reads from what was told last to the end of what is there.
-    async fn read_all(&mut self, engine: &Engine, each: &mut Each<'_>) -> Result<(), Problem> {
-        self.story.rewind();
+    async fn read_all(&mut self, engine: &Engine, each: &mut OnEvent<'_>) -> Result<(), Error> {
+        self.story.restart();
         let name = self.run.task.run.to_string();
         let mut stream = engine.client.logs(&name, Some(self.options(false))).boxed();
         while let Some(chunk) = stream.next().await {
@@ -249,9 +261,9 @@ impl Follower {
     }
 
     /// Reads what has come since, without waiting.
-    fn read_what_is_there(&mut self, engine: &Engine, each: &mut Each<'_>) {
+    fn read_what_is_there(&mut self, engine: &Engine, each: &mut OnEvent<'_>) {
         if self.stream.is_none() {
-            self.story.rewind();
+            self.story.restart();
             let options = self.options(true);
             self.stream = Some(engine.client.logs(self.run.task.run.as_str(), Some(options)).boxed());
         }
@@ -275,7 +287,7 @@ impl Follower {
         LogsOptionsBuilder::new().stdout(true).stderr(true).follow(follow).since(since).build()
     }
 
-    fn take(&mut self, chunk: &LogOutput, each: &mut Each<'_>) {
+    fn take(&mut self, chunk: &LogOutput, each: &mut OnEvent<'_>) {
         match chunk {
             LogOutput::StdOut { message } | LogOutput::Console { message } => {
                 self.story.feed(message, &mut *each);
@@ -289,28 +301,28 @@ impl Follower {
     /// was full.
     async fn find_outcome(&mut self, engine: &Engine) {
         let run = &self.run.task.run;
-        let path = Layout::new(spec::WORKSPACE).run(run).outcome();
+        let path = Layout::new(spec::WORKSPACE).run_dir(run).outcome();
         let read = archive::read(&engine.client, run.as_str(), &path.to_string_lossy()).await;
         let Ok(Some(bytes)) = read else { return };
         if let Ok(outcome) = serde_json::from_slice::<Outcome>(&bytes) {
-            self.story.found(outcome);
+            self.story.set_outcome(outcome);
         }
     }
 }
 
 #[async_trait]
-impl Follow for Follower {
-    async fn status(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem> {
-        let result = self.look_now(now, each).await;
+impl RunFollower for Follower {
+    async fn status(&mut self, now: Timestamp, each: &mut OnEvent<'_>) -> Result<Status, Error> {
+        let result = self.poll(now, each).await;
         if result.is_err() {
             self.stream = None;
         }
-        self.absence.bridge(result, now)
+        self.absence.tolerate(result, now)
     }
 }
 
 impl Follower {
-    async fn look_now(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem> {
+    async fn poll(&mut self, now: Timestamp, each: &mut OnEvent<'_>) -> Result<Status, Error> {
         let engine = self.docker.engine().await?.clone();
         // First the state, then the log: whoever has ended has written everything before.
         let look = self.docker.look(&self.run.task.run, now).await?;
@@ -333,63 +345,63 @@ mod tests {
     }
 
     #[test]
-    fn a_containers_state_tells_whether_its_run_lives_and_why_not() {
+    fn container_state_maps_to_liveness_with_reason() {
         use ContainerStateStatusEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
         let now: Timestamp = "2026-11-22T12:06:00Z".parse().unwrap();
         let made_at = Some("2026-11-22T12:05:00Z".parse().unwrap());
-        let life = |state: &ContainerState| tell_life(state, made_at, now).life;
+        let life = |state: &ContainerState| liveness(state, made_at, now).life;
         let cases = [
-            (state(RUNNING, 0, false), Life::Alive),
-            (state(RUNNING, 0, true), Life::Alive),
-            (state(PAUSED, 0, false), Life::Alive),
-            (state(CREATED, 0, false), Life::Alive),
-            (state(EXITED, 0, false), Life::Ended(Reason::Lost)),
-            (state(EXITED, 137, false), Life::Ended(Reason::Lost)),
-            (state(EXITED, 137, true), Life::Ended(Reason::OutOfMemory)),
-            (state(EXITED, 1, true), Life::Ended(Reason::Lost)),
-            (state(DEAD, 0, false), Life::Ended(Reason::Lost)),
-            (ContainerState::default(), Life::Ended(Reason::Lost)),
+            (state(RUNNING, 0, false), Liveness::Alive),
+            (state(RUNNING, 0, true), Liveness::Alive),
+            (state(PAUSED, 0, false), Liveness::Alive),
+            (state(CREATED, 0, false), Liveness::Alive),
+            (state(EXITED, 0, false), Liveness::Ended(Reason::SupervisorLost)),
+            (state(EXITED, 137, false), Liveness::Ended(Reason::SupervisorLost)),
+            (state(EXITED, 137, true), Liveness::Ended(Reason::OutOfMemory)),
+            (state(EXITED, 1, true), Liveness::Ended(Reason::SupervisorLost)),
+            (state(DEAD, 0, false), Liveness::Ended(Reason::SupervisorLost)),
+            (ContainerState::default(), Liveness::Ended(Reason::SupervisorLost)),
         ];
         for (state, expected) in cases {
             assert_eq!(life(&state), expected, "{state:?}");
         }
-        let ended = tell_life(&state(EXITED, 0, false), made_at, now).ended_at.unwrap();
+        let ended = liveness(&state(EXITED, 0, false), made_at, now).ended_at.unwrap();
         assert_eq!(ended.to_string(), "2026-11-22T12:00:00.5Z");
     }
 
     #[test]
-    fn a_container_that_nobody_starts_is_no_run_at_work() {
+    fn unstarted_container_becomes_supervisor_lost_after_timeout() {
         let made = state(ContainerStateStatusEnum::CREATED, 0, false);
         let now: Timestamp = "2026-11-22T12:06:00Z".parse().unwrap();
-        let life = |made_at: &str| tell_life(&made, made_at.parse().ok(), now).life;
-        assert_eq!(life("2026-11-22T12:05:00Z"), Life::Alive);
-        assert_eq!(life("2026-11-22T12:00:00Z"), Life::Ended(Reason::Lost));
+        let life = |made_at: &str| liveness(&made, made_at.parse().ok(), now).life;
+        assert_eq!(life("2026-11-22T12:05:00Z"), Liveness::Alive);
+        assert_eq!(life("2026-11-22T12:00:00Z"), Liveness::Ended(Reason::SupervisorLost));
         let failed = ContainerState { error: Some("no such network".to_owned()), ..made.clone() };
-        let look = tell_life(&failed, "2026-11-22T12:05:59Z".parse().ok(), now);
+        let look = liveness(&failed, "2026-11-22T12:05:59Z".parse().ok(), now);
         assert_eq!(
             (look.life, look.complaint.as_deref()),
-            (Life::Ended(Reason::Lost), Some("no such network"))
+            (Liveness::Ended(Reason::SupervisorLost), Some("no such network"))
         );
     }
 
     #[test]
-    fn an_engine_that_restarts_is_waited_for_and_not_for_ever() {
+    fn engine_outage_is_tolerated_for_limited_time() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-        let away = || Err(Problem::configuration("no engine"));
-        let status = || crate::task::status::tests::sample(3, crate::task::observe::Lock::Held);
-        let mut absence = Absence::default();
-        assert!(absence.bridge(away(), at(0)).is_err());
-        assert!(absence.bridge(Ok(status()), at(1)).is_ok());
-        assert_eq!(absence.bridge(away(), at(2)).unwrap(), status());
-        assert!(absence.bridge(away(), at(61)).is_ok());
-        assert!(absence.bridge(away(), at(62)).is_err());
-        assert!(absence.bridge(Ok(status()), at(63)).is_ok());
-        assert!(absence.bridge(away(), at(300)).is_ok());
+        let away = || Err(Error::configuration("no engine"));
+        let status = || crate::task::status::tests::sample(3, crate::task::event_fold::LockState::Held);
+        let mut absence = EngineOutage::default();
+        assert!(absence.tolerate(away(), at(0)).is_err());
+        assert!(absence.tolerate(Ok(status()), at(1)).is_ok());
+        assert_eq!(absence.tolerate(away(), at(2)).unwrap(), status());
+        assert!(absence.tolerate(away(), at(61)).is_ok());
+        assert!(absence.tolerate(away(), at(62)).is_err());
+        assert!(absence.tolerate(Ok(status()), at(63)).is_ok());
+        assert!(absence.tolerate(away(), at(300)).is_ok());
     }
 
     #[test]
-    fn the_last_words_are_the_last_line_that_says_something() {
-        let mut complaint = Complaint::default();
+    fn last_stderr_line_skips_blank_lines() {
+        let mut complaint = LastStderrLine::default();
         for part in ["first\nsec", "ond\n \n", "\n"] {
             complaint.take(part.as_bytes());
         }

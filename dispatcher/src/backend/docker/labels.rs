@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use orchestrator_contract::{Kind, Reason, RunName, ServiceName, TaskSpec};
 
-use crate::backend::{Record, Run};
-use crate::problem::Problem;
+use crate::backend::{StoredRun, SubmissionRecord};
+use crate::error::Error;
 
 /// On everything of ours: containers and volumes.
 pub(super) const SERVICE: &str = "orchestrator.io/service";
@@ -33,25 +33,25 @@ const LABEL_MAX: usize = 64 * 1024;
 ///
 /// # Errors
 /// The task is too long for a label, for its guidance.
-pub(super) fn of_run(run: &Run) -> Result<BTreeMap<String, String>, Problem> {
-    let Run { record, task } = run;
+pub(super) fn run_labels(run: &StoredRun) -> Result<BTreeMap<String, String>, Error> {
+    let StoredRun { record, task } = run;
     let mut record = record.clone();
     // Guidance can be long: it is in the task.
-    if record.request.wishes.guidance == task.guidance {
-        record.request.wishes.guidance = None;
+    if record.request.overrides.guidance == task.guidance {
+        record.request.overrides.guidance = None;
     }
     let json = |value: serde_json::Result<String>| {
-        value.map_err(|error| Problem::new(Reason::Internal, format!("cannot write a label: {error}")))
+        value.map_err(|error| Error::new(Reason::InternalError, format!("cannot write a label: {error}")))
     };
     let specification = json(serde_json::to_string(task))?;
     let record = json(serde_json::to_string(&record))?;
     if specification.len().max(record.len()) > LABEL_MAX {
-        return Err(Problem::request(format!(
+        return Err(Error::invalid_request(format!(
             "the task takes {} KiB and a container's label holds {} KiB: its guidance is too long",
             specification.len().max(record.len()) / 1024,
             LABEL_MAX / 1024
         ))
-        .next("Put the long part into a file of the repository and name that file in the guidance."));
+        .with_hint("Put the long part into a file of the repository and name that file in the guidance."));
     }
     let mut labels = BTreeMap::from([
         (RUN.to_owned(), task.run.to_string()),
@@ -67,12 +67,12 @@ pub(super) fn of_run(run: &Run) -> Result<BTreeMap<String, String>, Problem> {
 }
 
 /// The labels of a service's volume.
-pub(super) fn of_workspace(service: &ServiceName) -> HashMap<String, String> {
+pub(super) fn workspace_labels(service: &ServiceName) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), service.to_string()), (WORKSPACE.to_owned(), "true".to_owned())])
 }
 
 /// The labels of the volume that holds what one run is given.
-pub(super) fn of_run_volume(task: &TaskSpec) -> HashMap<String, String> {
+pub(super) fn input_volume_labels(task: &TaskSpec) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), task.service.to_string()), (RUN.to_owned(), task.run.to_string())])
 }
 
@@ -80,24 +80,25 @@ pub(super) fn of_run_volume(task: &TaskSpec) -> HashMap<String, String> {
 ///
 /// # Errors
 /// It is one, but its labels cannot be understood.
-pub(super) fn parse_run(labels: &HashMap<String, String>) -> Result<Option<Run>, Problem> {
+pub(super) fn parse_run(labels: &HashMap<String, String>) -> Result<Option<StoredRun>, Error> {
     let Some(name) = labels.get(RUN) else { return Ok(None) };
     let (Some(specification), Some(record)) = (labels.get(SPECIFICATION), labels.get(RECORD)) else {
         return Ok(None);
     };
     let unreadable = |error: String| {
-        Problem::new(Reason::InputOutput, format!("the labels of container {name} are damaged: {error}"))
-            .next(format!("Look at it: docker inspect {name}"))
+        Error::new(Reason::IoError, format!("the labels of container {name} are damaged: {error}"))
+            .with_hint(format!("Look at it: docker inspect {name}"))
     };
-    let mut record: Record = serde_json::from_str(record).map_err(|error| unreadable(error.to_string()))?;
+    let mut record: SubmissionRecord =
+        serde_json::from_str(record).map_err(|error| unreadable(error.to_string()))?;
     let task = TaskSpec::from_json(specification)
-        .map_err(|faults| unreadable(Problem::faults(&faults).to_string()))?;
+        .map_err(|faults| unreadable(Error::from_field_errors(&faults).to_string()))?;
     if RunName::new(name.as_str()).as_ref() != Ok(&task.run) {
         return Err(unreadable(format!("its task belongs to {}", task.run)));
     }
-    let wishes = &mut record.request.wishes;
+    let wishes = &mut record.request.overrides;
     wishes.guidance = wishes.guidance.take().or_else(|| task.guidance.clone());
-    Ok(Some(Run { record, task }))
+    Ok(Some(StoredRun { record, task }))
 }
 
 fn kind_name(kind: Kind) -> &'static str {
@@ -110,11 +111,11 @@ fn kind_name(kind: Kind) -> &'static str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::task::request::{Request, Wishes};
+    use crate::task::request::{Overrides, Request};
 
     const SAMPLE: &str = include_str!("../../../../supervisor/contract/samples/task-v1.json");
 
-    pub(in crate::backend::docker) fn sample() -> Run {
+    pub(in crate::backend::docker) fn sample() -> StoredRun {
         let task = TaskSpec::from_json(SAMPLE).unwrap();
         let request = Request {
             kind: task.kind,
@@ -122,19 +123,22 @@ pub(super) mod tests {
             service: task.service.clone(),
             agent: task.agent.clone(),
             mode: task.mode,
-            wishes: Wishes { guidance: task.guidance.clone(), turns: Some(3), ..Wishes::default() },
+            overrides: Overrides { guidance: task.guidance.clone(), turns: Some(3), ..Overrides::default() },
         };
         let submitted_at = "2026-11-22T11:59:30Z".parse().unwrap();
-        Run { record: Record { version: 1, backend: "docker".to_owned(), submitted_at, request }, task }
+        StoredRun {
+            record: SubmissionRecord { version: 1, backend: "docker".to_owned(), submitted_at, request },
+            task,
+        }
     }
 
     #[test]
-    fn a_run_is_told_again_from_its_labels() {
+    fn run_record_survives_label_round_trip() {
         let mut run = sample();
         for guidance in [None, Some("Use \"reqwest\", not curl.\n\u{1f980}".to_owned())] {
             run.task.guidance.clone_from(&guidance);
-            run.record.request.wishes.guidance = guidance;
-            let labels = of_run(&run).unwrap().into_iter().collect();
+            run.record.request.overrides.guidance = guidance;
+            let labels = run_labels(&run).unwrap().into_iter().collect();
             let told = parse_run(&labels).unwrap().unwrap();
             assert_eq!(told.task, run.task);
             assert_eq!(told.record.request, run.record.request);
@@ -143,30 +147,30 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_no_run() {
+    fn unrelated_labels_are_not_parsed_as_run() {
         let labels = HashMap::from([("com.example".to_owned(), "x".to_owned())]);
         assert!(parse_run(&labels).unwrap().is_none());
-        assert!(parse_run(&of_run_volume(&sample().task)).unwrap().is_none());
+        assert!(parse_run(&input_volume_labels(&sample().task)).unwrap().is_none());
     }
 
     #[test]
-    fn damaged_labels_are_an_error_that_names_the_container() {
-        let mut labels: HashMap<_, _> = of_run(&sample()).unwrap().into_iter().collect();
+    fn damaged_labels_error_names_container() {
+        let mut labels: HashMap<_, _> = run_labels(&sample()).unwrap().into_iter().collect();
         labels.insert(SPECIFICATION.to_owned(), "{}".to_owned());
         let problem = parse_run(&labels).unwrap_err();
         assert!(problem.to_string().contains(sample().task.run.as_str()), "{problem}");
-        let mut labels: HashMap<_, _> = of_run(&sample()).unwrap().into_iter().collect();
+        let mut labels: HashMap<_, _> = run_labels(&sample()).unwrap().into_iter().collect();
         labels.insert(RUN.to_owned(), "other".to_owned());
         assert!(parse_run(&labels).is_err());
     }
 
     #[test]
-    fn guidance_that_no_label_holds_is_refused() {
+    fn guidance_too_long_for_label_is_rejected() {
         let mut run = sample();
         run.task.guidance = Some("x".repeat(60 * 1024));
-        run.record.request.wishes.guidance.clone_from(&run.task.guidance);
-        assert!(of_run(&run).is_ok());
+        run.record.request.overrides.guidance.clone_from(&run.task.guidance);
+        assert!(run_labels(&run).is_ok());
         run.task.guidance = Some("x".repeat(70 * 1024));
-        assert_eq!(of_run(&run).unwrap_err().exit_code(), 64);
+        assert_eq!(run_labels(&run).unwrap_err().exit_code(), 64);
     }
 }

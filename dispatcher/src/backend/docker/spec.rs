@@ -15,7 +15,7 @@ use crate::task::image::ImageReference;
 /// Where a service's volume is in the container, as the image has it.
 pub(super) const WORKSPACE: &str = "/workspace";
 /// Where what one run is given is in the container.
-pub(super) const GIVEN: &str = "/run/secrets";
+pub(super) const INPUT_MOUNT_PATH: &str = "/run/secrets";
 /// The folder of the secrets in it: the image looks for them there.
 pub(super) const SECRETS: &str = "orchestrator";
 /// The task in it.
@@ -26,14 +26,14 @@ pub(super) const MCP_CONFIGS: &str = "mcp-configs";
 pub(super) const STOP: &str = "stop";
 
 /// How many processes a run may have if nobody says otherwise: a build with a few jobs, and no fork bomb.
-const PIDS: u32 = 1024;
+const DEFAULT_PIDS_LIMIT: u32 = 1024;
 
 /// What a supervisor may take for its end beyond what its settings say: the pull request, and itself.
-const END: f64 = 240.0 + 50.0;
+const SHUTDOWN_SECONDS: f64 = 240.0 + 50.0;
 
 /// A container.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Spec {
+pub(super) struct ContainerSpec {
     /// Its name.
     pub(super) name: String,
     /// Its image.
@@ -53,7 +53,7 @@ pub(super) struct Spec {
     /// What that volume says of itself, where it is made anew.
     pub(super) labels_of_workspace: HashMap<String, String>,
     /// What it is given: the task and the secrets.
-    pub(super) given: Given,
+    pub(super) given: InputMount,
     /// Who it runs as.
     pub(super) user: User,
     /// The engine's default if there is none.
@@ -65,12 +65,12 @@ pub(super) struct Spec {
     /// How many processes.
     pub(super) pids: u32,
     /// Seconds from `docker stop` to its kill.
-    pub(super) stop_seconds: u32,
+    pub(super) stop_timeout_seconds: u32,
 }
 
 /// How a container gets the task and the secrets.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Given {
+pub(super) enum InputMount {
     /// In a volume of its own.
     Volume {
         /// Its name.
@@ -79,7 +79,7 @@ pub(super) enum Given {
         labels: HashMap<String, String>,
     },
     /// It gets none.
-    Nothing,
+    None,
 }
 
 /// The volume of a service.
@@ -88,8 +88,8 @@ pub(super) fn workspace(service: &ServiceName) -> String {
 }
 
 /// The volume with what a run is given. No container is named so: names of runs end in a number.
-pub(super) fn given(run: &RunName) -> String {
-    format!("{run}-given")
+pub(super) fn input_volume(run: &RunName) -> String {
+    format!("{run}-input")
 }
 
 /// The image of a service.
@@ -108,30 +108,31 @@ pub(super) fn default_image() -> &'static str {
 pub(super) fn arguments(has_mcp_configs: bool) -> Vec<String> {
     let mut arguments = vec!["run".to_owned()];
     let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-    flag("--task-file", format!("{GIVEN}/{TASK}"));
+    flag("--task-file", format!("{INPUT_MOUNT_PATH}/{TASK}"));
     flag("--workspace", WORKSPACE.to_owned());
-    flag("--secrets-dir", format!("{GIVEN}/{SECRETS}"));
-    flag("--stop-file", format!("{GIVEN}/{STOP}"));
+    flag("--secrets-dir", format!("{INPUT_MOUNT_PATH}/{SECRETS}"));
+    flag("--stop-file", format!("{INPUT_MOUNT_PATH}/{STOP}"));
     if has_mcp_configs {
-        flag("--mcp-configs", format!("{GIVEN}/{MCP_CONFIGS}"));
+        flag("--mcp-config-dir", format!("{INPUT_MOUNT_PATH}/{MCP_CONFIGS}"));
     }
     arguments
 }
 
 /// How long a supervisor may take from being asked to stop until it has.
-pub(super) fn stop_seconds(environment: &BTreeMap<String, String>) -> u32 {
+pub(super) fn stop_timeout_seconds(environment: &BTreeMap<String, String>) -> u32 {
     let seconds = |name: &str, default: f64| {
         let given = environment.get(name).and_then(|text| text.parse::<f64>().ok());
         given.filter(|seconds| (0.0..=86_400.0).contains(seconds)).unwrap_or(default)
     };
-    let all =
-        seconds("ORCHESTRATOR_GRACE_SECONDS", 10.0) + seconds("ORCHESTRATOR_PUBLISH_SECONDS", 600.0) + END;
+    let all = seconds("ORCHESTRATOR_AGENT_GRACE_SECONDS", 10.0)
+        + seconds("ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", 600.0)
+        + SHUTDOWN_SECONDS;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "two days at most")]
     let seconds = all.ceil() as u32;
     seconds
 }
 
-impl Spec {
+impl ContainerSpec {
     /// A container of a service with the settings' limits, and nothing in it yet.
     pub(super) fn new(settings: &DockerSettings, name: String, image: String, workspace: String) -> Self {
         let DockerSettings { host: _, image: _, memory, cpus, pids, network, user } = settings.clone();
@@ -145,13 +146,13 @@ impl Spec {
             folder: None,
             workspace,
             labels_of_workspace: HashMap::new(),
-            given: Given::Nothing,
+            given: InputMount::None,
             user: user.unwrap_or(User::DEFAULT),
             network: network.map(|network| network.as_str().to_owned()),
             memory: memory.unwrap_or(Memory::DEFAULT),
             cpus,
-            pids: pids.unwrap_or(PIDS),
-            stop_seconds: 10,
+            pids: pids.unwrap_or(DEFAULT_PIDS_LIMIT),
+            stop_timeout_seconds: 10,
         }
     }
 
@@ -173,14 +174,16 @@ impl Spec {
             memory,
             cpus,
             pids,
-            stop_seconds,
+            stop_timeout_seconds: stop_seconds,
         } = self;
         let memory = i64::try_from(memory.bytes()).ok();
         // A new volume gets the owner of the image's folder: engines give a mount's own folder no other.
-        let mut mounts = vec![volume(workspace, WORKSPACE, labels_of_workspace, Copy::Yes)];
+        let mut mounts = vec![volume(workspace, WORKSPACE, labels_of_workspace, Populate::Yes)];
         match given {
-            Given::Volume { name, labels } => mounts.push(volume(name, GIVEN, labels, Copy::No)),
-            Given::Nothing => {}
+            InputMount::Volume { name, labels } => {
+                mounts.push(volume(name, INPUT_MOUNT_PATH, labels, Populate::No))
+            }
+            InputMount::None => {}
         }
         let host = HostConfig {
             memory,
@@ -234,18 +237,18 @@ pub(super) const LOG_SIZE: &str = "1t";
 
 /// Whether a new volume gets what the image has in its place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Copy {
+enum Populate {
     Yes,
     No,
 }
 
-fn volume(name: &str, target: &str, labels: &HashMap<String, String>, copy: Copy) -> Mount {
+fn volume(name: &str, target: &str, labels: &HashMap<String, String>, copy: Populate) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(name.to_owned()),
         target: Some(target.to_owned()),
         volume_options: Some(MountVolumeOptions {
-            no_copy: Some(copy == Copy::No),
+            no_copy: Some(copy == Populate::No),
             labels: (!labels.is_empty()).then(|| labels.clone()),
             ..MountVolumeOptions::default()
         }),
@@ -258,14 +261,14 @@ pub(super) mod tests {
     use super::*;
     use crate::backend::docker::labels;
 
-    pub(in crate::backend::docker) fn sample() -> Spec {
+    pub(in crate::backend::docker) fn sample() -> ContainerSpec {
         let run = labels::tests::sample();
         let settings = DockerSettings {
             cpus: Cpus::try_from(1.5).ok(),
             network: "host".to_owned().try_into().ok(),
             ..DockerSettings::default()
         };
-        let mut spec = Spec::new(
+        let mut spec = ContainerSpec::new(
             &settings,
             run.task.run.to_string(),
             image(&settings, None),
@@ -273,28 +276,31 @@ pub(super) mod tests {
         );
         spec.labels = BTreeMap::from([("orchestrator.io/run".to_owned(), run.task.run.to_string())]);
         spec.environment = BTreeMap::from([("ANTHROPIC_MODEL".to_owned(), "so nice".to_owned())]);
-        spec.stop_seconds = stop_seconds(&spec.environment);
+        spec.stop_timeout_seconds = stop_timeout_seconds(&spec.environment);
         spec.arguments = arguments(true);
-        spec.given = Given::Volume { name: given(&run.task.run), labels: HashMap::new() };
+        spec.given = InputMount::Volume { name: input_volume(&run.task.run), labels: HashMap::new() };
         spec
     }
 
     #[test]
-    fn a_container_has_no_privileges_and_all_the_limits() {
+    fn container_body_is_unprivileged_with_all_limits() {
         insta::assert_json_snapshot!(sample().body());
     }
 
     #[test]
-    fn the_time_to_stop_is_what_the_supervisor_may_take() {
-        assert_eq!(stop_seconds(&BTreeMap::new()), 900);
+    fn stop_timeout_matches_supervisor_publish_timeout() {
+        assert_eq!(stop_timeout_seconds(&BTreeMap::new()), 900);
         let set = |value: &str| {
-            stop_seconds(&BTreeMap::from([("ORCHESTRATOR_PUBLISH_SECONDS".to_owned(), value.to_owned())]))
+            stop_timeout_seconds(&BTreeMap::from([(
+                "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS".to_owned(),
+                value.to_owned(),
+            )]))
         };
         assert_eq!((set("60"), set("1e99"), set("x")), (360, 900, 900));
     }
 
     #[test]
-    fn the_image_of_a_service_goes_before_that_of_all() {
+    fn service_image_overrides_default_image() {
         let reference = |text: &str| ImageReference::new(text).unwrap();
         let own = reference("trader:1");
         let mut settings = DockerSettings::default();

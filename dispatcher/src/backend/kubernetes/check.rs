@@ -13,14 +13,14 @@ use kube::{Api, Client};
 use crate::cluster;
 use crate::config::Config;
 use crate::controller::crd::TaskRun;
-use crate::controller::operate::LEASE;
-use crate::task::check::{Check, Finding};
+use crate::controller::manager::LEASE;
+use crate::task::check::{Check, CheckStatus};
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// How old the leader's last sign of life may be.
-const QUIET_SECONDS: i64 = 60;
+const LEASE_STALE_SECONDS: i64 = 60;
 
 /// Looks at everything that a run in a cluster needs. Changes nothing.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
@@ -28,27 +28,27 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let client = match cluster::connect(settings, &config.environment).await {
         Ok(client) => client,
         Err(problem) => {
-            return vec![Check::bad("cluster", Finding::Problem, problem.message(), problem.next_step())];
+            return vec![Check::failed("cluster", CheckStatus::Error, problem.message(), problem.hint())];
         }
     };
     let mut checks = vec![reachable(&client).await];
-    if checks.iter().any(|check| check.finding == Finding::Problem) {
+    if checks.iter().any(|check| check.status == CheckStatus::Error) {
         return checks;
     }
     checks.push(installed(&client, config).await);
     for (verb, resource, subresource, finding, why) in [
-        ("create", "taskruns", None, Finding::Problem, "submit runs"),
-        ("patch", "taskruns", None, Finding::Warning, "stop runs"),
-        ("get", "pods", Some("log"), Finding::Warning, "read logs of runs at work"),
-        ("get", "configmaps", None, Finding::Warning, "read logs of runs that have ended"),
+        ("create", "taskruns", None, CheckStatus::Error, "submit runs"),
+        ("patch", "taskruns", None, CheckStatus::Warning, "stop runs"),
+        ("get", "pods", Some("log"), CheckStatus::Warning, "read logs of runs at work"),
+        ("get", "configmaps", None, CheckStatus::Warning, "read logs of runs that have ended"),
     ] {
         checks.push(allowed(&client, &settings.namespace, verb, resource, subresource, finding, why).await);
     }
-    checks.push(led(&client, &settings.namespace).await);
+    checks.push(check_leader(&client, &settings.namespace).await);
     checks
 }
 
-async fn ask<T>(question: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+async fn query<T>(question: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
     match tokio::time::timeout(LIMIT, question).await {
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
         Ok(Err(error)) => Err(error.to_string()),
@@ -57,11 +57,11 @@ async fn ask<T>(question: impl Future<Output = Result<T, kube::Error>>) -> Resul
 }
 
 async fn reachable(client: &Client) -> Check {
-    match ask(client.apiserver_version()).await {
+    match query(client.apiserver_version()).await {
         Ok(version) => Check::ok("cluster", format!("Kubernetes {}", version.git_version)),
-        Err(error) => Check::bad(
+        Err(error) => Check::failed(
             "cluster",
-            Finding::Problem,
+            CheckStatus::Error,
             format!("the API server cannot be asked: {error}"),
             "Check with kubectl version; name a context with `context` in [kubernetes], or a file with KUBECONFIG.",
         ),
@@ -75,12 +75,15 @@ async fn installed(client: &Client, config: &Config) -> Check {
     match asked {
         Ok(Ok(_)) => Check::ok("taskruns", format!("the namespace {} keeps them", settings.namespace)),
         Ok(Err(error)) => {
-            let problem = cluster::problem("list the runs", &error, settings);
-            Check::bad("taskruns", Finding::Problem, problem.message(), problem.next_step())
+            let problem = cluster::to_error("list the runs", &error, settings);
+            Check::failed("taskruns", CheckStatus::Error, problem.message(), problem.hint())
         }
-        Err(_) => {
-            Check::bad("taskruns", Finding::Problem, "no answer in time", "Check with kubectl get taskruns.")
-        }
+        Err(_) => Check::failed(
+            "taskruns",
+            CheckStatus::Error,
+            "no answer in time",
+            "Check with kubectl get taskruns.",
+        ),
     }
 }
 
@@ -90,7 +93,7 @@ async fn allowed(
     verb: &str,
     resource: &'static str,
     subresource: Option<&str>,
-    finding: Finding,
+    finding: CheckStatus,
     why: &str,
 ) -> Check {
     let group = if resource == "taskruns" { "orchestrator.io" } else { "" };
@@ -110,19 +113,19 @@ async fn allowed(
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let name = "permission";
-    match ask(reviews.create(&PostParams::default(), &question)).await {
+    match query(reviews.create(&PostParams::default(), &question)).await {
         Ok(answer) if answer.status.as_ref().is_some_and(|status| status.allowed) => {
             Check::ok(name, format!("to {why}"))
         }
-        Ok(_) => Check::bad(
+        Ok(_) => Check::failed(
             name,
             finding,
             format!("to {why} is missing"),
             format!("Ask for the role orchestrator-user in the namespace {namespace}."),
         ),
-        Err(error) => Check::bad(
+        Err(error) => Check::failed(
             name,
-            Finding::Warning,
+            CheckStatus::Warning,
             format!("to {why} cannot be told: {error}"),
             "Ask kubectl auth can-i.",
         ),
@@ -130,19 +133,19 @@ async fn allowed(
 }
 
 /// Whether somebody looks after runs, told by the Lease, where it may be read.
-async fn led(client: &Client, namespace: &str) -> Check {
+async fn check_leader(client: &Client, namespace: &str) -> Check {
     let name = "controller";
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let renewed = match ask(leases.get_opt(LEASE)).await {
+    let renewed = match query(leases.get_opt(LEASE)).await {
         Ok(lease) => lease.and_then(|lease| lease.spec?.renew_time),
         Err(_) => return Check::ok(name, "whether it works cannot be told with these rights"),
     };
     let quiet = renewed.map(|time| Timestamp::now().duration_since(time.0).as_secs());
     match quiet {
-        Some(seconds) if seconds <= QUIET_SECONDS => Check::ok(name, "it works"),
-        Some(_) | None => Check::bad(
+        Some(seconds) if seconds <= LEASE_STALE_SECONDS => Check::ok(name, "it works"),
+        Some(_) | None => Check::failed(
             name,
-            Finding::Problem,
+            CheckStatus::Error,
             "nobody looks after runs: what is submitted waits",
             format!("Look at the log: kubectl logs -n {namespace} deployment/orchestrator."),
         ),

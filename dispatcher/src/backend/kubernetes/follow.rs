@@ -15,34 +15,34 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Kubernetes, runs};
-use crate::backend::{Backend as _, Each, Follow, Run};
+use crate::backend::{Backend as _, OnEvent, RunFollower, StoredRun};
 use crate::controller::crd::{TaskRun, TaskRunStatus};
 use crate::controller::objects::{CONTAINER, result_name};
-use crate::controller::result;
-use crate::problem::Problem;
-use crate::task::observe::{Lock, Story};
+use crate::controller::result_configmap;
+use crate::error::Error;
+use crate::task::event_fold::{EventFold, LockState};
 use crate::task::status::Status;
 
 /// How long the end of a log is waited for once its run has ended.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LOG_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A reader of one run.
 #[derive(Debug)]
 pub(super) struct Follower {
     backend: Kubernetes,
-    run: Run,
-    story: Story,
+    run: StoredRun,
+    story: EventFold,
     /// The number of the last event that was shown: a log that is read anew tells it again.
     shown: u64,
     looks: u32,
-    live: Option<Live>,
+    live: Option<LiveSources>,
     ended_at: Option<Instant>,
     kept_was_read: bool,
 }
 
 /// What brings news by itself.
 #[derive(Debug)]
-struct Live {
+struct LiveSources {
     runs: watch::Receiver<Option<TaskRun>>,
     log: mpsc::Receiver<Vec<u8>>,
     log_is_open: bool,
@@ -50,8 +50,8 @@ struct Live {
 }
 
 impl Follower {
-    pub(super) fn new(backend: Kubernetes, run: Run) -> Self {
-        let story = Story::new(run.task.run.clone());
+    pub(super) fn new(backend: Kubernetes, run: StoredRun) -> Self {
+        let story = EventFold::new(run.task.run.clone());
         let (shown, looks) = (0, 0);
         Self { backend, run, story, shown, looks, live: None, ended_at: None, kept_was_read: false }
     }
@@ -61,18 +61,18 @@ impl Follower {
     }
 
     /// The TaskRun, and whatever has been logged meanwhile.
-    async fn look(&mut self, each: &mut Each<'_>) -> Result<Option<TaskRun>, Problem> {
+    async fn look(&mut self, each: &mut OnEvent<'_>) -> Result<Option<TaskRun>, Error> {
         self.looks += 1;
         if self.looks == 1 {
             let found = self.backend.find(&self.run.task.run).await?;
-            if let Some(pod) = found.as_ref().and_then(|run| run.status.as_ref()?.pod.clone()) {
+            if let Some(pod) = found.as_ref().and_then(|run| run.status.as_ref()?.pod_name.clone()) {
                 let log = self.log_so_far(&pod).await?;
                 self.feed(&log, each);
             }
             return Ok(found);
         }
         if self.live.is_none() {
-            self.live = Some(self.go_live().await?);
+            self.live = Some(self.subscribe().await?);
         }
         let Some(live) = &mut self.live else { return Ok(None) };
         let mut news = Vec::new();
@@ -90,14 +90,14 @@ impl Follower {
     }
 
     /// What has been logged; nothing where that cannot be read (any more).
-    async fn log_so_far(&self, pod: &str) -> Result<Vec<u8>, Problem> {
+    async fn log_so_far(&self, pod: &str) -> Result<Vec<u8>, Error> {
         let pods = self.backend.api::<Pod>().await?;
         let whole = LogParams { container: Some(CONTAINER.to_owned()), ..LogParams::default() };
-        let log = self.backend.plain("read the log", pods.logs(pod, &whole)).await?;
+        let log = self.backend.call_raw("read the log", pods.logs(pod, &whole)).await?;
         Ok(log.map(String::into_bytes).unwrap_or_default())
     }
 
-    fn feed(&mut self, bytes: &[u8], each: &mut Each<'_>) {
+    fn feed(&mut self, bytes: &[u8], each: &mut OnEvent<'_>) {
         let shown = &mut self.shown;
         self.story.feed(bytes, |event: &Event, line: &str| {
             if event.seq > *shown {
@@ -107,7 +107,7 @@ impl Follower {
         });
     }
 
-    async fn go_live(&self) -> Result<Live, Problem> {
+    async fn subscribe(&self) -> Result<LiveSources, Error> {
         let client = self.backend.client().await?;
         let namespace = self.backend.settings().namespace.clone();
         let (tell, runs) = watch::channel(self.backend.find(&self.run.task.run).await?);
@@ -115,21 +115,21 @@ impl Follower {
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_run(client.clone(), namespace.clone(), self.name().to_owned(), tell));
         tasks.spawn(read_log(client, namespace, runs.clone(), write));
-        Ok(Live { runs, log, log_is_open: true, _tasks: tasks })
+        Ok(LiveSources { runs, log, log_is_open: true, _tasks: tasks })
     }
 
     /// What was kept of the log when the pod went.
-    async fn read_kept(&mut self, kept: &TaskRunStatus, each: &mut Each<'_>) -> Result<(), Problem> {
-        if self.kept_was_read || self.story.has_outcome() || kept.result.is_none() {
+    async fn read_saved_log(&mut self, kept: &TaskRunStatus, each: &mut OnEvent<'_>) -> Result<(), Error> {
+        if self.kept_was_read || self.story.has_outcome() || kept.result_config_map_name.is_none() {
             return Ok(());
         }
         self.kept_was_read = true;
         let maps = self.backend.api::<ConfigMap>().await?;
         let name = result_name(self.name());
         let found = self.backend.call("read what is kept of the run", maps.get_opt(&name)).await?;
-        if let Some(log) = found.as_ref().and_then(result::log) {
+        if let Some(log) = found.as_ref().and_then(result_configmap::read_log) {
             // It starts anew, or in the middle of what was told before: lines are whole in it.
-            self.story = Story::new(self.run.task.run.clone());
+            self.story = EventFold::new(self.run.task.run.clone());
             self.feed(&log, each);
         }
         Ok(())
@@ -137,26 +137,28 @@ impl Follower {
 }
 
 #[async_trait]
-impl Follow for Follower {
-    async fn status(&mut self, now: Timestamp, each: &mut Each<'_>) -> Result<Status, Problem> {
+impl RunFollower for Follower {
+    async fn status(&mut self, now: Timestamp, each: &mut OnEvent<'_>) -> Result<Status, Error> {
         let workspace = self.backend.workspace(&self.run.task.service);
         let Some(found) = self.look(each).await? else {
-            return Ok(runs::vanished(&self.run, &workspace, now));
+            return Ok(runs::deleted_status(&self.run, &workspace, now));
         };
         let kept = found.status.clone().unwrap_or_default();
         if kept.phase.is_some_and(orchestrator_contract::Phase::is_final) {
             let since = *self.ended_at.get_or_insert_with(Instant::now);
             let open = self.live.as_ref().is_some_and(|live| live.log_is_open);
-            let reading = open && !self.story.has_outcome() && since.elapsed() < LAST_WORDS;
+            let reading = open && !self.story.has_outcome() && since.elapsed() < LOG_DRAIN_TIMEOUT;
             if !reading {
-                self.read_kept(&kept, each).await?;
+                self.read_saved_log(&kept, each).await?;
                 return Ok(runs::status(&found, &self.run, &workspace, now));
             }
             // It has ended, and the end of its log is on its way.
-            return Ok(runs::compose(&self.run, self.story.observe(Lock::Held), &kept, &workspace, now));
+            return Ok(runs::compose(&self.run, self.story.observe(LockState::Held), &kept, &workspace, now));
         }
-        let told = self.story.observe(Lock::Held);
-        if told.last_seq > kept.last_seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or_default() {
+        let told = self.story.observe(LockState::Held);
+        if told.last_event_seq
+            > kept.last_event_seq.and_then(|seq| u64::try_from(seq).ok()).unwrap_or_default()
+        {
             return Ok(runs::compose(&self.run, told, &kept, &workspace, now));
         }
         Ok(runs::status(&found, &self.run, &workspace, now))
@@ -198,7 +200,12 @@ async fn read_log(
             let status = run.as_ref().and_then(|run| run.status.as_ref());
             let over =
                 status.is_none_or(|status| status.phase.is_some_and(orchestrator_contract::Phase::is_final));
-            (status.filter(|status| status.started_at.is_some()).and_then(|status| status.pod.clone()), over)
+            (
+                status
+                    .filter(|status| status.start_time.is_some())
+                    .and_then(|status| status.pod_name.clone()),
+                over,
+            )
         };
         let Ok(state) =
             runs.wait_for(|run| began(run).0.is_some() || run.is_none()).await.map(|run| began(&run))

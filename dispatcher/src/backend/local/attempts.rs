@@ -5,18 +5,18 @@ use std::fs::File;
 use std::time::Duration;
 
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{Identity, Reason, ServiceName};
+use orchestrator_contract::{Reason, ServiceName, TaskKey};
 
 use super::{Local, lock};
+use crate::error::Error;
 use crate::files;
-use crate::problem::Problem;
 
 /// How long to wait for others that submit to the same service: each needs milliseconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The right to submit to a service: nobody else has it at the same time.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct SubmitLock {
     layout: Layout,
     _held: File,
 }
@@ -29,7 +29,7 @@ impl Local {
 
     /// The highest attempt number ever given out to an identity, as far as mark and records tell:
     /// a workspace that was thrown away took its marks along, but the records may remember.
-    pub(super) fn highest_attempt(&self, identity: &Identity) -> Result<u32, Problem> {
+    pub(super) fn highest_attempt(&self, identity: &TaskKey) -> Result<u32, Error> {
         let mark = mark(&self.layout(&identity.service), identity)?;
         let runs = self.stored_runs()?;
         let recorded = runs.iter().filter(|run| run.task.identity() == *identity).map(|run| run.task.attempt);
@@ -37,10 +37,10 @@ impl Local {
     }
 
     /// Waits for the right to submit to a service.
-    pub(super) async fn gate(&self, service: &ServiceName) -> Result<Gate, Problem> {
+    pub(super) async fn lock_submissions(&self, service: &ServiceName) -> Result<SubmitLock, Error> {
         let layout = self.layout(service);
-        files::make_folder(&layout.control())?;
-        let path = layout.control().join("attempts.lock");
+        files::make_folder(&layout.supervisor_dir())?;
+        let path = layout.supervisor_dir().join("attempts.lock");
         let held = lock::open(&path)?;
         let take = async {
             loop {
@@ -50,17 +50,17 @@ impl Local {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, take).await.unwrap_or_else(|_| {
-            Err(Problem::new(Reason::WorkspaceBusy, format!("others keep {} locked", path.display()))
-                .next("End the dispatcher that hangs there, then submit again."))
+        tokio::time::timeout(LOCK_TIMEOUT, take).await.unwrap_or_else(|_| {
+            Err(Error::new(Reason::WorkspaceBusy, format!("others keep {} locked", path.display()))
+                .with_hint("End the dispatcher that hangs there, then submit again."))
         })?;
-        Ok(Gate { layout, _held: held })
+        Ok(SubmitLock { layout, _held: held })
     }
 }
 
-impl Gate {
+impl SubmitLock {
     /// Writes down that an attempt's number is given out: nobody gets it again.
-    pub(super) fn give_out(&self, identity: &Identity, attempt: u32) -> Result<(), Problem> {
+    pub(super) fn record_attempt(&self, identity: &TaskKey, attempt: u32) -> Result<(), Error> {
         if mark(&self.layout, identity)? >= attempt {
             return Ok(());
         }
@@ -72,11 +72,11 @@ impl Gate {
     }
 }
 
-fn mark(layout: &Layout, identity: &Identity) -> Result<u32, Problem> {
+fn mark(layout: &Layout, identity: &TaskKey) -> Result<u32, Error> {
     let path = layout.attempts(identity);
     let Some(text) = files::read(&path)? else { return Ok(0) };
     text.trim().parse().map_err(|_| {
-        Problem::new(Reason::InputOutput, format!("{} holds no attempt number", path.display()))
-            .next("Write the highest number that this task's runs have had into it.")
+        Error::new(Reason::IoError, format!("{} holds no attempt number", path.display()))
+            .with_hint("Write the highest number that this task's runs have had into it.")
     })
 }

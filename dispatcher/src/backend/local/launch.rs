@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use orchestrator_contract::TaskSpec;
 
 use super::Local;
-use super::store::Prepared;
+use super::store::LockedRun;
 use crate::backend::credentials;
 use crate::config::Config;
-use crate::problem::Problem;
+use crate::error::Error;
 use crate::process;
 
 /// Everything that is needed to start a supervisor, run and paths of the run apart.
 #[derive(Clone)]
-pub struct Launch {
+pub struct SupervisorCommand {
     /// The supervisor's program.
     pub supervisor: PathBuf,
     /// Flags with their files, in the order in which they are given.
@@ -22,20 +22,20 @@ pub struct Launch {
     environment: Vec<(OsString, OsString)>,
 }
 
-impl std::fmt::Debug for Launch {
+impl std::fmt::Debug for SupervisorCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { supervisor, files, environment: _ } = self;
         f.debug_struct("Launch").field("supervisor", supervisor).field("files", files).finish_non_exhaustive()
     }
 }
 
-impl Launch {
+impl SupervisorCommand {
     /// Finds the supervisor and the files that the configuration names.
     ///
     /// # Errors
     /// This system runs no supervisor, it is not found, or a file that is named is not there.
-    pub fn prepare(config: &Config, task: &TaskSpec) -> Result<Self, Problem> {
-        can_run_here(std::env::consts::OS)?;
+    pub fn prepare(config: &Config, task: &TaskSpec) -> Result<Self, Error> {
+        check_platform(std::env::consts::OS)?;
         let mut files = credentials::programs(config)?;
         files.extend(credentials::files(config, task)?.into_iter().map(|file| (file.kind.flag(), file.path)));
         let agent = config.agent(&task.agent)?;
@@ -62,7 +62,7 @@ impl Launch {
         if given {
             return;
         }
-        if let Some(token) = credentials::token_of_gh_if_needed(config, task).await {
+        if let Some(token) = credentials::gh_auth_token_if_needed(config, task).await {
             self.environment.push(("GITHUB_TOKEN".into(), token.into()));
         }
     }
@@ -88,33 +88,33 @@ impl Launch {
 ///
 /// # Errors
 /// It cannot: it confines the agent by means that only Linux has.
-pub fn can_run_here(system: &str) -> Result<(), Problem> {
+pub fn check_platform(system: &str) -> Result<(), Error> {
     if system == "linux" {
         return Ok(());
     }
-    Err(Problem::configuration(format!("runs on this machine itself need Linux, and this is {system}"))
-        .next("Have the run run in a container or in a cluster, or submit from a Linux machine."))
+    Err(Error::configuration(format!("runs on this machine itself need Linux, and this is {system}"))
+        .with_hint("Have the run run in a container or in a cluster, or submit from a Linux machine."))
 }
 
 /// The supervisor: as configured, else next to this program, else in `PATH`.
 ///
 /// # Errors
 /// There is none; the message lists where it was looked for.
-pub fn find_supervisor(config: &Config) -> Result<PathBuf, Problem> {
+pub fn find_supervisor(config: &Config) -> Result<PathBuf, Error> {
     if let Some(path) = &config.supervisor {
         if process::is_program(path) {
             return Ok(path.clone());
         }
-        return Err(Problem::configuration(format!("the supervisor {} is no program", path.display()))
-            .next("Name the right one with --supervisor or ORCHESTRATOR_SUPERVISOR."));
+        return Err(Error::configuration(format!("the supervisor {} is no program", path.display()))
+            .with_hint("Name the right one with --supervisor or ORCHESTRATOR_SUPERVISOR."));
     }
-    let beside = config.own_folder.as_ref().map(|folder| folder.join("supervisor"));
+    let beside = config.executable_dir.as_ref().map(|folder| folder.join("supervisor"));
     if let Some(path) = beside.as_ref().filter(|path| process::is_program(path)) {
         return Ok(path.clone());
     }
     process::find("supervisor", config.environment.os("PATH")).ok_or_else(|| {
         let beside = beside.map_or(String::new(), |path| format!("{} is no program, and ", path.display()));
-        Problem::configuration(format!("cannot find the supervisor: {beside}there is none in PATH")).next(
+        Error::configuration(format!("cannot find the supervisor: {beside}there is none in PATH")).with_hint(
             "Install it next to the dispatcher, or name it with --supervisor or ORCHESTRATOR_SUPERVISOR.",
         )
     })
@@ -127,10 +127,10 @@ impl Local {
     /// into a process group of its own here, because the leader of a group
     /// cannot make a session (setsid(2)). Its stdin is the lock, which thereby
     /// lives as long as it does.
-    pub(super) fn start(&self, prepared: Prepared, launch: &Launch) -> Result<(), Problem> {
-        let Prepared { run, lock } = prepared;
+    pub(super) fn spawn(&self, prepared: LockedRun, launch: &SupervisorCommand) -> Result<(), Error> {
+        let LockedRun { run, lock } = prepared;
         let workspace = self.layout(&run.task.service);
-        let spawn = || -> Result<(), Problem> {
+        let spawn = || -> Result<(), Error> {
             let mut command = process::command(&launch.supervisor);
             command
                 .args(launch.arguments(&run.folder, workspace.root()))
@@ -143,7 +143,7 @@ impl Local {
                 // Nobody waits for it: it goes on when this program has ended. Should it end first, the
                 // runtime collects it.
                 Ok(_child) => Ok(()),
-                Err(error) => Err(Problem::configuration(format!(
+                Err(error) => Err(Error::configuration(format!(
                     "cannot start the supervisor {}: {error}",
                     launch.supervisor.display()
                 ))),
@@ -158,16 +158,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_system_than_linux_is_told_so_before_anything_starts() {
-        assert!(can_run_here("linux").is_ok());
-        let problem = can_run_here("macos").unwrap_err();
+    fn local_backend_outside_linux_is_rejected_before_start() {
+        assert!(check_platform("linux").is_ok());
+        let problem = check_platform("macos").unwrap_err();
         assert_eq!(problem.exit_code(), 78);
         assert!(problem.to_string().contains("macos"), "{problem}");
     }
 
     #[test]
-    fn the_supervisors_command_line_is_as_agreed_upon() {
-        let launch = Launch {
+    fn supervisor_command_line_matches_contract() {
+        let launch = SupervisorCommand {
             supervisor: "/bin/supervisor".into(),
             files: vec![("--claude", "/bin/claude".into()), ("--github-token-file", "/secrets/token".into())],
             environment: Vec::new(),

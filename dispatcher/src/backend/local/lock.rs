@@ -8,13 +8,13 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::error::Error;
 use crate::files;
-use crate::problem::Problem;
-use crate::task::observe::Lock;
+use crate::task::event_fold::LockState;
 
 /// Opens a lock file, made where there is none. It is closed in children that
 /// do not get it on purpose.
-pub(super) fn open(path: &Path) -> Result<File, Problem> {
+pub(super) fn open(path: &Path) -> Result<File, Error> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -26,7 +26,7 @@ pub(super) fn open(path: &Path) -> Result<File, Problem> {
 }
 
 /// Takes the lock if nobody has it.
-pub(super) fn try_take(file: &File, path: &Path) -> Result<bool, Problem> {
+pub(super) fn try_take(file: &File, path: &Path) -> Result<bool, Error> {
     loop {
         return match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
@@ -39,17 +39,17 @@ pub(super) fn try_take(file: &File, path: &Path) -> Result<bool, Problem> {
 
 /// Whether somebody has the lock. Looking takes it for a moment, shared, so
 /// that two who look do not see each other.
-pub(super) fn look(path: &Path) -> Result<Lock, Problem> {
+pub(super) fn probe(path: &Path) -> Result<LockState, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::Free),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(LockState::Free),
         Err(error) => return Err(files::problem("open lock", path, &error)),
     };
     loop {
         return match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Lock::Free),
+            Ok(()) => Ok(LockState::Free),
             Err(Errno::INTR) => continue,
-            Err(Errno::WOULDBLOCK) => Ok(Lock::Held),
+            Err(Errno::WOULDBLOCK) => Ok(LockState::Held),
             Err(error) => Err(files::problem("look at lock", path, &error.into())),
         };
     }

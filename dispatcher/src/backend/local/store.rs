@@ -5,13 +5,13 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use orchestrator_contract::{Identity, Reason, RunName, TaskSpec};
+use orchestrator_contract::{Reason, RunName, TaskKey, TaskSpec};
 use serde::{Deserialize, Serialize};
 
 use super::{Local, lock};
-use crate::backend::{Manner, Record, Run};
+use crate::backend::{StopMode, StoredRun, SubmissionRecord};
+use crate::error::Error;
 use crate::files;
-use crate::problem::Problem;
 
 #[derive(Debug, Deserialize, Serialize)]
 struct LostRecord {
@@ -20,28 +20,28 @@ struct LostRecord {
 
 /// A run and where it is kept.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
+pub(super) struct RunEntry {
     pub(super) folder: PathBuf,
     /// What was asked for.
-    pub(super) record: Record,
+    pub(super) record: SubmissionRecord,
     /// What the supervisor was asked to do.
     pub(super) task: TaskSpec,
 }
 
-impl From<Stored> for Run {
-    fn from(Stored { folder: _, record, task }: Stored) -> Self {
+impl From<RunEntry> for StoredRun {
+    fn from(RunEntry { folder: _, record, task }: RunEntry) -> Self {
         Self { record, task }
     }
 }
 
 /// What the name of a record that is being removed begins with; no run is named so.
-const REMOVED: &str = ".removed-";
+const REMOVED_PREFIX: &str = ".removed-";
 
 /// A run that is about to start: its lock is held.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct LockedRun {
     /// The run.
-    pub(super) run: Stored,
+    pub(super) run: RunEntry,
     pub(super) lock: File,
 }
 
@@ -51,8 +51,8 @@ impl Local {
     }
 
     /// Where a run is kept.
-    pub(super) fn stored(&self, Run { record, task }: Run) -> Stored {
-        Stored { folder: self.run_folder(&task.run), record, task }
+    pub(super) fn stored(&self, StoredRun { record, task }: StoredRun) -> RunEntry {
+        RunEntry { folder: self.run_folder(&task.run), record, task }
     }
 
     /// The folder of a run.
@@ -62,9 +62,9 @@ impl Local {
     }
 
     /// All runs, the newest first. What is no run, or half made, is left out.
-    pub(super) fn stored_runs(&self) -> Result<Vec<Stored>, Problem> {
-        let names = files::names(&self.runs_folder())?;
-        let mut runs: Vec<Stored> = names
+    pub(super) fn stored_runs(&self) -> Result<Vec<RunEntry>, Error> {
+        let names = files::list_names(&self.runs_folder())?;
+        let mut runs: Vec<RunEntry> = names
             .into_iter()
             .filter_map(|name| self.stored_run(&RunName::new(name).ok()?).ok().flatten())
             .collect();
@@ -73,28 +73,29 @@ impl Local {
     }
 
     /// A run; none if there is none, or only a half-made one.
-    pub(super) fn stored_run(&self, name: &RunName) -> Result<Option<Stored>, Problem> {
+    pub(super) fn stored_run(&self, name: &RunName) -> Result<Option<RunEntry>, Error> {
         let folder = self.run_folder(name);
         let Some(record) = files::read(&folder.join("record.json"))? else { return Ok(None) };
         let Some(task) = files::read(&folder.join("task.json"))? else { return Ok(None) };
         let unreadable = |error: String| {
-            Problem::new(Reason::InputOutput, format!("the record of run {name} is damaged: {error}"))
-                .next(format!("Look into {}.", folder.display()))
+            Error::new(Reason::IoError, format!("the record of run {name} is damaged: {error}"))
+                .with_hint(format!("Look into {}.", folder.display()))
         };
-        let record: Record = serde_json::from_str(&record).map_err(|error| unreadable(error.to_string()))?;
-        let task =
-            TaskSpec::from_json(&task).map_err(|faults| unreadable(Problem::faults(&faults).to_string()))?;
+        let record: SubmissionRecord =
+            serde_json::from_str(&record).map_err(|error| unreadable(error.to_string()))?;
+        let task = TaskSpec::from_json(&task)
+            .map_err(|faults| unreadable(Error::from_field_errors(&faults).to_string()))?;
         if task.run != *name {
             return Err(unreadable(format!("its task belongs to {}", task.run)));
         }
-        Ok(Some(Stored { folder, record, task }))
+        Ok(Some(RunEntry { folder, record, task }))
     }
 
     /// Removes what an interrupted removal has left.
-    pub(super) fn sweep_records(&self) -> Result<(), Problem> {
+    pub(super) fn sweep_records(&self) -> Result<(), Error> {
         let Ok(entries) = fs::read_dir(self.runs_folder()) else { return Ok(()) };
         for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+            if entry.file_name().to_string_lossy().starts_with(REMOVED_PREFIX) {
                 let path = entry.path();
                 fs::remove_dir_all(&path).map_err(|error| files::problem("remove", &path, &error))?;
             }
@@ -106,13 +107,13 @@ impl Local {
     /// alive as long as what is returned, or a child that got its lock, lives.
     pub(super) fn prepare(
         &self,
-        identity: &Identity,
+        identity: &TaskKey,
         attempt: u32,
-        record: Record,
+        record: SubmissionRecord,
         task: impl Fn(RunName) -> TaskSpec,
-    ) -> Result<Prepared, Problem> {
+    ) -> Result<LockedRun, Error> {
         files::make_folder(&self.runs_folder())?;
-        let folder = |name: &RunName| -> Result<bool, Problem> {
+        let folder = |name: &RunName| -> Result<bool, Error> {
             let folder = self.run_folder(name);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => Ok(true),
@@ -125,24 +126,25 @@ impl Local {
         if !folder(&name)? {
             name = identity.run_name(attempt, |_| true);
             if !folder(&name)? {
-                return Err(Problem::new(Reason::Internal, format!("run {name} exists already")));
+                return Err(Error::new(Reason::InternalError, format!("run {name} exists already")));
             }
         }
         let task = task(name);
-        let run = Stored { folder: self.run_folder(&task.run), record, task };
+        let run = RunEntry { folder: self.run_folder(&task.run), record, task };
         run.write().inspect_err(|_| run.discard())
     }
 }
 
-impl Stored {
-    fn write(&self) -> Result<Prepared, Problem> {
+impl RunEntry {
+    fn write(&self) -> Result<LockedRun, Error> {
         let path = self.folder.join("lock");
         let lock = lock::open(&path)?;
         if !lock::try_take(&lock, &path)? {
-            return Err(Problem::new(Reason::Internal, format!("{} is locked already", path.display())));
+            return Err(Error::new(Reason::InternalError, format!("{} is locked already", path.display())));
         }
         let json = |value: serde_json::Result<String>| {
-            value.map_err(|error| Problem::new(Reason::Internal, format!("cannot write a record: {error}")))
+            value
+                .map_err(|error| Error::new(Reason::InternalError, format!("cannot write a record: {error}")))
         };
         files::write(&self.folder.join("task.json"), &json(serde_json::to_string_pretty(&self.task))?)?;
         drop(self.append("events.jsonl")?);
@@ -150,11 +152,11 @@ impl Stored {
         files::write(&self.folder.join("record.json"), &json(serde_json::to_string_pretty(&self.record))?)?;
         let parent = self.folder.parent().unwrap_or(Path::new("/"));
         files::sync_folder(parent).map_err(|error| files::problem("sync folder", parent, &error))?;
-        Ok(Prepared { run: self.clone(), lock })
+        Ok(LockedRun { run: self.clone(), lock })
     }
 
     /// Opens a file of the run for appending.
-    pub(super) fn append(&self, name: &str) -> Result<File, Problem> {
+    pub(super) fn append(&self, name: &str) -> Result<File, Error> {
         let path = self.folder.join(name);
         OpenOptions::new()
             .append(true)
@@ -171,7 +173,7 @@ impl Stored {
     }
 
     /// Removes the record of a run that has ended; false if it is alive after all.
-    pub(super) fn remove(&self) -> Result<bool, Problem> {
+    pub(super) fn remove(&self) -> Result<bool, Error> {
         let path = self.folder.join("lock");
         let lock = lock::open(&path)?;
         if !lock::try_take(&lock, &path)? {
@@ -179,7 +181,7 @@ impl Stored {
         }
         let failed = |error: std::io::Error| files::problem("remove", &self.folder, &error);
         // Renamed first: a half-removed folder is no run.
-        let trash = self.folder.with_file_name(format!("{REMOVED}{}", self.task.run));
+        let trash = self.folder.with_file_name(format!("{REMOVED_PREFIX}{}", self.task.run));
         drop(fs::remove_dir_all(&trash));
         fs::rename(&self.folder, &trash).map_err(failed)?;
         fs::remove_dir_all(&trash).map_err(failed)?;
@@ -187,8 +189,8 @@ impl Stored {
     }
 
     /// Asks the supervisor to stop; asking again does no harm.
-    pub(super) fn ask_to_stop(&self, manner: Manner) -> Result<(), Problem> {
-        let now = manner == Manner::Now;
+    pub(super) fn ask_to_stop(&self, manner: StopMode) -> Result<(), Error> {
+        let now = manner == StopMode::Now;
         let path = self.folder.join("stop");
         let asked = files::read(&path)?;
         // Who asked for "now" is not taken back by who asks again.
@@ -199,8 +201,8 @@ impl Stored {
     }
 
     /// Whether the supervisor lives.
-    pub(super) fn look(&self) -> Result<crate::task::observe::Lock, Problem> {
-        lock::look(&self.folder.join("lock"))
+    pub(super) fn look(&self) -> Result<crate::task::event_fold::LockState, Error> {
+        lock::probe(&self.folder.join("lock"))
     }
 
     /// When the run was found lost; the first to find out says so.
@@ -218,7 +220,7 @@ impl Stored {
     }
 
     /// The last thing the supervisor said on stderr.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(super) fn last_stderr_line(&self) -> Option<String> {
         let text = files::read(&self.folder.join("stderr.log")).ok()??;
         let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
         Some(line.trim().chars().take(300).collect())

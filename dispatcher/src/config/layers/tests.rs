@@ -19,14 +19,14 @@ impl Folders {
         path
     }
 
-    fn read(&self) -> Result<Layers, Problem> {
+    fn read(&self) -> Result<Layers, Error> {
         let user = self.root.path().join("user");
         read_found(&self.root.path().join("repo/deep"), Some(&user), Some(Path::new("/home/me")))
     }
 }
 
 #[test]
-fn the_nearest_file_is_read_and_the_users_own_goes_before_it() {
+fn user_config_overrides_nearest_project_file() {
     let folders = Folders::new();
     let far = folders.write("", "[defaults]\nmodel = \"far\"\n");
     assert_eq!(folders.read().unwrap().files, [far]);
@@ -49,11 +49,11 @@ fn the_nearest_file_is_read_and_the_users_own_goes_before_it() {
 }
 
 #[test]
-fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
+fn project_config_with_programs_or_secrets_is_rejected() {
     let cases = [
         ("claude = \"./x\"\n", "claude", "1:1"),
         ("supervisor = \"./x\"\n", "supervisor", "1:1"),
-        ("mcp_configs = \"x\"\n", "mcp_configs", "1:1"),
+        ("mcp_config_dir = \"x\"\n", "mcp_config_dir", "1:1"),
         ("\n  state_dir = \"x\"\n", "state_dir", "2:3"),
         ("backend = \"docker\"\n", "backend", "1:1"),
         ("[docker]\nhost = \"unix:///x\"\n", "docker", "1:2"),
@@ -85,7 +85,7 @@ fn a_file_that_comes_with_a_folder_names_no_programs_and_no_secrets() {
 }
 
 #[test]
-fn every_key_that_holds_a_path_is_for_trusted_files_only() {
+fn every_path_key_is_restricted_to_trusted_files() {
     let schema = serde_json::to_value(schemars::schema_for!(FileSettings)).unwrap();
     let mut groups = vec![(Vec::new(), &schema["properties"])];
     for (group, definition) in [
@@ -115,7 +115,7 @@ fn every_key_that_holds_a_path_is_for_trusted_files_only() {
 }
 
 #[test]
-fn working_in_the_configuration_folder_itself_is_no_reason_for_distrust() {
+fn config_folder_as_working_directory_stays_trusted() {
     let folders = Folders::new();
     folders.write("user", "claude = \"/opt/claude\"\n");
     let user = folders.root.path().join("user");

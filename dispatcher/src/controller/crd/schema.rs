@@ -32,9 +32,9 @@ pub fn definition() -> CustomResourceDefinition {
         let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
             continue;
         };
-        each_number(root);
+        fix_integer_formats(root);
         if let Some(spec) = property(root, &["spec"]) {
-            complete(spec);
+            add_validation(spec);
         }
         let name = rule(
             "self.metadata.name.size() <= 63",
@@ -54,17 +54,17 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mu
 }
 
 /// The API server knows int32 and int64 only, and warns of every other format.
-fn each_number(schema: &mut JSONSchemaProps) {
+fn fix_integer_formats(schema: &mut JSONSchemaProps) {
     match schema.format.as_deref() {
         Some("uint32" | "uint8" | "uint16") => schema.format = Some("int32".to_owned()),
         Some("uint64" | "uint") => schema.format = Some("int64".to_owned()),
         Some(_) | None => {}
     }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
-        each_number(property);
+        fix_integer_formats(property);
     }
     if let Some(item) = item(schema) {
-        each_number(item);
+        fix_integer_formats(item);
     }
 }
 
@@ -76,7 +76,7 @@ fn item(list: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
     }
 }
 
-fn complete(spec: &mut JSONSchemaProps) {
+fn add_validation(spec: &mut JSONSchemaProps) {
     // Bounds on every text: without them the API server refuses rules as too costly.
     for (path, longest) in [
         (&["service"][..], 40),
@@ -136,12 +136,12 @@ fn complete(spec: &mut JSONSchemaProps) {
         ),
         rule("!has(oldSelf.stop) || has(self.stop)", "stop cannot be taken back"),
     ];
-    rules.extend(immutable(spec));
+    rules.extend(immutability_rules(spec));
     spec.x_kubernetes_validations = Some(rules);
 }
 
 /// A rule for each field but `stop`: a field that is added later cannot be forgotten.
-fn immutable(spec: &JSONSchemaProps) -> Vec<ValidationRule> {
+fn immutability_rules(spec: &JSONSchemaProps) -> Vec<ValidationRule> {
     let Some(properties) = &spec.properties else { return Vec::new() };
     // What was said is kept for retries only; comparing a value of any form is not bounded.
     let fields = properties.keys().filter(|name| !["stop", "request"].contains(&name.as_str()));

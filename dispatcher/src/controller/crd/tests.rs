@@ -7,7 +7,7 @@ fn run(spec: TaskRunSpec, name: &RunName) -> TaskRun {
 }
 
 #[test]
-fn a_task_comes_back_as_it_was() {
+fn task_spec_survives_crd_round_trip() {
     let task = TaskSpec::from_json(SAMPLE).unwrap();
     let back = run(TaskRunSpec::of(&task, None, None), &task.run);
     assert_eq!(back.task().unwrap(), task);
@@ -16,7 +16,7 @@ fn a_task_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_run_by_hand_needs_little() {
+fn minimal_task_run_manifest_gets_defaults() {
     let text = r#"{"apiVersion": "orchestrator.io/v1alpha1", "kind": "TaskRun", "metadata": {"name": "trader-1"},
         "spec": {"service": "trader", "taskId": 1, "attempt": 1,
                  "target": {"url": "git@github.com:myorg/trader.git"},
@@ -27,7 +27,7 @@ fn a_run_by_hand_needs_little() {
 }
 
 #[test]
-fn a_path_is_no_repository_for_a_pod() {
+fn local_path_repository_is_rejected_for_pods() {
     let mut task = TaskSpec::from_json(SAMPLE).unwrap();
     task.platform.url = RepositoryUrl::new("/srv/platform").unwrap();
     let faults = run(TaskRunSpec::of(&task, None, None), &task.run).task().unwrap_err();
@@ -35,7 +35,7 @@ fn a_path_is_no_repository_for_a_pod() {
 }
 
 #[test]
-fn nothing_but_stop_can_be_changed() {
+fn spec_fields_except_stop_are_immutable() {
     let text = serde_json::to_string(&definition()).unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     let spec = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
@@ -48,7 +48,7 @@ fn nothing_but_stop_can_be_changed() {
 }
 
 #[test]
-fn addresses_are_judged_as_the_contract_judges_them() {
+fn crd_url_validation_matches_contract() {
     let value = serde_json::to_value(definition()).unwrap();
     let spec = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let pattern = spec["properties"]["target"]["properties"]["url"].clone();

@@ -16,14 +16,14 @@ fn run() -> TaskRun {
     let task = TaskSpec::from_json(TASK).unwrap();
     let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, None, None));
     run.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
-    run.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    run.metadata.finalizers = Some(vec![TASKRUN_FINALIZER.to_owned()]);
     run.metadata.generation = Some(1);
     run
 }
 
 fn with_job(mut run: TaskRun) -> TaskRun {
     let name = run.name().to_owned();
-    run.status.get_or_insert_default().job = Some(name);
+    run.status.get_or_insert_default().job_name = Some(name);
     run
 }
 
@@ -33,39 +33,45 @@ fn outcome() -> Box<Outcome> {
     Box::new(outcome)
 }
 
-fn told(seq: u64, phase: Phase, outcome: Option<Box<Outcome>>) -> Box<Observed> {
+fn told(seq: u64, phase: Phase, outcome: Option<Box<Outcome>>) -> Box<RunSnapshot> {
     let progress = Progress {
         phase,
         step: Step::Agent,
-        turn: 3,
+        turns: 3,
         cost_usd: 0.5,
-        doing: format!("step {seq}"),
-        since: at(0),
+        activity: format!("step {seq}"),
+        activity_since: at(0),
         branch: Some("feature/x".to_owned()),
         waiting_for: None,
     };
-    Box::new(Observed {
+    Box::new(RunSnapshot {
         phase,
         step: Some(Step::Agent),
         reason: outcome.as_ref().map(|outcome| outcome.reason),
         progress: Some(progress),
         outcome,
-        last_seq: seq,
+        last_event_seq: seq,
         last_time: Some(at(0)),
         garbage: 0,
     })
 }
 
-fn pod(state: PodState) -> PodSeen {
-    PodSeen { name: "pod".to_owned(), node: Some("node".to_owned()), state, held: true, ending: None }
+fn pod(state: PodState) -> PodInfo {
+    PodInfo {
+        name: "pod".to_owned(),
+        node: Some("node".to_owned()),
+        state,
+        has_finalizer: true,
+        deletion_grace_seconds: None,
+    }
 }
 
-fn running() -> PodSeen {
+fn running() -> PodInfo {
     pod(PodState::Running { since: Some(at(1)), trouble: None })
 }
 
-fn ended(message: Option<&str>, trouble: Option<Trouble>) -> PodSeen {
-    pod(PodState::Ended(Ended {
+fn ended(message: Option<&str>, trouble: Option<PodProblem>) -> PodInfo {
+    pod(PodState::Ended(PodEnd {
         started: Some(at(1)),
         finished: Some(at(10)),
         message: message.map(str::to_owned),
@@ -74,12 +80,12 @@ fn ended(message: Option<&str>, trouble: Option<Trouble>) -> PodSeen {
     }))
 }
 
-fn job() -> Option<JobSeen> {
-    Some(JobSeen::default())
+fn job() -> Option<JobState> {
+    Some(JobState::default())
 }
 
 fn actions(decision: &Decision) -> Vec<&Action> {
-    decision.actions.iter().filter(|action| !matches!(action, Action::Tell { .. })).collect()
+    decision.actions.iter().filter(|action| !matches!(action, Action::RecordEvent { .. })).collect()
 }
 
 fn end_of(decision: &Decision) -> Option<(Phase, Reason)> {
@@ -87,77 +93,80 @@ fn end_of(decision: &Decision) -> Option<(Phase, Reason)> {
 }
 
 #[test]
-fn a_run_is_held_before_anything_is_done_for_it() {
+fn finalizer_is_added_before_any_other_action() {
     let mut run = run();
     run.metadata.finalizers = None;
-    let decision = decide(&run, &Seen { turn: Some(Turn::Now), ..Seen::default() }, at(0));
-    assert_eq!(actions(&decision), [&Action::Hold]);
+    let decision =
+        decide(&run, &ClusterState { turn: Some(Admission::Admitted), ..ClusterState::default() }, at(0));
+    assert_eq!(actions(&decision), [&Action::AddFinalizer]);
 }
 
 #[test]
-fn a_run_whose_turn_it_is_begins() {
-    let decision = decide(&run(), &Seen { turn: Some(Turn::Now), ..Seen::default() }, at(0));
-    assert_eq!(actions(&decision), [&Action::Admit, &Action::Launch]);
-    assert_eq!(decision.status.job.as_deref(), Some(run().name()));
+fn admitted_run_acquires_volume_then_creates_job() {
+    let decision =
+        decide(&run(), &ClusterState { turn: Some(Admission::Admitted), ..ClusterState::default() }, at(0));
+    assert_eq!(actions(&decision), [&Action::AcquireVolume, &Action::CreateJob]);
+    assert_eq!(decision.status.job_name.as_deref(), Some(run().name()));
 }
 
 #[test]
-fn a_run_that_waits_says_for_whom_and_until_when() {
-    let turn = Some(Turn::Waits { place: 2, waiting_for: "other".to_owned() });
-    let decision = decide(&run(), &Seen { turn: turn.clone(), ..Seen::default() }, at(60));
+fn queued_run_reports_blocking_run_until_timeout() {
+    let turn = Some(Admission::Queued { position: 2, waiting_for: "other".to_owned() });
+    let decision = decide(&run(), &ClusterState { turn: turn.clone(), ..ClusterState::default() }, at(60));
     assert_eq!(actions(&decision), [] as [&Action; 0]);
     assert_eq!(decision.status.queue_position, Some(2));
     assert_eq!(decision.status.waiting_for.as_deref(), Some("other"));
     let longest = run().spec.limits.queue_minutes * 60.0;
     #[expect(clippy::cast_possible_truncation, reason = "minutes of a sample")]
-    let late = decide(&run(), &Seen { turn, ..Seen::default() }, at(longest as i64 + 1));
+    let late = decide(&run(), &ClusterState { turn, ..ClusterState::default() }, at(longest as i64 + 1));
     assert_eq!(end_of(&late), Some((Phase::Failed, Reason::WorkspaceBusy)));
 }
 
 #[test]
-fn a_run_that_no_supervisor_would_take_ends_before_it_begins() {
+fn invalid_task_fails_before_job_creation() {
     let mut run = run();
     run.spec.model = "--evil".to_owned();
-    let decision = decide(&run, &Seen { turn: Some(Turn::Now), ..Seen::default() }, at(0));
+    let decision =
+        decide(&run, &ClusterState { turn: Some(Admission::Admitted), ..ClusterState::default() }, at(0));
     assert_eq!(end_of(&decision), Some((Phase::Failed, Reason::InvalidTask)));
     assert_eq!(actions(&decision), [] as [&Action; 0]);
 }
 
 #[test]
-fn the_stream_is_read_as_soon_as_there_is_one() {
-    let seen = Seen { job: job(), pod: Some(running()), ..Seen::default() };
+fn log_stream_is_followed_once_pod_runs() {
+    let seen = ClusterState { job: job(), pod: Some(running()), ..ClusterState::default() };
     let decision = decide(&with_job(run()), &seen, at(2));
-    assert_eq!(actions(&decision), [&Action::Follow]);
-    assert_eq!(decision.status.started_at, Some(at(1)));
+    assert_eq!(actions(&decision), [&Action::FollowLogs]);
+    assert_eq!(decision.status.start_time, Some(at(1)));
 }
 
 #[test]
-fn progress_is_written_at_most_every_fifteen_seconds_but_a_new_phase_at_once() {
-    let seen = |seq, phase| Seen {
+fn progress_is_written_every_15_seconds_or_on_new_phase() {
+    let seen = |seq, phase| ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: Stream::Open(told(seq, phase, None)),
+        stream: LogStream::Open(told(seq, phase, None)),
         turn: None,
     };
     let mut run = with_job(run());
     let first = decide(&run, &seen(1, Phase::Running), at(100));
-    assert_eq!(first.status.doing.as_deref(), Some("step 1"));
+    assert_eq!(first.status.activity.as_deref(), Some("step 1"));
     run.status = Some(first.status);
     let soon = decide(&run, &seen(2, Phase::Running), at(104));
-    assert_eq!(soon.status.doing.as_deref(), Some("step 1"));
-    assert_eq!(soon.again, Some(Duration::from_secs(11)));
+    assert_eq!(soon.status.activity.as_deref(), Some("step 1"));
+    assert_eq!(soon.requeue_after, Some(Duration::from_secs(11)));
     let moved = decide(&run, &seen(3, Phase::Publishing), at(105));
     assert_eq!(moved.status.phase, Some(Phase::Publishing));
     let later = decide(&run, &seen(2, Phase::Running), at(115));
-    assert_eq!(later.status.doing.as_deref(), Some("step 2"));
+    assert_eq!(later.status.activity.as_deref(), Some("step 2"));
 }
 
 #[test]
-fn the_outcome_ends_the_run_and_then_all_is_kept_before_the_pod_goes() {
-    let seen = Seen {
+fn finished_run_saves_result_before_releasing_pod() {
+    let seen = ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: Stream::Open(told(9, Phase::Publishing, Some(outcome()))),
+        stream: LogStream::Open(told(9, Phase::Publishing, Some(outcome()))),
         turn: None,
     };
     let mut run = with_job(run());
@@ -166,26 +175,26 @@ fn the_outcome_ends_the_run_and_then_all_is_kept_before_the_pod_goes() {
     assert!(decision.status.outcome.is_some());
     run.status = Some(decision.status);
     // It ends by itself, if it is let.
-    let finished = run.status.as_ref().unwrap().finished_at.unwrap();
-    assert_eq!(actions(&decide(&run, &seen, finished)), [&Action::KeepResult]);
-    let hung = decide(&run, &seen, finished + LAST_WORDS);
-    assert!(hung.actions.contains(&Action::Suspend), "{:?}", hung.actions);
-    let after = decide(&run, &Seen { pod: Some(ended(None, None)), ..seen }, at(51));
-    assert_eq!(actions(&after), [&Action::KeepResult, &Action::Expire, &Action::ReleasePod]);
-    assert_eq!(after.status.result.as_deref(), Some(result_name(run.name()).as_str()));
+    let finished = run.status.as_ref().unwrap().completion_time.unwrap();
+    assert_eq!(actions(&decide(&run, &seen, finished)), [&Action::SaveResult]);
+    let hung = decide(&run, &seen, finished + LOG_DRAIN_TIMEOUT);
+    assert!(hung.actions.contains(&Action::SuspendJob), "{:?}", hung.actions);
+    let after = decide(&run, &ClusterState { pod: Some(ended(None, None)), ..seen }, at(51));
+    assert_eq!(actions(&after), [&Action::SaveResult, &Action::SetJobTtl, &Action::RemovePodFinalizer]);
+    assert_eq!(after.status.result_config_map_name.as_deref(), Some(result_name(run.name()).as_str()));
 }
 
 #[test]
-fn a_pod_that_ended_untold_says_why_and_where_the_work_is() {
-    let closed = || Stream::Closed(told(3, Phase::Running, None));
-    let trouble = |reason| Some(Trouble { reason, message: "told".to_owned(), hopeless: true });
+fn pod_end_without_outcome_reports_reason_and_volume() {
+    let closed = || LogStream::Closed(told(3, Phase::Running, None));
+    let trouble = |reason| Some(PodProblem { reason, message: "told".to_owned(), terminal: true });
     for (trouble, expected) in [
-        (None, Reason::Lost),
+        (None, Reason::SupervisorLost),
         (trouble(Reason::OutOfMemory), Reason::OutOfMemory),
         (trouble(Reason::Evicted), Reason::Evicted),
         (trouble(Reason::NodeLost), Reason::NodeLost),
     ] {
-        let seen = Seen { job: job(), pod: Some(ended(None, trouble)), stream: closed(), turn: None };
+        let seen = ClusterState { job: job(), pod: Some(ended(None, trouble)), stream: closed(), turn: None };
         let decision = decide(&with_job(run()), &seen, at(11));
         assert_eq!(end_of(&decision), Some((expected.phase(), expected)));
         let work = decision.status.work.unwrap();
@@ -195,12 +204,12 @@ fn a_pod_that_ended_untold_says_why_and_where_the_work_is() {
 }
 
 #[test]
-fn the_termination_message_counts_where_the_log_is_gone() {
-    let digest = outcome().digest();
-    let seen = Seen {
+fn termination_message_is_used_when_log_is_missing() {
+    let digest = outcome().termination_message();
+    let seen = ClusterState {
         job: job(),
         pod: Some(ended(Some(&digest), None)),
-        stream: Stream::Closed(told(3, Phase::Running, None)),
+        stream: LogStream::Closed(told(3, Phase::Running, None)),
         turn: None,
     };
     let decision = decide(&with_job(run()), &seen, at(11));
@@ -208,102 +217,107 @@ fn the_termination_message_counts_where_the_log_is_gone() {
     assert_eq!(decision.status.work, Some(outcome().work));
     // One of another run is not believed.
     let foreign = digest.replace(run().name(), "other");
-    let seen = Seen { pod: Some(ended(Some(&foreign), None)), ..seen };
+    let seen = ClusterState { pod: Some(ended(Some(&foreign), None)), ..seen };
     let decision = decide(&with_job(run()), &seen, at(11));
-    assert_eq!(end_of(&decision), Some((Phase::Failed, Reason::Lost)));
+    assert_eq!(end_of(&decision), Some((Phase::Failed, Reason::SupervisorLost)));
 }
 
 #[test]
-fn the_end_of_a_log_that_is_on_its_way_is_waited_for_but_not_for_ever() {
-    let seen = Seen {
+fn log_drain_after_pod_end_is_bounded() {
+    let seen = ClusterState {
         job: job(),
         pod: Some(ended(None, None)),
-        stream: Stream::Open(told(3, Phase::Running, None)),
+        stream: LogStream::Open(told(3, Phase::Running, None)),
         turn: None,
     };
     let early = decide(&with_job(run()), &seen, at(15));
     assert_eq!(early.status.reason, None);
-    assert!(early.again.is_some());
+    assert!(early.requeue_after.is_some());
     let late = decide(&with_job(run()), &seen, at(60));
-    assert_eq!(end_of(&late), Some((Phase::Failed, Reason::Lost)));
+    assert_eq!(end_of(&late), Some((Phase::Failed, Reason::SupervisorLost)));
 }
 
 #[test]
-fn what_keeps_a_pod_is_told_and_ends_the_run_when_it_is_hopeless() {
-    let seen = |hopeless| Seen {
+fn startup_problem_fails_run_only_when_terminal() {
+    let seen = |hopeless| ClusterState {
         job: job(),
         pod: Some(pod(PodState::Starting {
-            hindrance: Some(Trouble {
+            hindrance: Some(PodProblem {
                 reason: Reason::ImageUnavailable,
                 message: "no such image".to_owned(),
-                hopeless,
+                terminal: hopeless,
             }),
         })),
-        ..Seen::default()
+        ..ClusterState::default()
     };
     let waiting = decide(&with_job(run()), &seen(false), at(5));
     assert_eq!(waiting.status.reason, None);
     assert!(waiting.status.message.as_deref().unwrap().contains("no such image"));
     assert!(matches!(
         waiting.actions.last(),
-        Some(Action::Tell { warning: true, reason: "ImageUnavailable", .. })
+        Some(Action::RecordEvent { warning: true, reason: "ImageUnavailable", .. })
     ));
     let over = decide(&with_job(run()), &seen(true), at(45));
     assert_eq!(end_of(&over), Some((Phase::Failed, Reason::ImageUnavailable)));
     let mut run = with_job(run());
     run.status = Some(over.status);
     let after = decide(&run, &seen(true), at(46));
-    assert!(after.actions.contains(&Action::Suspend), "{:?}", after.actions);
-    assert!(after.actions.contains(&Action::ReleasePod));
+    assert!(after.actions.contains(&Action::SuspendJob), "{:?}", after.actions);
+    assert!(after.actions.contains(&Action::RemovePodFinalizer));
 }
 
 #[test]
-fn a_stop_ends_the_pod_in_order_and_a_second_one_at_once() {
-    let seen = Seen {
+fn stop_is_graceful_until_escalated_to_now() {
+    let seen = ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: Stream::Open(told(3, Phase::Running, None)),
+        stream: LogStream::Open(told(3, Phase::Running, None)),
         turn: None,
     };
     let mut run = with_job(run());
-    run.spec.stop = Some(StopWish::Orderly);
+    run.spec.stop = Some(StopMode::Graceful);
     let decision = decide(&run, &seen, at(20));
-    assert_eq!(actions(&decision), [&Action::Suspend]);
+    assert_eq!(actions(&decision), [&Action::SuspendJob]);
     run.status = Some(decision.status);
-    run.spec.stop = Some(StopWish::Now);
-    let suspended = Seen { job: Some(JobSeen { suspended: true, ..JobSeen::default() }), ..seen.clone() };
-    assert_eq!(actions(&decide(&run, &suspended, at(30))), [&Action::EndPod { seconds: NOW_SECONDS }]);
+    run.spec.stop = Some(StopMode::Now);
+    let suspended =
+        ClusterState { job: Some(JobState { suspended: true, ..JobState::default() }), ..seen.clone() };
+    assert_eq!(
+        actions(&decide(&run, &suspended, at(30))),
+        [&Action::DeletePod { grace_seconds: STOP_NOW_GRACE_SECONDS }]
+    );
     // Whatever hangs is given up, and said to be.
-    let late = decide(&run, &suspended, at(20 + GRACE_SECONDS + PATIENCE_SECONDS));
-    assert_eq!(end_of(&late), Some((Phase::Failed, Reason::Lost)));
+    let late =
+        decide(&run, &suspended, at(20 + TERMINATION_GRACE_PERIOD_SECONDS + POD_DELETION_SLACK_SECONDS));
+    assert_eq!(end_of(&late), Some((Phase::Failed, Reason::SupervisorLost)));
 }
 
 #[test]
-fn what_is_deleted_is_stopped_and_then_let_go() {
+fn deleted_run_is_stopped_before_finalizer_removal() {
     let mut deleted = with_job(run());
     deleted.metadata.deletion_timestamp = deleted.metadata.creation_timestamp.clone();
-    let seen = Seen {
+    let seen = ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: Stream::Open(told(3, Phase::Running, None)),
+        stream: LogStream::Open(told(3, Phase::Running, None)),
         turn: None,
     };
     let decision = decide(&deleted, &seen, at(20));
-    assert_eq!(actions(&decision), [&Action::Suspend]);
+    assert_eq!(actions(&decision), [&Action::SuspendJob]);
     deleted.status = Some(decision.status);
-    let over = Seen { stream: Stream::Open(told(9, Phase::Publishing, Some(outcome()))), ..seen };
+    let over = ClusterState { stream: LogStream::Open(told(9, Phase::Publishing, Some(outcome()))), ..seen };
     deleted.status = Some(decide(&deleted, &over, at(25)).status);
-    let over = Seen { pod: Some(ended(None, None)), ..over };
+    let over = ClusterState { pod: Some(ended(None, None)), ..over };
     let released = decide(&deleted, &over, at(26));
-    assert_eq!(actions(&released).last(), Some(&&Action::Release));
-    assert!(released.actions.contains(&Action::KeepResult));
+    assert_eq!(actions(&released).last(), Some(&&Action::RemoveFinalizer));
+    assert!(released.actions.contains(&Action::SaveResult));
     // One that never began is let go as well.
     let mut waiting = run();
     waiting.metadata.deletion_timestamp = waiting.metadata.creation_timestamp.clone();
-    let decision = decide(&waiting, &Seen::default(), at(1));
+    let decision = decide(&waiting, &ClusterState::default(), at(1));
     assert_eq!(end_of(&decision), Some((Phase::Stopped, Reason::Stopped)));
     waiting.status = Some(decision.status);
-    assert_eq!(actions(&decide(&waiting, &Seen::default(), at(2))), [&Action::Release]);
+    assert_eq!(actions(&decide(&waiting, &ClusterState::default(), at(2))), [&Action::RemoveFinalizer]);
 }
 
 /// What can happen to a run from outside.
@@ -350,7 +364,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 /// A cluster with one run, as far as the decision can see it.
 struct Cluster {
     run: TaskRun,
-    seen: Seen,
+    seen: ClusterState,
     now: i64,
     jobs_made: u32,
     gone: bool,
@@ -364,27 +378,29 @@ impl Cluster {
             Some(PodState::Starting { .. } | PodState::Running { .. })
         );
         match happening {
-            Happening::Turn => self.seen.turn = Some(Turn::Now),
+            Happening::Turn => self.seen.turn = Some(Admission::Admitted),
             Happening::PodAppears
                 if self.seen.job.as_ref().is_some_and(|job| !job.suspended) && self.seen.pod.is_none() =>
             {
                 self.seen.pod = Some(pod(PodState::Starting { hindrance: None }));
             }
             Happening::PodRuns if live => self.seen.pod = Some(running()),
-            Happening::StreamTells if !matches!(self.seen.stream, Stream::Unread) => {
-                self.seen.stream = Stream::Open(told(u64::try_from(self.now).unwrap(), Phase::Running, None));
+            Happening::StreamTells if !matches!(self.seen.stream, LogStream::NotStarted) => {
+                self.seen.stream =
+                    LogStream::Open(told(u64::try_from(self.now).unwrap(), Phase::Running, None));
             }
-            Happening::OutcomeIsTold if !matches!(self.seen.stream, Stream::Unread) => {
-                self.seen.stream = Stream::Closed(told(999_999, Phase::Publishing, Some(outcome())));
+            Happening::OutcomeIsTold if !matches!(self.seen.stream, LogStream::NotStarted) => {
+                self.seen.stream = LogStream::Closed(told(999_999, Phase::Publishing, Some(outcome())));
             }
             Happening::PodEnds if live => {
-                self.seen.pod = Some(PodSeen {
-                    state: PodState::Ended(Ended { finished: Some(at(self.now)), ..Ended::default() }),
+                self.seen.pod = Some(PodInfo {
+                    state: PodState::Ended(PodEnd { finished: Some(at(self.now)), ..PodEnd::default() }),
                     ..running()
                 });
             }
             Happening::PodIsEvicted if live => {
-                let trouble = Trouble { reason: Reason::Evicted, message: "told".to_owned(), hopeless: true };
+                let trouble =
+                    PodProblem { reason: Reason::Evicted, message: "told".to_owned(), terminal: true };
                 self.seen.pod = Some(ended(None, Some(trouble)));
             }
             Happening::PodVanishes => self.seen.pod = None,
@@ -392,12 +408,12 @@ impl Cluster {
                 self.seen.job = None;
                 self.seen.pod = None;
             }
-            Happening::StopIsAsked => self.run.spec.stop = self.run.spec.stop.or(Some(StopWish::Orderly)),
-            Happening::StopNowIsAsked => self.run.spec.stop = Some(StopWish::Now),
+            Happening::StopIsAsked => self.run.spec.stop = self.run.spec.stop.or(Some(StopMode::Graceful)),
+            Happening::StopNowIsAsked => self.run.spec.stop = Some(StopMode::Now),
             Happening::RunIsDeleted => {
                 self.run.metadata.deletion_timestamp = self.run.metadata.creation_timestamp.clone();
             }
-            Happening::ControllerRestarts => self.seen.stream = Stream::Unread,
+            Happening::ControllerRestarts => self.seen.stream = LogStream::NotStarted,
             Happening::MinutesPass => self.now += 90,
             Happening::DayPasses => self.now += 86_400,
             // It cannot happen now.
@@ -420,42 +436,42 @@ impl Cluster {
             let was_final = self.run.phase().is_final();
             for action in &decision.actions {
                 match action {
-                    Action::Launch => {
-                        prop_assert!(self.run.stop_wish().is_none(), "begun although it was to stop");
+                    Action::CreateJob => {
+                        prop_assert!(self.run.requested_stop().is_none(), "begun although it was to stop");
                         prop_assert!(!was_final, "begun although it had ended");
                         self.jobs_made += 1;
-                        self.seen.job = Some(JobSeen::default());
+                        self.seen.job = Some(JobState::default());
                     }
-                    Action::Follow => {
+                    Action::FollowLogs => {
                         let empty = told(0, Phase::Pending, None);
-                        self.seen.stream = Stream::Open(empty);
+                        self.seen.stream = LogStream::Open(empty);
                     }
-                    Action::Suspend => {
+                    Action::SuspendJob => {
                         let job = self.seen.job.as_mut();
                         prop_assert!(job.is_some(), "there is no Job to suspend");
                         if let Some(job) = job {
                             job.suspended = true;
                         }
                     }
-                    Action::ReleasePod => {
+                    Action::RemovePodFinalizer => {
                         prop_assert!(was_final, "the pod was let go before the end was written");
                         self.seen.pod = None;
                     }
-                    Action::RemoveJob => {
+                    Action::DeleteJob => {
                         prop_assert!(was_final);
                         self.seen.job = None;
                     }
-                    Action::Expire => self.seen.job.as_mut().unwrap().removes_itself = true,
-                    Action::KeepResult => prop_assert!(was_final),
-                    Action::Release => {
+                    Action::SetJobTtl => self.seen.job.as_mut().unwrap().has_ttl = true,
+                    Action::SaveResult => prop_assert!(was_final),
+                    Action::RemoveFinalizer => {
                         prop_assert!(was_final, "let go before the end was written");
                         prop_assert!(self.run.metadata.deletion_timestamp.is_some());
                         self.gone = true;
                     }
-                    Action::EndPod { seconds } => {
-                        self.seen.pod.as_mut().unwrap().ending = Some(*seconds);
+                    Action::DeletePod { grace_seconds: seconds } => {
+                        self.seen.pod.as_mut().unwrap().deletion_grace_seconds = Some(*seconds);
                     }
-                    Action::Hold | Action::Admit | Action::Tell { .. } => {}
+                    Action::AddFinalizer | Action::AcquireVolume | Action::RecordEvent { .. } => {}
                 }
             }
             prop_assert!(self.jobs_made <= 1, "a second Job");
@@ -480,8 +496,8 @@ proptest! {
 
     /// Whatever happens in whatever order: one Job, one end, which stays; and everything ends.
     #[test]
-    fn every_order_of_events_leads_to_one_end(events in prop::collection::vec(happening(), 0..40)) {
-        let seen = Seen { turn: Some(Turn::Waits { place: 1, waiting_for: "other".to_owned() }), ..Seen::default() };
+    fn any_event_order_reaches_single_final_state(events in prop::collection::vec(happening(), 0..40)) {
+        let seen = ClusterState { turn: Some(Admission::Queued { position: 1, waiting_for: "other".to_owned() }), ..ClusterState::default() };
         let mut cluster = Cluster { run: run(), seen, now: 0, jobs_made: 0, gone: false, first_end: None };
         cluster.settle()?;
         for event in events {

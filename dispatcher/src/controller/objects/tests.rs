@@ -19,7 +19,7 @@ fn all_settings() -> KubernetesSettings {
         image = "ghcr.io/myorg/agent:1.4"
         image_pull_policy = "IfNotPresent"
         image_pull_secrets = ["registry"]
-        runs_at_once = 3
+        max_concurrent_runs = 3
         service_account = "agents"
         priority_class = "batch"
         runtime_class = "gvisor"
@@ -39,8 +39,8 @@ fn all_settings() -> KubernetesSettings {
     toml::from_str(text).unwrap()
 }
 
-fn surroundings() -> Surroundings {
-    Surroundings {
+fn surroundings() -> GitHostSettings {
+    GitHostSettings {
         github_api_url: Some("https://github.example.com/api/v3".to_owned()),
         git_hosts: vec!["github.example.com".to_owned()],
     }
@@ -78,17 +78,17 @@ fn lost(written: &Value, kept: &Value, path: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_job_is_as_published() {
+fn job_manifest_matches_snapshot() {
     let (run, task) = run_and_task();
-    let job = check(&job(&run, &task, &all_settings(), &surroundings()).unwrap());
+    let job = check(&build_job(&run, &task, &all_settings(), &surroundings()).unwrap());
     insta::assert_json_snapshot!(job);
 }
 
 #[test]
-fn a_plain_configuration_gives_a_hardened_pod() {
+fn default_settings_build_hardened_pod() {
     let (run, task) = run_and_task();
     let settings = KubernetesSettings::default();
-    let job = check(&job(&run, &task, &settings, &Surroundings::default()).unwrap());
+    let job = check(&build_job(&run, &task, &settings, &GitHostSettings::default()).unwrap());
     let pod = &job["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     // https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
@@ -108,32 +108,32 @@ fn a_plain_configuration_gives_a_hardened_pod() {
 }
 
 #[test]
-fn the_deadline_is_above_everything_that_the_supervisor_may_take() {
+fn job_deadline_exceeds_supervisor_timeouts() {
     let (run, mut task) = run_and_task();
-    task.limits.minutes = 120.0;
+    task.limits.timeout_minutes = 120.0;
     task.limits.queue_minutes = 0.0;
-    let job = job(&run, &task, &KubernetesSettings::default(), &Surroundings::default()).unwrap();
+    let job = build_job(&run, &task, &KubernetesSettings::default(), &GitHostSettings::default()).unwrap();
     let deadline = job.spec.unwrap().active_deadline_seconds.unwrap();
     // Its own limit, its grace, and 600 s for each of save, push and pull request.
-    assert!(deadline > 120 * 60 + 10 + 3 * 600 + GRACE_SECONDS, "{deadline}");
+    assert!(deadline > 120 * 60 + 10 + 3 * 600 + TERMINATION_GRACE_PERIOD_SECONDS, "{deadline}");
 }
 
 #[test]
-fn task_and_volume_are_as_published() {
+fn task_configmap_and_pvc_match_snapshots() {
     let (run, task) = run_and_task();
-    let map = check(&super::task(&run, &task, &KubernetesSettings::default()).unwrap());
+    let map = check(&super::build_task_configmap(&run, &task, &KubernetesSettings::default()).unwrap());
     assert_eq!(map["immutable"], true);
     let text = map["data"]["task.json"].as_str().unwrap();
     assert_eq!(TaskSpec::from_json(text).unwrap(), task);
-    let claim = check(&claim(&run, &all_settings()).unwrap());
+    let claim = check(&build_pvc(&run, &all_settings()).unwrap());
     assert!(claim["metadata"].get("ownerReferences").is_none(), "it outlives runs");
     insta::assert_json_snapshot!(claim);
 }
 
 #[test]
-fn nothing_is_written_that_the_api_does_not_know() {
+fn pod_manifest_has_no_unknown_api_fields() {
     let (run, _) = run_and_task();
-    let written = pod(&run, &all_settings(), &surroundings(), 7200);
+    let written = build_pod(&run, &all_settings(), &surroundings(), 7200);
     let typed: k8s_openapi::api::core::v1::PodSpec = serde_json::from_value(written.clone()).unwrap();
     let kept = serde_json::to_value(typed).unwrap();
     assert_eq!(lost(&written, &kept, "spec"), [] as [String; 0]);
@@ -143,9 +143,9 @@ fn nothing_is_written_that_the_api_does_not_know() {
 }
 
 #[test]
-fn a_secret_is_nowhere_but_in_its_file() {
+fn secrets_are_mounted_as_files_only() {
     let (run, _) = run_and_task();
-    let pod = pod(&run, &all_settings(), &surroundings(), 7200).to_string();
+    let pod = build_pod(&run, &all_settings(), &surroundings(), 7200).to_string();
     assert!(!pod.contains("secretKeyRef") && !pod.contains("envFrom"), "{pod}");
     for name in
         ["github-pat-claude-agent-1", "github-ssh-claude-agent-1", "anthropic-api-key", "brave-api-key"]
@@ -155,23 +155,26 @@ fn a_secret_is_nowhere_but_in_its_file() {
 }
 
 #[test]
-fn an_agent_may_look_at_the_cluster_only_where_its_service_is_named() {
+fn cluster_access_is_granted_to_named_services_only() {
     let (run, task) = run_and_task();
     let access = |service: &str| {
         let text = format!("[cluster_access]\n{service} = \"orchestrator-inspector\"");
         toml::from_str::<KubernetesSettings>(&text).unwrap()
     };
     let plain = KubernetesSettings::default();
-    let surroundings = Surroundings::default();
+    let surroundings = GitHostSettings::default();
     let other = access("other");
     assert_eq!(
-        job(&run, &task, &other, &surroundings).unwrap(),
-        job(&run, &task, &plain, &surroundings).unwrap()
+        build_job(&run, &task, &other, &surroundings).unwrap(),
+        build_job(&run, &task, &plain, &surroundings).unwrap()
     );
-    assert_eq!(super::task(&run, &task, &other).unwrap(), super::task(&run, &task, &plain).unwrap());
+    assert_eq!(
+        super::build_task_configmap(&run, &task, &other).unwrap(),
+        super::build_task_configmap(&run, &task, &plain).unwrap()
+    );
 
     let named = access(run.spec.service.as_str());
-    let job = check(&job(&run, &task, &named, &surroundings).unwrap());
+    let job = check(&build_job(&run, &task, &named, &surroundings).unwrap());
     let template = &job["spec"]["template"];
     assert_eq!(template["metadata"]["labels"][labels::CLUSTER_ACCESS], "true");
     assert_eq!(template["spec"]["serviceAccountName"], "orchestrator-inspector");
@@ -180,7 +183,7 @@ fn an_agent_may_look_at_the_cluster_only_where_its_service_is_named() {
     let secrets = volumes.iter().find(|volume| volume["name"] == "secrets").unwrap();
     let sources = secrets["projected"]["sources"].as_array().unwrap();
     insta::assert_json_snapshot!(&sources[sources.len() - 3..]);
-    let map = check(&super::task(&run, &task, &named).unwrap());
+    let map = check(&super::build_task_configmap(&run, &task, &named).unwrap());
     let kubeconfig: Value = serde_json::from_str(map["data"]["kubeconfig"].as_str().unwrap()).unwrap();
     insta::assert_json_snapshot!(kubeconfig);
 }

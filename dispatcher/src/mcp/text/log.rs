@@ -13,29 +13,29 @@ const LINE_MAX: usize = 2_000;
 
 /// Which lines are wanted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Part {
+pub enum LogRange {
     /// The first so many.
-    First(usize),
+    Head(usize),
     /// The last so many.
-    Last(usize),
+    Tail(usize),
 }
 
 /// A piece of a log.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Piece {
+pub struct LogPage {
     /// Its lines.
     pub lines: Vec<String>,
     /// The cursor for what comes after them.
-    pub next: u64,
+    pub next_cursor: u64,
     /// How many lines there are after them already.
-    pub more: usize,
+    pub remaining: usize,
     /// How many lines there are before them, after the cursor that was given.
-    pub earlier: usize,
+    pub skipped: usize,
 }
 
 /// Takes as many lines as are wanted and fit. Each has its event's number; `end` is the last event's.
 #[must_use]
-pub fn take(lines: Vec<(u64, String)>, part: Part, end: u64) -> Piece {
+pub fn paginate(lines: Vec<(u64, String)>, part: LogRange, end: u64) -> LogPage {
     let total = lines.len();
     let cut = |(seq, line): (u64, String)| (seq, short(&line, LINE_MAX));
     let mut room = TEXT_MAX;
@@ -44,14 +44,19 @@ pub fn take(lines: Vec<(u64, String)>, part: Part, end: u64) -> Piece {
         room.checked_sub(needed).inspect(|left| room = *left).is_some()
     };
     match part {
-        Part::First(count) => {
+        LogRange::Head(count) => {
             let taken: Vec<(u64, String)> =
                 lines.into_iter().take(count).map(cut).take_while(|line| fits(line)).collect();
             let more = total - taken.len();
             let next = taken.last().filter(|_| more > 0).map_or(end, |(seq, _)| *seq);
-            Piece { lines: taken.into_iter().map(|(_, line)| line).collect(), next, more, earlier: 0 }
+            LogPage {
+                lines: taken.into_iter().map(|(_, line)| line).collect(),
+                next_cursor: next,
+                remaining: more,
+                skipped: 0,
+            }
         }
-        Part::Last(count) => {
+        LogRange::Tail(count) => {
             let mut taken: Vec<String> = lines
                 .into_iter()
                 .rev()
@@ -62,15 +67,15 @@ pub fn take(lines: Vec<(u64, String)>, part: Part, end: u64) -> Piece {
                 .collect();
             taken.reverse();
             let earlier = total - taken.len();
-            Piece { lines: taken, next: end, more: 0, earlier }
+            LogPage { lines: taken, next_cursor: end, remaining: 0, skipped: earlier }
         }
     }
 }
 
 /// The piece as a model reads it.
 #[must_use]
-pub fn render_log(status: &Status, piece: &Piece) -> String {
-    let Piece { lines, next, more, earlier } = piece;
+pub fn render_log(status: &Status, piece: &LogPage) -> String {
+    let LogPage { lines, next_cursor: next, remaining: more, skipped: earlier } = piece;
     let reason = status.reason.map_or(String::new(), |reason| format!(" ({reason})"));
     // Writing to a String cannot fail.
     let mut text = format!("Log of `{}`, {}{reason}, times in UTC:\n", status.run, status.phase);
@@ -97,7 +102,7 @@ pub fn render_log(status: &Status, piece: &Piece) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::observe::Lock;
+    use crate::task::event_fold::LockState;
     use crate::task::status::tests::sample;
 
     fn log(count: u64, width: usize) -> Vec<(u64, String)> {
@@ -105,18 +110,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_to_its_end_by_cursor_without_gap_or_repetition() {
+    fn log_cursor_reads_whole_log_without_gaps_or_repeats() {
         for width in [5, 400, 3_000] {
             let all = log(333, width);
             let (mut after, mut seen) = (0, 0);
             loop {
                 let rest: Vec<_> = all.iter().filter(|(seq, _)| *seq > after).cloned().collect();
-                let piece = take(rest, Part::First(50), 700);
+                let piece = paginate(rest, LogRange::Head(50), 700);
                 assert!(!piece.lines.is_empty() && piece.lines.len() <= 50);
                 assert!(piece.lines.iter().map(|line| line.chars().count() + 1).sum::<usize>() <= TEXT_MAX);
                 seen += piece.lines.len();
-                after = piece.next;
-                if piece.more == 0 {
+                after = piece.next_cursor;
+                if piece.remaining == 0 {
                     break;
                 }
             }
@@ -125,20 +130,25 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_the_end_of_the_log() {
-        let piece = take(log(10, 1), Part::Last(3), 25);
+    fn log_tail_returns_last_lines() {
+        let piece = paginate(log(10, 1), LogRange::Tail(3), 25);
         assert_eq!(
             piece,
-            Piece { lines: vec!["8".into(), "9".into(), "10".into()], next: 25, more: 0, earlier: 7 }
+            LogPage {
+                lines: vec!["8".into(), "9".into(), "10".into()],
+                next_cursor: 25,
+                remaining: 0,
+                skipped: 7
+            }
         );
-        assert!(take(log(100, 2_000), Part::Last(100), 200).lines.len() < 15);
+        assert!(paginate(log(100, 2_000), LogRange::Tail(100), 200).lines.len() < 15);
     }
 
     #[test]
-    fn a_piece_says_how_to_get_the_next() {
-        let piece = take(log(4, 1), Part::First(2), 8);
-        insta::assert_snapshot!(render_log(&sample(3, Lock::Held), &piece));
-        let piece = take(Vec::new(), Part::First(2), 8);
-        insta::assert_snapshot!(render_log(&sample(5, Lock::Free), &piece));
+    fn log_page_shows_next_cursor() {
+        let piece = paginate(log(4, 1), LogRange::Head(2), 8);
+        insta::assert_snapshot!(render_log(&sample(3, LockState::Held), &piece));
+        let piece = paginate(Vec::new(), LogRange::Head(2), 8);
+        insta::assert_snapshot!(render_log(&sample(5, LockState::Free), &piece));
     }
 }

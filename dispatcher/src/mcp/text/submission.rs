@@ -7,16 +7,16 @@ use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{Kind, Phase, TaskSpec};
 
 use super::{Fields, short};
+use crate::operations::{Submission, SubmitOutcome};
 use crate::task::status::Status;
-use crate::task::text::{docs_plan, plain};
-use crate::verbs::{Started, Submission};
+use crate::task::text::{docs_plan, sanitize};
 
 /// How much of the guidance is repeated.
 const GUIDANCE_MAX: usize = 1_000;
 
 /// What there was before the submission.
 #[derive(Clone, Debug, Default)]
-pub struct Before {
+pub struct PriorRuns {
     /// The service's newest run.
     pub last: Option<Status>,
     /// The finished attempt that is tried again.
@@ -25,42 +25,46 @@ pub struct Before {
 
 /// A submission in full.
 #[must_use]
-pub fn render_submission(submission: &Submission, before: &Before) -> String {
-    let Submission { started, run, task, status, warnings, elsewhere } = submission;
+pub fn render_submission(submission: &Submission, before: &PriorRuns) -> String {
+    let Submission { result: started, run, task, status, warnings, native_command: elsewhere } = submission;
     let number = task.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
     let documents = if task.kind == Kind::Docs { "documents of " } else { "" };
     let what = format!("{documents}{number} of the {} service", task.service);
     let mut text = match (started, task.mode) {
-        (Started::AlreadyAtWork, _) => {
+        (SubmitOutcome::AlreadyRunning, _) => {
             format!("**Nothing new was started: `{run}` is at work on this already ({}).**\n\n", status.phase)
         }
-        (Started::AtWorkOtherwise, _) => format!(
+        (SubmitOutcome::ConflictingRun, _) => format!(
             "**Nothing new was started: `{run}` is at work on this task already ({}), as it was submitted.** \
              Nothing of this submission was added to it. To change what it does, stop it with `stop_task` and \
              submit again with retry: true and guidance.\n\n",
             status.phase
         ),
-        (Started::New, _) if status.phase == Phase::Failed => format!(
+        (SubmitOutcome::Created, _) if status.phase == Phase::Failed => format!(
             "**Submitted {what}, which has failed at once: {}**\n\n",
-            plain(status.message.as_deref().unwrap_or("it did not say why"))
+            sanitize(status.message.as_deref().unwrap_or("it did not say why"))
         ),
-        (Started::New, _) if task.kind == Kind::Docs && task.mode != Mode::Retry => {
+        (SubmitOutcome::Created, _) if task.kind == Kind::Docs && task.mode != Mode::Retry => {
             format!("**Documentation submitted: {what}.**\n\n")
         }
-        (Started::New, Mode::First) => format!("**Implementation submitted: {what}.**\n\n"),
-        (Started::New, Mode::Retry) => format!("**Retry submitted: {what}, attempt {}.**\n\n", task.attempt),
-        (Started::New, Mode::Fresh) => format!("**Started over: {what}, attempt {}.**\n\n", task.attempt),
+        (SubmitOutcome::Created, Mode::First) => format!("**Implementation submitted: {what}.**\n\n"),
+        (SubmitOutcome::Created, Mode::Retry) => {
+            format!("**Retry submitted: {what}, attempt {}.**\n\n", task.attempt)
+        }
+        (SubmitOutcome::Created, Mode::Fresh) => {
+            format!("**Started over: {what}, attempt {}.**\n\n", task.attempt)
+        }
     };
     text.push_str(&details(task));
     let has_failed = status.phase == Phase::Failed;
-    if *started == Started::New && !has_failed {
+    if *started == SubmitOutcome::Created && !has_failed {
         text.push('\n');
-        text.push_str(&relation(task, before, status));
+        text.push_str(&describe_relation(task, before, status));
         text.push_str("\nThe run will:\n");
         text.push_str(&plan(task));
     }
     for warning in warnings {
-        let _ = writeln!(text, "\nWarning: {}", plain(warning));
+        let _ = writeln!(text, "\nWarning: {}", sanitize(warning));
     }
     let head = if has_failed { "For more" } else { "It goes on by itself. To follow it" };
     let _ = writeln!(
@@ -77,13 +81,13 @@ fn details(task: &TaskSpec) -> String {
     let number = task.task_id.map_or("all".to_owned(), |task| task.to_string());
     fields.add("Task", &format!("{number} ({} service)", task.service));
     let account = match &task.github_user {
-        Some(user) if user != task.agent.as_str() => format!(" (GitHub account {})", plain(user)),
+        Some(user) if user != task.agent.as_str() => format!(" (GitHub account {})", sanitize(user)),
         Some(_) | None => String::new(),
     };
     fields.add("Agent", &format!("{}{account}", task.agent));
     if task.kind == Kind::Docs {
         fields.add("Repository", &documents(task));
-        fields.add("Model", &plain(&task.model));
+        fields.add("Model", &sanitize(&task.model));
         fields.add("Branch that is read", &base(task));
         fields.add("Limits", &limits(task));
         fields.add("TaskRun", &format!("`{}`", task.run));
@@ -91,7 +95,7 @@ fn details(task: &TaskSpec) -> String {
     }
     fields.add("Target repository", task.target.url.as_str());
     fields.add("Task documents", &documents(task));
-    fields.add("Model", &plain(&task.model));
+    fields.add("Model", &sanitize(&task.model));
     let directory = match &task.target.working_directory {
         Some(directory) if directory.relative().is_empty() => "the repository's root (as asked)".to_owned(),
         Some(directory) => format!("`{}/` (as asked; made if it is not there)", directory.relative()),
@@ -108,7 +112,7 @@ fn details(task: &TaskSpec) -> String {
 }
 
 fn limits(task: &TaskSpec) -> String {
-    let mut limits = vec![format!("{} minutes", task.limits.minutes)];
+    let mut limits = vec![format!("{} minutes", task.limits.timeout_minutes)];
     limits.extend(task.limits.cost_usd.map(|cost| format!("${cost:.2}")));
     limits.extend(task.limits.turns.map(|turns| format!("{turns} turns")));
     limits.join(", ")
@@ -130,7 +134,7 @@ fn base(task: &TaskSpec) -> String {
 }
 
 /// How the run relates to what was before it.
-fn relation(task: &TaskSpec, before: &Before, status: &Status) -> String {
+fn describe_relation(task: &TaskSpec, before: &PriorRuns, status: &Status) -> String {
     let mut fields = Fields::default();
     if task.kind == Kind::Docs {
         return docs_relation(task, status);
@@ -143,7 +147,7 @@ fn relation(task: &TaskSpec, before: &Before, status: &Status) -> String {
     match task.mode {
         Mode::Retry => {
             let kept = before.earlier.as_ref().and_then(|earlier| earlier.branch.clone());
-            let branch = plain(&kept.unwrap_or(new_branch));
+            let branch = sanitize(&kept.unwrap_or(new_branch));
             let from = before.earlier.as_ref().map_or("earlier attempts".to_owned(), |earlier| {
                 let reason = earlier.reason.map_or(String::new(), |reason| format!(", {reason}"));
                 format!("`{}` ({}{reason})", earlier.run, earlier.phase)
@@ -197,8 +201,10 @@ fn relation(task: &TaskSpec, before: &Before, status: &Status) -> String {
         fields.add("Guidance", "none: without any, the agent may do the same again");
     }
     if let Some(holder) = &status.waiting_for {
-        fields
-            .add("Waits for", &format!("`{}`, which has the workspace; it starts after that", plain(holder)));
+        fields.add(
+            "Waits for",
+            &format!("`{}`, which has the workspace; it starts after that", sanitize(holder)),
+        );
     }
     fields.0
 }
@@ -224,8 +230,10 @@ fn docs_relation(task: &TaskSpec, status: &Status) -> String {
         fields.add("Added guidance", &format!("\"{}\"", short(guidance, GUIDANCE_MAX)));
     }
     if let Some(holder) = &status.waiting_for {
-        fields
-            .add("Waits for", &format!("`{}`, which has the workspace; it starts after that", plain(holder)));
+        fields.add(
+            "Waits for",
+            &format!("`{}`, which has the workspace; it starts after that", sanitize(holder)),
+        );
     }
     fields.0
 }
@@ -256,7 +264,7 @@ fn plan(task: &TaskSpec) -> String {
         format!("Read the documents of {number} from the platform repository"),
         format!("Clone or update {} and prepare the branch", task.target.url.name()),
         format!("Start {servers}"),
-        format!("Have {} do the work with {}", task.agent, plain(&task.model)),
+        format!("Have {} do the work with {}", task.agent, sanitize(&task.model)),
         verify,
         publish.to_owned(),
     ];

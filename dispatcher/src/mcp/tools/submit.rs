@@ -4,23 +4,23 @@ use orchestrator_contract::names::Transport;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RepositoryUrl};
 
-use super::Answer;
+use super::ToolOutput;
 use crate::config::parse_repository;
-use crate::mcp::answers::{RunView, SubmitAnswer};
-use crate::mcp::arguments::{SubmitArguments, parsed};
-use crate::mcp::server::{Origin, Server};
-use crate::mcp::text::{Before, render_submission};
-use crate::mcp::which::{Refusal, all, among};
-use crate::problem::Problem;
-use crate::task::request::{Request, Wishes};
+use crate::error::Error;
+use crate::mcp::arguments::{SubmitArguments, parse_optional};
+use crate::mcp::outputs::{RunSummary, SubmitOutput};
+use crate::mcp::select::{ToolError, all, select_from};
+use crate::mcp::server::{Server, TransportKind};
+use crate::mcp::text::{PriorRuns, render_submission};
+use crate::operations::{Dispatcher, Submission, SubmitOutcome};
+use crate::task::request::{Overrides, Request};
 use crate::task::selection::Purpose;
 use crate::task::status::Status;
-use crate::verbs::{Dispatcher, Started, Submission};
 
 pub(super) async fn submit(
     server: &Server,
     arguments: SubmitArguments,
-) -> Result<Answer<SubmitAnswer>, Refusal> {
+) -> Result<ToolOutput<SubmitOutput>, ToolError> {
     let dispatcher = server.dispatcher()?;
     let all = all(&dispatcher).await?;
     let wishes = wishes(&arguments, &dispatcher, server.origin)?;
@@ -29,22 +29,22 @@ pub(super) async fn submit(
     // A client that gives up must not leave half a submission behind.
     let submission = tokio::spawn(async move { dispatcher.submit(request).await })
         .await
-        .map_err(|error| Problem::new(Reason::Internal, format!("submitting ended early: {error}")))??;
-    Ok(answer(submission, &Before { last, earlier }))
+        .map_err(|error| Error::new(Reason::InternalError, format!("submitting ended early: {error}")))??;
+    Ok(answer(submission, &PriorRuns { last, earlier }))
 }
 
 /// What came of a submission.
-pub(super) fn answer(submission: Submission, before: &Before) -> Answer<SubmitAnswer> {
-    let started = match submission.started {
-        Started::New => "new",
-        Started::AlreadyAtWork => "already_at_work",
-        Started::AtWorkOtherwise => "at_work_otherwise",
+pub(super) fn answer(submission: Submission, before: &PriorRuns) -> ToolOutput<SubmitOutput> {
+    let started = match submission.result {
+        SubmitOutcome::Created => "new",
+        SubmitOutcome::AlreadyRunning => "already_running",
+        SubmitOutcome::ConflictingRun => "conflicting_run",
     };
-    Answer {
+    ToolOutput {
         text: render_submission(&submission, before),
-        value: SubmitAnswer {
-            started: started.to_owned(),
-            run: RunView::from(&submission.status),
+        value: SubmitOutput {
+            result: started.to_owned(),
+            run: RunSummary::from(&submission.status),
             warnings: submission.warnings,
         },
     }
@@ -54,13 +54,13 @@ pub(super) fn answer(submission: Submission, before: &Before) -> Answer<SubmitAn
 async fn request(
     dispatcher: &Dispatcher,
     arguments: &SubmitArguments,
-    wishes: Wishes,
+    wishes: Overrides,
     all: &[Status],
-) -> Result<(Request, Option<Status>), Refusal> {
+) -> Result<(Request, Option<Status>), ToolError> {
     let mode = match (arguments.retry, arguments.fresh) {
         (true, true) => {
-            return Err(Problem::request("retry and fresh exclude each other")
-                .next("Give retry: true to go on from the last attempt, or fresh: true to start over.")
+            return Err(Error::invalid_request("retry and fresh exclude each other")
+                .with_hint("Give retry: true to go on from the last attempt, or fresh: true to start over.")
                 .into());
         }
         (true, false) => Mode::Retry,
@@ -69,8 +69,8 @@ async fn request(
     };
     let named = arguments.run.as_deref().is_some_and(|run| !run.trim().is_empty());
     if named && mode != Mode::Retry {
-        return Err(Problem::request("`run` names an earlier attempt, and this is no retry")
-            .next("Give retry: true with it, or leave it out.")
+        return Err(Error::invalid_request("`run` names an earlier attempt, and this is no retry")
+            .with_hint("Give retry: true with it, or leave it out.")
             .into());
     }
     let (service, task, agent) = (arguments.service()?, arguments.task()?, arguments.agent()?);
@@ -90,17 +90,18 @@ async fn request(
             (None, None) => dispatcher.config().default_agent()?,
         };
         let kind = Kind::Implementation;
-        let request = Request { kind, task: Some(task), service: service.clone(), agent, mode, wishes };
+        let request =
+            Request { kind, task: Some(task), service: service.clone(), agent, mode, overrides: wishes };
         return Ok((request, earlier.filter(|_| mode == Mode::Retry)));
     }
     if mode != Mode::Retry {
         return Err(missing(service.is_none(), task.is_none(), all).into());
     }
-    let earlier = among(all, &arguments.which(), Purpose::Retry)?;
+    let earlier = select_from(all, &arguments.which(), Purpose::Retry)?;
     if !earlier.phase.is_final() {
         let run = &earlier.run;
-        return Err(Problem::new(Reason::WorkspaceBusy, format!("`{run}` is still at work"))
-            .next(format!(
+        return Err(Error::new(Reason::WorkspaceBusy, format!("`{run}` is still at work"))
+            .with_hint(format!(
                 "Wait for it (dispatcher wait {run}) or stop it (dispatcher stop {run}), then retry."
             ))
             .into());
@@ -110,7 +111,7 @@ async fn request(
     Ok((request, Some(earlier)))
 }
 
-fn missing(service: bool, task: bool, all: &[Status]) -> Problem {
+fn missing(service: bool, task: bool, all: &[Status]) -> Error {
     let what = match (service, task) {
         (true, true) => "`service` and `task_id` are",
         (true, false) => "`service` is",
@@ -123,30 +124,33 @@ fn missing(service: bool, task: bool, all: &[Status]) -> Problem {
         [] => String::new(),
         services => format!(" Services that have runs: {}.", services.join(", ")),
     };
-    Problem::request(format!("{what} missing: say which task of which service is to be implemented")).next(
-        format!(
+    Error::invalid_request(format!("{what} missing: say which task of which service is to be implemented"))
+        .with_hint(format!(
             "Ask the user if they have not said it. To try the last task again, give retry: true.{there}"
-        ),
-    )
+        ))
 }
 
-fn wishes(arguments: &SubmitArguments, dispatcher: &Dispatcher, origin: Origin) -> Result<Wishes, Problem> {
+fn wishes(
+    arguments: &SubmitArguments,
+    dispatcher: &Dispatcher,
+    origin: TransportKind,
+) -> Result<Overrides, Error> {
     let text = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
     let url = |text: &Option<String>| repository(text.as_deref(), dispatcher, origin);
-    Ok(Wishes {
+    Ok(Overrides {
         model: text(&arguments.model),
-        branch: parsed(arguments.branch.as_deref())?,
+        branch: parse_optional(arguments.branch.as_deref())?,
         guidance: text(&arguments.guidance),
         repository_url: url(&arguments.repository_url)?,
         platform_repository_url: url(&arguments.platform_repository_url)?,
-        platform_branch: parsed(arguments.platform_branch.as_deref())?,
-        docs_directory: parsed(arguments.docs_directory.as_deref())?,
+        platform_branch: parse_optional(arguments.platform_branch.as_deref())?,
+        docs_directory: parse_optional(arguments.docs_directory.as_deref())?,
         github_user: text(&arguments.github_user),
-        working_directory: parsed(arguments.working_directory.as_deref())?,
-        minutes: arguments.minutes,
+        working_directory: parse_optional(arguments.working_directory.as_deref())?,
+        timeout_minutes: arguments.timeout_minutes,
         cost_usd: arguments.cost_usd,
         turns: arguments.turns,
-        ..Wishes::default()
+        ..Overrides::default()
     })
 }
 
@@ -154,15 +158,15 @@ fn wishes(arguments: &SubmitArguments, dispatcher: &Dispatcher, origin: Origin) 
 pub(super) fn repository(
     text: Option<&str>,
     dispatcher: &Dispatcher,
-    origin: Origin,
-) -> Result<Option<RepositoryUrl>, Problem> {
+    origin: TransportKind,
+) -> Result<Option<RepositoryUrl>, Error> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     let url = parse_repository(text, &dispatcher.config().folder.path)?;
     match (origin, url.transport()) {
-        (Origin::Http, Transport::Local) => Err(Problem::request(format!(
+        (TransportKind::Http, Transport::Local) => Err(Error::invalid_request(format!(
             "`{text}` is a folder of your machine, which this server cannot reach"
         ))
-        .next("Give an address such as git@github.com:myorg/trader.git.")),
-        (Origin::Http | Origin::Stdio, _) => Ok(Some(url)),
+        .with_hint("Give an address such as git@github.com:myorg/trader.git.")),
+        (TransportKind::Http | TransportKind::Stdio, _) => Ok(Some(url)),
     }
 }

@@ -9,39 +9,39 @@ use rmcp::service::{Peer, RequestContext};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Answer;
-use crate::mcp::answers::{RunView, WaitAnswer};
+use super::ToolOutput;
+use crate::error::Error;
 use crate::mcp::arguments::WaitArguments;
+use crate::mcp::outputs::{RunSummary, WaitOutput};
+use crate::mcp::select::{ToolError, which};
 use crate::mcp::server::Server;
 use crate::mcp::text::render_wait;
-use crate::mcp::which::{Refusal, which};
-use crate::problem::Problem;
+use crate::operations::WaitOutcome;
 use crate::task::selection::Purpose;
 use crate::task::text::render_progress;
-use crate::verbs::Wait;
 
 /// How long is waited if nobody says otherwise, in seconds.
-const DEFAULT: f64 = 30.0;
+const DEFAULT_SECONDS: f64 = 30.0;
 
 /// How long is waited at most, in seconds: clients give up on a call after a minute.
-const MAX: f64 = 45.0;
+const MAX_SECONDS: f64 = 45.0;
 
 /// How often progress is told while nothing changes, so that no client takes silence for an end.
-const PULSE: Duration = Duration::from_secs(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) async fn wait(
     server: &Server,
     arguments: &WaitArguments,
     context: RequestContext<RoleServer>,
-) -> Result<Answer<WaitAnswer>, Refusal> {
-    let seconds = arguments.timeout_seconds.unwrap_or(DEFAULT);
-    let limit = Duration::try_from_secs_f64(seconds.min(MAX)).map_err(|_| {
-        Problem::request(format!("timeout_seconds: {seconds} is no time to wait"))
-            .next("Give 0 to 45 seconds.")
+) -> Result<ToolOutput<WaitOutput>, ToolError> {
+    let seconds = arguments.timeout_seconds.unwrap_or(DEFAULT_SECONDS);
+    let limit = Duration::try_from_secs_f64(seconds.min(MAX_SECONDS)).map_err(|_| {
+        Error::invalid_request(format!("timeout_seconds: {seconds} is no time to wait"))
+            .with_hint("Give 0 to 45 seconds.")
     })?;
     let dispatcher = server.dispatcher()?;
     let begin = Instant::now();
-    let run = which(&dispatcher, &arguments.which(), Purpose::Look).await?.run;
+    let run = which(&dispatcher, &arguments.which(), Purpose::Inspect).await?.run;
     // Finding the run counts as well.
     let limit = limit.saturating_sub(begin.elapsed());
     let (say, said) = watch::channel(String::new());
@@ -56,20 +56,22 @@ pub(super) async fn wait(
     let closing = server.closing();
     let end = tokio::select! {
         end = waiting => end?,
-        () = tell(context.peer, context.meta.get_progress_token(), said, limit) => return Err(nobody()),
-        () = context.ct.cancelled() => return Err(nobody()),
-        () = closing.cancelled() => return Err(nobody()),
+        () = tell(context.peer, context.meta.get_progress_token(), said, limit) => return Err(client_gone()),
+        () = context.ct.cancelled() => return Err(client_gone()),
+        () = closing.cancelled() => return Err(client_gone()),
     };
-    let (Wait::Ended(status) | Wait::TimedOut(status)) = end;
-    Ok(Answer {
+    let (WaitOutcome::Finished(status) | WaitOutcome::TimedOut(status)) = end;
+    Ok(ToolOutput {
         text: render_wait(&status, begin.elapsed().as_secs(), Timestamp::now()),
-        value: WaitAnswer { ended: status.phase.is_final(), run: RunView::from(&*status) },
+        value: WaitOutput { finished: status.phase.is_final(), run: RunSummary::from(&*status) },
     })
 }
 
 /// The client does not want the answer any more.
-fn nobody() -> Refusal {
-    Problem::request("waiting was broken off; the run goes on").next("Call `wait_for_task` again.").into()
+fn client_gone() -> ToolError {
+    Error::invalid_request("waiting was broken off; the run goes on")
+        .with_hint("Call `wait_for_task` again.")
+        .into()
 }
 
 /// Tells the client each change, and at least every [`PULSE`]; never ends.
@@ -81,7 +83,7 @@ async fn tell(
 ) {
     let Some(token) = token else { return std::future::pending().await };
     let start = Instant::now();
-    let mut pulse = interval(PULSE);
+    let mut pulse = interval(PROGRESS_INTERVAL);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut gone = false;
     loop {

@@ -9,12 +9,12 @@ fn entry() -> Value {
 fn added(client: Client, text: &str) -> String {
     match plan_edit(client, text, &entry()).unwrap() {
         Edit::Added(text) => text,
-        edit @ (Edit::Same | Edit::Replaced { .. }) => panic!("{edit:?}"),
+        edit @ (Edit::Unchanged | Edit::Replaced { .. }) => panic!("{edit:?}"),
     }
 }
 
 #[test]
-fn a_file_that_is_not_there_is_made_whole() {
+fn missing_config_file_is_created_complete() {
     insta::assert_snapshot!(added(Client::Vscode, ""), @r#"
     {
       "servers": {
@@ -29,7 +29,7 @@ fn a_file_that_is_not_there_is_made_whole() {
 }
 
 #[test]
-fn every_other_byte_stays_where_it_is() {
+fn edit_preserves_every_other_byte() {
     let cases = [
         // Comments, tabs, a trailing comma, odd spaces.
         (
@@ -53,7 +53,7 @@ fn every_other_byte_stays_where_it_is() {
             assert_eq!(after.matches('\n').count(), after.matches("\r\n").count());
         }
         assert_eq!(before.ends_with('\n'), after.ends_with('\n'));
-        assert_eq!(plan_edit(client, &after, &entry()), Ok(Edit::Same), "{after}");
+        assert_eq!(plan_edit(client, &after, &entry()), Ok(Edit::Unchanged), "{after}");
         // Head and tail of the file, up to where the entry is.
         assert!(after.starts_with(&before[..before.find('{').unwrap()]));
     }
@@ -68,7 +68,7 @@ fn is_subsequence(part: &str, whole: &str) -> bool {
 }
 
 #[test]
-fn an_object_in_one_line_is_opened_and_keeps_what_it_says_as_it_was_written() {
+fn single_line_object_edit_preserves_original_spelling() {
     let before = r#"{"z":1e3,"mcpServers":{"x":{"command":"x"}},"e":"\u00e9 \/","a":1.50}"#;
     let after = added(Client::Claude, before);
     assert!(after.starts_with(r#"{"z":1e3,"mcpServers":{"#), "{after}");
@@ -77,7 +77,7 @@ fn an_object_in_one_line_is_opened_and_keeps_what_it_says_as_it_was_written() {
 }
 
 #[test]
-fn an_entry_that_differs_is_replaced_where_it_is_and_named() {
+fn differing_entry_is_replaced_in_place_reporting_old_one() {
     let text = "{\n  \"servers\": {\n    // ours\n    \"orchestrator\": { \"command\": \"old\" }, // until 2027\n    \"x\": {}\n  }\n}\n";
     let Edit::Replaced { text, before } = plan_edit(Client::Vscode, text, &entry()).unwrap() else {
         panic!("not replaced")
@@ -99,7 +99,7 @@ fn an_entry_that_differs_is_replaced_where_it_is_and_named() {
 }
 
 #[test]
-fn a_file_that_is_not_understood_is_left_alone_and_the_place_is_named() {
+fn unparseable_config_is_rejected_with_position() {
     let cases = [
         (Client::Vscode, "{\n  \"servers\": {\n    \"x\": {]\n", "line 3, column 11: "),
         (Client::Claude, "{\n  // no comments here\n}", "line 2, column "),
@@ -120,7 +120,7 @@ fn a_file_that_is_not_understood_is_left_alone_and_the_place_is_named() {
 
 proptest::proptest! {
     #[test]
-    fn what_was_there_means_the_same_afterwards(
+    fn edit_preserves_meaning_of_existing_keys(
         keys in proptest::collection::btree_map("[a-z\"\\\\é]{0,6}", -5..5i32, 0..6),
         pretty: bool,
     ) {

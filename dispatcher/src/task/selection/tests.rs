@@ -1,5 +1,5 @@
 use super::*;
-use crate::task::observe::Lock;
+use crate::task::event_fold::LockState;
 use crate::task::status::tests::sample;
 
 /// Runs from a line such as `trader:3:2 live`: service, task, attempt, state; the newest first.
@@ -7,7 +7,8 @@ fn runs(lines: &[&str]) -> Vec<Status> {
     let one = |line: &&str| {
         let (name, state) = line.split_once(' ').unwrap();
         let parts: Vec<&str> = name.split(':').collect();
-        let mut status = if state == "live" { sample(3, Lock::Held) } else { sample(5, Lock::Free) };
+        let mut status =
+            if state == "live" { sample(3, LockState::Held) } else { sample(5, LockState::Free) };
         status.run =
             RunName::new(format!("{}-claude-agent-1-task{}-attempt{}", parts[0], parts[1], parts[2]))
                 .unwrap();
@@ -22,58 +23,58 @@ fn runs(lines: &[&str]) -> Vec<Status> {
 fn chosen(said: &str, purpose: Purpose, all: &[Status]) -> String {
     let short =
         |status: &Status| format!("{}:{}:{}", status.service, status.task_id.unwrap().get(), status.attempt);
-    match understand(said, all) {
+    match parse_query(said, all) {
         Err(problem) => format!("error: {}", problem.message()),
-        Ok(wanted) => match choose(&wanted, purpose, all) {
-            Choice::One(status) => short(status),
-            Choice::Several(all) => {
+        Ok(wanted) => match select(&wanted, purpose, all) {
+            Selection::One(status) => short(status),
+            Selection::Ambiguous(all) => {
                 format!("one of {}", all.into_iter().map(short).collect::<Vec<_>>().join(" "))
             }
-            Choice::None => "none".to_owned(),
+            Selection::None => "none".to_owned(),
         },
     }
 }
 
 #[test]
-fn what_people_say_is_understood() {
-    use Purpose::{Look, Retry, Stop};
+fn natural_run_queries_select_expected_runs() {
+    use Purpose::{Inspect, Retry, Stop};
     let busy = runs(&["auth:1:1 live", "trader:3:2 live", "trader:3:1 ended", "trader:2:1 ended"]);
     let one = runs(&["trader:2:1 ended", "auth:1:1 live", "trader:1:1 ended"]);
     let quiet = runs(&["trader:2:1 ended", "auth:2:1 ended", "trader:1:1 ended"]);
     let single = runs(&["trader:2:1 ended", "trader:1:1 ended"]);
     let cases: &[(&[Status], &str, Purpose, &str)] = &[
-        (&busy, "", Look, "one of auth:1:1 trader:3:2"),
-        (&busy, "current", Look, "one of auth:1:1 trader:3:2"),
+        (&busy, "", Inspect, "one of auth:1:1 trader:3:2"),
+        (&busy, "current", Inspect, "one of auth:1:1 trader:3:2"),
         (&busy, "the current task", Stop, "one of auth:1:1 trader:3:2"),
-        (&busy, "latest", Look, "auth:1:1"),
-        (&busy, "the last one", Look, "auth:1:1"),
-        (&busy, "task 3", Look, "trader:3:2"),
+        (&busy, "latest", Inspect, "auth:1:1"),
+        (&busy, "the last one", Inspect, "auth:1:1"),
+        (&busy, "task 3", Inspect, "trader:3:2"),
         (&busy, "Task 3?", Stop, "trader:3:2"),
-        (&busy, "task3", Look, "trader:3:2"),
-        (&busy, "#3", Look, "trader:3:2"),
-        (&busy, "3", Look, "trader:3:2"),
+        (&busy, "task3", Inspect, "trader:3:2"),
+        (&busy, "#3", Inspect, "trader:3:2"),
+        (&busy, "3", Inspect, "trader:3:2"),
         (&busy, "that auth task", Stop, "auth:1:1"),
-        (&busy, "the trader service", Look, "trader:3:2"),
-        (&busy, "trader-claude-agent-1-task3-attempt1", Look, "trader:3:1"),
+        (&busy, "the trader service", Inspect, "trader:3:2"),
+        (&busy, "trader-claude-agent-1-task3-attempt1", Inspect, "trader:3:1"),
         (&busy, "last", Retry, "trader:3:1"),
         (&busy, "auth", Retry, "none"),
-        (&busy, "task 9", Look, "none"),
-        (&busy, "payments", Look, "error: there is no run `payments`"),
-        (&one, "", Look, "auth:1:1"),
+        (&busy, "task 9", Inspect, "none"),
+        (&busy, "payments", Inspect, "error: there is no run `payments`"),
+        (&one, "", Inspect, "auth:1:1"),
         (&one, "current", Stop, "auth:1:1"),
-        (&one, "latest", Look, "trader:2:1"),
+        (&one, "latest", Inspect, "trader:2:1"),
         (&one, "trader", Stop, "trader:2:1"),
         (&one, "", Retry, "trader:2:1"),
-        (&quiet, "", Look, "trader:2:1"),
+        (&quiet, "", Inspect, "trader:2:1"),
         (&quiet, "", Stop, "trader:2:1"),
-        (&quiet, "task 2", Look, "one of trader:2:1 auth:2:1"),
-        (&quiet, "task 1", Look, "trader:1:1"),
-        (&quiet, "task 2 of the auth service", Look, "auth:2:1"),
+        (&quiet, "task 2", Inspect, "one of trader:2:1 auth:2:1"),
+        (&quiet, "task 1", Inspect, "trader:1:1"),
+        (&quiet, "task 2 of the auth service", Inspect, "auth:2:1"),
         (&quiet, "the last task", Retry, "one of trader:2:1 auth:2:1"),
         (&quiet, "auth", Retry, "auth:2:1"),
         (&single, "the last task", Retry, "trader:2:1"),
-        (&[], "", Look, "none"),
-        (&[], "latest", Look, "none"),
+        (&[], "", Inspect, "none"),
+        (&[], "latest", Inspect, "none"),
     ];
     for (all, said, purpose, expected) in cases {
         let names: Vec<&str> = all.iter().map(|status| status.run.as_str()).collect();
@@ -82,19 +83,19 @@ fn what_people_say_is_understood() {
 }
 
 #[test]
-fn a_phase_is_known_by_its_name_in_any_case() {
-    assert_eq!(phase_named("running"), Some(Phase::Running));
-    assert_eq!(phase_named("walking"), None);
+fn phase_name_is_parsed_case_insensitively() {
+    assert_eq!(parse_phase("running"), Some(Phase::Running));
+    assert_eq!(parse_phase("walking"), None);
 }
 
 #[test]
-fn documents_that_are_done_are_not_tried_again_unless_they_are_meant() {
+fn retry_skips_succeeded_docs_run_unless_docs_requested() {
     let mut all = runs(&["trader:1:2 ended", "trader:1:1 ended"]);
     all[0].kind = Kind::Docs;
     assert_eq!(all[0].phase, Phase::Succeeded);
     assert_eq!(chosen("task 1", Purpose::Retry, &all), "trader:1:1");
     assert_eq!(chosen("the docs of task 1", Purpose::Retry, &all), "trader:1:2");
-    assert_eq!(chosen("task 1", Purpose::Look, &all), "trader:1:2");
+    assert_eq!(chosen("task 1", Purpose::Inspect, &all), "trader:1:2");
     all[0].phase = Phase::Failed;
     assert_eq!(chosen("task 1", Purpose::Retry, &all), "trader:1:2");
 }

@@ -25,7 +25,7 @@ fn plan_of(
     let service = ServiceName::new("trader").unwrap();
     plan(
         &reader,
-        &Wanted {
+        &PlanInput {
             service: &service,
             task: task.map(|task| TaskId::new(task).unwrap()),
             docs_directory: None,
@@ -38,21 +38,21 @@ fn plan_of(
 const STATE: (&str, &str) = (".taskmaster/state.json", r#"{"currentTag": "master"}"#);
 
 #[test]
-fn all_tasks_of_the_tag_are_planned_with_what_surrounds_them() {
+fn plan_covers_all_tasks_of_tag_with_dependencies() {
     let plan = plan_of(&[STATE, (".taskmaster/tasks/tasks.json", TAGGED)], None, false, &[]).unwrap();
     assert_eq!(plan.tag.as_deref(), Some("master"));
     let ids: Vec<u32> = plan.subjects.iter().map(|subject| subject.task.get()).collect();
     assert_eq!(ids, [1, 2]);
     let second = &plan.subjects[1];
     let needs: Vec<(&str, Option<&str>)> =
-        second.needs.iter().map(|need| (need.id.as_str(), need.title.as_deref())).collect();
+        second.dependencies.iter().map(|need| (need.id.as_str(), need.title.as_deref())).collect();
     assert_eq!(needs, [("1", Some("Set up the workspace")), ("1.1", Some("Crate")), ("5", None)]);
-    assert_eq!(plan.subjects[0].needed_by[0].id, "2");
-    assert_eq!(second.wanted, Document::ALL);
+    assert_eq!(plan.subjects[0].dependents[0].id, "2");
+    assert_eq!(second.missing, Document::ALL);
 }
 
 #[test]
-fn documents_that_are_there_are_left_alone_and_only_missing_ones_are_wanted() {
+fn plan_requests_only_missing_documents() {
     let files = [
         STATE,
         (".taskmaster/tasks/tasks.json", TAGGED),
@@ -63,13 +63,13 @@ fn documents_that_are_there_are_left_alone_and_only_missing_ones_are_wanted() {
         (".taskmaster/docs/task-2/prompt.md", "   \n"),
     ];
     let plan = plan_of(&files, None, false, &[]).unwrap();
-    assert!(plan.subjects[0].wanted.is_empty());
-    assert_eq!(plan.subjects[1].wanted, [Document::Prompt, Document::Criteria]);
+    assert!(plan.subjects[0].missing.is_empty());
+    assert_eq!(plan.subjects[1].missing, [Document::Prompt, Document::Criteria]);
     assert_eq!(plan.subjects[1].existing, [(Document::Task, "# Task 2".to_owned())]);
 }
 
 #[test]
-fn with_force_all_are_wanted_but_those_of_an_earlier_attempt() {
+fn forced_plan_skips_documents_of_earlier_attempt() {
     let files = [
         STATE,
         (".taskmaster/tasks/tasks.json", TAGGED),
@@ -78,15 +78,15 @@ fn with_force_all_are_wanted_but_those_of_an_earlier_attempt() {
         (".taskmaster/docs/task-1/acceptance-criteria.md", "- it is done"),
     ];
     let plan = plan_of(&files, None, true, &[]).unwrap();
-    assert_eq!(plan.subjects[0].wanted, Document::ALL);
+    assert_eq!(plan.subjects[0].missing, Document::ALL);
     assert_eq!(plan.subjects[0].existing.len(), 3);
     let again = plan_of(&files, None, true, &[".taskmaster/docs/task-1"]).unwrap();
-    assert!(again.subjects[0].wanted.is_empty());
-    assert_eq!(again.subjects[1].wanted, Document::ALL);
+    assert!(again.subjects[0].missing.is_empty());
+    assert_eq!(again.subjects[1].missing, Document::ALL);
 }
 
 #[test]
-fn one_task_is_planned_alone_and_an_unknown_one_is_named_with_those_there_are() {
+fn plan_of_one_task_rejects_unknown_id() {
     let files = [STATE, (".taskmaster/tasks/tasks.json", TAGGED)];
     let plan = plan_of(&files, Some(2), false, &[]).unwrap();
     assert_eq!(plan.subjects.len(), 1);
@@ -96,7 +96,7 @@ fn one_task_is_planned_alone_and_an_unknown_one_is_named_with_those_there_are() 
 }
 
 #[test]
-fn an_id_that_is_no_number_and_one_that_comes_twice_are_said() {
+fn invalid_or_duplicate_task_ids_are_noted() {
     let tasks =
         r#"{"tasks": [{"id": "T-1", "title": "A"}, {"id": 2, "title": "B"}, {"id": "2", "title": "C"}]}"#;
     let plan = plan_of(&[(".taskmaster/tasks/tasks.json", tasks)], None, false, &[]).unwrap();
@@ -105,7 +105,7 @@ fn an_id_that_is_no_number_and_one_that_comes_twice_are_said() {
 }
 
 #[test]
-fn without_tasks_the_places_that_were_looked_at_are_named() {
+fn missing_tasks_file_error_lists_searched_paths() {
     let error = plan_of(&[(".taskmaster/docs/prd.txt", "x")], None, false, &[]).unwrap_err().to_string();
     assert!(error.contains(".taskmaster/tasks/tasks.json"), "{error}");
     let error = plan_of(&[("web/.taskmaster/tasks.json", "x")], None, false, &[]).unwrap_err().to_string();

@@ -14,13 +14,13 @@ use secrecy::SecretString;
 use super::message::{Fetched, Operation, Progress, PushOutcome, RemoteRef, RemoteRefs, Reply, Request};
 use crate::git::control::open_bare;
 use crate::git::error::reason_of_library;
-use crate::git::transport::{self, Context, Failure};
+use crate::git::transport::{self, Context, TransportFailure};
 
 /// How often progress is reported.
-const INTERVAL: Duration = Duration::from_millis(250);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The ref that carries what is pushed: libgit2 pushes refs only.
-const PUSHED: &str = "refs/orchestrator/push";
+const PUSH_REF: &str = "refs/orchestrator/push";
 
 /// The child's whole life: the entry point of the hidden subcommand.
 #[must_use]
@@ -31,7 +31,7 @@ pub fn transfer_main() -> ExitCode {
     {
         return ExitCode::FAILURE;
     }
-    say(&Reply::Ready);
+    send_reply(&Reply::Ready);
     let mut line = String::new();
     let request =
         std::io::stdin().lock().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
@@ -40,11 +40,11 @@ pub fn transfer_main() -> ExitCode {
     let reply = perform(request)
         .unwrap_or_else(|failure| Reply::Failed { reason: failure.reason, message: failure.message });
     let failed = matches!(reply, Reply::Failed { .. });
-    say(&reply);
+    send_reply(&reply);
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn say(reply: &Reply) {
+fn send_reply(reply: &Reply) {
     if let Ok(mut line) = serde_json::to_vec(reply) {
         line.push(b'\n');
         let mut out = std::io::stdout().lock();
@@ -53,7 +53,7 @@ fn say(reply: &Reply) {
     }
 }
 
-fn perform(request: Request) -> Result<Reply, Failure> {
+fn perform(request: Request) -> Result<Reply, TransportFailure> {
     let Request {
         operation,
         url,
@@ -68,7 +68,8 @@ fn perform(request: Request) -> Result<Reply, Failure> {
         connect_seconds,
         read_seconds,
     } = request;
-    crate::git::init().map_err(|error| Failure { reason: error.reason(), message: error.to_string() })?;
+    crate::git::init()
+        .map_err(|error| TransportFailure { reason: error.reason(), message: error.to_string() })?;
     // The address as libgit2 takes it; the SSH transport reads the literal one.
     let address = if url.contains("://") || url.starts_with('/') {
         url.clone()
@@ -98,15 +99,15 @@ fn perform(request: Request) -> Result<Reply, Failure> {
             push(&repository, &address, &reference, &oid, expected.as_deref()).map(Reply::Pushed)
         }
     };
-    result.map_err(|error| transport::take_failure().unwrap_or_else(|| failure_of(&error, &address)))
+    result.map_err(|error| transport::take_failure().unwrap_or_else(|| to_failure(&error, &address)))
 }
 
-fn failure_of(error: &git2::Error, address: &str) -> Failure {
+fn to_failure(error: &git2::Error, address: &str) -> TransportFailure {
     let text = error.message();
     let local = address.starts_with('/');
     let known = reason_of_library(error);
     let gone = error.code() == git2::ErrorCode::NotFound || (local && !Path::new(address).exists());
-    let reason = if known != Reason::InputOutput {
+    let reason = if known != Reason::IoError {
         known
     } else if gone {
         Reason::RepositoryNotFound
@@ -117,15 +118,15 @@ fn failure_of(error: &git2::Error, address: &str) -> Failure {
     } else {
         known
     };
-    Failure { reason, message: text.to_owned() }
+    TransportFailure { reason, message: text.to_owned() }
 }
 
 /// Reports progress, but not more often than is useful.
-struct Meter {
+struct ProgressReporter {
     last: RefCell<(Option<Instant>, Progress)>,
 }
 
-impl Meter {
+impl ProgressReporter {
     fn new() -> Self {
         Self { last: RefCell::new((None, Progress::default())) }
     }
@@ -134,10 +135,10 @@ impl Meter {
         let mut last = self.last.borrow_mut();
         change(&mut last.1);
         let now = Instant::now();
-        if last.0.is_none_or(|then| now.duration_since(then) >= INTERVAL) {
+        if last.0.is_none_or(|then| now.duration_since(then) >= PROGRESS_INTERVAL) {
             last.0 = Some(now);
             last.1.bytes = last.1.bytes.max(transport::bytes_moved());
-            say(&Reply::Progress(last.1.clone()));
+            send_reply(&Reply::Progress(last.1.clone()));
         }
     }
 }
@@ -147,11 +148,11 @@ fn report_bytes() {
     let started = std::thread::Builder::new().name("progress".into()).spawn(|| {
         let mut told = 0;
         loop {
-            std::thread::park_timeout(INTERVAL * 4);
+            std::thread::park_timeout(PROGRESS_INTERVAL * 4);
             let bytes = transport::bytes_moved();
             if bytes > told {
                 told = bytes;
-                say(&Reply::Progress(Progress { bytes, ..Progress::default() }));
+                send_reply(&Reply::Progress(Progress { bytes, ..Progress::default() }));
             }
         }
     });
@@ -186,7 +187,7 @@ fn refs_of(remote: &Remote<'_>) -> Result<RemoteRefs, git2::Error> {
     Ok(found)
 }
 
-fn opened(repository: &Path) -> Result<Repository, git2::Error> {
+fn open_repository(repository: &Path) -> Result<Repository, git2::Error> {
     open_bare(repository).map_err(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         git2::Error::from_str(&format!("{error}: {source}"))
@@ -200,9 +201,9 @@ fn fetch(
     depth: Option<u32>,
 ) -> Result<Fetched, git2::Error> {
     report_bytes();
-    let repository = opened(repository)?;
+    let repository = open_repository(repository)?;
     let mut remote = repository.remote_anonymous(address)?;
-    let meter = Meter::new();
+    let meter = ProgressReporter::new();
     let mut callbacks = RemoteCallbacks::new();
     callbacks.transfer_progress(|stats| {
         meter.update(|progress| {
@@ -243,14 +244,14 @@ fn push(
     report_bytes();
     let oid = Oid::from_str(oid)?;
     let expected = expected.map(Oid::from_str).transpose()?;
-    let repository = opened(repository)?;
-    repository.reference(PUSHED, oid, true, "push")?;
+    let repository = open_repository(repository)?;
+    repository.reference(PUSH_REF, oid, true, "push")?;
     let mut remote = repository.remote_anonymous(address)?;
 
     let seen: RefCell<Option<Option<Oid>>> = RefCell::new(None);
     let refused: RefCell<Option<String>> = RefCell::new(None);
     let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
-    let meter = Meter::new();
+    let meter = ProgressReporter::new();
     let mut callbacks = RemoteCallbacks::new();
     callbacks.push_negotiation(|updates| {
         let current = updates.first().map(git2::PushUpdate::src).filter(|oid| !oid.is_zero());
@@ -282,19 +283,19 @@ fn push(
     let mut options = PushOptions::new();
     options.remote_callbacks(callbacks);
     // Without a plus: the receiving side refuses what is no fast-forward, too.
-    let pushed = remote.push(&[format!("{PUSHED}:{reference}")], Some(&mut options));
+    let pushed = remote.push(&[format!("{PUSH_REF}:{reference}")], Some(&mut options));
     drop(options);
     drop(remote);
-    if let Ok(mut carrier) = repository.find_reference(PUSHED) {
+    if let Ok(mut carrier) = repository.find_reference(PUSH_REF) {
         drop(carrier.delete());
     }
 
     if let Some(current) = *seen.borrow() {
         if current == Some(oid) {
-            return Ok(PushOutcome::AlreadyThere);
+            return Ok(PushOutcome::UpToDate);
         }
         if current != expected {
-            return Ok(PushOutcome::Moved { remote_oid: current });
+            return Ok(PushOutcome::NonFastForward { remote_oid: current });
         }
     }
     let text = String::from_utf8_lossy(&said.borrow()).trim().to_owned();
@@ -308,9 +309,9 @@ fn push(
     match (shown, failed) {
         (Ok(Some(shown)), _) if shown == oid => {
             // Without negotiation there was nothing to push.
-            Ok(if seen.borrow().is_some() { PushOutcome::Pushed } else { PushOutcome::AlreadyThere })
+            Ok(if seen.borrow().is_some() { PushOutcome::Pushed } else { PushOutcome::UpToDate })
         }
-        (Ok(shown), _) if shown != expected => Ok(PushOutcome::Moved { remote_oid: shown }),
+        (Ok(shown), _) if shown != expected => Ok(PushOutcome::NonFastForward { remote_oid: shown }),
         (Ok(_), Some(error)) if error.code() == git2::ErrorCode::NotFastForward => {
             Ok(PushOutcome::Rejected { message: error.message().to_owned() })
         }

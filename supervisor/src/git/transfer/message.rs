@@ -119,14 +119,14 @@ pub enum PushOutcome {
     /// The remote shows our commit.
     Pushed,
     /// It did so before.
-    AlreadyThere,
+    UpToDate,
     /// The remote refused, with this text.
     Rejected {
         /// What it said.
         message: String,
     },
     /// The branch is not where it was expected; nothing was pushed.
-    Moved {
+    NonFastForward {
         /// Where it is; none if it is gone.
         #[serde(with = "optional_oid_text")]
         remote_oid: Option<Oid>,

@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::SUBCOMMAND;
 use super::message::{Fetched, Operation, Progress, PushOutcome, RemoteRefs, Reply, Request};
-use crate::process::{Child, Environment, Group, command, spawn};
+use crate::process::{Child, Environment, ProcessGroup, command, spawn};
 
 /// Bytes that count as progress: a trickle of single bytes does not.
-const TRICKLE: u64 = 1024;
+const MIN_PROGRESS_BYTES: u64 = 1024;
 
 /// What opens a remote; read anew for each operation, so that it can be rotated.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +46,9 @@ pub struct RemoteSettings {
     /// How long a connection may take.
     pub connect: Duration,
     /// How long nothing may move.
-    pub quiet: Duration,
+    pub idle_timeout: Duration,
     /// How long an operation may take whatever moves.
-    pub cap: Duration,
+    pub total_timeout: Duration,
 }
 
 impl RemoteSettings {
@@ -63,8 +63,8 @@ impl RemoteSettings {
             ca_file: None,
             connect: Duration::from_secs(20),
             // A server may count objects for a minute before it sends the first.
-            quiet: Duration::from_secs(120),
-            cap: Duration::from_secs(3600),
+            idle_timeout: Duration::from_secs(120),
+            total_timeout: Duration::from_secs(3600),
         }
     }
 
@@ -123,7 +123,7 @@ impl TransferError {
         match self {
             Self::Failed { reason, .. } => *reason,
             Self::TimedOut { .. } => Reason::RemoteUnavailable,
-            Self::Child { .. } => Reason::Internal,
+            Self::Child { .. } => Reason::InternalError,
         }
     }
 
@@ -229,8 +229,16 @@ impl Remote {
         credentials: &Credentials,
         progress: OnProgress<'_>,
     ) -> Result<Reply, TransferError> {
-        let RemoteSettings { program, ssh_program, proxy, no_proxy, ca_file, connect, quiet, cap } =
-            &self.settings;
+        let RemoteSettings {
+            program,
+            ssh_program,
+            proxy,
+            no_proxy,
+            ca_file,
+            connect,
+            idle_timeout: quiet,
+            total_timeout: cap,
+        } = &self.settings;
         let failed = |source| TransferError::Child { operation: name, url: self.url.clone(), source };
         let Credentials { token, username, ssh_key, known_hosts } = credentials;
         let request = Request {
@@ -247,7 +255,7 @@ impl Remote {
             connect_seconds: connect.as_secs_f64(),
             read_seconds: quiet.as_secs_f64(),
         };
-        let mut running = Running::start(program).map_err(failed)?;
+        let mut running = TransferProcess::start(program).map_err(failed)?;
         let end = Instant::now() + *cap;
         let mut deadline = Instant::now() + *quiet;
         let mut last = Progress::default();
@@ -278,7 +286,7 @@ impl Remote {
                     running.send(text).await.map_err(failed)?;
                 }
                 Reply::Progress(now) => {
-                    if now.bytes >= last.bytes + TRICKLE
+                    if now.bytes >= last.bytes + MIN_PROGRESS_BYTES
                         || now.objects > last.objects
                         || now.steps > last.steps
                     {
@@ -312,16 +320,16 @@ impl Remote {
 }
 
 /// A child with everything it starts; none of it outlives this value.
-struct Running {
+struct TransferProcess {
     /// Killed with its group when it is dropped.
     _child: Child,
     input: Option<tokio::process::ChildStdin>,
     lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
 }
 
-impl Running {
+impl TransferProcess {
     fn start(program: &Path) -> std::io::Result<Self> {
-        let mut command = command(program, &Environment::new(), Group::Own);
+        let mut command = command(program, &Environment::new(), ProcessGroup::New);
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = spawn(command).map_err(|error| error.source)?;
         let missing = || std::io::Error::other("a pipe is missing");

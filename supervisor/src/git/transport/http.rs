@@ -13,7 +13,7 @@ use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy, SendBody};
 
-use super::{Advertisement, Context, fail, moved};
+use super::{Advertisement, Context, add_bytes, record_failure};
 
 /// Requests up to this size are kept in memory: all but pushes.
 const SPOOL: usize = 1 << 20;
@@ -22,7 +22,7 @@ const SPOOL: usize = 1 << 20;
 const TEXT: u64 = 4096;
 
 /// Where distributions keep the certificate authorities.
-const AUTHORITIES: &[&str] = &[
+const CA_BUNDLE_PATHS: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
@@ -74,7 +74,7 @@ fn agent(context: &Context) -> io::Result<Agent> {
         .timeout_per_write(Some(context.read_timeout))
         .proxy(proxy(context)?);
     if context.url.starts_with("https:") {
-        builder = builder.tls_config(TlsConfig::builder().root_certs(authorities(context)?).build());
+        builder = builder.tls_config(TlsConfig::builder().root_certs(root_certificates(context)?).build());
     }
     Ok(builder.build().new_agent())
 }
@@ -83,15 +83,17 @@ fn proxy(context: &Context) -> io::Result<Option<Proxy>> {
     let Some(url) = &context.proxy else { return Ok(None) };
     let excluded = context.no_proxy.as_deref().unwrap_or_default();
     let host = origin(&context.url).map(|(_, host, _)| host).unwrap_or_default();
-    if excluded.split(',').map(str::trim).any(|rule| excludes(rule, &host)) {
+    if excluded.split(',').map(str::trim).any(|rule| no_proxy_matches(rule, &host)) {
         return Ok(None);
     }
     // The proxy's address may carry a password: it is not repeated.
-    Proxy::new(url).map(Some).map_err(|_| fail(Reason::Configuration, "the proxy's address cannot be used"))
+    Proxy::new(url)
+        .map(Some)
+        .map_err(|_| record_failure(Reason::InvalidConfiguration, "the proxy's address cannot be used"))
 }
 
 /// Whether a rule of `NO_PROXY` names a host or a domain above it.
-fn excludes(rule: &str, host: &str) -> bool {
+fn no_proxy_matches(rule: &str, host: &str) -> bool {
     let rule = rule.to_ascii_lowercase();
     let domain = rule.trim_start_matches('*').trim_start_matches('.');
     rule == "*"
@@ -99,15 +101,20 @@ fn excludes(rule: &str, host: &str) -> bool {
             && (host == domain || host.strip_suffix(domain).is_some_and(|h| h.ends_with('.'))))
 }
 
-fn authorities(context: &Context) -> io::Result<RootCerts> {
+fn root_certificates(context: &Context) -> io::Result<RootCerts> {
     let files: Vec<PathBuf> = match &context.ca_file {
         Some(file) => vec![file.clone()],
-        None => AUTHORITIES.iter().map(PathBuf::from).collect(),
+        None => CA_BUNDLE_PATHS.iter().map(PathBuf::from).collect(),
     };
-    let (file, text) =
-        files.into_iter().find_map(|file| fs::read(&file).ok().map(|text| (file, text))).ok_or_else(
-            || fail(Reason::Configuration, "there are no certificate authorities (ca-certificates)"),
-        )?;
+    let (file, text) = files
+        .into_iter()
+        .find_map(|file| fs::read(&file).ok().map(|text| (file, text)))
+        .ok_or_else(|| {
+            record_failure(
+                Reason::InvalidConfiguration,
+                "there are no certificate authorities (ca-certificates)",
+            )
+        })?;
     let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(&text)
         .filter_map(|item| match item {
             Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
@@ -116,7 +123,7 @@ fn authorities(context: &Context) -> io::Result<RootCerts> {
         .collect();
     if certificates.is_empty() {
         let text = format!("there is no certificate authority in `{}`", file.display());
-        return Err(fail(Reason::Configuration, text));
+        return Err(record_failure(Reason::InvalidConfiguration, text));
     }
     Ok(RootCerts::new_with_certs(&certificates))
 }
@@ -130,7 +137,7 @@ impl SmartSubtransport for Http {
             Service::ReceivePackLs => ("git-receive-pack", true),
             Service::ReceivePack => ("git-receive-pack", false),
         };
-        let exchange = Exchange {
+        let exchange = PendingRequest {
             agent: self.agent.clone(),
             authorization: self.authorization(base),
             url: if advertises {
@@ -152,7 +159,7 @@ impl SmartSubtransport for Http {
 }
 
 /// One request, sent when its answer is first asked for.
-struct Exchange {
+struct PendingRequest {
     agent: Agent,
     authorization: Option<String>,
     url: String,
@@ -162,7 +169,7 @@ struct Exchange {
     response: Option<Box<dyn Read + Send>>,
 }
 
-impl Exchange {
+impl PendingRequest {
     fn send(&mut self) -> io::Result<Box<dyn Read + Send>> {
         let result = if self.advertises {
             let mut request = self.agent.get(&self.url).header("Cache-Control", "no-cache");
@@ -182,7 +189,7 @@ impl Exchange {
             if let Some(authorization) = &self.authorization {
                 request = request.header("Authorization", authorization);
             }
-            request.send(SendBody::from_reader(&mut Metered(&mut self.request)))
+            request.send(SendBody::from_reader(&mut CountingReader(&mut self.request)))
         };
         let response = result.map_err(|error| failure_of(&error, &self.url))?;
         let kind = if self.advertises { "advertisement" } else { "result" };
@@ -192,17 +199,17 @@ impl Exchange {
 }
 
 /// Counts what is sent, so that a long upload is seen to advance.
-struct Metered<'a>(&'a mut SpooledTempFile);
+struct CountingReader<'a>(&'a mut SpooledTempFile);
 
-impl Read for Metered<'_> {
+impl Read for CountingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.0.read(buffer)?;
-        moved(count);
+        add_bytes(count);
         Ok(count)
     }
 }
 
-impl Read for Exchange {
+impl Read for PendingRequest {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let response = match &mut self.response {
             Some(response) => response,
@@ -213,18 +220,21 @@ impl Read for Exchange {
         };
         match response.read(buffer) {
             Ok(count) => {
-                moved(count);
+                add_bytes(count);
                 Ok(count)
             }
             Err(error) => {
                 let host = host(&self.url);
-                Err(fail(Reason::NetworkUnavailable, format!("the connection to {host} broke: {error}")))
+                Err(record_failure(
+                    Reason::NetworkUnavailable,
+                    format!("the connection to {host} broke: {error}"),
+                ))
             }
         }
     }
 }
 
-impl Write for Exchange {
+impl Write for PendingRequest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.response.take().is_some() {
             self.request = SpooledTempFile::new(SPOOL);
@@ -245,11 +255,11 @@ fn failure_of(error: &ureq::Error, url: &str) -> io::Error {
     let text = error.to_string();
     // Any other error: nothing was answered, so the network is to blame.
     let reason = if matches!(error, ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl) {
-        Reason::Configuration
+        Reason::InvalidConfiguration
     } else {
         Reason::NetworkUnavailable
     };
-    fail(reason, format!("cannot reach {}: {text}", host(url)))
+    record_failure(reason, format!("cannot reach {}: {text}", host(url)))
 }
 
 /// Turns a refusal into a reason, keeping what the server said.
@@ -264,13 +274,14 @@ fn check(url: &str, response: Response<Body>, expected: &str) -> io::Result<Box<
     }
     if status == 200 {
         let kind = header("content-type");
-        let text = format!("{} is no git repository: the server answers with `{kind}`", plain(url));
-        return Err(fail(Reason::RepositoryNotFound, text));
+        let text = format!("{} is no git repository: the server answers with `{kind}`", redact_url(url));
+        return Err(record_failure(Reason::RepositoryNotFound, text));
     }
     if (300..400).contains(&status) {
-        let target = plain(header("location"));
-        let text = format!("{} redirects to {target}, which is not followed: give that address", plain(url));
-        return Err(fail(Reason::RepositoryNotFound, text));
+        let target = redact_url(header("location"));
+        let text =
+            format!("{} redirects to {target}, which is not followed: give that address", redact_url(url));
+        return Err(record_failure(Reason::RepositoryNotFound, text));
     }
     let mut said = Vec::new();
     drop(body.take(TEXT).read_to_end(&mut said));
@@ -278,7 +289,7 @@ fn check(url: &str, response: Response<Body>, expected: &str) -> io::Result<Box<
     let reason = reason_of_status(status, &parts.headers, &said);
     let said = said.trim();
     let said = if said.is_empty() || said.starts_with('<') { String::new() } else { format!(": {said}") };
-    Err(fail(reason, format!("{} answers {status}{said}", host(url))))
+    Err(record_failure(reason, format!("{} answers {status}{said}", host(url))))
 }
 
 fn reason_of_status(status: u16, headers: &HeaderMap, said: &str) -> Reason {
@@ -291,14 +302,14 @@ fn reason_of_status(status: u16, headers: &HeaderMap, said: &str) -> Reason {
         403 if limited => Reason::RemoteUnavailable,
         403 => Reason::PermissionDenied,
         404 | 410 => Reason::RepositoryNotFound,
-        407 => Reason::Configuration,
+        407 => Reason::InvalidConfiguration,
         500.. => Reason::RemoteUnavailable,
         _ => Reason::RemoteUnavailable, // Nothing else is a legal answer to these requests.
     }
 }
 
 /// An address without query and credentials.
-fn plain(url: &str) -> String {
+fn redact_url(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let url = url.strip_suffix("/info/refs").unwrap_or(url);
     match url.split_once("://") {
@@ -316,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_scheme_host_and_port_together_make_an_origin() {
+    fn origin_compares_scheme_host_port() {
         let ours = origin("https://github.com/o/r");
         assert_eq!(ours, origin("https://GitHub.com:443/o/r/info/refs?service=x"));
         for other in
@@ -327,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_names_hosts_and_domains_above_them() {
+    fn no_proxy_matches_host_or_parent_domain() {
         for (rule, host, excluded) in [
             ("github.com", "github.com", true),
             (".corp", "git.corp", true),
@@ -336,12 +347,12 @@ mod tests {
             ("*", "anything", true),
             ("", "anything", false),
         ] {
-            assert_eq!(excludes(rule, host), excluded, "{rule} {host}");
+            assert_eq!(no_proxy_matches(rule, host), excluded, "{rule} {host}");
         }
     }
 
     #[test]
-    fn statuses_map_to_reasons() {
+    fn http_statuses_map_to_reasons() {
         let none = HeaderMap::new();
         for (status, said, reason) in [
             (401, "", Reason::AuthenticationFailed),
@@ -356,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shown_without_credentials() {
-        assert_eq!(plain("https://me:secret@host/x?y=z"), "https://host/x");
+    fn redacted_url_has_no_credentials() {
+        assert_eq!(redact_url("https://me:secret@host/x?y=z"), "https://host/x");
     }
 }

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_of_the_type_that_its_line_says() {
+    fn host_key_type_matches_its_line() {
         for line in PUBLISHED.lines() {
             let [host, kind, key] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let bytes = STANDARD.decode(key).unwrap();
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_their_published_fingerprints() {
+    fn host_keys_match_published_fingerprints() {
         let fingerprint = |start: &str| {
             let line = PUBLISHED.lines().find(|line| line.starts_with(start)).unwrap();
             STANDARD_NO_PAD.encode(Sha256::digest(STANDARD.decode(line.rsplit(' ').next().unwrap()).unwrap()))

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_without_an_entry_gets_one_beside_those_of_the_others() {
+    fn missing_passwd_entry_is_appended() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nagent:x:10001:0::/home/agent:/bin/bash";
         assert!(has_entry(passwd, 10001));
         // Neither a group's number nor the beginning of a user's.

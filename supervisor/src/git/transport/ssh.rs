@@ -12,11 +12,11 @@ use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use orchestrator_contract::Reason;
 use tempfile::TempDir;
 
-use super::{Advertisement, Context, fail, known_hosts, moved, passwd};
-use crate::process::{Group, blocking_command};
+use super::{Advertisement, Context, add_bytes, known_hosts, passwd, record_failure};
+use crate::process::{ProcessGroup, blocking_command};
 
 /// The most that is kept of what `ssh` says.
-const SAID: u64 = 16 * 1024;
+const STDERR_TAIL_BYTES: u64 = 16 * 1024;
 
 pub(super) struct Ssh {
     context: &'static Context,
@@ -30,7 +30,7 @@ impl Ssh {
 
 /// Where a repository is.
 #[derive(Debug, Eq, PartialEq)]
-struct Place {
+struct SshUrl {
     user: Option<String>,
     host: String,
     port: Option<u16>,
@@ -38,7 +38,7 @@ struct Place {
 }
 
 /// Reads `ssh://user@host:port/path` and `user@host:path`.
-fn parse_place(url: &str) -> Option<Place> {
+fn parse_place(url: &str) -> Option<SshUrl> {
     let (authority, path, with_port) = match url.strip_prefix("ssh://") {
         Some(rest) => {
             let (authority, path) = rest.split_at(rest.find('/')?);
@@ -62,7 +62,7 @@ fn parse_place(url: &str) -> Option<Place> {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let safe = |text: &str| !text.is_empty() && !text.starts_with('-');
-    (safe(host) && user.as_deref().is_none_or(safe) && !path.is_empty()).then(|| Place {
+    (safe(host) && user.as_deref().is_none_or(safe) && !path.is_empty()).then(|| SshUrl {
         user,
         host: host.to_owned(),
         port,
@@ -71,13 +71,13 @@ fn parse_place(url: &str) -> Option<Place> {
 }
 
 /// A word for the remote shell.
-fn quoted(path: &str) -> String {
+fn shell_quote(path: &str) -> String {
     format!("'{}'", path.replace('\'', "'\\''").replace('!', "'\\!'"))
 }
 
 /// The arguments of `ssh`.
 fn arguments(
-    place: &Place,
+    place: &SshUrl,
     known: &Path,
     key: Option<&Path>,
     user: Option<&str>,
@@ -120,7 +120,7 @@ fn arguments(
     arguments.extend([
         "--".into(),
         (&place.host).into(),
-        format!("{service} {}", quoted(&place.path)).into(),
+        format!("{service} {}", shell_quote(&place.path)).into(),
     ]);
     arguments
 }
@@ -133,7 +133,7 @@ fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)>
     if let Some(file) = &context.known_hosts {
         let theirs = fs::read(file).map_err(|error| {
             let text = format!("cannot read the known hosts `{}`: {error}", file.display());
-            fail(Reason::Configuration, text)
+            record_failure(Reason::InvalidConfiguration, text)
         })?;
         lines.extend_from_slice(&theirs);
         lines.push(b'\n');
@@ -141,7 +141,10 @@ fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)>
     fs::write(&known, lines)?;
     let Some(key) = &context.ssh_key else { return Ok((folder, known, None)) };
     let unreadable = |error: io::Error| {
-        fail(Reason::CredentialMissing, format!("cannot read the SSH key `{}`: {error}", key.display()))
+        record_failure(
+            Reason::CredentialMissing,
+            format!("cannot read the SSH key `{}`: {error}", key.display()),
+        )
     };
     let mode = fs::metadata(key).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -178,19 +181,20 @@ struct Session {
     child: Child,
     input: Option<ChildStdin>,
     output: ChildStdout,
-    said: Option<JoinHandle<String>>,
+    stderr_tail: Option<JoinHandle<String>>,
     host: String,
     _files: TempDir,
 }
 
 impl Session {
     fn start(context: &Context, service: &str) -> io::Result<Self> {
-        let place = parse_place(&context.url)
-            .ok_or_else(|| fail(Reason::Configuration, format!("`{}` is no SSH address", context.url)))?;
+        let place = parse_place(&context.url).ok_or_else(|| {
+            record_failure(Reason::InvalidConfiguration, format!("`{}` is no SSH address", context.url))
+        })?;
         let (files, known, key) = prepare(context)?;
         let arguments = arguments(&place, &known, key.as_deref(), context.username.as_deref(), service);
         let environment = passwd::environment(files.path())?;
-        let mut child = blocking_command(&context.ssh_program, &environment, Group::Parent)
+        let mut child = blocking_command(&context.ssh_program, &environment, ProcessGroup::Inherit)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -198,7 +202,7 @@ impl Session {
             .spawn()
             .map_err(|error| {
                 let program = context.ssh_program.display();
-                fail(Reason::Configuration, format!("cannot start `{program}`: {error}"))
+                record_failure(Reason::InvalidConfiguration, format!("cannot start `{program}`: {error}"))
             })?;
         let missing = || io::Error::other("a pipe of ssh is missing");
         let input = child.stdin.take().ok_or_else(missing)?;
@@ -207,16 +211,23 @@ impl Session {
         let said = std::thread::spawn(move || {
             let mut text = Vec::new();
             let mut stderr = stderr;
-            drop(stderr.by_ref().take(SAID).read_to_end(&mut text));
+            drop(stderr.by_ref().take(STDERR_TAIL_BYTES).read_to_end(&mut text));
             drop(io::copy(&mut stderr, &mut io::sink()));
             String::from_utf8_lossy(&text).into_owned()
         });
-        Ok(Self { child, input: Some(input), output, said: Some(said), host: place.host, _files: files })
+        Ok(Self {
+            child,
+            input: Some(input),
+            output,
+            stderr_tail: Some(said),
+            host: place.host,
+            _files: files,
+        })
     }
 
     /// Why the other side closed, if `ssh` failed.
-    fn ending(&mut self) -> Option<io::Error> {
-        let said = self.said.take()?;
+    fn exit_error(&mut self) -> Option<io::Error> {
+        let said = self.stderr_tail.take()?;
         self.input = None;
         let status = self.child.wait().ok()?;
         let said = said.join().unwrap_or_default();
@@ -224,7 +235,7 @@ impl Session {
             return None;
         }
         let (reason, text) = reason_of_ssh(&said);
-        Some(fail(reason, format!("{}: {text}", self.host)))
+        Some(record_failure(reason, format!("{}: {text}", self.host)))
     }
 }
 
@@ -244,7 +255,7 @@ fn reason_of_ssh(said: &str) -> (Reason, String) {
     } else if has("Permission to") || has("denied to") || has("read only") || has("read-only") {
         Reason::PermissionDenied
     } else if has("No user exists for uid") {
-        Reason::Configuration
+        Reason::InvalidConfiguration
     } else {
         Reason::NetworkUnavailable
     };
@@ -257,9 +268,9 @@ fn reason_of_ssh(said: &str) -> (Reason, String) {
 impl Read for Session {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.output.read(buffer)?;
-        moved(count);
+        add_bytes(count);
         if count == 0
-            && let Some(error) = self.ending()
+            && let Some(error) = self.exit_error()
         {
             return Err(error);
         }
@@ -272,10 +283,10 @@ impl Write for Session {
         let Some(input) = &mut self.input else { return Err(io::ErrorKind::BrokenPipe.into()) };
         match input.write(bytes) {
             Ok(count) => {
-                moved(count);
+                add_bytes(count);
                 Ok(count)
             }
-            Err(error) => Err(self.ending().unwrap_or(error)),
+            Err(error) => Err(self.exit_error().unwrap_or(error)),
         }
     }
 
@@ -297,12 +308,12 @@ impl Drop for Session {
 mod tests {
     use super::*;
 
-    fn place(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<Place> {
-        Some(Place { user: user.map(str::to_owned), host: host.to_owned(), port, path: path.to_owned() })
+    fn place(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<SshUrl> {
+        Some(SshUrl { user: user.map(str::to_owned), host: host.to_owned(), port, path: path.to_owned() })
     }
 
     #[test]
-    fn both_forms_of_an_ssh_address_are_understood() {
+    fn ssh_url_parses_scp_or_scheme_form() {
         for (url, expected) in [
             ("git@github.com:o/r.git", place(Some("git"), "github.com", None, "o/r.git")),
             ("ssh://git@host:2222/srv/r.git", place(Some("git"), "host", Some(2222), "/srv/r.git")),
@@ -316,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_one_word_for_the_remote_shell() {
-        assert_eq!(quoted("o/it's $(x)"), r"'o/it'\''s $(x)'");
+    fn ssh_path_is_quoted_for_remote_shell() {
+        assert_eq!(shell_quote("o/it's $(x)"), r"'o/it'\''s $(x)'");
     }
 
     #[test]
-    fn what_ssh_says_maps_to_reasons() {
+    fn ssh_stderr_maps_to_reasons() {
         for (said, reason) in [
             (
                 "No ED25519 host key is known for x and you have requested strict checking.\nHost key verification failed.",
@@ -330,7 +341,7 @@ mod tests {
             ("git@github.com: Permission denied (publickey).", Reason::AuthenticationFailed),
             ("ERROR: Repository not found.", Reason::RepositoryNotFound),
             ("ERROR: Permission to o/r.git denied to me.", Reason::PermissionDenied),
-            ("No user exists for uid 54321", Reason::Configuration),
+            ("No user exists for uid 54321", Reason::InvalidConfiguration),
             ("ssh: Could not resolve hostname x: Name or service not known", Reason::NetworkUnavailable),
         ] {
             assert_eq!(reason_of_ssh(said).0, reason, "{said}");
@@ -338,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn ssh_reads_no_configuration_and_tries_no_other_key() {
+    fn ssh_arguments_disable_user_configuration() {
         let place = parse_place("git@h:r").unwrap();
         let arguments = arguments(&place, Path::new("/k"), None, None, "git-upload-pack");
         let text = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");

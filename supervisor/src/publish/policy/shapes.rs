@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::bytes::{Regex, RegexSet};
 
 /// Kind and shape. `(?-u)` so that `\b` and classes are about bytes.
-const SHAPES: [(&str, &str); 14] = [
+const TOKEN_PATTERNS: [(&str, &str); 14] = [
     ("GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b"),
     ("AWS access key id", r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
     (
@@ -29,14 +29,15 @@ const SHAPES: [(&str, &str); 14] = [
 ];
 
 /// How many different characters a token has at least: fewer is a stand-in (`xxxx`).
-const FEWEST_CHARACTERS: usize = 9;
+const MIN_DISTINCT_CHARS: usize = 9;
 
-static SET: LazyLock<RegexSet> =
-    LazyLock::new(|| RegexSet::new(SHAPES.map(|(_, shape)| bytewise(shape))).expect("the shapes are valid"));
+static SET: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSet::new(TOKEN_PATTERNS.map(|(_, shape)| bytewise(shape))).expect("the shapes are valid")
+});
 
 static EACH: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let regex = |(_, shape): (&str, &str)| Regex::new(&bytewise(shape)).expect("the shapes are valid");
-    SHAPES.map(regex).into()
+    TOKEN_PATTERNS.map(regex).into()
 });
 
 fn bytewise(shape: &str) -> String {
@@ -47,16 +48,17 @@ fn bytewise(shape: &str) -> String {
 pub(super) fn find(bytes: &[u8]) -> Vec<&'static str> {
     let fired = SET.matches(bytes);
     let is_real = |index: &usize| {
-        EACH.get(*index).is_some_and(|regex| regex.find_iter(bytes).any(|hit| !is_stand_in(hit.as_bytes())))
+        EACH.get(*index)
+            .is_some_and(|regex| regex.find_iter(bytes).any(|hit| !is_placeholder(hit.as_bytes())))
     };
-    let name = |index: usize| SHAPES.get(index).map(|(kind, _)| *kind);
+    let name = |index: usize| TOKEN_PATTERNS.get(index).map(|(kind, _)| *kind);
     fired.into_iter().filter(is_real).filter_map(name).collect()
 }
 
 /// The text with every token replaced by its kind.
 pub(super) fn mask(text: &str) -> String {
     let mut masked = text.as_bytes().to_vec();
-    for (regex, (kind, _)) in EACH.iter().zip(SHAPES) {
+    for (regex, (kind, _)) in EACH.iter().zip(TOKEN_PATTERNS) {
         if regex.is_match(&masked) {
             masked = regex.replace_all(&masked, format!("[{kind}]").as_bytes()).into_owned();
         }
@@ -66,7 +68,7 @@ pub(super) fn mask(text: &str) -> String {
 
 /// Whether a vendor's documentation or a test has this instead of a token: AWS ends its
 /// examples with `EXAMPLE` or `EXAMPLEKEY`, others repeat a letter.
-fn is_stand_in(token: &[u8]) -> bool {
+fn is_placeholder(token: &[u8]) -> bool {
     let contains = |word: &[u8]| token.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
     let mut seen = [false; 256];
     for byte in token {
@@ -75,6 +77,6 @@ fn is_stand_in(token: &[u8]) -> bool {
         }
     }
     let repeats = || token.chunk_by(|one, other| one == other).any(|run| run.len() >= 8);
-    let few = || token.len() < 60 && seen.iter().filter(|seen| **seen).count() < FEWEST_CHARACTERS;
+    let few = || token.len() < 60 && seen.iter().filter(|seen| **seen).count() < MIN_DISTINCT_CHARS;
     contains(b"EXAMPLE") || repeats() || few()
 }

@@ -20,7 +20,7 @@ fn join(parts: &[&str]) -> String {
 }
 
 #[test]
-fn well_known_tokens_are_found_and_named_by_kind() {
+fn known_tokens_are_found_by_kind() {
     let body = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5hI7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5hI7";
     let part = |length: usize| body.get(..length).unwrap();
     let cases = [
@@ -50,7 +50,7 @@ fn well_known_tokens_are_found_and_named_by_kind() {
 }
 
 #[test]
-fn what_only_looks_like_a_token_is_let_through() {
+fn token_placeholders_are_accepted() {
     for innocent in [
         "AKIAIOSFODNN7EXAMPLE",
         "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -70,7 +70,7 @@ fn what_only_looks_like_a_token_is_let_through() {
 }
 
 #[test]
-fn our_own_secret_is_found_in_every_part_of_a_commit_and_never_repeated() {
+fn own_secret_in_commit_metadata_is_found_without_leak() {
     let policy = policy(&[]);
     let own = OWN.as_bytes();
     let clean = ScannedCommit {
@@ -88,14 +88,14 @@ fn our_own_secret_is_found_in_every_part_of_a_commit_and_never_repeated() {
     assert_eq!(policy.check_commit(&clean), []);
     for (commit, place) in commits {
         let findings = policy.check_commit(&commit);
-        let text = refusal(&findings).unwrap().1;
+        let text = policy_failure(&findings).unwrap().1;
         assert!(text.contains(&format!("our own github token in {place} commit 0123456789ab")), "{text}");
         assert!(!text.contains(OWN), "{text}");
     }
 }
 
 #[test]
-fn a_secret_in_a_name_is_found_and_masked() {
+fn secret_in_path_is_redacted_in_finding() {
     let token = join(&["ghp", "_", "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"]);
     let path = format!("keys/{OWN}/{token}.txt");
     let findings = policy(&["keys/"]).check_path(path.as_bytes());
@@ -107,12 +107,12 @@ fn a_secret_in_a_name_is_found_and_masked() {
 }
 
 #[test]
-fn a_protected_path_is_refused_by_its_pattern() {
+fn protected_path_is_rejected_with_its_pattern() {
     let policy = policy(&[".github/", "!.github/README.md", "*.lock"]);
     assert_eq!(policy.check_path(b"src/main.rs"), []);
     let findings = policy.check_path(b".github/workflows/ci.yml");
     assert_eq!(
-        refusal(&findings),
+        policy_failure(&findings),
         Some((
             Reason::ProtectedPath,
             "the push is refused: change of `.github/workflows/ci.yml`, which `.github/` protects".to_owned()
@@ -121,16 +121,16 @@ fn a_protected_path_is_refused_by_its_pattern() {
 }
 
 #[test]
-fn a_secret_outweighs_a_protected_path() {
+fn secret_outranks_protected_path() {
     let policy = policy(&["*.lock"]);
     let mut findings = policy.check_path(b"Cargo.lock");
     findings.extend(policy.check_blob(&ScannedBlob { path: b"a", data: OWN.as_bytes() }));
-    assert_eq!(refusal(&findings).unwrap().0, Reason::SecretInCommit);
-    assert_eq!(refusal(&[]), None);
+    assert_eq!(policy_failure(&findings).unwrap().0, Reason::SecretInCommit);
+    assert_eq!(policy_failure(&[]), None);
 }
 
 #[test]
-fn a_path_cannot_forge_a_line_of_the_message() {
+fn path_with_newline_cannot_forge_message_line() {
     let findings = policy(&["*"]).check_path(b"a\nSucceeded\x1b[2J");
     assert!(!findings[0].to_string().contains(['\n', '\x1b']));
 }

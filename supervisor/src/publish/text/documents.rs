@@ -1,9 +1,9 @@
 //! What a pull request says about documents that were written.
 
-use orchestrator_contract::outcome::{DocumentedState, DocumentedTask, Documents, Revision, Usage};
+use orchestrator_contract::outcome::{DocsResult, DocsStatus, DocumentSources, Revision, Usage};
 use orchestrator_contract::{RunName, TaskId};
 
-use super::markdown::{code, cut, line, shown};
+use super::markdown::{code, cut, line, neutralize};
 use super::{BODY_MAX, LINE_MAX, NOTES_MAX, list};
 
 /// How many tasks the table shows.
@@ -20,9 +20,9 @@ pub struct DocumentsText<'a> {
     /// The task; all if none.
     pub task: Option<TaskId>,
     /// What became of each task.
-    pub documented: &'a [DocumentedTask],
+    pub documented: &'a [DocsResult],
     /// What they were made from.
-    pub source: Option<&'a Documents>,
+    pub source: Option<&'a DocumentSources>,
     /// What the branch is based on.
     pub base: &'a Revision,
     /// The branch.
@@ -44,8 +44,8 @@ impl DocumentsText<'_> {
     }
 }
 
-fn is_new(task: &DocumentedTask) -> bool {
-    task.state == DocumentedState::Written || task.written_by.is_some()
+fn is_new(task: &DocsResult) -> bool {
+    task.status == DocsStatus::Written || task.written_by_run.is_some()
 }
 
 /// The title: `Documents of task 5: Match orders`, or of how many tasks.
@@ -65,7 +65,7 @@ pub fn render_documents_title(text: &DocumentsText<'_>) -> String {
 #[must_use]
 pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
     let DocumentsText { run, documented, source, base, branch, oid, usage, minutes, notes, .. } = *text;
-    let mut sections = vec![format!("## {}", shown(&render_documents_title(text)))];
+    let mut sections = vec![format!("## {}", neutralize(&render_documents_title(text)))];
     if let Some(source) = source {
         let files: Vec<String> = source.files.iter().map(|file| code(file)).collect();
         let tag = source.tag.as_ref().map(|tag| format!(", tag {}", code(tag))).unwrap_or_default();
@@ -97,24 +97,24 @@ pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
     cut(&sections.join("\n\n"), BODY_MAX)
 }
 
-fn row(task: &DocumentedTask) -> String {
-    let DocumentedTask {
+fn row(task: &DocsResult) -> String {
+    let DocsResult {
         task_id,
         title,
-        state,
+        status: state,
         findings,
         minutes,
         turns,
         cost_usd,
         session_id: _,
-        written_by,
+        written_by_run,
     } = task;
-    let what = match (state, written_by) {
-        (DocumentedState::Kept, Some(run)) => format!("written by {}", code(run.as_str())),
-        (DocumentedState::Kept, None) => "left as they were".to_owned(),
-        (DocumentedState::Written, _) => "written".to_owned(),
-        (DocumentedState::Failed, _) => format!("**none**: {}", shown(&line(&findings.join("; "), CELL_MAX))),
-        (DocumentedState::Missing, _) => "**none**: the run ended before".to_owned(),
+    let what = match (state, written_by_run) {
+        (DocsStatus::Unchanged, Some(run)) => format!("written by {}", code(run.as_str())),
+        (DocsStatus::Unchanged, None) => "left as they were".to_owned(),
+        (DocsStatus::Written, _) => "written".to_owned(),
+        (DocsStatus::Failed, _) => format!("**none**: {}", neutralize(&line(&findings.join("; "), CELL_MAX))),
+        (DocsStatus::NotWritten, _) => "**none**: the run ended before".to_owned(),
     };
     let used = if is_new(task) || *turns > 0 {
         format!("{minutes:.1} | {turns} | ${cost_usd:.2}")
@@ -122,7 +122,7 @@ fn row(task: &DocumentedTask) -> String {
         " | | ".to_owned()
     };
     let cell = |text: &str| text.replace('|', "\\|");
-    format!("| {task_id} | {} | {} | {used} |", cell(&shown(&line(title, CELL_MAX))), cell(&what))
+    format!("| {task_id} | {} | {} | {used} |", cell(&neutralize(&line(title, CELL_MAX))), cell(&what))
 }
 
 #[cfg(test)]
@@ -130,33 +130,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pull_request_of_documents_has_a_row_for_each_task() {
-        let task = |id: u32, title: &str, state: DocumentedState| DocumentedTask {
+    fn docs_pull_request_body_matches_snapshot() {
+        let task = |id: u32, title: &str, state: DocsStatus| DocsResult {
             task_id: TaskId::new(id).unwrap(),
             title: title.to_owned(),
-            state,
+            status: state,
             findings: Vec::new(),
             minutes: 1.25,
             turns: 7,
             cost_usd: 0.5,
             session_id: None,
-            written_by: None,
+            written_by_run: None,
         };
         let run = RunName::new("trader-claude-agent-1-docs-attempt2").unwrap();
         let documented = [
-            DocumentedTask {
-                written_by: Some(RunName::new("trader-claude-agent-1-docs-attempt1").unwrap()),
-                ..task(1, "Set up", DocumentedState::Kept)
+            DocsResult {
+                written_by_run: Some(RunName::new("trader-claude-agent-1-docs-attempt1").unwrap()),
+                ..task(1, "Set up", DocsStatus::Unchanged)
             },
-            DocumentedTask { turns: 0, ..task(2, "Left", DocumentedState::Kept) },
-            task(3, "Match | orders for @everyone", DocumentedState::Written),
-            DocumentedTask {
+            DocsResult { turns: 0, ..task(2, "Left", DocsStatus::Unchanged) },
+            task(3, "Match | orders for @everyone", DocsStatus::Written),
+            DocsResult {
                 findings: vec!["`task.md` is missing".to_owned()],
-                ..task(4, "Settle", DocumentedState::Failed)
+                ..task(4, "Settle", DocsStatus::Failed)
             },
-            DocumentedTask { turns: 0, ..task(5, "Report", DocumentedState::Missing) },
+            DocsResult { turns: 0, ..task(5, "Report", DocsStatus::NotWritten) },
         ];
-        let source = Documents {
+        let source = DocumentSources {
             source: orchestrator_contract::outcome::DocumentSource::TaskEntry,
             files: vec![".taskmaster/tasks/tasks.json".to_owned()],
             tag: Some("master".to_owned()),

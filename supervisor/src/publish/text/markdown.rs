@@ -1,10 +1,10 @@
 //! Foreign text in our Markdown.
 
 /// What stands where something was cut.
-const CUT: &str = "\n\n… (cut)";
+const TRUNCATION_MARK: &str = "\n\n… (cut)";
 
 /// Stands between the characters of a mark, unseen, so that it is none.
-const BREAK: char = '\u{200b}';
+const ZERO_WIDTH_SPACE: char = '\u{200b}';
 
 /// The text in one line of at most `most` characters.
 pub(super) fn line(text: &str, most: usize) -> String {
@@ -19,7 +19,7 @@ pub(super) fn line(text: &str, most: usize) -> String {
 }
 
 /// The text as it looks, without effect: no mention, no HTML, no open code block.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn neutralize(text: &str) -> String {
     let mut lines = Vec::new();
     let mut fence: Option<&str> = None;
     for line in text.lines() {
@@ -30,9 +30,9 @@ pub(super) fn shown(text: &str) -> String {
             _ => {}
         }
         lines.push(if fence.is_some() || mark.is_some() {
-            line.replace("<!--", &format!("<{BREAK}!--"))
+            line.replace("<!--", &format!("<{ZERO_WIDTH_SPACE}!--"))
         } else {
-            without_effect(line)
+            neutralize_line(line)
         });
     }
     lines.extend(fence.map(str::to_owned));
@@ -51,14 +51,14 @@ fn fence_mark(line: &str) -> Option<&str> {
         .flatten()
 }
 
-fn without_effect(line: &str) -> String {
+fn neutralize_line(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;
     // An address (`a@b.c`) is no mention.
     let mut in_word = false;
     while let Some(first) = rest.chars().next() {
         if let Some(span) = code_span(rest) {
-            text.push_str(&span.replace("<!--", &format!("<{BREAK}!--")));
+            text.push_str(&span.replace("<!--", &format!("<{ZERO_WIDTH_SPACE}!--")));
             rest = rest.get(span.len()..).unwrap_or_default();
             continue;
         }
@@ -72,7 +72,7 @@ fn without_effect(line: &str) -> String {
             text.push(first);
         }
         if is_mention {
-            text.push(BREAK);
+            text.push(ZERO_WIDTH_SPACE);
         }
         rest = rest.get(first.len_utf8()..).unwrap_or_default();
         if first == '`' {
@@ -110,7 +110,7 @@ pub(super) fn cut(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     // Room for the mark and for closing a block.
-    let room = most.saturating_sub(CUT.chars().count() + 12);
+    let room = most.saturating_sub(TRUNCATION_MARK.chars().count() + 12);
     let head: String = text.chars().take(room).collect();
     let mut fence: Option<&str> = None;
     for mark in head.lines().filter_map(fence_mark) {
@@ -121,13 +121,13 @@ pub(super) fn cut(text: &str, most: usize) -> String {
         };
     }
     let close = fence.map(|mark| format!("\n{mark}")).unwrap_or_default();
-    let cut = format!("{head}{close}{CUT}");
+    let cut = format!("{head}{close}{TRUNCATION_MARK}");
     if cut.chars().count() <= most { cut } else { head }
 }
 
 /// Text as a code span, in as many backticks as it needs.
 pub(super) fn code(text: &str) -> String {
-    let text = text.replace("<!--", &format!("<{BREAK}!--"));
+    let text = text.replace("<!--", &format!("<{ZERO_WIDTH_SPACE}!--"));
     let mark = "`".repeat(longest_run(&text) + 1);
     if text.starts_with('`') || text.ends_with('`') || text.is_empty() {
         format!("{mark} {text} {mark}")
@@ -140,7 +140,7 @@ pub(super) fn code(text: &str) -> String {
 pub(super) fn code_block(text: &str) -> String {
     let text: String = text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect();
     let mark = "`".repeat((longest_run(&text) + 1).max(3));
-    format!("{mark}text\n{}\n{mark}", text.replace("<!--", &format!("<{BREAK}!--")))
+    format!("{mark}text\n{}\n{mark}", text.replace("<!--", &format!("<{ZERO_WIDTH_SPACE}!--")))
 }
 
 fn longest_run(text: &str) -> usize {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use orchestrator_contract::outcome::Place;
+use orchestrator_contract::outcome::WorkLocation;
 use proptest::prelude::*;
 
 use super::*;
@@ -29,7 +29,7 @@ fn given() -> Given {
         criteria: vec!["Matches by price\n  and time".to_owned(), "`cargo test` passes".to_owned()],
         verification: Verification {
             status: VerificationStatus::Passed,
-            commands: vec![CommandReport {
+            commands: vec![CommandResult {
                 command: "cargo test".to_owned(),
                 exit_code: Some(0),
                 seconds: 12.4,
@@ -46,7 +46,7 @@ fn given() -> Given {
         authors: vec!["Ann <ann@example.com>".to_owned()],
         servers: vec![
             server("memory", McpStatus::Connected, None),
-            server("brave", McpStatus::LeftOut, Some("the secret `brave-api-key` is not given")),
+            server("brave", McpStatus::Skipped, Some("the secret `brave-api-key` is not given")),
         ],
     }
 }
@@ -67,20 +67,20 @@ fn text<'a>(given: &'a Given, summary: &'a str) -> PullRequestText<'a> {
         usage: &given.usage,
         minutes: 17.25,
         notes: &given.notes,
-        foreign_authors: &given.authors,
+        other_authors: &given.authors,
         mcp_servers: &given.servers,
     }
 }
 
 #[test]
-fn a_pull_request_says_what_why_how_checked_and_at_what_cost() {
+fn pull_request_body_matches_snapshot() {
     let summary =
         "Added `OrderBook`, asked @maintainer about Vec<T>.\n\n<!-- hidden -->\n\n```rust\n@attribute\n";
     insta::assert_snapshot!(render_body(&text(&given(), summary)));
 }
 
 #[test]
-fn a_failed_check_shows_the_end_of_its_output() {
+fn failed_verification_body_matches_snapshot() {
     let mut given = given();
     given.verification.status = VerificationStatus::Failed;
     given.verification.commands[0].exit_code = Some(101);
@@ -93,17 +93,17 @@ fn a_failed_check_shows_the_end_of_its_output() {
 }
 
 #[test]
-fn a_service_without_checks_is_said_to_be_not_verified() {
+fn body_without_verify_commands_says_not_verified() {
     let mut given = given();
     given.verification = Verification { status: VerificationStatus::NotConfigured, commands: Vec::new() };
     assert!(render_body(&text(&given, "done")).contains("Not verified: the service has no verify commands."));
 }
 
 #[test]
-fn a_failed_attempt_is_told_in_a_comment() {
+fn failed_attempt_comment_matches_snapshot() {
     let given = given();
     let work = Work {
-        place: Place::Remote,
+        location: WorkLocation::Remote,
         branch: Some("feature/task-2-implementation".to_owned()),
         oid: Some("fedcba9876543210".to_owned()),
         path: None,
@@ -119,7 +119,7 @@ fn a_failed_attempt_is_told_in_a_comment() {
 }
 
 #[test]
-fn titles_and_commit_messages_have_no_empty_pieces() {
+fn titles_without_text_omit_empty_parts() {
     let (service, run) = (ServiceName::new("trader").unwrap(), given().run);
     let task = TaskId::new(2).ok();
     assert_eq!(render_title("Order\nbook ", task), "Order book (task 2)");
@@ -136,18 +136,18 @@ fn titles_and_commit_messages_have_no_empty_pieces() {
 }
 
 #[test]
-fn code_is_left_as_it_is_and_mentions_outside_are_broken() {
-    assert_eq!(shown("use `@scope/pkg` and ``a ` @b``"), "use `@scope/pkg` and ``a ` @b``");
-    assert_eq!(shown("`open @user"), "`open @\u{200b}user");
-    assert_eq!(shown("mail a@b.c"), "mail a@b.c");
-    assert_eq!(shown("```\n@x\n```\n@y"), "```\n@x\n```\n@\u{200b}y");
-    assert_eq!(shown("~~~\nopen"), "~~~\nopen\n~~~");
-    assert_eq!(shown("1 < 2 <details>"), "1 < 2 &lt;details>");
+fn mentions_outside_code_are_neutralized() {
+    assert_eq!(neutralize("use `@scope/pkg` and ``a ` @b``"), "use `@scope/pkg` and ``a ` @b``");
+    assert_eq!(neutralize("`open @user"), "`open @\u{200b}user");
+    assert_eq!(neutralize("mail a@b.c"), "mail a@b.c");
+    assert_eq!(neutralize("```\n@x\n```\n@y"), "```\n@x\n```\n@\u{200b}y");
+    assert_eq!(neutralize("~~~\nopen"), "~~~\nopen\n~~~");
+    assert_eq!(neutralize("1 < 2 <details>"), "1 < 2 &lt;details>");
 }
 
 proptest! {
     #[test]
-    fn a_body_is_never_longer_than_allowed_nor_has_a_comment(
+    fn body_of_arbitrary_text_fits_limit_without_comment(
         piece in "(.|<!--|```|@a|\n){0,40}",
         times in 1usize..400,
     ) {
@@ -156,7 +156,7 @@ proptest! {
         given.criteria = vec![long.clone(); 60];
         given.notes = vec![long.clone(); 60];
         given.verification.commands = vec![
-            CommandReport { command: long.clone(), exit_code: None, seconds: 1.0, output: long.clone() }; 20
+            CommandResult { command: long.clone(), exit_code: None, seconds: 1.0, output: long.clone() }; 20
         ];
         let body = render_body(&PullRequestText { description: Some(&long), ..text(&given, &long) });
         prop_assert!(body.chars().count() <= BODY_MAX);

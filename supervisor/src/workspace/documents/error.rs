@@ -14,7 +14,7 @@ pub enum DocumentsError {
         source: std::io::Error,
     },
     /// No folder has a `.taskmaster`.
-    #[error("no task documents: looked for {}{}", quoted(looked_for), folders(candidates))]
+    #[error("no task documents: looked for {}{}", quoted(looked_for), list_folders(candidates))]
     FolderMissing {
         /// The places.
         looked_for: Vec<String>,
@@ -56,7 +56,7 @@ pub enum DocumentsError {
     #[error(
         "`{file}` has no task {task}{}: it has {}{}",
         tag.as_ref().map(|tag| format!(" in tag `{tag}`")).unwrap_or_default(),
-        if ids.is_empty() { "no tasks".to_owned() } else { listed(ids) },
+        if ids.is_empty() { "no tasks".to_owned() } else { list_ids(ids) },
         if other_tags.is_empty() { String::new() } else { format!("; tag {} has it", quoted(other_tags)) }
     )]
     TaskNotFound {
@@ -78,9 +78,9 @@ impl DocumentsError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Unreadable { .. } => Reason::InputOutput,
+            Self::Unreadable { .. } => Reason::IoError,
             Self::TaskNotFound { .. } => Reason::TaskNotFound,
-            Self::FolderMissing { .. } | Self::Missing { .. } => Reason::DocumentsMissing,
+            Self::FolderMissing { .. } | Self::Missing { .. } => Reason::DocumentsNotFound,
             // There are documents; what they say, or which are meant, has to be mended.
             Self::Malformed { .. } | Self::AmbiguousTag { .. } => Reason::InvalidTask,
         }
@@ -91,7 +91,7 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn folders(candidates: &[String]) -> String {
+fn list_folders(candidates: &[String]) -> String {
     if candidates.is_empty() {
         return String::new();
     }
@@ -99,7 +99,7 @@ fn folders(candidates: &[String]) -> String {
 }
 
 /// At most fifty ids.
-fn listed(ids: &[String]) -> String {
+fn list_ids(ids: &[String]) -> String {
     let shown: Vec<&str> = ids.iter().take(50).map(String::as_str).collect();
     let more = ids.len().saturating_sub(shown.len());
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };

@@ -44,7 +44,7 @@ impl Files {
             list: |folder: &str| Ok(self.list(folder)),
         };
         let service = &ServiceName::new(service).unwrap();
-        find(&reader, &Wanted { service, task: TaskId::new(task).unwrap(), docs_directory })
+        find_documents(&reader, &DocumentQuery { service, task: TaskId::new(task).unwrap(), docs_directory })
     }
 }
 
@@ -53,7 +53,7 @@ fn one_task(title: &str) -> String {
 }
 
 #[test]
-fn a_task_with_documents_has_all_of_them() {
+fn task_with_documents_matches_snapshot() {
     let files = Files::default()
         .with(".taskmaster/tasks/tasks.json", TAGGED)
         .with(".taskmaster/state.json", r#"{"currentTag":"master","lastSwitched":"2026-05-01T10:00:00.000Z","branchTagMapping":{},"migrationNoticeShown":true}"#)
@@ -67,7 +67,7 @@ fn a_task_with_documents_has_all_of_them() {
 }
 
 #[test]
-fn without_documents_the_entry_serves() {
+fn missing_documents_fall_back_to_task_entry() {
     let found = Files::default().with(".taskmaster/tasks/tasks.json", PLAIN).find("trader", 1).unwrap();
     assert_eq!(found.source, DocumentSource::TaskEntry);
     assert_eq!((found.tag, found.entry.title.as_str()), (None, "Initialize the crate"));
@@ -76,7 +76,7 @@ fn without_documents_the_entry_serves() {
 }
 
 #[test]
-fn documents_serve_without_a_tasks_file() {
+fn documents_suffice_without_tasks_file() {
     let found = Files::default()
         .with(".taskmaster/docs/task-7/task.md", "# Task 7: Ship it\n\ntext")
         .find("trader", 7)
@@ -85,7 +85,7 @@ fn documents_serve_without_a_tasks_file() {
 }
 
 #[test]
-fn the_services_folder_comes_before_projects_and_the_root() {
+fn service_directory_is_preferred_to_projects_or_root() {
     let root = Files::default().with(".taskmaster/tasks/tasks.json", one_task("root"));
     let projects = root.clone().with("projects/trader/.taskmaster/tasks/tasks.json", one_task("projects"));
     let own = projects.clone().with("trader/.taskmaster/tasks/tasks.json", one_task("own"));
@@ -97,7 +97,7 @@ fn the_services_folder_comes_before_projects_and_the_root() {
 }
 
 #[test]
-fn a_missing_folder_is_an_error_that_lists_the_places_and_the_candidates() {
+fn documents_not_found_lists_searched_directories() {
     let files =
         Files::default().with("billing/.taskmaster/tasks/tasks.json", one_task("x")).with("README", "");
     let error = files.find("trader", 1).unwrap_err();
@@ -106,11 +106,11 @@ fn a_missing_folder_is_an_error_that_lists_the_places_and_the_candidates() {
         "no task documents: looked for `trader/.taskmaster/`, `projects/trader/.taskmaster/`, `.taskmaster/`; \
          there is one in `billing`: name it as the docs directory"
     );
-    assert_eq!(error.reason(), orchestrator_contract::Reason::DocumentsMissing);
+    assert_eq!(error.reason(), orchestrator_contract::Reason::DocumentsNotFound);
 }
 
 #[test]
-fn neither_documents_nor_an_entry_is_an_error_that_names_the_paths() {
+fn task_without_any_source_error_lists_paths() {
     let error = Files::default().with(".taskmaster/config.json", "{}").find("trader", 3).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -120,7 +120,7 @@ fn neither_documents_nor_an_entry_is_an_error_that_names_the_paths() {
 }
 
 #[test]
-fn an_unknown_task_is_an_error_that_lists_the_ids_and_other_tags() {
+fn unknown_task_error_lists_ids_with_other_tags() {
     let files = Files::default().with(".taskmaster/tasks/tasks.json", TAGGED);
     let error = files.find("trader", 9).unwrap_err();
     assert_eq!(
@@ -131,7 +131,7 @@ fn an_unknown_task_is_an_error_that_lists_the_ids_and_other_tags() {
 }
 
 #[test]
-fn the_services_tag_wins_over_the_current_one() {
+fn service_tag_is_preferred_to_current_tag() {
     let files = Files::default()
         .with(".taskmaster/tasks/tasks.json", TAGGED)
         .with(".taskmaster/state.json", r#"{"currentTag":"master"}"#);
@@ -140,7 +140,7 @@ fn the_services_tag_wins_over_the_current_one() {
 }
 
 #[test]
-fn tags_among_which_nothing_decides_are_an_error_that_lists_them() {
+fn ambiguous_tags_error_lists_tags() {
     let two = r#"{"a":{"tasks":[]},"b":{"tasks":[]}}"#;
     let files = Files::default().with(".taskmaster/tasks/tasks.json", two);
     let error = files.find("trader", 1).unwrap_err().to_string();
@@ -150,14 +150,14 @@ fn tags_among_which_nothing_decides_are_an_error_that_lists_them() {
 }
 
 #[test]
-fn a_file_with_a_byte_order_mark_is_read() {
+fn tasks_file_with_byte_order_mark_is_read() {
     let text = ["\u{feff}".as_bytes(), one_task("marked").as_bytes()].concat();
     let files = Files::default().with(".taskmaster/tasks/tasks.json", text);
     assert_eq!(files.find("trader", 1).unwrap().entry.title, "marked");
 }
 
 #[test]
-fn malformed_json_is_an_error_with_its_place() {
+fn malformed_tasks_file_error_has_line_column() {
     let cases = [
         ("{\n  \"tasks\": [\n    {\"id\": 1,}\n  ]\n}", "line 3, column 14"),
         ("{\n  \"tasks\": [\n    {\"title\": \"x\"}\n  ]\n}", "line 3, column 18: missing field `id`"),
@@ -181,7 +181,7 @@ fn malformed_json_is_an_error_with_its_place() {
 }
 
 #[test]
-fn criteria_are_taken_from_lists_or_else_from_paragraphs() {
+fn criteria_without_lists_come_from_paragraphs() {
     assert_eq!(acceptance_criteria("1. One\n2) Two\n   * Three\n\nprose"), ["One", "Two", "Three"]);
     assert_eq!(acceptance_criteria("# Title\n\nFirst\nline.\n\nSecond."), ["First line.", "Second."]);
     assert_eq!(acceptance_criteria("\n---\n"), Vec::<String>::new());
@@ -197,7 +197,7 @@ fn json_id() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn every_form_of_a_task_is_read(
+    fn tasks_file_variants_are_all_read(
         number in 1u32..1000,
         as_text: bool,
         tagged: bool,
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in r#"[\[\]{}:,"a-z0-9\n ]{0,40}"#, markdown in ".{0,60}") {
+    fn tasks_file_of_arbitrary_text_never_panics(text in r#"[\[\]{}:,"a-z0-9\n ]{0,40}"#, markdown in ".{0,60}") {
         let result = Files::default().with(".taskmaster/tasks/tasks.json", text).find("trader", 1);
         prop_assert!(result.is_ok() || !result.unwrap_err().to_string().is_empty());
         prop_assert!(acceptance_criteria(&markdown).iter().all(|criterion| !criterion.is_empty()));

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_on_this_machine_is_left_alone() {
+    fn existing_host_paths_are_not_translated() {
         let mut mounts = Mounts::default();
         mounts.add("/proc", "/tmp/1".into());
         for (text, wanted) in

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::{Inner, PodName, lock};
-use crate::kubernetes::stand_in::Query;
+use crate::kubernetes::fake_apiserver::Query;
 use crate::kubernetes::tls::{Certificate, TlsListener};
 
 /// One container's output, both streams as they came.

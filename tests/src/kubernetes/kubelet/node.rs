@@ -7,7 +7,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::status::now;
-use super::{Inner, Processes, has_ended, is_going, lock, text};
+use super::{Inner, OnNodeLoss, has_ended, is_going, lock, text};
 
 /// Makes the node known; a logs request finds its way by what is said here.
 pub(super) async fn register(inner: &Arc<Inner>) {
@@ -62,9 +62,9 @@ async fn delete(inner: &Inner, pod: &Value, parameters: &DeleteParams) {
 }
 
 /// The kubelet falls silent; the controllers of nodes and taints notice.
-pub(super) async fn lose(inner: &Arc<Inner>, processes: Processes) {
+pub(super) async fn lose(inner: &Arc<Inner>, processes: OnNodeLoss) {
     inner.lost.send_replace(true);
-    if processes == Processes::Die {
+    if processes == OnNodeLoss::Kill {
         lock(&inner.running).values().for_each(|running| running.group.kill());
     }
     tell(inner, "Unknown", "NodeStatusUnknown").await;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::status::now;
-use super::{Fault, Inner, PAUSE, has_ended, is_going, items, life, name_of, text};
+use super::{Fault, Inner, PAUSE, has_ended, is_going, items, name_of, pod_worker, text};
 
 /// How often pods that no node takes are looked at again.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -69,7 +69,7 @@ impl Known {
             } else if !has_ended(&pod) || is_going(&pod) {
                 let (life, news) = watch::channel(Some(pod));
                 self.lives.insert(uid, life);
-                tokio::spawn(life::live(Arc::clone(inner), news));
+                tokio::spawn(pod_worker::run_pod(Arc::clone(inner), news));
             }
         }
     }

@@ -1,0 +1,215 @@
+//! From arguments to a run, and from its end to an exit code.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use orchestrator_contract::layout::Layout;
+use orchestrator_contract::task::{Mode, TaskSpec};
+use orchestrator_contract::{Level, Outcome, Reason, Step};
+
+use crate::config::{Arguments, Command, ProcessEnv, RunArguments, SecretSource, TaskError, TaskInput};
+use crate::context::{Context, error_chain, failure};
+use crate::event_loop::{self, LoopExit};
+use crate::git::RemoteSettings;
+use crate::process::become_subreaper;
+use crate::record::EventLog;
+use crate::redact::{Redactor, Secrets};
+use crate::run::Failure;
+use crate::workspace::attempts::{allocate_attempt, last_attempt, record_attempt};
+
+/// The program behind every subcommand that people and dispatchers call.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            drop(error.print());
+            let code = if error.use_stderr() { Reason::InvalidTask.exit_code() } else { 0 };
+            return ExitCode::from(code);
+        }
+    };
+    match arguments.command {
+        None => start(arguments.run),
+        Some(Command::Run(run)) => start(*run),
+        Some(Command::Check(mut run)) => {
+            run.until = Some(Step::Preflight);
+            start(*run)
+        }
+        Some(Command::Schema) => {
+            let text =
+                serde_json::to_string_pretty(&orchestrator_contract::schema::schema()).unwrap_or_default();
+            let printed = writeln!(std::io::stdout(), "{text}");
+            ExitCode::from(if printed.is_ok() { 0 } else { Reason::IoError.exit_code() })
+        }
+        Some(Command::McpRelay { name: _, socket }) => match runtime() {
+            Ok(runtime) => runtime.block_on(crate::mcp::relay::relay_main(&socket)),
+            Err(_) => ExitCode::from(Reason::InternalError.exit_code()),
+        },
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+fn start(settings: RunArguments) -> ExitCode {
+    // Everything the run starts ends with us, and nothing that a terminal's end would kill is us.
+    if settings.new_session {
+        // Fails only for a leader of a process group, which has a session of its own kind already.
+        let _ = rustix::process::setsid();
+    }
+    become_subreaper();
+    // Files for other users of the group: the volume may be used by another uid next time.
+    let _ = rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    let inherited = ProcessEnv::read().with_files(settings.secrets.secrets_dir.as_deref());
+    let secrets = SecretSource::new(settings.secrets.clone(), inherited.clone());
+    let mut known = Secrets::new();
+    for (kind, value) in secrets.all() {
+        known = known.with(kind, value);
+    }
+    let redactor = Redactor::new(known);
+    let Ok(journal) = EventLog::on_stdout(settings.log_format, redactor.clone()) else {
+        return ExitCode::from(Reason::InternalError.exit_code());
+    };
+    let code = match prepare(settings, inherited, secrets, redactor, &journal) {
+        Ok(context) => run(context, &journal),
+        Err(failure) => report_early_failure(&journal, &failure),
+    };
+    journal.finish();
+    ExitCode::from(code)
+}
+
+/// A run that has no name yet ends with its reason in the log and as exit code.
+fn report_early_failure(journal: &EventLog, failure: &Failure) -> u8 {
+    let text =
+        format!("{}: {}. {}", failure.reason, failure.message.trim_end_matches('.'), failure.reason.hint());
+    journal.log(Level::Error, "supervisor", text);
+    failure.reason.exit_code()
+}
+
+fn prepare(
+    settings: RunArguments,
+    inherited: ProcessEnv,
+    secrets: SecretSource,
+    redactor: Redactor,
+    journal: &EventLog,
+) -> Result<Context, Failure> {
+    let internal = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::new(Reason::InternalError, format!("cannot {what}: {error}"))
+    };
+    // The one TLS provider of the process; a second call is harmless.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    crate::git::init().map_err(|error| failure(Reason::InternalError, &error))?;
+    let supervisor = std::env::current_exe().map_err(|error| internal("find our own program", &error))?;
+    let request = read_request(&settings)?;
+    let workspace = absolute(&settings.workspace)?;
+    let layout = Layout::new(workspace);
+    let task = assign_attempt(request, &layout)?;
+    let record = layout.run_dir(&task.run);
+    std::fs::create_dir_all(record.folder()).map_err(|error| unwritable(record.folder(), &error))?;
+    journal.attach_run(task.run.clone(), &record.log()).map_err(|error| unwritable(&record.log(), &error))?;
+    crate::record::file::write_json(&record.task(), &task)
+        .map_err(|error| unwritable(&record.task(), &error))?;
+    let mut remotes = RemoteSettings::new(&supervisor);
+    remotes.proxy =
+        inherited.text("HTTPS_PROXY").or_else(|| inherited.text("https_proxy")).map(str::to_owned);
+    remotes.no_proxy = inherited.text("NO_PROXY").or_else(|| inherited.text("no_proxy")).map(str::to_owned);
+    remotes.ca_file = inherited.text("SSL_CERT_FILE").map(Into::into);
+    Ok(Context {
+        task,
+        settings,
+        inherited,
+        layout,
+        record,
+        secrets,
+        redactor,
+        journal: journal.clone(),
+        supervisor,
+        remotes,
+    })
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    let mut failure = crate::context::io_failure(path, error);
+    if failure.reason == Reason::IoError {
+        failure.reason = Reason::WorkspaceUnwritable;
+    }
+    failure
+}
+
+fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    std::fs::create_dir_all(path).map_err(|error| unwritable(path, &error))?;
+    // Links on the way are resolved once: later checks compare whole paths.
+    std::fs::canonicalize(path).map_err(|error| unwritable(path, &error))
+}
+
+fn read_request(settings: &RunArguments) -> Result<TaskInput, Failure> {
+    let invalid = |error: TaskError| failure(Reason::InvalidTask, &error);
+    let Some(path) = &settings.task_file else { return settings.task.clone().parse().map_err(invalid) };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(Reason::InvalidTask, format!("cannot read the task `{}`: {error}", path.display()))
+    })?;
+    let task = TaskSpec::from_json(&text).map_err(|faults| {
+        Failure::new(
+            Reason::InvalidTask,
+            format!("the task `{}` is no task: {}", path.display(), TaskError(faults)),
+        )
+    })?;
+    Ok(TaskInput::Assigned(Box::new(task)))
+}
+
+/// Gives the attempt its number and name, unless the dispatcher did.
+fn assign_attempt(request: TaskInput, layout: &Layout) -> Result<TaskSpec, Failure> {
+    let failed =
+        |error: crate::workspace::attempts::AttemptError| failure(Reason::WorkspaceUnwritable, &error);
+    match request {
+        TaskInput::Assigned(task) => {
+            record_attempt(layout, &task.identity(), task.attempt).map_err(failed)?;
+            Ok(*task)
+        }
+        TaskInput::Unassigned(unnamed) => {
+            let earlier = last_attempt(layout, &unnamed.identity).map_err(failed)?;
+            if earlier == 0 && unnamed.mode() != Mode::First {
+                let message = "there is no earlier attempt in this workspace: leave out --retry and --fresh";
+                return Err(Failure::new(Reason::InvalidTask, message));
+            }
+            if earlier > 0 && unnamed.mode() == Mode::First {
+                let message = format!(
+                    "this task already has {earlier} attempts in this workspace: give --retry to build on the last \
+                     one, or --fresh to start over"
+                );
+                return Err(Failure::new(Reason::InvalidTask, message));
+            }
+            let attempt = allocate_attempt(layout, &unnamed.identity).map_err(failed)?;
+            Ok(unnamed.assign_attempt(attempt))
+        }
+    }
+}
+
+fn run(context: Context, journal: &EventLog) -> u8 {
+    let task = context.task.clone();
+    let redactor = context.redactor.clone();
+    let finished = match runtime() {
+        Ok(runtime) => {
+            let finished = runtime.block_on(event_loop::run(context));
+            // Nothing is awaited any more; a blocked system call must not hold up the end.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+            finished
+        }
+        Err(error) => Err(error),
+    };
+    match finished {
+        Ok(LoopExit::Outcome(outcome)) => outcome.exit_code,
+        Ok(LoopExit::StoppedAfter(_)) => 0,
+        Err(error) => {
+            let message = redactor.redact(&error_chain(&error)).into_owned();
+            let reason = Reason::InternalError;
+            let now = jiff::Timestamp::now();
+            let message = format!("{message}. {}", reason.hint());
+            journal.outcome(&Outcome::new(&task, reason, Step::Preflight, message, now, now));
+            reason.exit_code()
+        }
+    }
+}

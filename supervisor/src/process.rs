@@ -1,0 +1,19 @@
+//! The only place that starts, signals, awaits and reaps processes.
+//!
+//! A child's environment is built, never inherited; its standard input is
+//! closed unless the caller says otherwise. `docs/pid1.md` has the reasoning
+//! about reaping beside tokio.
+
+mod child;
+mod command;
+mod confined;
+mod memory;
+mod output;
+mod reaper;
+
+pub use child::{Child, Exit, SpawnError, spawn};
+pub use command::{Environment, ProcessGroup, blocking_command, command};
+pub use confined::{Confinement, confined_command, confined_main, landlock_available};
+pub use memory::oom_kill_count;
+pub use output::read_tail;
+pub use reaper::{become_subreaper, kill_descendants, kill_orphans, reap_orphans, set_undumpable};

@@ -1,0 +1,10 @@
+//! What may be pushed, and what is said about it.
+
+pub mod fallback;
+pub mod patterns;
+pub mod policy;
+pub mod pull_request;
+pub mod push;
+pub mod save;
+pub mod scan;
+pub mod text;

@@ -1,0 +1,13 @@
+//! The service's workspace: lock and queue, preparation, checkout, documents.
+
+pub mod attempts;
+pub mod branch;
+pub mod documents;
+pub mod fetch;
+pub mod lock;
+pub mod preflight;
+pub mod recover;
+mod retry;
+pub mod state;
+pub mod tools;
+pub mod working_directory;

@@ -1,0 +1,158 @@
+//! What happens when an object is deleted: at once, with a grace period, or when finalizers allow it.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::resource_path::{Query, ResourcePath};
+use super::status_error::StatusError;
+use super::world::{ApiState, now};
+
+/// How an object is to be deleted.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    grace: Option<i64>,
+    policy: Option<String>,
+    uid: Option<String>,
+    version: Option<String>,
+    dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// Reads the body and, where it says nothing, the query.
+    pub fn parse(body: &Value, query: &Query) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let given = &body["preconditions"];
+        Self {
+            grace: body["gracePeriodSeconds"].as_i64().or_else(|| query.number("gracePeriodSeconds")),
+            policy: text(&body["propagationPolicy"])
+                .or_else(|| query.get("propagationPolicy").map(str::to_owned)),
+            uid: text(&given["uid"]),
+            version: text(&given["resourceVersion"]),
+            dry_run: body["dryRun"][0] == "All" || query.get("dryRun") == Some("All"),
+        }
+    }
+
+    /// In the background, for good.
+    pub fn background() -> Self {
+        Self { policy: Some("Background".to_owned()), ..Self::default() }
+    }
+
+    /// What depends on it first.
+    pub fn foreground() -> Self {
+        Self { policy: Some("Foreground".to_owned()), ..Self::default() }
+    }
+}
+
+/// What became of it.
+pub enum DeleteOutcome {
+    /// It is gone; this is what it was.
+    Gone(Arc<Value>),
+    /// It goes when its finalizers, or its node, let it go.
+    Going(Arc<Value>),
+}
+
+/// Whether nothing holds an object any more that was asked to go.
+pub fn is_over(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    !metadata["deletionTimestamp"].is_null()
+        && metadata["deletionGracePeriodSeconds"].as_i64() == Some(0)
+        && !held
+        && !is_namespace_with_content(object)
+}
+
+fn is_namespace_with_content(object: &Value) -> bool {
+    object["kind"] == "Namespace"
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+}
+
+impl ApiState {
+    /// Deletes an object as wished.
+    pub fn delete(
+        &mut self,
+        place: &ResourcePath,
+        wish: &DeleteOptions,
+    ) -> Result<DeleteOutcome, StatusError> {
+        let old = self.get(place)?;
+        let metadata = &old["metadata"];
+        let differs = |wanted: &Option<String>, field: &str| {
+            wanted.as_ref().is_some_and(|it| metadata[field] != it.as_str())
+        };
+        for (wanted, field, what) in
+            [(&wish.uid, "uid", "UID"), (&wish.version, "resourceVersion", "ResourceVersion")]
+        {
+            if differs(wanted, field) {
+                let (wanted, is) =
+                    (wanted.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}"
+                );
+                return Err(StatusError::conflict(&place.resource, &place.name, &why));
+            }
+        }
+        if wish.dry_run {
+            return Ok(DeleteOutcome::Going(old));
+        }
+        let mut next = Value::clone(&old);
+        set_propagation(&mut next, wish, place);
+        let grace = grace(&old, wish.grace);
+        let metadata = &mut next["metadata"];
+        let before = metadata["deletionGracePeriodSeconds"].as_i64();
+        if metadata["deletionTimestamp"].is_null() || before.is_some_and(|before| grace < before) {
+            let at = Timestamp::now() + SignedDuration::from_secs(grace);
+            let at = if grace == 0 { now() } else { at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string() };
+            if let Some(generation) = metadata["generation"].as_i64().filter(|_| before.is_none()) {
+                metadata["generation"] = json!(generation + 1);
+            }
+            metadata["deletionTimestamp"] = json!(at);
+            metadata["deletionGracePeriodSeconds"] = json!(grace);
+        }
+        if next["kind"] == "Namespace" {
+            next["status"]["phase"] = json!("Terminating");
+        }
+        let key = place.key();
+        if is_over(&next) {
+            let gone = self.erase(&key).expect("it was there above");
+            return Ok(DeleteOutcome::Gone(gone));
+        }
+        let going = if next == *old { old } else { self.store.put(key, next) };
+        Ok(DeleteOutcome::Going(going))
+    }
+}
+
+/// The finalizers by which the garbage collector hears of the wish.
+fn set_propagation(object: &mut Value, wish: &DeleteOptions, place: &ResourcePath) {
+    let finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let mut kept = finalizers.clone();
+    let policy = match wish.policy.as_deref() {
+        Some(policy) => policy,
+        None if finalizers.contains(&json!("foregroundDeletion")) => "Foreground",
+        None if finalizers.contains(&json!("orphan")) => "Orphan",
+        // As it was before owners took along what they own.
+        None if place.resource.group_resource() == "jobs.batch" => "Orphan",
+        None => "Background",
+    };
+    kept.retain(|it| it != "foregroundDeletion" && it != "orphan");
+    match policy {
+        "Foreground" => kept.push(json!("foregroundDeletion")),
+        "Orphan" => kept.push(json!("orphan")),
+        _ => {}
+    }
+    if kept != finalizers {
+        object["metadata"]["finalizers"] = json!(kept);
+    }
+}
+
+/// The seconds that a pod gets; nothing but pods gets any.
+fn grace(object: &Value, wished: Option<i64>) -> i64 {
+    if object["kind"] != "Pod" {
+        return 0;
+    }
+    let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if ended || object["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+        return 0;
+    }
+    wished.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
+}

@@ -1,0 +1,281 @@
+//! The Job controller: a pod for each try, and what became of it in the Job's status.
+//!
+//! As the real one it counts a pod once and then takes its finalizer away, announces an end
+//! (`FailureTarget`, `SuccessCriteriaMet`) before the last pod is gone, and declares it afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::deletion::DeleteOptions;
+use super::garbage::drop_finalizer;
+use super::resource_path::ResourcePath;
+use super::store::Key;
+use super::world::{ApiState, WriteOptions, generate_name, now};
+
+/// On every pod that was not counted yet.
+const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+
+/// Before the second try; each further one waits twice as long.
+const BACKOFF: i64 = 10;
+
+/// Looks after all Jobs; tells when to look again if nothing happens.
+pub fn reconcile(world: &mut ApiState) -> Option<Duration> {
+    release_strays(world);
+    let jobs: Vec<Key> = world.store.list("jobs.batch", None).map(|(key, _)| key.clone()).collect();
+    let waits: Vec<i64> = jobs.iter().filter_map(|key| look_after(world, key)).collect();
+    // The next whole second: times have no fractions.
+    waits.into_iter().min().map(|seconds| Duration::from_millis(seconds.max(0).unsigned_abs() * 1000 + 50))
+}
+
+/// Pods whose Job is gone, or going, are not counted any more.
+fn release_strays(world: &mut ApiState) {
+    let pods = world.store.list("pods", None).filter(|(_, pod)| is_tracked(pod));
+    let pods: Vec<(Key, Arc<Value>)> = pods.map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
+    for (key, pod) in pods {
+        let alive = world
+            .store
+            .list("jobs.batch", Some(&key.namespace))
+            .any(|(_, job)| owns(job, &pod) && job["metadata"]["deletionTimestamp"].is_null());
+        if !alive {
+            world.amend(&key, |pod| drop_finalizer(pod, TRACKING));
+        }
+    }
+}
+
+fn owns(job: &Value, pod: &Value) -> bool {
+    let mut owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    owners.any(|owner| owner["controller"] == true && owner["uid"] == job["metadata"]["uid"])
+}
+
+fn is_tracked(pod: &Value) -> bool {
+    pod["metadata"]["finalizers"].as_array().into_iter().flatten().any(|it| it == TRACKING)
+}
+
+fn phase(pod: &Value) -> &str {
+    pod["status"]["phase"].as_str().unwrap_or_default()
+}
+
+fn has_ended(pod: &Value) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+fn is_going(pod: &Value) -> bool {
+    !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
+fn seconds_since(time: &Value) -> Option<i64> {
+    let time: Timestamp = time.as_str()?.parse().ok()?;
+    Some(Timestamp::now().as_second() - time.as_second())
+}
+
+/// A condition of a Job that is true.
+fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
+    let mut conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.find(|it| it["type"] == kind && it["status"] == "True")
+}
+
+fn set_condition(status: &mut Value, kind: &str, value: &str, reason: &str, message: &str) {
+    let now = now();
+    let new = json!({
+        "type": kind, "status": value, "reason": reason, "message": message,
+        "lastProbeTime": now, "lastTransitionTime": now,
+    });
+    match &mut status["conditions"] {
+        Value::Array(list) => {
+            let same = list.iter().position(|it| it["type"] == kind);
+            match same {
+                Some(index) if list[index]["status"] == value => {}
+                Some(index) => list[index] = new,
+                None => list.push(new),
+            }
+        }
+        conditions => *conditions = json!([new]),
+    }
+}
+
+/// One Job; the seconds until its next deadline.
+fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
+    let job = Arc::clone(world.store.get(key)?);
+    if is_going(&job) {
+        return None;
+    }
+    let pods = world.store.list("pods", Some(&key.namespace)).filter(|(_, pod)| owns(&job, pod));
+    let pods: Vec<(Key, Arc<Value>)> = pods.map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
+    if condition(&job, "Complete").or_else(|| condition(&job, "Failed")).is_some() {
+        return after_the_end(world, key, &job, &pods);
+    }
+    let (spec, mut status) = (&job["spec"], job["status"].clone());
+    let counted = count(&mut status, &pods);
+    let suspended = spec["suspend"] == true;
+    let start = status["startTime"].clone();
+    if !suspended && start.is_null() {
+        status["startTime"] = json!(now());
+    }
+    let limit = spec["activeDeadlineSeconds"].as_i64().filter(|_| !suspended);
+    let left = limit.map(|limit| limit - seconds_since(&status["startTime"]).unwrap_or(0));
+    let succeeded = status["succeeded"].as_i64().unwrap_or(0);
+    let failed = status["failed"].as_i64().unwrap_or(0);
+    let completions = spec["completions"].as_i64().unwrap_or(1);
+    let announced =
+        condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_some();
+    if !announced {
+        if failed > spec["backoffLimit"].as_i64().unwrap_or(6) {
+            let message = "Job has reached the specified backoff limit";
+            set_condition(&mut status, "FailureTarget", "True", "BackoffLimitExceeded", message);
+        } else if left.is_some_and(|left| left <= 0) {
+            let message = "Job was active longer than specified deadline";
+            set_condition(&mut status, "FailureTarget", "True", "DeadlineExceeded", message);
+        } else if succeeded >= completions {
+            let message = "Reached expected number of succeeded pods";
+            set_condition(&mut status, "SuccessCriteriaMet", "True", "CompletionsReached", message);
+        }
+    }
+    let active: Vec<&(Key, Arc<Value>)> =
+        pods.iter().filter(|(_, pod)| !has_ended(pod) && !is_going(pod)).collect();
+    let going = pods.iter().filter(|(_, pod)| !has_ended(pod) && is_going(pod)).count();
+    let mut alive = active.len();
+    let mut wait = left.filter(|left| *left > 0);
+    let ends = ending(&status);
+    if let Some((kind, end)) = &ends {
+        active.iter().for_each(|(pod, _)| delete(world, pod));
+        if alive == 0 && going == 0 {
+            let said = |field: &str| end[field].as_str().unwrap_or_default().to_owned();
+            set_condition(&mut status, kind, "True", &said("reason"), &said("message"));
+            if *kind == "Complete" {
+                status["completionTime"] = json!(now());
+            }
+        }
+        alive = 0;
+    } else if suspended {
+        for (pod, _) in &active {
+            // What is stopped on purpose is no failure.
+            world.amend(pod, |pod| drop_finalizer(pod, TRACKING));
+            delete(world, pod);
+        }
+        alive = 0;
+        set_condition(&mut status, "Suspended", "True", "JobSuspended", "Job suspended");
+        if let Some(fields) = status.as_object_mut() {
+            fields.remove("startTime");
+        }
+    } else {
+        if condition(&job, "Suspended").is_some() {
+            set_condition(&mut status, "Suspended", "False", "JobResumed", "Job resumed");
+            status["startTime"] = json!(now());
+        }
+        let wanted = spec["parallelism"].as_i64().unwrap_or(1).min(completions - succeeded);
+        let missing = wanted - i64::try_from(alive).unwrap_or(i64::MAX);
+        let backoff = backoff(&pods, failed);
+        if missing > 0 && backoff <= 0 {
+            (0..missing).for_each(|_| start_pod(world, &job));
+            alive += usize::try_from(missing).unwrap_or(0);
+        } else if missing > 0 {
+            wait = Some(wait.map_or(backoff, |wait| wait.min(backoff)));
+        }
+    }
+    status["active"] = json!(alive);
+    status["terminating"] = json!(going);
+    status["ready"] =
+        json!(active.iter().filter(|(_, pod)| is_ready(pod) && ends.is_none() && !suspended).count());
+    status["uncountedTerminatedPods"] = json!({});
+    if let Some(fields) = status.as_object_mut() {
+        fields.retain(|name, value| name != "active" || *value != json!(0));
+    }
+    world.amend(key, |job| job["status"] = status);
+    for pod in counted {
+        world.amend(&pod, |pod| drop_finalizer(pod, TRACKING));
+    }
+    wait
+}
+
+/// The end that was announced, and the condition that declares it.
+fn ending(status: &Value) -> Option<(&'static str, Value)> {
+    let job = json!({"status": status});
+    let failed = condition(&job, "FailureTarget").map(|it| ("Failed", it.clone()));
+    failed.or_else(|| condition(&job, "SuccessCriteriaMet").map(|it| ("Complete", it.clone())))
+}
+
+/// Counts the pods that ended, or that somebody deleted, and tells which these are.
+fn count(status: &mut Value, pods: &[(Key, Arc<Value>)]) -> Vec<Key> {
+    let mut counted = Vec::new();
+    for (key, pod) in pods.iter().filter(|(_, pod)| is_tracked(pod)) {
+        let field = match phase(pod) {
+            "Succeeded" => "succeeded",
+            "Failed" => "failed",
+            _ if is_going(pod) => "failed",
+            _ => continue,
+        };
+        status[field] = json!(status[field].as_i64().unwrap_or(0) + 1);
+        counted.push(key.clone());
+    }
+    counted
+}
+
+/// Seconds until the next try may start.
+fn backoff(pods: &[(Key, Arc<Value>)], failed: i64) -> i64 {
+    if failed == 0 {
+        return 0;
+    }
+    let ended = pods.iter().filter_map(|(_, pod)| {
+        let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"];
+        seconds_since(if state.is_null() { &pod["metadata"]["creationTimestamp"] } else { state })
+    });
+    let doublings = u32::try_from(failed - 1).unwrap_or(0).min(6);
+    ended.min().map_or(0, |since| BACKOFF * 2_i64.pow(doublings) - since)
+}
+
+fn after_the_end(world: &mut ApiState, key: &Key, job: &Value, pods: &[(Key, Arc<Value>)]) -> Option<i64> {
+    for (pod, _) in pods.iter().filter(|(_, pod)| is_tracked(pod)) {
+        world.amend(pod, |pod| drop_finalizer(pod, TRACKING));
+    }
+    let lasts = job["spec"]["ttlSecondsAfterFinished"].as_i64()?;
+    let end = condition(job, "Complete").or_else(|| condition(job, "Failed"))?;
+    let left = lasts - seconds_since(&end["lastTransitionTime"])?;
+    if left > 0 {
+        return Some(left);
+    }
+    let place = ResourcePath::of(key, &world.resources)?;
+    world.delete(&place, &DeleteOptions::foreground()).ok();
+    None
+}
+
+fn start_pod(world: &mut ApiState, job: &Value) {
+    let metadata = &job["metadata"];
+    let name = metadata["name"].as_str().unwrap_or_default();
+    let template = &job["spec"]["template"];
+    let pod = json!({
+        "metadata": {
+            "name": generate_name(&format!("{name}-")),
+            "generateName": format!("{name}-"),
+            "labels": template["metadata"]["labels"],
+            "annotations": template["metadata"]["annotations"],
+            "finalizers": [TRACKING],
+            "ownerReferences": [{
+                "apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": metadata["uid"],
+                "controller": true, "blockOwnerDeletion": true,
+            }],
+        },
+        "spec": template["spec"],
+    });
+    let resource = world.resources.find("", "v1", "pods").expect("a built-in resource");
+    let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
+    let place = ResourcePath { resource, namespace, name: String::new(), subresource: String::new() };
+    let manner = WriteOptions { manager: "kube-controller-manager".to_owned(), ..WriteOptions::default() };
+    if let Err(refusal) = world.create(&place, pod, &manner) {
+        eprintln!("the stand-in's Job controller cannot make a pod: {}", refusal.status());
+    }
+}
+
+fn delete(world: &mut ApiState, pod: &Key) {
+    if let Some(place) = ResourcePath::of(pod, &world.resources) {
+        // It may be gone meanwhile.
+        world.delete(&place, &DeleteOptions::background()).ok();
+    }
+}

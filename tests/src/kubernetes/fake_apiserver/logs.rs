@@ -1,0 +1,70 @@
+//! `pods/log`: the node has them.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, Response, Uri};
+use kube::{Client, Config};
+
+use super::FakeApiServer;
+use super::resource_path::{Query, ResourcePath};
+use super::status_error::StatusError;
+
+/// Asks the kubelet of the pod's node.
+pub async fn answer(
+    server: &Arc<FakeApiServer>,
+    place: &ResourcePath,
+    uri: &Uri,
+) -> Result<Response<Body>, StatusError> {
+    let (node, path) = {
+        let world = server.world();
+        let pod = world.get(place)?;
+        let query = Query::parse(uri);
+        let names: Vec<&str> = pod["spec"]["containers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it["name"].as_str())
+            .collect();
+        let container = match (query.get("container"), names.as_slice()) {
+            (Some(wanted), names) if names.contains(&wanted) => wanted.to_owned(),
+            (Some(wanted), _) => {
+                let why = format!("container {wanted} is not valid for pod {}", place.name);
+                return Err(StatusError::bad_request(why));
+            }
+            (None, [only]) => (*only).to_owned(),
+            (None, names) => {
+                let why = format!(
+                    "a container name must be specified for pod {}, choose one of: [{}]",
+                    place.name,
+                    names.join(" ")
+                );
+                return Err(StatusError::bad_request(why));
+            }
+        };
+        let Some(node) = pod["spec"]["nodeName"].as_str().filter(|it| !it.is_empty()) else {
+            // Nothing was said yet.
+            return Ok(Response::new(Body::empty()));
+        };
+        let mut nodes = world.store.list("nodes", Some(""));
+        let found = nodes.find(|(key, _)| key.name == node).map(|(_, node)| Arc::clone(node));
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let path = format!("/containerLogs/{}/{}/{container}{query}", place.namespace, place.name);
+        (found, path)
+    };
+    let gone = || StatusError::fault(500);
+    let node = node.ok_or_else(gone)?;
+    let address = node["status"]["addresses"][0]["address"].as_str().ok_or_else(gone)?;
+    let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+    let mut config = Config::new(format!("https://{address}:{port}").parse().map_err(|_| gone())?);
+    config.accept_invalid_certs = true;
+    config.default_retry = false;
+    let client = Client::try_from(config).map_err(|_| gone())?;
+    let request = Request::get(path).body(kube::client::Body::empty()).expect("a request");
+    let answered = client.send(request).await.map_err(|_| gone())?;
+    if answered.status().is_success() {
+        return Ok(answered.map(Body::new));
+    }
+    let text = answered.into_body().collect_bytes().await.unwrap_or_default();
+    Err(StatusError::bad_request(String::from_utf8_lossy(&text).trim().to_owned()))
+}

@@ -1,0 +1,318 @@
+//! A node: it takes every pod, runs its first container as a process of this machine, and tells how it is.
+//!
+//! It plays scheduler and kubelet over the API, on either control plane. There is no container: the
+//! program is the container's `command`, or what [`Kubelet::program`] names for its image, and it sees
+//! this machine's files. Volumes are folders; wherever an argument, a variable or a file of a ConfigMap holds a path at or below
+//! a `mountPath` (or `terminationMessagePath`), the folder is put in its place. So a program finds its
+//! volumes if it is told their paths in these ways, and only then.
+//!
+//! Not played: init containers, side cars, restarts (every pod runs once), probes, resource limits.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `life` | one pod, from its binding to its end |
+//! | `schedule` | which pods are taken |
+//! | `process` | the program, and all that it started |
+//! | `environment`, `volumes` | what the program is given |
+//! | `logs` | what it said, and who may read it |
+//! | `status` | how a pod's status is put |
+//! | `node` | the node's own object, and its loss |
+
+mod environment;
+mod logs;
+mod node;
+mod pod_worker;
+mod process;
+mod schedule;
+mod status;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::ControlPlane;
+use logs::Logs;
+use process::Group;
+
+/// Between two attempts of anything.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What goes wrong with a pod before its program starts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// The image cannot be pulled: `ErrImagePull`, then `ImagePullBackOff`.
+    ImagePull,
+    /// No node takes it, for this reason.
+    Unschedulable(String),
+}
+
+/// What happens to the programs of a node that is lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnNodeLoss {
+    /// They die with it.
+    Kill,
+    /// They go on; only the network is gone.
+    Keep,
+}
+
+/// What is done to a pod whose program runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Disruption {
+    Evict,
+    OomKill,
+}
+
+type AccountToken = Box<dyn Fn(&str, &str) -> String + Send + Sync>;
+
+type Rule = (Box<dyn Fn(&Pod) -> bool + Send>, Fault);
+
+/// Where a pod is.
+type PodName = (String, String);
+
+/// A running node; its processes are killed when it is dropped.
+pub struct Kubelet {
+    inner: Arc<Inner>,
+    runtime: Option<Runtime>,
+    /// Here, because tasks that are on their way hold the rest a little longer.
+    _folder: tempfile::TempDir,
+}
+
+struct Inner {
+    client: Client,
+    /// A token for a service account, by namespace and name.
+    account_token: AccountToken,
+    node: String,
+    port: u16,
+    folder: PathBuf,
+    programs: Mutex<BTreeMap<String, PathBuf>>,
+    rules: Mutex<Vec<Rule>>,
+    running: Mutex<BTreeMap<PodName, Running>>,
+    /// Whether nothing may start any more.
+    over: AtomicBool,
+    logs: Logs,
+    /// Whether the node does not reach the API server.
+    lost: watch::Sender<bool>,
+}
+
+/// The program of a pod.
+struct Running {
+    group: Group,
+    blow: watch::Sender<Option<Disruption>>,
+}
+
+impl Kubelet {
+    /// Starts a node and waits until the control plane knows it.
+    pub fn start(plane: &ControlPlane) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("a runtime for the node");
+        let node = format!("node-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let config = plane.node_config(&node);
+        let account_token = Box::new(plane.account_tokens());
+        let kept = tempfile::Builder::new().prefix("node-").tempdir().expect("a temporary folder");
+        let folder = kept.path().to_owned();
+        let (ready, started) = mpsc::channel();
+        runtime.spawn(async move {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+            let inner = Arc::new(Inner {
+                client: Client::try_from(config).expect("a client"),
+                account_token,
+                node,
+                port: listener.local_addr().expect("a bound address").port(),
+                folder,
+                programs: Mutex::default(),
+                rules: Mutex::default(),
+                running: Mutex::default(),
+                over: AtomicBool::new(false),
+                logs: Logs::default(),
+                lost: watch::Sender::new(false),
+            });
+            tokio::spawn(logs::serve(listener, Arc::clone(&inner)));
+            node::register(&inner).await;
+            tokio::spawn(schedule::run(Arc::clone(&inner)));
+            ready.send(inner)
+        });
+        let inner = started.recv().expect("the node starts");
+        Self { inner, runtime: Some(runtime), _folder: kept }
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.inner.node
+    }
+
+    /// The program that containers of an image run which name no command.
+    pub fn program(&self, image: &str, program: impl Into<PathBuf>) {
+        lock(&self.inner.programs).insert(image.to_owned(), program.into());
+    }
+
+    /// Lets pods whose name starts like this fail, until the faults are cleared.
+    pub fn fail(&self, prefix: &str, fault: Fault) {
+        let prefix = prefix.to_owned();
+        self.fail_where(
+            move |pod| pod.metadata.name.as_ref().is_some_and(|it| it.starts_with(&prefix)),
+            fault,
+        );
+    }
+
+    /// Lets pods for which this holds fail, until the faults are cleared.
+    pub fn fail_where(&self, which: impl Fn(&Pod) -> bool + Send + 'static, fault: Fault) {
+        lock(&self.inner.rules).push((Box::new(which), fault));
+    }
+
+    /// Lets no pod fail any more; those that waited go on.
+    pub fn clear_faults(&self) {
+        lock(&self.inner.rules).clear();
+    }
+
+    /// The process of a pod's program, while it runs.
+    pub fn pid(&self, namespace: &str, pod: &str) -> Option<u32> {
+        self.inner.of(namespace, pod, |running| running.group.pid())
+    }
+
+    /// Kills a pod's program, as its own bug would: with SIGKILL and no word.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&self, namespace: &str, pod: &str) {
+        self.inner.of(namespace, pod, |running| running.group.kill()).expect("a running pod");
+    }
+
+    /// Kills a pod's program as the kernel does when its memory is used up.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn run_out_of_memory(&self, namespace: &str, pod: &str) {
+        self.inner.disrupt(namespace, pod, Disruption::OomKill);
+    }
+
+    /// Evicts a pod, as a node short of resources does.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn evict(&self, namespace: &str, pod: &str) {
+        self.inner.disrupt(namespace, pod, Disruption::Evict);
+    }
+
+    /// Takes the node away: it tells nothing any more, is not ready, and its pods are told to go by the
+    /// controller that looks after taints. They stay until the node returns or is removed.
+    pub async fn lose(&self, processes: OnNodeLoss) {
+        let inner = Arc::clone(&self.inner);
+        self.here(async move { node::lose(&inner, processes).await }).await;
+    }
+
+    /// Gives a node that was lost back.
+    pub async fn recover(&self) {
+        let inner = Arc::clone(&self.inner);
+        self.here(async move { node::recover(&inner).await }).await;
+    }
+
+    /// Removes a lost node from the cluster, and with it, by force, its pods.
+    pub async fn remove(&self) {
+        let inner = Arc::clone(&self.inner);
+        self.here(async move { node::remove(&inner).await }).await;
+    }
+
+    /// The folder behind a claim, if a pod ever used it.
+    pub fn claim_folder(&self, namespace: &str, claim: &str) -> Option<PathBuf> {
+        volumes::find_claim(&self.inner.folder, namespace, claim)
+    }
+
+    /// A file in a volume of a pod that is there now, by volume and path.
+    pub fn volume_file(&self, volume: &str, path: &str) -> Option<PathBuf> {
+        let pods = std::fs::read_dir(self.inner.folder.join("pods")).ok()?.flatten();
+        pods.map(|pod| pod.path().join("volumes").join(volume).join(path)).find(|file| file.is_file())
+    }
+
+    /// The node's client lives in its own runtime.
+    async fn here(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
+        runtime.spawn(work).await.expect("the node does it");
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        // A program may be starting on another thread right now.
+        self.inner.over.store(true, Ordering::SeqCst);
+        for running in lock(&self.inner.running).values() {
+            running.group.kill();
+        }
+    }
+}
+
+impl Inner {
+    fn of<T>(&self, namespace: &str, pod: &str, then: impl FnOnce(&Running) -> T) -> Option<T> {
+        lock(&self.running).get(&(namespace.to_owned(), pod.to_owned())).map(then)
+    }
+
+    fn disrupt(&self, namespace: &str, pod: &str, blow: Disruption) {
+        let struck = self.of(namespace, pod, |running| {
+            running.blow.send_replace(Some(blow));
+            running.group.kill();
+        });
+        struck.expect("a running pod");
+    }
+
+    fn fault_of(&self, pod: &Value) -> Option<Fault> {
+        let pod: Pod = serde_json::from_value(pod.clone()).ok()?;
+        lock(&self.rules).iter().find(|(which, _)| which(&pod)).map(|(_, fault)| fault.clone())
+    }
+
+    fn program_of(&self, image: &str) -> Option<PathBuf> {
+        lock(&self.programs).get(image).cloned()
+    }
+
+    fn pod_folder(&self, uid: &str) -> PathBuf {
+        self.folder.join("pods").join(uid)
+    }
+
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns once the node reaches the API server.
+    async fn connected(&self) {
+        // The sender lives as long as this does.
+        self.lost.subscribe().wait_for(|lost| !lost).await.ok();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A string inside an object; empty where there is none.
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn name_of(pod: &Value) -> PodName {
+    (text(pod, "/metadata/namespace").to_owned(), text(pod, "/metadata/name").to_owned())
+}
+
+fn is_going(pod: &Value) -> bool {
+    !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+fn has_ended(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
