@@ -452,7 +452,7 @@ fn token_is_not_sent_to_unlisted_host() {
     let mut world = TestEnv::start(silent());
     world.set("GITHUB_API_URL", "");
     let ended = world.submit(&[]);
-    assert_ended(&world, &ended, Reason::CredentialMissing, &["not shown to `127.0.0.1`", "git_hosts"]);
+    assert_ended(&world, &ended, Reason::CredentialMissing, &["`127.0.0.1` is not allowed to receive the git token", "git_hosts"]);
     let shown = |world: &TestEnv| world.git.requests().iter().any(|request| request.authorization.is_some());
     assert!(!shown(&world), "the token was sent");
     world.set("ORCHESTRATOR_GIT_HOSTS", "git.example.com,127.0.0.1");

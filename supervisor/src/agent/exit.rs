@@ -9,8 +9,9 @@ use orchestrator_contract::outcome::{Verdict, VerdictStatus};
 use serde_json::{Value, json};
 
 use super::stream::{AgentResult, truncate};
+use crate::failure::Failure;
 use crate::process::Exit;
-use crate::run::{Failure, SessionOutcome};
+use crate::run::SessionOutcome;
 
 /// The JSON Schema of the verdict that ends a conversation (`--json-schema`).
 #[must_use]

@@ -218,7 +218,7 @@ async fn forward(State(door): State<Arc<GatewayState>>, request: Request) -> Res
         Err(error) => {
             let message = format!(
                 "the model's service cannot be reached: {}",
-                crate::context::error_chain(&error.without_url())
+                crate::failure::error_chain(&error.without_url())
             );
             error_response(StatusCode::BAD_GATEWAY, "api_error", &message)
         }

@@ -19,12 +19,13 @@ use super::gateway::Gateway;
 use super::reader::{IdleTimer, OutputStats, read_output};
 use super::stream::{AgentResult, CliMessage};
 use super::watchdog::EXIT_TIMEOUT;
+use crate::failure::Failure;
 use crate::process::{
     Confinement, Environment, confined_command, kill_descendants, kill_orphans, oom_kill_count, read_tail,
     spawn,
 };
 use crate::redact::Redactor;
-use crate::run::{Failure, SessionOutcome};
+use crate::run::SessionOutcome;
 
 /// What is asked of a conversation that runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -119,7 +120,7 @@ impl SessionCommand {
         let mut command = confined_command(&supervisor, &confinement, &program, &arguments, &environment);
         command.current_dir(&directory).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command)
-            .map_err(|error| internal("start the agent", &crate::context::error_chain(&error)))?;
+            .map_err(|error| internal("start the agent", &crate::failure::error_chain(&error)))?;
         let mut stdin = child.take_stdin();
         let stdout =
             child.take_stdout().ok_or_else(|| internal("read the agent's output", &"it has none"))?;
@@ -128,7 +129,7 @@ impl SessionCommand {
         let (heard, mut hear) = mpsc::channel(1024);
         pulse.reset();
         let reader = read_output(stdout, &transcript, redactor, pulse.clone(), heard)
-            .map_err(|error| crate::context::io_failure(&transcript, &error))?;
+            .map_err(|error| crate::failure::Failure::io(&transcript, &error))?;
         let stderr = tokio::spawn(read_tail(stderr, STDERR_TAIL_BYTES));
 
         if let Some(stdin) = &mut stdin {
