@@ -113,3 +113,47 @@ fn docker_spec_modules_use_no_io_or_engine() {
         }
     }
 }
+
+#[test]
+fn taskrun_modules_use_no_io_controller_or_backend() {
+    let forbidden = [
+        "std::fs",
+        "std::process",
+        "std::env",
+        "tokio",
+        "kube::Api",
+        "kube::Client",
+        "Timestamp::now",
+        "crate::backend",
+        "crate::controller",
+    ];
+    let sources = sources("src/taskrun");
+    assert!(sources.len() > 7);
+    for (path, text) in sources {
+        for word in forbidden {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_serve_command_uses_controller() {
+    for (path, text) in sources("src") {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let allowed = path.starts_with("src/controller") || path == Path::new("src/cli/serve.rs");
+        assert!(allowed || !text.contains("crate::controller"), "{} uses the controller", path.display());
+    }
+}
+
+#[test]
+fn pure_controller_modules_use_no_io_or_clock() {
+    let forbidden =
+        ["std::fs", "std::process", "std::env", "tokio", "kube::Api", "kube::Client", "Timestamp::now"];
+    for name in ["cluster_state.rs", "decide.rs", "objects.rs", "pod.rs", "queue.rs", "status.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller").join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in forbidden {
+            assert!(!text.contains(word), "{} uses {word}", path.display());
+        }
+    }
+}

@@ -1,30 +1,23 @@
-//! The definition that a cluster is given: the derived schema, and what cannot
-//! be derived.
+//! The CustomResourceDefinition of TaskRuns: the derived schema, plus validation rules.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 use kube::CustomResourceExt as _;
-use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::TaskRun;
+use super::definition::TaskRun;
 
-/// A value of any form, kept as it is.
-pub(super) fn anything(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-/// Addresses that a pod can reach: `https://`, `http://` and `ssh://` without credentials, and `user@host:path`.
+/// URLs that a pod can reach: `https://`, `http://` and `ssh://` without credentials, and `user@host:path`.
 const URL: &str = r"^(https?://[^\s@/?#]+(/[^\s]*)?|ssh://[^\s/-][^\s]*|([^\s@/:-][^\s@/:]*@)?[^\s@/:-][^\s@/:]*:([^\s:/]|/[^\s/])[^\s]*)$";
 
-/// What git-check-ref-format(1) refuses beyond single characters.
+/// Rules of git-check-ref-format(1) on sequences; the schema checks single characters.
 const BRANCH: &str = r"!self.startsWith('-') && !self.startsWith('/') && !self.endsWith('/') && !self.endsWith('.') && !self.contains('..') && !self.contains('//') && !self.contains('@{') && !self.startsWith('refs/') && self != '@' && self != 'HEAD' && !self.matches('(^|/)[.]') && !self.matches('[.]lock(/|$)')";
 
-/// Paths that stay inside of a repository.
-const FOLDER: &str =
+/// Relative paths inside a repository.
+const DIRECTORY: &str =
     r"!self.startsWith('/') && !self.contains('//') && !self.matches('(^|/)([.][.]|[.]git)(/|$)')";
 
-/// The CustomResourceDefinition of TaskRuns.
+/// Returns the CustomResourceDefinition of TaskRuns.
 #[must_use]
 pub fn definition() -> CustomResourceDefinition {
     let mut definition = TaskRun::crd();
@@ -38,7 +31,7 @@ pub fn definition() -> CustomResourceDefinition {
         }
         let name = rule(
             "self.metadata.name.size() <= 63",
-            "metadata.name is longer than 63 characters, which every object of a run carries as a label",
+            "metadata.name exceeds 63 characters, the limit for label values",
         );
         root.x_kubernetes_validations = Some(vec![name]);
     }
@@ -53,7 +46,7 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mu
     path.iter().try_fold(schema, |schema, name| schema.properties.as_mut()?.get_mut(*name))
 }
 
-/// The API server knows int32 and int64 only, and warns of every other format.
+/// Replaces unsigned formats: the API server knows int32 and int64 and warns about others.
 fn fix_integer_formats(schema: &mut JSONSchemaProps) {
     match schema.format.as_deref() {
         Some("uint32" | "uint8" | "uint16") => schema.format = Some("int32".to_owned()),
@@ -71,14 +64,14 @@ fn fix_integer_formats(schema: &mut JSONSchemaProps) {
 fn item(list: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
     match list.items.as_mut()? {
         JSONSchemaPropsOrArray::Schema(item) => Some(item),
-        // The API server takes no list of schemas.
+        // The API server rejects lists of schemas.
         JSONSchemaPropsOrArray::Schemas(_) => None,
     }
 }
 
 fn add_validation(spec: &mut JSONSchemaProps) {
-    // Bounds on every text: without them the API server refuses rules as too costly.
-    for (path, longest) in [
+    // The API server rejects CEL rules on unbounded strings as too costly.
+    for (path, max_length) in [
         (&["service"][..], 40),
         (&["agent"], 40),
         (&["image"], 500),
@@ -92,7 +85,7 @@ fn add_validation(spec: &mut JSONSchemaProps) {
         (&["commitIdentity", "email"], 200),
     ] {
         if let Some(text) = property(spec, path) {
-            text.max_length = Some(longest);
+            text.max_length = Some(max_length);
         }
     }
     for path in [["target", "url"], ["platform", "url"]] {
@@ -102,14 +95,14 @@ fn add_validation(spec: &mut JSONSchemaProps) {
     }
     for path in [["target", "base"], ["platform", "branch"]] {
         if let Some(branch) = property(spec, &path) {
-            let message = "is no valid branch name (see git-check-ref-format)";
+            let message = "not a valid branch name (see git-check-ref-format)";
             branch.x_kubernetes_validations = Some(vec![rule(BRANCH, message)]);
         }
     }
     for path in [["target", "workingDirectory"], ["platform", "docsDirectory"]] {
-        if let Some(folder) = property(spec, &path) {
-            let message = "is outside the repository: give a folder such as services/trader, or .";
-            folder.x_kubernetes_validations = Some(vec![rule(FOLDER, message)]);
+        if let Some(directory) = property(spec, &path) {
+            let message = "outside the repository; use a relative path such as services/trader";
+            directory.x_kubernetes_validations = Some(vec![rule(DIRECTORY, message)]);
         }
     }
     for list in ["setup", "verify", "mcpServers", "protectedPaths"] {
@@ -121,18 +114,12 @@ fn add_validation(spec: &mut JSONSchemaProps) {
         }
     }
     let mut rules = vec![
-        rule(
-            "self.kind == 'docs' || has(self.taskId)",
-            "taskId is missing: an implementation run needs a task",
-        ),
-        rule("self.kind == 'docs' || !has(self.docs)", "docs is only for docs runs"),
-        rule(
-            "self.mode == 'first' || self.attempt > 1",
-            "mode is retry or fresh, but this is the first attempt",
-        ),
+        rule("self.kind == 'docs' || has(self.taskId)", "taskId is required for implementation runs"),
+        rule("self.kind == 'docs' || !has(self.docs)", "docs is allowed for docs runs only"),
+        rule("self.mode == 'first' || self.attempt > 1", "mode must be first for attempt 1"),
         rule(
             "self.kind != 'docs' || self.target.url == self.platform.url",
-            "target.url is not the platform repository, which a docs run writes",
+            "target.url must equal platform.url for docs runs",
         ),
         rule("!has(oldSelf.stop) || has(self.stop)", "stop cannot be taken back"),
     ];
@@ -140,19 +127,22 @@ fn add_validation(spec: &mut JSONSchemaProps) {
     spec.x_kubernetes_validations = Some(rules);
 }
 
-/// A rule for each field but `stop`: a field that is added later cannot be forgotten.
+/// Returns an immutability rule for each field except `stop`, including fields added later.
 fn immutability_rules(spec: &JSONSchemaProps) -> Vec<ValidationRule> {
     let Some(properties) = &spec.properties else { return Vec::new() };
-    // What was said is kept for retries only; comparing a value of any form is not bounded.
+    // CEL cannot compare `request` at bounded cost, since it is an arbitrary object.
     let fields = properties.keys().filter(|name| !["stop", "request"].contains(&name.as_str()));
     let fields = fields.map(|name| {
-        let always = spec.required.iter().flatten().any(|required| required == name);
-        let text = if always {
+        let is_required = spec.required.iter().flatten().any(|required| required == name);
+        let text = if is_required {
             format!("self.{name} == oldSelf.{name}")
         } else {
             format!("has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})")
         };
-        rule(&text, &format!("{name} cannot be changed: submit a new attempt"))
+        rule(&text, &format!("{name} cannot be changed; submit a new attempt"))
     });
     fields.collect()
 }
+
+#[cfg(test)]
+mod tests;

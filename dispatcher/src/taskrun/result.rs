@@ -1,4 +1,4 @@
-//! What is kept of a run when its pod is gone: outcome and end of the log, in a ConfigMap.
+//! The ConfigMap that keeps the outcome and the end of the log after the pod is deleted.
 
 use std::io::{Read as _, Write as _};
 
@@ -10,19 +10,17 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Resource as _;
 use kube::core::ObjectMeta;
 
-use super::crd::TaskRun;
-use super::objects::{identity, result_name};
+use super::definition::TaskRun;
+use super::names::{result_name, run_labels};
 
-/// The most that is kept, bytes: an object of a cluster is at most 1 MiB, keys and encoding included.
+/// Maximum size of the compressed log; an object is limited to 1 MiB, base64 and keys included.
 const MAX_BYTES: usize = 640 * 1024;
 
-/// The key of the outcome.
-const OUTCOME: &str = "outcome.json";
+const OUTCOME_KEY: &str = "outcome.json";
 
-/// The key of the log.
-const LOG: &str = "events.jsonl.gz";
+const LOG_KEY: &str = "events.jsonl.gz";
 
-/// The ConfigMap that keeps outcome and log of a run.
+/// Builds the ConfigMap that keeps outcome and log of a run.
 #[must_use]
 pub fn build(run: &TaskRun, log: &[u8]) -> ConfigMap {
     let status = run.status.clone().unwrap_or_default();
@@ -31,27 +29,27 @@ pub fn build(run: &TaskRun, log: &[u8]) -> ConfigMap {
         metadata: ObjectMeta {
             name: Some(result_name(run.name())),
             namespace: run.metadata.namespace.clone(),
-            labels: Some(identity(run)),
+            labels: Some(run_labels(run)),
             owner_references: run.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         immutable: Some(true),
-        data: outcome.map(|outcome| [(OUTCOME.to_owned(), outcome)].into()),
-        binary_data: Some([(LOG.to_owned(), ByteString(compress(log)))].into()),
+        data: outcome.map(|outcome| [(OUTCOME_KEY.to_owned(), outcome)].into()),
+        binary_data: Some([(LOG_KEY.to_owned(), ByteString(compress(log)))].into()),
     }
 }
 
-/// The log that such a ConfigMap keeps.
+/// Returns the log that a result ConfigMap keeps; `None` if it is missing or corrupt.
 #[must_use]
-pub fn read_log(kept: &ConfigMap) -> Option<Vec<u8>> {
-    let ByteString(bytes) = kept.binary_data.as_ref()?.get(LOG)?;
+pub fn read_log(result: &ConfigMap) -> Option<Vec<u8>> {
+    let ByteString(bytes) = result.binary_data.as_ref()?.get(LOG_KEY)?;
     let mut log = Vec::new();
-    // The writer is bounded to what the reader of a stream keeps; so is this.
+    // Bounds the memory that a manipulated archive can use; the controller keeps a shorter log.
     GzDecoder::new(bytes.as_slice()).take(64 * 1024 * 1024).read_to_end(&mut log).ok()?;
     Some(log)
 }
 
-/// Compresses the end of a log, as much of it as fits, in whole lines.
+/// Compresses as many of the last lines of a log as fit into [`MAX_BYTES`].
 fn compress(log: &[u8]) -> Vec<u8> {
     let mut from = 0;
     loop {
@@ -67,7 +65,7 @@ fn compress(log: &[u8]) -> Vec<u8> {
         if bytes.len() <= MAX_BYTES || start >= log.len() {
             return bytes;
         }
-        // A little more than the share that is too much.
+        // Cuts 10 % more than the excess, since the rest may compress less well.
         let keep = (log.len() - start) as u64 * MAX_BYTES as u64 / bytes.len() as u64 * 9 / 10;
         from = log.len() - usize::try_from(keep).unwrap_or(0);
     }
@@ -76,25 +74,25 @@ fn compress(log: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::crd::TaskRunSpec;
+    use crate::taskrun::definition::TaskRunSpec;
     use orchestrator_contract::TaskSpec;
 
     fn run() -> TaskRun {
         let task =
             TaskSpec::from_json(include_str!("../../../supervisor/contract/samples/task-v1.json")).unwrap();
-        TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, None, None))
+        TaskRun::new(task.run.as_str(), TaskRunSpec::from_task(&task, None, None))
     }
 
     #[test]
     fn small_log_is_saved_completely() {
-        let kept = build(&run(), b"{\"a\":1}\n{\"b\":2}\n");
-        assert_eq!(read_log(&kept).unwrap(), b"{\"a\":1}\n{\"b\":2}\n");
+        let result = build(&run(), b"{\"a\":1}\n{\"b\":2}\n");
+        assert_eq!(read_log(&result).unwrap(), b"{\"a\":1}\n{\"b\":2}\n");
         assert!(read_log(&build(&run(), b"")).unwrap().is_empty());
     }
 
     #[test]
     fn oversized_log_keeps_tail_of_whole_lines() {
-        // Noise does not compress.
+        // Pseudorandom digits barely compress.
         let mut state: u64 = 1;
         let mut text = Vec::new();
         for number in 0..20_000 {
@@ -105,10 +103,10 @@ mod tests {
             }
             text.push(b'\n');
         }
-        let kept = build(&run(), &text);
-        let object = serde_json::to_vec(&kept).unwrap();
+        let result = build(&run(), &text);
+        let object = serde_json::to_vec(&result).unwrap();
         assert!(object.len() < 900 * 1024, "{}", object.len());
-        let back = read_log(&kept).unwrap();
+        let back = read_log(&result).unwrap();
         assert!(text.ends_with(&back) && back.len() > 400 * 1024, "{}", back.len());
         assert_eq!(text[text.len() - back.len() - 1], b'\n');
     }
