@@ -109,7 +109,7 @@ impl Bench {
     }
 
     /// Starts several commands at once and waits for all of them.
-    pub(crate) fn at_once(&self, commands: impl Iterator<Item = Command>) -> Vec<Done> {
+    pub(crate) fn concurrently(&self, commands: impl Iterator<Item = Command>) -> Vec<Done> {
         let children: Vec<Child> = commands.map(|mut command| command.spawn().unwrap()).collect();
         children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect()
     }

@@ -22,7 +22,7 @@ fn fifty_identical_submissions_create_one_run() {
         command.env("ORCHESTRATOR_TEST_END", "held");
         command
     };
-    let all = bench.at_once((0..50).map(|_| submit()));
+    let all = bench.concurrently((0..50).map(|_| submit()));
     let started: Vec<String> = all.iter().map(|done| done.json()["result"].to_string()).collect();
     assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
     assert!(
@@ -34,7 +34,7 @@ fn fifty_identical_submissions_create_one_run() {
 #[test]
 fn fifty_different_tasks_create_fifty_runs() {
     let bench = Bench::new();
-    let all = bench.at_once(
+    let all = bench.concurrently(
         (1..=50).map(|task| bench.command(&format!("submit --task {task} --service trader -o json"))),
     );
     assert!(all.iter().all(|done| done.code == 0 && done.json()["result"] == "created"), "{all:?}");
@@ -46,7 +46,7 @@ fn fifty_different_tasks_create_fifty_runs() {
 fn concurrent_retries_get_unique_attempt_numbers() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
-    let all = bench.at_once((0..20).map(|number| {
+    let all = bench.concurrently((0..20).map(|number| {
         bench.command(&format!("submit --task 1 --service trader --retry --guidance {number} -o json"))
     }));
     let mut attempts = BTreeSet::new();

@@ -35,8 +35,8 @@ impl ClientHandler for Listener {
         ClientConfig::default()
     }
 
-    async fn on_progress(&self, told: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        self.0.lock().unwrap().push(told);
+    async fn on_progress(&self, reported: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        self.0.lock().unwrap().push(reported);
     }
 }
 

@@ -56,7 +56,7 @@ async fn retry_uses_agent_of_previous_attempt() {
 async fn tool_errors_use_tool_vocabulary() {
     let bench = Bench::new();
     let client = connect(server(&bench, "done"), Era::Stateless).await;
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for (tool, arguments) in [
         ("get_task_status", json!({})),
         ("get_task_status", json!({ "run": "no-such-run" })),
@@ -75,9 +75,9 @@ async fn tool_errors_use_tool_vocabulary() {
         let answer = call(&client, tool, arguments.clone()).await;
         assert!(answer.is_error, "{tool} {arguments}: {answer:?}");
         assert!(!answer.text.contains(" --") && !answer.text.contains("dispatcher "), "{answer:?}");
-        told.push(format!("{tool} {arguments}\n  {}", steady(&answer.text, &bench)));
+        reported.push(format!("{tool} {arguments}\n  {}", steady(&answer.text, &bench)));
     }
-    insta::assert_snapshot!("errors", told.join("\n"));
+    insta::assert_snapshot!("errors", reported.join("\n"));
 }
 
 #[tokio::test]

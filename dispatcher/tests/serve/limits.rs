@@ -129,8 +129,8 @@ fn shutdown_answers_calls_in_flight() {
 #[test]
 fn shutdown_is_bounded_or_immediate_when_repeated() {
     let mut bounded = Stand::start(with(Limits { grace: Duration::from_millis(100), ..Limits::default() }));
-    let mut at_once = Stand::start(settings());
-    let held = [&bounded, &at_once].map(|stand| {
+    let mut immediate = Stand::start(settings());
+    let held = [&bounded, &immediate].map(|stand| {
         let mut held = connect(stand.address);
         held.write_all(&hold().bytes()).unwrap();
         eventually("the call to begin", || stand.begun() == 1);
@@ -138,8 +138,8 @@ fn shutdown_is_bounded_or_immediate_when_repeated() {
     });
     bounded.stop();
     assert_eq!(bounded.join(), Shutdown::Graceful);
-    at_once.stop();
-    at_once.stop_now();
-    assert_eq!((at_once.join(), Shutdown::Immediate(15).exit_code()), (Shutdown::Immediate(15), 143));
+    immediate.stop();
+    immediate.stop_now();
+    assert_eq!((immediate.join(), Shutdown::Immediate(15).exit_code()), (Shutdown::Immediate(15), 143));
     drop(held);
 }

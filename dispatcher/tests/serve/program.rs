@@ -43,12 +43,12 @@ fn audit_log_names_caller_without_token_or_guidance() {
     assert_eq!(lost.with("Authorization", &bearer).send(server.address).status, 200);
     eventually("three calls to be told", || server.calls().len() == 3);
     let calls = server.calls();
-    let told = |at: usize, fields: [&str; 5]| fields.map(|field| calls[at][field].to_string());
+    let reported = |at: usize, fields: [&str; 5]| fields.map(|field| calls[at][field].to_string());
     let fields = ["identity", "tool", "run", "status", "result"];
     let submit = "\"submit_implementation_task\"";
-    assert_eq!(told(0, fields), ["\"-\"", "\"-\"", "\"-\"", "401", "\"refused\""]);
-    assert_eq!(told(1, fields), ["\"bearer\"", submit, &format!("\"{RUN}\""), "200", "\"ok\""]);
-    assert_eq!(told(2, fields)[1..3], ["\"get_task_status\"", "\"no-such-run\""]);
+    assert_eq!(reported(0, fields), ["\"-\"", "\"-\"", "\"-\"", "401", "\"refused\""]);
+    assert_eq!(reported(1, fields), ["\"bearer\"", submit, &format!("\"{RUN}\""), "200", "\"ok\""]);
+    assert_eq!(reported(2, fields)[1..3], ["\"get_task_status\"", "\"no-such-run\""]);
     assert_eq!(
         (calls[2]["result"].as_str(), calls[2]["method"].as_str()),
         (Some("error"), Some("tools/call"))
@@ -165,10 +165,10 @@ fn readiness_reflects_ability_to_serve_calls() {
     assert_eq!(both(), (200, 200));
     std::fs::write(bench.path("open/orchestrator.toml"), "colour = 1").unwrap();
     assert_eq!(both(), (200, 503));
-    let told = server.call("list_tasks", &json!({})).json();
+    let reported = server.call("list_tasks", &json!({})).json();
     assert!(
-        told["result"]["isError"] == true && told.to_string().contains("unknown field `colour`"),
-        "{told}"
+        reported["result"]["isError"] == true && reported.to_string().contains("unknown field `colour`"),
+        "{reported}"
     );
 }
 

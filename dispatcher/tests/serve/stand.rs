@@ -76,12 +76,12 @@ impl Stand {
         let bound: BoundServer = runtime.block_on(bind(settings)).unwrap();
         let address = bound.address();
         let tools = Tools::new();
-        let ((stop, stopped), (now, at_once)) = (oneshot::channel(), oneshot::channel());
+        let ((stop, stopped), (now, immediate)) = (oneshot::channel(), oneshot::channel());
         let handler = tools.clone();
         let serve = async move {
             let stop = async move { stopped.await.map_or(Shutdown::Graceful, |()| Shutdown::Graceful) };
             let now = async move {
-                match at_once.await {
+                match immediate.await {
                     Ok(()) => Shutdown::Immediate(15),
                     Err(_) => std::future::pending().await,
                 }

@@ -1,4 +1,4 @@
-//! What is answered to who may ask.
+//! Responses to authorized calls.
 
 use serde_json::{Value, json};
 
@@ -117,7 +117,7 @@ impl Api {
         (201, pull)
     }
 
-    /// The pull request with the head that its branch has now.
+    /// Returns the pull request with the current head of its branch.
     fn live(&self, pull: &Value) -> Value {
         let mut pull = pull.clone();
         let tips = self.git.tips(pull["repository"].as_str().unwrap_or_default());
@@ -132,7 +132,7 @@ fn is(pull: &Value, repository: &str, number: &str) -> bool {
     pull["repository"] == repository && pull["number"].as_u64() == number.parse().ok()
 }
 
-/// When everything here happened.
+/// The time of every object.
 const WHEN: &str = "2026-01-02T03:04:05Z";
 
 fn issue(repository: &str, number: &str) -> String {

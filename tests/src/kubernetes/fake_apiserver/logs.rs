@@ -1,4 +1,4 @@
-//! `pods/log`: the node has them.
+//! `pods/log`, forwarded to the node.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use super::FakeApiServer;
 use super::resource_path::{Query, ResourcePath};
 use super::status_error::StatusError;
 
-/// Asks the kubelet of the pod's node.
+/// Requests the log from the kubelet of the pod's node.
 pub async fn answer(
     server: &Arc<FakeApiServer>,
-    place: &ResourcePath,
+    path: &ResourcePath,
     uri: &Uri,
 ) -> Result<Response<Body>, StatusError> {
     let (node, path) = {
-        let world = server.world();
-        let pod = world.get(place)?;
+        let state = server.state();
+        let pod = state.get(path)?;
         let query = Query::parse(uri);
         let names: Vec<&str> = pod["spec"]["containers"]
             .as_array()
@@ -29,27 +29,27 @@ pub async fn answer(
         let container = match (query.get("container"), names.as_slice()) {
             (Some(wanted), names) if names.contains(&wanted) => wanted.to_owned(),
             (Some(wanted), _) => {
-                let why = format!("container {wanted} is not valid for pod {}", place.name);
+                let why = format!("container {wanted} is not valid for pod {}", path.name);
                 return Err(StatusError::bad_request(why));
             }
             (None, [only]) => (*only).to_owned(),
             (None, names) => {
                 let why = format!(
                     "a container name must be specified for pod {}, choose one of: [{}]",
-                    place.name,
+                    path.name,
                     names.join(" ")
                 );
                 return Err(StatusError::bad_request(why));
             }
         };
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|it| !it.is_empty()) else {
-            // Nothing was said yet.
+            // The container has not started.
             return Ok(Response::new(Body::empty()));
         };
-        let mut nodes = world.store.list("nodes", Some(""));
+        let mut nodes = state.store.list("nodes", Some(""));
         let found = nodes.find(|(key, _)| key.name == node).map(|(_, node)| Arc::clone(node));
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let path = format!("/containerLogs/{}/{}/{container}{query}", place.namespace, place.name);
+        let path = format!("/containerLogs/{}/{}/{container}{query}", path.namespace, path.name);
         (found, path)
     };
     let gone = || StatusError::fault(500);
