@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Held exclusively while a test prunes the engine.
 static ENGINE: RwLock<()> = RwLock::new(());
 
-#[expect(dead_code, reason = "held, not looked at")]
+#[expect(dead_code, reason = "held, never read")]
 enum EngineLock {
     Shared(RwLockReadGuard<'static, ()>),
     Exclusive(RwLockWriteGuard<'static, ()>),
@@ -86,16 +86,10 @@ impl DockerEnv {
 
     /// Returns the flags of task 1 of a service.
     pub fn flags_for(&self, service: &str) -> Vec<String> {
-        let (target, platform) = (self.env.git.url("acme/trader"), self.env.git.url("acme/platform"));
-        let flags = [
-            ("--service", service),
-            ("--task", "1"),
-            ("--repository-url", &target),
-            ("--platform-repository-url", &platform),
-            // The default is derived from the service name, which no directory has here.
-            ("--working-directory", "."),
-        ];
-        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
+        let mut flags = self.env.flags_for(service, "1");
+        // The default is derived from the service name, which no directory has here.
+        flags.extend(["--working-directory".to_owned(), ".".to_owned()]);
+        flags
     }
 
     /// Runs a dispatcher command with the flags of task 1 of the service.
@@ -109,7 +103,7 @@ impl DockerEnv {
 
     /// Submits task 1 of the service in the background and returns the run's name.
     #[track_caller]
-    pub fn begin(&self, more: &[&str]) -> String {
+    pub fn start_run(&self, more: &[&str]) -> String {
         let more: Vec<&str> = more.iter().copied().chain(["-o", "json"]).collect();
         let output = self.verb("submit", &more);
         let value: Value = serde_json::from_str(&output.stdout)
@@ -153,14 +147,14 @@ impl DockerEnv {
 
     /// Waits until `wanted` holds.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
+    pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
         let explain = || format!("no {what}: {}", self.logs(&self.run_name(1)));
-        command::poll(LIMIT, explain, || wanted().then_some(()));
+        command::poll(LIMIT, explain, || condition().then_some(()));
     }
 
     /// Waits for the second model request: by then the agent has changed a file.
     #[track_caller]
-    pub fn wait_until_it_works(&self) {
+    pub fn wait_for_change(&self) {
         self.wait_until("second question", || self.env.model.conversation().len() >= 2);
     }
 

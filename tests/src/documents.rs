@@ -65,7 +65,7 @@ const CRITERIA: &str = "# Acceptance criteria\n\n\
 fn good(folder: &str) -> [(&'static str, String); 3] {
     let id = folder.rsplit('-').next().unwrap_or_default();
     let task = format!(
-        "# Task {id}\n\n## What and why\n\nPart {id} finds the best bid, so that nobody sells too cheaply.\n\n\
+        "# Task {id}\n\n## What and why\n\nPart {id} finds the best bid, so that no order sells too cheaply.\n\n\
          ## Context\n\nThe book is kept in memory. `best_bid` in `src/lib.rs` returns the first bid today.\n\n\
          ## Constraints\n\n- The signature stays.\n- No dependency is added.\n\n\
          ## Dependencies\n\nNone that matter here: what they deliver is on the base.\n"

@@ -34,12 +34,18 @@ impl Engine {
         let image =
             std::env::var("ORCHESTRATOR_AGENT_IMAGE").unwrap_or_else(|_| "orchestrator/agent:ci".into());
         let Ok(address) = std::env::var("ORCHESTRATOR_ENGINE") else {
-            println!("skipped: no container engine; images/README.md says how to set ORCHESTRATOR_ENGINE");
+            println!("skipped: no container engine; see images/README.md");
             return None;
         };
         let engine = Self { address, image };
         let image = engine.docker(&["image", "inspect", &engine.image]);
-        assert!(image.status.success(), "{} has no image {}: {}", engine.address, engine.image, said(&image));
+        assert!(
+            image.status.success(),
+            "{} has no image {}: {}",
+            engine.address,
+            engine.image,
+            stderr(&image)
+        );
         Some(engine)
     }
 
@@ -60,7 +66,7 @@ impl Engine {
     /// Returns the output of `docker inspect`.
     pub fn inspect(&self, name: &str) -> Value {
         let output = self.docker(&["inspect", name]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
         let mut values: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON of docker");
         values.remove(0)
     }
@@ -166,7 +172,7 @@ impl Container {
         command.extend(arguments);
         let before = Instant::now();
         let output = self.engine.docker(&command);
-        assert!(output.status.success(), "{command:?}: {}", said(&output));
+        assert!(output.status.success(), "{command:?}: {}", stderr(&output));
         self.started = Some(before);
         self
     }
@@ -192,20 +198,20 @@ impl Container {
 
     /// Waits until `wanted` holds; panics if the container exits before.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, wanted: impl Fn(&Self) -> bool) {
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let explain = || format!("no {what}: {:#?}", self.logs());
         command::poll(LIMIT, explain, || {
-            let holds = wanted(self);
+            let holds = condition(self);
             assert!(holds || self.runs(), "the container exited without {what}: {:#?}", self.logs());
             holds.then_some(())
         });
     }
 
     /// Waits for the first line of output.
-    pub fn wait_until_said_or_ended(&self) {
+    pub fn wait_for_output(&self) {
         let begin = Instant::now();
         while self.logs().stdout.is_empty() && self.logs().stderr.is_empty() {
-            assert!(begin.elapsed() < LIMIT, "it says nothing");
+            assert!(begin.elapsed() < LIMIT, "no output");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -243,13 +249,13 @@ impl Container {
     /// Runs `docker stop` with a grace period in seconds.
     pub fn stop(&self, seconds: u32) {
         let output = self.engine.docker(&["stop", "--time", &seconds.to_string(), &self.name]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
     }
 
     /// Sends a signal to process 1.
     pub fn signal(&self, signal: &str) {
         let output = self.engine.docker(&["kill", "--signal", signal, &self.name]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
     }
 
     /// Runs a shell command in the container.
@@ -272,6 +278,6 @@ impl Drop for Container {
     }
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

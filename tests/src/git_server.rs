@@ -191,7 +191,7 @@ impl State {
 async fn answer(Shared(state): Shared<Arc<Mutex<State>>>, request: HttpRequest) -> Response {
     let path = request.uri().path().trim_start_matches('/').to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let (repository, operation) = recognise(&path, &query);
+    let (repository, operation) = recognize(&path, &query);
     let token = credential(request.headers());
     let (root, verdict) = {
         let mut state = lock(&state);
@@ -244,7 +244,7 @@ fn refusal(status: u16) -> Response {
 }
 
 /// Returns `owner/name` and the operation of a request.
-fn recognise(path: &str, query: &str) -> (String, Option<Operation>) {
+fn recognize(path: &str, query: &str) -> (String, Option<Operation>) {
     let mut parts = path.splitn(3, '/');
     let (owner, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let operation = match (parts.next().unwrap_or_default(), query) {

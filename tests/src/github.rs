@@ -41,7 +41,7 @@ struct State {
 }
 
 /// The parameters of a call.
-struct Asked<'a> {
+struct CallParams<'a> {
     repository: &'a str,
     number: &'a str,
     query: &'a str,
@@ -158,8 +158,8 @@ impl Api {
             } else {
                 let query = uri.query().unwrap_or_default();
                 let number = rest.get(1).copied().unwrap_or_default();
-                let asked = Asked { repository: &repository, number, query, body };
-                self.admitted(&mut state, headers, call, &asked)
+                let params = CallParams { repository: &repository, number, query, body };
+                self.admitted(&mut state, headers, call, &params)
             };
             (call, answer)
         } else {
@@ -181,9 +181,9 @@ impl Api {
         state: &mut State,
         headers: &HeaderMap,
         call: Option<Call>,
-        asked: &Asked<'_>,
+        params: &CallParams<'_>,
     ) -> Answer {
-        let repository = asked.repository;
+        let repository = params.repository;
         let access = credential(headers).and_then(|token| self.git.access(&token, repository));
         let Some(access) = access else { return refusal(401, "Bad credentials").into() };
         let Some(call) = call.filter(|_| access > Access::None && self.git.path(repository).is_dir()) else {
@@ -202,7 +202,7 @@ impl Api {
             }
             Some(Fault::StatusAfter(_) | Fault::Late(_)) | None => {}
         }
-        let done = self.perform(state, call, access, asked);
+        let done = self.perform(state, call, access, params);
         match fault {
             Some(Fault::StatusAfter(status)) => refusal(status, "fault").into(),
             Some(Fault::Late(wait)) => Answer { wait, ..done.into() },

@@ -65,13 +65,13 @@ impl TestEnv {
         server_environment: &BTreeMap<String, String>,
         scripts: impl Into<Scripts>,
     ) -> IdeSession {
-        let key = format!("sk-ant-api03-lead-{}", uuid::Uuid::new_v4().simple());
+        let key = format!("sk-ant-api03-ide-{}", uuid::Uuid::new_v4().simple());
         let model = MessagesApi::start(scripts, &key);
         // Outside of the environment's directory, which is searched for leaked secrets.
         let own = tempfile::Builder::new().prefix("ide-").tempdir().expect("a folder");
         let home = own.path().to_owned();
         let folder = home.join("platform");
-        std::fs::create_dir_all(home.join("tmp")).expect("a home for the lead");
+        std::fs::create_dir_all(home.join("tmp")).expect("a home for the session");
         let clone = git2::Repository::clone(&self.git.path("acme/platform").to_string_lossy(), &folder);
         let clone = clone.expect("a clone of the platform");
         clone.remote_set_url("origin", &self.git.url("acme/platform")).expect("a remote");

@@ -10,13 +10,13 @@ use crate::test_env::TestEnv;
 
 /// Asserts all invariants.
 pub(crate) fn assert_all(env: &TestEnv, outcome: &Outcome) {
-    work_is_where_the_outcome_says(env, outcome);
-    success_has_its_evidence(env, outcome);
-    secrets_are_nowhere(env);
-    one_ref_changed_and_went_forward(env, outcome);
-    at_most_one_pull_request(env, outcome);
-    no_process_survives(env);
-    every_line_is_an_event(env);
+    assert_work_location(env, outcome);
+    assert_success_evidence(env, outcome);
+    assert_no_secrets(env);
+    assert_one_fast_forward(env, outcome);
+    assert_one_pull_request_at_most(env, outcome);
+    assert_no_process_survives(env);
+    assert_every_line_is_event(env);
 }
 
 /// Returns the target repository of the run.
@@ -29,7 +29,7 @@ fn target(env: &TestEnv, outcome: &Outcome) -> String {
 }
 
 /// I1: work is in the remote branch with the reported oid, or in the workspace.
-fn work_is_where_the_outcome_says(env: &TestEnv, outcome: &Outcome) {
+fn assert_work_location(env: &TestEnv, outcome: &Outcome) {
     match outcome.work.location {
         WorkLocation::Remote => {
             let branch = outcome.work.branch.as_ref().expect("a branch");
@@ -45,7 +45,7 @@ fn work_is_where_the_outcome_says(env: &TestEnv, outcome: &Outcome) {
 }
 
 /// I2: a successful run has a pushed oid, and a pull request with that head.
-fn success_has_its_evidence(env: &TestEnv, outcome: &Outcome) {
+fn assert_success_evidence(env: &TestEnv, outcome: &Outcome) {
     assert_eq!(outcome.exit_code, outcome.reason.exit_code());
     if outcome.phase != Phase::Succeeded || outcome.commits == 0 {
         return;
@@ -58,7 +58,7 @@ fn success_has_its_evidence(env: &TestEnv, outcome: &Outcome) {
 }
 
 /// I3: secrets appear only on the hosts they belong to.
-fn secrets_are_nowhere(env: &TestEnv) {
+fn assert_no_secrets(env: &TestEnv) {
     for secret in [&env.token, &env.key] {
         let raw = secret.as_bytes();
         let base64 = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{secret}"));
@@ -98,7 +98,7 @@ fn search(folder: &Path, needles: &[Vec<u8>]) {
 }
 
 /// I4: exactly one ref of the target changed, by creation or fast-forward.
-fn one_ref_changed_and_went_forward(env: &TestEnv, outcome: &Outcome) {
+fn assert_one_fast_forward(env: &TestEnv, outcome: &Outcome) {
     let target = target(env, outcome);
     for other in env.repositories().iter().filter(|other| **other != target) {
         assert_eq!(env.refs_before(other), &env.git.refs(other), "{other} changed");
@@ -118,7 +118,7 @@ fn one_ref_changed_and_went_forward(env: &TestEnv, outcome: &Outcome) {
 }
 
 /// I5: a branch has at most one pull request.
-fn at_most_one_pull_request(env: &TestEnv, outcome: &Outcome) {
+fn assert_one_pull_request_at_most(env: &TestEnv, outcome: &Outcome) {
     let Some(branch) = &outcome.work.branch else { return };
     let target = target(env, outcome);
     let same =
@@ -128,7 +128,7 @@ fn at_most_one_pull_request(env: &TestEnv, outcome: &Outcome) {
 }
 
 /// I7: no process of the run is left.
-fn no_process_survives(env: &TestEnv) {
+fn assert_no_process_survives(env: &TestEnv) {
     let folder = env.folder().display().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     for entry in entries.flatten() {
@@ -146,13 +146,13 @@ fn no_process_survives(env: &TestEnv) {
 }
 
 /// I10: every line of the supervisor's output is an event.
-fn every_line_is_an_event(env: &TestEnv) {
+fn assert_every_line_is_event(env: &TestEnv) {
     let Ok(runs) = std::fs::read_dir(env.state().join("runs")) else { return };
     for run in runs.flatten() {
         let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default();
         for line in events.lines() {
             let event: Result<orchestrator_contract::Event, _> = serde_json::from_str(line);
-            assert!(event.is_ok(), "no event: {line}");
+            assert!(event.is_ok(), "not an event: {line}");
         }
     }
 }

@@ -80,9 +80,9 @@ pub fn with_python(arguments: &[&str], server: &Value, steps: &Value) -> Value {
     client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tools-mcp/client.py")).args(arguments);
     client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = client.spawn().expect("Python");
-    let wanted = json!({"server": server, "steps": steps}).to_string();
+    let input = json!({"server": server, "steps": steps}).to_string();
     // The temporary is dropped at the end of the statement, which closes stdin.
-    child.stdin.take().expect("stdin was piped").write_all(wanted.as_bytes()).expect("Python reads");
+    child.stdin.take().expect("stdin was piped").write_all(input.as_bytes()).expect("Python reads");
     let output = child.wait_with_output().expect("output");
     let complaint = || panic!("the Python client: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| complaint())

@@ -74,7 +74,7 @@ impl MessagesApi {
     #[track_caller]
     pub fn assert_played(&self) {
         assert_eq!(self.failures(), Vec::<String>::new());
-        assert_eq!(self.unplayed(), 0, "turns that nobody asked for");
+        assert_eq!(self.unplayed(), 0, "turns that were never requested");
     }
 
     /// Waits for `enough` scripted requests; returns false after `limit`.
@@ -126,7 +126,7 @@ impl Api {
     }
 
     /// Records a request and returns its script step, or the response that needs no script.
-    #[expect(clippy::result_large_err, reason = "an answer, and once per request")]
+    #[expect(clippy::result_large_err, reason = "the error is a response")]
     fn decide(&self, line: &str, headers: &HeaderMap, body: &Value) -> Result<ScriptStep, Response> {
         let mut state = self.state();
         let index = state.requests.len();

@@ -32,7 +32,7 @@ pub const RIGHT: &str = "    bids.iter().max().copied()";
 
 const BROKEN: &str = "//! Best prices of an order book.
 
-/// The best bid: the highest price that somebody wants to pay.
+/// The best bid: the highest price that a buyer wants to pay.
 pub fn best_bid(bids: &[u64]) -> Option<u64> {
     bids.first().copied()
 }
@@ -82,7 +82,7 @@ pub fn platform() -> Files {
         ),
         (
             ".taskmaster/docs/task-1/prompt.md",
-            "Mend `best_bid` in `src/lib.rs` so that it returns the highest bid.\nDo not change the test.\n",
+            "Fix `best_bid` in `src/lib.rs` so that it returns the highest bid.\nDo not change the test.\n",
         ),
         (
             ".taskmaster/docs/task-1/acceptance-criteria.md",

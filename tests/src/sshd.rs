@@ -34,12 +34,12 @@ impl Sshd {
             return Err(Unavailable(format!("{PROGRAM} is missing: apt-get install openssh-server")));
         }
         if !rustix::process::geteuid().is_root() {
-            return Err(Unavailable("sshd lets in nobody but its own user unless it is root".into()));
+            return Err(Unavailable("sshd needs root to accept other users".into()));
         }
         // Required for privilege separation, and otherwise created by the service script.
         fs::create_dir_all("/run/sshd").map_err(|error| Unavailable(format!("/run/sshd: {error}")))?;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for name in ["host", "other_host", "user", "stranger"] {
+        for name in ["host", "other_host", "user", "unknown"] {
             generate(&folder.path().join(name))?;
         }
         fs::copy(folder.path().join("user.pub"), folder.path().join("authorized")).expect("a copy");
@@ -47,14 +47,14 @@ impl Sshd {
         fs::write(&shell, shell_script(root)).expect("a script");
         fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).expect("an executable script");
         // Another process may take a free port before sshd binds it.
-        let mut said = String::new();
+        let mut error = String::new();
         for _ in 0..10 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             let port = free.local_addr().expect("a bound address").port();
             drop(free);
             let mut server = start(folder.path(), port);
             let mut log = BufReader::new(server.stderr.take().expect("a pipe"));
-            match wait_until_it_listens(&mut log) {
+            match wait_until_listening(&mut log) {
                 Ok(()) => {
                     // Drains the log, so that the pipe does not fill.
                     let log = std::thread::spawn(move || {
@@ -62,11 +62,11 @@ impl Sshd {
                     });
                     return Ok(Self { port, folder, server, log: Some(log) });
                 }
-                Err(why) => said = why,
+                Err(why) => error = why,
             }
             end(&mut server);
         }
-        Err(Unavailable(format!("sshd does not start: {said}")))
+        Err(Unavailable(format!("sshd does not start: {error}")))
     }
 
     /// Returns the URL of a repository: `owner/name`, or an absolute path below the root.
@@ -81,8 +81,8 @@ impl Sshd {
     }
 
     /// Returns a private key that the server does not accept.
-    pub fn strange_key(&self) -> PathBuf {
-        self.folder.path().join("stranger")
+    pub fn unknown_key(&self) -> PathBuf {
+        self.folder.path().join("unknown")
     }
 
     /// Returns the line of this server for `known_hosts`.
@@ -160,17 +160,17 @@ fn start(folder: &Path, port: u16) -> Child {
 }
 
 /// Reads the log until the server listens.
-fn wait_until_it_listens(log: &mut BufReader<ChildStderr>) -> Result<(), String> {
-    let mut said = String::new();
+fn wait_until_listening(log: &mut BufReader<ChildStderr>) -> Result<(), String> {
+    let mut error = String::new();
     loop {
         let mut line = String::new();
         if log.read_line(&mut line).map_err(|error| error.to_string())? == 0 {
-            return Err(said);
+            return Err(error);
         }
         if line.contains("Server listening on") {
             return Ok(());
         }
-        said.push_str(&line);
+        error.push_str(&line);
     }
 }
 

@@ -72,7 +72,7 @@ impl TestEnv {
             key,
         };
         env.environment = env.ambient();
-        env.remember_refs();
+        env.record_refs();
         env
     }
 
@@ -166,28 +166,32 @@ impl TestEnv {
 
     /// Like [`Self::submit_for`], for submissions that may be rejected without an outcome.
     pub fn try_submit(&self, service: &str, task: &str, more: &[&str]) -> CommandOutput {
-        let (target, platform) = (self.git.url("acme/trader"), self.git.url("acme/platform"));
-        let mut arguments = vec!["submit", "--service", service, "--task", task, "--wait"];
-        for (flag, url) in [("--repository-url", &target), ("--platform-repository-url", &platform)] {
-            if !more.contains(&flag) {
-                arguments.extend([flag, url]);
-            }
-        }
+        let flags = self.flags_for(service, task);
+        // Flags in `more` replace the defaults.
+        let flags = flags.chunks(2).filter(|flag| !more.contains(&flag[0].as_str())).flatten();
+        let mut arguments = vec!["submit", "--wait"];
+        arguments.extend(flags.map(String::as_str));
         arguments.extend(more);
         self.dispatcher(&arguments)
     }
 
-    /// Returns the supervisor flags of task 1 of the trader service in `workspace`.
-    pub fn task_flags(&self, workspace: &Path) -> Vec<String> {
+    /// Returns the flags of a task of a service, with the repositories of this environment.
+    pub(crate) fn flags_for(&self, service: &str, task: &str) -> Vec<String> {
         let (target, platform) = (self.git.url("acme/trader"), self.git.url("acme/platform"));
         let flags = [
-            ("--workspace", workspace.to_str().expect("a path of text")),
-            ("--service", "trader"),
-            ("--task", "1"),
+            ("--service", service),
+            ("--task", task),
             ("--repository-url", &target),
             ("--platform-repository-url", &platform),
         ];
         flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
+    }
+
+    /// Returns the supervisor flags of task 1 of the trader service in `workspace`.
+    pub fn task_flags(&self, workspace: &Path) -> Vec<String> {
+        let mut flags = self.flags_for("trader", "1");
+        flags.extend(["--workspace".to_owned(), workspace.to_str().expect("a UTF-8 path").to_owned()]);
+        flags
     }
 
     /// Returns the outcome of the newest run of a task.
@@ -208,10 +212,10 @@ impl TestEnv {
     }
 
     /// Submits a task of the trader service in the background and returns the run's name.
-    pub fn begin(&self, task: &str, more: &[&str]) -> String {
-        let (target, platform) = (self.git.url("acme/trader"), self.git.url("acme/platform"));
-        let mut arguments = vec!["submit", "--service", "trader", "--task", task, "-o", "json"];
-        arguments.extend(["--repository-url", &target, "--platform-repository-url", &platform]);
+    pub fn start_run(&self, task: &str, more: &[&str]) -> String {
+        let flags = self.flags_for("trader", task);
+        let mut arguments = vec!["submit", "-o", "json"];
+        arguments.extend(flags.iter().map(String::as_str));
         arguments.extend(more);
         let output = self.dispatcher(&arguments);
         let value: serde_json::Value = serde_json::from_str(&output.stdout)
@@ -247,9 +251,9 @@ impl TestEnv {
 
     /// Polls a run's status until `wanted` holds.
     #[track_caller]
-    pub fn wait_until(&self, run: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    pub fn wait_until(&self, run: &str, condition: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let explain = || format!("status of {run}: {:#}", self.status(run));
-        command::poll(LIMIT, explain, || Some(self.status(run)).filter(&wanted))
+        command::poll(LIMIT, explain, || Some(self.status(run)).filter(&condition))
     }
 
     /// Returns the supervisor of a run, found by its command line.
@@ -276,7 +280,7 @@ impl TestEnv {
     }
 
     /// Records the refs of all repositories, for the comparison after a run.
-    pub fn remember_refs(&mut self) {
+    pub fn record_refs(&mut self) {
         self.refs_before = self
             .repositories()
             .into_iter()
@@ -285,8 +289,8 @@ impl TestEnv {
     }
 
     /// Like [`Self::remember_refs`], without one branch of the target.
-    pub fn remember_refs_before(&mut self, branch: &str) {
-        self.remember_refs();
+    pub fn record_refs_without(&mut self, branch: &str) {
+        self.record_refs();
         for refs in self.refs_before.values_mut() {
             refs.remove(&format!("refs/heads/{branch}"));
         }

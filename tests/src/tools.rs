@@ -61,12 +61,12 @@ fn fetch(folder: &Path) -> Result<Tools> {
 }
 
 /// Installs the lock file of `wanted`, a directory of this package, and returns the installation directory.
-pub(crate) fn npm(folder: &Path, wanted: &str) -> Result<PathBuf> {
+pub(crate) fn npm(folder: &Path, package: &str) -> Result<PathBuf> {
     let _alone = lock(folder, "npm.lock")?;
-    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join(wanted);
-    once(&folder.join("npm.stamp"), &wanted.join("package-lock.json"), || {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join(package);
+    once(&folder.join("npm.stamp"), &package.join("package-lock.json"), || {
         for file in ["package.json", "package-lock.json"] {
-            fs::copy(wanted.join(file), folder.join(file))?;
+            fs::copy(package.join(file), folder.join(file))?;
         }
         let mut npm = Command::new("npm");
         run(npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
@@ -76,13 +76,13 @@ pub(crate) fn npm(folder: &Path, wanted: &str) -> Result<PathBuf> {
 
 /// Runs `work` unless `stamp` records that it was done for this lock file.
 pub(crate) fn once(stamp: &Path, lock_file: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let wanted = fs::read(lock_file)?;
-    if fs::read(stamp).ok().as_ref() != Some(&wanted) {
+    let content = fs::read(lock_file)?;
+    if fs::read(stamp).ok().as_ref() != Some(&content) {
         if stamp.exists() {
             fs::remove_file(stamp)?;
         }
         work()?;
-        fs::write(stamp, &wanted)?;
+        fs::write(stamp, &content)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Waiting, and what is told meanwhile.
+//! Waiting calls and their progress notifications.
 
 use std::time::{Duration, Instant};
 

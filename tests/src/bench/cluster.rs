@@ -58,8 +58,9 @@ pub fn measure(count: usize, more: usize) -> Option<Measured> {
     let latencies = runtime.block_on(submit_and_wait(&client, count));
     let runs = begin.elapsed();
     let requests = cluster.plane.requests();
-    let asked = requests.iter().filter(|asked| asked.user == CONTROLLER && !asked.path.contains("/leases"));
-    let requests = asked.count() as f64 / count as f64;
+    let by_controller =
+        requests.iter().filter(|request| request.user == CONTROLLER && !request.path.contains("/leases"));
+    let requests = by_controller.count() as f64 / count as f64;
     let process = controller.process().as_raw_nonzero().get();
     let (memory, processor) = (memory(process), processor(process));
 

@@ -191,11 +191,11 @@ impl Running {
     pub fn end(mut self) -> RunResult {
         let status = loop {
             self.peak = self.peak.max(peak_memory(self.child.id()).unwrap_or_default());
-            if let Some(status) = self.child.try_wait().expect("the supervisor is ours") {
+            if let Some(status) = self.child.try_wait().expect("a child process") {
                 break status;
             }
             if self.started.elapsed() > HUNG {
-                self.child.kill().expect("the supervisor is ours");
+                self.child.kill().expect("a child process");
                 panic!(
                     "the supervisor hangs: {:#?}",
                     self.seen.iter().chain(&self.lines.try_iter().collect::<Vec<_>>()).collect::<Vec<_>>()
@@ -227,7 +227,7 @@ impl RunResult {
     }
 
     /// Returns the messages of all events.
-    pub fn story(&self) -> String {
+    pub fn messages(&self) -> String {
         let events = self.lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
         events.map(|event| format!("{}\n", event["message"].as_str().unwrap_or("?"))).collect()
     }

@@ -42,11 +42,11 @@ fn main() {
     let agent = supervisor.with_file_name("scripted_agent");
     let mut rows = Vec::new();
     for sandbox in &settings.sandboxes {
-        let wanted = |what: &str| settings.only.as_deref().is_none_or(|only| only == what);
-        if wanted("prepare") {
+        let selected = |what: &str| settings.only.as_deref().is_none_or(|only| only == what);
+        if selected("prepare") {
             rows.extend(preparation(supervisor, &agent, sandbox, settings.rounds));
         }
-        if wanted("stream") {
+        if selected("stream") {
             rows.extend(stream(supervisor, &agent, sandbox));
         }
     }
@@ -68,7 +68,7 @@ fn main() {
 /// The controller compared with plain requests, if `KUBEBUILDER_ASSETS` names a real API server.
 fn cluster() -> Vec<Row> {
     if std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
-        println!("cluster: not measured, KUBEBUILDER_ASSETS names no real API server");
+        println!("cluster: skipped, KUBEBUILDER_ASSETS is not set");
         return Vec::new();
     }
     let Some(measured) = cluster::measure(1_000, 9_000) else { return Vec::new() };
@@ -86,7 +86,7 @@ fn cluster() -> Vec<Row> {
         row("submission to Job, slowest in a hundred", "", format!("{:.0} ms", measured.slowest), true),
         row("controller's requests for a run", "", format!("{:.1}", measured.requests), true),
         row("controller's processor time for a run", "", format!("{:.1} ms", measured.processor), true),
-        row("controller's memory, 1,000 runs at work", "", format!("{:.0} MiB", measured.memory), true),
+        row("controller's memory, 1,000 active runs", "", format!("{:.0} MiB", measured.memory), true),
         row(
             "the same with 9,000 more that wait",
             "",
@@ -175,7 +175,7 @@ fn prepare(env: &BenchEnv, attempt: u32, arguments: &[&str]) -> RunResult {
     task["run"] = format!("trader-claude-agent-1-task1-attempt{attempt}").into();
     task["mode"] = if attempt == 1 { "first" } else { "fresh" }.into();
     let output = env.run(&Script::default(), &task, arguments);
-    assert_eq!(output.code, 0, "{}\n{}", output.story(), env.stderr());
+    assert_eq!(output.code, 0, "{}\n{}", output.messages(), env.stderr());
     output
 }
 
@@ -272,7 +272,7 @@ fn stream(supervisor: &Path, agent: &Path, sandbox: &str) -> Vec<Row> {
     for round in 0..3 {
         env.forget_workspace();
         let output = env.run(&script(GIGABYTE), &env.task(1), &arguments);
-        assert_eq!(output.code, 0, "round {round}: {}\n{}", output.story(), env.stderr());
+        assert_eq!(output.code, 0, "round {round}: {}\n{}", output.messages(), env.stderr());
         seconds.push(output.step_seconds("agent").expect("the agent ran"));
         peak = peak.max(output.peak);
     }
@@ -291,12 +291,7 @@ fn stream(supervisor: &Path, agent: &Path, sandbox: &str) -> Vec<Row> {
             format!("{rate:.0} MB/s"),
             rate >= 200.0,
         ),
-        row(
-            "supervisor's own peak memory meanwhile",
-            "< 40 MB",
-            format!("{megabytes:.1} MB"),
-            megabytes < 40.0,
-        ),
+        row("supervisor's own peak memory change", "< 40 MB", format!("{megabytes:.1} MB"), megabytes < 40.0),
     ]
 }
 

@@ -50,7 +50,8 @@ fn read_script(program: &Path) -> Result<Script> {
     serde_json::from_slice(&text).context("script.json")
 }
 
-/// A shell ignores the signal and execs this program: ignored signals survive exec, and no unsafe code is needed.
+/// A shell ignores the signal and execs this program: ignored signals survive exec, and no unsafe code is
+/// needed.
 fn ignore_term(program: &Path) -> io::Error {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "trap '' TERM; exec \"$0\" --ignoring-term"]).arg(program);

@@ -142,8 +142,8 @@ fn refs(bare: &Path, under: &str, name: &str) -> BTreeMap<String, String> {
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {arguments:?}: {stderr}");
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 

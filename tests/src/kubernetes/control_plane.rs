@@ -209,8 +209,8 @@ impl ControlPlane {
 
     /// Calls `action` once at the `nth` mutation (from 1, counted from now) of `user`.
     ///
-    /// Leases, events and access reviews do not count. With [`HookPoint::CarriedOut`] the response waits until the
-    /// action returns, so a client that the action kills never receives it.
+    /// Leases, events and access reviews do not count. With [`HookPoint::CarriedOut`] the response waits
+    /// until the action returns, so a client that the action kills never receives it.
     pub fn on_mutation(
         &self,
         user: &str,
@@ -245,14 +245,14 @@ impl ControlPlane {
         let (proxy, uri) = (Arc::clone(&self.proxy), path.parse().expect("a path"));
         let mut headers = HeaderMap::new();
         headers.insert("content-type", "application/json".parse().expect("a header"));
-        let asked = async move {
+        let request = async move {
             let admin = User::new(ADMIN, &["system:masters"]);
             let response = proxy.ask(&admin, method, uri, headers, Bytes::from(body)).await;
             axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("an answer")
         };
         // The server's client lives in this runtime, not in the caller's.
         let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
-        let answer = runtime.spawn(asked).await.expect("the server answers");
+        let answer = runtime.spawn(request).await.expect("the server answers");
         serde_json::from_slice(&answer).expect("JSON")
     }
 }

@@ -48,8 +48,8 @@ impl Envtest {
             Ok(version) => version,
             Err(why) => {
                 servers.iter_mut().for_each(end);
-                let said = ["etcd.log", "api.log"].map(|log| tail(&folder.path().join(log))).join("\n");
-                panic!("the API server does not start: {why}\n{said}");
+                let logs = ["etcd.log", "api.log"].map(|log| tail(&folder.path().join(log))).join("\n");
+                panic!("the API server does not start: {why}\n{logs}");
             }
         };
         let mut real = Self { programs, folder, url, version, servers, manager: None };

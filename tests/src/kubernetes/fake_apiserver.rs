@@ -124,12 +124,12 @@ impl FakeApiServer {
         }
         let found = ResourcePath::parse(path, &self.state().resources);
         let Some(path) = found else {
-            let said =
+            let document =
                 discovery::answer(path, &self.state().resources).filter(|_| request.method == Method::GET);
-            return said.map(|value| json(200, &value)).ok_or_else(StatusError::no_such_path);
+            return document.map(|value| json(200, &value)).ok_or_else(StatusError::no_such_path);
         };
         let watches = request.query.is("watch");
-        self.authorise(&request, &path, watches)?;
+        self.authorize(&request, &path, watches)?;
         if path.subresource == "log" {
             return logs::answer(self, &path, request.uri).await;
         }
@@ -140,7 +140,7 @@ impl FakeApiServer {
         Ok(json(code, &value))
     }
 
-    fn authorise(
+    fn authorize(
         &self,
         request: &ApiRequest<'_>,
         path: &ResourcePath,
@@ -243,7 +243,7 @@ impl ApiRequest<'_> {
     }
 
     fn form(&self) -> Form {
-        Form::wanted(self.header("accept"))
+        Form::expected(self.header("accept"))
     }
 
     fn options(&self) -> WriteOptions {
@@ -270,8 +270,8 @@ fn list(state: &ApiState, request: &ApiRequest<'_>, path: &ResourcePath) -> Resu
     let query = &request.query;
     let selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &path.resource)?;
     let version = state.store.version();
-    if let Some(wanted) = query.number::<u64>("resourceVersion").filter(|wanted| *wanted > version) {
-        return Err(StatusError::too_new(wanted, version));
+    if let Some(expected) = query.number::<u64>("resourceVersion").filter(|expected| *expected > version) {
+        return Err(StatusError::too_new(expected, version));
     }
     let objects = state.store.list(&path.resource.stored_as(), path.within());
     let objects = objects.map(|(_, object)| object.as_ref()).filter(|object| selector.matches(object));

@@ -117,20 +117,20 @@ impl RecordingProxy {
         let Ok(body) = axum::body::to_bytes(body, LARGEST).await else {
             return StatusError::too_large("the request body is larger than any server takes").into();
         };
-        let asked = Request {
+        let record = Request {
             user: user.name.clone(),
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             status: 0,
         };
-        if self.has_forgotten(&asked) {
+        if self.has_forgotten(&record) {
             return expired();
         }
-        let acts = self.acts_for(&asked);
+        let acts = self.acts_for(&record);
         let number = (!user.is_node()).then(|| {
             let mut state = self.state();
-            state.requests.push(asked);
+            state.requests.push(record);
             state.requests.len() - 1
         });
         let mut after = Vec::new();
@@ -172,13 +172,13 @@ impl RecordingProxy {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn acts_for(&self, asked: &Request) -> Vec<HookAction> {
-        if !asked.is_mutation() {
+    fn acts_for(&self, record: &Request) -> Vec<HookAction> {
+        if !record.is_mutation() {
             return Vec::new();
         }
         let mut state = self.state();
         for hook in &mut state.hooks {
-            hook.left -= usize::from(hook.by == asked.user);
+            hook.left -= usize::from(hook.by == record.user);
         }
         let (due, later) = std::mem::take(&mut state.hooks).into_iter().partition(|hook| hook.left == 0);
         state.hooks = later;
@@ -186,9 +186,9 @@ impl RecordingProxy {
     }
 
     /// Returns whether it is a watch from a compacted version.
-    fn has_forgotten(&self, asked: &Request) -> bool {
+    fn has_forgotten(&self, record: &Request) -> bool {
         let value = |name: &str| {
-            let mut pairs = asked.query.split('&').filter_map(|pair| pair.split_once('='));
+            let mut pairs = record.query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
         let watches = matches!(value("watch"), Some("true" | "1"));
@@ -237,6 +237,6 @@ async fn forward(
     let request = request.body(kube::client::Body::from(body.to_vec())).expect("a request");
     match client.send(request).await {
         Ok(response) => response.map(Body::new),
-        Err(error) => StatusError::unavailable(&format!("the server behind is gone: {error}")).into(),
+        Err(error) => StatusError::unavailable(&format!("the API server is unreachable: {error}")).into(),
     }
 }

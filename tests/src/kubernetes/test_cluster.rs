@@ -74,7 +74,7 @@ impl TestCluster {
         let files: Vec<(&str, &str)> =
             files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         env.git.create("acme/auth", "main", &files);
-        env.remember_refs();
+        env.record_refs();
         let plane = ControlPlane::start();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let kubelet = Kubelet::start(&plane);
@@ -170,12 +170,12 @@ impl TestCluster {
     }
 
     /// Applies an object, like `kubectl apply --server-side -n orchestrator`.
-    pub fn give(&self, object: &Value) {
+    pub fn apply_object(&self, object: &Value) {
         self.runtime.block_on(self.apply(object));
     }
 
     async fn apply(&self, object: &Value) {
-        let text = |name: &str| object[name].as_str().expect("every object says what it is").to_owned();
+        let text = |name: &str| object[name].as_str().expect("every object has a kind").to_owned();
         let (group, version) = match text("apiVersion").split_once('/') {
             Some((group, version)) => (group.to_owned(), version.to_owned()),
             None => (String::new(), text("apiVersion")),
@@ -303,7 +303,7 @@ impl TestCluster {
     /// Waits for a run to end and returns its status.
     pub fn end(&self, name: &str) -> Value {
         let ended = |run: &Value| run["status"]["reason"].is_string();
-        self.until(name, "over", ended)["status"].clone()
+        self.until(name, "finished", ended)["status"].clone()
     }
 
     /// Polls until `look` returns a value.

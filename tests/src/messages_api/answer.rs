@@ -63,20 +63,20 @@ pub(super) fn respond(message: Value, request: &Value) -> Response {
 /// Builds a faulty response; `None` if there is no response.
 pub(super) fn faulty(kind: FaultKind, message: &Value) -> Option<Response> {
     // The start of the message and half of its first block.
-    let begun = || stream::iter(events(message)).take(3).map(Ok);
+    let partial = || stream::iter(events(message)).take(3).map(Ok);
     match kind {
         FaultKind::Status { status, retry_after } => {
-            let mut response = error(status, error_type(status), "as the script says");
+            let mut response = error(status, error_type(status), "injected fault");
             if let Some(seconds) = retry_after {
                 response.headers_mut().insert(RETRY_AFTER, seconds.into());
             }
             Some(response)
         }
         FaultKind::NoAnswer => None,
-        FaultKind::StallsMidStream => Some(event_stream(begun().chain(stream::pending()).boxed())),
+        FaultKind::StallsMidStream => Some(event_stream(partial().chain(stream::pending()).boxed())),
         FaultKind::DropsMidStream => {
             let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-            Some(event_stream(begun().chain(stream::iter([Err(broken)])).boxed()))
+            Some(event_stream(partial().chain(stream::iter([Err(broken)])).boxed()))
         }
     }
 }

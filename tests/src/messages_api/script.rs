@@ -101,7 +101,7 @@ impl Turn {
 
     /// Responds with `fault` to every request.
     pub fn never(fault: Fault) -> Self {
-        Self::text("never said").after(fault.for_ever())
+        Self::text("never sent").after(fault.forever())
     }
 
     /// Adds text before the tool calls.
@@ -235,7 +235,7 @@ impl Fault {
     }
 
     /// Repeats the fault forever.
-    pub fn for_ever(self) -> Self {
+    pub fn forever(self) -> Self {
         self.times(usize::MAX)
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn contains(value: &Value, text: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct State {
     scripts: Vec<Script>,
-    places: HashMap<(usize, String), ScriptPosition>,
+    positions: HashMap<(usize, String), ScriptPosition>,
     pub(super) requests: Vec<Request>,
     pub(super) failures: Vec<String>,
 }
@@ -79,26 +79,26 @@ impl State {
     /// Advances the script for the request at `index` of `requests`.
     pub(super) fn step(&mut self, index: usize) -> ScriptStep {
         let request = &mut self.requests[index];
-        let Some(which) = take(&self.scripts, request) else {
+        let Some(which) = find_script(&self.scripts, request) else {
             self.failures.push(format!("request {index}: no script takes it"));
             return ScriptStep { turn: Turn::text("no script takes this request"), fault: None };
         };
         let script = &self.scripts[which];
-        let place = self.places.entry((which, seat(script, request))).or_default();
-        let at = place.turn;
+        let position = self.positions.entry((which, session_key(script, request))).or_default();
+        let at = position.turn;
         for text in script.forbidden.iter().filter(|text| request.contains(text)) {
             self.failures.push(format!("{}: the request contains {text:?}", name(script, at)));
         }
         let Some(turn) = script.turns.get(at) else {
-            self.failures.push(format!("{}: asked for more than the script has", name(script, at)));
+            self.failures.push(format!("{}: requested more than the script has", name(script, at)));
             return ScriptStep { turn: Turn::text("script exhausted"), fault: None };
         };
         request.taken = Some((which, at));
-        let fault = turn.fault(place.attempt).map(|fault| fault.kind);
+        let fault = turn.fault(position.attempt).map(|fault| fault.kind);
         if fault.is_some() {
-            place.attempt += 1;
+            position.attempt += 1;
         } else {
-            *place = ScriptPosition { turn: at + 1, attempt: 0 };
+            *position = ScriptPosition { turn: at + 1, attempt: 0 };
             for text in turn.expected.iter().filter(|text| !request.contains(text)) {
                 self.failures.push(format!("{}: the request lacks {text:?}", name(script, at)));
             }
@@ -113,7 +113,7 @@ impl State {
             for (at, turn) in script.turns.iter().enumerate().skip(self.played(which)) {
                 let missing = turn.expected.iter();
                 failures.extend(
-                    missing.map(|text| format!("{}: never asked for, expected {text:?}", name(script, at))),
+                    missing.map(|text| format!("{}: never requested, expected {text:?}", name(script, at))),
                 );
             }
         }
@@ -127,19 +127,19 @@ impl State {
 
     /// Returns how many turns of a script were played, by the session that played the fewest.
     fn played(&self, which: usize) -> usize {
-        let places = self.places.iter().filter(|((script, _), _)| *script == which);
-        places.map(|(_, place)| place.turn).min().unwrap_or(0)
+        let positions = self.positions.iter().filter(|((script, _), _)| *script == which);
+        positions.map(|(_, position)| position.turn).min().unwrap_or(0)
     }
 }
 
 /// Returns the script for a request; scripts with a marker take precedence.
-fn take(scripts: &[Script], request: &Request) -> Option<usize> {
+fn find_script(scripts: &[Script], request: &Request) -> Option<usize> {
     let marked = |script: &Script| script.marker.as_ref().is_some_and(|marker| request.contains(marker));
     let by_marker = scripts.iter().position(marked);
     by_marker.or_else(|| scripts.iter().position(|script| script.marker.is_none()))
 }
 
-fn seat(script: &Script, request: &Request) -> String {
+fn session_key(script: &Script, request: &Request) -> String {
     match (script.per_session, &request.session) {
         (true, Some(session)) => session.clone(),
         _ => String::new(),
@@ -186,8 +186,8 @@ mod tests {
         let reported = [
             "turn 0: the request lacks \"hello\"",
             "turn 1: the request contains \"secret\"",
-            "script \"red\", turn 0: asked for more than the script has",
-            "turn 2: never asked for, expected \"never\"",
+            "script \"red\", turn 0: requested more than the script has",
+            "turn 2: never requested, expected \"never\"",
         ];
         assert_eq!(state.failures(), reported);
         assert_eq!(state.unplayed(), 1);

@@ -1,4 +1,4 @@
-//! The agent uses git as it likes: what it commits is kept, what it breaks costs no work.
+//! Agents that use git: their commits are kept, and no broken repository loses work.
 
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::messages_api::{Script, Turn};
@@ -7,7 +7,7 @@ use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// A run whose agent mends the crate and then does this in its repository.
+/// Runs an agent that fixes the crate and then runs a command in its repository.
 fn with(command: &str) -> (TestEnv, Outcome) {
     let script = Script::new()
         .turn(fix())
@@ -32,18 +32,18 @@ fn assert_on_the_base(env: &TestEnv, outcome: &Outcome) {
 #[test]
 fn agent_commit_keeps_oid_with_author_reported() {
     let (env, outcome) =
-        with("git commit -qam Mend --author='Ada Lovelace <ada@example.com>' && git rev-parse HEAD");
+        with("git commit -qam Fix --author='Ada Lovelace <ada@example.com>' && git rev-parse HEAD");
     let tip = outcome.work.oid.clone().unwrap();
     assert!(env.model.conversation().last().unwrap().contains(&tip), "the agent's own oid");
     let shown = env.git.ask("acme/trader", &["log", "-1", "--format=%s|%an|%ae", BRANCH]);
-    assert_eq!(shown.trim(), "Mend|Ada Lovelace|ada@example.com");
+    assert_eq!(shown.trim(), "Fix|Ada Lovelace|ada@example.com");
     assert!(outcome.other_authors.iter().any(|author| author.contains("Ada Lovelace")), "{outcome:#?}");
     env.assert_invariants(&outcome);
 }
 
 #[test]
 fn uncommitted_changes_are_committed_on_top_of_agent_commits() {
-    let (env, outcome) = with("git commit -qam Mend && echo more > more.txt && git rev-parse HEAD");
+    let (env, outcome) = with("git commit -qam Fix && echo more > more.txt && git rev-parse HEAD");
     assert_eq!(outcome.commits, 2);
     assert_eq!(outcome.other_authors, Vec::<String>::new());
     let below = env.git.ask("acme/trader", &["rev-parse", &format!("{BRANCH}~1")]);

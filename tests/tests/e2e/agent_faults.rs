@@ -1,8 +1,8 @@
-//! What an agent can do wrong, and that the run ends well told all the same.
+//! Misbehaving agents: the run still ends with a correct outcome.
 //!
-//! The real supervisor, a real git server, a scripted agent. Every test asserts the
-//! invariants: work is where the outcome says, nothing survives, every line is JSON,
-//! no secret is printed, one ref at most has changed.
+//! They use the real supervisor, a real git server and the scripted agent. Every test asserts the invariants:
+//! the work is where the outcome says, no process survives, every line is JSON, no secret is printed, and at
+//! most one ref changed.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn env() -> BenchEnv {
     BenchEnv::new(&Binaries::get().supervisor, agent, true)
 }
 
-/// Runs the steps as attempt 1 and holds the run to the invariants.
+/// Runs the steps as attempt 1 and asserts the invariants.
 fn run(env: &BenchEnv, steps: impl IntoIterator<Item = Step>) -> Outcome {
     run_task(env, &Script::of(steps), &env.task(1))
 }
@@ -30,14 +30,14 @@ fn run_task(env: &BenchEnv, script: &Script, task: &Value) -> Outcome {
     judge(env, before, &output)
 }
 
-/// The invariants, whatever the fault was.
+/// Asserts the invariants.
 fn judge(env: &BenchEnv, before: std::collections::BTreeMap<String, String>, output: &RunResult) -> Outcome {
     for line in &output.lines {
         serde_json::from_str::<Event>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(!line.contains(TOKEN) && !line.contains(KEY), "a secret is printed: {line}");
     }
-    assert_eq!(output.survivors, Vec::<String>::new(), "processes survive\n{}", output.story());
-    let reported = format!("{}\n{}", output.story(), env.stderr());
+    assert_eq!(output.survivors, Vec::<String>::new(), "processes survive\n{}", output.messages());
+    let reported = format!("{}\n{}", output.messages(), env.stderr());
     let outcome =
         output.outcome.clone().unwrap_or_else(|| panic!("no outcome, exit {}: {reported}", output.code));
     assert_eq!(output.code, i32::from(outcome.exit_code), "{reported}");
@@ -60,7 +60,7 @@ fn judge(env: &BenchEnv, before: std::collections::BTreeMap<String, String>, out
     outcome
 }
 
-/// The run ended for this reason, and `added.rs` is on the branch.
+/// Asserts that the run ended for this reason with `added.rs` on the branch.
 #[track_caller]
 fn assert_pushed(env: &BenchEnv, outcome: &Outcome, reason: Reason) {
     assert_eq!(outcome.reason, reason, "{}", outcome.message);
@@ -211,7 +211,7 @@ fn daemons_holding_output_are_killed() {
     assert_pushed(&env, &outcome, Reason::Completed);
 }
 
-/// What an agent can do to its repository; the work is there in the end all the same.
+/// Repository states that an agent can leave; each one keeps the work.
 const TREES: &[(&str, &str)] = &[
     (".git deleted", "rm -rf .git; echo 'pub fn added() {}' > added.rs"),
     (

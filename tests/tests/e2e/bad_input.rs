@@ -1,4 +1,4 @@
-//! Input that cannot be used: a clear message, the right exit code, and nothing spent.
+//! Invalid input: a clear message, the right exit code, and no model request.
 
 use std::path::Path;
 
@@ -9,22 +9,22 @@ use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use orchestrator_tests::test_env::TestEnv;
 
-/// A model that must not be asked.
+/// A model that must not be requested.
 fn silent() -> Script {
     Script::new()
 }
 
-/// The message says all of this, and no request reached the model.
+/// Asserts that the text contains all words, and that no request reached the model.
 #[track_caller]
 fn assert_contains_all(env: &TestEnv, text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "`{word}` is not in: {text}");
     }
-    assert_eq!(env.model.requests().len(), 0, "the model was asked");
+    assert_eq!(env.model.requests().len(), 0, "the model was requested");
     assert_eq!(env.github.pulls().len(), 0);
 }
 
-/// A run that ended before anything was prepared: reason, exit code, words of its message.
+/// Asserts reason, exit code and message of a run that ended before preparation.
 #[track_caller]
 fn assert_ended(env: &TestEnv, (output, outcome): &(CommandOutput, Outcome), reason: Reason, words: &[&str]) {
     assert_eq!(outcome.reason, reason, "{output:#?}\n{outcome:#?}");
@@ -32,7 +32,10 @@ fn assert_ended(env: &TestEnv, (output, outcome): &(CommandOutput, Outcome), rea
     assert_eq!(outcome.work.location, WorkLocation::None);
     assert!(outcome.message.contains(reason.hint()), "no next step: {}", outcome.message);
     assert_contains_all(env, &outcome.message, words);
-    assert!(output.stdout.contains(words[0]) || output.stderr.contains(words[0]), "not said: {output:#?}");
+    assert!(
+        output.stdout.contains(words[0]) || output.stderr.contains(words[0]),
+        "not reported: {output:#?}"
+    );
     if outcome.step == Step::Preflight {
         let layout = env.layout("trader");
         for folder in [layout.target_repo(), layout.platform_repo(), layout.target_control()] {
@@ -42,7 +45,7 @@ fn assert_ended(env: &TestEnv, (output, outcome): &(CommandOutput, Outcome), rea
     env.assert_invariants(outcome);
 }
 
-/// A submission that the dispatcher itself refuses: it leaves no trace.
+/// Asserts a submission that the dispatcher rejects without a trace.
 #[track_caller]
 fn assert_refused(env: &TestEnv, output: &CommandOutput, reason: Reason, words: &[&str]) {
     assert_eq!(output.code, i32::from(reason.exit_code()), "{output:#?}");
@@ -51,13 +54,13 @@ fn assert_refused(env: &TestEnv, output: &CommandOutput, reason: Reason, words: 
     assert!(state.is_empty(), "written: {state:?}");
 }
 
-/// A supervisor that ends without a run: its last line says why.
+/// Asserts a supervisor that rejects its input: its last line has the reason.
 #[track_caller]
 fn assert_supervisor_refused(env: &TestEnv, output: &CommandOutput, reason: Reason, words: &[&str]) {
     assert_eq!(output.code, i32::from(reason.exit_code()), "{output:#?}");
-    let said = output.events().pop().map(|event| event.message).unwrap_or_default();
-    assert!(said.contains(&reason.to_string()), "{said}");
-    assert_contains_all(env, &said, words);
+    let message = output.events().pop().map(|event| event.message).unwrap_or_default();
+    assert!(message.contains(&reason.to_string()), "{message}");
+    assert_contains_all(env, &message, words);
 }
 
 fn supervisor(env: &TestEnv, workspace: &Path, more: &[&str]) -> CommandOutput {
@@ -66,8 +69,8 @@ fn supervisor(env: &TestEnv, workspace: &Path, more: &[&str]) -> CommandOutput {
     env.supervisor(&flags)
 }
 
-fn platform_without(gone: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    projects::platform().into_iter().filter(|(path, _)| !gone(path)).collect()
+fn platform_without(excluded: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    projects::platform().into_iter().filter(|(path, _)| !excluded(path)).collect()
 }
 
 #[test]
@@ -87,8 +90,8 @@ fn documents_not_found_names_searched_folders() {
 
 #[test]
 fn documents_not_found_without_entry_names_searched_files() {
-    let gone = |path: &str| path.ends_with("tasks.json") || path.contains("/task-1/");
-    let env = TestEnv::with(silent(), platform_without(gone), "main");
+    let excluded = |path: &str| path.ends_with("tasks.json") || path.contains("/task-1/");
+    let env = TestEnv::with(silent(), platform_without(excluded), "main");
     let ended = env.submit(&[]);
     let files = [".taskmaster/tasks/tasks.json", ".taskmaster/docs/task-1/task.md"];
     assert_ended(&env, &ended, Reason::DocumentsNotFound, &files);
@@ -157,7 +160,7 @@ fn missing_platform_branch_is_named() {
 fn branch_without_known_attempt_is_not_modified() {
     let mut env = TestEnv::start(silent());
     env.git.commit("acme/trader", "feature/task-1-implementation", "By hand", &[("hand.txt", "1\n")]);
-    env.remember_refs();
+    env.record_refs();
     let ended = env.submit(&[]);
     let words = ["feature/task-1-implementation", "retry", "fresh"];
     assert_ended(&env, &ended, Reason::BranchExists, &words);
@@ -176,7 +179,7 @@ fn missing_model_credential_error_lists_alternatives() {
 fn missing_token_ends_run_before_agent() {
     let mut env = TestEnv::start(silent());
     env.set("GITHUB_TOKEN", "");
-    // `gh` of the machine must not lend its own.
+    // A `gh` login of the machine must not be used.
     let ended = env.submit(&[]);
     assert_ended(&env, &ended, Reason::CredentialMissing, &["GITHUB_TOKEN"]);
 }
@@ -215,7 +218,7 @@ fn working_directory_through_symlink_is_rejected() {
     env.git.clone_fresh("acme/trader", "main", work.path());
     std::os::unix::fs::symlink("/tmp", work.path().join("link")).unwrap();
     env.git.commit_tree("acme/trader", "main", work.path());
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.submit(&["--working-directory", "link/inside"]);
     assert_eq!(outcome.reason, Reason::InvalidTask, "{output:#?}\n{outcome:#?}");
     assert_eq!(output.code, 64);

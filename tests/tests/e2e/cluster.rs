@@ -1,6 +1,6 @@
-//! Runs in a cluster, from a submission to the pull request: a control plane (real where
-//! `KUBEBUILDER_ASSETS` names one), our controller with the rights it ships with, and the real supervisor in
-//! what stands for a pod.
+//! Cluster runs from submission to pull request.
+//! / They use a control plane (real if `KUBEBUILDER_ASSETS` is set), the controller with the permissions of
+//! `dispatcher/deploy`, and the real supervisor as the program of a pod.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim};
 use orchestrator_contract::{Outcome, Reason};
@@ -43,7 +43,7 @@ fn task_becomes_pull_request_readable_after_pod_deletion() {
     cluster.env.assert_invariants(&outcome(&status));
     cluster.env.model.assert_played();
 
-    // Job and pod go by themselves, but only when log and outcome are kept.
+    // Job and pod are removed only after log and outcome are saved.
     cluster.wait_for("end of the Job", || cluster.jobs().is_empty().then_some(()));
     cluster.wait_for("end of the pod", || cluster.pods().is_empty().then_some(()));
     let log = cluster.dispatcher(&["logs", &run]);
@@ -107,7 +107,7 @@ fn service_runs_serially_beside_other_services() {
     let cluster = TestCluster::start(vec![busy, projects::fixes().for_each_session()]);
     let _controller = cluster.controller();
     let first = cluster.submit("trader", "1", &[]);
-    cluster.until(&first, "at work", |run| run["status"]["step"] == "agent");
+    cluster.until(&first, "active", |run| run["status"]["step"] == "agent");
     let second = cluster.submit("trader", "2", &[]);
     let waiting = cluster.until(&second, "in the queue", |run| run["status"]["queuePosition"] == 1);
     assert_eq!(waiting["status"]["waitingFor"], first.as_str());
@@ -138,7 +138,7 @@ fn deleted_run_saves_work_before_removal() {
     let cluster = TestCluster::start(endless());
     let _controller = cluster.controller();
     let run = cluster.submit("trader", "1", &[]);
-    cluster.until(&run, "at work", |run| run["status"]["step"] == "agent");
+    cluster.until(&run, "active", |run| run["status"]["step"] == "agent");
     cluster.wait_for("the agent's file", || {
         let folder = cluster.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
         std::fs::read_to_string(folder.join("target-repo/half-done.txt"))
@@ -160,7 +160,7 @@ fn deleted_run_before_start_is_removed_without_effects() {
     let cluster = TestCluster::start(endless());
     let mut controller = cluster.controller();
     let first = cluster.submit("trader", "1", &[]);
-    cluster.until(&first, "at work", |run| run["status"]["step"] == "agent");
+    cluster.until(&first, "active", |run| run["status"]["step"] == "agent");
     let second = cluster.submit("trader", "2", &[]);
     cluster.until(&second, "in the queue", |run| run["status"]["queuePosition"] == 1);
     let stopped = cluster.dispatcher(&["stop", &second]);
@@ -168,7 +168,7 @@ fn deleted_run_before_start_is_removed_without_effects() {
     let status = cluster.end(&second);
     assert_eq!((&status["reason"], &status["work"]["location"]), (&json!("Stopped"), &json!("none")));
     assert_eq!(cluster.jobs(), std::slice::from_ref(&first));
-    // Nobody is there to let it go; whoever comes next does.
+    // The finalizer stays until another controller starts.
     controller.kill();
     cluster.delete(&second);
     assert!(cluster.run(&second).is_some());
@@ -191,7 +191,7 @@ fn cluster_rejections_are_reported_with_cause() {
     ]);
     assert_eq!(local.code, 64, "{local:?}");
     assert!(local.stderr.contains("no pod can reach"), "{local:?}");
-    let stranger = cluster.plane.kubeconfig_for("stranger", &[]);
+    let stranger = cluster.plane.kubeconfig_for("unknown", &[]);
     let output = cluster.command(&stranger, &["list"]).output().expect("the dispatcher");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(i32::from(Reason::PermissionDenied.exit_code())), "{text}");
@@ -237,7 +237,7 @@ fn colliding_run_names_get_distinct_names() {
         let spec = &cluster.run(run).expect("the run")["spec"];
         assert_eq!(spec["service"], service);
     }
-    // A repetition finds its own.
+    // A resubmission finds its own run.
     assert_eq!(cluster.dispatcher(&["submit", "--service", "a", "--agent", "b-c", "--task", "1"]).code, 64);
     let again = cluster.submit("a", "1", &["--agent", "b-c", "--retry"]);
     let spec = &cluster.run(&again).expect("the run")["spec"];

@@ -1,5 +1,5 @@
-//! An agent that may look at the cluster: by the real Kubernetes MCP server, as a service account that can
-//! change nothing, with a token that the agent never sees.
+//! An agent with read access to the cluster.
+//! / It uses the real Kubernetes MCP server with the token of a read-only service account, which it never sees.
 
 use orchestrator_contract::outcome::McpStatus;
 use orchestrator_contract::{Outcome, Reason};
@@ -9,7 +9,7 @@ use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use serde_json::{Value, json};
 
-/// A role binding that lets agents look at the namespace of the runs.
+/// A role binding that lets agents read the namespace of the runs.
 fn binding() -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "inspector"},
@@ -18,7 +18,7 @@ fn binding() -> Value {
     })
 }
 
-/// As if somebody had bound a role that allows too much.
+/// A role and a binding with too many permissions.
 fn too_much() -> [Value; 2] {
     let rbac = "rbac.authorization.k8s.io";
     [
@@ -48,7 +48,7 @@ fn agent_queries_cluster_with_token_it_never_sees() {
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": NAMESPACE, "name": run});
     let secrets = json!({"apiVersion": "v1", "kind": "Secret", "namespace": NAMESPACE});
     let agent = Script::when("Implement task 1 of the service `trader`")
-        // Its own Job is there to be seen.
+        // Its own Job is visible.
         .turn(look("resources_get", job))
         .turn(
             look("pods_list_in_namespace", json!({"namespace": "default"}))
@@ -68,8 +68,8 @@ fn agent_queries_cluster_with_token_it_never_sees() {
     let scripts = vec![agent, projects::fixes()];
     let cluster =
         TestCluster::with(scripts, "[kubernetes.cluster_access]\ntrader = \"orchestrator-inspector\"");
-    cluster.give(&binding());
-    too_much().iter().for_each(|object| cluster.give(object));
+    cluster.apply_object(&binding());
+    too_much().iter().for_each(|object| cluster.apply_object(object));
     let _controller = cluster.controller();
     let run = cluster.submit("trader", "1", &[]);
     let token = cluster.wait_for("the token", || {
@@ -81,14 +81,14 @@ fn agent_queries_cluster_with_token_it_never_sees() {
     let server = looked.mcp_servers.iter().find(|server| server.name == "kubernetes").expect("the server");
     assert!(server.status == McpStatus::Connected && server.tools > 5, "{server:?}");
     cluster.env.assert_invariants(&looked);
-    let asked: Vec<String> =
-        cluster.env.model.requests().iter().map(|asked| asked.body.to_string()).collect();
-    assert!(!asked.iter().any(|body| body.contains(&token)), "the model saw the token");
+    let requests: Vec<String> =
+        cluster.env.model.requests().iter().map(|request| request.body.to_string()).collect();
+    assert!(!requests.iter().any(|body| body.contains(&token)), "the model saw the token");
     let workspace = cluster.kubelet.claim_folder(NAMESPACE, "workspace-trader").expect("a workspace");
     assert_not_below(&workspace, &token);
     assert!(!cluster.everything_visible().contains(&token), "the token can be seen");
 
-    // Nobody has allowed it to the other service.
+    // The other service has no access.
     let run = cluster.submit("auth", "1", &[]);
     let other = outcome(&cluster, &run);
     assert!(other.mcp_servers.iter().all(|server| server.name != "kubernetes"), "{other:#?}");

@@ -1,4 +1,4 @@
-//! Runs in a cluster when something goes wrong: the controller, the API server, the pod.
+//! Cluster runs with faults of the controller, the API server, and the pod.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects;
 use serde_json::{Value, json};
 
-/// An agent that is at work for a while.
+/// An agent that is active for a while.
 fn slow() -> Script {
     Script::new()
         .turn(Turn::bash("echo half > half-done.txt; sleep 5"))
@@ -23,7 +23,7 @@ fn pod(cluster: &TestCluster) -> String {
     cluster.wait_for("pod", || cluster.pods().pop())
 }
 
-fn at_work(run: &Value) -> bool {
+fn is_active(run: &Value) -> bool {
     run["status"]["step"] == "agent"
 }
 
@@ -31,8 +31,8 @@ fn reason(status: &Value) -> &str {
     status["reason"].as_str().expect("a reason")
 }
 
-/// Kills the controller at each change that it asks for, one after the other, and has another go on; at every
-/// third one unless the long tests are asked for.
+/// Kills the controller at each of its mutations, in turn, and lets another one continue.
+/// / Without the long tests, only at every third mutation.
 #[test]
 fn controller_crash_after_each_write_is_idempotent() {
     let cluster = TestCluster::start(projects::fixes().for_each_session());
@@ -56,8 +56,8 @@ fn controller_crash_after_each_write_is_idempotent() {
         let url = cluster.env.git.url(&repository);
         let run = cluster.submit(&service, "1", &["--repository-url", &url]);
         let ended = |run: &Value| run["status"]["result"].is_string();
-        // It dies somewhere on the way, or this run has fewer changes than that.
-        let killed = cluster.wait_for("death or end", || match died.try_recv() {
+        // The controller is killed, or the run has fewer mutations than that.
+        let killed = cluster.wait_for("kill or end", || match died.try_recv() {
             Ok(()) => Some(true),
             Err(_) => cluster.run(&run).is_some_and(|run| ended(&run)).then_some(false),
         });
@@ -68,12 +68,12 @@ fn controller_crash_after_each_write_is_idempotent() {
         controller.kill();
         cluster.expire_lease();
         let _next = cluster.controller();
-        let status = cluster.until(&run, "over and kept", ended)["status"].clone();
+        let status = cluster.until(&run, "finished and saved", ended)["status"].clone();
         assert_eq!(reason(&status), "Completed", "after {nth} changes: {status:#}");
         let jobs: BTreeSet<String> = cluster.jobs().into_iter().collect();
         assert!(jobs.iter().filter(|job| job.starts_with(&service)).count() <= 1, "{jobs:?}");
     }
-    assert!(deaths >= if long { 9 } else { 3 }, "only {deaths} changes were asked for");
+    assert!(deaths >= if long { 9 } else { 3 }, "only {deaths} mutations were requested");
 }
 
 #[test]
@@ -81,12 +81,12 @@ fn api_server_outage_only_delays_run() {
     let cluster = TestCluster::start(slow());
     let _controller = cluster.controller();
     let run = cluster.submit("trader", "1", &[]);
-    cluster.until(&run, "at work", at_work);
+    cluster.until(&run, "active", is_active);
     cluster.plane.disconnect();
     let since = Instant::now();
-    // The run goes on meanwhile: the node needs nobody for that.
+    // The run continues meanwhile: the node does not need the controller.
     cluster.wait_for("pull request", || cluster.env.github.pulls().pop());
-    // Twice as long as a leader may lead without being heard of.
+    // Twice the lease duration.
     cluster.wait_for("half a minute", || (since.elapsed() > Duration::from_secs(30)).then_some(()));
     cluster.plane.reconnect();
     let status = cluster.end(&run);
@@ -101,7 +101,7 @@ fn expired_watches_are_restarted() {
     let cluster = TestCluster::start(slow().for_each_session());
     let _controller = cluster.controller();
     let first = cluster.submit("trader", "1", &[]);
-    cluster.until(&first, "at work", at_work);
+    cluster.until(&first, "active", is_active);
     cluster.expire();
     assert_eq!(reason(&cluster.end(&first)), "Completed");
     let second = cluster.submit("auth", "1", &[]);
@@ -116,8 +116,8 @@ fn crashed_leader_is_replaced_while_run_continues() {
     cluster.wait_for("leader", || one.leads().then_some(()));
     let two = cluster.controller();
     let run = cluster.submit("trader", "1", &[]);
-    cluster.until(&run, "at work", at_work);
-    assert!(!two.leads(), "two lead at once");
+    cluster.until(&run, "active", is_active);
+    assert!(!two.leads(), "two leaders");
     one.kill();
     let status = cluster.end(&run);
     assert_eq!(reason(&status), "Completed", "{status:#}");
@@ -145,7 +145,7 @@ fn terminating_leader_releases_lease_immediately() {
     );
 }
 
-/// In every phase there is a moment that lasts, and the run is deleted in it.
+/// Deletes a run in every phase.
 #[test]
 fn run_deleted_in_any_phase_leaves_work_for_next_attempt() {
     let half = || Turn::bash("echo half > half-done.txt");
@@ -189,17 +189,15 @@ fn run_deleted_in_any_phase_leaves_work_for_next_attempt() {
     }
 }
 
-/// Whoever takes our finalizer off a TaskRun by hand leaves a pod that nobody asks for.
+/// The controller stops the pod of a run whose finalizer was removed by a user.
 #[test]
 fn pod_of_forcibly_removed_run_is_released() {
     let cluster = TestCluster::start(projects::fixes());
     let mut controller = cluster.controller();
     let run = cluster.submit("trader", "1", &[]);
-    cluster.until(&run, "at work", at_work);
+    cluster.until(&run, "active", is_active);
     controller.kill();
-    cluster
-        .patch(&run, &json!({"metadata": {"finalizers": null}}))
-        .expect("anybody with the right may do it");
+    cluster.patch(&run, &json!({"metadata": {"finalizers": null}})).expect("an allowed patch");
     cluster.delete(&run);
     cluster.wait_for("end of the TaskRun", || cluster.run(&run).is_none().then_some(()));
     cluster.wait_for("end of the Job", || cluster.jobs().is_empty().then_some(()));
@@ -215,7 +213,7 @@ fn unpullable_image_fails_run_within_one_minute() {
     let _controller = cluster.controller();
     cluster.kubelet.fail("trader-", Fault::ImagePull);
     let run = cluster.submit("trader", "1", &[]);
-    let reported = cluster.until(&run, "in trouble", |run| {
+    let reported = cluster.until(&run, "reporting the problem", |run| {
         run["status"]["message"].as_str().is_some_and(|text| text.contains("image"))
     });
     assert_eq!(reported["status"]["phase"], "Pending");
@@ -225,7 +223,7 @@ fn unpullable_image_fails_run_within_one_minute() {
     cluster.wait_for("end of the pod", || cluster.pods().is_empty().then_some(()));
     let waited = cluster.dispatcher(&["wait", &run]);
     assert_eq!(waited.code, i32::from(Reason::ImageUnavailable.exit_code()), "{waited:?}");
-    // Once it is mended, another try is all that is needed.
+    // After the image is available, a retry succeeds.
     cluster.kubelet.clear_faults();
     let again = cluster.submit("trader", "1", &["--retry"]);
     assert_eq!(reason(&cluster.end(&again)), "Completed");
@@ -239,7 +237,7 @@ fn unschedulable_pod_is_reported_until_timeout() {
         .kubelet
         .fail("trader-", Fault::Unschedulable("0/3 nodes are available: 3 Insufficient memory.".to_owned()));
     let run = cluster.submit("trader", "1", &[]);
-    let reported = cluster.until(&run, "in trouble", |run| run["status"]["message"].is_string());
+    let reported = cluster.until(&run, "reporting the problem", |run| run["status"]["message"].is_string());
     assert!(
         reported["status"]["message"].as_str().is_some_and(|text| text.contains("Insufficient memory")),
         "{reported:#}"
@@ -249,29 +247,31 @@ fn unschedulable_pod_is_reported_until_timeout() {
 
 #[test]
 fn external_pod_end_has_own_reason_without_losing_work() {
-    for (blow, expected) in [("memory", "OutOfMemory"), ("evict", "Evicted"), ("kill", "SupervisorLost")] {
+    for (disruption, expected) in
+        [("memory", "OutOfMemory"), ("evict", "Evicted"), ("kill", "SupervisorLost")]
+    {
         let cluster = TestCluster::start(slow());
         let _controller = cluster.controller();
         let run = cluster.submit("trader", "1", &[]);
-        cluster.until(&run, "at work", at_work);
+        cluster.until(&run, "active", is_active);
         let folder = cluster.wait_for("the agent's file", || {
             let folder = cluster.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
             folder.join("target-repo/half-done.txt").is_file().then_some(folder)
         });
         let pod = pod(&cluster);
-        match blow {
+        match disruption {
             "memory" => cluster.kubelet.run_out_of_memory(NAMESPACE, &pod),
             "evict" => cluster.kubelet.evict(NAMESPACE, &pod),
             _ => cluster.kubelet.kill(NAMESPACE, &pod),
         }
         let status = cluster.end(&run);
-        // A pod that is evicted in order has time to save; its own word counts then.
-        let fits = reason(&status) == expected || (blow == "evict" && reason(&status) == "Stopped");
-        assert!(fits, "{blow}: {status:#}");
+        // An evicted pod has time to save; its own reason counts then.
+        let fits = reason(&status) == expected || (disruption == "evict" && reason(&status) == "Stopped");
+        assert!(fits, "{disruption}: {status:#}");
         assert!(folder.join("target-repo/half-done.txt").is_file());
         let again = cluster.submit("trader", "1", &["--retry"]);
-        assert_eq!(reason(&cluster.end(&again)), "Completed", "{blow}");
+        assert_eq!(reason(&cluster.end(&again)), "Completed", "{disruption}");
         let saved = cluster.env.git.read("acme/trader", "feature/task-1-implementation", "half-done.txt");
-        assert_eq!(saved.as_deref(), Some("half\n"), "{blow}");
+        assert_eq!(saved.as_deref(), Some("half\n"), "{disruption}");
     }
 }

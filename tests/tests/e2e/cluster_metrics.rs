@@ -1,4 +1,4 @@
-//! What the dashboard and the alerts of `dispatcher/deploy` ask for is what a controller tells.
+//! A controller exports every metric that the dashboard and the alerts of `dispatcher/deploy` query.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use orchestrator_tests::kubernetes::test_cluster::TestCluster;
 use orchestrator_tests::projects;
 use serde_json::Value;
 
-/// The expressions of the dashboard's panels and of the alerts.
+/// Returns the expressions of the dashboard's panels and of the alerts.
 fn expressions() -> Vec<String> {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dispatcher/deploy");
     let read = |file: &str| std::fs::read_to_string(deploy.join(file)).expect("a file of the deployment");
@@ -28,11 +28,12 @@ fn expressions() -> Vec<String> {
     found
 }
 
-/// A metric that an expression names, with the labels that it must have.
-type Asked = (String, BTreeSet<String>);
+/// A metric of an expression, with its required labels.
+type Query = (String, BTreeSet<String>);
 
-/// The metrics of an expression. Labels of `by (...)` belong to all of them, but for a histogram's `le`.
-fn asked(expression: &str) -> Vec<Asked> {
+/// Returns the metrics of an expression.
+/// / The labels of `by (...)` apply to all of them, except `le` of histograms.
+fn queries(expression: &str) -> Vec<Query> {
     let word = |text: &str| -> String {
         text.chars().take_while(|next| next.is_alphanumeric() || *next == '_').collect()
     };
@@ -52,7 +53,7 @@ fn asked(expression: &str) -> Vec<Asked> {
         let name = word(&expression[at..]);
         let mut labels = by.clone();
         if let Some(selector) = expression[at + name.len()..].strip_prefix('{') {
-            // No value of a label has a comma in it.
+            // No label value contains a comma.
             labels.extend(labels_in(selector.split('}').next().unwrap_or_default()));
         }
         all.push((name, labels));
@@ -67,12 +68,12 @@ fn every_queried_metric_is_exported() {
     let run = cluster.submit("trader", "1", &[]);
     assert_eq!(cluster.end(&run)["reason"], "Completed");
     let reported = controller.metrics_text().expect("metrics");
-    let asked: BTreeSet<Asked> = expressions().iter().flat_map(|expression| asked(expression)).collect();
-    assert!(asked.len() > 8, "{asked:?}");
-    // A counter that begins with the first lost run would never be seen to grow.
+    let queries: BTreeSet<Query> = expressions().iter().flat_map(|expression| queries(expression)).collect();
+    assert!(queries.len() > 8, "{queries:?}");
+    // A counter that starts with the first lost run would never increase.
     let lost = "orchestrator_runs_finished_total{service=\"trader\",phase=\"Failed\",reason=\"Lost\"} 0";
     assert!(reported.lines().any(|line| line == lost), "{reported}");
-    for (name, labels) in asked {
+    for (name, labels) in queries {
         let lines = reported
             .lines()
             .filter(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' '])));

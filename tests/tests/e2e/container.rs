@@ -1,4 +1,4 @@
-//! The agent image: runs from beginning to end with the CLI, the servers and the toolchain in it.
+//! The agent image: complete runs with its CLI, servers and toolchain.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpStatus, VerificationStatus, WorkLocation as WorkPlace};
@@ -18,7 +18,7 @@ fn fixes() -> Script {
             json!({"entities": [{"name": "best_bid", "entityType": "function", "observations": ["returned the first bid"]}]}),
         ))
         .turn(fix())
-        .turn(Turn::bash("cargo test --offline 2>&1 | tail -5; git commit -qam 'Mend best_bid'; id"))
+        .turn(Turn::bash("cargo test --offline 2>&1 | tail -5; git commit -qam 'Fix best_bid'; id"))
         .turn(Turn::verdict("done", "best_bid now returns the highest bid."))
 }
 
@@ -43,9 +43,9 @@ fn hardened_container_opens_pull_request_that_retry_continues() {
     assert!(lib.contains(RIGHT), "{lib}");
     assert_eq!(output.stderr, "");
     env.assert_invariants(&outcome);
-    println!("{}", story(&output.stdout));
+    println!("{}", step_times(&output.stdout));
 
-    env.remember_refs();
+    env.record_refs();
     let container = engine.run_in(&env, &dirs);
     let more = ["--retry", "--guidance", "Write notes too."];
     let (output, outcome) = container.start_task(&env, &more).outcome();
@@ -56,8 +56,8 @@ fn hardened_container_opens_pull_request_that_retry_continues() {
     env.assert_invariants(&outcome);
 }
 
-/// Seconds of each step, for whoever reads the test's output.
-fn story(events: &str) -> String {
+/// Returns the seconds of each step, for the output of the test.
+fn step_times(events: &str) -> String {
     let seconds = |line: &str| {
         let event: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(format!("{} {:.2} s", event["step"].as_str()?, event["seconds"].as_f64()?))
@@ -175,7 +175,7 @@ fn agent_image_reports_size_and_start_time() {
     let mut times: Vec<_> = (0..5)
         .map(|_| {
             let container = engine.hardened().start(&["check"]);
-            container.wait_until_said_or_ended();
+            container.wait_for_output();
             container.age()
         })
         .collect();

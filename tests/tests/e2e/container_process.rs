@@ -1,4 +1,4 @@
-//! The agent image: the supervisor as process 1, and what an agent cannot reach.
+//! The agent image: the supervisor as process 1, and the isolation of the agent.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -10,7 +10,7 @@ use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// Runs `command` and then waits for an answer that never comes.
+/// Runs `command` and then waits for a response that never comes.
 fn runs_and_stalls(command: &str) -> Script {
     Script::new().turn(Turn::bash(command)).turn(Turn::never(Fault::no_answer()))
 }
@@ -22,7 +22,7 @@ fn pid_1_reaps_thousand_orphans_during_agent_step() {
         "i=0; while [ $i -lt 1000 ]; do (setsid true &); i=$((i+1)); done; echo started > notes.txt";
     let env = TestEnv::start(runs_and_stalls(orphans));
     let dirs = RunDirs::new(&env);
-    // More than the limit allows at once: what is not collected would count.
+    // More than the PID limit: zombies would count.
     let container = engine.run_in(&env, &dirs).start_task(&env, &[]);
     container.wait_until("second question", |_| env.model.conversation().len() >= 2);
     assert_eq!(container.shell("cat /proc/1/comm").trim(), "supervisor");
@@ -51,7 +51,7 @@ fn every_termination_signal_stops_run_saving_work() {
     }
 }
 
-/// A program in the CLI's place.
+/// Replaces the CLI by a script.
 fn in_place_of_the_cli(container: Container, folder: &tempfile::TempDir, script: &str) -> Container {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("claude");
@@ -70,7 +70,7 @@ fn agent_out_of_memory_dies_alone_with_work_pushed() {
     let container = in_place_of_the_cli(engine.run_in(&env, &dirs), &folder, hog);
     let container = container.with(&["--memory=600m", "--memory-swap=600m"]).start_task(&env, &[]);
     let (output, outcome) = container.outcome();
-    println!("the engine says OOMKilled: {}", container.state()["OOMKilled"]);
+    println!("OOMKilled: {}", container.state()["OOMKilled"]);
     assert_eq!((output.code, outcome.reason), (1, Reason::AgentOutOfMemory), "{output:#?}\n{outcome:#?}");
     assert_eq!(outcome.work.location, WorkPlace::Remote, "{outcome:#?}");
     assert_eq!(env.git.read("acme/trader", BRANCH, "notes.txt").as_deref(), Some("1\n"));
@@ -83,7 +83,7 @@ fn container_out_of_memory_loses_no_work() {
     let script = Script::new().turn(Turn::bash("cat notes.txt")).turn(Turn::verdict("done", "It is done."));
     let env = TestEnv::start(script);
     let (dirs, folder) = (RunDirs::new(&env), tempfile::tempdir().unwrap());
-    // Files in memory stay when whoever wrote them is killed: in the end process 1 is, too.
+    // Files in memory outlive the process that wrote them: in the end process 1 is killed, too.
     let fill = "echo 1 > notes.txt\nwhile :; do cat /dev/zero >> /dev/shm/x; done";
     let container = in_place_of_the_cli(engine.run_in(&env, &dirs), &folder, fill);
     let container = container.with(&["--memory=300m", "--memory-swap=300m", "--shm-size=2g"]);
@@ -111,7 +111,7 @@ fn agent_finds_no_credentials_in_container() {
     let script = Script::new().turn(Turn::bash(hunt)).turn(Turn::bash("echo 1 > notes.txt"));
     let env = TestEnv::start(script.turn(Turn::verdict("done", "It is done.")));
     let dirs = RunDirs::new(&env);
-    // Once as files; the token in the environment of process 1 too, as careless people have it.
+    // As files, and the token also in the environment of process 1, a common mistake.
     let token = format!("GITHUB_TOKEN={}", env.token);
     let container = engine.run_in(&env, &dirs).with(&["--env", &token]).start_task(&env, &[]);
     let (output, outcome) = container.outcome();
@@ -119,7 +119,7 @@ fn agent_finds_no_credentials_in_container() {
     let heard: String = env.model.requests().iter().map(|request| request.body.to_string()).collect();
     assert!(heard.contains("uid=10001(agent)") && heard.contains("PATH="), "it did not look: {heard}");
     assert!(!output.stdout.contains(&env.token) && !output.stdout.contains(&env.key));
-    // Without Landlock nothing stands between two processes of one user but the outcome's warning.
+    // Without Landlock the processes of one user are not isolated; the outcome only warns.
     if let Some(note) = outcome.notes.iter().find(|note| note.contains("Landlock")) {
         println!("skipped: {note}");
         return;

@@ -1,4 +1,4 @@
-//! The agent image: how runs end that do not end by themselves. Nothing is lost.
+//! The agent image: stopped and killed runs lose no work.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::WorkLocation as WorkPlace;
@@ -10,21 +10,21 @@ use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// A model that mends the crate and then says nothing any more; asked again, it goes on.
+/// A script that fixes the crate and then stalls; the next attempt continues.
 fn stalls() -> Script {
     let again = Turn::verdict("done", "It is done.").after(Fault::no_answer());
     Script::new().turn(fix()).turn(again)
 }
 
-/// A model that mends the crate, and asked again says that all is done.
+/// A script that fixes the crate; the next attempt reports that it is done.
 fn fixes() -> Script {
     let done = || Turn::verdict("done", "It is done.");
     Script::new().turn(fix()).turn(done()).turn(done())
 }
 
-/// The next run in the workspace ends as if nothing had happened.
+/// Asserts that the next run in the workspace succeeds.
 #[track_caller]
-fn assert_goes_on(engine: &Engine, env: &TestEnv, dirs: &RunDirs, more: &[&str]) {
+fn assert_next_run_succeeds(engine: &Engine, env: &TestEnv, dirs: &RunDirs, more: &[&str]) {
     let (output, outcome) = engine.run_in(env, dirs).start_task(env, more).outcome();
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
     let lib = env.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap();
@@ -42,7 +42,7 @@ fn assert_stopped(container: &Container) -> orchestrator_contract::Outcome {
 #[test]
 fn stop_during_fetch_is_immediate_with_clean_retry() {
     let Some(engine) = Engine::get() else { return };
-    // Both repositories are fetched at the same time: neither answers, or one of them does not.
+    // Both repositories are fetched concurrently: both or one of them stall.
     for silent in [&[1, 2][..], &[2]] {
         let env = TestEnv::start(fixes());
         let dirs = RunDirs::new(&env);
@@ -55,7 +55,7 @@ fn stop_during_fetch_is_immediate_with_clean_retry() {
         let outcome = assert_stopped(&container);
         assert_eq!(outcome.work.location, WorkPlace::None);
         assert_eq!(env.model.requests().len(), 0);
-        assert_goes_on(&engine, &env, &dirs, &["--retry"]);
+        assert_next_run_succeeds(&engine, &env, &dirs, &["--retry"]);
     }
 }
 
@@ -72,8 +72,8 @@ fn stop_during_agent_step_pushes_work_for_next_run() {
     assert!(env.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
     assert!(env.github.pulls().is_empty());
     env.assert_invariants(&outcome);
-    env.remember_refs();
-    assert_goes_on(&engine, &env, &dirs, &["--retry"]);
+    env.record_refs();
+    assert_next_run_succeeds(&engine, &env, &dirs, &["--retry"]);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn second_stop_during_push_keeps_work_for_next_run() {
     let here = dirs.workspace().join(path.strip_prefix("/workspace/").unwrap());
     assert!(here.exists(), "{path}");
     assert!(env.git.read("acme/trader", BRANCH, "src/lib.rs").is_none(), "{:#?}", container.logs());
-    assert_goes_on(&engine, &env, &dirs, &["--retry"]);
+    assert_next_run_succeeds(&engine, &env, &dirs, &["--retry"]);
 }
 
 #[test]
@@ -121,5 +121,5 @@ fn kill_during_agent_step_loses_no_work() {
     container.signal("KILL");
     let output = container.end();
     assert_eq!((output.code, output.outcome().is_some()), (137, false), "{output:#?}");
-    assert_goes_on(&engine, &env, &dirs, &["--retry"]);
+    assert_next_run_succeeds(&engine, &env, &dirs, &["--retry"]);
 }

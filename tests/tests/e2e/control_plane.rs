@@ -1,5 +1,4 @@
-//! What the stand-in promises, promised by the real API server too: each test runs on whichever
-//! `ControlPlane::start` finds (`KUBEBUILDER_ASSETS` names the programs of a real one).
+//! The fake API server behaves like the real one: each test runs on the one that `ControlPlane::start` finds.
 
 mod apply;
 mod faults;
@@ -22,12 +21,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// What a condition may take on a machine with load. Nothing waits for it that goes well.
+/// Timeout of every wait, on a machine under load.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A control plane with a node.
 struct Cluster {
-    // The node ends first.
+    // Dropped first.
     kubelet: Kubelet,
     plane: ControlPlane,
 }
@@ -39,7 +38,7 @@ impl Cluster {
     }
 }
 
-/// A cluster that tests share as long as one of them runs, and a namespace of this test's own.
+/// A cluster that concurrent tests share, and a namespace of one test.
 struct ClusterEnv {
     cluster: Arc<Cluster>,
     namespace: String,
@@ -60,7 +59,7 @@ impl ClusterEnv {
         Self::on(cluster).await
     }
 
-    /// A cluster of this test's own, for what would disturb others.
+    /// Creates a cluster for one test that would disturb others.
     async fn alone() -> Self {
         Self::on(Arc::new(Cluster::start())).await
     }
@@ -90,7 +89,7 @@ impl ClusterEnv {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// A resource of a definition, which every test may install again.
+    /// Returns the resource of a definition that every test may install.
     async fn things(&self) -> Api<DynamicObject> {
         self.plane().install(&definition()).await;
         let kind = GroupVersionKind::gvk("example.com", "v1", "Thing");
@@ -98,7 +97,7 @@ impl ClusterEnv {
     }
 }
 
-/// Polls until there is an answer.
+/// Polls until `look` returns a value.
 async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let until = Instant::now() + LIMIT;
     loop {
@@ -110,7 +109,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl
     }
 }
 
-/// The code and the reason of a refusal.
+/// Returns code, reason and message of an API error.
 fn refusal<T: Debug>(result: Result<T, kube::Error>) -> (u16, String, String) {
     match result {
         Err(kube::Error::Api(status)) => (status.code, status.reason.clone(), status.message.clone()),
@@ -122,7 +121,7 @@ fn object<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
 }
 
-/// A kind with a status, defaults, limits and a rule about its changes.
+/// A kind with a status, defaults, limits and a transition rule.
 fn definition() -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",

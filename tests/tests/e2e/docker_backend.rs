@@ -10,12 +10,12 @@ use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// A model that mends the crate, and says so.
+/// A script that fixes the crate and reports it.
 fn fixes() -> Script {
     Script::new().turn(fix()).turn(Turn::verdict("done", "best_bid now returns the highest bid."))
 }
 
-/// A model that mends the crate and then says nothing any more; asked again, it goes on.
+/// A script that fixes the crate and then stalls; the next attempt continues.
 fn stalls() -> Script {
     let again = Turn::verdict("done", "It is done.").after(Fault::no_answer());
     Script::new().turn(fix()).turn(again)
@@ -55,7 +55,7 @@ fn submitted_task_becomes_pull_request_without_leftover_secret() {
     for secret in [&env.token, &env.key] {
         assert!(!seen.contains(secret.as_str()), "a secret in {seen}");
     }
-    // The secrets are gone, the task is still there.
+    // The secrets are removed, the task is kept.
     let given =
         docker.in_volume(&format!("{run}-input"), "cd /volume; find . -type f -size +0; ls orchestrator");
     assert_eq!(given, "./task.json\norchestrator\n");
@@ -68,11 +68,11 @@ fn submitted_task_becomes_pull_request_without_leftover_secret() {
 fn any_dispatcher_can_inspect_follow_or_stop_active_run() {
     let Some(docker) = docker_env(stalls()) else { return };
     let env = &docker.env;
-    let run = docker.begin(&[]);
+    let run = docker.start_run(&[]);
     assert_eq!(run, docker.run_name(1));
-    docker.wait_until_it_works();
+    docker.wait_for_change();
 
-    // Each command is a dispatcher of its own: all it knows it has from the engine.
+    // Each command is a new dispatcher process: its state comes from the engine.
     let status = env.wait_until(&run, |status| status["phase"] == "Running");
     assert_eq!(status["workspace"], format!("volume {}", docker.volume()));
     let list = env.dispatcher(&["list", "--service", &docker.service]).stdout;
@@ -84,7 +84,7 @@ fn any_dispatcher_can_inspect_follow_or_stop_active_run() {
 
     let stop = env.dispatcher(&["stop", &run, "--no-wait"]);
     assert_eq!(stop.code, 0, "{stop:#?}");
-    // Asking again is no second signal: the work is pushed.
+    // A repeated stop request is not a second signal: the work is pushed.
     env.dispatcher(&["stop", &run, "--no-wait"]);
     let (output, outcome) = docker.wait(&run);
     assert_eq!((output.code, outcome.reason), (143, Reason::Stopped), "{output:#?}\n{outcome:#?}");
@@ -100,8 +100,8 @@ fn any_dispatcher_can_inspect_follow_or_stop_active_run() {
 #[test]
 fn stop_now_keeps_work_in_volume() {
     let Some(docker) = docker_env(stalls()) else { return };
-    let run = docker.begin(&[]);
-    docker.wait_until_it_works();
+    let run = docker.start_run(&[]);
+    docker.wait_for_change();
     let stop = docker.env.dispatcher(&["stop", &run, "--now"]);
     assert_eq!(stop.code, 0, "{stop:#?}");
     let (_, outcome) = docker.wait(&run);
@@ -113,8 +113,8 @@ fn stop_now_keeps_work_in_volume() {
 #[test]
 fn killed_container_is_supervisor_lost_with_retryable_work() {
     let Some(mut docker) = docker_env(stalls()) else { return };
-    let run = docker.begin(&[]);
-    docker.wait_until_it_works();
+    let run = docker.start_run(&[]);
+    docker.wait_for_change();
     docker.engine.docker(&["kill", &run]);
     let output = docker.env.dispatcher(&["wait", &run]);
     let status = docker.env.status(&run);
@@ -125,7 +125,7 @@ fn killed_container_is_supervisor_lost_with_retryable_work() {
     let given = docker.in_volume(&format!("{run}-input"), "ls -l /volume/orchestrator");
     assert!(given.starts_with('-'), "the secrets are still there: {given}");
 
-    docker.env.remember_refs();
+    docker.env.record_refs();
     let output = docker.env.dispatcher(&["retry", &run, "--wait"]);
     let outcome = docker.newest_outcome();
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
@@ -156,7 +156,7 @@ fn out_of_memory_container_reports_reason() {
 fn concurrent_submissions_create_one_run() {
     let Some(docker) = docker_env(fixes()) else { return };
     let names: Vec<String> = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..6).map(|_| scope.spawn(|| docker.begin(&[]))).collect();
+        let all: Vec<_> = (0..6).map(|_| scope.spawn(|| docker.start_run(&[]))).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
     assert!(names.iter().all(|name| *name == docker.run_name(1)), "{names:?}");
@@ -169,7 +169,7 @@ fn concurrent_submissions_create_one_run() {
 #[test]
 fn attempt_numbers_are_unique_despite_removed_containers() {
     let Some(engine) = Engine::get() else { return };
-    // Records are cleared away, and those of others would be too.
+    // The test removes records, including those of other tests.
     let mut docker = DockerEnv::alone(engine, TestEnv::start(Script::new()));
     // The documents of this task do not exist: such a run ends within a second.
     let attempt = |docker: &DockerEnv, flag: &str| -> String {
@@ -190,7 +190,7 @@ fn attempt_numbers_are_unique_despite_removed_containers() {
     assert_eq!(docker.in_volume(&docker.volume(), "ls /volume/.orchestrator/runs"), "");
     assert_eq!(attempt(&docker, "--retry"), docker.run_name(3));
 
-    // By hand, and without us.
+    // Removed by a user, without the dispatcher.
     docker.engine.docker(&["rm", "--force", &docker.run_name(3)]);
     assert_eq!(attempt(&docker, "--retry"), docker.run_name(4));
 

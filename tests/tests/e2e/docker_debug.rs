@@ -1,4 +1,4 @@
-//! Runs by hand: the `docker run` line of the dispatcher, and what it does.
+//! `dispatcher debug`: the printed `docker run` command and its effects.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn debug_run_ends_after_named_step_keeping_volume() {
     let list = docker.env.dispatcher(&["list", "--service", &docker.service]);
     assert!(!list.stdout.contains(&docker.service), "{list:#?}");
 
-    // Again, in the same volume, and then without it.
+    // Once more in the same volume, then without it.
     let output = docker.verb("debug", &["--until", "platform"]);
     assert!(output.stderr.contains("task1-attempt2"), "{output:#?}");
     let output = docker.verb("debug", &["--until", "check", "--rm-volume"]);
@@ -92,6 +92,6 @@ fn debug_run_in_service_volume_gets_own_attempt_number() {
     let output = docker.verb("debug", &["--service-volume", "--until", "check"]);
     assert_eq!(output.code, 0, "{output:#?}");
     assert_eq!(docker.volumes(&docker.service), [docker.volume()]);
-    assert_eq!(docker.begin(&[]), docker.run_name(2));
+    assert_eq!(docker.start_run(&[]), docker.run_name(2));
     docker.wait(&docker.run_name(2));
 }

@@ -1,4 +1,4 @@
-//! Documents of tasks are asked for from an open clone of the platform repository.
+//! Docs runs submitted from an open clone of the platform repository.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn git(folder: &Path, arguments: &[&str]) {
     assert!(git.status.success(), "git {arguments:?}: {git:?}");
 }
 
-/// Every file below a folder with its bytes, and when it was changed last.
+/// Returns content and modification time of every file below a directory.
 fn bytes(folder: &Path) -> BTreeMap<String, (Vec<u8>, std::time::SystemTime)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -56,13 +56,13 @@ fn docs_run_for_open_branch_leaves_checkout_unchanged() {
         &["clone", "--quiet", "--branch", "drafts", env.git.path("acme/platform").to_str().unwrap(), "."],
     );
     git(&clone, &["remote", "set-url", "origin", &env.git.url("acme/platform")]);
-    git(&clone, &["config", "user.name", "The lead"]);
+    git(&clone, &["config", "user.name", "The Lead"]);
     std::fs::write(clone.join("mine.md"), "mine\n").unwrap();
     git(&clone, &["add", "mine.md"]);
     git(&clone, &["commit", "--quiet", "-m", "Not pushed"]);
     std::fs::write(clone.join(".taskmaster/idea.md"), "not committed\n").unwrap();
     env.set("CLAUDE_PROJECT_DIR", clone.to_str().unwrap());
-    env.remember_refs();
+    env.record_refs();
     let before = bytes(&clone);
 
     let output = env.dispatcher(&["docs", "--task", "1", "--service", "trader", "--wait"]);
@@ -81,10 +81,10 @@ fn docs_run_for_open_branch_leaves_checkout_unchanged() {
     );
     env.assert_invariants(&outcome);
 
-    // Merged, it is what an implementation reads.
+    // After the merge, an implementation run reads it.
     let merged = env.git.refs("acme/platform")["refs/heads/docs/task-1-1"].clone();
     env.git.ask("acme/platform", &["update-ref", "refs/heads/main", &merged]);
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.submit(&[]);
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}");
     env.model.assert_played();
@@ -102,26 +102,26 @@ fn ide_session_requests_all_docs_then_existing_ones_again() {
     let script = asks(script, "wait_for_task", json!({"run": run, "timeout_seconds": 45}));
     let script = asks(script, "init_docs", json!({"task_id": "1"}));
     let mut session = env.ide_session(script);
-    let said = session.say("Create docs for all tasks.");
+    let reply = session.say("Create docs for all tasks.");
     for fact in
         [run, "documents of all tasks of the platform service", "opus", "left alone", "only looked at"]
     {
-        assert!(said.answer().contains(fact), "{fact:?} is missing: {}", said.answer());
+        assert!(reply.answer().contains(fact), "{fact:?} is missing: {}", reply.answer());
     }
-    let said = session.say("Tell me when it is done.");
+    let reply = session.say("Tell me when it is done.");
     for fact in [
         "task 1 (Part 1 of the order book): written",
         "task 2 (Part 2 of the order book): written",
         "/pull/1",
     ] {
-        assert!(said.answer().contains(fact), "{fact:?} is missing: {}", said.answer());
+        assert!(reply.answer().contains(fact), "{fact:?} is missing: {}", reply.answer());
     }
     let outcome = env.outcome_of(run);
     let states: Vec<_> = outcome.docs_results.iter().map(|task| task.status).collect();
     assert_eq!((outcome.reason, states), (Reason::Completed, vec![DocsStatus::Written; 2]));
     env.assert_invariants(&outcome);
-    let said = session.say("Generate documentation for task 1.");
-    assert!(said.answer().contains("platform-claude-agent-1-docs-task1-attempt1"), "{}", said.answer());
+    let reply = session.say("Generate documentation for task 1.");
+    assert!(reply.answer().contains("platform-claude-agent-1-docs-task1-attempt1"), "{}", reply.answer());
     env.wait("platform-claude-agent-1-docs-task1-attempt1");
     session.model.assert_played();
 }

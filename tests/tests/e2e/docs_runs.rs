@@ -1,4 +1,4 @@
-//! Documents are written: of one task, of all, in several attempts, by models good and bad.
+//! Docs runs: of one task or all, in several attempts, with accepted and rejected documents.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use orchestrator_tests::test_env::TestEnv;
 
 const SOON: Duration = Duration::from_secs(90);
 
-/// Runs a docs run of the trader service in the workspace of this world.
+/// Runs a docs run of the trader service with the supervisor.
 fn document(env: &TestEnv, more: &[&str]) -> (CommandOutput, Outcome) {
     let output = start(env, more);
     let outcome = output.outcome().unwrap_or_else(|| panic!("no outcome: {output:#?}"));
@@ -36,8 +36,8 @@ fn states(outcome: &Outcome) -> Vec<DocsStatus> {
     outcome.docs_results.iter().map(|task| task.status).collect()
 }
 
-/// What people who watch are told.
-fn doings(output: &CommandOutput) -> Vec<String> {
+/// Returns the activities of the progress events.
+fn activities(output: &CommandOutput) -> Vec<String> {
     let doing = |event: orchestrator_contract::Event| match event.body {
         EventBody::Progress(progress) => Some(progress.activity),
         _ => None,
@@ -77,7 +77,7 @@ fn proposed_docs_of_one_task_can_be_implemented() {
     );
     env.assert_invariants(&outcome);
 
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.submit(&["--platform-branch", "docs/task-1-1"]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     let pulls = env.github.pulls();
@@ -103,11 +103,15 @@ fn docs_of_twenty_tasks_use_one_session_each() {
         );
         assert!(read(&env, "docs/all-tasks-1", task, "acceptance-criteria.md").is_some());
     }
-    // Two of it would write over each other.
+    // Concurrent memory servers would overwrite each other's file.
     assert!(outcome.mcp_servers.iter().all(|server| server.name != "memory"), "{:?}", outcome.mcp_servers);
     let sum: f64 = outcome.docs_results.iter().map(|task| task.cost_usd).sum();
     assert!((sum - outcome.usage.cost_usd).abs() < 1e-6, "{sum} of {:?}", outcome.usage);
-    assert!(doings(&output).iter().any(|doing| doing.contains(" of 20 tasks")), "{:?}", doings(&output));
+    assert!(
+        activities(&output).iter().any(|doing| doing.contains(" of 20 tasks")),
+        "{:?}",
+        activities(&output)
+    );
     let body = env.github.pulls()[0]["body"].as_str().unwrap().to_owned();
     assert_eq!(body.matches("| written |").count(), 20, "{body}");
     env.model.assert_played();
@@ -135,8 +139,8 @@ fn existing_docs_are_kept_or_rewritten_with_force() {
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(outcome.work.branch.as_deref(), Some("docs/all-tasks-2"));
     assert_eq!(states(&outcome), [DocsStatus::Written; 2]);
-    let asked: Vec<_> = env.model.conversation();
-    assert!(asked.iter().any(|request| request.contains("Mend `best_bid` in `src/lib.rs`")));
+    let requests: Vec<_> = env.model.conversation();
+    assert!(requests.iter().any(|request| request.contains("Fix `best_bid` in `src/lib.rs`")));
     env.model.assert_played();
     env.assert_invariants(&outcome);
 }
@@ -152,7 +156,7 @@ fn stub_docs_are_rejected_once_then_reported_others_kept() {
         .turn(write_stubs())
         .turn(Turn::verdict("done", "Written."))
         .turn(write_good().expecting("`task.md` has no section `## Context`"))
-        .turn(Turn::verdict("done", "Mended."));
+        .turn(Turn::verdict("done", "Fixed."));
     let env = TestEnv::with([stubborn, learns, writes()], platform_of(4), "main");
     let (output, outcome) = document(&env, &["--all"]);
     assert_eq!((output.code, outcome.reason), (1, Reason::VerificationFailed), "{output:#?}\n{outcome:#?}");
@@ -171,7 +175,7 @@ fn stub_docs_are_rejected_once_then_reported_others_kept() {
     assert!(outcome.notes.iter().any(|note| note.starts_with("left out")), "{:?}", outcome.notes);
     assert!(env.github.pulls().is_empty());
     assert!(
-        doings(&output).iter().any(|doing| doing.contains("task 2 in review"))
+        activities(&output).iter().any(|doing| doing.contains("task 2 in review"))
             || output.stdout.contains("do not count yet")
     );
     env.model.assert_played();
@@ -191,7 +195,7 @@ fn retry_of_stopped_docs_run_writes_missing_docs_only() {
     env.set("ORCHESTRATOR_STOP_FILE", stop.to_str().unwrap());
     let (output, outcome) = std::thread::scope(|scope| {
         let running = scope.spawn(|| document(&env, &["--all", "--concurrency", "2"]));
-        // Two requests for each of the first two tasks, and one that stalls for each of the next.
+        // Two requests for each of the first two tasks, and a stalled one for each of the next two.
         assert!(env.model.wait_for_requests(6, SOON));
         std::fs::write(&stop, "").unwrap();
         running.join().unwrap()
@@ -208,7 +212,7 @@ fn retry_of_stopped_docs_run_writes_missing_docs_only() {
     env.assert_invariants(&outcome);
 
     std::fs::remove_file(&stop).unwrap();
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = document(&env, &["--all", "--retry"]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(states(&outcome), [Unchanged, Unchanged, Written, Written, Written]);
@@ -221,7 +225,7 @@ fn retry_of_stopped_docs_run_writes_missing_docs_only() {
     env.assert_invariants(&outcome);
 }
 
-/// The supervisor of this world's docs run, found as people find it: by its command line.
+/// Returns the supervisor of this environment's docs run, found by its command line.
 fn supervisor_of(env: &TestEnv) -> rustix::process::Pid {
     let workspace = env.path("workspace").display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -242,7 +246,7 @@ fn killed_docs_supervisor_loses_no_written_document() {
     let env = TestEnv::with([later, writes()], platform_of(3), "main");
     std::thread::scope(|scope| {
         let running = scope.spawn(|| start(&env, &["--all", "--concurrency", "1"]));
-        // Two requests for the first task; the second one wrote drafts and stalls.
+        // Two requests for the first task; the second task wrote drafts and stalls.
         assert!(env.model.wait_for_requests(4, SOON));
         let supervisor = supervisor_of(&env);
         rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();

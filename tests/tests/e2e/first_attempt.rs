@@ -1,4 +1,4 @@
-//! The main job: a task is submitted, and a branch with a pull request exists.
+//! The main case: a submitted task becomes a branch with a pull request.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpStatus, VerificationStatus};
@@ -7,7 +7,7 @@ use orchestrator_tests::projects::{RIGHT, fix};
 use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
-/// A model that mends the crate.
+/// A script that fixes the crate.
 fn fixes() -> Script {
     Script::new()
         .turn(Turn::bash("cat src/lib.rs && git status --short && git log --oneline | head -3"))
@@ -49,7 +49,7 @@ fn branch_of_other_author_is_left_unchanged() {
         "By hand",
         &[("by-hand.txt", "by hand\n")],
     );
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.submit(&[]);
     assert_eq!((output.code, outcome.reason), (64, Reason::BranchExists), "{output:#?}\n{outcome:#?}");
     assert!(env.model.conversation().is_empty());

@@ -1,4 +1,4 @@
-//! The git server, proven against the real git program.
+//! The fake git host with the real git program.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -43,7 +43,7 @@ fn clone(server: &GitServer, token: &str) -> Output {
     git(folder.path(), &["clone", "--depth", "1", &url(server, token), "."])
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -52,7 +52,7 @@ fn writer_may_clone_and_push() {
     let server = server();
     assert!(clone(&server, "writer").status.success());
     let pushed = push(&server, "writer");
-    assert!(pushed.status.success(), "{}", said(&pushed));
+    assert!(pushed.status.success(), "{}", stderr(&pushed));
     assert_eq!(server.ahead(REPOSITORY, "main", "feature/x"), 1);
     assert!(server.read(REPOSITORY, "feature/x", "big.txt").is_some());
 }
@@ -60,21 +60,21 @@ fn writer_may_clone_and_push() {
 #[test]
 fn git_server_rejections_match_github() {
     let server = server();
-    assert!(said(&clone(&server, "stranger")).contains("Authentication failed"));
-    assert!(said(&push(&server, "reader")).contains("403"));
+    assert!(stderr(&clone(&server, "unknown")).contains("Authentication failed"));
+    assert!(stderr(&push(&server, "reader")).contains("403"));
     server.allow_in(REPOSITORY, "reader", Access::None);
-    assert!(said(&clone(&server, "reader")).contains("not found"));
+    assert!(stderr(&clone(&server, "reader")).contains("not found"));
     server.forget("writer");
-    assert!(said(&clone(&server, "writer")).contains("Authentication failed"));
+    assert!(stderr(&clone(&server, "writer")).contains("Authentication failed"));
 }
 
 #[test]
 fn hook_or_branch_protection_declines_push() {
     let server = server();
     server.protect(REPOSITORY, "feature/x");
-    assert!(said(&push(&server, "writer")).contains("GH006"));
+    assert!(stderr(&push(&server, "writer")).contains("GH006"));
     server.decline_pushes(REPOSITORY, "it's Friday");
-    assert!(said(&push(&server, "writer")).contains("it's Friday"));
+    assert!(stderr(&push(&server, "writer")).contains("it's Friday"));
     assert_eq!(server.tips(REPOSITORY).len(), 1);
 }
 
@@ -90,7 +90,7 @@ fn each_fault_breaks_one_request_only() {
         Fault::ResetAfter,
     ] {
         let server = server();
-        // By protocol v2 the first request of this kind lists the refs, the second has the pack.
+        // In protocol v2 the first request lists the refs, the second returns the pack.
         server.fail(Operation::Fetch, 2, fault.clone());
         assert!(!clone(&server, "writer").status.success(), "{fault:?}");
         assert!(clone(&server, "writer").status.success(), "{fault:?}");

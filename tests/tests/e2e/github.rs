@@ -1,4 +1,4 @@
-//! GitHub's double, asked as any client would.
+//! The fake GitHub API with a plain HTTP client.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ fn duplicate_or_branchless_pull_request_is_rejected() {
         "main"
     );
     assert_eq!(ask(&github, "writer", "GET", "/repos/myorg/other", &Value::Null).0, 404);
-    assert_eq!(ask(&github, "stranger", "POST", pulls, &new).0, 401);
+    assert_eq!(ask(&github, "unknown", "POST", pulls, &new).0, 401);
     assert_eq!(ask(&github, "reader", "POST", pulls, &new).0, 403);
     assert_eq!(ask(&github, "writer", "POST", pulls, &new).0, 422);
     git.commit("myorg/trader", "feature/x", "work", &[("a", "2")]);

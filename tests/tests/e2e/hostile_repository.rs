@@ -1,4 +1,4 @@
-//! A repository, and an agent, that want more than they are to have: with the real CLI.
+//! Hostile repositories and agents, with the real CLI.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,8 +12,7 @@ use serde_json::json;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// A server that the repository wants the CLI to talk to. Nobody accepts: whoever
-/// connected is in its queue.
+/// A server for the repository's CLI settings. It never accepts: a connection stays in its queue.
 struct Evil(TcpListener);
 
 impl Evil {
@@ -34,7 +33,7 @@ impl Evil {
     }
 }
 
-/// The marks that things leave when they run.
+/// Files that scripts create when they are executed.
 struct Marks(tempfile::TempDir);
 
 impl Marks {
@@ -81,8 +80,8 @@ fn hostile_repository_config_is_ignored_except_instructions() {
         ("CLAUDE.md", "# Rules\n\nThe word of the day is xylophone-7.\n"),
     ];
     env.git.commit("acme/trader", "main", "Be hostile", &files);
-    env.remember_refs();
-    // The marks are to be possible: only the CLI's settings stand between them and us.
+    env.record_refs();
+    // Without a sandbox, only the CLI's settings prevent the marks.
     env.set("ORCHESTRATOR_SANDBOX", "off");
     let (output, outcome) = env.submit(&[]);
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
@@ -90,7 +89,7 @@ fn hostile_repository_config_is_ignored_except_instructions() {
     assert_eq!(marks.made(), Vec::<String>::new());
     assert!(outcome.mcp_servers.iter().all(|server| server.name != "evil" && server.name != "far"));
     env.model.assert_played();
-    // Nothing of ours lands in the target: the one file is the agent's.
+    // The supervisor adds no files to the target: the only one is the agent's.
     let changed = env.git.ask("acme/trader", &["diff", "--name-only", "main", BRANCH]);
     assert_eq!(changed, "notes.txt");
     env.assert_invariants(&outcome);
@@ -115,7 +114,7 @@ fn agent_git_config_is_never_executed_by_supervisor() {
             "printf '#!/bin/sh\\ntouch {mark}\\n' > .git/hooks/{hook}; chmod +x .git/hooks/{hook}; "
         );
     }
-    // Written as a file: git itself, run by the agent, would run some of it.
+    // Written as a file: git, run by the agent, would execute some of it.
     command += &format!(
         "cat >> .git/config <<'EOF'\n[core]\n\tfsmonitor = \"{}\"\n\tsshCommand = \"{}\"\n\tgitProxy = \"{}\"\n\
          [filter \"evil\"]\n\tclean = \"{}\"\n\tsmudge = \"{}\"\n\tprocess = \"{}\"\n[credential]\n\thelper = \"!{}\"\n\
@@ -172,7 +171,7 @@ fn agent_finds_no_credentials() {
     env.assert_invariants(&outcome);
 }
 
-/// The kernel confines the agent, and the outcome does not say otherwise.
+/// Returns whether the kernel confines the agent, according to the outcome.
 fn confined(notes: &[String]) -> bool {
     let missing = notes.iter().find(|note| note.contains("Landlock"));
     if let Some(note) = missing {
@@ -202,8 +201,8 @@ fn confined_agent_cannot_read_records_or_write_outside() {
     if !confined(&outcome.notes) {
         return;
     }
-    let asked = env.model.conversation();
-    let messages = asked.last().unwrap().body["messages"].as_array().unwrap().clone();
+    let requests = env.model.conversation();
+    let messages = requests.last().unwrap().body["messages"].as_array().unwrap().clone();
     let answer = messages.last().unwrap()["content"].to_string();
     assert!(answer.contains("home-"), "its own home is not writable: {answer}");
     for word in ["read-file", "list-", "linked"] {

@@ -1,4 +1,4 @@
-//! Every run ends: by its limits, by a person, by the model's refusal. Its work is never lost.
+//! Every run ends: by its limits, a stop request, or a model error. Its work is kept.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A model that changes something and then says nothing any more.
+/// A script that changes a file and then stalls.
 fn stalls() -> Script {
     Script::new().turn(fix()).turn(Turn::never(Fault::stalls_mid_stream()))
 }
 
-/// A model that never ends by itself.
-fn goes_on(turns: usize) -> Script {
+/// A script that runs a command in every turn.
+fn endless(turns: usize) -> Script {
     (0..turns).fold(Script::new().turn(fix()), |script, number| {
         script.turn(Turn::bash(format!("echo {number} >> notes.txt")))
     })
@@ -40,7 +40,7 @@ fn assert_ended(output: &CommandOutput, outcome: &Outcome, code: i32, reason: Re
 
 #[test]
 fn turn_limit_leaves_work_on_branch() {
-    let env = TestEnv::start(goes_on(8));
+    let env = TestEnv::start(endless(8));
     let (output, outcome) = env.submit(&["--turns", "3"]);
     assert_ended(&output, &outcome, 124, Reason::TurnLimit);
     assert_eq!(env.model.conversation().len(), 3);
@@ -79,7 +79,7 @@ fn idle_limit_leaves_work_on_branch() {
 #[test]
 fn stopped_run_leaves_work_on_branch() {
     let env = TestEnv::start(stalls());
-    let run = env.begin("1", &[]);
+    let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, SOON), "{:#}", env.status(&run));
     let stop = env.dispatcher(&["stop", &run]);
     assert_eq!(stop.code, 0, "{stop:?}");
@@ -92,7 +92,7 @@ fn stopped_run_leaves_work_on_branch() {
 #[test]
 fn sigterm_stops_run_like_stop_command() {
     let env = TestEnv::start(stalls());
-    let run = env.begin("1", &[]);
+    let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, SOON), "{:#}", env.status(&run));
     env.signal(&run, Signal::TERM);
     let (output, outcome) = env.wait(&run);
@@ -103,7 +103,7 @@ fn sigterm_stops_run_like_stop_command() {
 #[test]
 fn stop_during_verify_pushes_work() {
     let env = TestEnv::start(fixes());
-    let run = env.begin("1", &["--verify", "sleep 300"]);
+    let run = env.start_run("1", &["--verify", "sleep 300"]);
     env.wait_until(&run, |status| status["step"] == "verify");
     env.signal(&run, Signal::TERM);
     let (output, outcome) = env.wait(&run);
@@ -117,7 +117,7 @@ fn stop_during_fetch_ends_immediately() {
     for number in 1..=2 {
         env.git.fail(Operation::Fetch, number, GitFault::Silence);
     }
-    let run = env.begin("1", &[]);
+    let run = env.start_run("1", &[]);
     env.wait_until(&run, |status| status["step"] == "platform");
     env.signal(&run, Signal::TERM);
     let (output, outcome) = env.wait(&run);
@@ -130,7 +130,7 @@ fn stop_during_fetch_ends_immediately() {
 fn stop_now_keeps_work_in_workspace() {
     let env = TestEnv::start(fixes());
     env.git.fail(Operation::Push, 1, GitFault::Silence);
-    let run = env.begin("1", &[]);
+    let run = env.start_run("1", &[]);
     env.wait_until(&run, |status| status["step"] == "push");
     let stop = env.dispatcher(&["stop", "--now", &run]);
     assert_eq!(stop.code, 0, "{stop:?}");

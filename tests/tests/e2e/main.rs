@@ -1,7 +1,7 @@
 //! The end-to-end suites, one module each.
 //!
-//! They share one binary, because linking 33 of them takes longer than compiling them. Tests of one suite
-//! and of different suites run concurrently: each has its own directories, ports and services.
+//! They share one binary, because linking 33 of them takes longer than compiling them. Tests of all suites run
+//! concurrently: each has its own directories, ports and services.
 
 mod agent_commits;
 mod agent_faults;

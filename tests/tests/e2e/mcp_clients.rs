@@ -1,4 +1,4 @@
-//! Clients that others wrote list and call everything, over stdio and over HTTP, in both eras of the protocol.
+//! Third-party clients list and call everything, over stdio and HTTP, in both protocol eras.
 
 use orchestrator_tests::binaries::Binaries;
 use orchestrator_tests::dispatcher_env::DispatcherEnv;
@@ -17,7 +17,7 @@ const TOOLS: [&str; 7] = [
     "stop_task",
 ];
 
-/// Documents of a task, of a service that no other call is about.
+/// A docs run of a service that no other call uses.
 fn documentation() -> Value {
     json!({
         "task_id": 5, "service": "auth", "force": true, "working_directory": "auth",
@@ -27,13 +27,13 @@ fn documentation() -> Value {
 
 const DOCUMENTATION: &str = "**Documentation submitted: documents of task 5 of the auth service.**";
 
-/// The names in a list of tools, prompts or resources.
+/// Returns the names in a list of tools, prompts or resources.
 fn names<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
     let entries = list.as_array().into_iter().flatten();
     entries.filter_map(|entry| entry[field].as_str()).collect()
 }
 
-/// Everything that a server offers, asked for by the Python client.
+/// Requests everything that a server offers with the Python client.
 fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
     let call = |tool: &str, arguments: Value| json!(["call_tool", {"name": tool, "arguments": arguments}]);
     let log = format!("orchestrator://runs/{RUN}/log");
@@ -83,7 +83,7 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
     assert!(text(4).contains("still running") || text(4).contains("Running"), "{}", text(4));
     assert!(
         !steps[4]["progress"].as_array().unwrap().is_empty(),
-        "the wait tells how it goes: {:#}",
+        "the wait reports progress: {:#}",
         steps[4]
     );
     assert!(text(5).contains("Running"), "{}", text(5));
@@ -98,12 +98,12 @@ fn python_asks_everything(era: &str, protocol: &str, server: &Value) {
         "{:#}",
         steps[12]
     );
-    let said = result(13)["messages"][0]["content"]["text"].as_str().unwrap();
-    assert!(said.contains("trader") && said.contains('2'), "{said}");
+    let prompt = result(13)["messages"][0]["content"]["text"].as_str().unwrap();
+    assert!(prompt.contains("trader") && prompt.contains('2'), "{prompt}");
     assert_eq!(result(14)["completion"]["values"], json!(["trader"]));
     assert_eq!(result(15)["isError"], json!(true));
     assert!(result(15)["content"][0]["text"].as_str().unwrap().contains("no-such-run"), "{:#}", steps[15]);
-    // Whoever calls with a wrong argument is told so, in whichever way.
+    // A wrong argument is reported, in either form.
     assert!(steps[16].to_string().contains("no_such_argument"), "{:#}", steps[16]);
     assert!(steps[17]["error"].is_string(), "{:#}", steps[17]);
     assert!(text(18).contains(DOCUMENTATION), "{}", text(18));
@@ -130,13 +130,13 @@ fn python_client_speaks_both_revisions_over_http() {
     }
 }
 
-/// Where the Inspector finds the server.
+/// The Inspector's transport.
 enum To<'a> {
     Stdio,
     Http(&'a str),
 }
 
-/// Asks the Inspector's command line for one method; answers with what it printed.
+/// Calls a method with the Inspector's command line and returns its output.
 #[track_caller]
 fn inspect(env: &DispatcherEnv, to: &To<'_>, era: &str, method: &str, more: &[&str]) -> Value {
     let clients = NodeClients::get();
@@ -146,7 +146,7 @@ fn inspect(env: &DispatcherEnv, to: &To<'_>, era: &str, method: &str, more: &[&s
         To::Stdio => inspector.arg(&Binaries::get().dispatcher).arg("mcp"),
         To::Http(url) => inspector.args([url, "--transport", "http"]),
     };
-    // The server gets only what it is given by name.
+    // The server gets only the variables that are passed by name.
     if matches!(to, To::Stdio) {
         for (name, value) in env.environment() {
             inspector.arg("-e").arg(format!("{name}={value}"));
@@ -158,7 +158,7 @@ fn inspect(env: &DispatcherEnv, to: &To<'_>, era: &str, method: &str, more: &[&s
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{method}: {output:?}"))
 }
 
-/// Everything that the Inspector can ask of a server.
+/// Requests everything that the Inspector supports.
 fn inspector_asks_everything(env: &DispatcherEnv, to: &To<'_>, era: &str) {
     let ask = |method: &str, more: &[&str]| inspect(env, to, era, method, more);
     let call = |tool: &str, arguments: Value| {

@@ -1,4 +1,4 @@
-//! Many clients at once: separate servers over stdio, one over HTTP, and the command line, on one state folder.
+//! Concurrent clients: stdio servers, an HTTP server and the command line on one state directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 
 const SUBMIT: &str = "submit_implementation_task";
 
-/// What each of a crowd submits, by the way it takes.
-struct Crowd {
-    /// A server over stdio for each of these, which calls its submissions one after another.
+/// Submissions by transport.
+struct Submissions {
+    /// One stdio server per element, which receives its submissions one after another.
     stdio: Vec<Vec<Value>>,
-    /// A client of the HTTP server for each of these.
+    /// One client of the HTTP server per element.
     http: Vec<Value>,
-    /// A `dispatcher submit` for each of these.
+    /// One `dispatcher submit` per element.
     commands: Vec<Value>,
 }
 
-/// Submits all of it at once; answers with what each was told.
+/// Sends all submissions concurrently and returns the responses.
 #[track_caller]
-fn submit(env: &DispatcherEnv, crowd: &Crowd) -> Vec<String> {
+fn submit(env: &DispatcherEnv, submissions: &Submissions) -> Vec<String> {
     let served = env.serve();
-    let ready = Barrier::new(crowd.stdio.len() + crowd.commands.len() + 1);
+    let ready = Barrier::new(submissions.stdio.len() + submissions.commands.len() + 1);
     let (reported, memory) = std::thread::scope(|scope| {
         let over_stdio = |submissions| {
             let mut client = McpClient::start(env.dispatcher(&["mcp"]));
@@ -46,13 +46,16 @@ fn submit(env: &DispatcherEnv, crowd: &Crowd) -> Vec<String> {
             vec![String::from_utf8(output.stdout).unwrap()]
         };
         let stdio: Vec<_> =
-            crowd.stdio.iter().cloned().map(|all| scope.spawn(move || over_stdio(all))).collect();
+            submissions.stdio.iter().cloned().map(|all| scope.spawn(move || over_stdio(all))).collect();
         let commands: Vec<_> =
-            crowd.commands.iter().map(|one| scope.spawn(move || by_command(one))).collect();
-        let steps: Vec<Value> =
-            crowd.http.iter().map(|one| json!(["call_tool", {"name": SUBMIT, "arguments": one}])).collect();
+            submissions.commands.iter().map(|one| scope.spawn(move || by_command(one))).collect();
+        let steps: Vec<Value> = submissions
+            .http
+            .iter()
+            .map(|one| json!(["call_tool", {"name": SUBMIT, "arguments": one}]))
+            .collect();
         ready.wait();
-        let http = with_python(&["auto", "crowd"], &json!({"url": served.url}), &json!(steps));
+        let http = with_python(&["auto", "submissions"], &json!({"url": served.url}), &json!(steps));
         let mut reported: Vec<String> = http["steps"].as_array().unwrap().iter().map(text).collect();
         let mut memory = 0;
         for (lines, peak) in stdio.into_iter().map(|thread| thread.join().unwrap()) {
@@ -66,7 +69,7 @@ fn submit(env: &DispatcherEnv, crowd: &Crowd) -> Vec<String> {
     reported
 }
 
-/// The text of a call that went well.
+/// Returns the text of a successful call.
 #[track_caller]
 fn text(step: &Value) -> String {
     assert_eq!(step["result"]["isError"], json!(false), "{step:#}");
@@ -77,12 +80,12 @@ fn text(step: &Value) -> String {
 fn hundred_identical_submissions_create_one_run() {
     let env = DispatcherEnv::new("held");
     let submission = DispatcherEnv::submission("trader", 1);
-    let crowd = Crowd {
+    let submissions = Submissions {
         stdio: vec![vec![submission.clone()]; 40],
         http: vec![submission.clone(); 40],
         commands: vec![submission; 20],
     };
-    let reported = submit(&env, &crowd);
+    let reported = submit(&env, &submissions);
     assert_eq!(reported.len(), 100);
     let run = "trader-claude-agent-1-task1-attempt1";
     for text in reported {
@@ -93,7 +96,7 @@ fn hundred_identical_submissions_create_one_run() {
     assert_eq!(runs[0]["run"], run);
 }
 
-/// The attempts of each task, as the runs' names tell.
+/// Returns the attempts of each task, from the names of the runs.
 fn attempts(env: &DispatcherEnv) -> BTreeMap<String, BTreeSet<u32>> {
     let mut attempts = BTreeMap::<String, BTreeSet<u32>>::new();
     for run in env.runs() {
@@ -110,25 +113,25 @@ fn two_hundred_distinct_submissions_and_retries_leave_no_gap() {
     let service = |service: usize, tasks: std::ops::RangeInclusive<u32>| {
         tasks.map(|task| DispatcherEnv::submission(&format!("service-{service}"), task)).collect::<Vec<_>>()
     };
-    let crowd = Crowd {
+    let submissions = Submissions {
         stdio: (0..10).map(|number| service(number, 1..=10)).collect(),
         http: (10..20).flat_map(|number| service(number, 1..=6)).collect(),
         commands: (20..24).flat_map(|number| service(number, 1..=10)).collect(),
     };
-    let reported: BTreeSet<String> = submit(&env, &crowd).into_iter().collect();
-    assert_eq!(reported.len(), 200, "each was told its own run");
+    let reported: BTreeSet<String> = submit(&env, &submissions).into_iter().collect();
+    assert_eq!(reported.len(), 200, "each got its own run");
     let first = attempts(&env);
     assert_eq!(first.len(), 200);
     assert!(first.values().all(|attempts| *attempts == BTreeSet::from([1])), "{first:#?}");
 
-    // Eight want the same retry, of five tasks each.
+    // Eight clients request the same retry of five tasks.
     let retries = || (1..=5).map(|task| json!({"service": "service-0", "task_id": task, "retry": true}));
-    let crowd = Crowd {
+    let submissions = Submissions {
         stdio: vec![retries().collect(); 4],
         http: retries().chain(retries()).chain(retries()).chain(retries()).collect(),
         commands: Vec::new(),
     };
-    submit(&env, &crowd);
+    submit(&env, &submissions);
     for (task, attempts) in attempts(&env) {
         let last = *attempts.last().unwrap();
         assert_eq!(attempts, (1..=last).collect(), "{task}");

@@ -1,4 +1,4 @@
-//! The official conformance suite against `dispatcher serve`, for both revisions of the protocol.
+//! The official conformance suite with `dispatcher serve`, for both protocol revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,14 +8,14 @@ use orchestrator_tests::mcp_tools::NodeClients;
 use serde_json::Value;
 
 const FIXTURE: &str = "calls tools, prompts or resources of the suite's own example server";
-const INPUT: &str = "needs a tool that asks its caller back; ours never do";
+const INPUT: &str = "needs a tool that requests user input";
 const SESSION: &str = "needs sessions; every request may go to another process here";
 
-/// The scenarios that do not fit, and why; all others must pass.
-const LEFT_OUT: [(&str, &str); 37] = [
+/// Scenarios that do not apply, with the reason; all others must pass.
+const SKIPPED: [(&str, &str); 37] = [
     ("elicitation-sep1034-defaults", INPUT),
     ("elicitation-sep1330-enums", INPUT),
-    ("http-custom-header-server-validation", "needs a tool that takes arguments from headers; ours do not"),
+    ("http-custom-header-server-validation", "needs a tool that takes arguments from headers"),
     ("input-required-result-basic-elicitation", INPUT),
     ("input-required-result-basic-list-roots", INPUT),
     ("input-required-result-basic-sampling", INPUT),
@@ -52,7 +52,7 @@ const LEFT_OUT: [(&str, &str); 37] = [
     ("tools-call-with-progress", FIXTURE),
 ];
 
-/// Checks inside a scenario that fits, which need a tool of the suite's example server; all others must pass.
+/// Checks that need a tool of the suite's example server; all others must pass.
 const UNTESTABLE: [&str; 4] = [
     "sep-2575-http-server-no-independent-requests-on-stream",
     "sep-2575-missing-capability-http-400",
@@ -60,7 +60,7 @@ const UNTESTABLE: [&str; 4] = [
     "sep-2575-server-rejects-undeclared-capability",
 ];
 
-/// The checks of each scenario that the suite ran.
+/// Returns the checks of each scenario that the suite ran.
 fn checks(folder: &Path) -> BTreeMap<String, Vec<Value>> {
     let scenarios = std::fs::read_dir(folder).unwrap().flatten();
     let read = |folder: std::fs::DirEntry| {
@@ -73,7 +73,7 @@ fn checks(folder: &Path) -> BTreeMap<String, Vec<Value>> {
     scenarios.map(read).collect()
 }
 
-/// Runs all scenarios of a revision; answers with those that it left out by its table.
+/// Runs all scenarios of a revision and returns those that the suite skipped.
 #[track_caller]
 fn conforms(revision: &str) -> BTreeSet<String> {
     let env = DispatcherEnv::new("held");
@@ -87,7 +87,7 @@ fn conforms(revision: &str) -> BTreeSet<String> {
     let mut skipped = BTreeSet::new();
     let mut passed = 0;
     for (scenario, checks) in checks(&results) {
-        if LEFT_OUT.iter().any(|(name, _)| *name == scenario) {
+        if SKIPPED.iter().any(|(name, _)| *name == scenario) {
             skipped.insert(scenario);
             continue;
         }
@@ -101,7 +101,7 @@ fn conforms(revision: &str) -> BTreeSet<String> {
         assert!(!of("SUCCESS").is_empty(), "{revision}, {scenario}: nothing was checked: {checks:#?}");
         passed += 1;
     }
-    println!("{revision}: {passed} scenarios passed, {} left out", skipped.len());
+    println!("{revision}: {passed} scenarios passed, {} skipped", skipped.len());
     skipped
 }
 
@@ -109,6 +109,6 @@ fn conforms(revision: &str) -> BTreeSet<String> {
 fn server_conforms_to_both_revisions() {
     let mut skipped = conforms("2025-11-25");
     skipped.extend(conforms("2026-07-28"));
-    let table: BTreeSet<String> = LEFT_OUT.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let table: BTreeSet<String> = SKIPPED.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(skipped, table, "the table names scenarios that the suite has no more");
 }

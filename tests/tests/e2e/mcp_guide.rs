@@ -1,5 +1,5 @@
-//! The conversations of the usage guide, each with the real CLI on both ends: one as the tech lead's IDE,
-//! whose scripted model calls our tools, and one as the agent. Runs are local, and in a cluster.
+//! The conversations of the usage guide, with the real CLI as MCP client and as agent.
+//! / The IDE's model is a script that calls the orchestrator's tools. Runs are local and in a cluster.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The lead's model: one tool, and a word about it.
+/// The IDE's model: one tool call and a text.
 fn calls(script: Script, tool: &str, input: Value) -> Script {
     script.turn(Turn::tool(format!("mcp__orchestrator__{tool}"), input)).turn(Turn::text("So it is."))
 }
@@ -25,8 +25,8 @@ fn assert_contains(answer: &str, facts: &[&str]) {
     }
 }
 
-/// Where runs are performed.
-#[expect(clippy::large_enum_variant, reason = "one a test")]
+/// The backend of the runs.
+#[expect(clippy::large_enum_variant, reason = "one per test")]
 enum Backend {
     Local(TestEnv),
     Cluster { _controller: Controller, cluster: TestCluster },
@@ -56,7 +56,7 @@ impl Backend {
         }
     }
 
-    /// The answer about a submission must name the run that then ends as expected.
+    /// Asserts that the reply to a submission names the run, and that the run ends as expected.
     #[track_caller]
     fn ended(&self, run: &str, reason: Reason) -> Outcome {
         let (reported, outcome, env) = match self {
@@ -88,8 +88,8 @@ impl Backend {
         }
     }
 
-    /// Waits until the last thing that a run's agent did has these words.
-    fn wait_until_doing(&self, run: &str, words: &str) {
+    /// Waits until the activity of a run contains these words.
+    fn wait_for_activity(&self, run: &str, words: &str) {
         let does = |doing: &Value| doing.as_str().is_some_and(|doing| doing.contains(words));
         match self {
             Self::Local(env) => drop(env.wait_until(run, |status| does(&status["activity"]))),
@@ -139,13 +139,13 @@ fn first_three_conversations(backend: impl FnOnce(Script) -> Backend) {
     );
     let mut session = backend.ide_session(script);
 
-    let said = session.say(
+    let reply = session.say(
         "I just finished generating docs for the trader service. The docs are merged into main. I want to start \
          implementing task 1 using the claude-agent-1 GitHub account and the sonnet model.",
     );
     let first = "trader-claude-agent-1-task1-attempt1";
     assert_contains(
-        said.answer(),
+        reply.answer(),
         &[
             "**Task**: 1 (trader service)",
             first,
@@ -157,34 +157,35 @@ fn first_three_conversations(backend: impl FnOnce(Script) -> Backend) {
     );
     backend.ended(first, Reason::AgentBlocked);
     assert_eq!(backend.env().github.pulls().len(), 0);
-    backend.env().remember_refs();
+    backend.env().record_refs();
 
-    let said = session.say("Task 1 failed: the agent chose curl. It should use reqwest. Can you retry this?");
+    let reply =
+        session.say("Task 1 failed: the agent chose curl. It should use reqwest. Can you retry this?");
     let second = "trader-claude-agent-1-task1-attempt2";
-    assert_contains(said.answer(), &[second, GUIDANCE, "feature/task-1-implementation"]);
+    assert_contains(reply.answer(), &[second, GUIDANCE, "feature/task-1-implementation"]);
     let outcome = backend.ended(second, Reason::Completed);
     assert_eq!(outcome.work.branch.as_deref(), Some("feature/task-1-implementation"));
     assert_eq!(backend.env().github.pulls().len(), 1);
-    backend.env().remember_refs();
+    backend.env().record_refs();
 
-    let said = session.say("Great! Let's move on to task 2, in the working directory 'trading-engine'.");
+    let reply = session.say("Great! Let's move on to task 2, in the working directory 'trading-engine'.");
     let third = "trader-claude-agent-1-task2-attempt1";
-    assert_contains(said.answer(), &[third, "trading-engine", "feature/task-2-implementation"]);
+    assert_contains(reply.answer(), &[third, "trading-engine", "feature/task-2-implementation"]);
     let outcome = backend.ended(third, Reason::Completed);
     assert_eq!(outcome.work.branch.as_deref(), Some("feature/task-2-implementation"));
     let pulls = backend.env().github.pulls();
     assert_eq!(pulls.len(), 2, "{pulls:#?}");
     let made =
         backend.env().git.read("acme/trader", "feature/task-2-implementation", "trading-engine/ask.rs");
-    assert!(made.is_some(), "the agent worked in the folder that was asked for");
+    assert!(made.is_some(), "the agent worked in the requested directory");
     let earlier = backend.env().git.read("acme/trader", "feature/task-2-implementation", "notes.txt");
     assert_eq!(earlier, None, "task 2 begins without what task 1 left");
     backend.env().model.assert_played();
     session.model.assert_played();
 }
 
-/// A lead whose auth task is at work: its agent has run a command and now thinks for ever.
-fn at_work(
+/// Starts an IDE session with an active auth task: its agent has run a command and then waits forever.
+fn start_active_task(
     backend: impl FnOnce(Script) -> Backend,
     more: impl FnOnce(Script) -> Script,
 ) -> (Backend, IdeSession) {
@@ -195,19 +196,19 @@ fn at_work(
     let files = order_book();
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     backend.env().git.create("acme/platform-auth", "main", &files);
-    backend.env().remember_refs();
+    backend.env().record_refs();
     let target = backend.env().git.url("acme/platform-auth");
     let submission = json!({"task_id": 1, "service": "auth", "repository_url": target});
     let mut session =
         backend.ide_session(more(calls(Script::new(), "submit_implementation_task", submission)));
-    let said = session.say(
+    let reply = session.say(
         "Now I want to start working on the auth service. This is a completely separate service with its own repo. \
          Start with task 1.",
     );
-    assert_contains(said.answer(), &[AUTH, "acme/platform-auth", "workspace-auth"]);
+    assert_contains(reply.answer(), &[AUTH, "acme/platform-auth", "workspace-auth"]);
     assert!(backend.env().model.wait_for_requests(2, LIMIT), "the agent asks again after its command");
-    // Progress is told every ten seconds.
-    backend.wait_until_doing(AUTH, "middleware.rs");
+    // Progress is published every ten seconds.
+    backend.wait_for_activity(AUTH, "middleware.rs");
     (backend, session)
 }
 
@@ -224,19 +225,19 @@ fn user_guide_start_status_stop_works_in_cluster() {
 }
 
 fn last_three_conversations(backend: impl FnOnce(Script) -> Backend) {
-    let (mut backend, mut session) = at_work(backend, |script| {
+    let (mut backend, mut session) = start_active_task(backend, |script| {
         let script = calls(script, "get_task_status", json!({"service": "auth", "task_id": "1"}));
         calls(script, "stop_task", json!({"service": "auth"}))
     });
     assert!(backend.has_workspace("auth") && !backend.has_workspace("trader"));
 
-    let said = session.say("How's that auth task coming along?");
-    // What it does now, not only that it runs.
-    assert_contains(said.answer(), &["Task 1 of the auth service: Running", AUTH, "middleware.rs"]);
+    let reply = session.say("How's that auth task coming along?");
+    // The current activity, not only the phase.
+    assert_contains(reply.answer(), &["Task 1 of the auth service: Running", AUTH, "middleware.rs"]);
 
-    let said =
+    let reply =
         session.say("Wait, I need to stop that auth task. I just realized we're changing the architecture.");
-    assert_contains(said.answer(), &[AUTH, "workspace"]);
+    assert_contains(reply.answer(), &[AUTH, "workspace"]);
     let outcome = backend.ended(AUTH, Reason::Stopped);
     let branch = outcome.work.branch.as_deref().unwrap();
     let saved = backend.env().git.read("acme/platform-auth", branch, "middleware.rs");
@@ -246,15 +247,15 @@ fn last_three_conversations(backend: impl FnOnce(Script) -> Backend) {
     assert_eq!(session.model.unplayed(), 0);
 }
 
-/// What the lead's model finds when it looks for a tool in the words of `query`.
+/// Returns the tools that the IDE's tool search finds for a query.
 fn found(query: &str) -> String {
     let env = TestEnv::start(Script::new());
     let script = Script::new()
         .turn(Turn::tool("ToolSearch", json!({"query": query, "max_results": 3})))
         .turn(Turn::text("There it is."));
     let mut session = env.ide_session(script);
-    let said = session.say(query);
-    format!("{:?}", said.answers)
+    let reply = session.say(query);
+    format!("{:?}", reply.answers)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The stand-in for the Messages API against the real CLI: what a run looks like, and how each fault does.
+//! The fake Messages API with the real CLI: a complete session, and each injected fault.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -83,10 +83,10 @@ fn markers_and_sessions_separate_concurrent_runs() {
     for (cli, task) in runs.iter_mut().zip(tasks) {
         cli.say(task);
     }
-    let said: Vec<Value> =
+    let texts: Vec<Value> =
         runs.iter_mut().map(|cli| cli.result()["structured_output"]["summary"].take()).collect();
 
-    assert_eq!(said, ["red", "any", "any"]);
+    assert_eq!(texts, ["red", "any", "any"]);
     api.assert_played();
 }
 
@@ -109,7 +109,7 @@ fn unknown_model_is_not_found() {
     let folder = folder();
     let api = MessagesApi::start(Script::new(), KEY);
 
-    let mut cli = Cli::start_with(folder.path(), &api, "claude-nobody-1", &[]);
+    let mut cli = Cli::start_with(folder.path(), &api, "claude-unknown-1", &[]);
     cli.say("hello");
     let result = cli.result();
 
@@ -162,7 +162,7 @@ fn stalled_api_blocks_cli_until_shutdown() {
     }
 }
 
-/// Longer than any of these runs takes, however busy the machine.
+/// Timeout of every wait.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn folder() -> TempDir {
@@ -173,7 +173,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// A running CLI, with its stdin open; killed when dropped.
+/// A running CLI with open stdin; killed when dropped.
 struct Cli {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -251,7 +251,7 @@ impl Cli {
         writeln!(self.stdin.as_mut().unwrap(), "{message}").unwrap();
     }
 
-    /// The events up to and with the next one of a type.
+    /// Returns the events up to the next one of a type, inclusive.
     fn until(&mut self, kind: &str) -> Vec<Value> {
         let mut events = Vec::new();
         while events.last().is_none_or(|event: &Value| event["type"] != kind) {
@@ -271,7 +271,7 @@ impl Cli {
         std::iter::from_fn(event).find(|event| event["type"] == "result")
     }
 
-    /// Closes its stdin; its exit code.
+    /// Closes stdin and returns the exit code.
     fn close(&mut self) -> Option<i32> {
         drop(self.stdin.take());
         while self.events.recv_timeout(LIMIT).is_ok() {}

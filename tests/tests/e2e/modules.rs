@@ -1,4 +1,4 @@
-//! Every file of this directory is compiled: a file without a `mod` line would silently not run.
+//! Every file of this directory is compiled: cargo ignores a file without a `mod` line.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ fn declared(file: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Asserts that `file` declares exactly the modules that `directory` contains, and so on below.
+/// Asserts that `file` declares exactly the modules in `directory`, recursively.
 fn assert_declared(file: &Path, directory: &Path) {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(directory).expect("a readable directory") {

@@ -1,7 +1,6 @@
-//! What goes wrong between us and the git host, and what people do there meanwhile.
+//! Faults of the git host, and changes that other users push during a run.
 //!
-//! A host that is silent for ever is not here: the watchdog that ends it waits for two
-//! minutes and cannot be set; the supervisor's own tests have it.
+//! A host that never answers is tested in the supervisor: the watchdog waits for two minutes and cannot be set.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +13,7 @@ use serde_json::json;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// A model that changes a file.
+/// A script that changes a file.
 fn works() -> Script {
     Script::new().turn(edits(1)).turn(Turn::verdict("done", "It is done."))
 }
@@ -33,9 +32,9 @@ fn assert_completes(env: &TestEnv) {
     env.assert_invariants(&outcome);
 }
 
-/// The log says that the fault was met.
+/// Asserts that the log mentions the fault.
 #[track_caller]
-fn assert_tried_again(env: &TestEnv) {
+fn assert_retried(env: &TestEnv) {
     let run = env.last_outcome("trader", "1").run;
     let log = env.dispatcher(&["logs", run.as_str()]);
     assert!(log.stdout.contains("trying again in"), "{log:#?}");
@@ -45,23 +44,23 @@ fn assert_tried_again(env: &TestEnv) {
 fn clone_cut_at_any_point_is_retried() {
     for share in [0, 50, 99] {
         let env = TestEnv::start(works());
-        // The first answer says how deep the history is; a later one is the pack.
+        // The first response has the depth of the history, a later one the pack.
         env.git.fail(Operation::Fetch, 1, Fault::CutAtPercent(share));
         env.git.fail(Operation::Fetch, 3, Fault::CutAtPercent(share));
         assert_completes(&env);
-        assert_tried_again(&env);
+        assert_retried(&env);
     }
 }
 
 #[test]
 fn truncated_pack_is_fetched_again() {
     let env = TestEnv::start(works());
-    // What is said before the pack is shorter, and so is not met.
+    // The responses before the pack are shorter, so the fault does not apply to them.
     for nth in 1..=3 {
         env.git.fail(Operation::Fetch, nth, Fault::Truncate(200));
     }
     assert_completes(&env);
-    assert_tried_again(&env);
+    assert_retried(&env);
 }
 
 #[test]
@@ -72,7 +71,7 @@ fn temporary_host_error_is_retried() {
             env.git.fail(operation, 1, fault.clone());
         }
         assert_completes(&env);
-        assert_tried_again(&env);
+        assert_retried(&env);
     }
 }
 
@@ -117,11 +116,11 @@ fn push_with_lost_response_is_found_on_remote() {
 #[test]
 fn push_during_temporary_host_error_is_retried() {
     let env = TestEnv::start(works());
-    // The first advertisement is that of the check.
+    // The first advertisement belongs to the preflight step.
     env.git.fail(Operation::AdvertisePush, 2, Fault::Status(503, None));
     env.git.fail(Operation::Push, 1, Fault::Status(500, None));
     assert_completes(&env);
-    assert_tried_again(&env);
+    assert_retried(&env);
 }
 
 #[test]
@@ -171,18 +170,18 @@ fn history_before_fetched_commit_is_not_needed() {
     for nth in 1..4 {
         env.git.commit("acme/trader", "main", "More", &[("more.txt", &nth.to_string())]);
     }
-    env.remember_refs();
+    env.record_refs();
     assert_completes(&env);
 }
 
-type Deed = Box<dyn FnOnce() + Send>;
+type Change = Box<dyn FnOnce() + Send>;
 
-/// What happens elsewhere while the model is asked.
+/// A change of the repository during a model request.
 #[derive(Clone, Default)]
-struct Meanwhile(Arc<Mutex<Option<Deed>>>);
+struct ConcurrentChange(Arc<Mutex<Option<Change>>>);
 
-impl Meanwhile {
-    /// A turn in whose time it happens.
+impl ConcurrentChange {
+    /// A turn during which the change happens.
     fn turn(&self, command: &str) -> Turn {
         let (deed, command) = (Arc::clone(&self.0), command.to_owned());
         Turn::tool_from("Bash", move |_| {
@@ -212,13 +211,13 @@ fn assert_beside(env: &TestEnv) {
 
 #[test]
 fn branch_created_concurrently_is_left_unchanged() {
-    let meanwhile = Meanwhile::default();
+    let change = ConcurrentChange::default();
     let script =
-        Script::new().turn(meanwhile.turn("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."));
+        Script::new().turn(change.turn("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."));
     let mut env = TestEnv::start(script);
     let oid = Arc::new(Mutex::new(String::new()));
     let (git, made) = (Arc::clone(&env.git), Arc::clone(&oid));
-    meanwhile.happens(move || {
+    change.happens(move || {
         *made.lock().unwrap() = git.commit("acme/trader", BRANCH, "By hand", &[("hand.txt", "1\n")]);
     });
     let (output, outcome) = env.submit(&[]);
@@ -231,33 +230,33 @@ fn branch_created_concurrently_is_left_unchanged() {
     env.assert_invariants(&outcome);
 }
 
-/// Two attempts, with something happening to the branch in the second.
-fn two_attempts(meanwhile: &Meanwhile) -> TestEnv {
+/// Runs two attempts; the change happens during the second.
+fn two_attempts(change: &ConcurrentChange) -> TestEnv {
     let script = Script::new()
         .turn(edits(1))
         .turn(Turn::verdict("done", "It is done."))
-        .turn(meanwhile.turn("echo 2 >> notes.txt"))
+        .turn(change.turn("echo 2 >> notes.txt"))
         .turn(Turn::verdict("done", "It is done again."));
     let mut env = TestEnv::start(script);
     let (output, outcome) = env.submit(&[]);
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
-    env.remember_refs();
+    env.record_refs();
     env
 }
 
 #[test]
 fn branch_moved_concurrently_is_left_unchanged() {
-    let meanwhile = Meanwhile::default();
-    let mut env = two_attempts(&meanwhile);
+    let change = ConcurrentChange::default();
+    let mut env = two_attempts(&change);
     let (git, hand) = (Arc::clone(&env.git), [("hand.txt", "1\n")]);
-    // Made beforehand under another name, so that its oid is known.
+    // Committed in advance under another name, so that its oid is known.
     let tip = env.git.tips("acme/trader")[BRANCH].clone();
     env.git.ask("acme/trader", &["update-ref", "refs/heads/hand", &tip]);
     let oid = env.git.commit("acme/trader", "hand", "By hand", &hand);
     env.git.delete("acme/trader", "hand");
     env.record_external_push(BRANCH, Some(&oid));
     let moved = oid.clone();
-    meanwhile.happens(move || {
+    change.happens(move || {
         git.ask("acme/trader", &["update-ref", &format!("refs/heads/{BRANCH}"), &moved]);
     });
     assert_beside(&env);
@@ -266,20 +265,20 @@ fn branch_moved_concurrently_is_left_unchanged() {
 
 #[test]
 fn branch_deleted_concurrently_is_not_recreated() {
-    let meanwhile = Meanwhile::default();
-    let mut env = two_attempts(&meanwhile);
+    let change = ConcurrentChange::default();
+    let mut env = two_attempts(&change);
     let git = Arc::clone(&env.git);
     env.record_external_push(BRANCH, None);
-    meanwhile.happens(move || git.delete("acme/trader", BRANCH));
+    change.happens(move || git.delete("acme/trader", BRANCH));
     assert_beside(&env);
     assert_eq!(env.git.tips("acme/trader").get(BRANCH), None);
 }
 
 #[test]
 fn token_rotated_during_agent_step_is_reread() {
-    let meanwhile = Meanwhile::default();
+    let change = ConcurrentChange::default();
     let script =
-        Script::new().turn(meanwhile.turn("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."));
+        Script::new().turn(change.turn("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."));
     let mut env = TestEnv::start(script);
     let secrets = tempfile::tempdir().unwrap();
     let file = secrets.path().join("token");
@@ -288,13 +287,13 @@ fn token_rotated_during_agent_step_is_reread() {
     env.set("ORCHESTRATOR_GITHUB_TOKEN_FILE", file.to_str().unwrap());
     let (git, old, new) = (Arc::clone(&env.git), env.token.clone(), format!("ghp_{}", "n3w".repeat(12)));
     let rotated = new.clone();
-    meanwhile.happens(move || {
+    change.happens(move || {
         git.forget(&old);
         git.allow(&new, Access::Write);
         std::fs::write(&file, &new).unwrap();
     });
     assert_completes(&env);
-    // The new token is as secret as the old one.
+    // The new token is secret, too.
     env.token = rotated;
     let outcome = env.last_outcome("trader", "1");
     env.assert_invariants(&outcome);

@@ -1,4 +1,4 @@
-//! Pull requests on a host that fails, limits, renames and repeats: one of them, and the right one.
+//! Pull requests on a host that fails, limits rates, and renames repositories.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::WorkLocation;
@@ -17,7 +17,7 @@ fn works() -> Script {
     Script::new().turn(edits(1)).turn(Turn::verdict("done", "It is done."))
 }
 
-/// The run completes, and there is this one pull request.
+/// Asserts that the run completes with one pull request.
 #[track_caller]
 fn assert_one_pull_request(env: &TestEnv) {
     let (output, outcome) = env.submit(&[]);
@@ -92,7 +92,7 @@ fn retry_updates_existing_pull_request() {
     let mut env = TestEnv::start(script);
     assert_one_pull_request(&env);
     let first = env.github.pulls();
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.submit(&["--retry", "--guidance", "Once more."]);
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
     let pulls = env.github.pulls();
@@ -110,8 +110,8 @@ fn failed_attempt_adds_one_comment_to_open_pull_request() {
     let script = works().turn(edits(2)).turn(Turn::verdict_with(blocked));
     let mut env = TestEnv::start(script);
     assert_one_pull_request(&env);
-    env.remember_refs();
-    // The comment is made, the answer is lost: it is not made again.
+    env.record_refs();
+    // The comment exists, but its response was lost: it is not repeated.
     env.github.fail(Call::Comment, 1, Fault::StatusAfter(502));
     let (output, outcome) = env.submit(&["--retry"]);
     assert_eq!(outcome.reason, Reason::AgentBlocked, "{output:#?}\n{outcome:#?}");

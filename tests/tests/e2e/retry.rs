@@ -1,4 +1,4 @@
-//! A task is tried again: on the same branch with better guidance, or from the start.
+//! Retries: on the same branch with guidance, or from the start.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +14,8 @@ const FIRST: &str = "trader-claude-agent-1-task1-attempt1";
 const BRANCH: &str = "feature/task-1-implementation";
 const GUIDANCE: &str = "Use max, not first.";
 
-/// An agent that changes something and then has a question; `then` is what it does when tried again.
-fn asks_first(then: Script) -> TestEnv {
+/// Runs an agent that changes a file and asks a question; `then` is the script of the retry.
+fn start_blocked(then: Script) -> TestEnv {
     let mut env = TestEnv::start(then);
     let (output, outcome) = env.submit(&[]);
     assert_eq!((output.code, outcome.reason), (1, Reason::AgentBlocked), "{output:#?}\n{outcome:#?}");
@@ -23,7 +23,7 @@ fn asks_first(then: Script) -> TestEnv {
     assert_eq!(outcome.work.location, WorkLocation::Remote);
     assert!(env.github.pulls().is_empty());
     env.assert_invariants(&outcome);
-    env.remember_refs();
+    env.record_refs();
     env
 }
 
@@ -41,7 +41,7 @@ fn assert_published(env: &TestEnv, outcome: &Outcome) {
 
 #[test]
 fn retry_continues_session_and_branch_with_guidance() {
-    let env = asks_first(
+    let env = start_blocked(
         tries()
             .turn(fix().expecting(GUIDANCE).expecting("tried first").expecting("Which bid?"))
             .turn(Turn::verdict("done", "It is the highest now.")),
@@ -56,7 +56,7 @@ fn retry_continues_session_and_branch_with_guidance() {
         env.model.conversation().into_iter().map(|request| request.session).collect();
     assert_eq!(sessions.len(), 1, "the same conversation");
     assert_eq!(outcome.sessions, env.outcome_of(FIRST).sessions);
-    // What the first attempt left uncommitted is a commit below the second one's.
+    // The uncommitted work of the first attempt is a commit below the second one's.
     assert!(env.git.is_ancestor("acme/trader", &first, outcome.work.oid.as_ref().unwrap()));
     assert_eq!(env.git.read("acme/trader", BRANCH, "notes.txt").unwrap().trim(), "tried first");
     assert_eq!(outcome.commits, 2);
@@ -66,7 +66,7 @@ fn retry_continues_session_and_branch_with_guidance() {
 
 #[test]
 fn retry_without_session_gets_its_summary() {
-    let env = asks_first(
+    let env = start_blocked(
         tries()
             .turn(
                 fix()
@@ -90,9 +90,9 @@ fn retry_without_session_gets_its_summary() {
 
 #[test]
 fn moved_base_is_merged_when_clean() {
-    let mut env = asks_first(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
+    let mut env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
     let moved = env.git.commit("acme/trader", "main", "Elsewhere", &[("docs/elsewhere.md", "moved\n")]);
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(FIRST, &[]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert!(env.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
@@ -103,13 +103,13 @@ fn moved_base_is_merged_when_clean() {
 
 #[test]
 fn conflicting_base_is_not_merged_but_reported() {
-    let mut env = asks_first(
+    let mut env = start_blocked(
         tries()
             .turn(fix().expecting("conflicts with the branch in notes.txt"))
             .turn(Turn::verdict("done", "It is the highest now.")),
     );
     let moved = env.git.commit("acme/trader", "main", "Elsewhere", &[("notes.txt", "other notes\n")]);
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(FIRST, &[]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert!(!env.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
@@ -121,16 +121,16 @@ fn conflicting_base_is_not_merged_but_reported() {
 
 #[test]
 fn branch_with_human_commits_is_continued() {
-    let mut env = asks_first(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
+    let mut env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
     let theirs = env.git.commit("acme/trader", BRANCH, "By hand", &[("by-hand.txt", "by hand\n")]);
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(FIRST, &[]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert!(env.git.is_ancestor("acme/trader", &theirs, outcome.work.oid.as_ref().unwrap()));
     assert_published(&env, &outcome);
 }
 
-/// Whether a conversation under this folder has `text`.
+/// Returns whether a session file below the directory contains `text`.
 fn contains(folder: &Path, text: &str) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| match path.extension() {
@@ -152,15 +152,15 @@ fn retry_first_commits_work_of_killed_supervisor() {
             .turn(fix().expecting("left behind"))
             .turn(Turn::verdict("done", "It is the highest now.")),
     ]);
-    let run = env.begin("1", &[]);
+    let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", env.status(&run));
-    // The CLI writes its conversation down a moment later than it holds it.
+    // The CLI saves its session with a delay.
     let homes = env.layout("trader").agent_dir().join("home");
     env.wait_until(&run, |_| contains(&homes, "left behind"));
     env.signal(&run, Signal::KILL);
     let status = env.wait_until(&run, |status| status["phase"] == "Failed");
     assert_eq!(status["reason"], "SupervisorLost", "{status:#}");
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(&run, &[]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(env.git.read("acme/trader", BRANCH, "left.txt").unwrap().trim(), "left behind");
@@ -180,7 +180,7 @@ fn new_attempt_updates_open_pull_request() {
     let mut env = TestEnv::start(script);
     let (_, first) = env.submit(&[]);
     assert_eq!(first.reason, Reason::Completed, "{first:#?}");
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(FIRST, &["--guidance", "Add a note."]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     let (before, now) = (first.pull_request.unwrap(), outcome.pull_request.clone().unwrap());
@@ -198,7 +198,7 @@ fn fresh_attempt_restarts_beside_first() {
     let mut env = TestEnv::start(script);
     let (_, first) = env.submit(&[]);
     assert_eq!(first.reason, Reason::Completed, "{first:#?}");
-    env.remember_refs();
+    env.record_refs();
     let refused = env.submit(&[]).0;
     assert_eq!(refused.code, 64, "{refused:?}");
     assert!(refused.stderr.contains("--retry") && refused.stderr.contains("--fresh"), "{refused:?}");
@@ -234,7 +234,7 @@ fn retry_after_key_fix_completes_task() {
 
 #[test]
 fn retry_without_workspace_continues_remote_branch() {
-    let env = asks_first(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
+    let env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
     let first = env.git.tips("acme/trader")[BRANCH].clone();
     std::fs::remove_dir_all(env.state().join("workspaces")).unwrap();
     let (output, outcome) = env.retry(FIRST, &["--guidance", GUIDANCE]);
@@ -245,12 +245,12 @@ fn retry_without_workspace_continues_remote_branch() {
 
 #[test]
 fn retry_with_distant_merge_base_finds_it() {
-    let mut env = asks_first(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
+    let mut env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
     let mut moved = String::new();
     for number in 0..60 {
         moved = env.git.commit("acme/trader", "main", "On", &[("docs/on.md", &format!("{number}\n"))]);
     }
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(FIRST, &[]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert!(env.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
@@ -270,7 +270,7 @@ fn next_task_keeps_work_of_killed_run() {
         .turn(fix())
         .turn(Turn::verdict("done", "It is the highest now."));
     let mut env = TestEnv::start([third, second, first]);
-    let run = env.begin("1", &[]);
+    let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", env.status(&run));
     env.signal(&run, Signal::KILL);
     env.wait_until(&run, |status| status["phase"] == "Failed");
@@ -278,7 +278,7 @@ fn next_task_keeps_work_of_killed_run() {
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(outcome.commits, 1);
     env.assert_invariants(&outcome);
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.retry(&run, &[]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(env.git.read("acme/trader", BRANCH, "left.txt").unwrap().trim(), "left behind");

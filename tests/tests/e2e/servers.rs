@@ -1,4 +1,4 @@
-//! GitHub's double, asked by octocrab: its models read every answer, and each fault shows. And SSH.
+//! The fake GitHub API with octocrab, and the SSH server with git and ssh.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use orchestrator_tests::github::{Call, Fault, GitHub};
 const REPOSITORY: &str = "myorg/trader";
 
 fn servers() -> (Arc<GitServer>, GitHub) {
-    // Another test of this process may have been first.
+    // Another test of this process may have installed it.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let git = Arc::new(GitServer::start());
     git.create(REPOSITORY, "main", &[("a", "1")]);
@@ -31,7 +31,7 @@ async fn create(client: &Octocrab, head: &str) -> octocrab::Result<PullRequest> 
     client.pulls("myorg", "trader").create("t", head, "main").body("b").send().await
 }
 
-/// The status and the message of a failure.
+/// Returns the status and the message of an error.
 fn failure<T>(result: octocrab::Result<T>) -> (u16, String) {
     match result.err().expect("a failure") {
         octocrab::Error::GitHub { source, .. } => (source.status_code.as_u16(), source.message.clone()),
@@ -68,7 +68,7 @@ async fn octocrab_reads_pull_request_lifecycle() {
 async fn octocrab_parses_error_responses() {
     let (git, github) = servers();
     git.allow("reader", Access::Read);
-    assert_eq!(failure(create(&client(&github, "stranger", RetryConfig::None), "feature/x").await).0, 401);
+    assert_eq!(failure(create(&client(&github, "unknown", RetryConfig::None), "feature/x").await).0, 401);
     assert_eq!(failure(create(&client(&github, "reader", RetryConfig::None), "feature/x").await).0, 403);
     let client = client(&github, "writer", RetryConfig::None);
     assert_eq!(failure(create(&client, "never-pushed").await).0, 422);
@@ -96,7 +96,7 @@ async fn repeated_failure_after_create_leaves_one_pull_request() {
     let (_git, github) = servers();
     github.fail(Call::Create, 1, Fault::StatusAfter(500));
     let client = client(&github, "writer", RetryConfig::Simple(3));
-    // The repetition finds what the first request made.
+    // The retry finds the pull request of the first request.
     assert_eq!(failure(create(&client, "feature/x").await).0, 422);
     let calls = github.requests().iter().filter(|request| request.call == Some(Call::Create)).count();
     assert_eq!((calls, github.pulls().len()), (2, 1));
@@ -107,14 +107,14 @@ async fn late_response_is_applied_immediately() {
     let (_git, github) = servers();
     github.fail(Call::Create, 1, Fault::Late(Duration::from_secs(3600)));
     let client = client(&github, "writer", RetryConfig::None);
-    let asked = tokio::spawn(async move { create(&client, "feature/x").await });
+    let creation = tokio::spawn(async move { create(&client, "feature/x").await });
     let limit = Instant::now() + Duration::from_secs(30);
     while github.pulls().is_empty() {
         assert!(Instant::now() < limit, "nothing was created");
         tokio::task::yield_now().await;
     }
-    assert!(!asked.is_finished());
-    asked.abort();
+    assert!(!creation.is_finished());
+    creation.abort();
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn renamed_repository_answers_under_new_name() {
     assert_eq!(client.repos("myorg", "trader").get().await.unwrap().archived, Some(true));
 }
 
-/// The SSH server, proven against the real git and ssh programs.
+/// The SSH server with the real git and ssh programs.
 mod over_ssh {
     use std::fs;
     use std::io::Read as _;
@@ -165,7 +165,7 @@ mod over_ssh {
         command.output().unwrap()
     }
 
-    /// An `ssh` that knows these hosts and this key only.
+    /// Returns an `ssh` command that knows only these hosts and this key.
     fn ssh(folder: &Path, known_hosts: &str, key: &Path) -> String {
         let known = folder.join("known_hosts");
         fs::write(&known, known_hosts).unwrap();
@@ -176,7 +176,7 @@ mod over_ssh {
         )
     }
 
-    fn said(output: &Output) -> String {
+    fn stderr(output: &Output) -> String {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
@@ -189,13 +189,13 @@ mod over_ssh {
         for (place, branch) in [(REPOSITORY, "feature/name"), (absolute.as_str(), "feature/path")] {
             let work = tempfile::tempdir().unwrap();
             let cloned = run(work.path(), "git", &ssh, &["clone", "--depth", "1", &sshd.url(place), "."]);
-            assert!(cloned.status.success(), "{}", said(&cloned));
+            assert!(cloned.status.success(), "{}", stderr(&cloned));
             fs::write(work.path().join("big.txt"), "line of text\n".repeat(20_000)).unwrap();
             run(work.path(), "git", &ssh, &["add", "."]);
             run(work.path(), "git", &ssh, &["commit", "-m", "more"]);
             let refspec = format!("HEAD:refs/heads/{branch}");
             let pushed = run(work.path(), "git", &ssh, &["push", "origin", &refspec]);
-            assert!(pushed.status.success(), "{}", said(&pushed));
+            assert!(pushed.status.success(), "{}", stderr(&pushed));
             assert_eq!(git.ahead(REPOSITORY, "main", branch), 1);
         }
     }
@@ -206,13 +206,13 @@ mod over_ssh {
         let folder = tempfile::tempdir().unwrap();
         let url = sshd.url(REPOSITORY);
         for (known, key, expected) in [
-            (sshd.known_hosts(), sshd.strange_key(), "Permission denied"),
+            (sshd.known_hosts(), sshd.unknown_key(), "Permission denied"),
             (sshd.wrong_known_hosts(), sshd.key(), "Host key verification failed"),
             (String::new(), sshd.key(), "Host key verification failed"),
         ] {
             let ssh = ssh(folder.path(), &known, &key);
             let listed = run(folder.path(), "git", &ssh, &["ls-remote", &url]);
-            assert!(!listed.status.success() && said(&listed).contains(expected), "{}", said(&listed));
+            assert!(!listed.status.success() && stderr(&listed).contains(expected), "{}", stderr(&listed));
         }
     }
 
@@ -230,14 +230,14 @@ mod over_ssh {
             let listed = run(folder.path(), "git", &ssh, &["ls-remote", &format!("{authority}{path}")]);
             assert!(!listed.status.success(), "{path}");
         }
-        let answer = |asked: &str| {
+        let answer = |words_sent: &str| {
             let words = format!("{ssh} {authority} -- \"$0\"");
-            run(folder.path(), "sh", &ssh, &["-c", &words, asked])
+            run(folder.path(), "sh", &ssh, &["-c", &words, words_sent])
         };
         assert!(answer("git-upload-pack '/myorg/trader.git'").stdout.starts_with(b"0"));
-        for asked in ["id", "", "git-upload-pack '$(id)'", "git-upload-pack 'x'; id'"] {
-            let output = answer(asked);
-            assert!(!output.status.success() && output.stdout.is_empty(), "{asked}: {output:?}");
+        for words_sent in ["id", "", "git-upload-pack '$(id)'", "git-upload-pack 'x'; id'"] {
+            let output = answer(words_sent);
+            assert!(!output.status.success() && output.stdout.is_empty(), "{words_sent}: {output:?}");
         }
     }
 
@@ -246,14 +246,14 @@ mod over_ssh {
         let Some((_git, sshd)) = servers() else { return };
         let pid = sshd.pid();
         let address = sshd.url("").replace("ssh://root@", "").replace("/.git", "");
-        // A client that never says more than hello holds a session open.
+        // A client that sends only its banner keeps a session open.
         let mut client = TcpStream::connect(address).unwrap();
         let mut hello = [0; 4];
         client.read_exact(&mut hello).unwrap();
         assert_eq!(&hello, b"SSH-");
         drop(sshd);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
-        // Closed or reset: either says that the session's process is gone.
+        // Closed or reset: either way the session's process has exited.
         client.read_to_end(&mut Vec::new()).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! `dispatcher setup claude`, judged by the real CLI.
+//! `dispatcher setup claude`, checked with the real CLI.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use orchestrator_tests::binaries::Binaries;
 use orchestrator_tests::tools::Tools;
 
-/// A program in a home of its own, with nothing else in its environment.
-fn at_home(home: &Path, program: &Path, arguments: &[&str]) -> Command {
+/// Returns a command with its own home and an empty environment.
+fn command_with_home(home: &Path, program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(home).stdin(Stdio::null()).env_clear();
     for (name, value) in [
@@ -23,7 +23,7 @@ fn at_home(home: &Path, program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn said(mut command: Command) -> String {
+fn stdout(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -31,22 +31,22 @@ fn said(mut command: Command) -> String {
 
 fn setup(home: &Path, arguments: &str) -> String {
     let arguments: Vec<&str> = std::iter::once("setup").chain(arguments.split_whitespace()).collect();
-    said(at_home(home, &Binaries::get().dispatcher, &arguments))
+    stdout(command_with_home(home, &Binaries::get().dispatcher, &arguments))
 }
 
 fn claude(home: &Path, arguments: &[&str]) -> String {
-    said(at_home(home, &Tools::get().claude, arguments))
+    stdout(command_with_home(home, &Tools::get().claude, arguments))
 }
 
 #[test]
 fn claude_code_finds_server_keeping_own_settings() {
     let home = tempfile::tempdir().unwrap();
-    // The CLI makes its file itself; ours is an edit of it.
+    // The CLI creates its file; the dispatcher edits it.
     claude(home.path(), &["mcp", "list"]);
     let file = home.path().join(".claude.json");
     let before: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    let said = setup(home.path(), "claude");
-    assert!(said.contains(file.to_str().unwrap()), "{said}");
+    let stdout = setup(home.path(), "claude");
+    assert!(stdout.contains(file.to_str().unwrap()), "{stdout}");
     let mut after: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     let servers = after.as_object_mut().unwrap().remove("mcpServers").unwrap();
     assert_eq!(after, before);
@@ -79,12 +79,12 @@ fn claude_code_reads_shared_server_token_from_environment() {
     setup(home.path(), &format!("claude --url {url} --token-env TEAM_TOKEN"));
     assert!(!std::fs::read_to_string(home.path().join(".claude.json")).unwrap().contains("s3cret"));
 
-    let mut list = at_home(home.path(), &Tools::get().claude, &["mcp", "list"]);
+    let mut list = command_with_home(home.path(), &Tools::get().claude, &["mcp", "list"]);
     let mut list = list.env("TEAM_TOKEN", "s3cret").stdout(Stdio::null()).spawn().unwrap();
     let (stream, _) = listener.accept().unwrap();
     let headers: Vec<String> =
         BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    // Nobody answers any more, so the CLI need not be waited for in earnest.
+    // The server is gone, so that the CLI does not wait for it.
     drop(listener);
     list.kill().unwrap();
     list.wait().unwrap();
@@ -96,7 +96,7 @@ fn claude_code_reads_shared_server_token_from_environment() {
 fn claude_code_reads_project_scope_entry() {
     let home = tempfile::tempdir().unwrap();
     setup(home.path(), "claude --scope project");
-    // Claude Code starts no server that a folder brings along before its user has agreed.
+    // Claude Code does not start a server of a directory before its user has agreed.
     let get = claude(home.path(), &["mcp", "get", "orchestrator"]);
     assert!(get.contains("Project config"), "{get}");
 }

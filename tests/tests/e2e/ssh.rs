@@ -1,4 +1,4 @@
-//! A target over SSH, against a real sshd.
+//! A target over SSH, with a real sshd.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::WorkLocation;
@@ -8,7 +8,7 @@ use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-/// A world whose target is reached over SSH, unless there is no sshd here.
+/// Starts an environment with an SSH target; returns `None` without sshd.
 fn start(script: Script) -> Option<(TestEnv, Sshd, tempfile::TempDir)> {
     let env = TestEnv::start(script);
     match Sshd::start(env.git.root()) {
@@ -24,7 +24,7 @@ fn works() -> Script {
     Script::new().turn(Turn::bash("echo 1 >> notes.txt")).turn(Turn::verdict("done", "It is done."))
 }
 
-/// Names key and known hosts by the environment, as a deployment does.
+/// Sets key and known hosts in the environment, like a deployment.
 fn configure(env: &mut TestEnv, folder: &tempfile::TempDir, key: &std::path::Path, known_hosts: &str) {
     let file = folder.path().join("known_hosts");
     std::fs::write(&file, known_hosts).unwrap();
@@ -69,7 +69,13 @@ fn ssh_run_with_token_opens_pull_request() {
 #[test]
 fn ssh_host_missing_from_known_hosts_is_rejected() {
     let Some((mut env, sshd, folder)) = start(Script::new()) else { return };
-    configure(&mut env, &folder, &sshd.key(), "# nobody\n");
+    configure(
+        &mut env,
+        &folder,
+        &sshd.key(),
+        "# empty
+",
+    );
     assert_ends(&env, &sshd, Reason::HostKeyUnknown, "127.0.0.1");
 }
 
@@ -83,7 +89,7 @@ fn ssh_host_with_wrong_key_is_rejected() {
 #[test]
 fn ssh_key_unknown_to_host_is_authentication_failed() {
     let Some((mut env, sshd, folder)) = start(Script::new()) else { return };
-    configure(&mut env, &folder, &sshd.strange_key(), &sshd.known_hosts());
+    configure(&mut env, &folder, &sshd.unknown_key(), &sshd.known_hosts());
     assert_ends(&env, &sshd, Reason::AuthenticationFailed, "acme/trader");
 }
 
@@ -101,7 +107,7 @@ fn missing_ssh_key_file_is_named() {
     let url = sshd.url("acme/trader");
     let output = env.try_submit("trader", "1", &["--repository-url", &url, "--no-pull-request"]);
     assert_eq!(output.code, 78, "{output:#?}");
-    let said = format!("{}{}", output.stdout, output.stderr);
-    assert!(said.contains(key.to_str().unwrap()), "{said}");
+    let text = format!("{}{}", output.stdout, output.stderr);
+    assert!(text.contains(key.to_str().unwrap()), "{text}");
     assert_eq!(env.model.requests().len(), 0);
 }

@@ -1,4 +1,4 @@
-//! Several tasks, several services, and repositories of every shape.
+//! Several tasks, several services, and repositories of every layout.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use orchestrator_tests::projects::{fix, fixes, order_book, platform, platform_in
 use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
-/// A turn that makes `secret`, which nothing but its own output contains, if `condition` holds.
-fn says_if(condition: &str, word: &str) -> Turn {
+/// A turn that prints `word`, which the command itself does not contain, if `condition` holds.
+fn prints_if(condition: &str, word: &str) -> Turn {
     Turn::bash(format!("{condition} && echo {word}-$((40+2))"))
 }
 
@@ -27,7 +27,7 @@ fn next_task_gets_clean_worktree_fresh_branch_shared_memory() {
             json!({"entities": [{"name": "best_bid", "entityType": "function", "observations": ["was wrong once"]}]}),
         ))
         .turn(Turn::verdict("done", "It is the highest now."))
-        .turn(says_if("test -z \"$(git status --porcelain)\" && ! grep -q max src/lib.rs", "clean"))
+        .turn(prints_if("test -z \"$(git status --porcelain)\" && ! grep -q max src/lib.rs", "clean"))
         .turn(Turn::tool("mcp__memory__read_graph", json!({})).expecting("clean-42").expecting("best_ask"))
         .turn(Turn::bash("echo 'pub fn best_ask() {}' >> src/lib.rs").expecting("was wrong once"))
         .turn(Turn::verdict("done", "There is an ask now."));
@@ -35,7 +35,7 @@ fn next_task_gets_clean_worktree_fresh_branch_shared_memory() {
     let (_, first) = env.submit(&[]);
     assert_eq!(first.reason, Reason::Completed, "{first:#?}");
     env.assert_invariants(&first);
-    env.remember_refs();
+    env.record_refs();
 
     let (output, outcome) = env.submit_for("trader", "2", &[]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
@@ -47,7 +47,7 @@ fn next_task_gets_clean_worktree_fresh_branch_shared_memory() {
     env.assert_invariants(&outcome);
 }
 
-/// Tasks of two services with the same ids in one platform repository.
+/// Runs tasks of two services with the same IDs in one platform repository.
 fn two_services(platform: Vec<(String, String)>) {
     let script =
         |title: &str| Script::when(title).turn(fix()).turn(Turn::verdict("done", format!("{title}: done.")));
@@ -60,12 +60,12 @@ fn two_services(platform: Vec<(String, String)>) {
         "main",
     );
     env.git.create("acme/risk", "main", &pairs(&order_book()));
-    env.remember_refs();
+    env.record_refs();
     let (output, outcome) = env.submit(&[]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(outcome.task_title.as_deref(), Some("Find the best bid"));
     env.assert_invariants(&outcome);
-    env.remember_refs();
+    env.record_refs();
     let risk = env.git.url("acme/risk");
     let (output, outcome) = env.submit_for("risk", "1", &["--repository-url", &risk]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
@@ -88,21 +88,21 @@ fn two_services_use_folders_of_one_platform() {
 #[test]
 fn two_services_use_tags_of_one_platform() {
     let task = |title: &str| json!({"tasks": [{"id": 1, "title": title, "description": title, "status": "pending", "dependencies": [], "subtasks": []}]});
-    let tasks = json!({"master": task("Nobody's"), "trader": task("Find the best bid"), "risk": task("Limit the risk")});
+    let tasks = json!({"master": task("Unassigned"), "trader": task("Find the best bid"), "risk": task("Limit the risk")});
     let mut files = platform_without(".taskmaster/");
     files.push((".taskmaster/tasks/tasks.json".to_owned(), tasks.to_string()));
     two_services(files);
 }
 
-/// Where the agent of the trader works, by the end of its working directory.
+/// Asserts the end of the working directory of the trader's agent.
 fn works_in(repository: &str, files: &[(&str, &str)], more: &[&str], expected: &str) {
     let script = Script::new()
-        .turn(says_if(&format!("test \"${{PWD##*/target-repo}}\" = \"{expected}\""), "here"))
+        .turn(prints_if(&format!("test \"${{PWD##*/target-repo}}\" = \"{expected}\""), "here"))
         .turn(Turn::bash("echo made > made.txt").expecting("here-42"))
         .turn(Turn::verdict("done", "Made."));
     let mut env = TestEnv::start(script);
     env.git.create(repository, "main", files);
-    env.remember_refs();
+    env.record_refs();
     let url = env.git.url(repository);
     let mut arguments = vec!["--repository-url", &url];
     arguments.extend(more);
@@ -158,7 +158,7 @@ fn documents_and_code_may_share_one_repository() {
             .turn(Turn::verdict("done", "It is the highest now.")),
     );
     env.git.commit("acme/trader", "main", "Documents", &pairs(&platform()));
-    env.remember_refs();
+    env.record_refs();
     let own = env.git.url("acme/trader");
     let (output, outcome) = env.submit(&["--platform-repository-url", &own]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
@@ -201,9 +201,9 @@ fn run_on_busy_service_waits_naming_active_run() {
         first.turn(Turn::verdict("done", "One.")),
         second.turn(Turn::verdict("done", "Two.")),
     ]);
-    let one = env.begin("1", &[]);
+    let one = env.start_run("1", &[]);
     env.wait_until(&one, |status| status["phase"] != "Pending");
-    let two = env.begin("2", &[]);
+    let two = env.start_run("2", &[]);
     let waits = env.wait_until(&two, |status| !status["waiting_for"].is_null());
     assert_eq!((&waits["phase"], &waits["waiting_for"]), (&json!("Pending"), &json!(one)), "{waits:#}");
     let (output, outcome) = env.wait(&one);
@@ -214,6 +214,6 @@ fn run_on_busy_service_waits_naming_active_run() {
     assert_eq!(env.git.ahead("acme/trader", "main", &branch), 1);
     assert_eq!(env.git.read("acme/trader", &branch, "two.txt").unwrap().trim(), "two");
     env.model.assert_played();
-    env.remember_refs_before(&branch);
+    env.record_refs_without(&branch);
     env.assert_invariants(&outcome);
 }

@@ -1,4 +1,4 @@
-//! What the service's checks say decides whether there is a pull request.
+//! The service's verify commands decide whether a pull request is opened.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{VerificationStatus, WorkLocation};
@@ -6,7 +6,7 @@ use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{fix, fixes};
 use orchestrator_tests::test_env::TestEnv;
 
-/// A check that says 42 in a way that its command line does not.
+/// A command that prints 42 without containing it.
 const CHECK: &str = "grep -q max src/lib.rs || { echo no maximum $((40+2)); exit 3; }";
 
 #[test]

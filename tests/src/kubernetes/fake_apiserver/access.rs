@@ -74,8 +74,8 @@ fn binds(binding: &Value, user: &User) -> bool {
 }
 
 fn permits(rule: &Value, attributes: &ResourceAttributes<'_>) -> bool {
-    let lists = |field: &str, wanted: &str| {
-        rule[field].as_array().into_iter().flatten().any(|it| it == wanted || it == "*")
+    let lists = |field: &str, expected: &str| {
+        rule[field].as_array().into_iter().flatten().any(|it| it == expected || it == "*")
     };
     let names = rule["resourceNames"].as_array().filter(|names| !names.is_empty());
     lists("verbs", attributes.verb)

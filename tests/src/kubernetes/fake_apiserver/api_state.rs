@@ -300,13 +300,14 @@ pub fn understand(
     if !body.is_object() {
         return Err(StatusError::bad_request("the body is not an object"));
     }
-    for (field, wanted) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
+    for (field, expected) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
         match body[field].as_str() {
-            None | Some("") => body[field] = json!(wanted),
-            Some(is) if is == wanted => {}
+            None | Some("") => body[field] = json!(expected),
+            Some(is) if is == expected => {}
             Some(is) => {
-                let why =
-                    format!("the {field} in the data ({is}) does not match the expected {field} ({wanted})");
+                let why = format!(
+                    "the {field} in the data ({is}) does not match the expected {field} ({expected})"
+                );
                 return Err(StatusError::bad_request(why));
             }
         }

@@ -20,8 +20,8 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<StatusCause>> 
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let names = &spec["names"];
-    let wanted = format!("{}.{}", text(&names["plural"]), text(&spec["group"]));
-    if definition["metadata"]["name"] != wanted.as_str() {
+    let expected = format!("{}.{}", text(&names["plural"]), text(&spec["group"]));
+    if definition["metadata"]["name"] != expected.as_str() {
         let name = &definition["metadata"]["name"];
         return Err(vec![StatusCause::invalid(
             "metadata.name",
@@ -195,7 +195,7 @@ fn prune(schema: &Value, value: &Value, path: &str, dropped: &mut Vec<String>, r
 /// Converts the schema to JSON Schema.
 fn to_json_schema(schema: &Value) -> Value {
     let Value::Object(words) = schema else { return schema.clone() };
-    let mut said = Map::new();
+    let mut result = Map::new();
     for (word, value) in words {
         let value = match word.as_str() {
             "properties" | "patternProperties" | "definitions" => {
@@ -219,19 +219,19 @@ fn to_json_schema(schema: &Value) -> Value {
             word if word.starts_with("x-kubernetes-") => continue,
             _ => value.clone(),
         };
-        said.insert(word.clone(), value);
+        result.insert(word.clone(), value);
     }
     if schema["x-kubernetes-int-or-string"] == true {
-        said.insert("type".to_owned(), json!(["integer", "string"]));
+        result.insert("type".to_owned(), json!(["integer", "string"]));
     }
     if schema["nullable"] == true
-        && let Some(kind) = said.get("type").and_then(Value::as_str)
+        && let Some(kind) = result.get("type").and_then(Value::as_str)
     {
         let kinds = json!([kind, "null"]);
-        said.insert("type".to_owned(), kinds);
-        if let Some(Value::Array(values)) = said.get_mut("enum") {
+        result.insert("type".to_owned(), kinds);
+        if let Some(Value::Array(values)) = result.get_mut("enum") {
             values.push(Value::Null);
         }
     }
-    Value::Object(said)
+    Value::Object(result)
 }

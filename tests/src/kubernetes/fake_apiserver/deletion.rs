@@ -73,18 +73,18 @@ impl ApiState {
     ) -> Result<DeleteOutcome, StatusError> {
         let old = self.get(path)?;
         let metadata = &old["metadata"];
-        let differs = |wanted: &Option<String>, field: &str| {
-            wanted.as_ref().is_some_and(|it| metadata[field] != it.as_str())
+        let differs = |expected: &Option<String>, field: &str| {
+            expected.as_ref().is_some_and(|it| metadata[field] != it.as_str())
         };
-        for (wanted, field, what) in [
+        for (expected, field, what) in [
             (&delete_options.uid, "uid", "UID"),
             (&delete_options.version, "resourceVersion", "ResourceVersion"),
         ] {
-            if differs(wanted, field) {
-                let (wanted, is) =
-                    (wanted.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
+            if differs(expected, field) {
+                let (expected, is) =
+                    (expected.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
                 let why = format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}"
+                    "Precondition failed: {what} in precondition: {expected}, {what} in object meta: {is}"
                 );
                 return Err(StatusError::conflict(&path.resource, &path.name, &why));
             }
@@ -111,8 +111,8 @@ impl ApiState {
         }
         let key = path.key();
         if is_over(&next) {
-            let gone = self.erase(&key).expect("it was there above");
-            return Ok(DeleteOutcome::Gone(gone));
+            let last = self.erase(&key).expect("it was there above");
+            return Ok(DeleteOutcome::Gone(last));
         }
         let going = if next == *old { old } else { self.store.put(key, next) };
         Ok(DeleteOutcome::Going(going))

@@ -25,7 +25,7 @@ const BACKOFF: i64 = 10;
 pub fn reconcile(state: &mut ApiState) -> Option<Duration> {
     release_strays(state);
     let jobs: Vec<Key> = state.store.list("jobs.batch", None).map(|(key, _)| key.clone()).collect();
-    let waits: Vec<i64> = jobs.iter().filter_map(|key| look_after(state, key)).collect();
+    let waits: Vec<i64> = jobs.iter().filter_map(|key| reconcile_job(state, key)).collect();
     // Rounded up to a whole second: times have no fractions.
     waits.into_iter().min().map(|seconds| Duration::from_millis(seconds.max(0).unsigned_abs() * 1000 + 50))
 }
@@ -102,7 +102,7 @@ fn set_condition(status: &mut Value, kind: &str, value: &str, reason: &str, mess
 }
 
 /// Reconciles one Job; returns the seconds until its next deadline.
-fn look_after(state: &mut ApiState, key: &Key) -> Option<i64> {
+fn reconcile_job(state: &mut ApiState, key: &Key) -> Option<i64> {
     let job = Arc::clone(state.store.get(key)?);
     if is_going(&job) {
         return None;
@@ -124,19 +124,14 @@ fn look_after(state: &mut ApiState, key: &Key) -> Option<i64> {
     let succeeded = status["succeeded"].as_i64().unwrap_or(0);
     let failed = status["failed"].as_i64().unwrap_or(0);
     let completions = spec["completions"].as_i64().unwrap_or(1);
-    let announced =
-        condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_some();
-    if !announced {
-        if failed > spec["backoffLimit"].as_i64().unwrap_or(6) {
-            let message = "Job has reached the specified backoff limit";
-            set_condition(&mut status, "FailureTarget", "True", "BackoffLimitExceeded", message);
-        } else if left.is_some_and(|left| left <= 0) {
-            let message = "Job was active longer than specified deadline";
-            set_condition(&mut status, "FailureTarget", "True", "DeadlineExceeded", message);
-        } else if succeeded >= completions {
-            let message = "Reached expected number of succeeded pods";
-            set_condition(&mut status, "SuccessCriteriaMet", "True", "CompletionsReached", message);
-        }
+    if condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_none() {
+        let limit = spec["backoffLimit"].as_i64().unwrap_or(6);
+        announce_end(
+            &mut status,
+            failed > limit,
+            left.is_some_and(|left| left <= 0),
+            succeeded >= completions,
+        );
     }
     let active: Vec<&(Key, Arc<Value>)> =
         pods.iter().filter(|(_, pod)| !has_ended(pod) && !is_going(pod)).collect();
@@ -147,8 +142,8 @@ fn look_after(state: &mut ApiState, key: &Key) -> Option<i64> {
     if let Some((kind, end)) = &ends {
         active.iter().for_each(|(pod, _)| delete(state, pod));
         if alive == 0 && going == 0 {
-            let said = |field: &str| end[field].as_str().unwrap_or_default().to_owned();
-            set_condition(&mut status, kind, "True", &said("reason"), &said("message"));
+            let field_text = |field: &str| end[field].as_str().unwrap_or_default().to_owned();
+            set_condition(&mut status, kind, "True", &field_text("reason"), &field_text("message"));
             if *kind == "Complete" {
                 status["completionTime"] = json!(now());
             }
@@ -170,8 +165,8 @@ fn look_after(state: &mut ApiState, key: &Key) -> Option<i64> {
             set_condition(&mut status, "Suspended", "False", "JobResumed", "Job resumed");
             status["startTime"] = json!(now());
         }
-        let wanted = spec["parallelism"].as_i64().unwrap_or(1).min(completions - succeeded);
-        let missing = wanted - i64::try_from(alive).unwrap_or(i64::MAX);
+        let desired = spec["parallelism"].as_i64().unwrap_or(1).min(completions - succeeded);
+        let missing = desired - i64::try_from(alive).unwrap_or(i64::MAX);
         let backoff = backoff(&pods, failed);
         if missing > 0 && backoff <= 0 {
             (0..missing).for_each(|_| start_pod(state, &job));
@@ -193,6 +188,20 @@ fn look_after(state: &mut ApiState, key: &Key) -> Option<i64> {
         state.amend(&pod, |pod| drop_finalizer(pod, TRACKING));
     }
     wait
+}
+
+/// Announces the end of a Job that failed too often, took too long, or has succeeded.
+fn announce_end(status: &mut Value, failed_too_often: bool, late: bool, succeeded: bool) {
+    if failed_too_often {
+        let message = "Job has reached the specified backoff limit";
+        set_condition(status, "FailureTarget", "True", "BackoffLimitExceeded", message);
+    } else if late {
+        let message = "Job was active longer than specified deadline";
+        set_condition(status, "FailureTarget", "True", "DeadlineExceeded", message);
+    } else if succeeded {
+        let message = "Reached expected number of succeeded pods";
+        set_condition(status, "SuccessCriteriaMet", "True", "CompletionsReached", message);
+    }
 }
 
 /// Returns the announced condition and the one that declares the end.

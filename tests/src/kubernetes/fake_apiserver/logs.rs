@@ -27,9 +27,9 @@ pub async fn answer(
             .filter_map(|it| it["name"].as_str())
             .collect();
         let container = match (query.get("container"), names.as_slice()) {
-            (Some(wanted), names) if names.contains(&wanted) => wanted.to_owned(),
-            (Some(wanted), _) => {
-                let why = format!("container {wanted} is not valid for pod {}", path.name);
+            (Some(expected), names) if names.contains(&expected) => expected.to_owned(),
+            (Some(expected), _) => {
+                let why = format!("container {expected} is not valid for pod {}", path.name);
                 return Err(StatusError::bad_request(why));
             }
             (None, [only]) => (*only).to_owned(),
@@ -52,16 +52,16 @@ pub async fn answer(
         let path = format!("/containerLogs/{}/{}/{container}{query}", path.namespace, path.name);
         (found, path)
     };
-    let gone = || StatusError::fault(500);
-    let node = node.ok_or_else(gone)?;
-    let address = node["status"]["addresses"][0]["address"].as_str().ok_or_else(gone)?;
+    let unreachable = || StatusError::fault(500);
+    let node = node.ok_or_else(unreachable)?;
+    let address = node["status"]["addresses"][0]["address"].as_str().ok_or_else(unreachable)?;
     let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
-    let mut config = Config::new(format!("https://{address}:{port}").parse().map_err(|_| gone())?);
+    let mut config = Config::new(format!("https://{address}:{port}").parse().map_err(|_| unreachable())?);
     config.accept_invalid_certs = true;
     config.default_retry = false;
-    let client = Client::try_from(config).map_err(|_| gone())?;
+    let client = Client::try_from(config).map_err(|_| unreachable())?;
     let request = Request::get(path).body(kube::client::Body::empty()).expect("a request");
-    let answered = client.send(request).await.map_err(|_| gone())?;
+    let answered = client.send(request).await.map_err(|_| unreachable())?;
     if answered.status().is_success() {
         return Ok(answered.map(Body::new));
     }

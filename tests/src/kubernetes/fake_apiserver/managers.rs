@@ -52,7 +52,7 @@ pub fn track(
         })
         .cloned()
         .collect();
-    let gone = fields_of(old, hint).difference(&fields).next().is_some();
+    let removed = fields_of(old, hint).difference(&fields).next().is_some();
     let mut entries = entries(old);
     for entry in &mut entries {
         entry.fields.retain(|path| fields.contains(path) || has_below(&fields, path));
@@ -64,7 +64,7 @@ pub fn track(
         add(&mut entries, writer, changed.clone(), now);
     }
     write(after, entries);
-    !changed.is_empty() || gone
+    !changed.is_empty() || removed
 }
 
 /// Returns whether a field lies below a path.
@@ -75,7 +75,7 @@ fn has_below(fields: &Fields, path: &[String]) -> bool {
 /// Returns the object after `writer` applies `wanted`; `None` if it does not exist yet.
 pub fn apply(
     live: Option<&Value>,
-    wanted: &Value,
+    expected: &Value,
     writer: &Writer<'_>,
     hint: Hint<'_>,
     force: bool,
@@ -83,12 +83,12 @@ pub fn apply(
 ) -> Result<Value, StatusError> {
     let nothing = json!({});
     let old = live.unwrap_or(&nothing);
-    let wants = fields_of(wanted, hint);
+    let wants = fields_of(expected, hint);
     let mut entries = entries(old);
     let mut conflicts = Vec::new();
     for entry in entries.iter_mut().filter(|entry| !entry.is_of(writer)) {
         let differs = |path: &&Vec<String>| {
-            path.last().is_none_or(|it| it != ".") && value_at(old, path) != value_at(wanted, path)
+            path.last().is_none_or(|it| it != ".") && value_at(old, path) != value_at(expected, path)
         };
         let disputed: Vec<_> = entry.fields.intersection(&wants).filter(differs).cloned().collect();
         for path in disputed {
@@ -107,7 +107,7 @@ pub fn apply(
             remove_at(&mut next, &path);
         }
     }
-    merge(&mut next, wanted, hint, "");
+    merge(&mut next, expected, hint, "");
     let same = mine.as_ref() == Some(&wants);
     if let Some(entry) = entries.iter_mut().find(|entry| entry.is_of(writer)) {
         entry.fields = wants;

@@ -100,9 +100,9 @@ impl ApiState {
         if live.is_none() && !path.subresource.is_empty() {
             return Err(StatusError::not_found(&path.resource, &path.name));
         }
-        let wanted = wanted(path, body, options)?;
+        let expected = expected(path, body, options)?;
         let writer = Writer { manager: &options.manager, operation: "Apply", subresource: &path.subresource };
-        let mut next = apply(live.as_ref(), &wanted, &writer, hint(&path.resource), options.force, &now())?;
+        let mut next = apply(live.as_ref(), &expected, &writer, hint(&path.resource), options.force, &now())?;
         let named = &body["metadata"]["resourceVersion"];
         match &live {
             Some(live) => {
@@ -130,11 +130,11 @@ fn as_seen(path: &ResourcePath, object: &Value) -> Value {
 }
 
 /// Returns the applied fields: without defaults, and only those of the subresource.
-fn wanted(path: &ResourcePath, body: &Value, options: &WriteOptions) -> Result<Value, StatusError> {
+fn expected(path: &ResourcePath, body: &Value, options: &WriteOptions) -> Result<Value, StatusError> {
     // Validates kind, name, types and unknown fields as for any other body.
     let checked = understand(path, body.clone(), options)?;
-    let mut wanted = keep_known(body, &checked);
-    let fields = wanted.as_object_mut().expect("an object");
+    let mut expected = keep_known(body, &checked);
+    let fields = expected.as_object_mut().expect("an object");
     if path.subresource.is_empty() {
         if path.resource.has("status") {
             fields.remove("status");
@@ -144,7 +144,7 @@ fn wanted(path: &ResourcePath, body: &Value, options: &WriteOptions) -> Result<V
         fields.retain(|name, _| name == "apiVersion" || name == "kind");
         fields.extend(status.map(|status| ("status".to_owned(), status)));
     }
-    Ok(wanted)
+    Ok(expected)
 }
 
 /// Returns the body with only the fields of `known`.

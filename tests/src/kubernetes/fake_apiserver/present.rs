@@ -15,7 +15,7 @@ pub enum Form {
 
 impl Form {
     /// Parses an `Accept` header.
-    pub fn wanted(accept: &str) -> Self {
+    pub fn expected(accept: &str) -> Self {
         if accept.contains("as=PartialObjectMetadata") { Self::Metadata } else { Self::Whole }
     }
 

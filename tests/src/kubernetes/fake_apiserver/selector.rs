@@ -58,13 +58,13 @@ impl Selector {
             Requirement::Missing(key) => value(key).is_none(),
         });
         labelled
-            && self.fields.iter().all(|(field, wanted, equal)| {
+            && self.fields.iter().all(|(field, expected, equal)| {
                 let value = field.split('.').fold(object, |value, name| &value[name]);
                 let is = value.as_str().map_or_else(
                     || if value.is_null() { String::new() } else { value.to_string() },
                     str::to_owned,
                 );
-                (is == *wanted) == *equal
+                (is == *expected) == *equal
             })
     }
 }

@@ -190,7 +190,7 @@ mod tests {
         let mut mounts = Mounts::default();
         mounts.add("/work", "/tmp/1".into());
         mounts.add("/work/in", "/tmp/2".into());
-        for (text, wanted) in [
+        for (text, expected) in [
             ("/work", "/tmp/1"),
             ("/work/", "/tmp/1/"),
             ("/work/a/work", "/tmp/1/a/work"),
@@ -200,7 +200,7 @@ mod tests {
             ("--dir=/work/x:/work/in", "--dir=/tmp/1/x:/tmp/2"),
             ("cat /work/x > /work/in/y", "cat /tmp/1/x > /tmp/2/y"),
         ] {
-            assert_eq!(mounts.translate(text), wanted, "{text}");
+            assert_eq!(mounts.translate(text), expected, "{text}");
         }
     }
 
@@ -208,10 +208,10 @@ mod tests {
     fn existing_host_paths_are_not_translated() {
         let mut mounts = Mounts::default();
         mounts.add("/proc", "/tmp/1".into());
-        for (text, wanted) in
+        for (text, expected) in
             [("/proc", "/tmp/1"), ("/proc/self/exe:/proc/none", "/proc/self/exe:/tmp/1/none")]
         {
-            assert_eq!(mounts.translate(text), wanted, "{text}");
+            assert_eq!(mounts.translate(text), expected, "{text}");
         }
     }
 

@@ -17,10 +17,10 @@ pub(super) async fn register(inner: &Arc<Inner>) {
     }))
     .expect("a node");
     nodes.create(&PostParams::default(), &node).await.expect("the API server takes a node");
-    tell(inner, "True", "KubeletReady").await;
+    publish_status(inner, "True", "KubeletReady").await;
 }
 
-async fn tell(inner: &Inner, ready: &str, reason: &str) {
+async fn publish_status(inner: &Inner, ready: &str, reason: &str) {
     let nodes: Api<Node> = Api::all(inner.client.clone());
     let status = json!({"status": {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
@@ -67,7 +67,7 @@ pub(super) async fn lose(inner: &Arc<Inner>, processes: OnNodeLoss) {
     if processes == OnNodeLoss::Kill {
         lock(&inner.running).values().for_each(|running| running.group.kill());
     }
-    tell(inner, "Unknown", "NodeStatusUnknown").await;
+    publish_status(inner, "Unknown", "NodeStatusUnknown").await;
     for pod in pods(inner).await {
         let not_ready = json!({
             "type": "Ready", "status": "False", "reason": "NodeNotReady", "lastProbeTime": null,
@@ -84,7 +84,7 @@ pub(super) async fn lose(inner: &Arc<Inner>, processes: OnNodeLoss) {
 
 /// Reconnects the kubelet.
 pub(super) async fn recover(inner: &Arc<Inner>) {
-    tell(inner, "True", "KubeletReady").await;
+    publish_status(inner, "True", "KubeletReady").await;
     inner.lost.send_replace(false);
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::environment::{Mounts, Waiting, expand, variables};
 use super::logs::Log;
 use super::process::{Group, MARKER};
-use super::status::{Report, now, tell};
+use super::status::{Report, now, publish_status};
 use super::volumes::{Objects, mount};
 use super::{Disruption, Fault, Inner, PAUSE, Running, has_ended, is_going, items, lock, name_of, text};
 
@@ -54,7 +54,7 @@ pub(super) async fn run_pod(inner: Arc<Inner>, mut news: News) {
     if !has_ended(&pod)
         && let Some(report) = run(&inner, &pod, &mut news).await
     {
-        tell(&inner, &pod, &report).await;
+        publish_status(&inner, &pod, &report).await;
     }
     // A deleted pod stays until the node confirms that it has stopped.
     if news.wait_for(|pod| pod.as_ref().is_none_or(|pod| is_going(pod))).await.is_ok() {
@@ -81,10 +81,10 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
             Ok(prepared) => break prepared,
             Err(waiting) => {
                 if reported.as_ref() != Some(&waiting) {
-                    tell(inner, pod, &Report::waiting(waiting.reason, &waiting.message)).await;
+                    publish_status(inner, pod, &Report::waiting(waiting.reason, &waiting.message)).await;
                 } else if waiting.reason == "ErrImagePull" {
                     let message = format!("Back-off pulling image {}", container["image"]);
-                    tell(inner, pod, &Report::waiting("ImagePullBackOff", &message)).await;
+                    publish_status(inner, pod, &Report::waiting("ImagePullBackOff", &message)).await;
                     reported = Some(Waiting { reason: "ImagePullBackOff", message });
                     wait_for_repair(inner, pod, news).await;
                     continue;
@@ -125,7 +125,7 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
     ];
     // Runs in the background, because the API server may be unreachable.
     let (telling, about, report) = (Arc::clone(inner), Arc::clone(pod), Report::running(&started));
-    let reported = tokio::spawn(async move { tell(&telling, &about, &report).await });
+    let reported = tokio::spawn(async move { publish_status(&telling, &about, &report).await });
     let end = wait_for_end(pod, news, &mut child, &group).await;
     group.kill_rest();
     for output in output {
@@ -253,11 +253,11 @@ async fn wait_for_end(pod: &Value, news: &mut News, child: &mut Child, group: &G
                     // A forced deletion skips the grace period.
                     None => group.kill(),
                     Some(current) if is_going(&current) => {
-                        let asked = Instant::now() + grace(&current);
+                        let deadline = Instant::now() + grace(&current);
                         if kill_at.is_none() {
                             group.terminate();
                         }
-                        kill_at = Some(kill_at.map_or(asked, |before| before.min(asked)));
+                        kill_at = Some(kill_at.map_or(deadline, |before| before.min(deadline)));
                     }
                     Some(_) => {}
                 }
@@ -273,8 +273,8 @@ async fn wait_for_end(pod: &Value, news: &mut News, child: &mut Child, group: &G
 }
 
 fn grace(pod: &Value) -> Duration {
-    let asked = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
-    let seconds = asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30);
+    let requested = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
+    let seconds = requested.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30);
     Duration::from_secs(seconds)
 }
 

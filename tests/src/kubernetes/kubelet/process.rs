@@ -63,7 +63,7 @@ impl Group {
     }
 
     /// Records processes with the marker or with a working directory in the volumes.
-    fn look_closely(&self) {
+    fn record_marked(&self) {
         let carriers = processes().into_iter().filter(|(pid, _)| self.is_marked(*pid));
         let carriers: Vec<Known> = carriers.map(|(pid, it)| (pid, it.start)).collect();
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(carriers);
@@ -95,7 +95,7 @@ impl Group {
     pub fn kill_rest(&self) {
         // A process may have spawned another after the search; the second round finds it.
         for _ in 0..3 {
-            self.look_closely();
+            self.record_marked();
             let seen: Vec<Known> =
                 self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
             let rest: Vec<Known> = seen.into_iter().filter(|(pid, _)| *pid != self.pid).collect();

@@ -40,8 +40,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     known.update(&inner, json!(pod)).await;
                 }
                 Some(Ok(Event::InitDone)) => {
-                    let gone: Vec<String> = known.pods.keys().filter(|uid| !seen.contains(uid)).cloned().collect();
-                    gone.iter().for_each(|uid| known.forget(&inner, uid));
+                    let deleted: Vec<String> = known.pods.keys().filter(|uid| !seen.contains(uid)).cloned().collect();
+                    deleted.iter().for_each(|uid| known.forget(&inner, uid));
                 }
                 Some(Ok(Event::Apply(pod))) => known.update(&inner, json!(pod)).await,
                 Some(Ok(Event::Delete(pod))) => {
@@ -110,9 +110,9 @@ impl Known {
                     .ok();
             }
             Ok(Some(message)) => {
-                let said = items(pod, "/status/conditions")
+                let reported = items(pod, "/status/conditions")
                     .any(|it| it["type"] == "PodScheduled" && it["message"] == message.as_str());
-                if !said {
+                if !reported {
                     let condition = json!({
                         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
                         "lastProbeTime": null, "lastTransitionTime": now(),

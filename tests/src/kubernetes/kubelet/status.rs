@@ -46,7 +46,7 @@ pub fn now() -> String {
 }
 
 /// Reports the status of a pod; returns once the API server has it or the pod is deleted.
-pub async fn tell(inner: &Arc<Inner>, pod: &Value, report: &Report) {
+pub async fn publish_status(inner: &Arc<Inner>, pod: &Value, report: &Report) {
     let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
     let pods: Api<Pod> = Api::namespaced(inner.client.clone(), namespace);
     loop {

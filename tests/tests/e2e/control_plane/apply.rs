@@ -1,4 +1,4 @@
-//! Server-side apply: who owns what, what is given up, who may write.
+//! Server-side apply: ownership, removal, authorization.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Client;
@@ -19,12 +19,16 @@ async fn apply_sets_or_releases_owned_fields() {
     maps.patch("a", &ours, &map(json!({"k": "1", "l": "1"}))).await.expect("a new map");
     maps.patch("a", &PatchParams::apply("theirs"), &map(json!({"m": "1"}))).await.expect("a field more");
     let applied = maps.patch("a", &ours, &map(json!({"k": "2"}))).await.expect("a change");
-    assert_eq!(json!(applied.data), json!({"k": "2", "m": "1"}), "what nobody applies any more is gone");
+    assert_eq!(
+        json!(applied.data),
+        json!({"k": "2", "m": "1"}),
+        "a field that no manager applies is removed"
+    );
     let managers = applied.metadata.managed_fields.unwrap_or_default();
     let mut names: Vec<_> = managers.into_iter().map(|it| (it.manager, it.operation)).collect();
     names.sort();
-    let wanted = ["ours", "theirs"].map(|it| (Some(it.to_owned()), Some("Apply".to_owned())));
-    assert_eq!(names, wanted);
+    let expected = ["ours", "theirs"].map(|it| (Some(it.to_owned()), Some("Apply".to_owned())));
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]
@@ -103,8 +107,8 @@ async fn keyed_lists_merge_by_key() {
     let both = apply("two", json!([{"type": "Done", "status": "False"}])).await;
     assert_eq!(both.as_array().map(Vec::len), Some(3));
     let left = apply("one", json!([{"type": "Ready", "status": "False"}])).await;
-    let wanted = json!([{"type": "Ready", "status": "False"}, {"type": "Done", "status": "False"}]);
-    assert_eq!(left, wanted);
+    let expected = json!([{"type": "Ready", "status": "False"}, {"type": "Done", "status": "False"}]);
+    assert_eq!(left, expected);
 }
 
 #[tokio::test]
@@ -134,7 +138,7 @@ async fn user_permissions_follow_rbac_roles() {
     let config =
         kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await;
     let robot = Client::try_from(config.expect("a configuration")).expect("a client");
-    // The authoriser of a real server hears of new roles a moment later.
+    // The authorizer of a real server learns new roles slightly later.
     let pods: Api<Pod> = Api::namespaced(robot.clone(), namespace);
     super::eventually("the role holds", || async { pods.list(&ListParams::default()).await.ok() }).await;
     let (code, reason, message) = refusal(pods.get("a").await);

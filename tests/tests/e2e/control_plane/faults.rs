@@ -1,4 +1,4 @@
-//! Faults: of pods, of the node, of the network, and of the server.
+//! Faults of pods, the node, the network, and the server.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn map(name: &str) -> ConfigMap {
     object(json!({"metadata": {"name": name}}))
 }
 
-/// Whether there is such a process, be it dead and not waited for.
+/// Returns whether a process exists, zombies included.
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -74,7 +74,7 @@ async fn unschedulable_pod_reports_cause() {
 async fn killed_oom_evicted_pods_report_distinct_status() {
     let env = ClusterEnv::new().await;
     let ended = |status: &Value| status["phase"] == "Failed";
-    for (name, wanted) in [("killed", "Error"), ("hungry", "OOMKilled"), ("evicted", "Error")] {
+    for (name, expected) in [("killed", "Error"), ("hungry", "OOMKilled"), ("evicted", "Error")] {
         env.start_pod(sleeper(name)).await;
         env.pod_status_when(name, "running", is_running).await;
         let pid = env.kubelet().pid(&env.namespace, name).expect("a process");
@@ -85,7 +85,11 @@ async fn killed_oom_evicted_pods_report_distinct_status() {
         }
         let status = env.pod_status_when(name, "failed", ended).await;
         let terminated = &status["containerStatuses"][0]["state"]["terminated"];
-        assert_eq!((&terminated["exitCode"], &terminated["reason"]), (&json!(137), &json!(wanted)), "{name}");
+        assert_eq!(
+            (&terminated["exitCode"], &terminated["reason"]),
+            (&json!(137), &json!(expected)),
+            "{name}"
+        );
         let disrupted = condition(&status, "DisruptionTarget").map(|it| it["reason"].clone());
         assert_eq!(disrupted, (name == "evicted").then(|| json!("TerminationByKubelet")), "{name}");
         assert_eq!(status["reason"] == "Evicted", name == "evicted");
@@ -100,7 +104,7 @@ async fn lost_node_keeps_pods_until_removed() {
     env.pod_status_when("a", "running", is_running).await;
     env.kubelet().lose(OnNodeLoss::Kill).await;
     let pod = json!(env.api::<Pod>().get("a").await.expect("the pod"));
-    assert!(pod["metadata"]["deletionTimestamp"].is_string(), "it is told to go, and nobody does it");
+    assert!(pod["metadata"]["deletionTimestamp"].is_string(), "marked for deletion, and the node is lost");
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(condition(&pod["status"], "Ready").map(|it| &it["status"]), Some(&json!("False")));
     let target = condition(&pod["status"], "DisruptionTarget").expect("a condition");
@@ -125,21 +129,21 @@ async fn returning_node_releases_its_pods() {
 #[tokio::test]
 async fn no_process_outlives_node() {
     let env = ClusterEnv::alone().await;
-    // These leave the family before anybody could see them there; the last one knows nothing of the pod.
+    // These processes leave the group immediately; the last one has no link to the pod.
     let folder = tempfile::tempdir().expect("a folder");
     let note = folder.path().join("pids");
-    let mut asked = sleeper("a");
+    let mut manifest = sleeper("a");
     let script = "sleep 600 & echo $! > $NOTE; (setsid sleep 600 & echo $! >> $NOTE); \
         (cd /disk; env -i setsid /bin/sleep 600 & echo $! >> $NOTE); sleep 600";
-    asked["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
-    asked["spec"]["containers"][0]["env"] = json!([{"name": "NOTE", "value": note}]);
-    asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
-    asked["spec"]["volumes"] = json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
+    manifest["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+    manifest["spec"]["containers"][0]["env"] = json!([{"name": "NOTE", "value": note}]);
+    manifest["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
+    manifest["spec"]["volumes"] = json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
     let claim = json!({"metadata": {"name": "disk"}, "spec": {"accessModes": ["ReadWriteOncePod"],
         "resources": {"requests": {"storage": "1Gi"}}}});
     let claims = env.api::<PersistentVolumeClaim>();
     claims.create(&PostParams::default(), &object(claim)).await.expect("a claim");
-    env.start_pod(asked).await;
+    env.start_pod(manifest).await;
     let mut pids: Vec<u32> = eventually("three children", || async {
         let text = std::fs::read_to_string(&note).unwrap_or_default();
         let pids: Vec<u32> = text.lines().filter_map(|it| it.parse().ok()).collect();
@@ -152,7 +156,7 @@ async fn no_process_outlives_node() {
     eventually("all are dead", || async { pids.iter().all(|pid| is_dead(*pid)).then_some(()) }).await;
 }
 
-/// Gone, or waiting for a parent who went with the node's runtime.
+/// Returns whether a process exited; it may be a zombie.
 fn is_dead(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
@@ -161,13 +165,13 @@ fn is_dead(pid: u32) -> bool {
 #[tokio::test]
 async fn outage_drops_connections_deferring_status_updates() {
     let env = ClusterEnv::alone().await;
-    let mut asked = sleeper("a");
-    asked["spec"]["containers"][0]["command"] =
+    let mut manifest = sleeper("a");
+    manifest["spec"]["containers"][0]["command"] =
         json!(["sh", "-c", "while [ ! -e $FLAG ]; do sleep 0.1; done"]);
     let folder = tempfile::tempdir().expect("a folder");
     let flag = folder.path().join("flag");
-    asked["spec"]["containers"][0]["env"] = json!([{"name": "FLAG", "value": flag}]);
-    env.start_pod(asked).await;
+    manifest["spec"]["containers"][0]["env"] = json!([{"name": "FLAG", "value": flag}]);
+    env.start_pod(manifest).await;
     env.pod_status_when("a", "running", is_running).await;
     env.plane().disconnect();
     let failed = env.api::<Pod>().get("a").await;

@@ -1,4 +1,4 @@
-//! Jobs: a pod for each, its end in their status, and what goes with them.
+//! Jobs: their pods, their status, and their deletion.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -20,7 +20,7 @@ impl ClusterEnv {
         self.api::<Job>().create(&PostParams::default(), &object(job)).await.expect("a job")
     }
 
-    /// The Job once this holds.
+    /// Waits for a Job that fits and returns it.
     async fn job_when(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let jobs = self.api::<Job>();
         eventually(what, || async {
@@ -35,7 +35,7 @@ impl ClusterEnv {
         self.api::<Pod>().list(&of_it).await.expect("pods").items
     }
 
-    /// The only pod of a Job once this holds.
+    /// Waits for the only pod of a Job to fit and returns it.
     async fn pod_when(&self, job: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         eventually(what, || async {
             let pod = json!(self.pods_of(job).await.first()?);
@@ -45,7 +45,7 @@ impl ClusterEnv {
     }
 }
 
-/// The reason of a condition that is true.
+/// Returns the reason of a true condition.
 fn reason(status: &Value, kind: &str) -> Option<String> {
     let mut conditions = status["conditions"].as_array()?.iter();
     let found = conditions.find(|it| it["type"] == kind && it["status"] == "True")?;
@@ -91,7 +91,7 @@ async fn job_without_retries_fails_with_its_pod() {
 #[tokio::test]
 async fn deleted_pod_counts_as_failed() {
     let env = ClusterEnv::new().await;
-    // A pod that ends well counts as what it is, even if it was deleted.
+    // A pod that succeeds counts as succeeded, even if it was deleted.
     env.start_job(job("a", "trap 'exit 1' TERM; sleep 600 & wait")).await;
     let pod = env.pod_when("a", "running", is_running).await;
     let name = pod["metadata"]["name"].as_str().expect("a name");
@@ -127,7 +127,7 @@ async fn suspended_job_runs_nothing_until_resumed() {
     let second = env.pod_when("a", "running again", is_running).await;
     assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
     let job = env.job_when("a", "resumed", |status| reason(status, "Suspended").is_none()).await;
-    assert_eq!(job["status"]["failed"], Value::Null, "what was stopped on purpose is no failure");
+    assert_eq!(job["status"]["failed"], Value::Null, "stopped pods do not count as failed");
 }
 
 #[tokio::test]
@@ -171,10 +171,10 @@ async fn foreground_deletion_removes_owner_last() {
     assert!(finalizers.contains(&"foregroundDeletion".to_owned()), "{finalizers:?}");
     eventually("the job is gone", || async {
         let pods = env.pods_of("a").await;
-        let gone = jobs.get_opt("a").await.expect("an answer").is_none();
-        // The pods were looked at first: they may not outlive their owner.
-        assert!(!gone || env.pods_of("a").await.is_empty(), "the owner went first: {pods:?}");
-        gone.then_some(())
+        let deleted = jobs.get_opt("a").await.expect("an answer").is_none();
+        // Pods are read first: they must not outlive their owner.
+        assert!(!deleted || env.pods_of("a").await.is_empty(), "the owner went first: {pods:?}");
+        deleted.then_some(())
     })
     .await;
 }

@@ -166,7 +166,7 @@ async fn oversized_object_is_rejected() {
         object(thing(&format!("x{bytes}"), json!({"color": "red", "rest": {"k": "x".repeat(bytes)}})))
     };
     things.create(&PostParams::default(), &huge(1 << 20)).await.expect("a thing of one MiB");
-    // Below the limit of requests, above etcd's.
+    // Below the limit of requests, above the limit of etcd.
     let (code, _, message) = refusal(things.create(&PostParams::default(), &huge(1_700_000)).await);
     assert_eq!((code, message.as_str()), (500, "etcdserver: request is too large"));
     let (code, reason, message) = refusal(things.create(&PostParams::default(), &huge(4 << 20)).await);
@@ -227,7 +227,7 @@ async fn status_subresource_is_written_separately() {
     new["status"] = json!({"phase": "Early"});
     let made = things.create(&PostParams::default(), &object(new)).await.expect("a thing");
     assert_eq!(made.metadata.generation, Some(1));
-    assert_eq!(made.data.get("status"), None, "nobody creates with a status");
+    assert_eq!(made.data.get("status"), None, "status is ignored at creation");
     assert_eq!(made.data["spec"]["size"], 3, "the default");
     let patch = Patch::Merge(json!({"spec": {"size": 9}, "status": {"phase": "Done"}}));
     let written = things.patch_status("a", &PatchParams::default(), &patch).await.expect("a status");

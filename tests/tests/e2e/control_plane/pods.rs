@@ -1,4 +1,4 @@
-//! Pods on the node: what their programs are given, what they say, how they end.
+//! Pods on the node: input, output, and end of their programs.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ impl ClusterEnv {
         self.api::<Pod>().create(&PostParams::default(), &object(pod)).await.expect("a pod");
     }
 
-    /// The pod once this holds of its status.
+    /// Waits for a pod whose status fits and returns it.
     pub async fn pod_status_when(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let pods = self.api::<Pod>();
         eventually(what, || async {
@@ -43,7 +43,7 @@ impl ClusterEnv {
         self.api::<Pod>().logs(name, &LogParams::default()).await.expect("a log")
     }
 
-    async fn gone(&self, name: &str) {
+    async fn wait_for_deletion(&self, name: &str) {
         let pods = self.api::<Pod>();
         eventually("the pod is gone", || async {
             pods.get_opt(name).await.expect("an answer").is_none().then_some(())
@@ -65,8 +65,8 @@ async fn container_gets_variables_and_volumes() {
     env.api::<Secret>().create(&PostParams::default(), &object(secret)).await.expect("a secret");
     let script = "echo $NAME $COLOR $TOKEN $GREETING ${MISSING-none}; cat $CONFIG/the-color /in/size /all/token; \
         echo; echo kept > /scratch/file; cat /scratch/file";
-    let mut asked = pod("a", script);
-    let spec = &mut asked["spec"];
+    let mut manifest = pod("a", script);
+    let spec = &mut manifest["spec"];
     spec["containers"][0]["env"] = json!([
         {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
@@ -83,7 +83,7 @@ async fn container_gets_variables_and_volumes() {
         {"name": "scratch", "emptyDir": {}},
         {"name": "all", "projected": {"sources": [{"secret": {"name": "keys"}}, {"configMap": {"name": "not-there", "optional": true}}]}},
     ]);
-    env.start_pod(asked).await;
+    env.start_pod(manifest).await;
     assert_eq!(env.end_of("a").await["exitCode"], 0, "{}", env.log_of("a").await);
     assert_eq!(env.log_of("a").await, "a red s3cret hello-red none\nred3s3cret\nkept\n");
 }
@@ -92,10 +92,10 @@ async fn container_gets_variables_and_volumes() {
 async fn image_maps_to_local_program() {
     let env = ClusterEnv::new().await;
     env.kubelet().program("registry.example/echo:1", "/bin/echo");
-    let mut asked = pod("a", "");
-    asked["spec"]["containers"] = json!([{"name": "main", "image": "registry.example/echo:1", "args": ["$(WHO)", "there"],
+    let mut manifest = pod("a", "");
+    manifest["spec"]["containers"] = json!([{"name": "main", "image": "registry.example/echo:1", "args": ["$(WHO)", "there"],
         "env": [{"name": "WHO", "value": "who"}]}]);
-    env.start_pod(asked).await;
+    env.start_pod(manifest).await;
     env.end_of("a").await;
     assert_eq!(env.log_of("a").await, "who there\n");
 }
@@ -112,15 +112,15 @@ async fn followed_log_ends_with_deleted_pod() {
     let first = next().await.expect("a line");
     let (time, text) = first.split_once(' ').expect("a time and a text");
     time.parse::<jiff::Timestamp>().expect("a time");
-    let mut said =
+    let mut lines =
         vec![text.to_owned(), next().await.expect("a line").split_once(' ').expect("two").1.to_owned()];
-    // Two streams have no order between them.
-    said.sort();
-    assert_eq!(said, ["one", "two"]);
+    // The order of the two streams is undefined.
+    lines.sort();
+    assert_eq!(lines, ["one", "two"]);
     pods.delete("a", &DeleteParams::default()).await.expect("a deletion");
-    assert!(next().await.is_some_and(|line| line.ends_with(" bye")), "what it says at its end is followed");
+    assert!(next().await.is_some_and(|line| line.ends_with(" bye")), "the last line is followed");
     assert_eq!(next().await, None, "and the log ends with it");
-    env.gone("a").await;
+    env.wait_for_deletion("a").await;
     assert_eq!(refusal(pods.logs("a", &LogParams::default()).await).0, 404);
 }
 
@@ -147,9 +147,9 @@ async fn partial_log_can_be_requested() {
 async fn deleted_pod_receives_sigterm_first() {
     let env = ClusterEnv::new().await;
     let pods = env.api::<Pod>();
-    let mut asked = pod("a", "trap 'echo asked; sleep 1; exit 7' TERM; sleep 600 & wait");
-    asked["metadata"]["finalizers"] = json!(["example.com/look"]);
-    env.start_pod(asked).await;
+    let mut manifest = pod("a", "trap 'echo asked; sleep 1; exit 7' TERM; sleep 600 & wait");
+    manifest["metadata"]["finalizers"] = json!(["example.com/look"]);
+    env.start_pod(manifest).await;
     env.pod_status_when("a", "running", is_running).await;
     let going =
         pods.delete("a", &DeleteParams::default()).await.expect("a deletion").left().expect("the pod");
@@ -158,22 +158,22 @@ async fn deleted_pod_receives_sigterm_first() {
     assert_eq!(env.log_of("a").await, "asked\n");
     let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
     pods.patch("a", &kube::api::PatchParams::default(), &release).await.expect("a release");
-    env.gone("a").await;
+    env.wait_for_deletion("a").await;
 }
 
 #[tokio::test]
 async fn process_ignoring_sigterm_is_killed() {
     let env = ClusterEnv::new().await;
     let pods = env.api::<Pod>();
-    let mut asked = pod("a", "trap '' TERM; while :; do sleep 1; done");
-    asked["metadata"]["finalizers"] = json!(["example.com/look"]);
-    env.start_pod(asked).await;
+    let mut manifest = pod("a", "trap '' TERM; while :; do sleep 1; done");
+    manifest["metadata"]["finalizers"] = json!(["example.com/look"]);
+    env.start_pod(manifest).await;
     env.pod_status_when("a", "running", is_running).await;
     pods.delete("a", &DeleteParams::default().grace_period(1)).await.expect("a deletion");
     assert_eq!(env.end_of("a").await["exitCode"], 137);
     let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
     pods.patch("a", &kube::api::PatchParams::default(), &release).await.expect("a release");
-    env.gone("a").await;
+    env.wait_for_deletion("a").await;
 }
 
 #[tokio::test]
@@ -195,10 +195,11 @@ async fn claim_keeps_files_between_pods() {
     let claim = json!({"metadata": {"name": "disk"}, "spec": {"accessModes": ["ReadWriteOncePod"],
         "resources": {"requests": {"storage": "1Gi"}}}});
     let with_disk = |name: &str, script: &str| {
-        let mut asked = pod(name, script);
-        asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
-        asked["spec"]["volumes"] = json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
-        asked
+        let mut manifest = pod(name, script);
+        manifest["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "disk", "mountPath": "/disk"}]);
+        manifest["spec"]["volumes"] =
+            json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]);
+        manifest
     };
     env.start_pod(with_disk("a", "echo kept > /disk/file; trap 'exit 0' TERM; sleep 600 & wait")).await;
     let waits = |status: &Value| status["conditions"][0]["reason"] == "Unschedulable";
@@ -210,7 +211,7 @@ async fn claim_keeps_files_between_pods() {
     env.start_pod(with_disk("b", "cat /disk/file; while [ ! -e /disk/go ]; do sleep 0.1; done")).await;
     env.pod_status_when("b", "one pod at a time has it", waits).await;
     env.api::<Pod>().delete("a", &DeleteParams::default()).await.expect("a deletion");
-    env.gone("a").await;
+    env.wait_for_deletion("a").await;
     env.pod_status_when("b", "running", is_running).await;
     let going =
         claims.delete("disk", &DeleteParams::default()).await.expect("a deletion").left().expect("the claim");
@@ -221,7 +222,7 @@ async fn claim_keeps_files_between_pods() {
     assert_eq!(env.log_of("b").await, "kept\n");
     claims.get("disk").await.expect("a pod that has ended still has it");
     env.api::<Pod>().delete("b", &DeleteParams::default()).await.expect("a deletion");
-    eventually("the claim goes when no pod has it", || async {
+    eventually("the claim is deleted once unused", || async {
         claims.get_opt("disk").await.expect("an answer").is_none().then_some(())
     })
     .await;
@@ -230,10 +231,10 @@ async fn claim_keeps_files_between_pods() {
 #[tokio::test]
 async fn pod_waits_for_missing_configmap() {
     let env = ClusterEnv::new().await;
-    let mut asked = pod("a", "cat /in/k");
-    asked["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "in", "mountPath": "/in"}]);
-    asked["spec"]["volumes"] = json!([{"name": "in", "configMap": {"name": "late"}}]);
-    env.start_pod(asked).await;
+    let mut manifest = pod("a", "cat /in/k");
+    manifest["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "in", "mountPath": "/in"}]);
+    manifest["spec"]["volumes"] = json!([{"name": "in", "configMap": {"name": "late"}}]);
+    env.start_pod(manifest).await;
     let waits =
         |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating";
     env.pod_status_when("a", "waiting", waits).await;

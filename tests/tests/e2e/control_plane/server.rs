@@ -1,4 +1,4 @@
-//! The server as a whole: what it says it serves, definitions, events, leases, collections.
+//! The server: discovery, definitions, events, leases, collections.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event as CoreEvent, ObjectReference};
@@ -17,7 +17,7 @@ async fn client_discovers_served_resources() {
     let env = ClusterEnv::new().await;
     env.things().await;
     env.client.apiserver_version().await.expect("a version");
-    // A real server lists a new definition a moment after it serves it.
+    // A real server lists a new definition slightly after it serves it.
     eventually("the definition is listed", || async {
         let discovery = Discovery::new(env.client.clone()).run().await.expect("a discovery");
         let has = |group: &str, kind: &str| {

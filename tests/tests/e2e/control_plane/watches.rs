@@ -1,4 +1,4 @@
-//! Watches: what they tell, from where, and when they cannot.
+//! Watches: events, start versions, errors.
 
 use std::pin::pin;
 
@@ -15,13 +15,15 @@ fn map(name: &str, color: &str) -> ConfigMap {
     object(json!({"metadata": {"name": name, "labels": {"color": color}}}))
 }
 
-/// The next event that is about an object, in words.
+/// Returns a text for the next event about an object.
 async fn next<E: std::fmt::Debug>(
     events: &mut (impl Stream<Item = Result<WatchEvent<ConfigMap>, E>> + Unpin),
 ) -> String {
     loop {
-        let event =
-            timeout(LIMIT, events.next()).await.expect("an event in time").expect("a stream that goes on");
+        let event = timeout(LIMIT, events.next())
+            .await
+            .expect("an event before the timeout")
+            .expect("an open stream");
         return match event.expect("no broken stream") {
             WatchEvent::Added(map) => format!("+{}", map.metadata.name.unwrap_or_default()),
             WatchEvent::Modified(map) => format!("~{}", map.metadata.name.unwrap_or_default()),
@@ -44,8 +46,8 @@ async fn watch_returns_changes_since_version() {
     maps.patch("a", &PatchParams::default(), &patch).await.expect("a patch");
     maps.delete("b", &DeleteParams::default()).await.expect("a deletion");
     let mut events = pin!(maps.watch(&WatchParams::default(), &version).await.expect("a watch"));
-    for wanted in ["+b", "~a", "-b"] {
-        assert_eq!(next(&mut events).await, wanted);
+    for expected in ["+b", "~a", "-b"] {
+        assert_eq!(next(&mut events).await, expected);
     }
     maps.create(&PostParams::default(), &map("c", "red")).await.expect("a map");
     assert_eq!(next(&mut events).await, "+c", "and what happens now");
@@ -59,10 +61,10 @@ async fn object_no_longer_matching_watch_appears_deleted() {
     let red = WatchParams::default().labels("color=red");
     let mut events = pin!(maps.watch(&red, "0").await.expect("a watch"));
     assert_eq!(next(&mut events).await, "+a");
-    for (color, wanted) in [("green", "-a"), ("red", "+a")] {
+    for (color, expected) in [("green", "-a"), ("red", "+a")] {
         let patch = Patch::Merge(json!({"metadata": {"labels": {"color": color}}}));
         maps.patch("a", &PatchParams::default(), &patch).await.expect("a patch");
-        assert_eq!(next(&mut events).await, wanted);
+        assert_eq!(next(&mut events).await, expected);
     }
 }
 
@@ -84,8 +86,10 @@ async fn list_can_be_streamed() {
     let mut events = pin!(watcher(maps, streaming));
     let mut reported = Vec::new();
     loop {
-        let event =
-            timeout(LIMIT, events.next()).await.expect("an event in time").expect("a stream that goes on");
+        let event = timeout(LIMIT, events.next())
+            .await
+            .expect("an event before the timeout")
+            .expect("an open stream");
         match event.expect("no error") {
             watcher::Event::Init => reported.push("init".to_owned()),
             watcher::Event::InitApply(map) => reported.extend(map.metadata.name),
@@ -105,12 +109,12 @@ async fn expired_history_restarts_watches() {
     let mut following = pin!(watcher(maps.clone(), watcher::Config::default().labels("color=red")));
     while !matches!(following.next().await, Some(Ok(watcher::Event::InitDone))) {}
     env.plane().expire().await;
-    // The first connections are those that were reset.
+    // The first connections were reset.
     let watch = || async { maps.watch(&WatchParams::default(), &old).await.ok() };
     let mut events = pin!(super::eventually("a watch", watch).await);
     assert_eq!(next(&mut events).await, "410 Expired");
     maps.create(&PostParams::default(), &map("a", "red")).await.expect("a map");
-    // kube's watcher lists again by itself, and finds what it missed.
+    // kube's watcher lists again and finds the missed change.
     let found = async {
         loop {
             if let Some(Ok(watcher::Event::InitApply(map))) = following.next().await {

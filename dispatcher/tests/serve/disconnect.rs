@@ -1,4 +1,4 @@
-//! Callers that vanish: whatever moment they choose, submitting again gives one run.
+//! Disconnecting clients: submitting again returns the same run.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,12 +9,12 @@ use super::bench::eventually;
 use super::http::{connect, cut};
 use super::server::{Server, bench, submission};
 
-/// How a caller vanishes.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// It closes the connection.
+    /// Closes the connection.
     Close,
-    /// Its machine says that there is no such connection.
+    /// Resets the connection.
     Reset,
 }
 
@@ -38,9 +38,9 @@ fn incomplete_request_starts_no_run() {
             vanish(stream, end);
         }
     }
-    // A head that was complete is a call, and its end is told. A reset overtakes some of them.
+    // A complete head is a call whose end is logged. A reset overtakes some of them.
     let complete = bytes.len() - head;
-    eventually("the cut calls to be told", || server.calls().len() >= complete);
+    eventually("the audited calls", || server.calls().len() >= complete);
     assert!(server.calls().iter().all(|call| call["result"] != "ok"), "{:?}", server.calls());
     assert_eq!(bench.runs().len(), 0);
     assert_eq!(server.submit(1)["structuredContent"]["result"], "created");
@@ -53,7 +53,7 @@ fn resubmit_after_disconnect_returns_same_run() {
     let mut server = Server::start(&bench);
     let whole = server_answer_length(&server);
     let mut task = 1;
-    // After so many bytes of the answer.
+    // Disconnects after this many bytes of the response.
     for read in [0, 1, 15, 40, whole / 2, whole - 1] {
         for end in [End::Close, End::Reset] {
             task += 1;
@@ -67,7 +67,7 @@ fn resubmit_after_disconnect_returns_same_run() {
             assert!(read == 0 || started == "already_running", "{again}");
         }
     }
-    // What it still does for callers that have gone, it does before it ends.
+    // On termination, the server finishes the calls of disconnected clients.
     server.signal(Signal::TERM);
     assert_eq!(server.ended(), Some(0));
     let mut runs: Vec<u64> = bench.runs().iter().map(|run| run["task_id"].as_u64().unwrap()).collect();
@@ -76,7 +76,7 @@ fn resubmit_after_disconnect_returns_same_run() {
     assert_eq!(runs, once);
 }
 
-/// The bytes of the answer to a submission.
+/// Returns the length of the response to a submission.
 fn server_answer_length(server: &Server) -> usize {
     let answer = submission(1).send(server.address);
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -1,11 +1,11 @@
-//! Who may call.
+//! Authentication, host and origin checks.
 
 use dispatcher::serve::auth::TokenSource;
 use dispatcher::serve::{ServeOptions, check};
 use serde_json::json;
 
 use super::http::Request;
-use super::stand::{Stand, settings};
+use super::test_server::{TestServer, settings};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -16,8 +16,8 @@ fn count() -> Request {
 #[test]
 fn only_allowed_hosts_are_served() {
     let hosts = vec!["orchestrator.example.com".to_owned(), "exact.example.com:8750".to_owned()];
-    let stand = Stand::start(ServeOptions { allowed_hosts: hosts, ..settings() });
-    let port = stand.address.port();
+    let server = TestServer::start(ServeOptions { allowed_hosts: hosts, ..settings() });
+    let port = server.address.port();
     let cases = [
         ("localhost".to_owned(), 200),
         (format!("localhost:{port}"), 200),
@@ -45,17 +45,17 @@ fn only_allowed_hosts_are_served() {
         (String::new(), 400),
     ];
     for (host, status) in cases {
-        assert_eq!(count().replacing("Host", &host).send(stand.address).status, status, "{host:?}");
+        assert_eq!(count().replacing("Host", &host).send(server.address).status, status, "{host:?}");
     }
-    assert_eq!(count().without("Host").send(stand.address).status, 400);
-    assert_eq!(count().with("Host", "evil.example.com").send(stand.address).status, 400);
+    assert_eq!(count().without("Host").send(server.address).status, 400);
+    assert_eq!(count().with("Host", "evil.example.com").send(server.address).status, 400);
 }
 
 #[test]
 fn unlisted_origin_is_rejected() {
     let origins = vec!["https://ide.example.com:443".to_owned(), "http://localhost:3000".to_owned()];
-    let open = Stand::start(settings());
-    let named = Stand::start(ServeOptions { allowed_origins: origins, ..settings() });
+    let open = TestServer::start(settings());
+    let named = TestServer::start(ServeOptions { allowed_origins: origins, ..settings() });
     let cases = [
         ("https://ide.example.com", 200),
         ("HTTPS://IDE.example.com:443", 200),
@@ -74,7 +74,7 @@ fn unlisted_origin_is_rejected() {
         assert_eq!(count().with("Origin", origin).send(named.address).status, status, "{origin:?}");
         assert_eq!(count().with("Origin", origin).send(open.address).status, 403, "{origin:?}");
     }
-    // Programs send none.
+    // Programs send no `Origin`.
     assert_eq!(count().send(named.address).status, 200);
     let twice = count().with("Origin", "http://localhost:3000").with("Origin", "http://evil.example.com");
     assert_eq!(twice.send(named.address).status, 400);
@@ -82,18 +82,18 @@ fn unlisted_origin_is_rejected() {
 
 #[test]
 fn unauthorized_request_reveals_nothing() {
-    let stand = Stand::start(ServeOptions { tokens: TokenSource::Inline(TOKEN.into()), ..settings() });
-    let missing = count().send(stand.address);
-    let wrong = count().with("Authorization", "Bearer correct-horse-battery-stapler").send(stand.address);
+    let server = TestServer::start(ServeOptions { tokens: TokenSource::Inline(TOKEN.into()), ..settings() });
+    let missing = count().send(server.address);
+    let wrong = count().with("Authorization", "Bearer correct-horse-battery-stapler").send(server.address);
     for refused in [&missing, &wrong] {
         assert_eq!(refused.status, 401);
         assert!(refused.head.contains("www-authenticate: bearer"), "{refused:?}");
         assert_eq!(refused.body, missing.body);
     }
-    let right = count().with("Authorization", &format!("Bearer {TOKEN}")).send(stand.address);
-    assert_eq!((right.status, stand.begun()), (200, 1));
+    let right = count().with("Authorization", &format!("Bearer {TOKEN}")).send(server.address);
+    assert_eq!((right.status, server.started()), (200, 1));
     for health in ["GET /healthz HTTP/1.1", "GET /readyz HTTP/1.1"] {
-        assert_eq!(Request::get(health).with("Host", "10.0.0.7:8750").send(stand.address).status, 200);
+        assert_eq!(Request::get(health).with("Host", "10.0.0.7:8750").send(server.address).status, 200);
     }
 }
 
@@ -102,15 +102,15 @@ fn token_rotation_needs_no_restart() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, TOKEN).unwrap();
-    let stand = Stand::start(ServeOptions { tokens: TokenSource::File(file.clone()), ..settings() });
+    let server = TestServer::start(ServeOptions { tokens: TokenSource::File(file.clone()), ..settings() });
     let status =
-        |token: &str| count().with("Authorization", &format!("Bearer {token}")).send(stand.address).status;
+        |token: &str| count().with("Authorization", &format!("Bearer {token}")).send(server.address).status;
     assert_eq!(status(TOKEN), 200);
     std::fs::write(&file, "another-token-of-good-length").unwrap();
     assert_eq!((status(TOKEN), status("another-token-of-good-length")), (401, 200));
     std::fs::remove_file(&file).unwrap();
     assert_eq!((status(TOKEN), status("x")), (503, 503));
-    assert_eq!(Request::get("GET /readyz HTTP/1.1").with("Host", "x").send(stand.address).status, 503);
+    assert_eq!(Request::get("GET /readyz HTTP/1.1").with("Host", "x").send(server.address).status, 503);
 }
 
 #[test]
@@ -139,21 +139,21 @@ fn non_loopback_address_requires_token() {
 
 #[test]
 fn both_eras_are_served_unless_headers_contradict_body() {
-    let stand = Stand::start(settings());
+    let server = TestServer::start(settings());
     let modern = || Request::modern_tool("count", &json!({}));
-    assert_eq!(count().send(stand.address).json()["result"]["content"][0]["text"], "1");
-    assert_eq!(modern().send(stand.address).json()["result"]["content"][0]["text"], "2");
+    assert_eq!(count().send(server.address).json()["result"]["content"][0]["text"], "1");
+    assert_eq!(modern().send(server.address).json()["result"]["content"][0]["text"], "2");
     for (header, value) in
         [("Mcp-Method", "tools/list"), ("Mcp-Name", "hold"), ("MCP-Protocol-Version", "2025-11-25")]
     {
-        let refused = modern().replacing(header, value).send(stand.address);
+        let refused = modern().replacing(header, value).send(server.address);
         assert_eq!(refused.status, 400, "{header}: {refused:?}");
-        assert_eq!(modern().without(header).send(stand.address).status, 400, "{header}");
+        assert_eq!(modern().without(header).send(server.address).status, 400, "{header}");
     }
-    assert_eq!(count().replacing("MCP-Protocol-Version", "1999-01-01").send(stand.address).status, 400);
+    assert_eq!(count().replacing("MCP-Protocol-Version", "1999-01-01").send(server.address).status, 400);
     let mut read = count();
     read.line = "GET /mcp HTTP/1.1";
-    let refused = read.send(stand.address);
+    let refused = read.send(server.address);
     assert!(refused.status == 405 && refused.head.contains("allow: post"), "{refused:?}");
-    assert_eq!(stand.begun(), 2);
+    assert_eq!(server.started(), 2);
 }

@@ -1,4 +1,4 @@
-//! Verbs that are given no run's name.
+//! Commands without a run name.
 
 use crate::bench::{Bench, eventually};
 
@@ -13,7 +13,7 @@ fn command_without_run_selects_only_active_run() {
     });
     assert_eq!(bench.run("wait --timeout 0.05 -o json").json()["run"], *live);
     assert_eq!(bench.run("stop -o json").json()["run"], *live);
-    // Tasks 1 and 2 have ended: the latest is meant, unless the task is said.
+    // Tasks 1 and 2 have ended: the latest run is selected, unless the task is given.
     assert_eq!(bench.run("wait").code, 143);
     assert_eq!(bench.run("wait --task 1").code, 1);
     let retried = bench.run("retry --task 1 --guidance again -o json").json();
@@ -68,7 +68,7 @@ fn either_guidance_file_flag_works_unless_repeated() {
 #[test]
 fn logs_filter_by_time_list_by_several_phases() {
     let bench = Bench::new();
-    // The stand-in's events are all of the 22nd of November 2026, 12:00.
+    // All events of the fake supervisor are of 2026-11-22, 12:00.
     bench.submit_and_wait("done");
     let lines = |arguments: &str| bench.run(&format!("logs {arguments} -o json")).stdout.lines().count();
     let all = lines("");

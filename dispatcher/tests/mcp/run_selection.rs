@@ -1,4 +1,4 @@
-//! Which run a call means, and what it says when that is not clear.
+//! Selection of runs, and errors of ambiguous calls.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Whatever comes in, cut wherever: messages are answered, the rest is skipped, and only messages go out.
+//! Arbitrary input in arbitrary pieces: messages get a response, the rest is skipped.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::bench::Bench;
 use crate::client::server;
 
-/// Far longer than any answer takes.
+/// Timeout of a response.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What comes before all noise. Without it, rmcp ends the connection at the first request that is no greeting.
+/// The first message of every input: rmcp closes the connection if the first request is not a greeting.
 const FIRST: &str = r#"{"jsonrpc":"2.0","id":"the first one","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"noise","version":"1"}}}"#;
 
-/// The request that comes after all noise.
+/// The last request of every input.
 const LAST: &str = r#"{"jsonrpc":"2.0","id":"the last one","method":"tools/list","params":{}}"#;
 
-/// Messages as clients send them, right and wrong.
+/// Valid and invalid messages of clients.
 fn message() -> impl Strategy<Value = Value> {
     let id = prop_oneof![
         Just(json!(7)),
@@ -71,7 +71,7 @@ fn message() -> impl Strategy<Value = Value> {
     prop_oneof![4 => request, 1 => response]
 }
 
-/// One line of input, without its end.
+/// A line of input, without its end.
 fn line() -> impl Strategy<Value = Vec<u8>> {
     let bytes = || vec(any::<u8>().prop_filter("no end of line", |byte| *byte != b'\n'), 0..200);
     let cut = (message(), any::<Index>()).prop_map(|(message, at)| {
@@ -90,7 +90,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => whole, 2 => bytes(), 2 => cut, 2 => changed, 1 => nested]
 }
 
-/// What the server says to these bytes, which come in pieces of this size.
+/// Returns the server's output for these bytes, sent in pieces of this size.
 async fn answer(bench: &Bench, input: &[u8], piece: usize) -> Vec<u8> {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (read, write) = tokio::io::split(theirs);
@@ -99,17 +99,17 @@ async fn answer(bench: &Bench, input: &[u8], piece: usize) -> Vec<u8> {
         for piece in input.chunks(piece) {
             sink.write_all(piece).await.unwrap();
         }
-        // The answers come before the end: a server that has been left answers no more.
-        let mut said = Vec::new();
-        while !String::from_utf8_lossy(&said).contains(r#""id":"the last one""#) {
+        // Reads before closing the input: a disconnected server does not respond.
+        let mut received = Vec::new();
+        while !String::from_utf8_lossy(&received).contains(r#""id":"the last one""#) {
             let mut piece = [0; 8192];
             let length = output.read(&mut piece).await.unwrap();
-            assert_ne!(length, 0, "it ended after {:?}", String::from_utf8_lossy(&said));
-            said.extend_from_slice(&piece[..length]);
+            assert_ne!(length, 0, "it ended after {:?}", String::from_utf8_lossy(&received));
+            received.extend_from_slice(&piece[..length]);
         }
         sink.shutdown().await.unwrap();
-        output.read_to_end(&mut said).await.unwrap();
-        said
+        output.read_to_end(&mut received).await.unwrap();
+        received
     };
     let serving = stdio::serve_over(server(bench, "done"), read, write);
     let both = async { tokio::join!(talk, serving).0 };
@@ -125,9 +125,9 @@ fn request_after_noise_is_answered_with_valid_messages_only() {
         let mut input = format!("{FIRST}\n").into_bytes();
         input.extend(lines.join(&b'\n'));
         input.extend_from_slice(format!("\n{LAST}\n").as_bytes());
-        let said = runtime.block_on(answer(&bench, &input, piece));
-        let said = String::from_utf8(said).unwrap();
-        for line in said.lines() {
+        let received = runtime.block_on(answer(&bench, &input, piece));
+        let received = String::from_utf8(received).unwrap();
+        for line in received.lines() {
             let message: Value = serde_json::from_str(line).unwrap();
             prop_assert_eq!(&message["jsonrpc"], &json!("2.0"));
             let last = message["id"] == "the last one";

@@ -1,4 +1,4 @@
-//! The HTTP layer with a tool of its own behind it, and limits as a test needs them.
+//! The HTTP layer with a test tool and configurable limits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 use tokio::sync::{Notify, oneshot};
 
-/// A server in this process; it stops when this value goes.
-pub(crate) struct Stand {
+/// A server in this process, stopped when dropped.
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) tools: Tools,
     stop: Option<oneshot::Sender<()>>,
@@ -20,10 +20,10 @@ pub(crate) struct Stand {
     thread: Option<std::thread::JoinHandle<Shutdown>>,
 }
 
-/// Counts its calls; `hold` ends when it is let go.
+/// Counts its calls; `hold` blocks until it is released.
 #[derive(Clone)]
 pub(crate) struct Tools {
-    pub(crate) begun: Arc<AtomicUsize>,
+    pub(crate) started: Arc<AtomicUsize>,
     pub(crate) ended: Arc<AtomicUsize>,
     pub(crate) go: Arc<Notify>,
     tool_router: ToolRouter<Self>,
@@ -33,16 +33,16 @@ pub(crate) struct Tools {
 impl Tools {
     fn new() -> Self {
         Self {
-            begun: Arc::default(),
+            started: Arc::default(),
             ended: Arc::default(),
             go: Arc::default(),
             tool_router: Self::tool_router(),
         }
     }
 
-    #[tool(description = "Answers at once")]
+    #[tool(description = "Answers immediately")]
     async fn count(&self) -> CallToolResult {
-        let count = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let count = self.started.fetch_add(1, Ordering::SeqCst) + 1;
         self.ended.fetch_add(1, Ordering::SeqCst);
         CallToolResult::success(vec![ContentBlock::text(count.to_string())])
     }
@@ -50,7 +50,7 @@ impl Tools {
     #[tool(description = "Answers when it is let go")]
     async fn hold(&self) -> CallToolResult {
         let go = self.go.notified();
-        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.started.fetch_add(1, Ordering::SeqCst);
         go.await;
         self.ended.fetch_add(1, Ordering::SeqCst);
         CallToolResult::success(vec![ContentBlock::text("let go")])
@@ -70,7 +70,7 @@ pub(crate) fn settings() -> ServeOptions {
     }
 }
 
-impl Stand {
+impl TestServer {
     pub(crate) fn start(settings: ServeOptions) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let bound: BoundServer = runtime.block_on(bind(settings)).unwrap();
@@ -92,31 +92,31 @@ impl Stand {
         Self { address, tools, stop: Some(stop), now: Some(now), thread: Some(thread) }
     }
 
-    pub(crate) fn begun(&self) -> usize {
-        self.tools.begun.load(Ordering::SeqCst)
+    pub(crate) fn started(&self) -> usize {
+        self.tools.started.load(Ordering::SeqCst)
     }
 
     pub(crate) fn ended(&self) -> usize {
         self.tools.ended.load(Ordering::SeqCst)
     }
 
-    /// Asks it to stop.
+    /// Requests a graceful shutdown.
     pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
     }
 
-    /// Tells it to stop at once.
+    /// Requests an immediate shutdown.
     pub(crate) fn stop_now(&mut self) {
         self.now.take().unwrap().send(()).ok();
     }
 
-    /// Waits until it has stopped.
+    /// Waits for the server to stop.
     pub(crate) fn join(&mut self) -> Shutdown {
         self.thread.take().unwrap().join().unwrap()
     }
 }
 
-impl Drop for Stand {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.tools.go.notify_waiters();
         self.stop();
