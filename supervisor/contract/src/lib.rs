@@ -17,6 +17,9 @@
 //! outcomes tolerates them. `samples/` holds stored documents of every version,
 //! which tests read back.
 
+// Doc comments become descriptions of the JSON schema and of the CRD.
+#![warn(missing_docs)]
+
 pub mod event;
 pub mod layout;
 pub mod names;
