@@ -348,7 +348,7 @@ fn url_with_credential_is_rejected_without_repeating_it() {
     {
         let url = with(repository);
         let ran = world.try_submit("trader", "1", &[flag, &url]);
-        assert_refused(&world, &ran, Reason::InvalidTask, &[repository, "carries credentials"]);
+        assert_refused(&world, &ran, Reason::InvalidTask, &[repository, "contains credentials"]);
         assert!(!format!("{ran:?}").contains("hunter2secret"), "{ran:#?}");
         let workspace = world.path("ws");
         let mut flags = world.task_flags(&workspace);
