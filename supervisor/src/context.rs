@@ -74,7 +74,7 @@ impl Context {
         let url = self.remote_url(side);
         match url.transport() {
             Transport::Http => url.host().is_some_and(|host| {
-                token_allowed_for_host(host, &self.settings.github_api_url, &self.settings.git_hosts)
+                token_allowed_for_host(&host, &self.settings.github_api_url, &self.settings.git_hosts)
             }),
             // No token goes there anyway.
             Transport::Ssh | Transport::Local => true,
@@ -92,7 +92,7 @@ impl Context {
         };
         let mut token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
         if token.is_some() && !self.token_allowed(side) {
-            let host = self.remote_url(side).host().unwrap_or_default();
+            let host = self.remote_url(side).host().unwrap_or_else(|| self.remote_url(side).to_string());
             match side {
                 RepositoryRole::Target => {
                     return Err(Failure::new(

@@ -9,6 +9,7 @@
 //! | [`reason`] | why a run ended: phase, exit code, retry advice, hint ([`Reason`]) |
 //! | [`outcome`] | the full result of a run ([`Outcome`]) |
 //! | [`event`] | the supervisor's standard output: one JSON object per line ([`Event`]) |
+//! | [`http_url`] | HTTP URLs that decide where a credential is sent |
 //! | [`layout`] | paths in a workspace |
 //! | [`schema`] | the JSON Schema of these types |
 //!
@@ -19,6 +20,7 @@
 #![warn(missing_docs)]
 
 pub mod event;
+pub mod http_url;
 pub mod layout;
 pub mod names;
 pub mod outcome;

@@ -103,6 +103,10 @@ macro_rules! text_type {
     };
 }
 
+mod repository;
+
+pub use repository::{RepositoryUrl, ScpAddress, Transport};
+
 text_type!(
     /// Name of a service, the unit that owns a persistent workspace; such as `trader`.
     ServiceName,
@@ -132,13 +136,6 @@ text_type!(
 );
 
 text_type!(
-    /// Repository URL: `https://`, `http://`, `ssh://`, `user@host:path`, or an absolute path.
-    RepositoryUrl,
-    "^\\S+$",
-    validate_url
-);
-
-text_type!(
     /// Directory in a repository, relative to the root; `.` is the root.
     WorkingDirectory,
     "^[^/].*$",
@@ -165,75 +162,6 @@ fn validate_branch(value: &str) -> Result<(), InvalidName> {
     Err(invalid("branch name", value, "not allowed by git-check-ref-format(1)"))
 }
 
-fn validate_url(value: &str) -> Result<(), InvalidName> {
-    let problem = if value.is_empty() {
-        Some("must not be empty")
-    } else if value.len() > 2000 || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        Some("must not contain whitespace or control characters, or exceed 2000 characters")
-    } else if value.starts_with('-') {
-        Some("must not start with a hyphen")
-    } else {
-        match value.split_once("://") {
-            Some(("https" | "http", rest)) if has_user(rest) => {
-                return Err(invalid(
-                    "repository URL",
-                    &without_user(value),
-                    "contains credentials; remove them and provide the token as a secret",
-                ));
-            }
-            Some(("https" | "http" | "ssh", rest)) if host_of(rest).is_empty() => Some("missing host"),
-            Some(("https" | "http" | "ssh", _)) => None,
-            Some(_) => Some("unsupported scheme; expected https, http, ssh or an absolute path"),
-            None if value.starts_with('/') => None,
-            None => match scp_parts(value) {
-                Some(_) => None,
-                None => Some("expected an https, http or ssh URL, `user@host:path` or an absolute path"),
-            },
-        }
-    };
-    problem.map_or(Ok(()), |problem| Err(invalid("repository URL", value, problem)))
-}
-
-fn authority(rest: &str) -> &str {
-    rest.split(['/', '?', '#']).next().unwrap_or_default()
-}
-
-fn has_user(rest: &str) -> bool {
-    authority(rest).contains('@')
-}
-
-fn host_of(rest: &str) -> &str {
-    let authority = authority(rest);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if let Some(end) = host.strip_prefix('[').and_then(|h| h.find(']')) {
-        return &host[..end + 2];
-    }
-    host.split(':').next().unwrap_or_default()
-}
-
-fn without_user(value: &str) -> String {
-    match value.split_once("://") {
-        Some((scheme, rest)) if has_user(rest) => {
-            let kept = rest.split_once('@').map_or(rest, |(_, kept)| kept);
-            format!("{scheme}://{kept}")
-        }
-        Some(_) | None => value.to_owned(),
-    }
-}
-
-/// Splits `user@host:path`, the form that scp and git understand.
-fn scp_parts(value: &str) -> Option<(&str, &str)> {
-    let (left, path) = value.split_once(':')?;
-    let host = left.rsplit_once('@').map_or(left, |(_, host)| host);
-    let ok = !host.is_empty()
-        && !host.starts_with('-')
-        && !left.contains('/')
-        && !path.is_empty()
-        && !path.starts_with(':')
-        && !path.starts_with("//");
-    ok.then_some((host, path))
-}
-
 fn validate_directory(value: &str) -> Result<(), InvalidName> {
     let inner = |part: &str| !part.is_empty() && part != ".." && part != "." && part != ".git";
     let trimmed = value.strip_suffix('/').unwrap_or(value);
@@ -257,66 +185,6 @@ impl WorkingDirectory {
     pub fn relative(&self) -> &str {
         let trimmed = self.0.strip_suffix('/').unwrap_or(&self.0);
         if trimmed == "." { "" } else { trimmed }
-    }
-}
-
-/// Transport of a repository URL.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Transport {
-    /// `https://` or `http://`, authenticated with a token.
-    Http,
-    /// `ssh://` or `user@host:path`, authenticated with a key.
-    Ssh,
-    /// An absolute path on this machine.
-    Local,
-}
-
-impl RepositoryUrl {
-    /// How this repository is reached.
-    #[must_use]
-    pub fn transport(&self) -> Transport {
-        match self.0.split_once("://") {
-            Some(("http" | "https", _)) => Transport::Http,
-            Some(_) => Transport::Ssh,
-            None if self.0.starts_with('/') => Transport::Local,
-            None => Transport::Ssh,
-        }
-    }
-
-    /// The host without user and port; none for a local path.
-    #[must_use]
-    pub fn host(&self) -> Option<&str> {
-        match self.0.split_once("://") {
-            Some((_, rest)) => Some(host_of(rest)),
-            None => scp_parts(&self.0).map(|(host, _)| host),
-        }
-    }
-
-    /// The path on the host, without leading slash and `.git`: `owner/name` on GitHub.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        let path = match self.0.split_once("://") {
-            Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-            None => scp_parts(&self.0).map_or(self.0.as_str(), |(_, path)| path),
-        };
-        let path = path.trim_matches('/');
-        path.strip_suffix(".git").unwrap_or(path)
-    }
-
-    /// The last part of the path: the repository's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.path().rsplit('/').next().unwrap_or_default()
-    }
-
-    /// Owner and name where the path has the form that GitHub uses.
-    #[must_use]
-    pub fn owner_and_name(&self) -> Option<(&str, &str)> {
-        if self.transport() == Transport::Local {
-            return None;
-        }
-        let (owner, name) = self.path().split_once('/')?;
-        (!owner.is_empty() && !name.is_empty() && !name.contains('/')).then_some((owner, name))
     }
 }
 
@@ -479,107 +347,4 @@ pub fn sibling_branch(branch: &BranchName, run: &RunName) -> BranchName {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn task_key(service: &str, agent: &str, task: u32) -> TaskKey {
-        TaskKey {
-            kind: Kind::Implementation,
-            service: ServiceName::new(service).unwrap(),
-            agent: AgentName::new(agent).unwrap(),
-            task: Some(TaskId::new(task).unwrap()),
-        }
-    }
-
-    #[test]
-    fn run_name_joins_service_agent_task_attempt() {
-        let name = task_key("trader", "claude-agent-1", 1).run_name(2, |_| false);
-        assert_eq!(name.as_str(), "trader-claude-agent-1-task1-attempt2");
-    }
-
-    #[test]
-    fn docs_run_name_contains_docs() {
-        let mut docs = task_key("trader", "claude-agent-1", 5);
-        docs.kind = Kind::Docs;
-        assert_eq!(docs.run_name(1, |_| false).as_str(), "trader-claude-agent-1-docs-task5-attempt1");
-        docs.task = None;
-        assert_eq!(docs.run_name(3, |_| false).as_str(), "trader-claude-agent-1-docs-attempt3");
-    }
-
-    #[test]
-    fn colliding_task_keys_get_different_run_names() {
-        let first = task_key("a-b", "c", 1);
-        let second = task_key("a", "b-c", 1);
-        let plain = first.run_name(1, |_| false);
-        assert_eq!(plain, second.run_name(1, |_| false));
-        assert_ne!(plain, second.run_name(1, |name| *name == plain));
-    }
-
-    #[test]
-    fn subtask_id_error_names_parent_task() {
-        let error = "5.2".parse::<TaskId>().unwrap_err();
-        assert!(error.to_string().contains("submit task 5"), "{error}");
-    }
-
-    #[test]
-    fn service_name_unsafe_as_path_is_rejected() {
-        for bad in ["../x", "", "a/b", "A", "-a", "a-", "a_b", "x\n", &"a".repeat(41)] {
-            assert!(ServiceName::new(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn working_directory_outside_repository_is_rejected() {
-        for bad in ["..", "a/../b", "/etc", "", "a//b", "./a", "a/.git/hooks", "a\\b"] {
-            assert!(WorkingDirectory::new(bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(WorkingDirectory::new("a/b/").unwrap().relative(), "a/b");
-        assert_eq!(WorkingDirectory::new(".").unwrap().relative(), "");
-    }
-
-    #[test]
-    fn url_with_credentials_is_rejected_without_leak() {
-        let error = RepositoryUrl::new("https://me:hunter2@github.com/o/r").unwrap_err();
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn repository_url_parses_into_transport_host_path() {
-        let cases = [
-            ("git@github.com:myorg/trader.git", Transport::Ssh, Some("github.com"), "myorg/trader"),
-            ("ssh://git@host:2222/myorg/trader.git", Transport::Ssh, Some("host"), "myorg/trader"),
-            ("https://github.com/myorg/trader", Transport::Http, Some("github.com"), "myorg/trader"),
-            ("http://127.0.0.1:80/a/b/", Transport::Http, Some("127.0.0.1"), "a/b"),
-            ("/srv/git/trader.git", Transport::Local, None, "srv/git/trader"),
-        ];
-        for (text, transport, host, path) in cases {
-            let url = RepositoryUrl::new(text).unwrap();
-            assert_eq!((url.transport(), url.host(), url.path()), (transport, host, path), "{text}");
-        }
-    }
-
-    #[test]
-    fn url_that_runs_commands_is_rejected() {
-        for bad in ["ext::sh -c x", "ext::sh", "--upload-pack=x", "-oProxyCommand=x:y", "file:///x", "a@-o:x"]
-        {
-            assert!(RepositoryUrl::new(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn run_name_is_always_valid_label(
-            service in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
-            agent in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
-            task in 1u32..999_999,
-            attempt in 1u32..u32::MAX,
-            taken: bool,
-        ) {
-            let name = task_key(&service, &agent, task).run_name(attempt, |_| taken);
-            prop_assert!(RunName::new(name.as_str()).is_ok(), "{}", name);
-            let suffix = format!("-attempt{attempt}");
-            prop_assert!(name.as_str().ends_with(&suffix));
-        }
-    }
-}
+mod tests;
