@@ -69,6 +69,8 @@ pub enum GatewayError {
 struct GatewayState {
     pass: String,
     service: String,
+    /// Scheme, host and port of `service`; no other server receives the credential.
+    origin: Option<url::Origin>,
     extra: HeaderMap,
     secrets: SecretSource,
     client: reqwest::Client,
@@ -105,10 +107,12 @@ impl Gateway {
         let service = inherited.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
         let pass = format!("pass-{}", uuid::Uuid::new_v4().simple());
         let closed = CancellationToken::new();
+        let service = service.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned();
         let door = GatewayState {
             closed: closed.clone(),
             pass: pass.clone(),
-            service: service.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned(),
+            origin: url::Url::parse(&service).ok().map(|url| url.origin()),
+            service,
             extra: parse_headers(inherited.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
             secrets: secrets.clone(),
             client: client.build().map_err(GatewayError::Client)?,
@@ -200,7 +204,12 @@ async fn forward(State(door): State<Arc<GatewayState>>, request: Request) -> Res
     headers.extend(door.extra.clone());
     headers.insert(name, value);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = door.client.request(parts.method, format!("{}{path}", door.service));
+    let url = url::Url::parse(&format!("{}{path}", door.service)).ok();
+    let Some(url) = url.filter(|url| door.origin.as_ref() == Some(&url.origin())) else {
+        let message = "the request does not address the model's service";
+        return error_response(StatusCode::BAD_GATEWAY, "api_error", message);
+    };
+    let mut request = door.client.request(parts.method, url);
     if has_body {
         request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
     }

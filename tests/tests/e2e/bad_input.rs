@@ -351,7 +351,7 @@ fn url_with_credential_is_rejected_without_repeating_it() {
     {
         let url = with(repository);
         let output = env.try_submit("trader", "1", &[flag, &url]);
-        assert_refused(&env, &output, Reason::InvalidTask, &[repository, "carries credentials"]);
+        assert_refused(&env, &output, Reason::InvalidTask, &[repository, "contains credentials"]);
         assert!(!format!("{output:?}").contains("hunter2secret"), "{output:#?}");
         let workspace = env.path("ws");
         let mut flags = env.task_flags(&workspace);
