@@ -149,7 +149,7 @@ pub fn compose_cli_environment(
     set("CLAUDE_CODE_TMPDIR", paths.tmp.clone().into());
     set("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".into());
     set("DISABLE_AUTOUPDATER", "1".into());
-    // A stalled stream is aborted only if all four are set.
+    // Only together do these variables abort a stalled stream.
     set("CLAUDE_ENABLE_STREAM_WATCHDOG", "1".into());
     set("CLAUDE_STREAM_IDLE_TIMEOUT_MS", "300000".into());
     set("CLAUDE_ENABLE_BYTE_WATCHDOG", "1".into());

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Reads a stream to its end and returns at least its last `min_bytes`, at most twice as many.
+/// Reads a stream to its end and returns its tail, of `min_bytes` to twice as many bytes.
 pub async fn read_tail(stream: Option<impl AsyncRead + Unpin>, min_bytes: usize) -> Vec<u8> {
     let mut tail = Vec::new();
     let Some(mut stream) = stream else { return tail };

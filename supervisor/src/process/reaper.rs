@@ -42,7 +42,7 @@ pub fn reap_orphans() {
 
 /// Kills all descendants except those in `spared` and their descendants.
 ///
-/// Returns the process ids that are still running after [`KILL_TIMEOUT`].
+/// Returns the process ids that are still running after `KILL_TIMEOUT`.
 pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
     let deadline = tokio::time::Instant::now() + KILL_TIMEOUT;
     loop {
@@ -60,7 +60,7 @@ pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
 
 /// Kills orphans: descendants that no awaited child started.
 ///
-/// Returns the process ids that are still running after [`KILL_TIMEOUT`].
+/// Returns the process ids that are still running after `KILL_TIMEOUT`.
 pub async fn kill_orphans() -> Vec<u32> {
     let deadline = tokio::time::Instant::now() + KILL_TIMEOUT;
     loop {

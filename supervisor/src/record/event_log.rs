@@ -144,7 +144,7 @@ impl EventLog {
         self.write(message, EventBody::Outcome { outcome: Box::new(outcome.clone()) });
     }
 
-    /// Closes standard output and waits up to [`FLUSH_TIMEOUT`] until all events are written.
+    /// Closes the queue and waits up to `FLUSH_TIMEOUT` until all events are written.
     pub fn finish(&self) {
         self.lock().lines = None;
         let (flag, condition) = &*self.done;
