@@ -1,8 +1,8 @@
-//! Writes events: to standard output for whoever watches, and to the run's own log.
+//! Writes events to standard output and to the run's log file.
 //!
-//! A thread does the writing. A reader who stops reading never stops the run:
-//! when the queue is full, log lines are dropped and counted; steps and the
-//! outcome are not, and the file in the workspace has everything the disk takes.
+//! A thread writes to standard output, so that a blocked reader never blocks the run.
+//! When its queue is full, events are dropped and counted; only the outcome waits for a
+//! bounded time. The log file in the workspace contains every event.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
@@ -19,20 +19,20 @@ use super::text;
 use crate::config::LogFormat;
 use crate::redact::Redactor;
 
-/// Lines that may wait for a slow reader.
+/// Maximum number of queued lines for a slow reader.
 const QUEUE_LEN: usize = 4096;
 
-/// How long the end of the run waits for a reader that does not read.
+/// How long to wait for a blocked reader at the end of the run.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How events are written to standard output.
+/// The format of standard output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Format {
     Json,
     Text,
 }
 
-/// Writes events; clones write to the same place.
+/// Writes events; clones share the output.
 #[derive(Clone, Debug)]
 pub struct EventLog {
     shared: Arc<Mutex<Shared>>,
@@ -53,10 +53,10 @@ struct Shared {
 type Line = Vec<u8>;
 
 impl EventLog {
-    /// A journal on standard output.
+    /// Creates an event log on standard output.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// Returns an error if the writer thread cannot be started.
     pub fn on_stdout(format: LogFormat, redactor: Redactor) -> io::Result<Self> {
         let format = match format {
             LogFormat::Json => Format::Json,
@@ -68,23 +68,23 @@ impl EventLog {
     }
 
     fn start(sink: impl Write + Send + 'static, format: Format, redactor: Redactor) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE_LEN);
+        let (line_tx, line_rx) = sync_channel(QUEUE_LEN);
         let done = Arc::new((Mutex::new(false), Condvar::new()));
         let writer_done = Arc::clone(&done);
         std::thread::Builder::new().name("events".to_owned()).spawn(move || {
-            write_lines(sink, &receiver);
+            write_lines(sink, &line_rx);
             let (flag, condition) = &*writer_done;
             *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
             condition.notify_all();
         })?;
-        let shared = Shared { lines: Some(sender), file: None, run: None, seq: 0, dropped: 0, format };
+        let shared = Shared { lines: Some(line_tx), file: None, run: None, seq: 0, dropped: 0, format };
         Ok(Self { shared: Arc::new(Mutex::new(shared)), done, redactor })
     }
 
-    /// From now on events name the run and are kept in its log as well.
+    /// Adds the run's name to subsequent events and appends them to its log file too.
     ///
     /// # Errors
-    /// The log cannot be opened.
+    /// Returns an error if the log file cannot be opened.
     pub fn attach_run(&self, run: RunName, log: &Path) -> io::Result<()> {
         let file = File::options().create(true).append(true).open(log)?;
         let mut shared = self.lock();
@@ -93,60 +93,58 @@ impl EventLog {
         Ok(())
     }
 
-    /// A line of the readable log.
-    pub fn log(&self, level: Level, source: &str, msg: impl Into<String>) {
-        self.write(msg.into(), EventBody::Log { level, source: source.to_owned() });
+    pub fn log(&self, level: Level, source: &str, message: impl Into<String>) {
+        self.write(message.into(), EventBody::Log { level, source: source.to_owned() });
     }
 
-    /// A line of the supervisor's own story.
-    pub fn info(&self, msg: impl Into<String>) {
-        self.log(Level::Info, "supervisor", msg);
+    /// Writes an `info` log event of the supervisor.
+    pub fn info(&self, message: impl Into<String>) {
+        self.log(Level::Info, "supervisor", message);
     }
 
-    /// Something that was worked around.
-    pub fn warn(&self, msg: impl Into<String>) {
-        self.log(Level::Warn, "supervisor", msg);
+    /// Writes a `warn` log event of the supervisor.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.log(Level::Warn, "supervisor", message);
     }
 
-    /// A step began or ended.
+    /// Writes the start or the end of a step.
     pub fn step(&self, step: Step, state: StepState, seconds: Option<f64>, detail: &str) {
         let seconds_text = seconds.map(|seconds| format!(" in {seconds:.2} s")).unwrap_or_default();
         let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-        let msg = match state {
-            StepState::Started => "begins".to_owned(),
+        let message = match state {
+            StepState::Started => "started".to_owned(),
             StepState::Done => format!("done{seconds_text}{detail}"),
             StepState::Failed => format!("failed{seconds_text}{detail}"),
         };
-        self.write(msg, EventBody::Step { step, state, seconds });
+        self.write(message, EventBody::Step { step, state, seconds });
     }
 
-    /// The run waits while another one holds the workspace.
+    /// Reports that the run waits until another one releases the workspace.
     pub fn waiting_for(&self, holder: &str) {
         self.progress(Progress {
             phase: Phase::Pending,
             step: Step::Preflight,
             turns: 0,
             cost_usd: 0.0,
-            activity: format!("waits for {holder}, which holds the workspace"),
+            activity: format!("waiting for {holder}, which holds the workspace"),
             activity_since: Timestamp::now(),
             branch: None,
             waiting_for: Some(holder.to_owned()),
         });
-        self.info(format!("waits for {holder}, which holds the workspace"));
+        self.info(format!("waiting for {holder}, which holds the workspace"));
     }
 
-    /// Where the run stands.
     pub fn progress(&self, progress: Progress) {
         self.write(progress.activity.clone(), EventBody::Progress(progress));
     }
 
-    /// The last event.
+    /// Writes the outcome, which is the last event.
     pub fn outcome(&self, outcome: &Outcome) {
-        let msg = format!("{}: {}", outcome.reason, outcome.message);
-        self.write(msg, EventBody::Outcome { outcome: Box::new(outcome.clone()) });
+        let message = format!("{}: {}", outcome.reason, outcome.message);
+        self.write(message, EventBody::Outcome { outcome: Box::new(outcome.clone()) });
     }
 
-    /// Waits, in bounded time, until everything is written. Nothing can be written afterwards.
+    /// Closes the queue and waits up to `FLUSH_TIMEOUT` until all events are written.
     pub fn finish(&self) {
         self.lock().lines = None;
         let (flag, condition) = &*self.done;
@@ -158,8 +156,8 @@ impl EventLog {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, msg: String, body: EventBody) {
-        let msg = self.redactor.redact(&msg).into_owned();
+    fn write(&self, message: String, body: EventBody) {
+        let message = self.redactor.redact(&message).into_owned();
         let essential = matches!(body, EventBody::Outcome { .. });
         let mut shared = self.lock();
         shared.seq += 1;
@@ -168,15 +166,15 @@ impl EventLog {
             time: Timestamp::now(),
             seq: shared.seq,
             run: shared.run.clone(),
-            message: msg,
+            message,
             body,
         };
         let Ok(mut json) = serde_json::to_vec(&event) else { return };
-        // The body of an outcome carries texts of the agent and of servers.
+        // An outcome contains texts of the agent and of MCP servers.
         json = self.redactor.redact_bytes(&json).into_owned();
         json.push(b'\n');
         if let Some(file) = &mut shared.file {
-            // A full disk must not end the run; the outcome step says so where it matters.
+            // A full disk must not end the run; writing the outcome reports it.
             drop(file.write_all(&json));
         }
         let line = match shared.format {
@@ -191,7 +189,6 @@ impl EventLog {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(line)) if essential => {
                 drop(shared);
-                // The last event is worth a bounded wait.
                 send_timeout(&lines, line, FLUSH_TIMEOUT);
             }
             Err(TrySendError::Full(_)) => shared.dropped += 1,
@@ -199,13 +196,13 @@ impl EventLog {
     }
 }
 
-/// A queue of the standard library has no timed send; the end of a run is the one place that needs it.
+/// Sends a line, waiting up to `limit` for space in the queue (`SyncSender` has no timed send).
 fn send_timeout(lines: &SyncSender<Line>, mut line: Line, limit: Duration) {
     let deadline = std::time::Instant::now() + limit;
     while std::time::Instant::now() < deadline {
         match lines.try_send(line) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => return,
-            Err(TrySendError::Full(back)) => line = back,
+            Err(TrySendError::Full(unsent)) => line = unsent,
         }
         std::thread::park_timeout(Duration::from_millis(10));
     }
@@ -214,7 +211,7 @@ fn send_timeout(lines: &SyncSender<Line>, mut line: Line, limit: Duration) {
 fn write_lines(mut sink: impl Write, lines: &Receiver<Line>) {
     let mut broken = false;
     for line in lines {
-        // A closed pipe must not end the run; what comes is still taken, so that nobody waits.
+        // A closed pipe must not end the run; the queue is still drained, so that no sender waits.
         if !broken && sink.write_all(&line).and_then(|()| sink.flush()).is_err() {
             broken = true;
         }
@@ -240,10 +237,10 @@ mod tests {
         }
     }
 
-    /// Takes nothing until it is dropped.
-    struct Stuck(Receiver<()>);
+    /// A sink that blocks until the test ends.
+    struct BlockedSink(Receiver<()>);
 
-    impl Write for Stuck {
+    impl Write for BlockedSink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(bytes.len())
@@ -257,10 +254,10 @@ mod tests {
     fn event_lines_are_json_without_secrets() {
         let sink = Sink::default();
         let secrets = Secrets::new().with("token", SecretString::from("ghp_verysecretvalue"));
-        let journal = EventLog::start(sink.clone(), Format::Json, Redactor::new(secrets)).unwrap();
-        journal.info("two\nlines with ghp_verysecretvalue");
-        journal.step(Step::Preflight, StepState::Done, Some(0.25), "");
-        journal.finish();
+        let event_log = EventLog::start(sink.clone(), Format::Json, Redactor::new(secrets)).unwrap();
+        event_log.info("two\nlines with ghp_verysecretvalue");
+        event_log.step(Step::Preflight, StepState::Done, Some(0.25), "");
+        event_log.finish();
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
@@ -271,10 +268,11 @@ mod tests {
     #[test]
     fn blocked_reader_never_blocks_event_log() {
         let (_hold, held) = std::sync::mpsc::channel();
-        let journal = EventLog::start(Stuck(held), Format::Json, Redactor::new(Secrets::new())).unwrap();
+        let event_log =
+            EventLog::start(BlockedSink(held), Format::Json, Redactor::new(Secrets::new())).unwrap();
         for _ in 0..3 * QUEUE_LEN {
-            journal.info("line");
+            event_log.info("line");
         }
-        assert!(journal.lock().dropped > 0);
+        assert!(event_log.lock().dropped > 0);
     }
 }
