@@ -116,7 +116,7 @@ fn docs_of_twenty_tasks_use_one_session_each() {
 #[test]
 fn existing_docs_are_kept_or_rewritten_with_force() {
     let world = TestEnv::with(
-        Script::when("There is an older version")
+        Script::when("An older version exists")
             .for_each_session()
             .turn(write_good())
             .turn(Turn::verdict("done", "Better now.")),
@@ -167,11 +167,11 @@ fn stub_docs_are_rejected_once_then_reported_others_kept() {
     assert_eq!(outcome.commits, 3);
     assert_eq!(read(&world, "docs/all-tasks-1", 2, "task.md"), None);
     assert!(read(&world, "docs/all-tasks-1", 3, "task.md").is_some());
-    assert!(outcome.notes.iter().any(|note| note.starts_with("left out")), "{:?}", outcome.notes);
+    assert!(outcome.notes.iter().any(|note| note.starts_with("skipped files")), "{:?}", outcome.notes);
     assert!(world.github.pulls().is_empty());
     assert!(
         doings(&ran).iter().any(|doing| doing.contains("task 2 in review"))
-            || ran.stdout.contains("do not count yet")
+            || ran.stdout.contains("rejected by the review")
     );
     world.model.assert_played();
     world.assert_invariants(&outcome);
