@@ -61,7 +61,7 @@ impl Context {
         let url = self.remote_url(role);
         match url.transport() {
             Transport::Http => url.host().is_some_and(|host| {
-                token_allowed_for_host(host, &self.settings.github_api_url, &self.settings.git_hosts)
+                token_allowed_for_host(&host, &self.settings.github_api_url, &self.settings.git_hosts)
             }),
             // These transports send no token.
             Transport::Ssh | Transport::Local => true,
@@ -80,7 +80,7 @@ impl Context {
         };
         let mut token = token.map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
         if token.is_some() && !self.token_allowed(role) {
-            let host = self.remote_url(role).host().unwrap_or_default();
+            let host = self.remote_url(role).host().unwrap_or_else(|| self.remote_url(role).to_string());
             match role {
                 RepositoryRole::Target => {
                     return Err(Failure::new(

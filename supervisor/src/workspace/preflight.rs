@@ -125,7 +125,7 @@ fn check_model(context: &Context) -> Result<(), Failure> {
 /// # Errors
 /// A configuration is malformed; file and server are named.
 pub fn catalogue(context: &Context) -> Result<Catalog, Failure> {
-    let read = || -> Result<Catalog, crate::mcp::catalog::CatalogueError> {
+    let read = || -> Result<Catalog, crate::mcp::catalog::CatalogError> {
         let mut catalogue = Catalog::built_in()?;
         if let Some(folder) = &context.settings.mcp_config_dir {
             catalogue.add_directory(folder)?;
