@@ -1,10 +1,10 @@
-//! What is called pure stays pure: told from the sources.
+//! Modules that are declared pure stay pure, checked in the sources.
 
-#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 use std::path::{Path, PathBuf};
 
-/// The source files in a folder and below it, with their text.
+/// Returns the source files below a directory with their text.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
@@ -64,7 +64,7 @@ fn mcp_text_modules_use_no_io_or_clock() {
     }
 }
 
-/// What other systems than Linux do not have. The compiler for Linux does not see it.
+/// Checks for items that other systems than Linux lack: the compiler for Linux does not report them.
 #[test]
 fn dispatcher_uses_no_linux_only_features() {
     let forbidden = [
