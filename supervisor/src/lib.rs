@@ -15,6 +15,7 @@
 //! | [`checks`] | setup and verify commands |
 //! | [`context`] | what every step needs and what steps have found out |
 //! | [`forge`] | pull requests on GitHub |
+//! | [`tls`] | certificate authorities that git, the forge and the model gateway trust |
 //! | [`redact`] | masks secrets, across chunk borders too (pure) |
 //! | [`record`] | log lines, outcome file, termination message |
 
@@ -33,4 +34,5 @@ pub mod publish;
 pub mod record;
 pub mod redact;
 pub mod run;
+pub mod tls;
 pub mod workspace;

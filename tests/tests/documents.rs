@@ -330,7 +330,7 @@ fn docs_run_reads_plain_tasks_file_in_named_folder() {
     let world = TestEnv::with(script, files, "main");
     let (ran, outcome) = document(&world, &["--all", "--no-pull-request"]);
     assert_eq!((ran.code, outcome.reason), (64, Reason::DocumentsNotFound), "{ran:#?}\n{outcome:#?}");
-    for part in ["looked for `trader/.taskmaster/`", "there is one in `teams/a`"] {
+    for part in ["in `trader/.taskmaster/`", "found in `teams/a`"] {
         assert!(outcome.message.contains(part), "{}", outcome.message);
     }
     let (ran, outcome) =

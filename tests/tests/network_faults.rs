@@ -38,7 +38,7 @@ fn assert_completes(world: &TestEnv) {
 fn assert_tried_again(world: &TestEnv) {
     let run = world.last_outcome("trader", "1").run;
     let log = world.dispatcher(&["logs", run.as_str()]);
-    assert!(log.stdout.contains("trying again in"), "{log:#?}");
+    assert!(log.stdout.contains("retrying in"), "{log:#?}");
 }
 
 #[test]

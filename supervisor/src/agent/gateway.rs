@@ -55,6 +55,9 @@ pub struct Gateway {
 /// A gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
+    /// The trusted certificate authorities cannot be read.
+    #[error(transparent)]
+    RootCertificates(crate::tls::RootCertificatesError),
     /// No port of the loopback address can be had.
     #[error("cannot listen on the loopback address")]
     Listen(#[source] std::io::Error),
@@ -95,6 +98,10 @@ impl Gateway {
             .connect_timeout(CONNECT_TIMEOUT)
             // A redirect would take the credential to another host.
             .redirect(reqwest::redirect::Policy::none());
+        let roots = crate::tls::CertificatePaths::from_env(|name| inherited.text(name));
+        let roots = roots.root_certificates().map_err(GatewayError::RootCertificates)?;
+        client =
+            client.tls_certs_only(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()));
         // What the CLI would trust if it spoke to the service itself.
         if let Some(file) = inherited.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
             let unusable = || GatewayError::Certificates(file.to_owned());

@@ -17,7 +17,7 @@ use super::session::{SessionCommand, SessionScope, find_session};
 use crate::context::{AgentTools, Context, RepositoryRole, StepOutputs, failure, io_failure};
 use crate::process::{Confinement, Environment, landlock_available};
 use crate::run::{AgentPrompt, Failure};
-use crate::workspace::branch::PreparedBranch;
+use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::preflight::Preflight;
 
 /// What is left of the task's limits for one conversation.
@@ -285,9 +285,11 @@ pub(crate) fn compose_conversation(
 
 /// A person's guidance, and what the preparation found that the agent must know.
 fn guidance(context: &Context, prepared: &PreparedBranch) -> Option<String> {
-    let conflicts = prepared.notes.iter().filter(|note| note.contains("conflicts with the branch"));
-    let parts: Vec<&str> =
-        context.task.guidance.as_deref().into_iter().chain(conflicts.map(String::as_str)).collect();
+    let conflict = match &prepared.base_merge {
+        merge @ BaseMerge::Conflict { .. } => merge.note(),
+        BaseMerge::UpToDate | BaseMerge::Merged { .. } | BaseMerge::Unrelated { .. } => None,
+    };
+    let parts: Vec<&str> = context.task.guidance.as_deref().into_iter().chain(conflict.as_deref()).collect();
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 

@@ -19,8 +19,8 @@ use crate::publish::policy::Policy;
 use crate::publish::save::{SavedWork, WorktreeBase};
 use crate::publish::text::render_commit_message;
 use crate::run::{DocsSessionResult, Failure};
-use crate::workspace::branch::stat_cache;
 use crate::workspace::fetch::open;
+use crate::workspace::state::stat_cache;
 
 /// Most that is read of a file: enough to say that it is too long.
 const READ_MAX: u64 = 4 * DOCUMENT_MAX as u64;
@@ -179,7 +179,7 @@ pub fn save(context: &Context, left: &WorktreeBase, tip: Oid) -> Result<SavedWor
     let control = open(context, RepositoryRole::Target)?;
     let base = control.commit_tree(left.start).map_err(git)?;
     let head = control.commit_tree(tip).map_err(git)?;
-    let cache = StatCache::load(&stat_cache(context));
+    let cache = StatCache::load(&stat_cache(&context.layout, context.task.kind));
     let seen = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
     control.update_ref(&format!("refs/heads/{}", left.branch), tip, "saved").map_err(git)?;
     let mut notes = Vec::new();
@@ -206,7 +206,7 @@ pub fn save(context: &Context, left: &WorktreeBase, tip: Oid) -> Result<SavedWor
         notes.push(format!("left out, and kept in the workspace as `{kept}`: {}{more}", named.join(", ")));
     }
     control.sync().map_err(git)?;
-    seen.cache.save(&stat_cache(context)).map_err(git)?;
+    seen.cache.save(&stat_cache(&context.layout, context.task.kind)).map_err(git)?;
     Ok(SavedWork { tip, other_authors: Vec::new(), changed_lfs: Vec::new(), notes })
 }
 
