@@ -54,7 +54,7 @@ pub enum BaseMerge {
     Conflict {
         /// Name of the base branch.
         base: String,
-        /// Conflicting paths, at most [`MAX_SHOWN_PATHS`], separated by commas.
+        /// Conflicting paths, separated by commas; the first 20.
         paths: String,
     },
 }

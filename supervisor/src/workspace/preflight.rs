@@ -157,7 +157,7 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Timeout for GitHub's REST API in preflight. After it, a problem shows when the pull request is opened.
+/// Timeout for GitHub's REST API; problems not found by then show when the pull request is opened.
 const FORGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Checks what git cannot: whether the repository is archived and the token works for the API.
