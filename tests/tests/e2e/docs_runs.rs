@@ -343,7 +343,7 @@ fn docs_run_reads_plain_tasks_file_in_named_folder() {
     let env = TestEnv::with(script, files, "main");
     let (output, outcome) = document(&env, &["--all", "--no-pull-request"]);
     assert_eq!((output.code, outcome.reason), (64, Reason::DocumentsNotFound), "{output:#?}\n{outcome:#?}");
-    for part in ["looked for `trader/.taskmaster/`", "there is one in `teams/a`"] {
+    for part in ["in `trader/.taskmaster/`", "found in `teams/a`"] {
         assert!(outcome.message.contains(part), "{}", outcome.message);
     }
     let (output, outcome) =
