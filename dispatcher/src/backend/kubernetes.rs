@@ -29,6 +29,7 @@ use crate::controller::objects::{self, pvc_name};
 use crate::controller::workspace_claim;
 use crate::error::Error;
 use crate::files::Excerpt;
+use crate::task::advice::Advice;
 use crate::task::check::Check;
 use crate::task::status::Status;
 
@@ -232,7 +233,7 @@ impl Backend for Kubernetes {
     async fn artifact(&self, run: &StoredRun, _: Artifact) -> Result<Option<Excerpt>, Error> {
         let volume = self.workspace(&run.task.service);
         Err(Error::invalid_request(format!("it is in the volume {volume}, which cannot be read from here"))
-            .with_hint(format!("Read the log instead: dispatcher logs {}", run.task.run)))
+            .with_hint(Advice::ReadLog(run.task.run.clone())))
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error> {
