@@ -29,10 +29,10 @@ impl Server {
     #[tool(
         name = "submit_implementation_task",
         title = "Implement or retry a task",
-        description = "Implement a task of a service with a Claude agent and open a pull request. Also: start, begin, \
-            run or work on task 1 of the trader service; retry, redo or continue a failed or finished task with \
-            better guidance (retry: true, guidance); start it over (fresh: true). Returns the run's name and what \
-            it will do immediately; the run continues in the background.",
+        description = "Implement a task of a service with a Claude agent and open a pull request. Also: start implementing, \
+            begin, run or work on task 1 of the trader service; retry, redo or continue a failed or finished task \
+            with better guidance (retry: true, guidance); start it over (fresh: true). Immediately returns the run's \
+            name and its planned steps; the run continues in the background.",
         annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = true),
         output_schema = schema_for_output::<StructuredContent<SubmitOutput>>()
     )]
@@ -49,7 +49,7 @@ impl Server {
         description = "Generate the documentation of one task or all tasks of a service from Task Master's tasks.json \
             with a Claude agent (task.md, prompt.md, acceptance-criteria.md), and open a pull request. Also: create \
             docs, write or regenerate documents (force: true). Also resumes an unfinished documentation run (retry: \
-            true). Returns the run's name and what it will do immediately; the run continues in the background.",
+            true). Immediately returns the run's name and its planned steps; the run continues in the background.",
         annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = true),
         output_schema = schema_for_output::<StructuredContent<SubmitOutput>>()
     )]

@@ -178,9 +178,16 @@ pub(crate) mod tests {
         ]
     }
 
+    /// Replaces the hints of reasons by a placeholder: their words belong to the contract.
+    pub(crate) fn without_reason_hints(text: &str) -> String {
+        Reason::ALL
+            .iter()
+            .fold(text.to_owned(), |text, reason| text.replace(reason.hint(), &format!("[{reason}]")))
+    }
+
     #[test]
     fn advice_for_cli_names_commands_with_flags() {
         let lines: Vec<String> = samples().iter().map(render_for_cli).collect();
-        insta::assert_snapshot!(lines.join("\n"));
+        insta::assert_snapshot!(without_reason_hints(&lines.join("\n")));
     }
 }

@@ -238,7 +238,7 @@ mod tests {
     fn run_list_has_one_line_per_run() {
         let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
         insta::assert_snapshot!(render_list(&list, 3, now()));
-        insta::assert_snapshot!(render_list([], 0, now()), @"There are no such runs. `submit_implementation_task` starts one.");
+        insta::assert_snapshot!(render_list([], 0, now()), @"No matching runs. `submit_implementation_task` starts one.");
     }
 
     #[test]
