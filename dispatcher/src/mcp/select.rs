@@ -8,7 +8,7 @@ use super::text::{candidates, render_error};
 use crate::error::Error;
 use crate::operations::{Dispatcher, Filter};
 use crate::task::advice::Advice;
-use crate::task::selection::{Purpose, Selection, parse_query, select};
+use crate::task::selection::{Purpose, Selection, no_runs_message, parse_query, select};
 use crate::task::status::Status;
 
 /// Why a tool call failed.
@@ -76,11 +76,9 @@ fn no_match(all: &[Status], service: Option<&ServiceName>, task: Option<TaskId>,
     {
         return still_active(&active.run);
     }
-    let of = service.map_or(String::new(), |service| format!(" of service `{service}`"));
-    let for_task = task.map_or(String::new(), |task| format!(" for task {task}"));
     let newest: Vec<RunName> = all.iter().take(5).map(|status| status.run.clone()).collect();
     let hint = if newest.is_empty() { Advice::SubmitTask } else { Advice::ListRuns { newest } };
-    Error::invalid_request(format!("no run{of}{for_task}")).with_hint(hint)
+    Error::invalid_request(no_runs_message(service, task)).with_hint(hint)
 }
 
 /// Creates the error for a retry of an active run.

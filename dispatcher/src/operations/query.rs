@@ -7,6 +7,7 @@ use super::dispatcher::Dispatcher;
 use crate::backend::StoredRun;
 use crate::error::Error;
 use crate::task::advice::Advice;
+use crate::task::selection::no_runs_message;
 use crate::task::status::Status;
 
 /// Conditions that runs must meet.
@@ -93,8 +94,6 @@ impl Dispatcher {
 }
 
 fn no_run(filter: &Filter) -> Error {
-    let service = filter.service.as_ref().map(|service| format!(" of service `{service}`"));
-    let task = filter.task.map(|task| format!(" for task {task}"));
-    Error::invalid_request(format!("no run{}{}", service.unwrap_or_default(), task.unwrap_or_default()))
+    Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
         .with_hint(Advice::SubmitTask)
 }

@@ -139,6 +139,17 @@ fn one_of_each_service<'a>(runs: &[&'a Status]) -> Selection<'a> {
     }
 }
 
+/// Renders the message that no run of a service or task exists.
+#[must_use]
+pub fn no_runs_message(service: Option<&ServiceName>, task: Option<TaskId>) -> String {
+    match (service, task) {
+        (Some(service), Some(task)) => format!("no runs found for service `{service}`, task {task}"),
+        (Some(service), None) => format!("no runs found for service `{service}`"),
+        (None, Some(task)) => format!("no runs found for task {task}"),
+        (None, None) => "no runs found".to_owned(),
+    }
+}
+
 /// Parses a phase name, ignoring case.
 #[must_use]
 pub fn parse_phase(text: &str) -> Option<Phase> {
