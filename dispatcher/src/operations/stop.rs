@@ -6,9 +6,9 @@ use orchestrator_contract::RunName;
 
 use super::dispatcher::Dispatcher;
 use super::follow::WaitOutcome;
-use crate::backend::StopMode;
 use crate::error::Error;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 /// Result of a stop request.
 #[derive(Clone, Debug, PartialEq)]

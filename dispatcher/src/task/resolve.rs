@@ -346,7 +346,7 @@ mod tests {
         request.overrides.model = Some("--evil".to_owned());
         let error = resolve(&request, &open("https://h/o/trader")).unwrap_err();
         assert_eq!(error.exit_code(), 64);
-        for field in ["limits.minutes", "limits.turns", "model"] {
+        for field in ["limits.timeout_minutes", "limits.turns", "model"] {
             assert!(error.to_string().contains(field), "{error}");
         }
     }

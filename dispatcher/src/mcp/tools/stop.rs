@@ -5,7 +5,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::output::ToolOutput;
-use crate::backend::StopMode;
 use crate::mcp::arguments::StopArguments;
 use crate::mcp::outputs::{RunSummary, StopOutput};
 use crate::mcp::select::{ToolError, select_run};
@@ -13,6 +12,7 @@ use crate::mcp::server::Server;
 use crate::mcp::text::render_stop;
 use crate::operations::StopOutcome;
 use crate::task::selection::Purpose;
+use crate::task::stop_mode::StopMode;
 
 /// Maximum wait for the end: the call must return within two seconds, and saving may take minutes.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
