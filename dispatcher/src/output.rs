@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::config::Environment;
 use crate::error::Error;
+use crate::task::advice::render_for_cli;
 use crate::task::text::{ColorChoice, sanitize};
 
 /// The form of results.
@@ -124,12 +125,13 @@ fn is_dumb(environment: &Environment) -> bool {
     environment.text("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Prints the one line that says why nothing came of it.
+/// Prints an error, and its hint on a line of its own.
 pub fn error(problem: &Error) {
     if problem.exit_code() == 0 {
         return;
     }
     remark(&format!("error: {problem}"));
+    remark(&format!("hint: {}", render_for_cli(problem.hint())));
 }
 
 /// Says what Ctrl-C did not do.

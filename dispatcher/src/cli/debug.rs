@@ -134,7 +134,7 @@ pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8
     session.output.note(&line);
     let code = session.dispatcher.debug(&debugging).await;
     // Whatever came of it: the secrets do not stay.
-    session.dispatcher.forget_debugging(&debugging, rm_volume).await?;
+    session.dispatcher.remove_debug_run(&debugging, rm_volume).await?;
     if !rm_volume {
         session.output.note(&format!(
             "the workspace is in the volume {volume}; the next time goes on with it (docker volume rm {volume} \

@@ -89,7 +89,7 @@ pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8
         turns: arguments.turns,
         pull_request: arguments.no_pull_request.then_some(PullRequestPolicy::None),
         force: force.then_some(true),
-        at_once: arguments.concurrency,
+        concurrency: arguments.concurrency,
         ..Overrides::default()
     };
     let wish = DocsRequest {
@@ -98,7 +98,7 @@ pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8
         agent: agent.clone(),
         working_directory: working_directory.clone(),
         mode: if arguments.retry { Mode::Retry } else { Mode::First },
-        wishes,
+        overrides: wishes,
     };
     let request = session.dispatcher.docs_request(wish).await?;
     submit::submit(session, request, arguments.conduct).await

@@ -23,7 +23,7 @@ fn fifty_identical_submissions_create_one_run() {
     };
     let all = bench.concurrently((0..50).map(|_| submit()));
     let started: Vec<String> = all.iter().map(|done| done.json()["result"].to_string()).collect();
-    assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
+    assert_eq!(started.iter().filter(|started| *started == "\"created\"").count(), 1, "{started:?}");
     assert!(
         all.iter().all(|done| done.code == 0 && done.json()["run"] == "trader-claude-agent-1-task1-attempt1")
     );
@@ -294,7 +294,7 @@ fn doctor_reports_missing_parts_with_fix() {
     let checks = done.json()["checks"].as_array().unwrap().clone();
     let status = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["status"].clone();
     assert_eq!(status("supervisor"), "ok");
-    assert_eq!(status("state folder"), "ok");
+    assert_eq!(status("state directory"), "ok");
     assert_eq!(status("model credential"), "error");
     assert!(checks.iter().all(|check| check["status"] == "ok" || check["fix"].is_string()), "{done:?}");
     let servers: Vec<_> = checks.iter().filter(|check| check["name"] == "mcp server").collect();
@@ -305,7 +305,7 @@ fn doctor_reports_missing_parts_with_fix() {
 fn supervisor_start_failure_is_reported_immediately() {
     let bench = Bench::new();
     let done = bench.run("submit --task 1 --service trader --supervisor /bin/false");
-    assert!(done.stdout.contains("has failed: the supervisor ended before it said anything"), "{done:?}");
+    assert!(done.stdout.contains("has failed: the supervisor exited before its first event"), "{done:?}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn several_active_runs_are_listed_not_guessed() {
 fn selection_without_match_fails_with_explanation() {
     let bench = Bench::new();
     for (verb, words) in [
-        ("wait", "there is no run. "),
+        ("wait", "there is no run"),
         ("stop --service auth", "there is no run of service `auth`"),
         ("retry --task 7", "there is no run for task 7 that has ended"),
     ] {
