@@ -80,7 +80,7 @@ fn any_dispatcher_can_inspect_follow_or_stop_active_run() {
     let logs = world.dispatcher(&["logs", &run]);
     assert!(logs.stdout.contains("agent"), "{logs:#?}");
     let again = docked.verb("submit", &[]);
-    assert!(again.stdout.contains("is at work on this already"), "{again:#?}");
+    assert!(again.stdout.contains("is already running"), "{again:#?}");
 
     let stop = world.dispatcher(&["stop", &run, "--no-wait"]);
     assert_eq!(stop.code, 0, "{stop:#?}");
@@ -211,7 +211,7 @@ fn failed_start_is_explained_without_leftovers() {
     docked.engine.docker(&["create", "--name", &name, &docked.engine.image]);
     let ran = docked.verb("submit", &[]);
     assert_eq!(ran.code, 64, "{ran:#?}");
-    assert!(ran.stderr.contains("no run of ours"), "{ran:#?}");
+    assert!(ran.stderr.contains("was not created by the orchestrator"), "{ran:#?}");
     assert_eq!(docked.engine.inspect(&name)["State"]["Status"], "created");
     docked.engine.docker(&["rm", &name]);
 
