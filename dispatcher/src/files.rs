@@ -114,7 +114,7 @@ fn excerpt(
 }
 
 /// Creates a folder and its parents, accessible by the owner only.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

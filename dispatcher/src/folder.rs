@@ -102,9 +102,9 @@ impl ProjectFolder {
 /// Returns the first folder of a list. Editors separate folders by comma, semicolon or colon, which
 /// may also be part of a folder's name.
 fn first_folder(text: &str) -> Option<PathBuf> {
-    let firsts = [',', ';', ':'].iter().filter_map(|separator| text.split(*separator).next());
+    let candidates = [',', ';', ':'].iter().filter_map(|separator| text.split(*separator).next());
     std::iter::once(text)
-        .chain(firsts)
+        .chain(candidates)
         .map(|text| PathBuf::from(text.trim()))
         .find(|path| path.is_absolute() && path.is_dir())
 }

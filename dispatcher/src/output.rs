@@ -100,12 +100,12 @@ impl Output {
 
     /// Prints a note to stderr.
     pub fn note(&self, text: &str) {
-        remark(text);
+        print_line(text);
     }
 
     /// Prints a warning to stderr.
     pub fn warn(&self, text: &str) {
-        remark(&format!("warning: {text}"));
+        print_line(&format!("warning: {text}"));
     }
 }
 
@@ -128,15 +128,15 @@ pub fn error(problem: &Error) {
     if problem.exit_code() == 0 {
         return;
     }
-    remark(&format!("error: {problem}"));
+    print_line(&format!("error: {problem}"));
 }
 
 /// Prints that Ctrl-C does not stop runs.
 pub fn interrupted() {
-    remark("interrupted; a started run continues, see: dispatcher status");
+    print_line("interrupted; a started run continues, see: dispatcher status");
 }
 
-fn remark(text: &str) {
+fn print_line(text: &str) {
     // An error cannot be reported if stderr is unwritable.
     drop(writeln!(std::io::stderr().lock(), "{}", sanitize(text)));
 }

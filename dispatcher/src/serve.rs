@@ -65,7 +65,7 @@ pub struct ServeOptions {
 /// invalid.
 pub fn check(settings: &ServeOptions) -> Result<(), Error> {
     let loopback = settings.address.ip().to_canonical().is_loopback();
-    if !loopback && !settings.tokens.are_needed() {
+    if !loopback && !settings.tokens.is_required() {
         let problem = format!(
             "{} is reachable from other machines, and every caller could start agents",
             settings.address
@@ -128,7 +128,7 @@ impl BoundServer {
         let service = service(handler, hosts, allowed_origins, limits, cut.clone());
         let server =
             Server { tokens, limits, mcp: service, check, calls: calls.clone(), stopping: stopping.clone() };
-        let token = server.tokens.are_needed();
+        let token = server.tokens.is_required();
         let router = Router::new()
             .route("/mcp", any(endpoint::answer))
             .route("/healthz", get(health::live))

@@ -33,7 +33,7 @@ pub(crate) use command_line::quote;
 pub use debug::{CommandLine, DebugOptions, DebugRun, DebugVolume, Shell};
 pub use handle::Docker;
 
-use self::command_line::{Terminal, compose_arguments};
+use self::command_line::{Terminal, build_arguments};
 use self::connect::{problem, status};
 use self::follow::Follower;
 use self::handle::attempt_of;
@@ -128,7 +128,7 @@ impl Backend for Docker {
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error> {
         let inputs = RunInputs::collect(&self.config, task).await?;
         let spec = self.spec(task, &inputs);
-        let words = compose_arguments(&spec, Terminal::No);
+        let words = build_arguments(&spec, Terminal::No);
         Ok(std::iter::once("docker".to_owned()).chain(words).collect())
     }
 
@@ -141,7 +141,7 @@ impl Backend for Docker {
     }
 
     async fn size(&self, run: &StoredRun) -> u64 {
-        self.size_of(run).await
+        self.run_size(run).await
     }
 
     async fn remove(&self, run: &StoredRun) -> Result<bool, Error> {

@@ -78,7 +78,7 @@ impl Backend for Local {
         let CreateRun { identity, attempt, draft, request } = new;
         let preview = draft.with_attempt(identity.run_name(attempt, |_| false), attempt);
         let mut launch = SupervisorCommand::prepare(&self.config, &preview)?;
-        launch.add_token_of_gh(&self.config, &preview).await;
+        launch.add_gh_token(&self.config, &preview).await;
         let lock = self.lock_submissions(&identity.service).await?;
         if self.highest_attempt(identity)? >= attempt {
             return Ok(CreateOutcome::AttemptTaken);

@@ -34,7 +34,7 @@ struct CompletionNames {
 
 /// Answers a completion request; returns whether there was one.
 pub(super) async fn complete_if_requested(arguments: &[OsString], command: fn() -> Command) -> bool {
-    if Environment::of_this_process().os(COMPLETE_VAR).is_none() {
+    if Environment::from_process().os(COMPLETE_VAR).is_none() {
         return false;
     }
     let names = names(arguments).await.unwrap_or_default();

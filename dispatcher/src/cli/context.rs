@@ -57,7 +57,7 @@ impl CliContext {
 
 /// Returns environment, output and working directory, for commands without a configuration.
 pub(super) fn load_environment(format: OutputFormat) -> Result<(Environment, Output, PathBuf), Error> {
-    let environment = Environment::of_this_process();
+    let environment = Environment::from_process();
     let output = Output::new(format, &environment);
     let cwd = std::env::current_dir().map_err(|error| {
         Error::new(Reason::IoError, format!("cannot find the working directory: {error}"))

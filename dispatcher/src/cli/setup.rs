@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::folder::ProjectFolder;
 use crate::output::Output;
 use crate::setup::edit::{Edit, plan_edit};
-use crate::setup::entry::{ServerTransport, compose_entry, cursor_link, describe_entry};
+use crate::setup::entry::{ServerTransport, build_entry, cursor_link, describe_entry};
 use crate::setup::{Client, SERVER, Scope, paths, write};
 
 /// Add this MCP server to Claude Code, Cursor or VS Code
@@ -71,7 +71,7 @@ pub(super) fn run(global: GlobalArgs, arguments: Arguments) -> Result<u8, Error>
         Some(url) => ServerTransport::Http { url, token_variable: token_env },
         None => this_program(&cwd, global)?,
     };
-    let entry = compose_entry(client, &transport);
+    let entry = build_entry(client, &transport);
     let folder = ProjectFolder::find(&environment, &cwd).path;
     let path = paths::config_path(client, scope, &folder, &environment)?;
     let found = write::find(&path)?;

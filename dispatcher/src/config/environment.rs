@@ -163,7 +163,7 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment 
 impl Environment {
     /// Reads the environment of this process.
     #[must_use]
-    pub fn of_this_process() -> Self {
+    pub fn from_process() -> Self {
         std::env::vars_os().collect()
     }
 

@@ -122,7 +122,7 @@ impl FileSettings {
     }
 
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| fault(text, path, &error))
+        toml::from_str(text).map_err(|error| parse_error(text, path, &error))
     }
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
@@ -144,7 +144,7 @@ impl FileSettings {
 }
 
 /// Returns a parse error with file, line and column.
-pub(super) fn fault(text: &str, path: &Path, error: &toml::de::Error) -> Error {
+pub(super) fn parse_error(text: &str, path: &Path, error: &toml::de::Error) -> Error {
     let (line, column) = position(text, error.span().map_or(0, |span| span.start));
     let message = error.message().replace('\n', " ");
     Error::configuration(format!("{}:{line}:{column}: {message}", path.display()))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::file::{FileSettings, NAME, fault};
+use super::file::{FileSettings, NAME, parse_error};
 use crate::error::Error;
 use crate::files;
 
@@ -95,11 +95,11 @@ fn layer(path: &Path, origin: Origin) -> Result<Table, Error> {
         Origin::User => {}
         Origin::Project => reject_untrusted_keys(&text, path)?,
     }
-    toml::from_str(&text).map_err(|error| fault(&text, path, &error))
+    toml::from_str(&text).map_err(|error| parse_error(&text, path, &error))
 }
 
 fn reject_untrusted_keys(text: &str, path: &Path) -> Result<(), Error> {
-    let table = DeTable::parse(text).map_err(|error| fault(text, path, &error))?;
+    let table = DeTable::parse(text).map_err(|error| parse_error(text, path, &error))?;
     for keys in TRUSTED_ONLY {
         if let Some((name, at)) = find(table.get_ref(), keys) {
             let (line, column) = super::file::position(text, at);

@@ -24,7 +24,7 @@ impl Checkout {
     /// Finds the working tree that contains `folder`.
     #[must_use]
     pub fn around(folder: &Path) -> Option<Self> {
-        folder.ancestors().find_map(|root| Some(Self { root: root.to_owned(), git: git_of(root)? }))
+        folder.ancestors().find_map(|root| Some(Self { root: root.to_owned(), git: git_dir(root)? }))
     }
 
     /// Returns the text of the repository's git configuration.
@@ -65,7 +65,7 @@ impl Checkout {
 }
 
 /// Returns the git directory of a working tree; `None` if `root` is not the root of one.
-fn git_of(root: &Path) -> Option<PathBuf> {
+fn git_dir(root: &Path) -> Option<PathBuf> {
     let dot_git = root.join(".git");
     if dot_git.is_dir() {
         return Some(dot_git);

@@ -22,7 +22,7 @@ pub(super) fn remotes(text: &str) -> Vec<(String, String)> {
             && key.trim().eq_ignore_ascii_case("url")
             && !remotes.iter().any(|(known, _)| known == name)
         {
-            remotes.push((name.clone(), unquoted(value.trim())));
+            remotes.push((name.clone(), unquote(value.trim())));
         }
     }
     remotes
@@ -52,7 +52,7 @@ fn header(text: &str) -> Option<(Option<String>, &str)> {
 }
 
 /// Returns a value without quotes, escapes and comment.
-fn unquoted(value: &str) -> String {
+fn unquote(value: &str) -> String {
     let mut text = String::new();
     let mut quoted = false;
     let mut characters = value.chars();

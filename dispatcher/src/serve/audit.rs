@@ -35,7 +35,7 @@ pub(super) struct AuditEntry {
 
 impl AuditEntry {
     /// Starts an entry. Unless updated, it counts as cut off by the caller.
-    pub(super) fn begin(client: SocketAddr) -> Self {
+    pub(super) fn start(client: SocketAddr) -> Self {
         let unknown = || "-".to_owned();
         Self {
             started: Instant::now(),
@@ -50,7 +50,7 @@ impl AuditEntry {
     }
 
     /// Records the caller.
-    pub(super) fn identified(&mut self, identity: Caller) {
+    pub(super) fn record_caller(&mut self, identity: Caller) {
         self.identity = identity.word();
     }
 
@@ -64,7 +64,7 @@ impl AuditEntry {
     }
 
     /// Records the HTTP status.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    pub(super) fn record_status(&mut self, status: StatusCode) {
         self.status = status.as_u16();
         self.result = if status.is_client_error() || status.is_server_error() { "refused" } else { "-" };
     }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn call() -> AuditEntry {
-        AuditEntry::begin("127.0.0.1:9".parse().unwrap())
+        AuditEntry::start("127.0.0.1:9".parse().unwrap())
     }
 
     #[test]

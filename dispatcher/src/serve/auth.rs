@@ -56,7 +56,7 @@ pub enum AuthError {
 impl TokenSource {
     /// Returns whether callers need a token.
     #[must_use]
-    pub fn are_needed(&self) -> bool {
+    pub fn is_required(&self) -> bool {
         match self {
             Self::Disabled => false,
             Self::File(_) | Self::Inline(_) => true,
@@ -76,7 +76,7 @@ impl TokenSource {
     /// # Errors
     /// Returns an error if the caller is rejected.
     pub fn identify(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        if !self.are_needed() {
+        if !self.is_required() {
             return Ok(Caller::Anyone);
         }
         let presented = bearer_token(headers).ok_or(AuthError::Unknown)?;
@@ -158,17 +158,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let tokens = TokenSource::File(path.clone());
-        let lets_in = |token: &str| tokens.identify(&headers(&[&format!("Bearer {token}")])).is_ok();
-        assert!(tokens.check().is_err() && !lets_in(TOKEN));
+        let authorizes = |token: &str| tokens.identify(&headers(&[&format!("Bearer {token}")])).is_ok();
+        assert!(tokens.check().is_err() && !authorizes(TOKEN));
         std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
-        assert!(tokens.check().is_ok() && lets_in(TOKEN));
+        assert!(tokens.check().is_ok() && authorizes(TOKEN));
         std::fs::write(&path, format!("{TOKEN}\n\nanother-token-of-good-length\n")).unwrap();
-        assert!(lets_in(TOKEN) && lets_in("another-token-of-good-length"));
+        assert!(authorizes(TOKEN) && authorizes("another-token-of-good-length"));
         std::fs::write(&path, "another-token-of-good-length").unwrap();
-        assert!(!lets_in(TOKEN));
+        assert!(!authorizes(TOKEN));
         for useless in ["", "\n \n", "short"] {
             std::fs::write(&path, useless).unwrap();
-            assert!(tokens.check().is_err() && !lets_in(useless.trim()), "{useless:?}");
+            assert!(tokens.check().is_err() && !authorizes(useless.trim()), "{useless:?}");
         }
     }
 

@@ -21,11 +21,11 @@ pub(super) async fn answer(
     Extension(Client(client)): Extension<Client>,
     request: Request,
 ) -> Response {
-    let mut call = AuditEntry::begin(client);
+    let mut call = AuditEntry::start(client);
     match authorize(&server, &mut call, request).await {
         Ok(request) => handle(&server, call, request).await,
         Err(refusal) => {
-            call.answered(refusal.status());
+            call.record_status(refusal.status());
             refusal
         }
     }
@@ -50,7 +50,7 @@ async fn authorize(server: &Server, call: &mut AuditEntry, request: Request) -> 
             error_response(StatusCode::SERVICE_UNAVAILABLE, "the server has no usable token, see its log")
         }
     })?;
-    call.identified(identity);
+    call.record_caller(identity);
     if server.calls.len() >= server.limits.calls {
         return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent calls, try again"));
     }
@@ -90,7 +90,7 @@ async fn handle(server: &Server, mut call: AuditEntry, request: Request) -> Resp
     // Spawned, so that a dropped connection does not drop the call.
     let answered = server.calls.spawn(async move {
         let response = answer.await;
-        call.answered(response.status());
+        call.record_status(response.status());
         call.follow(response).await
     });
     answered.await.unwrap_or_else(|error| {

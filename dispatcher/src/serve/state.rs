@@ -30,7 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn check(&self) -> Result<(), Error> {
-        if self.tokens.are_needed() {
+        if self.tokens.is_required() {
             self.tokens.check()?;
         }
         (self.check)().await

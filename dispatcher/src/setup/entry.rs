@@ -25,7 +25,7 @@ pub enum ServerTransport {
 
 /// Builds the entry in the client's format.
 #[must_use]
-pub fn compose_entry(client: Client, transport: &ServerTransport) -> Value {
+pub fn build_entry(client: Client, transport: &ServerTransport) -> Value {
     match transport {
         ServerTransport::Stdio { command, arguments } => {
             json!({ "type": "stdio", "command": command, "args": arguments })
@@ -91,12 +91,12 @@ mod tests {
             url: "https://orchestrator.example.com/mcp".to_owned(),
             token_variable: Some("TEAM_TOKEN".to_owned()),
         };
-        let header = |client| compose_entry(client, &reach)["headers"]["Authorization"].clone();
+        let header = |client| build_entry(client, &reach)["headers"]["Authorization"].clone();
         assert_eq!(header(Client::Claude), "Bearer ${TEAM_TOKEN}");
         assert_eq!(header(Client::Cursor), "Bearer ${env:TEAM_TOKEN}");
         assert_eq!(header(Client::Vscode), "Bearer ${env:TEAM_TOKEN}");
-        assert_eq!(compose_entry(Client::Claude, &reach)["type"], "http");
-        assert!(compose_entry(Client::Cursor, &reach).get("type").is_none());
+        assert_eq!(build_entry(Client::Claude, &reach)["type"], "http");
+        assert!(build_entry(Client::Cursor, &reach).get("type").is_none());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) async fn read(client: &Client, container: &str, identity: &TaskKey) -
 ///
 /// # Errors
 /// Returns an error if the engine fails.
-pub(super) async fn raise(
+pub(super) async fn store(
     client: &Client,
     container: &str,
     identity: &TaskKey,

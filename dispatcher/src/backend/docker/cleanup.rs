@@ -95,7 +95,7 @@ impl Docker {
         let Some(container) = self.inspect(name).await? else { return Ok(true) };
         if attempts::read(client, name, &identity).await? < run.task.attempt {
             let user = self.config.docker().user.unwrap_or(crate::config::User::DEFAULT);
-            attempts::raise(client, name, &identity, run.task.attempt, user).await?;
+            attempts::store(client, name, &identity, run.task.attempt, user).await?;
         }
         let mut command = ["rm", "-rf", "--"].map(str::to_owned).to_vec();
         command.extend(paths(run));
@@ -129,7 +129,7 @@ impl Docker {
     }
 
     /// Returns the approximate bytes of a run's log and of its files in the workspace.
-    pub(super) async fn size_of(&self, run: &StoredRun) -> u64 {
+    pub(super) async fn run_size(&self, run: &StoredRun) -> u64 {
         let Ok(engine) = self.engine().await else { return 0 };
         let name = run.task.run.as_str();
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).build();

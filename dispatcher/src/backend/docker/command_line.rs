@@ -14,7 +14,7 @@ pub(super) enum Terminal {
 }
 
 /// Builds the arguments after `docker`. The container is removed when it exits.
-pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<String> {
+pub(super) fn build_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<String> {
     let ContainerSpec {
         name,
         image,
@@ -24,7 +24,7 @@ pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec
         arguments,
         folder,
         workspace,
-        labels_of_workspace: _,
+        workspace_labels: _,
         input_mount,
         user,
         network,
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn docker_command_line_has_every_container_option() {
         let spec = spec::tests::sample();
-        insta::assert_snapshot!(render("docker", &compose_arguments(&spec, Terminal::No)));
+        insta::assert_snapshot!(render("docker", &build_arguments(&spec, Terminal::No)));
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Docker {
             spec::image(settings, self.config.service(&task.service).image.as_ref()),
             spec::workspace(&task.service),
         );
-        spec.labels_of_workspace = labels::workspace_labels(&task.service);
+        spec.workspace_labels = labels::workspace_labels(&task.service);
         spec.environment.clone_from(&inputs.environment);
         spec.stop_timeout_seconds = spec::stop_timeout_seconds(&spec.environment);
         spec.arguments = spec::arguments(inputs.has_mcp_configs);
@@ -114,7 +114,7 @@ impl Docker {
         if attempts::read(client, name, &identity).await? >= run.task.attempt {
             return Ok(false);
         }
-        attempts::raise(client, name, &identity, run.task.attempt, spec.user).await?;
+        attempts::store(client, name, &identity, run.task.attempt, spec.user).await?;
         inputs.archive(&run.task, spec.user)?.upload(client, name, INPUT_MOUNT_PATH).await?;
         match client.start_container(name, None).await {
             Ok(()) => Ok(true),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{ServiceName, Step, TaskKey};
 
-use super::command_line::{self, Terminal, compose_arguments};
+use super::command_line::{self, Terminal, build_arguments};
 use super::connect::{Engine, problem};
 use super::handle::Docker;
 use super::inputs::RunInputs;
@@ -102,7 +102,7 @@ impl Docker {
         };
         let preview = draft.with_attempt(identity.run_name(1, |_| false), 1);
         let inputs = RunInputs::collect(&self.config, &preview).await?;
-        let labels = labels_of(service);
+        let labels = debug_labels(service);
         let volume_labels = match &options.volume {
             DebugVolume::Service => labels::workspace_labels(service),
             DebugVolume::Debug | DebugVolume::Named(_) => labels.clone(),
@@ -110,7 +110,7 @@ impl Docker {
         // The stored number can only be read through a container with the volume.
         let mut reader = self.spec(&preview, &inputs);
         (reader.workspace, reader.input_mount) = (workspace.clone(), InputMount::None);
-        reader.labels_of_workspace.clone_from(&volume_labels);
+        reader.workspace_labels.clone_from(&volume_labels);
         let reader_id = self.create_stopped(service, reader).await?;
         let stored = attempts::read(client, &reader_id, identity).await;
         self.remove_container(&reader_id).await?;
@@ -122,7 +122,7 @@ impl Docker {
         let mut spec = self.spec(&task, &inputs);
         spec.name.clone_from(&name);
         spec.workspace.clone_from(&workspace);
-        spec.labels_of_workspace = volume_labels;
+        spec.workspace_labels = volume_labels;
         spec.labels = labels.clone().into_iter().collect();
         spec.input_mount = InputMount::Volume { name: input_volume.clone(), labels };
         let until = options.until.or(options.shell.is_some().then_some(PREPARED));
@@ -133,7 +133,7 @@ impl Docker {
 
         let filler = self.create_stopped(service, spec.clone()).await?;
         let fill = async {
-            attempts::raise(client, &filler, identity, attempt, spec.user).await?;
+            attempts::store(client, &filler, identity, attempt, spec.user).await?;
             inputs.archive(&task, spec.user)?.upload(client, &filler, INPUT_MOUNT_PATH).await
         };
         let filled = fill.await;
@@ -144,10 +144,10 @@ impl Docker {
         filled?;
 
         let terminal = if options.terminal { Terminal::Yes } else { Terminal::No };
-        let mut commands = vec![self.line(engine, compose_arguments(&spec, terminal))];
+        let mut commands = vec![self.line(engine, build_arguments(&spec, terminal))];
         if let Some(shell) = &options.shell {
             let terminal = if options.terminal { Terminal::Yes } else { Terminal::Input };
-            commands.push(self.line(engine, compose_arguments(&shell_spec(&spec, shell), terminal)));
+            commands.push(self.line(engine, build_arguments(&shell_spec(&spec, shell), terminal)));
         }
         Ok(DebugRun { commands, input_volume, workspace })
     }
@@ -216,7 +216,7 @@ impl Docker {
     }
 }
 
-fn labels_of(service: &ServiceName) -> HashMap<String, String> {
+fn debug_labels(service: &ServiceName) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), service.to_string()), (DEBUG.to_owned(), "true".to_owned())])
 }
 
@@ -246,7 +246,7 @@ mod tests {
         let shell = shell_spec(&run, &Shell::Command("env".to_owned()));
         let line = CommandLine {
             program: "docker".to_owned(),
-            arguments: compose_arguments(&shell, Terminal::Input),
+            arguments: build_arguments(&shell, Terminal::Input),
         };
         insta::assert_snapshot!(line.render());
         assert!(!line.render().contains("-input"));

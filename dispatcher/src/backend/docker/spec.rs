@@ -47,7 +47,7 @@ pub(super) struct ContainerSpec {
     /// Volume of the workspace.
     pub(super) workspace: String,
     /// Labels of that volume, if it is created.
-    pub(super) labels_of_workspace: HashMap<String, String>,
+    pub(super) workspace_labels: HashMap<String, String>,
     /// Volume of the task and secrets.
     pub(super) input_mount: InputMount,
     pub(super) user: User,
@@ -134,7 +134,7 @@ impl ContainerSpec {
             arguments: Vec::new(),
             folder: None,
             workspace,
-            labels_of_workspace: HashMap::new(),
+            workspace_labels: HashMap::new(),
             input_mount: InputMount::None,
             user: user.unwrap_or(User::DEFAULT),
             network: network.map(|network| network.as_str().to_owned()),
@@ -156,7 +156,7 @@ impl ContainerSpec {
             arguments,
             folder,
             workspace,
-            labels_of_workspace,
+            workspace_labels,
             input_mount,
             user,
             network,
@@ -167,7 +167,7 @@ impl ContainerSpec {
         } = self;
         let memory = i64::try_from(memory.bytes()).ok();
         // Copy: a new volume gets the owner of the image's folder only that way.
-        let mut mounts = vec![volume(workspace, WORKSPACE, labels_of_workspace, Populate::Yes)];
+        let mut mounts = vec![volume(workspace, WORKSPACE, workspace_labels, Populate::Yes)];
         match input_mount {
             InputMount::Volume { name, labels } => {
                 mounts.push(volume(name, INPUT_MOUNT_PATH, labels, Populate::No))

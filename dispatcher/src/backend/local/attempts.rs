@@ -40,7 +40,7 @@ impl Local {
     /// Waits for the exclusive right to submit to a service.
     pub(super) async fn lock_submissions(&self, service: &ServiceName) -> Result<SubmitLock, Error> {
         let layout = self.layout(service);
-        files::make_folder(&layout.supervisor_dir())?;
+        files::create_folder(&layout.supervisor_dir())?;
         let path = layout.supervisor_dir().join("attempts.lock");
         let held = lock::open(&path)?;
         let acquire = async {
@@ -70,7 +70,7 @@ impl SubmitLock {
         }
         let path = self.layout.attempts(identity);
         if let Some(folder) = path.parent() {
-            files::make_folder(folder)?;
+            files::create_folder(folder)?;
         }
         files::write(&path, &format!("{attempt}\n"))
     }

@@ -56,7 +56,7 @@ impl SupervisorCommand {
     }
 
     /// Adds the token of `gh`, if no other GitHub token is configured.
-    pub async fn add_token_of_gh(&mut self, config: &Config, task: &TaskSpec) {
+    pub async fn add_gh_token(&mut self, config: &Config, task: &TaskSpec) {
         let has_token = self.files.iter().any(|(flag, path)| match *flag {
             "--github-token-file" => true,
             "--secrets-dir" => path.join("github-token").is_file(),

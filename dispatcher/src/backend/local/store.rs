@@ -110,7 +110,7 @@ impl Local {
         record: SubmissionRecord,
         task: impl Fn(RunName) -> TaskSpec,
     ) -> Result<LockedRun, Error> {
-        files::make_folder(&self.runs_folder())?;
+        files::create_folder(&self.runs_folder())?;
         let create_folder = |name: &RunName| -> Result<bool, Error> {
             let folder = self.run_folder(name);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
