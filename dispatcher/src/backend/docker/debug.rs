@@ -244,10 +244,8 @@ mod tests {
     fn debug_shell_has_workspace_without_secrets() {
         let run = spec::tests::sample();
         let shell = shell_spec(&run, &Shell::Command("env".to_owned()));
-        let line = CommandLine {
-            program: "docker".to_owned(),
-            arguments: build_arguments(&shell, Terminal::Input),
-        };
+        let line =
+            CommandLine { program: "docker".to_owned(), arguments: build_arguments(&shell, Terminal::Input) };
         insta::assert_snapshot!(line.render());
         assert!(!line.render().contains("-input"));
     }
