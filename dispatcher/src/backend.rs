@@ -21,6 +21,7 @@ use crate::task::check::Check;
 use crate::task::request::Request;
 use crate::task::resolve::TaskDraft;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 /// The metadata of a submission.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -72,15 +73,6 @@ pub enum Artifact {
 
 /// Maximum bytes to read of an artifact.
 const MAX_ARTIFACT_BYTES: u64 = 1024 * 1024;
-
-/// How to stop a run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StopMode {
-    /// Stop the agent, save and push its work.
-    Graceful,
-    /// Save the work in the workspace, do not push it.
-    Now,
-}
 
 /// A platform that executes runs.
 ///

@@ -7,6 +7,7 @@
 //! | [`operations`] | submit, status, stop and so on, for command line and MCP: resolves, decides, calls the backend |
 //! | [`task`] | the domain: requests, decisions, statuses and their text (pure) |
 //! | [`backend`] | executes runs: `local` as supervised processes, `docker` as containers, `kubernetes` as TaskRuns |
+//! | [`taskrun`] | the TaskRun resource, shared by the kubernetes backend and the controller (pure) |
 //! | [`controller`] | reconciles TaskRuns of a cluster with Jobs |
 //! | [`config`] | the only reader of the environment and `orchestrator.toml` |
 //! | [`folder`] | the project folder and its git remote |
@@ -36,3 +37,4 @@ mod process;
 pub mod serve;
 pub mod setup;
 pub mod task;
+pub mod taskrun;

@@ -149,7 +149,7 @@ impl Forge {
         // Where GitHub takes SSH on the port of HTTPS.
         let host = if host == "ssh.github.com" { "github.com".to_owned() } else { host };
         let given = api_url.map(str::trim).filter(|base| !base.is_empty());
-        let base = match given.filter(|base| api::host(base).is_some_and(|its| git_host(its) == host)) {
+        let base = match given.filter(|base| api::host(base).is_some_and(|its| git_host(&its) == host)) {
             Some(base) => base,
             None if host == "github.com" => GITHUB_API,
             None => return None,

@@ -39,14 +39,13 @@ use self::follow::Follower;
 use self::handle::attempt_of;
 use self::inputs::RunInputs;
 use self::labels::{HELPER, RUN, SERVICE};
-use super::{
-    Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StopMode, StoredRun,
-};
+use super::{Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun};
 use crate::error::Error;
 use crate::files::Excerpt;
 use crate::task::check::Check;
 use crate::task::event_fold::Liveness;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 #[async_trait]
 impl Backend for Docker {

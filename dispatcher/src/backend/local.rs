@@ -33,12 +33,12 @@ pub use handle::Local;
 use self::follow::Follower;
 use self::launch::SupervisorCommand;
 use super::{
-    Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StopMode, StoredRun,
-    SubmissionRecord,
+    Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun, SubmissionRecord,
 };
 use crate::error::Error;
 use crate::files::{self, Excerpt};
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 #[async_trait]
 impl Backend for Local {

@@ -1,9 +1,9 @@
 //! `dispatcher crd`.
 
 use super::context::load_environment;
-use crate::controller::crd;
 use crate::error::Error;
 use crate::output::OutputFormat;
+use crate::taskrun::crd;
 
 /// Print the Kubernetes CustomResourceDefinition of TaskRuns
 ///

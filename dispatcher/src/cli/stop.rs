@@ -8,10 +8,10 @@ use super::context::CliContext;
 use super::progress::Progress;
 use super::run_selector::RunSelector;
 use super::wait::{parse_seconds, print};
-use crate::backend::StopMode;
 use crate::error::Error;
 use crate::operations::StopOutcome;
 use crate::task::selection::{Purpose, Recency};
+use crate::task::stop_mode::StopMode;
 
 /// Stop a run gracefully
 ///

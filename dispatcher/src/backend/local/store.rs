@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::handle::Local;
 use super::lock;
-use crate::backend::{StopMode, StoredRun, SubmissionRecord};
+use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
 use crate::files;
+use crate::task::stop_mode::StopMode;
 
 #[derive(Debug, Deserialize, Serialize)]
 struct LostRecord {

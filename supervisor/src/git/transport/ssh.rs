@@ -10,7 +10,10 @@ use std::thread::JoinHandle;
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use orchestrator_contract::Reason;
+use orchestrator_contract::names::ScpAddress;
+use percent_encoding::percent_decode_str;
 use tempfile::TempDir;
+use url::{Host, Url};
 
 use super::{Advertisement, Context, add_bytes, known_hosts, passwd, record_failure};
 use crate::process::{ProcessGroup, blocking_command};
@@ -37,37 +40,39 @@ struct SshUrl {
     path: String,
 }
 
-/// Reads `ssh://user@host:port/path` and `user@host:path`.
-fn parse_place(url: &str) -> Option<SshUrl> {
-    let (authority, path, with_port) = match url.strip_prefix("ssh://") {
+/// Parses `ssh://user@host:port/path` and `user@host:path`.
+fn parse_ssh_url(text: &str) -> Option<SshUrl> {
+    let url = match text.strip_prefix("ssh://") {
         Some(rest) => {
-            let (authority, path) = rest.split_at(rest.find('/')?);
-            // As git does: `/~user` is that user's home.
-            (authority, if path.starts_with("/~") { &path[1..] } else { path }, true)
+            let parsed = Url::parse(text).ok()?;
+            // A path as written: the remote shell reads it, and it resolves `..` and `%` on its own.
+            let path = rest.get(rest.find('/')?..).filter(|_| parsed.path().starts_with('/'))?;
+            let has_user = !parsed.username().is_empty() || rest.starts_with('@');
+            let user = percent_decode_str(parsed.username()).decode_utf8().ok()?;
+            SshUrl {
+                user: has_user.then(|| user.into_owned()),
+                host: match parsed.host()? {
+                    Host::Ipv6(address) => address.to_string(),
+                    Host::Ipv4(_) | Host::Domain(_) => parsed.host_str()?.to_owned(),
+                },
+                port: parsed.port(),
+                // As in git, `/~user` is the home directory of that user.
+                path: path.strip_prefix('/').filter(|path| path.starts_with('~')).unwrap_or(path).to_owned(),
+            }
         }
         None => {
-            let (authority, path) = url.split_once(':')?;
-            (authority, path, false)
+            let ScpAddress { user, host, path } = ScpAddress::parse(text)?;
+            SshUrl {
+                user: user.map(str::to_owned),
+                host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+                port: None,
+                path: path.to_owned(),
+            }
         }
     };
-    let (user, host) = match authority.rsplit_once('@') {
-        Some((user, host)) => (Some(user.to_owned()), host),
-        None => (None, authority),
-    };
-    let (host, port) = match host.rsplit_once(':') {
-        Some((host, port)) if with_port && !host.ends_with(':') && !port.ends_with(']') => {
-            (host, Some(port.parse().ok()?))
-        }
-        Some(_) | None => (host, None),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let safe = |text: &str| !text.is_empty() && !text.starts_with('-');
-    (safe(host) && user.as_deref().is_none_or(safe) && !path.is_empty()).then(|| SshUrl {
-        user,
-        host: host.to_owned(),
-        port,
-        path: path.to_owned(),
-    })
+    // ssh(1) would read a leading hyphen as an option.
+    let is_argument = |text: &str| !text.is_empty() && !text.starts_with('-');
+    (is_argument(&url.host) && url.user.as_deref().is_none_or(is_argument)).then_some(url)
 }
 
 /// A word for the remote shell.
@@ -188,7 +193,7 @@ struct Session {
 
 impl Session {
     fn start(context: &Context, service: &str) -> io::Result<Self> {
-        let place = parse_place(&context.url).ok_or_else(|| {
+        let place = parse_ssh_url(&context.url).ok_or_else(|| {
             record_failure(Reason::InvalidConfiguration, format!("`{}` is no SSH address", context.url))
         })?;
         let (files, known, key) = prepare(context)?;
@@ -319,10 +324,32 @@ mod tests {
             ("ssh://git@host:2222/srv/r.git", place(Some("git"), "host", Some(2222), "/srv/r.git")),
             ("ssh://[::1]:22/r", place(None, "::1", Some(22), "/r")),
             ("ssh://host/~me/r", place(None, "host", None, "~me/r")),
+            ("ssh://GitHub.com/o/../r%20x", place(None, "GitHub.com", None, "/o/../r%20x")),
+            ("ssh://me@corp.example@host/r", place(Some("me@corp.example"), "host", None, "/r")),
+            ("ssh://github.com\\@evil/r", place(Some("github.com\\"), "evil", None, "/r")),
+            ("git@github.com@evil:r", place(Some("git@github.com"), "evil", None, "r")),
+            ("git@[host]:r", place(Some("git"), "host", None, "r")),
+            ("git@host:22:r", place(Some("git"), "host", None, "22:r")),
             ("ssh://-oProxyCommand=x/r", None),
+            ("ssh://git@-oProxyCommand=x/r", None),
+            ("ssh://-lroot@host/r", None),
+            ("ssh://%2DoProxyCommand=x@host/r", None),
             ("-oProxyCommand=x:r", None),
+            ("git@-oProxyCommand=x:r", None),
+            ("-lroot@host:r", None),
+            ("ssh://@host/r", None),
+            ("@host:r", None),
+            ("ssh://host", None),
+            ("ssh://host?x/r", None),
+            ("ssh:///r", None),
+            ("ssh://host:99999/r", None),
+            ("ssh://host:a/r", None),
+            ("ssh://host\\evil/r", None),
+            ("ssh:host/r", place(None, "ssh", None, "host/r")),
+            ("host:", None),
+            (":r", None),
         ] {
-            assert_eq!(parse_place(url), expected, "{url}");
+            assert_eq!(parse_ssh_url(url), expected, "{url}");
         }
     }
 
@@ -350,7 +377,7 @@ mod tests {
 
     #[test]
     fn ssh_arguments_disable_user_configuration() {
-        let place = parse_place("git@h:r").unwrap();
+        let place = parse_ssh_url("git@h:r").unwrap();
         let arguments = arguments(&place, Path::new("/k"), None, None, "git-upload-pack");
         let text = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         assert!(text.starts_with("-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes"), "{text}");
