@@ -10,11 +10,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use orchestrator_contract::{Reason, Step, reason};
+use orchestrator_contract::{Reason, Step, budget, reason, variables};
 
 pub use git_hosts::token_allowed_for_host;
 pub use secrets::{ModelAuth, ModelCredential, SecretError, SecretFiles, SecretSource};
-pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskInput};
+pub use task_flags::{TaskError, TaskFlags, TaskInput};
 
 use crate::process::Environment;
 
@@ -74,10 +74,10 @@ pub struct RunArguments {
     #[command(flatten)]
     pub secrets: SecretFiles,
     /// The REST interface of GitHub; another one for GitHub Enterprise.
-    #[arg(long, env = "GITHUB_API_URL", default_value = "https://api.github.com")]
+    #[arg(long, env = variables::GITHUB_API_URL, default_value = "https://api.github.com")]
     pub github_api_url: String,
     /// Hosts that the git tokens are for, besides github.com and the host of the GitHub API.
-    #[arg(long, env = "ORCHESTRATOR_GIT_HOSTS", value_name = "HOST,...", value_delimiter = ',')]
+    #[arg(long, env = variables::GIT_HOSTS, value_name = "HOST,...", value_delimiter = ',')]
     pub git_hosts: Vec<String>,
     /// How standard output is written: `auto` is text on a terminal and JSON elsewhere.
     #[arg(long, env = "ORCHESTRATOR_LOG_FORMAT", value_enum, default_value_t)]
@@ -92,14 +92,14 @@ pub struct RunArguments {
     #[arg(long)]
     pub new_session: bool,
     /// Seconds that the agent has to end by itself when it is stopped.
-    #[arg(long, env = "ORCHESTRATOR_AGENT_GRACE_SECONDS", default_value_t = 10.0)]
+    #[arg(long, env = variables::AGENT_GRACE_SECONDS, default_value_t = f64::from(budget::AGENT_GRACE_SECONDS))]
     pub agent_grace_seconds: f64,
     /// Seconds until a run that was asked to stop is asked again, which means: at once. For wherever it is
     /// killed some time after it was asked, as in a cluster; without it each step has all its time.
-    #[arg(long, env = "ORCHESTRATOR_STOP_TIMEOUT_SECONDS")]
+    #[arg(long, env = variables::STOP_TIMEOUT_SECONDS)]
     pub stop_timeout_seconds: Option<f64>,
     /// Seconds that each step after the agent's end may take: save, push, pull request.
-    #[arg(long, env = "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", default_value_t = 600.0)]
+    #[arg(long, env = variables::PUBLISH_TIMEOUT_SECONDS, default_value_t = f64::from(budget::PUBLISH_TIMEOUT_SECONDS))]
     pub publish_timeout_seconds: f64,
     /// Whether what the agent runs is confined by Landlock.
     #[arg(long, env = "ORCHESTRATOR_SANDBOX", value_enum, default_value_t)]
@@ -154,25 +154,6 @@ pub struct ProcessEnv {
     variables: BTreeMap<OsString, OsString>,
 }
 
-/// Variables that describe the machine and may be seen by everything.
-const PASSTHROUGH_VARS: &[&str] = &[
-    "TZ",
-    "LC_ALL",
-    "RUSTUP_TOOLCHAIN",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-
-/// The folder of the secrets that holds variables.
-const ENVIRONMENT: &str = "environment";
-
 impl ProcessEnv {
     /// Reads the environment of this process, once.
     #[must_use]
@@ -184,7 +165,9 @@ impl ProcessEnv {
     /// secrets. They are for containers, whose environment everyone can read who may ask the engine.
     #[must_use]
     pub fn with_files(mut self, secrets: Option<&Path>) -> Self {
-        let entries = secrets.and_then(|folder| std::fs::read_dir(folder.join(ENVIRONMENT)).ok());
+        let entries = secrets.and_then(|folder| {
+            std::fs::read_dir(folder.join(orchestrator_contract::secrets::ENVIRONMENT_DIR)).ok()
+        });
         for entry in entries.into_iter().flatten().flatten() {
             // What cannot be read is missed by whoever needs it, and they say so.
             if let Ok(value) = std::fs::read_to_string(entry.path()) {
@@ -217,7 +200,7 @@ impl ProcessEnv {
     #[must_use]
     pub fn passthrough(&self) -> Environment {
         let pair = |name: &&str| Some(((*name).into(), self.get(name)?.to_owned()));
-        PASSTHROUGH_VARS.iter().filter_map(pair).collect()
+        variables::MACHINE.iter().filter_map(pair).collect()
     }
 
     /// Where programs are found.
@@ -256,6 +239,17 @@ mod tests {
     fn help_matches_snapshot() {
         let help = Arguments::command().term_width(100).render_long_help().to_string();
         insta::assert_snapshot!(help.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+
+    #[test]
+    fn task_variables_match_contract() {
+        let command = TaskFlags::augment_args(clap::Command::new("task"));
+        let mut names: Vec<&str> = command
+            .get_arguments()
+            .filter_map(|argument| argument.get_env().and_then(OsStr::to_str))
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, variables::TASK);
     }
 
     #[test]

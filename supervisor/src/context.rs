@@ -114,8 +114,8 @@ impl Context {
         Ok(Credentials {
             token,
             username: None,
-            ssh_key: self.secrets.path("ssh-privatekey"),
-            known_hosts: self.secrets.path("known_hosts"),
+            ssh_key: self.secrets.path(orchestrator_contract::secrets::SSH_KEY),
+            known_hosts: self.secrets.path(orchestrator_contract::secrets::KNOWN_HOSTS),
         })
     }
 
@@ -125,7 +125,7 @@ impl Context {
     /// The file that holds it cannot be read.
     pub fn target_token(&self) -> Result<Option<SecretString>, SecretError> {
         match self.task.kind {
-            Kind::Implementation => self.secrets.read("github-token"),
+            Kind::Implementation => self.secrets.read(orchestrator_contract::secrets::GITHUB_TOKEN),
             Kind::Docs => self.secrets.platform_token(),
         }
     }

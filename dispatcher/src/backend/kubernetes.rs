@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use orchestrator_contract::{Kind, RunName, ServiceName, TaskKey, TaskSpec};
+use orchestrator_contract::{RunName, ServiceName, TaskKey, TaskSpec};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -114,10 +114,7 @@ impl Kubernetes {
 }
 
 fn selector(identity: &TaskKey) -> String {
-    let kind = match identity.kind {
-        Kind::Implementation => "implementation",
-        Kind::Docs => "docs",
-    };
+    let kind = identity.kind.name();
     let task = match identity.task {
         Some(task) => format!("{}={task}", labels::TASK),
         None => format!("!{}", labels::TASK),

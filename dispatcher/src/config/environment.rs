@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use orchestrator_contract::variables;
+
 use super::file::{AgentSettings, FileSettings};
 use crate::error::Error;
 use crate::task::image::ImageReference;
@@ -17,29 +19,13 @@ const ENV_ALLOWLIST: &[&str] = &[
     "HOME",
     "USER",
     "LANG",
-    "LC_ALL",
-    "TZ",
     "TMPDIR",
     "RUSTUP_HOME",
-    "RUSTUP_TOOLCHAIN",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
     "GITHUB_TOKEN",
     "GH_TOKEN",
     "GITHUB_API_URL",
     "BRAVE_API_KEY",
     "ANTHROPIC_*",
-    "API_TIMEOUT_MS",
-    "MAX_THINKING_TOKENS",
-    "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
-    "CLAUDE_CODE_MAX_RETRIES",
     "CLAUDE_CODE_OAUTH_TOKEN",
     "CLAUDE_CODE_USE_BEDROCK",
     "CLAUDE_CODE_USE_VERTEX",
@@ -48,37 +34,6 @@ const ENV_ALLOWLIST: &[&str] = &[
 
 /// Passed as well where the model is reached through a cloud: its credentials.
 const CLOUD_ENV_ALLOWLIST: &[&str] = &["AWS_*", "GOOGLE_*", "CLOUD_ML_REGION"];
-
-/// Not passed although they begin with `ORCHESTRATOR_`: a supervisor would take
-/// a task from them, and it has its task from a file.
-const TASK_VARS: &[&str] = &[
-    "ORCHESTRATOR_AGENT",
-    "ORCHESTRATOR_ALL",
-    "ORCHESTRATOR_CONCURRENCY",
-    "ORCHESTRATOR_BRANCH",
-    "ORCHESTRATOR_COST_USD",
-    "ORCHESTRATOR_DEPTH",
-    "ORCHESTRATOR_DOCS_DIRECTORY",
-    "ORCHESTRATOR_FORCE",
-    "ORCHESTRATOR_FRESH",
-    "ORCHESTRATOR_GITHUB_USER",
-    "ORCHESTRATOR_GUIDANCE",
-    "ORCHESTRATOR_KIND",
-    "ORCHESTRATOR_MCP_SERVERS",
-    "ORCHESTRATOR_TIMEOUT_MINUTES",
-    "ORCHESTRATOR_MODEL",
-    "ORCHESTRATOR_NO_PULL_REQUEST",
-    "ORCHESTRATOR_PLATFORM_BRANCH",
-    "ORCHESTRATOR_PLATFORM_REPOSITORY_URL",
-    "ORCHESTRATOR_REPOSITORY_URL",
-    "ORCHESTRATOR_RETRY",
-    "ORCHESTRATOR_SERVICE",
-    "ORCHESTRATOR_SETUP",
-    "ORCHESTRATOR_TASK",
-    "ORCHESTRATOR_TURNS",
-    "ORCHESTRATOR_VERIFY",
-    "ORCHESTRATOR_WORKING_DIRECTORY",
-];
 
 /// What a container gets of the variables that are passed, where anybody may read them: an engine
 /// shows the environment of a container to everyone who may ask it. None of these is a secret.
@@ -107,9 +62,9 @@ const NON_SECRET_VARS: &[&str] = &[
     "CLOUD_ML_REGION",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
-    "ORCHESTRATOR_GIT_HOSTS",
-    "ORCHESTRATOR_AGENT_GRACE_SECONDS",
-    "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS",
+    variables::GIT_HOSTS,
+    variables::AGENT_GRACE_SECONDS,
+    variables::PUBLISH_TIMEOUT_SECONDS,
     "ORCHESTRATOR_SANDBOX",
 ];
 
@@ -213,8 +168,9 @@ impl Environment {
                 Some(head) => name.starts_with(head),
                 None => name == *pattern,
             };
-            let ours = TASK_VARS.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
-            !ours && ENV_ALLOWLIST.iter().chain(cloud).any(passed)
+            let ours = variables::TASK.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
+            let all = [ENV_ALLOWLIST, variables::MACHINE, variables::MODEL_SETTINGS, cloud];
+            !ours && all.into_iter().flatten().any(passed)
         };
         self.0
             .iter()

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::Resource as _;
-use orchestrator_contract::{RepositoryUrl, ServiceName, TaskSpec};
+use orchestrator_contract::secrets::{
+    ANTHROPIC_API_KEY, API_KEY_KEY, BRAVE_API_KEY, GITHUB_TOKEN, KNOWN_HOSTS, KUBECONFIG, KUBERNETES_CA,
+    KUBERNETES_TOKEN, PLATFORM_TOKEN, SSH_KEY, TOKEN_KEY,
+};
+use orchestrator_contract::{RepositoryUrl, ServiceName, TaskSpec, budget, variables};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -23,21 +27,13 @@ pub const POD_FINALIZER: &str = "orchestrator.io/outcome";
 pub const CONTAINER: &str = "supervisor";
 
 /// How long a pod has to save and push what its agent made.
-pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 120;
-
-/// How much of that it may use before it only tells how it ended.
-const SAVE_AND_PUSH_SECONDS: i64 = TERMINATION_GRACE_PERIOD_SECONDS - 20;
+pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = budget::POD_TERMINATION_GRACE_PERIOD_SECONDS as i64;
 
 /// Where the task is mounted.
 const TASK_FOLDER: &str = "/etc/orchestrator";
 
 /// Where the secrets are mounted: out of the agent's reach.
 const SECRETS_FOLDER: &str = "/run/secrets/orchestrator";
-
-/// The secret that the MCP server `kubernetes` asks for, and what it names.
-const KUBECONFIG: &str = "kubeconfig";
-const KUBERNETES_TOKEN: &str = "kubernetes-token";
-const KUBERNETES_AUTHORITY: &str = "kubernetes-ca.crt";
 
 /// The ConfigMap with the API server's authority, which every namespace has:
 /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#root-ca-certificate-publisher>.
@@ -94,10 +90,7 @@ pub fn identity(run: &TaskRun) -> BTreeMap<String, String> {
 }
 
 fn kind(run: &TaskRun) -> &'static str {
-    match run.spec.kind {
-        orchestrator_contract::Kind::Implementation => "implementation",
-        orchestrator_contract::Kind::Docs => "docs",
-    }
+    run.spec.kind.name()
 }
 
 fn metadata(run: &TaskRun, name: &str) -> Value {
@@ -170,7 +163,7 @@ fn kubeconfig(run: &TaskRun, account: &str, settings: &KubernetesSettings) -> Va
         "kind": "Config",
         "current-context": "cluster",
         "clusters": [{"name": "cluster", "cluster": {
-            "server": settings.api_server, "certificate-authority": absolute(KUBERNETES_AUTHORITY),
+            "server": settings.api_server, "certificate-authority": absolute(KUBERNETES_CA),
         }}],
         "users": [{"name": account, "user": {"tokenFile": absolute(KUBERNETES_TOKEN)}}],
         "contexts": [{"name": "cluster", "context": {
@@ -226,11 +219,10 @@ fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
     let minutes = limits.timeout_minutes + limits.queue_minutes + settings.scheduling_timeout_minutes;
     #[expect(clippy::cast_possible_truncation, reason = "limits are at most a week each")]
     let seconds = (minutes * 60.0).ceil() as i64;
-    seconds + PUBLISH_SECONDS + TERMINATION_GRACE_PERIOD_SECONDS
+    seconds
+        + i64::from(budget::IMAGE_PULL_SECONDS + budget::PUBLISH_SECONDS)
+        + TERMINATION_GRACE_PERIOD_SECONDS
 }
-
-/// Pulling the image, then save, push and pull request at their slowest.
-const PUBLISH_SECONDS: i64 = 600 + 3 * 600 + 240;
 
 fn build_pod(
     run: &TaskRun,
@@ -315,15 +307,15 @@ fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
 /// Variables that are no secrets.
 fn environment(settings: &KubernetesSettings, surroundings: &GitHostSettings) -> Vec<Value> {
     let mut all = settings.environment.clone();
-    all.insert("ORCHESTRATOR_SECRETS_DIR".to_owned(), SECRETS_FOLDER.to_owned());
+    all.insert(variables::SECRETS_DIR.to_owned(), SECRETS_FOLDER.to_owned());
     // It tells how it ended before it is killed. The operator may give it less time.
-    all.entry("ORCHESTRATOR_STOP_TIMEOUT_SECONDS".to_owned())
-        .or_insert_with(|| SAVE_AND_PUSH_SECONDS.to_string());
+    all.entry(variables::STOP_TIMEOUT_SECONDS.to_owned())
+        .or_insert_with(|| budget::POD_STOP_TIMEOUT_SECONDS.to_string());
     if let Some(url) = &surroundings.github_api_url {
-        all.insert("GITHUB_API_URL".to_owned(), url.clone());
+        all.insert(variables::GITHUB_API_URL.to_owned(), url.clone());
     }
     if !surroundings.git_hosts.is_empty() {
-        all.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), surroundings.git_hosts.join(","));
+        all.insert(variables::GIT_HOSTS.to_owned(), surroundings.git_hosts.join(","));
     }
     all.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
 }
@@ -355,13 +347,13 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
     let over_ssh = [&run.spec.target.url, &run.spec.platform.url].into_iter().any(is_ssh);
     let mut all = vec![
         source(&names.extra, &[]),
-        source(&names.github, &[("token", "github-token")]),
-        source(&names.platform, &[("token", "platform-token")]),
-        source(&names.anthropic, &[("api-key", "anthropic-api-key")]),
-        source(&names.brave, &[("api-key", "brave-api-key")]),
+        source(&names.github, &[(TOKEN_KEY, GITHUB_TOKEN)]),
+        source(&names.platform, &[(TOKEN_KEY, PLATFORM_TOKEN)]),
+        source(&names.anthropic, &[(API_KEY_KEY, ANTHROPIC_API_KEY)]),
+        source(&names.brave, &[(API_KEY_KEY, BRAVE_API_KEY)]),
     ];
     if over_ssh {
-        let items = [("ssh-privatekey", "ssh-privatekey"), ("known_hosts", "known_hosts")];
+        let items = [(SSH_KEY, SSH_KEY), (KNOWN_HOSTS, KNOWN_HOSTS)];
         all.push(source(&names.ssh, &items));
     }
     all
@@ -375,7 +367,7 @@ fn cluster_access(run: &TaskRun, deadline_seconds: i64) -> [Value; 3] {
     let lifetime = deadline_seconds.min(TOKEN_LIFETIME_SECONDS);
     [
         file(&task_configmap_name(run.name()), KUBECONFIG, KUBECONFIG),
-        file(ROOT_CA_CONFIGMAP, "ca.crt", KUBERNETES_AUTHORITY),
+        file(ROOT_CA_CONFIGMAP, "ca.crt", KUBERNETES_CA),
         json!({"serviceAccountToken": {"path": KUBERNETES_TOKEN, "expirationSeconds": lifetime}}),
     ]
 }

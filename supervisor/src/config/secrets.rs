@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use orchestrator_contract::{secrets, variables};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{ProcessEnv, kubeconfig};
@@ -16,7 +17,7 @@ pub struct SecretFiles {
     /// A folder with one file a secret: `github-token`, `platform-token`, `ssh-privatekey`,
     /// `known_hosts`, `anthropic-api-key`, `brave-api-key`, and what other MCP servers ask for; in its
     /// folder `environment` one file a variable.
-    #[arg(long, env = "ORCHESTRATOR_SECRETS_DIR")]
+    #[arg(long, env = variables::SECRETS_DIR)]
     pub secrets_dir: Option<PathBuf>,
     /// The token for the target repository, and for the platform if it has none of its own.
     #[arg(long, env = "ORCHESTRATOR_GITHUB_TOKEN_FILE")]
@@ -37,12 +38,6 @@ pub struct SecretFiles {
     #[arg(long, env = "ORCHESTRATOR_BRAVE_API_KEY_FILE")]
     pub brave_api_key_file: Option<PathBuf>,
 }
-
-/// Files among the secrets that are none.
-const NON_SECRET_FILES: [&str; 2] = ["known_hosts", "kubernetes-ca.crt"];
-
-/// A file of which only parts are secret.
-const KUBECONFIG: &str = "kubeconfig";
 
 /// Reads secrets by name, from files or from the environment as it was at the start.
 #[derive(Clone, Debug)]
@@ -103,12 +98,12 @@ impl SecretSource {
 
     fn path_of(&self, name: &str) -> Option<PathBuf> {
         let named = match name {
-            "github-token" => &self.files.github_token_file,
-            "platform-token" => &self.files.platform_token_file,
-            "ssh-privatekey" => &self.files.ssh_key_file,
-            "known_hosts" => &self.files.known_hosts_file,
-            "anthropic-api-key" => &self.files.anthropic_api_key_file,
-            "brave-api-key" => &self.files.brave_api_key_file,
+            secrets::GITHUB_TOKEN => &self.files.github_token_file,
+            secrets::PLATFORM_TOKEN => &self.files.platform_token_file,
+            secrets::SSH_KEY => &self.files.ssh_key_file,
+            secrets::KNOWN_HOSTS => &self.files.known_hosts_file,
+            secrets::ANTHROPIC_API_KEY => &self.files.anthropic_api_key_file,
+            secrets::BRAVE_API_KEY => &self.files.brave_api_key_file,
             _ => &None,
         };
         let in_folder = || Some(self.files.secrets_dir.as_ref()?.join(name)).filter(|path| path.is_file());
@@ -129,13 +124,7 @@ impl SecretSource {
         if let Some(path) = self.path_of(name) {
             return read_file(name, &path).map(Some);
         }
-        let variables: &[&str] = match name {
-            "github-token" => &["GITHUB_TOKEN", "GH_TOKEN"],
-            "anthropic-api-key" => &["ANTHROPIC_API_KEY"],
-            "brave-api-key" => &["BRAVE_API_KEY"],
-            _ => &[],
-        };
-        let found = variables.iter().find_map(|variable| self.inherited.text(variable));
+        let found = secrets::variables(name).iter().find_map(|variable| self.inherited.text(variable));
         Ok(found.map(|text| SecretString::from(text.trim())))
     }
 
@@ -144,9 +133,9 @@ impl SecretSource {
     /// # Errors
     /// A file is named but cannot be read, or is empty.
     pub fn platform_token(&self) -> Result<Option<SecretString>, SecretError> {
-        match self.read("platform-token")? {
+        match self.read(secrets::PLATFORM_TOKEN)? {
             Some(token) => Ok(Some(token)),
-            None => self.read("github-token"),
+            None => self.read(secrets::GITHUB_TOKEN),
         }
     }
 
@@ -156,13 +145,11 @@ impl SecretSource {
     /// # Errors
     /// A file is named but cannot be read, or is empty.
     pub fn model(&self) -> Result<Option<ModelCredential>, SecretError> {
-        let mut environment: Environment =
-            self.inherited.with_prefix(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
-        let manners = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
-        environment.extend(self.inherited.with_prefix(&manners));
+        let mut environment: Environment = self.inherited.with_prefix(&["ANTHROPIC_"]).collect();
+        environment.extend(self.inherited.with_prefix(variables::MODEL_SETTINGS));
         let set = |name: &str| self.inherited.get(name).is_some();
         let token = |name: &str| SecretString::from(self.inherited.text(name).unwrap_or_default().trim());
-        if let Some(key) = self.read("anthropic-api-key")? {
+        if let Some(key) = self.read(secrets::ANTHROPIC_API_KEY)? {
             environment.insert("ANTHROPIC_API_KEY".into(), OsString::from(key.expose_secret()));
             return Ok(Some(ModelCredential { environment, kind: "API key", auth: ModelAuth::ApiKey(key) }));
         }
@@ -190,16 +177,14 @@ impl SecretSource {
     /// Every secret that is known now, labelled, so that it can be masked.
     #[must_use]
     pub fn all(&self) -> Vec<(String, SecretString)> {
-        let mut names: Vec<String> =
-            ["github-token", "platform-token", "ssh-privatekey", "anthropic-api-key", "brave-api-key"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut names: Vec<String> = secrets::NAMES.map(str::to_owned).to_vec();
         let folder = self.files.secrets_dir.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
         let in_folder =
             folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.extend(
-            in_folder.filter(|name| !NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')),
-        );
+        names
+            .extend(in_folder.filter(|name| {
+                !secrets::NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')
+            }));
         names.sort();
         names.dedup();
         let mut all: Vec<(String, SecretString)> = names
@@ -207,7 +192,7 @@ impl SecretSource {
             // One that cannot be read cannot leak either; whoever needs it says so.
             .filter_map(|name| Some((name.clone(), self.read(&name).ok()??)))
             .flat_map(|(name, value)| match name.as_str() {
-                KUBECONFIG => kubeconfig::secret_values(value.expose_secret())
+                secrets::KUBECONFIG => kubeconfig::secret_values(value.expose_secret())
                     .into_iter()
                     .map(|value| (name.clone(), SecretString::from(value)))
                     .collect(),

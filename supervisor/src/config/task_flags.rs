@@ -1,6 +1,7 @@
 //! A task by flags and environment alone, and a task by file: both become one request.
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use orchestrator_contract::names::{
     AgentName, BranchName, Kind, RepositoryUrl, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
@@ -12,8 +13,8 @@ use orchestrator_contract::task::{
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskFlags {
     /// What the run is for: `implementation` of a task, or `docs`: writing the documents of tasks.
-    #[arg(long, env = "ORCHESTRATOR_KIND", value_enum, default_value_t)]
-    pub kind: KindFlag,
+    #[arg(long, env = "ORCHESTRATOR_KIND", value_parser = kind_parser(), default_value_t)]
+    pub kind: Kind,
     /// The task's number in tasks.json.
     #[arg(long, env = "ORCHESTRATOR_TASK")]
     pub task: Option<String>,
@@ -91,14 +92,15 @@ pub struct TaskFlags {
     pub depth: u32,
 }
 
-/// What a run is for, as a flag.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum KindFlag {
-    /// Implements a task.
-    #[default]
-    Implementation,
-    /// Writes the documents of tasks.
-    Docs,
+/// Parses a kind; the help lists the values.
+fn kind_parser() -> impl TypedValueParser<Value = Kind> {
+    let values = Kind::ALL.map(|kind| {
+        PossibleValue::new(kind.name()).help(match kind {
+            Kind::Implementation => "Implements a task",
+            Kind::Docs => "Writes the documents of tasks",
+        })
+    });
+    PossibleValuesParser::new(values).try_map(|text| text.parse::<Kind>())
 }
 
 /// What is asked for, before an attempt has its number.
@@ -133,7 +135,7 @@ impl TaskFlags {
     /// Flags are missing or have invalid values.
     pub fn parse(self) -> Result<TaskInput, TaskError> {
         let mut parse = Parser { faults: Vec::new() };
-        let docs = self.kind == KindFlag::Docs;
+        let docs = self.kind == Kind::Docs;
         let task = match (docs, self.all, self.task.as_deref()) {
             (true, true, None) => None,
             (true, false, None) => {
@@ -176,12 +178,7 @@ impl TaskFlags {
             return Err(TaskError(parse.faults));
         }
         let unnamed = UnassignedTask {
-            identity: TaskKey {
-                kind: if docs { Kind::Docs } else { Kind::Implementation },
-                service,
-                agent,
-                task,
-            },
+            identity: TaskKey { kind: self.kind, service, agent, task },
             mode,
             target: Target { url, base, working_directory, depth: self.depth },
             platform: Platform { url: platform_url, branch: platform_branch, docs_directory },
@@ -317,7 +314,7 @@ mod tests {
 
     fn docs(all: bool) -> TaskFlags {
         TaskFlags {
-            kind: KindFlag::Docs,
+            kind: Kind::Docs,
             all,
             concurrency: 2,
             depth: 1,

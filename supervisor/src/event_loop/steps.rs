@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use git2::Oid;
+use orchestrator_contract::budget::PULL_REQUEST_TIMEOUT_SECONDS;
 use orchestrator_contract::outcome::{
     CommandResult, Outcome, PullRequest, Revision, VerificationStatus, Work, WorkLocation,
 };
@@ -281,7 +282,8 @@ impl EventLoop {
             self.ledger.work.branch = None;
         }
         let documents = self.facts.documents.clone();
-        let limit = seconds(self.context.settings.publish_timeout_seconds).min(Duration::from_secs(240));
+        let limit = seconds(self.context.settings.publish_timeout_seconds)
+            .min(Duration::from_secs(PULL_REQUEST_TIMEOUT_SECONDS.into()));
         self.cancel = tokio_util::sync::CancellationToken::new();
         let (cancel, happened) = (self.cancel.clone(), self.results_tx.clone());
         tokio::spawn(async move {

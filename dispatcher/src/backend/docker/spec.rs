@@ -7,7 +7,7 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{RunName, ServiceName};
+use orchestrator_contract::{RunName, ServiceName, budget, variables};
 
 use crate::config::{Cpus, DockerSettings, Memory, User};
 use crate::task::image::ImageReference;
@@ -27,9 +27,6 @@ pub(super) const STOP: &str = "stop";
 
 /// How many processes a run may have if nobody says otherwise: a build with a few jobs, and no fork bomb.
 const DEFAULT_PIDS_LIMIT: u32 = 1024;
-
-/// What a supervisor may take for its end beyond what its settings say: the pull request, and itself.
-const SHUTDOWN_SECONDS: f64 = 240.0 + 50.0;
 
 /// A container.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,9 +121,10 @@ pub(super) fn stop_timeout_seconds(environment: &BTreeMap<String, String>) -> u3
         let given = environment.get(name).and_then(|text| text.parse::<f64>().ok());
         given.filter(|seconds| (0.0..=86_400.0).contains(seconds)).unwrap_or(default)
     };
-    let all = seconds("ORCHESTRATOR_AGENT_GRACE_SECONDS", 10.0)
-        + seconds("ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", 600.0)
-        + SHUTDOWN_SECONDS;
+    let all = budget::graceful_stop_seconds(
+        seconds(variables::AGENT_GRACE_SECONDS, budget::AGENT_GRACE_SECONDS.into()),
+        seconds(variables::PUBLISH_TIMEOUT_SECONDS, budget::PUBLISH_TIMEOUT_SECONDS.into()),
+    );
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "two days at most")]
     let seconds = all.ceil() as u32;
     seconds
