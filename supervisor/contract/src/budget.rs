@@ -43,12 +43,13 @@ mod tests {
 
     #[test]
     fn stop_budget_fits_pod_grace_period() {
-        let stop = POD_STOP_TIMEOUT_SECONDS + POD_REPORT_SECONDS;
-        assert!(stop <= POD_TERMINATION_GRACE_PERIOD_SECONDS);
-        // The agent exits well before, so that its work can be saved and pushed.
-        assert!(2 * AGENT_GRACE_SECONDS <= POD_STOP_TIMEOUT_SECONDS);
+        let [period, stop, report] =
+            [POD_TERMINATION_GRACE_PERIOD_SECONDS, POD_STOP_TIMEOUT_SECONDS, POD_REPORT_SECONDS];
+        assert!(stop + report <= period, "{stop} + {report} <= {period}");
+        // The agent exits well before the stop timeout, so that its work can be saved and pushed.
+        assert!(2 * AGENT_GRACE_SECONDS <= stop, "{stop}");
         // The second stop request kills the agent and skips the push; what remains is the report.
-        assert!(POD_REPORT_SECONDS >= AGENT_GRACE_SECONDS);
+        assert!(AGENT_GRACE_SECONDS <= report, "{report}");
     }
 
     #[test]
