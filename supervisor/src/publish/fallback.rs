@@ -2,7 +2,7 @@
 
 use orchestrator_contract::Reason;
 
-use crate::run::Failure;
+use crate::failure::Failure;
 
 /// A place for the work, the best first.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -9,10 +9,10 @@ use super::fetch::{Fetched, blocking, open};
 use super::recover::recover;
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
-use crate::context::{Context, RepositoryRole, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout};
 use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, StatCache};
-use crate::run::Failure;
 
 /// The branch and its tree.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub(crate) fn branch_of(context: &Context, on_remote: impl Fn(&str) -> bool) -> 
 
 fn last(context: &Context) -> Result<Option<LastAttempt>, Failure> {
     read_last_attempt(&context.layout, &context.task.identity())
-        .map_err(|error| io_failure(&context.layout.supervisor_dir(), &error))
+        .map_err(|error| Failure::io(&context.layout.supervisor_dir(), &error))
 }
 
 /// Saves what an earlier run left, decides the start and lays out the tree.
@@ -87,7 +87,7 @@ pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prep
         checkout_worktree(&context, &control, &fetched, &branch, start)?;
         let last = last(&context)?;
         let folder = context.working_directory(&working_directory);
-        std::fs::create_dir_all(&folder).map_err(|error| io_failure(&folder, &error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
         Ok(PreparedBranch { branch, start, base: base_oid, remote_tip, working_directory, notes, last })
     })
@@ -102,7 +102,7 @@ fn decide_start(
     branch: &str,
     notes: &mut Vec<String>,
 ) -> Result<Oid, Failure> {
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let base = fetched.base_oid;
     match context.task.mode {
         Mode::First | Mode::Fresh => Ok(base),
@@ -129,7 +129,7 @@ fn merge_with_remote(
     theirs: Oid,
     branch: &str,
 ) -> Result<Oid, Failure> {
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     if control.is_ancestor(ours, theirs).map_err(git)? {
         return Ok(theirs);
     }
@@ -160,7 +160,7 @@ fn merge_base_branch(
     fetched: &Fetched,
     notes: &mut Vec<String>,
 ) -> Result<Oid, Failure> {
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let base = fetched.base_oid;
     if control.is_ancestor(base, tip).map_err(git)? {
         return Ok(tip);
@@ -200,7 +200,7 @@ fn commit(
     let seconds = jiff::Timestamp::now().as_second();
     control
         .commit(&NewCommit { tree, parents, author: &identity, committer: &identity, message, seconds })
-        .map_err(|error| failure(error.reason(), &error))
+        .map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 fn join_paths(paths: &[Vec<u8>]) -> String {
@@ -225,7 +225,7 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
         }
     };
     decide_working_directory(task.target.working_directory.as_ref(), &task.service, &task.target.url, look)
-        .map_err(|error| failure(Reason::InvalidTask, &error))
+        .map_err(|error| Failure::from_error(Reason::InvalidTask, &error))
 }
 
 /// Where it is kept what the working tree's files were when their content was last known.
@@ -254,11 +254,13 @@ fn checkout_worktree(
             base: fetched.base.oid.clone(),
         };
         write_tree_state(&context.tree_state(), &state)
-            .map_err(|error| io_failure(&context.tree_state(), &error))
+            .map_err(|error| Failure::io(&context.tree_state(), &error))
     };
     record(WorktreeStatus::CheckingOut)?;
     let identity = context.task.commit_identity_or_default();
-    let name = |text: &str| BranchName::new(text).map_err(|error| failure(Reason::InternalError, &error));
+    let name = |text: &str| {
+        BranchName::new(text).map_err(|error| Failure::from_error(Reason::InternalError, &error))
+    };
     let (branch, base) = (name(branch)?, name(&fetched.base.branch)?);
     let cache_file = stat_cache(context);
     let wanted = Checkout {
@@ -269,7 +271,7 @@ fn checkout_worktree(
         clean: context.task.clean,
         cache: &StatCache::load(&cache_file),
     };
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let done = checkout(control, &context.worktree(), &wanted).map_err(git)?;
     done.cache.save(&cache_file).map_err(git)?;
     record(WorktreeStatus::Dirty)

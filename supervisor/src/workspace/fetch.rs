@@ -6,10 +6,10 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, RepositoryUrl};
 
 use super::retry::with_retries;
-use crate::context::{Context, RepositoryRole, failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::checkout::export_tree;
 use crate::git::{ControlRepository, Credentials, Remote};
-use crate::run::Failure;
 
 /// Deepest history that is fetched in the search for a common ancestor, step by step.
 const DEEPEN: [u32; 3] = [50, 500, i32::MAX as u32];
@@ -43,7 +43,7 @@ pub(crate) fn open(context: &Context, side: RepositoryRole) -> Result<ControlRep
         RepositoryRole::Target => &context.task.target.url,
     };
     let opened = ControlRepository::open(&context.control_repository_path(side), url)
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     Ok(opened.into_repository())
 }
 
@@ -63,7 +63,9 @@ async fn fetch_into(
 }
 
 fn tip(control: &ControlRepository, url: &RepositoryUrl, branch: &str) -> Result<Oid, Failure> {
-    let found = control.resolve_ref(&tracking(branch)).map_err(|error| failure(error.reason(), &error))?;
+    let found = control
+        .resolve_ref(&tracking(branch))
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     found.ok_or_else(|| {
         Failure::new(Reason::BranchNotFound, format!("`{url}` has no branch `{branch}` any more"))
     })
@@ -84,7 +86,7 @@ pub async fn fetch_platform(context: &Context, branch: &str) -> Result<Revision,
             let control = open(&context, RepositoryRole::Platform)?;
             let oid = tip(&control, &context.task.platform.url, &branch)?;
             export_tree(&control, oid, &context.layout.platform_repo())
-                .map_err(|error| failure(error.reason(), &error))?;
+                .map_err(|error| Failure::from_error(error.reason(), &error))?;
             Ok(oid)
         })
         .await?
@@ -117,7 +119,11 @@ pub async fn fetch_target(
     for deeper in DEEPEN.into_iter().filter(|deeper| wanted && *deeper > depth) {
         let control = open(context, RepositoryRole::Target)?;
         let (ours, theirs) = (tip(&control, url, branch)?, tip(&control, url, base)?);
-        if control.merge_base(ours, theirs).map_err(|error| failure(error.reason(), &error))?.is_some() {
+        if control
+            .merge_base(ours, theirs)
+            .map_err(|error| Failure::from_error(error.reason(), &error))?
+            .is_some()
+        {
             break;
         }
         drop(control);
