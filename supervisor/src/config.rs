@@ -9,12 +9,12 @@ mod task_flags;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use orchestrator_contract::{Step, reason};
+use orchestrator_contract::{Step, budget, reason, variables};
 
 pub use git_hosts::token_allowed_for_host;
 pub use process_env::ProcessEnv;
 pub use secrets::{ModelAuth, ModelCredential, SecretError, SecretFiles, SecretSource};
-pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskInput};
+pub use task_flags::{TaskError, TaskFlags, TaskInput};
 
 /// Prepare, run and publish one attempt at a task
 #[derive(Debug, Parser)]
@@ -74,12 +74,12 @@ pub struct RunArguments {
     #[command(flatten)]
     pub secrets: SecretFiles,
     /// URL of the GitHub REST API; set it for GitHub Enterprise
-    #[arg(long, env = "GITHUB_API_URL", default_value = "https://api.github.com")]
+    #[arg(long, env = variables::GITHUB_API_URL, default_value = "https://api.github.com")]
     pub github_api_url: String,
     /// Additional hosts that may receive the git tokens
     ///
     /// github.com and the host of the GitHub API always may.
-    #[arg(long, env = "ORCHESTRATOR_GIT_HOSTS", value_name = "HOST,...", value_delimiter = ',')]
+    #[arg(long, env = variables::GIT_HOSTS, value_name = "HOST,...", value_delimiter = ',')]
     pub git_hosts: Vec<String>,
     /// Format of standard output
     #[arg(long, env = "ORCHESTRATOR_LOG_FORMAT", value_enum, default_value_t)]
@@ -96,15 +96,15 @@ pub struct RunArguments {
     #[arg(long)]
     pub new_session: bool,
     /// Seconds that a stopped agent has to exit before it is killed
-    #[arg(long, env = "ORCHESTRATOR_AGENT_GRACE_SECONDS", default_value_t = 10.0)]
+    #[arg(long, env = variables::AGENT_GRACE_SECONDS, default_value_t = f64::from(budget::AGENT_GRACE_SECONDS))]
     pub agent_grace_seconds: f64,
     /// Seconds from the first stop request until the push is skipped
     ///
     /// Set it where the platform kills the process after a grace period, such as Kubernetes.
-    #[arg(long, env = "ORCHESTRATOR_STOP_TIMEOUT_SECONDS")]
+    #[arg(long, env = variables::STOP_TIMEOUT_SECONDS)]
     pub stop_timeout_seconds: Option<f64>,
     /// Seconds that each publishing step may take: save, push, pull request
-    #[arg(long, env = "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", default_value_t = 600.0)]
+    #[arg(long, env = variables::PUBLISH_TIMEOUT_SECONDS, default_value_t = f64::from(budget::PUBLISH_TIMEOUT_SECONDS))]
     pub publish_timeout_seconds: f64,
     /// Confine the agent's processes with Landlock
     #[arg(long, env = "ORCHESTRATOR_SANDBOX", value_enum, default_value_t)]
@@ -152,6 +152,17 @@ mod tests {
     fn help_matches_snapshot() {
         let help = Arguments::command().term_width(100).render_long_help().to_string();
         insta::assert_snapshot!(help.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+
+    #[test]
+    fn task_variables_match_contract() {
+        let command = TaskFlags::augment_args(clap::Command::new("task"));
+        let mut names: Vec<&str> = command
+            .get_arguments()
+            .filter_map(|argument| argument.get_env().and_then(std::ffi::OsStr::to_str))
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, variables::TASK);
     }
 
     #[test]

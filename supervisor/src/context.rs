@@ -102,8 +102,8 @@ impl Context {
         Ok(Credentials {
             token,
             username: None,
-            ssh_key: self.secrets.path("ssh-privatekey"),
-            known_hosts: self.secrets.path("known_hosts"),
+            ssh_key: self.secrets.path(orchestrator_contract::secrets::SSH_KEY),
+            known_hosts: self.secrets.path(orchestrator_contract::secrets::KNOWN_HOSTS),
         })
     }
 
@@ -113,7 +113,7 @@ impl Context {
     /// Returns an error if the secret file cannot be read.
     pub fn target_token(&self) -> Result<Option<SecretString>, SecretError> {
         match self.task.kind {
-            Kind::Implementation => self.secrets.read("github-token"),
+            Kind::Implementation => self.secrets.read(orchestrator_contract::secrets::GITHUB_TOKEN),
             Kind::Docs => self.secrets.platform_token(),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use orchestrator_contract::names::Transport;
-use orchestrator_contract::{Reason, TaskSpec};
+use orchestrator_contract::{Reason, TaskSpec, secrets};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -47,12 +47,12 @@ impl FileKind {
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         match self {
-            Self::GithubToken => Some("github-token"),
-            Self::PlatformToken => Some("platform-token"),
-            Self::SshKey => Some("ssh-privatekey"),
-            Self::KnownHosts => Some("known_hosts"),
-            Self::AnthropicApiKey => Some("anthropic-api-key"),
-            Self::BraveApiKey => Some("brave-api-key"),
+            Self::GithubToken => Some(secrets::GITHUB_TOKEN),
+            Self::PlatformToken => Some(secrets::PLATFORM_TOKEN),
+            Self::SshKey => Some(secrets::SSH_KEY),
+            Self::KnownHosts => Some(secrets::KNOWN_HOSTS),
+            Self::AnthropicApiKey => Some(secrets::ANTHROPIC_API_KEY),
+            Self::BraveApiKey => Some(secrets::BRAVE_API_KEY),
             Self::Folder => None,
         }
     }
@@ -125,8 +125,8 @@ fn missing<'a>(
 /// Returns the token of `gh`, if a repository is remote and the environment has no token.
 pub async fn gh_auth_token_if_needed(config: &Config, task: &TaskSpec) -> Option<String> {
     let remote = [&task.target.url, &task.platform.url].iter().any(|url| url.transport() != Transport::Local);
-    let has = |name: &str| config.environment.os(name).is_some();
-    if !remote || has("GITHUB_TOKEN") || has("GH_TOKEN") {
+    let has = |name: &&str| config.environment.os(name).is_some();
+    if !remote || secrets::variables(secrets::GITHUB_TOKEN).iter().any(has) {
         return None;
     }
     gh_auth_token(config).await.ok()

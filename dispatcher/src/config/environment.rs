@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use orchestrator_contract::variables;
+
 use super::file::{AgentSettings, FileSettings};
 use crate::error::Error;
 use crate::task::image::ImageReference;
@@ -16,29 +18,13 @@ const ENV_ALLOWLIST: &[&str] = &[
     "HOME",
     "USER",
     "LANG",
-    "LC_ALL",
-    "TZ",
     "TMPDIR",
     "RUSTUP_HOME",
-    "RUSTUP_TOOLCHAIN",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
     "GITHUB_TOKEN",
     "GH_TOKEN",
     "GITHUB_API_URL",
     "BRAVE_API_KEY",
     "ANTHROPIC_*",
-    "API_TIMEOUT_MS",
-    "MAX_THINKING_TOKENS",
-    "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
-    "CLAUDE_CODE_MAX_RETRIES",
     "CLAUDE_CODE_OAUTH_TOKEN",
     "CLAUDE_CODE_USE_BEDROCK",
     "CLAUDE_CODE_USE_VERTEX",
@@ -47,37 +33,6 @@ const ENV_ALLOWLIST: &[&str] = &[
 
 /// Cloud credentials, passed only if the model runs on Bedrock or Vertex.
 const CLOUD_ENV_ALLOWLIST: &[&str] = &["AWS_*", "GOOGLE_*", "CLOUD_ML_REGION"];
-
-/// Task options, not passed although they start with `ORCHESTRATOR_`: the supervisor reads its task
-/// from a file.
-const TASK_VARS: &[&str] = &[
-    "ORCHESTRATOR_AGENT",
-    "ORCHESTRATOR_ALL",
-    "ORCHESTRATOR_CONCURRENCY",
-    "ORCHESTRATOR_BRANCH",
-    "ORCHESTRATOR_COST_USD",
-    "ORCHESTRATOR_DEPTH",
-    "ORCHESTRATOR_DOCS_DIRECTORY",
-    "ORCHESTRATOR_FORCE",
-    "ORCHESTRATOR_FRESH",
-    "ORCHESTRATOR_GITHUB_USER",
-    "ORCHESTRATOR_GUIDANCE",
-    "ORCHESTRATOR_KIND",
-    "ORCHESTRATOR_MCP_SERVERS",
-    "ORCHESTRATOR_TIMEOUT_MINUTES",
-    "ORCHESTRATOR_MODEL",
-    "ORCHESTRATOR_NO_PULL_REQUEST",
-    "ORCHESTRATOR_PLATFORM_BRANCH",
-    "ORCHESTRATOR_PLATFORM_REPOSITORY_URL",
-    "ORCHESTRATOR_REPOSITORY_URL",
-    "ORCHESTRATOR_RETRY",
-    "ORCHESTRATOR_SERVICE",
-    "ORCHESTRATOR_SETUP",
-    "ORCHESTRATOR_TASK",
-    "ORCHESTRATOR_TURNS",
-    "ORCHESTRATOR_VERIFY",
-    "ORCHESTRATOR_WORKING_DIRECTORY",
-];
 
 /// Allowlisted variables that are not secret and may show up in `docker inspect`.
 const NON_SECRET_VARS: &[&str] = &[
@@ -105,9 +60,9 @@ const NON_SECRET_VARS: &[&str] = &[
     "CLOUD_ML_REGION",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
-    "ORCHESTRATOR_GIT_HOSTS",
-    "ORCHESTRATOR_AGENT_GRACE_SECONDS",
-    "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS",
+    variables::GIT_HOSTS,
+    variables::AGENT_GRACE_SECONDS,
+    variables::PUBLISH_TIMEOUT_SECONDS,
     "ORCHESTRATOR_SANDBOX",
 ];
 
@@ -210,8 +165,9 @@ impl Environment {
                 Some(head) => name.starts_with(head),
                 None => name == *pattern,
             };
-            let excluded = TASK_VARS.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
-            !excluded && ENV_ALLOWLIST.iter().chain(cloud).any(passed)
+            let excluded = variables::TASK.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
+            let all = [ENV_ALLOWLIST, variables::MACHINE, variables::MODEL_SETTINGS, cloud];
+            !excluded && all.into_iter().flatten().any(passed)
         };
         self.0
             .iter()

@@ -6,7 +6,11 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::Resource as _;
 use orchestrator_contract::names::Transport;
-use orchestrator_contract::{RepositoryUrl, TaskSpec};
+use orchestrator_contract::secrets::{
+    ANTHROPIC_API_KEY, API_KEY_KEY, BRAVE_API_KEY, GITHUB_TOKEN, KNOWN_HOSTS, KUBECONFIG, KUBERNETES_CA,
+    KUBERNETES_TOKEN, PLATFORM_TOKEN, SSH_KEY, TOKEN_KEY,
+};
+use orchestrator_contract::{RepositoryUrl, TaskSpec, budget, variables};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -19,22 +23,10 @@ use crate::taskrun::names::{labels, pvc_name, run_labels, task_configmap_name};
 pub const POD_FINALIZER: &str = "orchestrator.io/outcome";
 
 /// Seconds between SIGTERM and SIGKILL, in which the supervisor saves and pushes the work.
-pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 120;
-
-/// Seconds until the supervisor skips the push, leaving time to report the outcome.
-const SAVE_AND_PUSH_SECONDS: i64 = TERMINATION_GRACE_PERIOD_SECONDS - 20;
+pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = budget::POD_TERMINATION_GRACE_PERIOD_SECONDS as i64;
 
 /// Directory where the secrets are mounted; the agent cannot read it.
 const SECRETS_DIR: &str = "/run/secrets/orchestrator";
-
-/// Secret that the MCP server `kubernetes` requires.
-const KUBECONFIG: &str = "kubeconfig";
-
-/// Service account token that the kubeconfig refers to.
-const KUBERNETES_TOKEN: &str = "kubernetes-token";
-
-/// CA certificate that the kubeconfig refers to.
-const KUBERNETES_CA: &str = "kubernetes-ca.crt";
 
 /// ConfigMap with the CA certificate of the API server, which exists in every namespace:
 /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#root-ca-certificate-publisher>.
@@ -179,11 +171,10 @@ fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
     let minutes = limits.timeout_minutes + limits.queue_minutes + settings.scheduling_timeout_minutes;
     #[expect(clippy::cast_possible_truncation, reason = "limits are at most a week each")]
     let seconds = (minutes * 60.0).ceil() as i64;
-    seconds + PUBLISH_SECONDS + TERMINATION_GRACE_PERIOD_SECONDS
+    seconds
+        + i64::from(budget::IMAGE_PULL_SECONDS + budget::PUBLISH_SECONDS)
+        + TERMINATION_GRACE_PERIOD_SECONDS
 }
-
-/// Seconds for the image pull, then for commit, push and pull request at their timeouts.
-const PUBLISH_SECONDS: i64 = 600 + 3 * 600 + 240;
 
 fn build_pod(
     run: &TaskRun,
@@ -259,15 +250,15 @@ fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
 /// Returns the environment variables; secrets are mounted as files instead.
 fn environment(settings: &KubernetesSettings, git: &GitHostSettings) -> Vec<Value> {
     let mut all = settings.environment.clone();
-    all.insert("ORCHESTRATOR_SECRETS_DIR".to_owned(), SECRETS_DIR.to_owned());
+    all.insert(variables::SECRETS_DIR.to_owned(), SECRETS_DIR.to_owned());
     // The supervisor must report the outcome before SIGKILL. Operators may set a shorter time.
-    all.entry("ORCHESTRATOR_STOP_TIMEOUT_SECONDS".to_owned())
-        .or_insert_with(|| SAVE_AND_PUSH_SECONDS.to_string());
+    all.entry(variables::STOP_TIMEOUT_SECONDS.to_owned())
+        .or_insert_with(|| budget::POD_STOP_TIMEOUT_SECONDS.to_string());
     if let Some(url) = &git.github_api_url {
-        all.insert("GITHUB_API_URL".to_owned(), url.clone());
+        all.insert(variables::GITHUB_API_URL.to_owned(), url.clone());
     }
     if !git.git_hosts.is_empty() {
-        all.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), git.git_hosts.join(","));
+        all.insert(variables::GIT_HOSTS.to_owned(), git.git_hosts.join(","));
     }
     all.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
 }
@@ -299,13 +290,13 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
     let over_ssh = [&run.spec.target.url, &run.spec.platform.url].into_iter().any(is_ssh);
     let mut all = vec![
         source(&names.extra, &[]),
-        source(&names.github, &[("token", "github-token")]),
-        source(&names.platform, &[("token", "platform-token")]),
-        source(&names.anthropic, &[("api-key", "anthropic-api-key")]),
-        source(&names.brave, &[("api-key", "brave-api-key")]),
+        source(&names.github, &[(TOKEN_KEY, GITHUB_TOKEN)]),
+        source(&names.platform, &[(TOKEN_KEY, PLATFORM_TOKEN)]),
+        source(&names.anthropic, &[(API_KEY_KEY, ANTHROPIC_API_KEY)]),
+        source(&names.brave, &[(API_KEY_KEY, BRAVE_API_KEY)]),
     ];
     if over_ssh {
-        let items = [("ssh-privatekey", "ssh-privatekey"), ("known_hosts", "known_hosts")];
+        let items = [(SSH_KEY, SSH_KEY), (KNOWN_HOSTS, KNOWN_HOSTS)];
         all.push(source(&names.ssh, &items));
     }
     all

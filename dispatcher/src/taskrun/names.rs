@@ -51,10 +51,7 @@ pub fn pvc_name(service: &ServiceName) -> String {
 /// Returns the value of the label [`labels::KIND`].
 #[must_use]
 pub fn kind_label(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Implementation => "implementation",
-        Kind::Docs => "docs",
-    }
+    kind.name()
 }
 
 /// Returns the labels that every object of a run carries.

@@ -1,4 +1,4 @@
-//! HTTP URLs whose host decides which server receives a credential.
+//! HTTP URLs that decide which host receives a credential.
 
 use url::{Host, Url};
 

@@ -11,6 +11,9 @@
 //! | [`event`] | the supervisor's standard output: one JSON object per line ([`Event`]) |
 //! | [`http_url`] | HTTP URLs that decide where a credential is sent |
 //! | [`layout`] | paths in a workspace |
+//! | [`budget`] | time budgets for ending a run |
+//! | [`secrets`] | names of secrets in files, Kubernetes Secrets and variables |
+//! | [`variables`] | environment variables that both programs use |
 //! | [`schema`] | the JSON Schema of these types |
 //!
 //! A task spec with an unknown field is rejected; unknown fields of events and outcomes are ignored.
@@ -19,6 +22,7 @@
 // Doc comments become descriptions of the JSON schema and of the CRD.
 #![warn(missing_docs)]
 
+pub mod budget;
 pub mod event;
 pub mod http_url;
 pub mod layout;
@@ -26,8 +30,10 @@ pub mod names;
 pub mod outcome;
 pub mod reason;
 pub mod schema;
+pub mod secrets;
 pub mod step;
 pub mod task;
+pub mod variables;
 
 pub use event::{Event, EventBody, Level};
 pub use names::{

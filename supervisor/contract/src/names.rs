@@ -262,6 +262,34 @@ pub enum Kind {
     Docs,
 }
 
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Implementation, Self::Docs];
+
+    /// Returns the name used in JSON, labels and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Implementation => "implementation",
+            Self::Docs => "docs",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = InvalidName;
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let kind = Self::ALL.into_iter().find(|kind| kind.name() == value);
+        kind.ok_or_else(|| invalid("kind", value, "expected `implementation` or `docs`"))
+    }
+}
+
 /// Key of a task; its attempts share one counter.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct TaskKey {

@@ -304,7 +304,7 @@ impl TaskSpec {
         errors
     }
 
-    /// Checks the fields whose meaning depends on the kind of the run.
+    /// Checks the fields that depend on the kind of the run.
     fn validate_docs(&self, check: &mut impl FnMut(bool, &str, &str)) {
         if self.kind == Kind::Implementation {
             check(self.docs.is_some(), "docs", "allowed for docs runs only");
@@ -340,7 +340,7 @@ impl TaskSpec {
         self.docs.clone().unwrap_or_default()
     }
 
-    /// Returns the key whose attempts share one counter.
+    /// Returns the task key; its attempts share one counter.
     #[must_use]
     pub fn identity(&self) -> TaskKey {
         TaskKey {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use orchestrator_contract::secrets::ENVIRONMENT_DIR;
+use orchestrator_contract::variables;
+
 use crate::process::Environment;
 
 /// The environment of the supervisor at its start.
@@ -11,25 +14,6 @@ use crate::process::Environment;
 pub struct ProcessEnv {
     variables: BTreeMap<OsString, OsString>,
 }
-
-/// Variables that describe the machine and are passed to every child.
-const PASSTHROUGH_VARS: &[&str] = &[
-    "TZ",
-    "LC_ALL",
-    "RUSTUP_TOOLCHAIN",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-
-/// The subdirectory of the secrets that contains environment variables as files.
-const ENVIRONMENT_DIR: &str = "environment";
 
 impl ProcessEnv {
     /// Reads the environment of this process.
@@ -76,7 +60,7 @@ impl ProcessEnv {
     #[must_use]
     pub fn passthrough(&self) -> Environment {
         let pair = |name: &&str| Some(((*name).into(), self.get(name)?.to_owned()));
-        PASSTHROUGH_VARS.iter().filter_map(pair).collect()
+        variables::MACHINE.iter().filter_map(pair).collect()
     }
 
     /// Returns the search path for programs.

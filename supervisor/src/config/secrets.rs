@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use orchestrator_contract::{secrets, variables};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::kubeconfig;
@@ -19,7 +20,7 @@ pub struct SecretFiles {
     /// The files are `github-token`, `platform-token`, `ssh-privatekey`, `known_hosts`,
     /// `anthropic-api-key`, `brave-api-key`, and the secrets of other MCP servers. The subdirectory
     /// `environment` has one file per environment variable.
-    #[arg(long, env = "ORCHESTRATOR_SECRETS_DIR")]
+    #[arg(long, env = variables::SECRETS_DIR)]
     pub secrets_dir: Option<PathBuf>,
     /// File with the token for the target repository
     ///
@@ -44,12 +45,6 @@ pub struct SecretFiles {
     #[arg(long, env = "ORCHESTRATOR_BRAVE_API_KEY_FILE")]
     pub brave_api_key_file: Option<PathBuf>,
 }
-
-/// Files in the secrets directory that are not secret.
-const NON_SECRET_FILES: [&str; 2] = ["known_hosts", "kubernetes-ca.crt"];
-
-/// A file that is secret only in part.
-const KUBECONFIG: &str = "kubeconfig";
 
 /// Reads secrets by name, from files or from the environment at the start.
 #[derive(Clone, Debug)]
@@ -107,12 +102,12 @@ impl SecretSource {
 
     fn path_of(&self, name: &str) -> Option<PathBuf> {
         let configured = match name {
-            "github-token" => &self.files.github_token_file,
-            "platform-token" => &self.files.platform_token_file,
-            "ssh-privatekey" => &self.files.ssh_key_file,
-            "known_hosts" => &self.files.known_hosts_file,
-            "anthropic-api-key" => &self.files.anthropic_api_key_file,
-            "brave-api-key" => &self.files.brave_api_key_file,
+            secrets::GITHUB_TOKEN => &self.files.github_token_file,
+            secrets::PLATFORM_TOKEN => &self.files.platform_token_file,
+            secrets::SSH_KEY => &self.files.ssh_key_file,
+            secrets::KNOWN_HOSTS => &self.files.known_hosts_file,
+            secrets::ANTHROPIC_API_KEY => &self.files.anthropic_api_key_file,
+            secrets::BRAVE_API_KEY => &self.files.brave_api_key_file,
             _ => &None,
         };
         let in_directory = || Some(self.files.secrets_dir.as_ref()?.join(name)).filter(|path| path.is_file());
@@ -133,13 +128,7 @@ impl SecretSource {
         if let Some(path) = self.path_of(name) {
             return read_file(name, &path).map(Some);
         }
-        let variables: &[&str] = match name {
-            "github-token" => &["GITHUB_TOKEN", "GH_TOKEN"],
-            "anthropic-api-key" => &["ANTHROPIC_API_KEY"],
-            "brave-api-key" => &["BRAVE_API_KEY"],
-            _ => &[],
-        };
-        let found = variables.iter().find_map(|variable| self.process_env.text(variable));
+        let found = secrets::variables(name).iter().find_map(|variable| self.process_env.text(variable));
         Ok(found.map(|text| SecretString::from(text.trim())))
     }
 
@@ -148,9 +137,9 @@ impl SecretSource {
     /// # Errors
     /// Returns an error if a file is configured but cannot be read or is empty.
     pub fn platform_token(&self) -> Result<Option<SecretString>, SecretError> {
-        match self.read("platform-token")? {
+        match self.read(secrets::PLATFORM_TOKEN)? {
             Some(token) => Ok(Some(token)),
-            None => self.read("github-token"),
+            None => self.read(secrets::GITHUB_TOKEN),
         }
     }
 
@@ -161,13 +150,11 @@ impl SecretSource {
     /// # Errors
     /// Returns an error if a file is configured but cannot be read or is empty.
     pub fn model(&self) -> Result<Option<ModelCredential>, SecretError> {
-        let mut environment: Environment =
-            self.process_env.with_prefix(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
-        let options = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
-        environment.extend(self.process_env.with_prefix(&options));
+        let mut environment: Environment = self.process_env.with_prefix(&["ANTHROPIC_"]).collect();
+        environment.extend(self.process_env.with_prefix(variables::MODEL_SETTINGS));
         let set = |name: &str| self.process_env.get(name).is_some();
         let token = |name: &str| SecretString::from(self.process_env.text(name).unwrap_or_default().trim());
-        if let Some(key) = self.read("anthropic-api-key")? {
+        if let Some(key) = self.read(secrets::ANTHROPIC_API_KEY)? {
             environment.insert("ANTHROPIC_API_KEY".into(), OsString::from(key.expose_secret()));
             return Ok(Some(ModelCredential { environment, kind: "API key", auth: ModelAuth::ApiKey(key) }));
         }
@@ -195,16 +182,14 @@ impl SecretSource {
     /// Reads every secret, with its label, for redaction.
     #[must_use]
     pub fn all(&self) -> Vec<(String, SecretString)> {
-        let mut names: Vec<String> =
-            ["github-token", "platform-token", "ssh-privatekey", "anthropic-api-key", "brave-api-key"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut names: Vec<String> = secrets::NAMES.map(str::to_owned).to_vec();
         let entries = self.files.secrets_dir.as_ref().and_then(|directory| std::fs::read_dir(directory).ok());
         let in_directory =
             entries.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.extend(
-            in_directory.filter(|name| !NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')),
-        );
+        names
+            .extend(in_directory.filter(|name| {
+                !secrets::NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')
+            }));
         names.sort();
         names.dedup();
         let mut all: Vec<(String, SecretString)> = names
@@ -212,7 +197,7 @@ impl SecretSource {
             // An unreadable secret cannot leak; it is reported where it is needed.
             .filter_map(|name| Some((name.clone(), self.read(&name).ok()??)))
             .flat_map(|(name, value)| match name.as_str() {
-                KUBECONFIG => kubeconfig::secret_values(value.expose_secret())
+                secrets::KUBECONFIG => kubeconfig::secret_values(value.expose_secret())
                     .into_iter()
                     .map(|value| (name.clone(), SecretString::from(value)))
                     .collect(),

@@ -1,6 +1,7 @@
 //! Parses the task from flags and environment variables.
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use orchestrator_contract::names::{
     AgentName, BranchName, Kind, RepositoryUrl, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
@@ -12,8 +13,8 @@ use orchestrator_contract::task::{
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskFlags {
     /// Kind of run
-    #[arg(long, env = "ORCHESTRATOR_KIND", value_enum, default_value_t)]
-    pub kind: KindFlag,
+    #[arg(long, env = "ORCHESTRATOR_KIND", value_parser = kind_parser(), default_value_t)]
+    pub kind: Kind,
     /// Number of the task in tasks.json
     #[arg(long, env = "ORCHESTRATOR_TASK")]
     pub task: Option<String>,
@@ -93,14 +94,15 @@ pub struct TaskFlags {
     pub depth: u32,
 }
 
-/// The kind of run.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum KindFlag {
-    /// Implement a task
-    #[default]
-    Implementation,
-    /// Write the documents of tasks
-    Docs,
+/// Parses a kind; the help lists the values.
+fn kind_parser() -> impl TypedValueParser<Value = Kind> {
+    let values = Kind::ALL.map(|kind| {
+        PossibleValue::new(kind.name()).help(match kind {
+            Kind::Implementation => "Implement a task",
+            Kind::Docs => "Write the documents of tasks",
+        })
+    });
+    PossibleValuesParser::new(values).try_map(|text| text.parse::<Kind>())
 }
 
 /// A task with or without an attempt number.
@@ -135,7 +137,7 @@ impl TaskFlags {
     /// Returns every missing flag and every invalid value.
     pub fn parse(self) -> Result<TaskInput, TaskError> {
         let mut parser = Parser { errors: Vec::new() };
-        let docs = self.kind == KindFlag::Docs;
+        let docs = self.kind == Kind::Docs;
         let task = match (docs, self.all, self.task.as_deref()) {
             (true, true, None) => None,
             (true, false, None) => {
@@ -179,12 +181,7 @@ impl TaskFlags {
             return Err(TaskError(parser.errors));
         }
         let unassigned = UnassignedTask {
-            identity: TaskKey {
-                kind: if docs { Kind::Docs } else { Kind::Implementation },
-                service,
-                agent,
-                task,
-            },
+            identity: TaskKey { kind: self.kind, service, agent, task },
             mode,
             target: Target { url, base, working_directory, depth: self.depth },
             platform: Platform { url: platform_url, branch: platform_branch, docs_directory },
@@ -321,7 +318,7 @@ mod tests {
 
     fn docs(all: bool) -> TaskFlags {
         TaskFlags {
-            kind: KindFlag::Docs,
+            kind: Kind::Docs,
             all,
             concurrency: 2,
             depth: 1,

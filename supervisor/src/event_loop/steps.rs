@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use git2::Oid;
+use orchestrator_contract::budget::PULL_REQUEST_TIMEOUT_SECONDS;
 use orchestrator_contract::outcome::{CommandResult, Revision, WorkLocation};
 use orchestrator_contract::{Kind, Level, Reason, Step};
 use tokio::sync::mpsc;
@@ -32,7 +33,7 @@ use crate::workspace::state::{TreeState, WorktreeStatus, write_tree_state};
 use crate::workspace::tools::{find_documents, plan_documents, start_mcp_servers_and_setup};
 
 /// Maximum time of a pull request update, below the publish timeout's default.
-const PULL_REQUEST_TIMEOUT: Duration = Duration::from_secs(240);
+const PULL_REQUEST_TIMEOUT: Duration = Duration::from_secs(PULL_REQUEST_TIMEOUT_SECONDS as u64);
 
 /// Maximum output lines of a failed command to log.
 const COMMAND_LOG_LINES: usize = 12;

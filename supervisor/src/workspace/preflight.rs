@@ -151,7 +151,9 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
             ),
         ));
     }
-    if url.transport() == Transport::Ssh && context.secrets.path("ssh-privatekey").is_none() {
+    if url.transport() == Transport::Ssh
+        && context.secrets.path(orchestrator_contract::secrets::SSH_KEY).is_none()
+    {
         let message =
             format!("`{url}` needs an SSH key: set --ssh-key-file, or use the https URL with a token");
         return Err(Failure::new(Reason::CredentialMissing, message));

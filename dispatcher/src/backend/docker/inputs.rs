@@ -16,7 +16,8 @@ use std::path::Path;
 
 use bollard::Docker as Client;
 use orchestrator_contract::names::Transport;
-use orchestrator_contract::{Reason, TaskSpec};
+use orchestrator_contract::secrets::{ENVIRONMENT_DIR, GITHUB_TOKEN};
+use orchestrator_contract::{Reason, TaskSpec, variables};
 
 use super::archive::{self, Archive};
 use super::spec::{INPUT_MOUNT_PATH, MCP_CONFIGS, SECRETS, STOP, TASK};
@@ -74,16 +75,16 @@ impl RunInputs {
             match delivery {
                 EnvDelivery::Plain => drop(inputs.environment.insert(name.to_owned(), value.to_owned())),
                 EnvDelivery::SecretFile => {
-                    drop(inputs.secrets.insert(format!("environment/{name}"), value.into()))
+                    drop(inputs.secrets.insert(format!("{ENVIRONMENT_DIR}/{name}"), value.into()))
                 }
             }
         }
         let agent = config.agent(&task.agent)?;
         if !agent.git_hosts.is_empty() {
-            inputs.environment.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), agent.git_hosts.join(","));
+            inputs.environment.insert(variables::GIT_HOSTS.to_owned(), agent.git_hosts.join(","));
         }
         if let Some(url) = &config.github_api_url {
-            inputs.environment.insert("GITHUB_API_URL".to_owned(), url.clone());
+            inputs.environment.insert(variables::GITHUB_API_URL.to_owned(), url.clone());
         }
         // Folders first: individually configured files override their content.
         let (named, folders): (Vec<_>, Vec<_>) =
@@ -95,10 +96,10 @@ impl RunInputs {
             let name = file.kind.name().unwrap_or_default();
             inputs.secrets.insert(name.to_owned(), read(&file.path)?);
         }
-        if !inputs.secrets.contains_key("github-token")
+        if !inputs.secrets.contains_key(GITHUB_TOKEN)
             && let Some(token) = credentials::gh_auth_token_if_needed(config, task).await
         {
-            inputs.secrets.insert("github-token".to_owned(), token.into());
+            inputs.secrets.insert(GITHUB_TOKEN.to_owned(), token.into());
         }
         if let Some(folder) = &config.mcp_config_dir {
             for name in files::list_names(folder)?.into_iter().filter(|name| name.ends_with(".json")) {
@@ -116,9 +117,9 @@ impl RunInputs {
                 self.secrets.insert(name, read(&path)?);
             }
         }
-        let variables = folder.join("environment");
+        let variables = folder.join(ENVIRONMENT_DIR);
         for name in files::list_names(&variables)? {
-            self.secrets.insert(format!("environment/{name}"), read(&variables.join(&name))?);
+            self.secrets.insert(format!("{ENVIRONMENT_DIR}/{name}"), read(&variables.join(&name))?);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use orchestrator_contract::{Kind, Reason, RunName, ServiceName, TaskSpec};
+use orchestrator_contract::{Reason, RunName, ServiceName, TaskSpec};
 
 use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
@@ -56,7 +56,7 @@ pub(super) fn run_labels(run: &StoredRun) -> Result<BTreeMap<String, String>, Er
     let mut labels = BTreeMap::from([
         (RUN.to_owned(), task.run.to_string()),
         (SERVICE.to_owned(), task.service.to_string()),
-        (KIND.to_owned(), kind_name(task.kind).to_owned()),
+        (KIND.to_owned(), task.kind.to_string()),
         (AGENT.to_owned(), task.agent.to_string()),
         (ATTEMPT.to_owned(), task.attempt.to_string()),
         (SPECIFICATION.to_owned(), specification),
@@ -99,13 +99,6 @@ pub(super) fn parse_run(labels: &HashMap<String, String>) -> Result<Option<Store
     let overrides = &mut record.request.overrides;
     overrides.guidance = overrides.guidance.take().or_else(|| task.guidance.clone());
     Ok(Some(StoredRun { record, task }))
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Implementation => "implementation",
-        Kind::Docs => "docs",
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{RunName, ServiceName};
+use orchestrator_contract::{RunName, ServiceName, budget, variables};
 
 use crate::config::{Cpus, DockerSettings, Memory, User};
 use crate::task::image::ImageReference;
@@ -27,9 +27,6 @@ pub(super) const STOP: &str = "stop";
 
 /// Default process limit: enough for a build with a few jobs, but not for a fork bomb.
 const DEFAULT_PIDS_LIMIT: u32 = 1024;
-
-/// Seconds for shutdown beyond the configured timeouts: the pull request, and the supervisor itself.
-const SHUTDOWN_SECONDS: f64 = 240.0 + 50.0;
 
 /// A container definition.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,9 +110,10 @@ pub(super) fn stop_timeout_seconds(environment: &BTreeMap<String, String>) -> u3
         let value = environment.get(name).and_then(|text| text.parse::<f64>().ok());
         value.filter(|seconds| (0.0..=86_400.0).contains(seconds)).unwrap_or(default)
     };
-    let all = seconds("ORCHESTRATOR_AGENT_GRACE_SECONDS", 10.0)
-        + seconds("ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", 600.0)
-        + SHUTDOWN_SECONDS;
+    let all = budget::graceful_stop_seconds(
+        seconds(variables::AGENT_GRACE_SECONDS, budget::AGENT_GRACE_SECONDS.into()),
+        seconds(variables::PUBLISH_TIMEOUT_SECONDS, budget::PUBLISH_TIMEOUT_SECONDS.into()),
+    );
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "two days at most")]
     let seconds = all.ceil() as u32;
     seconds

@@ -3,7 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::TaskSpec;
+use orchestrator_contract::secrets::GITHUB_TOKEN;
+use orchestrator_contract::{TaskSpec, variables};
 
 use super::handle::Local;
 use super::store::LockedRun;
@@ -45,12 +46,12 @@ impl SupervisorCommand {
         let mut environment: Vec<(OsString, OsString)> =
             config.environment.passed().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         if !agent.git_hosts.is_empty() {
-            environment.retain(|(name, _)| name != "ORCHESTRATOR_GIT_HOSTS");
-            environment.push(("ORCHESTRATOR_GIT_HOSTS".into(), agent.git_hosts.join(",").into()));
+            environment.retain(|(name, _)| name != variables::GIT_HOSTS);
+            environment.push((variables::GIT_HOSTS.into(), agent.git_hosts.join(",").into()));
         }
         if let Some(url) = &config.github_api_url {
-            environment.retain(|(name, _)| name != "GITHUB_API_URL");
-            environment.push(("GITHUB_API_URL".into(), url.into()));
+            environment.retain(|(name, _)| name != variables::GITHUB_API_URL);
+            environment.push((variables::GITHUB_API_URL.into(), url.into()));
         }
         Ok(Self { supervisor: find_supervisor(config)?, files, environment })
     }
@@ -59,7 +60,7 @@ impl SupervisorCommand {
     pub async fn add_gh_token(&mut self, config: &Config, task: &TaskSpec) {
         let has_token = self.files.iter().any(|(flag, path)| match *flag {
             "--github-token-file" => true,
-            "--secrets-dir" => path.join("github-token").is_file(),
+            "--secrets-dir" => path.join(GITHUB_TOKEN).is_file(),
             _ => false,
         });
         if has_token {

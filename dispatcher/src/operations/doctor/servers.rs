@@ -76,7 +76,7 @@ fn is_set(config: &Config, variable: &str, secret: &str) -> bool {
     let secrets = config.secrets();
     let holds = |folder: &Path| folder.join(secret).is_file();
     config.environment.os(variable).is_some()
-        || (secret == "brave-api-key" && secrets.brave_api_key_file.is_some())
+        || (secret == orchestrator_contract::secrets::BRAVE_API_KEY && secrets.brave_api_key_file.is_some())
         || secrets.secrets_dir.as_deref().is_some_and(holds)
         || config.service_names().any(|name| config.service(name).secrets_dir.as_deref().is_some_and(holds))
 }

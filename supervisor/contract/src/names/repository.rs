@@ -128,8 +128,8 @@ impl RepositoryUrl {
 
     /// Returns the host without user and port.
     ///
-    /// Returns `None` for a local path, and for an HTTP URL whose host programs may read differently:
-    /// it must not receive a credential.
+    /// Returns `None` for a local path, and for an HTTP URL with a host that programs may read
+    /// differently: such a host must not receive a credential.
     #[must_use]
     pub fn host(&self) -> Option<String> {
         match self.transport() {
