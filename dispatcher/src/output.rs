@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::Environment;
 use crate::error::Error;
+use crate::task::advice::render_for_cli;
 use crate::task::text::{ColorChoice, sanitize};
 
 /// Output format of results.
@@ -123,12 +124,13 @@ fn is_dumb(environment: &Environment) -> bool {
     environment.text("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Prints an error.
+/// Prints an error, and its hint on a line of its own.
 pub fn error(problem: &Error) {
     if problem.exit_code() == 0 {
         return;
     }
     print_line(&format!("error: {problem}"));
+    print_line(&format!("hint: {}", render_for_cli(problem.hint())));
 }
 
 /// Prints that Ctrl-C does not stop runs.

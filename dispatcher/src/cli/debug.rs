@@ -137,7 +137,7 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
     context.output.note(&line);
     let code = context.dispatcher.debug(&debugging).await;
     // Remove the secrets whether or not the run succeeded.
-    context.dispatcher.forget_debugging(&debugging, rm_volume).await?;
+    context.dispatcher.remove_debug_run(&debugging, rm_volume).await?;
     if !rm_volume {
         context.output.note(&format!(
             "the workspace is in volume {volume} and is reused by the next debug run; remove it with: docker \

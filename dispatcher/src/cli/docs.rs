@@ -91,7 +91,7 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
         turns: arguments.turns,
         pull_request: arguments.no_pull_request.then_some(PullRequestPolicy::None),
         force: force.then_some(true),
-        at_once: arguments.concurrency,
+        concurrency: arguments.concurrency,
         ..Overrides::default()
     };
     let docs = DocsRequest {
@@ -100,7 +100,7 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
         agent: agent.clone(),
         working_directory: working_directory.clone(),
         mode: if arguments.retry { Mode::Retry } else { Mode::First },
-        wishes: overrides,
+        overrides,
     };
     let request = context.dispatcher.docs_request(docs).await?;
     submit::submit(context, request, arguments.mode).await

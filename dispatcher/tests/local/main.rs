@@ -23,7 +23,7 @@ fn fifty_identical_submissions_create_one_run() {
     };
     let all = bench.concurrently((0..50).map(|_| submit()));
     let started: Vec<String> = all.iter().map(|done| done.json()["result"].to_string()).collect();
-    assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
+    assert_eq!(started.iter().filter(|started| *started == "\"created\"").count(), 1, "{started:?}");
     assert!(
         all.iter().all(|done| done.code == 0 && done.json()["run"] == "trader-claude-agent-1-task1-attempt1")
     );
@@ -292,20 +292,20 @@ fn doctor_reports_missing_parts_with_fix() {
     let done = bench.run("doctor -o json");
     assert_eq!(done.code, 78);
     let checks = done.json()["checks"].as_array().unwrap().clone();
-    let finding = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["finding"].clone();
-    assert_eq!(finding("supervisor"), "ok");
-    assert_eq!(finding("state folder"), "ok");
-    assert_eq!(finding("model credential"), "problem");
-    assert!(checks.iter().all(|check| check["finding"] == "ok" || check["mend"].is_string()), "{done:?}");
+    let status = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["status"].clone();
+    assert_eq!(status("supervisor"), "ok");
+    assert_eq!(status("state directory"), "ok");
+    assert_eq!(status("model credential"), "error");
+    assert!(checks.iter().all(|check| check["status"] == "ok" || check["fix"].is_string()), "{done:?}");
     let servers: Vec<_> = checks.iter().filter(|check| check["name"] == "mcp server").collect();
-    assert!(servers.len() == 3 && servers.iter().all(|check| check["finding"] == "warning"), "{done:?}");
+    assert!(servers.len() == 3 && servers.iter().all(|check| check["status"] == "warning"), "{done:?}");
 }
 
 #[test]
 fn supervisor_start_failure_is_reported_immediately() {
     let bench = Bench::new();
     let done = bench.run("submit --task 1 --service trader --supervisor /bin/false");
-    assert!(done.stdout.contains("which failed: the supervisor ended before it said anything"), "{done:?}");
+    assert!(done.stdout.contains("which failed: the supervisor exited before its first event"), "{done:?}");
 }
 
 #[test]

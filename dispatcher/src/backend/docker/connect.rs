@@ -144,6 +144,7 @@ fn chain(error: &EngineError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::advice::render_for_cli;
 
     #[test]
     fn explicit_engine_address_overrides_defaults() {
@@ -165,7 +166,7 @@ mod tests {
         for address in ["tcp://1.2.3.4:2375", "ssh://host", "/var/run/docker.sock", "unix://rel"] {
             let problem = socket(address).unwrap_err();
             assert_eq!(problem.exit_code(), 78);
-            assert!(problem.to_string().contains("unix:///path"), "{problem}");
+            assert!(render_for_cli(problem.hint()).contains("unix:///path"), "{problem}");
         }
     }
 }

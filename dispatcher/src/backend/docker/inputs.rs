@@ -192,6 +192,7 @@ mod tests {
     use super::*;
     use crate::backend::docker::labels;
     use crate::config::{Environment, Flags};
+    use crate::task::advice::render_for_cli;
 
     fn config(text: &str, folder: &Path) -> Config {
         let file = folder.join("orchestrator.toml");
@@ -242,6 +243,6 @@ mod tests {
         task.target.url = orchestrator_contract::RepositoryUrl::new("/srv/git/trader").unwrap();
         let problem = RunInputs::collect(&config("", folder.path()), &task).await.unwrap_err();
         assert_eq!(problem.exit_code(), 64);
-        assert!(problem.to_string().contains("--backend local"), "{problem}");
+        assert!(render_for_cli(problem.hint()).contains("--backend local"), "{problem}");
     }
 }
