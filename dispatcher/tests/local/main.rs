@@ -305,7 +305,7 @@ fn doctor_reports_missing_parts_with_fix() {
 fn supervisor_start_failure_is_reported_immediately() {
     let bench = Bench::new();
     let done = bench.run("submit --task 1 --service trader --supervisor /bin/false");
-    assert!(done.stdout.contains("has failed: the supervisor exited before its first event"), "{done:?}");
+    assert!(done.stdout.contains("which failed: the supervisor exited before its first event"), "{done:?}");
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl ContainerSpec {
         let mut mounts = vec![volume(workspace, WORKSPACE, workspace_labels, Populate::Yes)];
         match input_mount {
             InputMount::Volume { name, labels } => {
-                mounts.push(volume(name, INPUT_MOUNT_PATH, labels, Populate::No))
+                mounts.push(volume(name, INPUT_MOUNT_PATH, labels, Populate::No));
             }
             InputMount::None => {}
         }
