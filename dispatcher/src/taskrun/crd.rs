@@ -9,8 +9,8 @@ use super::definition::TaskRun;
 
 /// URLs that a pod can reach: `https://`, `http://` and `ssh://` without credentials, and `user@host:path`.
 ///
-/// A host is a name, without percent-encoding and in ASCII, or an IPv6 address in brackets.
-const URL: &str = r"^(https?://([A-Za-z0-9!$&'()*+,.;=_~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?(/[^\s]*)?|ssh://([^\s/?#-][^\s/?#]*@)?([^\s/?#@:<>^|\\\[\]-][^\s/?#@:<>^|\\\[\]]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?([/?#][^\s]*)?|([^\s@/:-][^\s@/:]*@)?[^\s@/:-][^\s@/:]*:([^\s:/]|/[^\s/])[^\s]*)$";
+/// A host is an ASCII name without percent-encoding, or an IPv6 address in brackets.
+const URL: &str = r"^(https?://([A-Za-z0-9!$&'()*+,.;=_~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?(/[^\s]*)?|ssh://([^\s/?#-][^\s/?#]*@)?([^\s/?#@:<>^|\\\[\]-][^\s/?#@:<>^|\\\[\]]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?([/?#][^\s]*)?|([^\s/:-][^\s/:]*@)?[^\s@/:-][^\s@/:]*:([^\s:/]|/[^\s/])[^\s]*)$";
 
 /// Rules of git-check-ref-format(1) on sequences; the schema checks single characters.
 const BRANCH: &str = r"!self.startsWith('-') && !self.startsWith('/') && !self.endsWith('/') && !self.endsWith('.') && !self.contains('..') && !self.contains('//') && !self.contains('@{') && !self.startsWith('refs/') && self != '@' && self != 'HEAD' && !self.matches('(^|/)[.]') && !self.matches('[.]lock(/|$)')";
