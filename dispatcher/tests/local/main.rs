@@ -128,12 +128,12 @@ fn followed_log_ends_with_run() {
     let run = bench.submit("held");
     let mut logs = bench.command("logs -f").spawn().unwrap();
     let head = read_until(&mut logs, "edits src/lib.rs\n");
-    assert_eq!(head, "12:00:00 agent        edits src/lib.rs\n");
+    assert_eq!(head, "12:00:00 agent          edits src/lib.rs\n");
     bench.release(&run);
     let rest = logs.wait_with_output().unwrap();
     assert_eq!(rest.status.code(), Some(0));
     let rest = String::from_utf8(rest.stdout).unwrap();
-    assert_eq!(rest, "12:00:00 outcome      pull request 7 is open.\n");
+    assert_eq!(rest, "12:00:00 outcome        pull request 7 is open.\n");
 }
 
 #[test]
@@ -292,13 +292,13 @@ fn doctor_reports_missing_parts_with_fix() {
     let done = bench.run("doctor -o json");
     assert_eq!(done.code, 78);
     let checks = done.json()["checks"].as_array().unwrap().clone();
-    let finding = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["finding"].clone();
-    assert_eq!(finding("supervisor"), "ok");
-    assert_eq!(finding("state directory"), "ok");
-    assert_eq!(finding("model credential"), "problem");
-    assert!(checks.iter().all(|check| check["finding"] == "ok" || check["mend"].is_string()), "{done:?}");
+    let status = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["status"].clone();
+    assert_eq!(status("supervisor"), "ok");
+    assert_eq!(status("state directory"), "ok");
+    assert_eq!(status("model credential"), "error");
+    assert!(checks.iter().all(|check| check["status"] == "ok" || check["fix"].is_string()), "{done:?}");
     let servers: Vec<_> = checks.iter().filter(|check| check["name"] == "mcp server").collect();
-    assert!(servers.len() == 3 && servers.iter().all(|check| check["finding"] == "warning"), "{done:?}");
+    assert!(servers.len() == 3 && servers.iter().all(|check| check["status"] == "warning"), "{done:?}");
 }
 
 #[test]
