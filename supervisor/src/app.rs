@@ -117,7 +117,7 @@ fn prepare(
     remotes.proxy =
         inherited.text("HTTPS_PROXY").or_else(|| inherited.text("https_proxy")).map(str::to_owned);
     remotes.no_proxy = inherited.text("NO_PROXY").or_else(|| inherited.text("no_proxy")).map(str::to_owned);
-    remotes.ca_file = inherited.text("SSL_CERT_FILE").map(Into::into);
+    remotes.certificates = crate::tls::CertificatePaths::from_env(|name| inherited.text(name));
     Ok(Context {
         task,
         settings,

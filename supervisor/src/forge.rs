@@ -1,64 +1,36 @@
 //! Pull requests on GitHub and GitHub Enterprise.
 //!
-//! Exactly one pull request comes of [`Forge::publish`], whatever fails on the way: it
-//! looks before each creation. Nothing is retried without a bound, no redirect leaves the
-//! host, and no message holds a header or a token.
+//! [`Forge::publish`] opens exactly one pull request, whatever fails on the way: it lists open ones
+//! before each attempt. Retries are bounded, redirects stay on the host, and no message contains a
+//! header or a token.
 
 mod api;
 mod error;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_contract::RepositoryUrl;
 use orchestrator_contract::outcome::PullRequest;
-use secrecy::SecretString;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use api::{Api, Method};
+pub use api::{RetryPolicy, TokenSource};
 pub use error::ForgeError;
 
-/// Where the token is read, at each use: it may be rotated.
-pub type TokenSource = Arc<dyn Fn() -> Option<SecretString> + Send + Sync>;
+use crate::tls::CertificatePaths;
 
-/// Where github.com's interface is.
+/// REST API of github.com.
 const GITHUB_API: &str = "https://api.github.com";
 
-/// How many pages of comments are looked through for our own.
-const COMMENT_PAGES: u32 = 20;
+/// Maximum pages of comments to search for the marker.
+const MAX_COMMENT_PAGES: u32 = 20;
 
-/// How long is waited, and for what.
-#[derive(Clone, Copy, Debug)]
-pub struct RetryPolicy {
-    /// For one request, its answer included.
-    pub request: Duration,
-    /// For all attempts of one call.
-    pub retries: Duration,
-    /// Before the second attempt; doubled each time.
-    pub first_wait: Duration,
-    /// For the host to see the pushed commit in the pull request.
-    pub catch_up: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            request: Duration::from_secs(30),
-            retries: Duration::from_secs(60),
-            first_wait: Duration::from_secs(1),
-            // GitHub has been seen to be 50 s late.
-            catch_up: Duration::from_secs(90),
-        }
-    }
-}
-
-/// A repository on the host.
+/// Repository on the host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Repository {
-    /// The user or organisation.
+    /// User or organization.
     pub owner: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -68,35 +40,34 @@ impl std::fmt::Display for Repository {
     }
 }
 
-/// What the host says about a repository before anything is spent on it.
+/// Access to a repository, as reported by the host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RepositoryAccess {
-    /// Where the repository is now, if it was renamed or moved.
+    /// Current owner and name, after a rename or transfer.
     pub repository: Repository,
-    /// Whether the token's user may push; none where the host does not say.
+    /// Whether the token's user may push, if the host reports it.
     pub may_push: Option<bool>,
-    /// Whether it is archived, and so read-only.
+    /// Whether the repository is archived, so read-only.
     pub archived: bool,
-    /// Its default branch.
+    /// Default branch.
     pub default_branch: Option<String>,
 }
 
-/// The pull request that is wanted.
+/// Content of a pull request.
 #[derive(Clone, Debug)]
 pub struct PullRequestDraft<'a> {
-    /// The branch with the work.
+    /// Head branch.
     pub head: &'a str,
-    /// The branch that it is for.
+    /// Base branch.
     pub base: &'a str,
-    /// The commit that the head must have.
+    /// Commit that the head must have.
     pub oid: &'a str,
-    /// The title.
     pub title: &'a str,
-    /// The body, in Markdown.
+    /// Body in Markdown.
     pub body: &'a str,
 }
 
-/// A GitHub host.
+/// GitHub host.
 pub struct Forge {
     api: Api,
 }
@@ -136,112 +107,114 @@ struct CommentResponse {
 }
 
 impl Forge {
-    /// The host of a repository, if it is a GitHub: github.com, or the host of `api_url`
-    /// (`GITHUB_API_URL`), such as `https://ghe.example/api/v3` for `ghe.example`.
+    /// Returns the GitHub host of a repository, or `None` for other hosts.
+    ///
+    /// GitHub hosts are github.com and the host of `api_url` (`GITHUB_API_URL`), such as
+    /// `https://ghe.example/api/v3` for `ghe.example`.
     #[must_use]
     pub fn of(
         url: &RepositoryUrl,
         api_url: Option<&str>,
         token: TokenSource,
-        patience: RetryPolicy,
+        certificates: CertificatePaths,
+        policy: RetryPolicy,
     ) -> Option<(Self, Repository)> {
         let host = url.host()?.to_ascii_lowercase();
-        // Where GitHub takes SSH on the port of HTTPS.
+        // SSH over the HTTPS port.
         let host = if host == "ssh.github.com" { "github.com".to_owned() } else { host };
-        let given = api_url.map(str::trim).filter(|base| !base.is_empty());
-        let base = match given.filter(|base| api::host(base).is_some_and(|its| git_host(&its) == host)) {
+        let configured = api_url.map(str::trim).filter(|base| !base.is_empty());
+        let base = match configured.filter(|base| api::host(base).is_some_and(|its| git_host(&its) == host)) {
             Some(base) => base,
             None if host == "github.com" => GITHUB_API,
             None => return None,
         };
         let (owner, name) = url.owner_and_name()?;
         let repository = Repository { owner: owner.to_owned(), name: name.to_owned() };
-        Some((Self { api: Api::new(base, token, patience) }, repository))
+        Some((Self { api: Api::new(base, token, certificates, policy) }, repository))
     }
 
-    /// What the host says about a repository. Needs no more rights than a push does.
+    /// Reads the access to a repository. Requires only the permissions of a push.
     ///
     /// # Errors
-    /// The repository cannot be read.
+    /// Returns an error if the repository cannot be read.
     pub async fn check(&self, repository: &Repository) -> Result<RepositoryAccess, ForgeError> {
         let path = format!("/repos/{repository}");
-        let seen: RepositoryResponse =
+        let response: RepositoryResponse =
             self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
-        let moved = seen.full_name.as_deref().and_then(|name| name.split_once('/'));
+        let moved = response.full_name.as_deref().and_then(|name| name.split_once('/'));
         Ok(RepositoryAccess {
             repository: moved.map_or_else(
                 || repository.clone(),
                 |(owner, name)| Repository { owner: owner.to_owned(), name: name.to_owned() },
             ),
-            may_push: seen.permissions.and_then(|permissions| permissions.push),
-            archived: seen.archived,
-            default_branch: seen.default_branch,
+            may_push: response.permissions.and_then(|permissions| permissions.push),
+            archived: response.archived,
+            default_branch: response.default_branch,
         })
     }
 
-    /// The open pull request of a branch, if there is one; that for `base` before others.
+    /// Finds the open pull request of a branch; one into `base` takes precedence.
     ///
     /// # Errors
-    /// The host does not say.
+    /// Returns an error if the pull requests cannot be listed.
     pub async fn find(
         &self,
         repository: &Repository,
         head: &str,
         base: &str,
     ) -> Result<Option<PullRequest>, ForgeError> {
-        Ok(self.find_open(repository, head, base).await?.map(|pull| pull.seen(false)))
+        Ok(self.find_open(repository, head, base).await?.map(|pull| pull.into_pull_request(false)))
     }
 
-    /// Opens the pull request, or updates title and body of the one that is open, and reads
-    /// it back until it has the wanted head.
+    /// Opens the pull request or updates the open one, and waits until it shows the pushed commit.
     ///
     /// # Errors
-    /// The host refuses, does not answer in time, or shows another head.
+    /// Returns an error if the host rejects it, does not respond in time, or shows another commit.
     pub async fn publish(
         &self,
         repository: &Repository,
-        wanted: &PullRequestDraft<'_>,
+        draft: &PullRequestDraft<'_>,
     ) -> Result<PullRequest, ForgeError> {
-        let RetryPolicy { retries, catch_up, .. } = self.api.patience();
-        with_timeout(retries * 2 + catch_up, self.publish_with_retries(repository, wanted)).await
+        let RetryPolicy { retries, catch_up, .. } = self.api.policy();
+        with_timeout(retries * 2 + catch_up, self.publish_with_retries(repository, draft)).await
     }
 
     async fn publish_with_retries(
         &self,
         repository: &Repository,
-        wanted: &PullRequestDraft<'_>,
+        draft: &PullRequestDraft<'_>,
     ) -> Result<PullRequest, ForgeError> {
-        // A renamed repository answers under its old name, but does not find heads by it.
+        // The API redirects from the old name, but its `head` filter needs the current owner.
         let repository = &self.check(repository).await?.repository;
-        let (pull, created) = self.find_or_create(repository, wanted).await?;
+        let (pull, created) = self.find_or_create(repository, draft).await?;
         if !created {
             let path = format!("/repos/{repository}/pulls/{}", pull.number);
-            let update = serde_json::json!({ "title": wanted.title, "body": wanted.body });
+            let update = serde_json::json!({ "title": draft.title, "body": draft.body });
             self.api
                 .call::<PullResponse>(Method::Patch, &path, Some(&update), &repository.to_string())
                 .await?;
         }
-        self.read_back(repository, pull.number, wanted.oid, created).await
+        self.read_back(repository, pull.number, draft.oid, created).await
     }
 
     async fn find_or_create(
         &self,
         repository: &Repository,
-        wanted: &PullRequestDraft<'_>,
+        draft: &PullRequestDraft<'_>,
     ) -> Result<(PullResponse, bool), ForgeError> {
-        let PullRequestDraft { head, base, oid: _, title, body } = wanted;
+        let PullRequestDraft { head, base, oid: _, title, body } = draft;
         let path = format!("/repos/{repository}/pulls");
         let new = serde_json::json!({ "title": title, "head": head, "base": base, "body": body });
         let mut retries = self.api.retries();
-        let mut asked = false;
+        let mut may_be_created = false;
         loop {
             if let Some(pull) = self.find_open(repository, head, base).await? {
-                // Not there before we asked: ours, though the answer said otherwise.
-                return Ok((pull, asked));
+                // If a failed request preceded, that request created it.
+                return Ok((pull, may_be_created));
             }
-            let answer = self.api.send_once(Method::Post, &path, Some(&new)).await;
+            let response = self.api.send_once(Method::Post, &path, Some(&new)).await;
             let failure =
-                match answer.and_then(|answer| answer.parse::<PullResponse>(&repository.to_string())) {
+                match response.and_then(|response| response.parse::<PullResponse>(&repository.to_string())) {
                     Ok(pull) => return Ok((pull, true)),
                     Err(failure) => failure,
                 };
@@ -255,11 +228,11 @@ impl Forge {
                 ForgeError::Refused { status: 422, ref message }
                     if message.to_lowercase().contains("already exists") =>
                 {
-                    // The list is a little behind, at times.
+                    // The list of pull requests lags behind.
                     retries.wait(None, failure).await?;
                 }
                 ForgeError::Unavailable { retry_after, refused, .. } => {
-                    asked |= !refused;
+                    may_be_created |= !refused;
                     retries.wait(retry_after, failure).await?;
                 }
                 ForgeError::TokenMissing
@@ -284,7 +257,7 @@ impl Forge {
         let path = format!("/repos/{repository}/pulls?state=open&per_page=100&head={filter}");
         let mut pulls: Vec<PullResponse> =
             self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
-        // GitHub answers with all pull requests where it does not understand the filter.
+        // GitHub ignores an invalid filter and returns all pull requests.
         pulls.retain(|pull| pull.head.branch == head);
         pulls.sort_by_key(|pull| (pull.base.branch != base, pull.number));
         Ok(pulls.into_iter().next())
@@ -298,15 +271,15 @@ impl Forge {
         created: bool,
     ) -> Result<PullRequest, ForgeError> {
         let path = format!("/repos/{repository}/pulls/{number}");
-        let end = Instant::now() + self.api.patience().catch_up;
-        let mut wait = self.api.patience().first_wait / 2;
+        let end = Instant::now() + self.api.policy().catch_up;
+        let mut wait = self.api.policy().first_wait / 2;
         loop {
             let pull: PullResponse = self.api.call(Method::Get, &path, None, &repository.to_string()).await?;
             if pull.head.sha == oid {
-                return Ok(pull.seen(created));
+                return Ok(pull.into_pull_request(created));
             }
             if Instant::now() + wait > end {
-                let PullRequest { url, head, .. } = pull.seen(created);
+                let PullRequest { url, head, .. } = pull.into_pull_request(created);
                 return Err(ForgeError::OtherHead { url, expected: oid.to_owned(), found: head });
             }
             sleep(wait).await;
@@ -314,11 +287,12 @@ impl Forge {
         }
     }
 
-    /// Adds a comment to a pull request, once: one that has the same `marker` in its text
-    /// is not added again. The marker is put into the comment, unseen.
+    /// Adds a comment to a pull request, unless a comment has the same marker.
+    ///
+    /// The marker is appended as an HTML comment, which GitHub does not show.
     ///
     /// # Errors
-    /// The host refuses or does not answer in time.
+    /// Returns an error if the host rejects it or does not respond in time.
     pub async fn comment(
         &self,
         repository: &Repository,
@@ -327,7 +301,7 @@ impl Forge {
         text: &str,
     ) -> Result<(), ForgeError> {
         with_timeout(
-            self.api.patience().retries * 2,
+            self.api.policy().retries * 2,
             self.comment_with_retries(repository, number, marker, text),
         )
         .await
@@ -349,8 +323,8 @@ impl Forge {
             if self.has_comment(&path, &marker, &subject).await? {
                 return Ok(());
             }
-            let answer = self.api.send_once(Method::Post, &path, Some(&new)).await;
-            match answer.and_then(|answer| answer.parse::<serde::de::IgnoredAny>(&subject)) {
+            let response = self.api.send_once(Method::Post, &path, Some(&new)).await;
+            match response.and_then(|response| response.parse::<serde::de::IgnoredAny>(&subject)) {
                 Ok(_) => return Ok(()),
                 Err(failure @ ForgeError::Unavailable { retry_after, .. }) => {
                     retries.wait(retry_after, failure).await?;
@@ -361,12 +335,12 @@ impl Forge {
     }
 
     async fn has_comment(&self, path: &str, marker: &str, subject: &str) -> Result<bool, ForgeError> {
-        for page in 1..=COMMENT_PAGES {
+        for page in 1..=MAX_COMMENT_PAGES {
             let path = format!("{path}?per_page=100&page={page}");
             let comments: Vec<CommentResponse> = self.api.call(Method::Get, &path, None, subject).await?;
-            let is_ours =
+            let has_marker =
                 |comment: &CommentResponse| comment.body.as_ref().is_some_and(|body| body.contains(marker));
-            if comments.iter().any(is_ours) {
+            if comments.iter().any(has_marker) {
                 return Ok(true);
             }
             if comments.len() < 100 {
@@ -384,23 +358,23 @@ impl std::fmt::Debug for Forge {
 }
 
 impl PullResponse {
-    fn seen(self, created: bool) -> PullRequest {
+    fn into_pull_request(self, created: bool) -> PullRequest {
         let Self { number, html_url, head, base: _ } = self;
         PullRequest { url: html_url.unwrap_or_default(), number, created, head: head.sha }
     }
 }
 
-/// A bound on calls that each have their own.
+/// Limits the total time of calls that each have a timeout.
 async fn with_timeout<T>(
     limit: Duration,
     calls: impl Future<Output = Result<T, ForgeError>>,
 ) -> Result<T, ForgeError> {
-    let why = || format!("not done within {} s", limit.as_secs());
+    let why = || format!("no result within {} s", limit.as_secs());
     let late = |_| Err(ForgeError::Unavailable { why: why(), retry_after: None, refused: false });
     timeout(limit, calls).await.unwrap_or_else(late)
 }
 
-/// The git host of an interface's host.
+/// Returns the git host for the host of a REST API.
 fn git_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     match host.as_str() {

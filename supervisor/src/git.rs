@@ -1,40 +1,48 @@
-//! The only place that knows libgit2.
+//! Git operations; the only module that uses libgit2.
 //!
-//! Every network operation runs in a child process on a repository of ours that
-//! the agent cannot write ([`ControlRepository`], [`Remote`]). From the agent's
-//! folder only trees and commits are taken, as objects ([`snapshot`],
-//! [`import`]); its git directory is never opened as a repository.
+//! Every network operation runs in a child process, on a private repository that the agent
+//! cannot write ([`ControlRepository`], [`Remote`]). From the agent's worktree only trees and
+//! commits are copied, as objects ([`snapshot`], [`import`]); its git directory is never opened
+//! as a repository.
 //!
-//! | module | what it knows |
+//! | module | purpose |
 //! |---|---|
-//! | `init` | what libgit2 is told once per process |
-//! | `control` | the bare repository that is ours: refs, trees, commits, merges |
-//! | `new_objects` | every commit, name and blob that a branch adds |
-//! | `keep` | work as a patch or a bundle |
-//! | `patch` | what a branch changes, for people |
-//! | [`transfer`] | list, fetch and push in a killable child |
-//! | `transport` | HTTP and SSH for libgit2, and who gets the credential |
-//! | [`checkout`] | a commit as a folder that the agent may use |
-//! | [`import`] | the agent's commits, taken as objects |
-//! | [`snapshot`] | the agent's folder, taken as a tree |
+//! | `init` | process-wide settings of libgit2 |
+//! | `control` | the control repository: refs and commits |
+//! | `history`, `tree` | merges and ancestry; files and directories of a commit |
+//! | `new_objects` | commits, paths and blobs that a push would publish |
+//! | `export` | patches, bundles and changed trees |
+//! | `patch` | the changes of a branch, for people |
+//! | [`transfer`] | list, fetch and push in a killable child process |
+//! | `transport` | HTTP and SSH for libgit2, and which host gets the credential |
+//! | [`checkout`] | a commit as a worktree (`write_files`, `agent_git_dir`, `index`) |
+//! | [`import`] | copies the agent's commits |
+//! | [`snapshot`] | captures the agent's worktree as a tree (`walk`, `stat_cache`) |
 
+mod agent_git_dir;
 pub mod checkout;
 mod control;
 mod error;
 mod export;
+mod history;
 pub mod import;
+mod index;
 mod init;
 mod new_objects;
+mod parallel;
 mod patch;
 pub mod snapshot;
 mod stat_cache;
 pub mod transfer;
 mod transport;
+mod tree;
 mod walk;
+mod write_files;
 
-pub use control::{ControlRepository, Entry, EntryKind, MergeResult, NewCommit, OpenResult};
+pub use control::{ControlRepository, NewCommit, OpenResult};
 pub use error::GitError;
 pub use git2::Oid;
+pub use history::MergeResult;
 pub use init::init;
 pub use new_objects::{NewObject, Signature};
 pub use patch::Patch;
@@ -43,3 +51,4 @@ pub use transfer::{
     Credentials, Fetched, Progress, PushOutcome, Remote, RemoteRef, RemoteRefs, RemoteSettings,
     TransferError, transfer_main,
 };
+pub use tree::{Entry, EntryKind};

@@ -17,6 +17,7 @@
 //! | [`publish`] | push policy and fallbacks, commit, push, pull request |
 //! | [`commands`] | setup and verify commands |
 //! | [`forge`] | pull requests on GitHub |
+//! | [`tls`] | certificate authorities that git, the forge and the model gateway trust |
 //! | [`redact`] | redacts secrets, across chunk borders too. Pure |
 //! | [`record`] | log lines, outcome file, termination message |
 
@@ -36,4 +37,5 @@ pub mod publish;
 pub mod record;
 pub mod redact;
 pub mod run;
+pub mod tls;
 pub mod workspace;

@@ -1,4 +1,4 @@
-//! What may be pushed, and what is said about it.
+//! Publishes the work: policy, push with fallbacks, pull request.
 
 pub mod fallback;
 pub mod patterns;

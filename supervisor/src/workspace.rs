@@ -1,4 +1,4 @@
-//! The service's workspace: lock and queue, preparation, checkout, documents.
+//! Workspace of a service: lock and queue, preparation, checkout, task documents.
 
 pub mod attempts;
 pub mod branch;

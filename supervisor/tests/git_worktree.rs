@@ -203,8 +203,11 @@ fn imported_agent_commits_keep_their_ids() {
     git(&fixture.worktree, &["commit", "-qam", "mine too", "--author=Eve <eve@example.org>"]);
     git(&fixture.worktree, &["repack", "-adlq"]);
     let tip = Oid::from_str(&git(&fixture.worktree, &["rev-parse", "HEAD"])).unwrap();
-    let foreign = vec!["Eve <eve@example.org>".to_owned()];
-    assert_eq!(fixture.import(head).head, History::Usable { head: tip, descends_from_base: true, foreign });
+    let other_authors = vec!["Eve <eve@example.org>".to_owned()];
+    assert_eq!(
+        fixture.import(head).head,
+        History::Usable { head: tip, descends_from_base: true, other_authors }
+    );
     assert_eq!(fixture.control.ahead(head, tip).unwrap(), 2);
     git(fixture.control.path(), &["fsck", "--strict"]);
     git(&fixture.worktree, &["checkout", "-q", "--orphan", "other"]);

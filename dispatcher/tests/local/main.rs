@@ -99,7 +99,7 @@ fn wait_exits_with_exit_code_of_run() {
     let run = bench.run_ending("held", "submit --task 3 --service trader -o json").json();
     let done = bench.run(&format!("wait {} --timeout 0.05", run["run"].as_str().unwrap()));
     assert_eq!(done.code, 124);
-    assert!(done.stderr.contains("has not ended in the time given"), "{done:?}");
+    assert!(done.stderr.contains("timed out waiting for"), "{done:?}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn stop_is_idempotent_with_reason_stopped() {
     assert_eq!((done.code, done.json()["reason"].as_str()), (0, Some("Stopped")), "{done:?}");
     let again = bench.run(&format!("stop {run}"));
     assert_eq!(again.code, 0);
-    assert!(again.stderr.contains("had ended already"), "{again:?}");
+    assert!(again.stderr.contains("is already finished"), "{again:?}");
     assert_eq!(bench.run(&format!("wait {run}")).code, 143);
 }
 
@@ -441,7 +441,7 @@ fn slow_stop_is_awaited_only_until_timeout() {
     let run = bench.submit("stubborn");
     let stopping = bench.run(&format!("stop {run} --no-wait"));
     assert_eq!(stopping.code, 0);
-    assert!(stopping.stderr.contains("was asked to stop"), "{stopping:?}");
+    assert!(stopping.stderr.contains("stop requested"), "{stopping:?}");
     let waited = bench.run(&format!("stop {run} --timeout 0.05"));
     assert_eq!(waited.code, 124);
     assert!(waited.stderr.contains("still saving its work"), "{waited:?}");

@@ -75,7 +75,7 @@ fn remote_call_without_folder_names_needed_arguments() {
         (result["isError"] == true, result["content"][0]["text"].as_str().unwrap().to_owned())
     };
     let (failed, text) = submit(json!({ "task_id": 1, "service": "trader" }));
-    assert!(failed && text.contains("`repository_url`") && text.contains("no open folder"), "{text}");
+    assert!(failed && text.contains("`repository_url`") && text.contains("no project folder"), "{text}");
     let target = "https://github.com/myorg/trader";
     let (failed, text) = submit(json!({ "task_id": 1, "service": "trader", "repository_url": target }));
     assert!(failed && text.contains("`platform_repository_url`"), "{text}");

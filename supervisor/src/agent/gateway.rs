@@ -54,6 +54,9 @@ pub struct Gateway {
 /// Why a gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
+    /// The trusted certificate authorities cannot be read.
+    #[error(transparent)]
+    RootCertificates(crate::tls::RootCertificatesError),
     /// No loopback port is available.
     #[error("cannot listen on the loopback address")]
     Listen(#[source] std::io::Error),
@@ -97,6 +100,10 @@ impl Gateway {
             .connect_timeout(CONNECT_TIMEOUT)
             // A redirect would send the credential to another host.
             .redirect(reqwest::redirect::Policy::none());
+        let roots = crate::tls::CertificatePaths::from_env(|name| process_env.text(name));
+        let roots = roots.root_certificates().map_err(GatewayError::RootCertificates)?;
+        client =
+            client.tls_certs_only(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()));
         // The certificates that the CLI would trust without the gateway.
         if let Some(file) = process_env.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
             let invalid = || GatewayError::Certificates(file.to_owned());

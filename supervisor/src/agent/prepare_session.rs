@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::mcp::relay::RelayHost;
 use crate::process::{Confinement, Environment, landlock_available};
 use crate::run::AgentPrompt;
-use crate::workspace::branch::PreparedBranch;
+use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
@@ -303,9 +303,11 @@ pub(crate) fn compose_session(
 
 /// Returns the user's guidance and the merge conflicts with the base.
 fn guidance(context: &Context, prepared: &PreparedBranch) -> Option<String> {
-    let conflicts = prepared.notes.iter().filter(|note| note.contains("conflicts with the branch"));
-    let parts: Vec<&str> =
-        context.task.guidance.as_deref().into_iter().chain(conflicts.map(String::as_str)).collect();
+    let conflict = match &prepared.base_merge {
+        merge @ BaseMerge::Conflict { .. } => merge.note(),
+        BaseMerge::UpToDate | BaseMerge::Merged { .. } | BaseMerge::Unrelated { .. } => None,
+    };
+    let parts: Vec<&str> = context.task.guidance.as_deref().into_iter().chain(conflict.as_deref()).collect();
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 

@@ -20,8 +20,8 @@ use crate::publish::policy::Policy;
 use crate::publish::save::{SavedWork, WorktreeBase};
 use crate::publish::text::render_commit_message;
 use crate::run::DocsSessionResult;
-use crate::workspace::branch::stat_cache;
 use crate::workspace::fetch::open;
+use crate::workspace::state::stat_cache;
 
 /// Maximum bytes to read of a file; enough to report that it is too long.
 const READ_MAX_BYTES: u64 = 4 * DOCUMENT_MAX_BYTES as u64;
@@ -182,7 +182,7 @@ pub fn save(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<Save
     let control = open(context, RepositoryRole::Target)?;
     let base = control.commit_tree(worktree.start).map_err(git)?;
     let head = control.commit_tree(tip).map_err(git)?;
-    let cache = StatCache::load(&stat_cache(context));
+    let cache = StatCache::load(&stat_cache(&context.layout, context.task.kind));
     let snapshot = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
     control.update_ref(&format!("refs/heads/{}", worktree.branch), tip, "saved").map_err(git)?;
     let mut notes = Vec::new();
@@ -212,7 +212,7 @@ pub fn save(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<Save
         ));
     }
     control.sync().map_err(git)?;
-    snapshot.cache.save(&stat_cache(context)).map_err(git)?;
+    snapshot.cache.save(&stat_cache(&context.layout, context.task.kind)).map_err(git)?;
     Ok(SavedWork { tip, other_authors: Vec::new(), changed_lfs: Vec::new(), notes })
 }
 

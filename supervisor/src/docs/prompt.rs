@@ -44,7 +44,7 @@ pub fn render_system_prompt(input: &DocsPromptInput<'_>) -> String {
         "You write the documents of one task of the service `{service}`, alone and unattended: no user can answer \
          questions during this session. Another agent, without access to this session, will implement the task \
          from your documents in the service's own repository.\n\n\
-         The documentation repository is in `{}`. Read it as needed; you can only write in the folder given below. \
+         The documentation repository is in `{}`. Read it as needed; you can only write in the folder of your task. \
          Do not use git: the files that you leave in that folder are reviewed, committed and proposed for you.\n\n\
          A task has three documents, in Markdown:\n",
         worktree.display()

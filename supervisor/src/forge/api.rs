@@ -1,24 +1,59 @@
-//! Requests: one at a time, with a bound on each and on all attempts together.
+//! Requests to the REST API, with a timeout for each and for all attempts together.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use octocrab::Octocrab;
-use octocrab::service::middleware::retry::RetryConfig;
+use axum::http::{HeaderValue, Uri, header};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use octocrab::service::middleware::auth_header::AuthHeaderLayer;
+use octocrab::service::middleware::base_uri::BaseUriLayer;
+use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
+use octocrab::{AuthState, Octocrab, OctocrabBuilder};
 use orchestrator_contract::http_url;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{ForgeError, RetryPolicy, TokenSource};
+use super::error::ForgeError;
+use crate::tls::{CertificatePaths, config_without_roots};
 
-/// How many redirects are followed; a renamed repository needs one.
-const REDIRECTS: u32 = 5;
+/// Reads the token; called for each use, so that it can be rotated.
+pub type TokenSource = Arc<dyn Fn() -> Option<SecretString> + Send + Sync>;
 
-/// The longest of the host's words that are repeated.
-const MESSAGE_MAX: usize = 400;
+/// Timeouts and waits.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Timeout for one request, including its response.
+    pub request: Duration,
+    /// Timeout for all attempts of one call.
+    pub retries: Duration,
+    /// Wait before the second attempt; doubled each time.
+    pub first_wait: Duration,
+    /// Timeout until the pull request shows the pushed commit.
+    pub catch_up: Duration,
+}
 
-/// What is asked.
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(30),
+            retries: Duration::from_secs(60),
+            first_wait: Duration::from_secs(1),
+            // A delay of 50 s was observed on GitHub.
+            catch_up: Duration::from_secs(90),
+        }
+    }
+}
+
+/// Maximum redirects to follow; a renamed repository needs one.
+const MAX_REDIRECTS: u32 = 5;
+
+/// Maximum characters of a message from the host.
+const MAX_MESSAGE_CHARS: usize = 400;
+
+/// HTTP method.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Method {
     Get,
@@ -26,16 +61,17 @@ pub(super) enum Method {
     Patch,
 }
 
-/// The interface of one host.
+/// REST API of one host.
 pub(super) struct Api {
     base: String,
     token: TokenSource,
-    patience: RetryPolicy,
-    /// With the token that it was made for: making one reads the system's certificates.
+    certificates: CertificatePaths,
+    policy: RetryPolicy,
+    /// Cached with its token, because creating a client reads the root certificates.
     client: Mutex<Option<(SecretString, Octocrab)>>,
 }
 
-/// What the host answered.
+/// Response of the host.
 pub(super) struct ApiResponse {
     status: u16,
     location: Option<String>,
@@ -44,24 +80,30 @@ pub(super) struct ApiResponse {
 }
 
 impl Api {
-    pub(super) fn new(base: &str, token: TokenSource, patience: RetryPolicy) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), token, patience, client: Mutex::new(None) }
+    pub(super) fn new(
+        base: &str,
+        token: TokenSource,
+        certificates: CertificatePaths,
+        policy: RetryPolicy,
+    ) -> Self {
+        let base = base.trim_end_matches('/').to_owned();
+        Self { base, token, certificates, policy, client: Mutex::new(None) }
     }
 
     pub(super) fn base(&self) -> &str {
         &self.base
     }
 
-    pub(super) fn patience(&self) -> RetryPolicy {
-        self.patience
+    pub(super) fn policy(&self) -> RetryPolicy {
+        self.policy
     }
 
     pub(super) fn retries(&self) -> Retries {
-        let RetryPolicy { retries, first_wait, .. } = self.patience;
+        let RetryPolicy { retries, first_wait, .. } = self.policy;
         Retries { end: Instant::now() + retries, next: first_wait }
     }
 
-    /// Asks until there is an answer. Only for what may be asked twice.
+    /// Sends an idempotent request, with retries while the host is unavailable.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -71,17 +113,17 @@ impl Api {
     ) -> Result<T, ForgeError> {
         let mut retries = self.retries();
         loop {
-            let answer = self.send_once(method, path, body).await;
-            match answer.and_then(|answer| answer.parse(subject)) {
+            let response = self.send_once(method, path, body).await;
+            match response.and_then(|response| response.parse(subject)) {
                 Err(failure @ ForgeError::Unavailable { retry_after, .. }) => {
                     retries.wait(retry_after, failure).await?;
                 }
-                decided => return decided,
+                result => return result,
             }
         }
     }
 
-    /// Asks once, following redirects within the host.
+    /// Sends a request once, following redirects within the host.
     pub(super) async fn send_once(
         &self,
         method: Method,
@@ -90,21 +132,21 @@ impl Api {
     ) -> Result<ApiResponse, ForgeError> {
         let client = self.client()?;
         let mut uri = format!("{}{path}", self.base);
-        for _ in 0..REDIRECTS {
-            let answer = timeout(self.patience.request, send(&client, method, &uri, body)).await;
-            let answer = answer
-                .unwrap_or_else(|_| Err(format!("no answer within {} s", self.patience.request.as_secs())));
+        for _ in 0..MAX_REDIRECTS {
+            let response = timeout(self.policy.request, send(&client, method, &uri, body)).await;
+            let response = response
+                .unwrap_or_else(|_| Err(format!("no response within {} s", self.policy.request.as_secs())));
             let unavailable = |why| ForgeError::Unavailable { why, retry_after: None, refused: false };
-            let answer = answer.map_err(unavailable)?;
-            match (&answer.location, answer.status) {
+            let response = response.map_err(unavailable)?;
+            match (&response.location, response.status) {
                 (Some(location), 301 | 302 | 307 | 308) => uri = self.within_host(location)?,
-                _ => return Ok(answer),
+                _ => return Ok(response),
             }
         }
-        Err(ForgeError::Refused { status: 310, message: "it redirects without end".to_owned() })
+        Err(ForgeError::Refused { status: 310, message: "too many redirects".to_owned() })
     }
 
-    /// A redirect's target, if it is on this very scheme, host and port.
+    /// Returns the target of a redirect if it has the same scheme, host and port.
     fn within_host(&self, location: &str) -> Result<String, ForgeError> {
         let base = http_url::parse(&self.base);
         let origin = base.as_ref().map(|base| base.origin().ascii_serialization());
@@ -115,45 +157,62 @@ impl Api {
         if target.as_ref().is_some_and(|target| Some(target.origin().ascii_serialization()) == origin) {
             return Ok(location.to_owned());
         }
-        let host = host(location).unwrap_or_else(|| "no address".to_owned());
+        let host = host(location).unwrap_or_else(|| "an invalid URL".to_owned());
         Err(ForgeError::OtherHost { host })
     }
 
-    /// A client with the token as it is now.
+    /// Returns a client for the current token.
     fn client(&self) -> Result<Octocrab, ForgeError> {
         let token = (self.token)().ok_or(ForgeError::TokenMissing)?;
         let token = SecretString::from(token.expose_secret().trim());
         if token.expose_secret().is_empty() {
             return Err(ForgeError::TokenMissing);
         }
-        // octocrab panics at a token that cannot be sent.
+        // octocrab panics if the token is not a valid header value.
         if !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = "it has characters that no token has".to_owned();
+            let message = "invalid character in the token".to_owned();
             return Err(ForgeError::Authentication { message });
         }
-        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made_for, client)) = known.as_ref()
-            && made_for.expose_secret() == token.expose_secret()
+        let mut cached = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((client_token, client)) = cached.as_ref()
+            && client_token.expose_secret() == token.expose_secret()
         {
             return Ok(client.clone());
         }
-        let invalid = |what: &str| ForgeError::Refused { status: 0, message: format!("{what} is not valid") };
-        let limit = Some(self.patience.request);
-        let client = Octocrab::builder()
-            .base_uri(self.base.as_str())
-            .map_err(|_| invalid("the address of the interface"))?
-            .personal_token(token.clone())
-            // Its own retries repeat a POST and ignore Retry-After.
-            .add_retry_config(RetryConfig::None)
-            .set_connect_timeout(limit)
-            .set_read_timeout(limit)
-            .set_write_timeout(limit)
-            .build()
-            .map_err(|_| invalid("the token or the certificate store"))?;
-        *known = Some((token, client.clone()));
+        let client = self.build_client(&token)?;
+        *cached = Some((token, client.clone()));
         Ok(client)
     }
+
+    /// Builds a client that trusts the configured roots and sends the token to this host only.
+    ///
+    /// Unlike octocrab's default client it has no retries, which would repeat a POST.
+    fn build_client(&self, token: &SecretString) -> Result<Octocrab, ForgeError> {
+        let invalid = |message: String| ForgeError::Refused { status: 0, message };
+        let base: Uri = self.base.parse().map_err(|_| invalid("invalid API URL".to_owned()))?;
+        let tls = if base.scheme_str() == Some("https") {
+            self.certificates.client_config().map_err(|error| invalid(error.to_string()))?
+        } else {
+            config_without_roots()
+        };
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()));
+        let authorization = authorization.map_err(|_| invalid("invalid token".to_owned()))?;
+        let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        let built: Result<Octocrab, std::convert::Infallible> = OctocrabBuilder::new_empty()
+            .with_service(Client::builder(TokioExecutor::new()).build(connector))
+            .with_layer(&ExtraHeadersLayer::new(Arc::new(vec![agent])))
+            .with_layer(&BaseUriLayer::new(base.clone()))
+            .with_layer(&AuthHeaderLayer::new(Some(authorization), base.clone(), base))
+            .with_auth(AuthState::None)
+            .build();
+        Ok(built.unwrap_or_else(|never| match never {}))
+    }
 }
+
+/// Identifies the supervisor; GitHub rejects requests without it.
+const USER_AGENT: &str = "orchestrator-supervisor";
 
 async fn send(
     client: &Octocrab,
@@ -166,24 +225,24 @@ async fn send(
         Method::Post => client._post(uri, body).await,
         Method::Patch => client._patch(uri, body).await,
     };
-    // Its own text holds a backtrace, and may hold headers.
+    // The text of an octocrab error has a backtrace and may have headers.
     let response = response.map_err(|error| format!("the request failed ({})", root_cause(&error)))?;
     let status = response.status().as_u16();
     let header =
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let location = header("location");
     let seconds = header("retry-after").and_then(|value| value.trim().parse().ok());
-    // Until when is told by the clock of the host, so its own time is what to compare with.
+    // The reset time is in the clock of the host, which may differ from the local one.
     let used_up = header("x-ratelimit-remaining").is_some_and(|left| left.trim() == "0");
     let retry_after = seconds.map(Duration::from_secs).or(used_up.then(|| Duration::from_secs(60)));
     let body = client
         .body_to_string(response)
         .await
-        .map_err(|error| format!("the answer was cut off ({})", root_cause(&error)))?;
+        .map_err(|error| format!("the response was incomplete ({})", root_cause(&error)))?;
     Ok(ApiResponse { status, location, retry_after, body })
 }
 
-/// The innermost cause of an error, in a line.
+/// Returns the innermost cause of an error in one line.
 fn root_cause(error: &octocrab::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
@@ -193,27 +252,27 @@ fn root_cause(error: &octocrab::Error) -> String {
 }
 
 impl ApiResponse {
-    /// The answer as a value, or why there is none.
+    /// Parses a successful response; returns an error for any other.
     pub(super) fn parse<T: DeserializeOwned>(self, subject: &str) -> Result<T, ForgeError> {
         let Self { status, location: _, retry_after, body } = self;
         let message = message(&body);
         let limited = || retry_after.is_some() || message.to_lowercase().contains("rate limit");
         match status {
             200..=299 => serde_json::from_str(&body).map_err(|error| ForgeError::Unavailable {
-                why: format!("an answer that is not understood ({error})"),
+                why: format!("invalid response ({error})"),
                 retry_after,
                 refused: false,
             }),
             401 => Err(ForgeError::Authentication { message }),
             403 | 429 if status == 429 || limited() => Err(ForgeError::Unavailable {
-                why: format!("it limits requests: {message}"),
+                why: format!("rate limit: {message}"),
                 retry_after,
                 refused: true,
             }),
             403 => Err(ForgeError::PermissionDenied { subject: subject.to_owned(), message }),
             404 | 410 => Err(ForgeError::NotFound { subject: subject.to_owned() }),
             500..=599 => Err(ForgeError::Unavailable {
-                why: format!("it answers with status {status}: {message}"),
+                why: format!("status {status}: {message}"),
                 retry_after,
                 refused: false,
             }),
@@ -222,37 +281,38 @@ impl ApiResponse {
     }
 }
 
-/// The host's words in an answer: its message, and what it says about each fault.
+/// Returns the message of a response, with those of its `errors`.
 fn message(body: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    let mut words: Vec<&str> = value.get("message").and_then(|text| text.as_str()).into_iter().collect();
+    let mut messages: Vec<&str> = value.get("message").and_then(|text| text.as_str()).into_iter().collect();
     let faults = value.get("errors").and_then(|errors| errors.as_array());
     for fault in faults.into_iter().flatten() {
-        words.extend(fault.as_str().or_else(|| fault.get("message").and_then(|text| text.as_str())));
+        messages.extend(fault.as_str().or_else(|| fault.get("message").and_then(|text| text.as_str())));
     }
-    if words.is_empty() { "no message".to_owned() } else { one_line(&words.join(": ")) }
+    if messages.is_empty() { "no message".to_owned() } else { one_line(&messages.join(": ")) }
 }
 
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|character| !character.is_control()).take(MESSAGE_MAX).collect()
+    line.chars().filter(|character| !character.is_control()).take(MAX_MESSAGE_CHARS).collect()
 }
 
-/// A bound on attempts, by time.
+/// Retries of one call, limited by time.
 pub(super) struct Retries {
     end: Instant,
     next: Duration,
 }
 
 impl Retries {
-    /// Waits before the next attempt: as long as the host asks, else twice as long each
-    /// time. Gives the failure back if that is longer than there is time.
+    /// Waits before the next attempt, at least as long as the host requests.
+    ///
+    /// The wait doubles each time. Returns the failure if it would exceed the timeout.
     pub(super) async fn wait(
         &mut self,
-        asked: Option<Duration>,
+        retry_after: Option<Duration>,
         failure: ForgeError,
     ) -> Result<(), ForgeError> {
-        let wait = asked.unwrap_or(self.next).max(self.next);
+        let wait = retry_after.unwrap_or(self.next).max(self.next);
         if Instant::now() + wait > self.end {
             return Err(failure);
         }

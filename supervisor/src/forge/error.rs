@@ -1,82 +1,75 @@
-//! How the host can fail us.
+//! Errors of the GitHub API.
 
 use std::time::Duration;
 
 use orchestrator_contract::Reason;
 
-/// The host did not do what was asked. Messages are the host's own words at most, never
-/// headers.
+/// Failed request to the host. Messages contain at most the host's own text, never headers.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ForgeError {
-    /// There is no token.
-    #[error("no GitHub token is given")]
+    /// No token is configured.
+    #[error("missing GitHub token")]
     TokenMissing,
-    /// The token is not accepted.
-    #[error("GitHub does not accept the token: {message}")]
-    Authentication {
-        /// The host's words.
-        message: String,
-    },
-    /// The token may not do this.
-    #[error("the GitHub token may not do this on `{subject}`: {message}")]
+    /// The token is invalid.
+    #[error("GitHub rejected the token: {message}")]
+    Authentication { message: String },
+    /// The token lacks a permission.
+    #[error("the GitHub token lacks a permission on `{subject}`: {message}")]
     PermissionDenied {
-        /// The repository.
+        /// Repository.
         subject: String,
-        /// The host's words.
         message: String,
     },
-    /// It is not there, or the token may not see it.
-    #[error("GitHub has no repository `{subject}`, or the token may not see it")]
+    /// The repository does not exist, or the token cannot read it.
+    #[error("GitHub repository `{subject}` does not exist, or the token cannot read it")]
     NotFound {
-        /// The repository.
+        /// Repository.
         subject: String,
     },
-    /// The branch has nothing that the base has not.
-    #[error("GitHub sees no commits between `{base}` and `{head}`")]
+    /// The branch has no commits that the base does not have.
+    #[error("GitHub found no commits between `{base}` and `{head}`")]
     NoDifference {
-        /// The branch.
+        /// Head branch.
         head: String,
-        /// The base.
+        /// Base branch.
         base: String,
     },
-    /// Any other refusal.
-    #[error("GitHub refuses with status {status}: {message}")]
+    /// Any other rejection.
+    #[error("GitHub returned status {status}: {message}")]
     Refused {
-        /// The status of the answer.
+        /// HTTP status.
         status: u16,
-        /// The host's words.
         message: String,
     },
-    /// No useful answer in the time there was.
+    /// No valid response in time.
     #[error("GitHub is not available: {why}")]
     Unavailable {
-        /// How it failed.
         why: String,
-        /// How long the host asks to wait.
+        /// Wait requested by the host.
         retry_after: Option<Duration>,
-        /// Whether the host said that it did nothing.
+        /// Whether the host reported that it did nothing.
         refused: bool,
     },
-    /// The answer leads to another host.
-    #[error("GitHub's answer leads to another host: {host}")]
+    /// The response redirects to another host.
+    #[error("GitHub redirects to another host: {host}")]
     OtherHost {
-        /// That host.
+        /// Target host.
         host: String,
     },
-    /// The pull request has another head than was pushed.
-    #[error("pull request {url} has the head {found}, and {expected} was pushed")]
+    /// The pull request does not show the pushed commit.
+    #[error("pull request {url} has head {found}, expected {expected}")]
     OtherHead {
-        /// Its page.
+        /// URL of the pull request.
         url: String,
-        /// What was pushed.
+        /// Pushed commit.
         expected: String,
-        /// What the host shows.
+        /// Commit that the host shows.
         found: String,
     },
 }
 
 impl ForgeError {
-    /// Why the run ends, once the branch is pushed.
+    /// Returns the reason for a run that failed after the push.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -92,7 +85,7 @@ impl ForgeError {
         }
     }
 
-    /// Why the run ends, where nothing was done yet.
+    /// Returns the reason for a run that failed in preflight.
     #[must_use]
     pub fn check_reason(&self) -> Reason {
         let reason = self.reason();

@@ -1,18 +1,18 @@
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// What the host answers to one request: status, extra headers, body.
+/// Response to one request: status, extra headers, body.
 type Reply = (u16, String, String);
 
-/// A host that answers from a list and remembers what it was asked.
+/// Fake host that returns responses from a list and records the requests.
 struct Host {
     address: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Host {
@@ -24,8 +24,8 @@ impl Host {
     async fn with(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&asked);
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
         let mut replies = VecDeque::from(replies);
         tokio::spawn(async move {
             loop {
@@ -37,14 +37,14 @@ impl Host {
                     request.extend_from_slice(&chunk[..length]);
                     let text = String::from_utf8_lossy(&request).into_owned();
                     if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                        let wanted = head.to_lowercase().lines().find_map(|line| {
+                        let expected = head.to_lowercase().lines().find_map(|line| {
                             line.strip_prefix("content-length: ").and_then(|length| length.parse().ok())
                         });
-                        if body.len() >= wanted.unwrap_or(0) {
+                        if body.len() >= expected.unwrap_or(0) {
                             break text;
                         }
                     }
-                    assert_ne!(length, 0, "the request was cut off");
+                    assert_ne!(length, 0, "incomplete request");
                 };
                 seen.lock().unwrap().push(text);
                 let Some((status, headers, body)) = replies.pop_front() else { continue };
@@ -55,32 +55,39 @@ impl Host {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        Self { address, asked }
+        Self { address, requests }
     }
 
     fn forge(&self, prefix: &str) -> (Forge, Repository) {
         let url = RepositoryUrl::new(format!("{}/org/trader.git", self.address)).unwrap();
         let token: TokenSource = Arc::new(|| Some("the-token".into()));
-        let patience = RetryPolicy {
+        let policy = RetryPolicy {
             request: Duration::from_secs(5),
             retries: Duration::from_millis(700),
             first_wait: Duration::from_millis(20),
             catch_up: Duration::from_millis(300),
         };
-        Forge::of(&url, Some(&format!("{}{prefix}", self.address)), token, patience).unwrap()
+        Forge::of(
+            &url,
+            Some(&format!("{}{prefix}", self.address)),
+            token,
+            CertificatePaths::default(),
+            policy,
+        )
+        .unwrap()
     }
 
-    fn asked(&self) -> Vec<String> {
+    fn requests(&self) -> Vec<String> {
         let first = |request: &String| {
             request.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned()
         };
-        self.asked.lock().unwrap().iter().map(first).collect()
+        self.requests.lock().unwrap().iter().map(first).collect()
     }
 }
 
 const REPOSITORY: &str = r#"{"full_name":"org/trader","archived":false,"default_branch":"main"}"#;
 const PULL: &str = r#"{"number":7,"html_url":"https://h/p/7","head":{"ref":"feature/x","sha":"abc"},"base":{"ref":"main","sha":"0"}}"#;
-const WANTED: PullRequestDraft<'_> =
+const DRAFT: PullRequestDraft<'_> =
     PullRequestDraft { head: "feature/x", base: "main", oid: "abc", title: "T", body: "B" };
 
 fn listed() -> String {
@@ -91,10 +98,10 @@ fn listed() -> String {
 async fn new_pull_request_is_opened_under_api_prefix() {
     let host = Host::new([(200, REPOSITORY), (200, "[]"), (201, PULL), (200, PULL)]).await;
     let (forge, repository) = host.forge("/api/v3/");
-    let pull = forge.publish(&repository, &WANTED).await.unwrap();
+    let pull = forge.publish(&repository, &DRAFT).await.unwrap();
     assert_eq!((pull.number, pull.created, pull.head.as_str()), (7, true, "abc"));
     assert_eq!(
-        host.asked(),
+        host.requests(),
         [
             "GET /api/v3/repos/org/trader",
             "GET /api/v3/repos/org/trader/pulls?state=open&per_page=100&head=org%3Afeature%2Fx",
@@ -102,7 +109,7 @@ async fn new_pull_request_is_opened_under_api_prefix() {
             "GET /api/v3/repos/org/trader/pulls/7",
         ]
     );
-    let requests = host.asked.lock().unwrap();
+    let requests = host.requests.lock().unwrap();
     assert!(requests.iter().all(|request| request.contains("Bearer the-token")));
     assert!(requests[2].contains(r#""head":"feature/x""#), "{}", requests[2]);
 }
@@ -111,8 +118,8 @@ async fn new_pull_request_is_opened_under_api_prefix() {
 async fn open_pull_request_is_updated_in_place() {
     let host = Host::new([(200, REPOSITORY), (200, &listed()), (200, PULL), (200, PULL)]).await;
     let (forge, repository) = host.forge("");
-    assert!(!forge.publish(&repository, &WANTED).await.unwrap().created);
-    assert_eq!(host.asked()[2], "PATCH /repos/org/trader/pulls/7");
+    assert!(!forge.publish(&repository, &DRAFT).await.unwrap().created);
+    assert_eq!(host.requests()[2], "PATCH /repos/org/trader/pulls/7");
 }
 
 #[tokio::test]
@@ -120,8 +127,8 @@ async fn create_reported_as_500_opens_one_pull_request() {
     let replies = [(200, REPOSITORY), (200, "[]"), (500, "{}"), (200, &listed()), (200, PULL)];
     let host = Host::new(replies).await;
     let (forge, repository) = host.forge("");
-    assert!(forge.publish(&repository, &WANTED).await.unwrap().created);
-    assert_eq!(host.asked().iter().filter(|line| line.starts_with("POST")).count(), 1);
+    assert!(forge.publish(&repository, &DRAFT).await.unwrap().created);
+    assert_eq!(host.requests().iter().filter(|line| line.starts_with("POST")).count(), 1);
 }
 
 #[tokio::test]
@@ -130,7 +137,7 @@ async fn already_exists_response_updates_existing_pull_request() {
     let replies = [(200, REPOSITORY), (200, "[]"), (422, exists), (200, &listed()), (200, PULL), (200, PULL)];
     let host = Host::new(replies).await;
     let (forge, repository) = host.forge("");
-    assert!(!forge.publish(&repository, &WANTED).await.unwrap().created);
+    assert!(!forge.publish(&repository, &DRAFT).await.unwrap().created);
 }
 
 #[tokio::test]
@@ -139,7 +146,7 @@ async fn head_equal_to_base_returns_no_difference() {
         r#"{"message":"Validation Failed","errors":[{"message":"No commits between main and feature/x"}]}"#;
     let host = Host::new([(200, REPOSITORY), (200, "[]"), (422, same)]).await;
     let (forge, repository) = host.forge("");
-    let error = forge.publish(&repository, &WANTED).await.unwrap_err();
+    let error = forge.publish(&repository, &DRAFT).await.unwrap_err();
     assert_eq!(error, ForgeError::NoDifference { head: "feature/x".to_owned(), base: "main".to_owned() });
 }
 
@@ -154,7 +161,7 @@ async fn rate_limit_retry_after_is_honored_within_bound() {
     let (forge, repository) = host.forge("");
     let error = forge.check(&repository).await.unwrap_err();
     assert_eq!(error.check_reason(), orchestrator_contract::Reason::RemoteUnavailable);
-    assert_eq!(host.asked().len(), 1);
+    assert_eq!(host.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -190,7 +197,7 @@ async fn redirect_is_followed_within_same_host_only() {
     let (forge, repository) = host.forge("");
     let error = forge.check(&repository).await.unwrap_err();
     assert!(matches!(error, ForgeError::OtherHost { .. }), "{error}");
-    assert!(other.asked().is_empty());
+    assert!(other.requests().is_empty());
 }
 
 #[tokio::test]
@@ -202,12 +209,12 @@ async fn stale_pull_request_head_is_polled_until_limit() {
         let (forge, repository) = host.forge("");
         (forge, repository, host)
     };
-    assert_eq!(forge.publish(&repository, &WANTED).await.unwrap().head, "abc");
+    assert_eq!(forge.publish(&repository, &DRAFT).await.unwrap().head, "abc");
     let mut replies = vec![(200, REPOSITORY), (200, "[]"), (201, late.as_str())];
     replies.extend([(200, late.as_str()); 20]);
     let host = Host::new(replies).await;
     let (forge, repository) = host.forge("");
-    let error = forge.publish(&repository, &WANTED).await.unwrap_err();
+    let error = forge.publish(&repository, &DRAFT).await.unwrap_err();
     assert!(matches!(error, ForgeError::OtherHead { .. }), "{error}");
 }
 
@@ -216,7 +223,7 @@ async fn comment_after_lost_response_is_added_once() {
     let host = Host::new([(200, "[]"), (502, ""), (200, r#"[{"body":"x\n\n<!-- run-1 -->"}]"#)]).await;
     let (forge, repository) = host.forge("");
     forge.comment(&repository, 7, "run-1", "text").await.unwrap();
-    assert_eq!(host.asked().iter().filter(|line| line.starts_with("POST")).count(), 1);
+    assert_eq!(host.requests().iter().filter(|line| line.starts_with("POST")).count(), 1);
 }
 
 #[tokio::test]
@@ -227,7 +234,8 @@ async fn invalid_token_is_rejected_without_leak() {
         (" \n", orchestrator_contract::Reason::CredentialMissing),
     ] {
         let source: TokenSource = Arc::new(|| Some(token.into()));
-        let (forge, repository) = Forge::of(&url, None, source, RetryPolicy::default()).unwrap();
+        let (forge, repository) =
+            Forge::of(&url, None, source, CertificatePaths::default(), RetryPolicy::default()).unwrap();
         let error = forge.check(&repository).await.unwrap_err();
         assert_eq!(error.reason(), reason);
         assert!(!error.to_string().contains("lines"), "{error}");
@@ -238,8 +246,9 @@ async fn invalid_token_is_rejected_without_leak() {
 fn github_hosts_are_detected_from_url() {
     let is_github = |url: &str, api: Option<&str>| {
         let url = RepositoryUrl::new(url).unwrap();
-        let made = Forge::of(&url, api, Arc::new(|| None), RetryPolicy::default());
-        made.map(|(forge, repository)| format!("{} {repository}", forge.api.base()))
+        let forge =
+            Forge::of(&url, api, Arc::new(|| None), CertificatePaths::default(), RetryPolicy::default());
+        forge.map(|(forge, repository)| format!("{} {repository}", forge.api.base()))
     };
     let github = Some("https://api.github.com o/r".to_owned());
     assert_eq!(is_github("https://github.com/o/r", None), github);

@@ -1,38 +1,36 @@
-//! What goes wrong with a repository on this machine.
+//! Errors of local repositories and worktrees.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::Reason;
 
-/// An operation on a local repository or folder failed.
+/// Failed operation on a local repository or directory.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// libgit2 refused.
+    /// libgit2 returned an error.
     #[error("cannot {doing}")]
     Library {
-        /// What was tried, with the object's name.
+        /// Operation and object, as an infinitive phrase.
         doing: String,
-        /// What libgit2 said.
         source: git2::Error,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("cannot {doing} `{}`", path.display())]
     File {
-        /// What was tried.
+        /// Operation, as an infinitive.
         doing: &'static str,
-        /// With which file or folder.
+        /// File or directory.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// The repository has a form that is not supported.
+    /// The repository format is not supported.
     #[error("{0}")]
     Unsupported(String),
 }
 
 impl GitError {
-    /// The reason that a run ends with when this ends it.
+    /// Returns the reason for a run that this error ends.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -54,7 +52,7 @@ impl GitError {
     }
 }
 
-/// libgit2 tells the cause in its text only.
+/// Classifies a libgit2 error by its text; it has no code for these causes.
 pub(super) fn reason_of_library(error: &git2::Error) -> Reason {
     let text = error.message();
     if text.contains("No space left") || text.contains("quota exceeded") {

@@ -1,4 +1,4 @@
-//! Work as a file: a patch, or a bundle that git can fetch from.
+//! Exports commits as a patch or as a bundle, and builds changed trees.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -6,13 +6,14 @@ use std::path::Path;
 
 use git2::{DiffFormat, DiffOptions, Index, Oid};
 
-use super::{ControlRepository, GitError};
+use super::control::ControlRepository;
+use super::error::GitError;
 
 impl ControlRepository {
-    /// Writes what `head` changes on `base` as a patch that `git apply` takes.
+    /// Writes the changes from `base` to `head` as a patch for `git apply`.
     ///
     /// # Errors
-    /// A commit cannot be read or the file cannot be written.
+    /// Returns an error if a commit cannot be read or the file cannot be written.
     pub fn write_patch(&self, base: Oid, head: Oid, file: &Path) -> Result<(), GitError> {
         let fail = || GitError::library(format!("compare {head} with {base}"));
         let old = self.commit_object(base)?.tree().map_err(fail())?;
@@ -38,12 +39,12 @@ impl ControlRepository {
         finish(out, file)
     }
 
-    /// The tree of `head` in which the given paths are as `base` has them, or not there.
+    /// Returns the tree of `head` with the given paths reverted to `base`.
     ///
     /// # Errors
-    /// A commit cannot be read or the tree cannot be written.
+    /// Returns an error if a commit cannot be read or the tree cannot be written.
     pub fn tree_reverting(&self, head: Oid, base: Oid, paths: &[String]) -> Result<Oid, GitError> {
-        let fail = || GitError::library(format!("leave paths out of {head}"));
+        let fail = || GitError::library(format!("revert paths of {head}"));
         let old = self.commit_object(base)?.tree().map_err(fail())?;
         let new = self.commit_object(head)?.tree().map_err(fail())?;
         let (mut before, mut index) = (Index::new().map_err(fail())?, Index::new().map_err(fail())?);
@@ -59,12 +60,12 @@ impl ControlRepository {
         index.write_tree_to(&self.repository).map_err(fail())
     }
 
-    /// The tree of a commit with these files in it, by path and content.
+    /// Returns the tree of a commit with the given files (path and content) added or replaced.
     ///
     /// # Errors
-    /// Something on the way of a path is no folder, or the tree cannot be written.
+    /// Returns an error if a parent of a path is not a directory or the tree cannot be written.
     pub fn tree_with_files(&self, commit: Oid, files: &[(String, Vec<u8>)]) -> Result<Oid, GitError> {
-        let fail = || GitError::library(format!("put files into {commit}"));
+        let fail = || GitError::library(format!("add files to {commit}"));
         let tree = self.commit_object(commit)?.tree().map_err(fail())?;
         let mut builder = git2::build::TreeUpdateBuilder::new();
         for (path, content) in files {
@@ -74,10 +75,10 @@ impl ControlRepository {
         builder.create_updated(&self.repository, &tree).map_err(fail())
     }
 
-    /// The paths that differ between two commits: added, changed and removed ones.
+    /// Returns the paths that were added, changed or removed between two commits, sorted.
     ///
     /// # Errors
-    /// A commit cannot be read.
+    /// Returns an error if a commit cannot be read.
     pub fn changed_paths(&self, base: Oid, head: Oid) -> Result<Vec<Vec<u8>>, GitError> {
         let fail = || GitError::library(format!("compare {head} with {base}"));
         let old = self.commit_object(base)?.tree().map_err(fail())?;
@@ -93,17 +94,17 @@ impl ControlRepository {
         Ok(paths)
     }
 
-    /// Writes refs with all they need beyond `prerequisites` as a bundle.
+    /// Writes a bundle of `refs` with all objects that `prerequisites` do not reach.
     ///
     /// # Errors
-    /// An object cannot be read or the file cannot be written.
+    /// Returns an error if an object cannot be read or the file cannot be written.
     pub fn write_bundle(
         &self,
         prerequisites: &[Oid],
         refs: &[(&str, Oid)],
         file: &Path,
     ) -> Result<(), GitError> {
-        let fail = || GitError::library(format!("bundle `{}`", file.display()));
+        let fail = || GitError::library(format!("write bundle `{}`", file.display()));
         let mut walk = self.repository.revwalk().map_err(fail())?;
         for (_, oid) in refs {
             walk.push(*oid).map_err(fail())?;
@@ -135,6 +136,7 @@ impl ControlRepository {
     }
 }
 
+/// Flushes the file and syncs it to disk.
 fn finish(out: BufWriter<File>, file: &Path) -> Result<(), GitError> {
     out.into_inner()
         .map_err(std::io::IntoInnerError::into_error)

@@ -1,10 +1,9 @@
-//! The agent's commits, taken as objects.
+//! Imports the agent's commits as objects.
 //!
-//! The agent's git directory is never opened as a repository. Refs are parsed
-//! by hand; loose objects and packs are copied into a scratch repository of
-//! ours, which re-hashes them; what is complete goes from there into the
-//! control repository. Its configuration, hooks, grafts, alternates and index
-//! count for nothing.
+//! The agent's git directory is never opened as a repository. Refs are parsed here; loose objects
+//! and packs are copied into a quarantine repository, which hashes them again; complete histories
+//! are copied from there into the control repository. Configuration, hooks, grafts, alternates
+//! and index of the agent's git directory are ignored.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -18,55 +17,55 @@ use git2::{ObjectType, Oid, Repository};
 use orchestrator_contract::task::CommitIdentity;
 use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
 
-use super::control::{EntryKind, init_bare, open_bare};
+use super::control::{ControlRepository, init_bare, open_bare};
+use super::error::GitError;
+use super::tree::EntryKind;
 use super::walk::{open_below, open_folder, open_root};
-use super::{ControlRepository, GitError};
 
-/// A ref is a line; `packed-refs` of a large repository has a few megabytes.
-const REF_LIMIT: u64 = 4096;
-const PACKED_LIMIT: u64 = 64 << 20;
-/// More refs than this are no work of an agent.
+/// Maximum size of a loose ref, which is one line.
+const MAX_REF_BYTES: u64 = 4096;
+/// Maximum size of `packed-refs`; large repositories have a few megabytes.
+const MAX_PACKED_REFS_BYTES: u64 = 64 << 20;
+/// Maximum refs to import; an agent creates far fewer.
 const MAX_REFS: usize = 10_000;
-/// The largest object file or pack that is taken.
+/// Maximum size of a loose object or pack to import.
 const MAX_OBJECT_BYTES: u64 = 8 << 30;
 
-/// What the agent's git directory holds.
+/// Result of an import.
 #[derive(Debug)]
 pub struct ImportedHistory {
-    /// Where its `HEAD` stands.
+    /// History of `HEAD`.
     pub head: History,
-    /// The branch that `HEAD` is on, if it is on one.
+    /// Branch that `HEAD` points to, unless it is detached.
     pub branch: Option<String>,
-    /// Other complete branch tips and stashes that the control repository did not have before.
+    /// Other branch tips and stashes that were imported.
     pub others: Vec<(String, Oid)>,
-    /// What could not be used, in words.
+    /// Messages about skipped refs and objects.
     pub notes: Vec<String>,
 }
 
-/// The history that `HEAD` stands for.
+/// History of the agent's `HEAD`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum History {
-    /// All of it is in the control repository now.
+    /// The control repository has all of it.
     Usable {
-        /// The commit.
+        /// Commit of `HEAD`.
         head: Oid,
         /// Whether the base is one of its ancestors.
         descends_from_base: bool,
-        /// Authors and committers of the new commits who are not the given identity: `Name <address>`.
-        foreign: Vec<String>,
+        /// Authors and committers of the new commits other than the agent, as `Name <address>`.
+        other_authors: Vec<String>,
     },
-    /// There is none that can be used; the folder's files still can.
-    Unusable {
-        /// Why.
-        why: String,
-    },
+    /// It is missing or incomplete; only the worktree can be used.
+    Unusable { why: String },
 }
 
-/// Takes over what the agent committed. Nothing in the agent's folder makes
-/// this fail: it only makes the history unusable.
+/// Imports what the agent committed.
+///
+/// Invalid content of the agent's git directory is not an error: it makes the history unusable.
 ///
 /// # Errors
-/// The scratch folder or the control repository cannot be written.
+/// Returns an error if the scratch directory or the control repository cannot be written.
 pub fn import_commits(
     control: &ControlRepository,
     worktree: &Path,
@@ -82,7 +81,7 @@ pub fn import_commits(
     };
     let root = open_root(worktree).map_err(io::Error::other);
     let Ok(git) = root.and_then(|root| open_folder(root.as_fd(), b".git")) else {
-        return Ok(unusable("there is no git folder in the working tree".to_owned()));
+        return Ok(unusable("the worktree has no git directory".to_owned()));
     };
     let mut notes = Vec::new();
     let (branch, head) = read_head(git.as_fd());
@@ -93,18 +92,18 @@ pub fn import_commits(
         .prefix("import-")
         .tempdir_in(scratch)
         .map_err(GitError::file("write in", scratch))?;
-    let quarantine = prepare(control, folder.path())?;
+    let quarantine = create_quarantine(control, folder.path())?;
     copy_objects(git.as_fd(), &quarantine, &mut notes)?;
-    // A fresh handle: the packs came after the first was opened.
+    // Open again: the first handle does not know the packs.
     let quarantine = open_bare(quarantine.path())?;
 
     let history = match head {
-        None => History::Unusable { why: "HEAD names no commit".to_owned() },
+        None => History::Unusable { why: "`HEAD` does not point to a commit".to_owned() },
         Some(head) => match copy_objects_into(control, &quarantine, head) {
             Ok(commits) => History::Usable {
                 head,
                 descends_from_base: control.is_ancestor(base, head).unwrap_or(false),
-                foreign: other_authors(control, &commits, own),
+                other_authors: other_authors(control, &commits, own),
             },
             Err(error) if is_local_error(&error) => return Err(error),
             Err(error) => History::Unusable { why: chain(&error) },
@@ -118,7 +117,7 @@ pub fn import_commits(
         match copy_objects_into(control, &quarantine, oid) {
             Ok(_) => others.push((name, oid)),
             Err(error) if is_local_error(&error) => return Err(error),
-            Err(error) => notes.push(format!("`{name}` was not taken: {}", chain(&error))),
+            Err(error) => notes.push(format!("skipped `{name}`: {}", chain(&error))),
         }
     }
     Ok(ImportedHistory { head: history, branch, others, notes })
@@ -135,7 +134,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// A regular file of limited size below a folder, through no link.
+/// Reads a regular file of limited size without following a link.
 fn read_small(at: BorrowedFd<'_>, path: &str, limit: u64) -> Option<Vec<u8>> {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = open_below(at, folder.as_bytes()).ok()?;
@@ -146,13 +145,13 @@ fn read_small(at: BorrowedFd<'_>, path: &str, limit: u64) -> Option<Vec<u8>> {
 }
 
 fn open_file(folder: BorrowedFd<'_>, name: &[u8], limit: u64) -> io::Result<File> {
-    // Not to hang on a pipe.
+    // Non-blocking, for a named pipe.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(folder, OsStr::from_bytes(name), flags, Mode::empty())?;
     let stat = fstat(&file)?;
     let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     if !regular || u64::try_from(stat.st_size).is_ok_and(|size| size > limit) {
-        return Err(io::Error::other("no regular file, or too large"));
+        return Err(io::Error::other("not a regular file, or too large"));
     }
     Ok(File::from(file))
 }
@@ -172,7 +171,7 @@ fn is_safe_ref(name: &str) -> bool {
 }
 
 fn read_head(git: BorrowedFd<'_>) -> (Option<String>, Option<Oid>) {
-    let Some(text) = read_small(git, "HEAD", REF_LIMIT) else { return (None, None) };
+    let Some(text) = read_small(git, "HEAD", MAX_REF_BYTES) else { return (None, None) };
     match text.strip_prefix(b"ref:") {
         Some(name) => {
             let name = std::str::from_utf8(name.trim_ascii()).ok().filter(|name| is_safe_ref(name));
@@ -182,15 +181,15 @@ fn read_head(git: BorrowedFd<'_>) -> (Option<String>, Option<Oid>) {
     }
 }
 
-/// Branches and the stash; loose refs hide packed ones.
+/// Reads branches and the stash; loose refs take precedence over packed ones.
 fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, Oid> {
     let mut tips = BTreeMap::new();
-    let wanted = |name: &str| name.starts_with("refs/heads/") || name == "refs/stash";
-    let packed = read_small(git, "packed-refs", PACKED_LIMIT).unwrap_or_default();
+    let is_imported = |name: &str| name.starts_with("refs/heads/") || name == "refs/stash";
+    let packed = read_small(git, "packed-refs", MAX_PACKED_REFS_BYTES).unwrap_or_default();
     for line in packed.split(|byte| *byte == b'\n').take(1_000_000) {
         let Some((oid, name)) = line.split_at_checked(40) else { continue };
         let name =
-            std::str::from_utf8(name.trim_ascii()).ok().filter(|name| wanted(name) && is_safe_ref(name));
+            std::str::from_utf8(name.trim_ascii()).ok().filter(|name| is_imported(name) && is_safe_ref(name));
         if let (Some(oid), Some(name)) = (oid_of(oid), name)
             && tips.len() < MAX_REFS
         {
@@ -203,17 +202,17 @@ fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, O
             let Ok(name) = String::from_utf8(name) else { continue };
             let path = format!("{folder}/{name}");
             if tips.len() + folders.len() >= MAX_REFS {
-                notes.push(format!("more than {MAX_REFS} branches: the rest was not taken"));
+                notes.push(format!("more than {MAX_REFS} branches: skipped the rest"));
                 return tips;
             }
-            if let Some(text) = read_small(git, &path, REF_LIMIT) {
+            if let Some(text) = read_small(git, &path, MAX_REF_BYTES) {
                 tips.extend(oid_of(&text).filter(|_| is_safe_ref(&path)).map(|oid| (path, oid)));
             } else if open_below(git, path.as_bytes()).is_ok() {
                 folders.push(path);
             }
         }
     }
-    let stash = read_small(git, "refs/stash", REF_LIMIT).and_then(|text| oid_of(&text));
+    let stash = read_small(git, "refs/stash", MAX_REF_BYTES).and_then(|text| oid_of(&text));
     tips.extend(stash.map(|oid| ("refs/stash".to_owned(), oid)));
     tips
 }
@@ -232,8 +231,8 @@ fn names_in(at: BorrowedFd<'_>, folder: &[u8]) -> Vec<Vec<u8>> {
     open_below(at, folder).and_then(list).unwrap_or_default()
 }
 
-/// A repository whose objects are the control repository's and those that will be copied.
-fn prepare(control: &ControlRepository, folder: &Path) -> Result<Repository, GitError> {
+/// Creates the quarantine repository, which borrows the objects of the control repository.
+fn create_quarantine(control: &ControlRepository, folder: &Path) -> Result<Repository, GitError> {
     let path = folder.join("quarantine.git");
     let repository = init_bare(&path)?;
     let write = || -> io::Result<()> {
@@ -254,6 +253,7 @@ fn is_hexadecimal(name: &[u8], length: usize) -> bool {
     name.len() == length && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Copies loose objects and packs into the quarantine.
 fn copy_objects(
     git: BorrowedFd<'_>,
     quarantine: &Repository,
@@ -277,9 +277,9 @@ fn copy_objects(
     let packs = names_in(from.as_fd(), b"").into_iter().filter(|name| name.ends_with(b".pack"));
     for name in packs {
         let Ok(file) = open_file(from.as_fd(), &name, MAX_OBJECT_BYTES) else { continue };
-        // Its own index is not believed: ours names each object by its content.
+        // Ignore the agent's pack index: indexing again hashes each object.
         if let Err(error) = index_pack(quarantine, file, &objects.join("pack")) {
-            notes.push(format!("`{}` was not taken: {error}", String::from_utf8_lossy(&name)));
+            notes.push(format!("skipped `{}`: {error}", String::from_utf8_lossy(&name)));
         }
     }
     Ok(())
@@ -294,39 +294,40 @@ fn index_pack(quarantine: &Repository, mut pack: File, folder: &Path) -> io::Res
     Ok(())
 }
 
-/// Brings a commit with all it needs into the control repository; the new
-/// commits. Nothing is brought where anything is missing.
+/// Copies a commit with all reachable objects into the control repository; returns the new commits.
+///
+/// Copies nothing if an object is missing.
 fn copy_objects_into(
     control: &ControlRepository,
     quarantine: &Repository,
     tip: Oid,
 ) -> Result<Vec<Oid>, GitError> {
-    let fail = || GitError::library(format!("take over commit {tip}"));
-    let ours = control.repository.odb().map_err(fail())?;
-    let mut wanted = ReachableObjects { objects: Vec::new(), seen: HashSet::new() };
+    let fail = || GitError::library(format!("import commit {tip}"));
+    let control_odb = control.repository.odb().map_err(fail())?;
+    let mut reachable = ReachableObjects { objects: Vec::new(), seen: HashSet::new() };
     let mut commits = Vec::new();
-    let mut waiting = vec![tip];
-    while let Some(oid) = waiting.pop() {
-        if !wanted.seen.insert(oid) {
+    let mut pending = vec![tip];
+    while let Some(oid) = pending.pop() {
+        if !reachable.seen.insert(oid) {
             continue;
         }
         let commit = quarantine.find_commit(oid).map_err(fail())?;
-        if ours.exists(oid) {
+        if control_odb.exists(oid) {
             continue;
         }
-        wanted.objects.push(oid);
+        reachable.objects.push(oid);
         commits.push(oid);
-        wanted.tree(&ours, quarantine, commit.tree_id())?;
-        waiting.extend(commit.parent_ids());
+        reachable.tree(&control_odb, quarantine, commit.tree_id())?;
+        pending.extend(commit.parent_ids());
     }
-    if wanted.objects.is_empty() {
+    if reachable.objects.is_empty() {
         return Ok(commits);
     }
     let mut pack = quarantine.packbuilder().map_err(fail())?;
-    for oid in &wanted.objects {
+    for oid in &reachable.objects {
         pack.insert_object(*oid, None).map_err(fail())?;
     }
-    let mut writer = ours.packwriter().map_err(fail())?;
+    let mut writer = control_odb.packwriter().map_err(fail())?;
     let mut written = Ok(());
     let packed = pack.foreach(|bytes| {
         written = writer.write_all(bytes);
@@ -336,20 +337,26 @@ fn copy_objects_into(
     packed.map_err(fail())?;
     writer.commit().map_err(fail())?;
     drop(writer);
-    ours.refresh().map_err(fail())?;
+    control_odb.refresh().map_err(fail())?;
     Ok(commits)
 }
 
+/// Objects to copy.
 struct ReachableObjects {
     objects: Vec<Oid>,
     seen: HashSet<Oid>,
 }
 
 impl ReachableObjects {
-    fn tree(&mut self, ours: &git2::Odb<'_>, quarantine: &Repository, root: Oid) -> Result<(), GitError> {
-        let mut waiting = vec![root];
-        while let Some(oid) = waiting.pop() {
-            if !self.seen.insert(oid) || ours.exists(oid) {
+    fn tree(
+        &mut self,
+        control_odb: &git2::Odb<'_>,
+        quarantine: &Repository,
+        root: Oid,
+    ) -> Result<(), GitError> {
+        let mut pending = vec![root];
+        while let Some(oid) = pending.pop() {
+            if !self.seen.insert(oid) || control_odb.exists(oid) {
                 continue;
             }
             let fail = || GitError::library(format!("read object {oid}"));
@@ -357,10 +364,10 @@ impl ReachableObjects {
             self.objects.push(oid);
             for entry in &tree {
                 match EntryKind::from_mode(entry.filemode()) {
-                    EntryKind::Folder => waiting.push(entry.id()),
+                    EntryKind::Folder => pending.push(entry.id()),
                     EntryKind::Submodule => {}
                     EntryKind::File | EntryKind::Executable | EntryKind::Link => {
-                        self.blob(ours, quarantine, entry.id())?;
+                        self.blob(control_odb, quarantine, entry.id())?;
                     }
                 }
             }
@@ -368,13 +375,18 @@ impl ReachableObjects {
         Ok(())
     }
 
-    fn blob(&mut self, ours: &git2::Odb<'_>, quarantine: &Repository, oid: Oid) -> Result<(), GitError> {
-        if self.seen.insert(oid) && !ours.exists(oid) {
+    fn blob(
+        &mut self,
+        control_odb: &git2::Odb<'_>,
+        quarantine: &Repository,
+        oid: Oid,
+    ) -> Result<(), GitError> {
+        if self.seen.insert(oid) && !control_odb.exists(oid) {
             let fail = || GitError::library(format!("read object {oid}"));
-            // Reading checks the hash, too.
+            // Reading verifies the hash.
             let object = quarantine.odb().and_then(|odb| odb.read(oid).map(|object| object.kind()));
             if object.map_err(fail())? != ObjectType::Blob {
-                return Err(fail()(git2::Error::from_str("it is no blob")));
+                return Err(fail()(git2::Error::from_str("not a blob")));
             }
             self.objects.push(oid);
         }
@@ -382,6 +394,7 @@ impl ReachableObjects {
     }
 }
 
+/// Returns authors and committers other than `own`, sorted.
 fn other_authors(control: &ControlRepository, commits: &[Oid], own: &CommitIdentity) -> Vec<String> {
     let mut names = BTreeSet::new();
     for commit in commits.iter().filter_map(|oid| control.commit_object(*oid).ok()) {

@@ -1,4 +1,4 @@
-//! What libgit2 is told once per process.
+//! Process-wide settings of libgit2.
 
 #![expect(unsafe_code, reason = "libgit2's process-wide options")]
 
@@ -6,20 +6,20 @@ use std::sync::OnceLock;
 
 use git2::ConfigLevel;
 
-use super::{GitError, transport};
+use super::error::GitError;
+use super::transport;
 
-/// Makes libgit2 read no configuration outside the repositories that are ours,
-/// accept a volume that another user owns, and use our transports.
+/// Disables libgit2's configuration search and owner check, and registers the transports.
 ///
-/// Called before the first use of anything here; later calls do nothing.
+/// Must be called before any other use of libgit2; later calls do nothing.
 ///
 /// # Errors
-/// libgit2 could not be initialised.
+/// Returns an error if libgit2 cannot be initialized.
 pub fn init() -> Result<(), GitError> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| set().map_err(|error| error.message().to_owned()))
         .clone()
-        .map_err(|text| GitError::library("initialise libgit2")(git2::Error::from_str(&text)))
+        .map_err(|text| GitError::library("initialize libgit2")(git2::Error::from_str(&text)))
 }
 
 fn set() -> Result<(), git2::Error> {
@@ -28,7 +28,7 @@ fn set() -> Result<(), git2::Error> {
         for level in [ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::System, ConfigLevel::ProgramData] {
             git2::opts::set_search_path(level, "")?;
         }
-        // A volume's root is owned by another user; which repositories are opened is ours to say.
+        // The root of a volume can have another owner, and only known repositories are opened.
         git2::opts::set_verify_owner_validation(false)?;
     }
     transport::register()

@@ -1,49 +1,42 @@
-//! Every commit, name and blob that a branch adds: what a push would publish.
+//! Visits every commit, path and blob that a push would publish.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use git2::{ObjectType, Oid, Sort};
 
-use super::control::EntryKind;
-use super::{ControlRepository, GitError};
+use super::control::ControlRepository;
+use super::error::GitError;
+use super::tree::EntryKind;
 
-/// A name and an address as they stand in a commit.
+/// Author or committer, as written in a commit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Signature<'a> {
-    /// The name.
     pub name: &'a [u8],
-    /// The e-mail address.
     pub email: &'a [u8],
 }
 
-/// Something that a push would publish.
+/// Object that a push would publish.
 #[derive(Clone, Copy, Debug)]
 pub enum NewObject<'a> {
-    /// A commit.
+    /// Commit.
     Commit {
-        /// Its id.
         oid: Oid,
-        /// Its whole header, with fields that nobody reads.
+        /// Complete header, including unknown fields.
         header: &'a [u8],
-        /// Its message.
         message: &'a [u8],
-        /// Who did the work.
         author: Signature<'a>,
-        /// Who committed it.
         committer: Signature<'a>,
     },
-    /// A path that the base does not have.
+    /// Path that the base does not have.
     Path(&'a [u8]),
-    /// A content that the base does not have, even if a later commit removed it.
+    /// Blob that the base does not have, even if a later commit removed it.
     Blob {
-        /// A path that it has.
+        /// One of its paths.
         path: &'a [u8],
-        /// Its id.
         oid: Oid,
-        /// Its length.
+        /// Length in bytes.
         size: u64,
-        /// Its bytes.
         data: &'a [u8],
     },
 }
@@ -57,11 +50,11 @@ struct Visited {
 }
 
 impl ControlRepository {
-    /// Visits every commit that `head` has and `base` has not, oldest first, and
-    /// every path and blob that comes with them, each exactly once.
+    /// Visits the commits of `head` that `base` does not have, oldest first, and their new paths
+    /// and blobs, each exactly once.
     ///
     /// # Errors
-    /// An object cannot be read.
+    /// Returns an error if an object cannot be read.
     pub fn walk_new(&self, base: Option<Oid>, head: Oid, visit: Visit<'_>) -> Result<(), GitError> {
         let fail = || GitError::library(format!("read the commits up to {head}"));
         let mut walk = self.repository.revwalk().map_err(fail())?;
@@ -95,7 +88,7 @@ impl ControlRepository {
         Ok(())
     }
 
-    /// Without a visitor, only remembers what is there.
+    /// Visits a tree; without a visitor, only marks its objects as seen.
     fn visit_tree(
         &self,
         tree: Oid,

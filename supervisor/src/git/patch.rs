@@ -1,29 +1,30 @@
-//! What a branch changes, as a patch that people read.
+//! Renders the changes of a branch as a patch for people.
 
 use git2::{DiffFormat, DiffOptions, ErrorCode, Oid};
 
-use super::{ControlRepository, GitError};
+use super::control::ControlRepository;
+use super::error::GitError;
 
-/// Blobs above this are told as "binary files differ": nobody reads such a patch.
+/// Larger blobs are shown as "binary files differ": such a patch is not readable.
 const MAX_BLOB_BYTES: i64 = 512 * 1024;
 
-/// The changes between two commits.
+/// Changes between two commits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Patch {
-    /// The unified diff; whole lines of it, where it was cut.
+    /// Unified diff, truncated at the end of a line.
     pub text: Vec<u8>,
-    /// How many files differ.
+    /// Number of files that differ.
     pub files: usize,
-    /// Whether there was more than was asked for.
+    /// Whether `text` is incomplete.
     pub truncated: bool,
 }
 
 impl ControlRepository {
-    /// The changes from one commit to another, at most `most` bytes of them.
+    /// Returns the changes from one commit to another, truncated to `max_bytes`.
     ///
     /// # Errors
-    /// A commit or a blob cannot be read.
-    pub fn patch(&self, from: Oid, to: Oid, most: usize) -> Result<Patch, GitError> {
+    /// Returns an error if a commit or a blob cannot be read.
+    pub fn patch(&self, from: Oid, to: Oid, max_bytes: usize) -> Result<Patch, GitError> {
         let fail = || GitError::library(format!("compare {from} with {to}"));
         let old = self.commit_object(from)?.tree().map_err(fail())?;
         let new = self.commit_object(to)?.tree().map_err(fail())?;
@@ -35,9 +36,9 @@ impl ControlRepository {
         let mut is_cut = false;
         let printed = diff.print(DiffFormat::Patch, |_, _, line| {
             let origin = line.origin();
-            // Headers come as they are, content without the sign in front of it.
+            // libgit2 passes headers as they are, but content lines without their sign.
             let sign = matches!(origin, '+' | '-' | ' ').then_some(origin as u8);
-            is_cut = text.len() + line.content().len() + 1 > most;
+            is_cut = text.len() + line.content().len() + 1 > max_bytes;
             if !is_cut {
                 text.extend(sign);
                 text.extend_from_slice(line.content());
@@ -59,10 +60,10 @@ mod tests {
     use orchestrator_contract::task::CommitIdentity;
 
     use super::*;
-    use crate::git::NewCommit;
+    use crate::git::control::NewCommit;
 
     fn control() -> (tempfile::TempDir, ControlRepository) {
-        crate::git::init().unwrap();
+        crate::git::init::init().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let url = RepositoryUrl::new("https://github.com/acme/trader.git").unwrap();
         let opened = ControlRepository::open(&folder.path().join("target.git"), &url).unwrap();

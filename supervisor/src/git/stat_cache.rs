@@ -1,5 +1,4 @@
-//! What a file was when its content was last known, so that unchanged files are
-//! not read again.
+//! Caches file stats and blob ids, so that unchanged files are not read again.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,18 +8,20 @@ use std::path::Path;
 use git2::Oid;
 use rustix::fs::Stat;
 
-use super::GitError;
-use super::control::EntryKind;
+use super::error::GitError;
+use super::tree::EntryKind;
 
-/// Changes closer than this to the moment of looking may not show in the
-/// times: file systems keep the time of the last clock tick.
+/// Changes within this time of a scan may not change a timestamp.
+///
+/// File systems store the time of the last clock tick, at most 10 ms ago.
 const MTIME_GRANULARITY_NS: i128 = 20_000_000;
 
 const MAGIC: &[u8] = b"orchestrator stat cache 1\n";
 const RECORD: usize = 20 + 1 + 8 + 16 + 16 + 8 + 4;
 
-/// What the system says of a file. Its change time cannot be set by anybody, so
-/// that a change that hides behind an old modification time shows, too.
+/// File stats that detect a change.
+///
+/// No user can set the change time, so a change with a forged modification time is detected too.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct FileStat {
     pub(super) size: u64,
@@ -48,30 +49,30 @@ struct CacheEntry {
     signature: FileStat,
 }
 
-/// The contents of a folder's files as far as they are known.
+/// Blob ids of the files in a directory, with the stats that prove them.
 #[derive(Clone, Debug, Default)]
 pub struct StatCache {
-    known: HashMap<Vec<u8>, CacheEntry>,
-    /// When the files were looked at, by the file system's clock.
+    entries: HashMap<Vec<u8>, CacheEntry>,
+    /// Time of the scan in nanoseconds, by the clock of the file system.
     taken: i128,
 }
 
 impl StatCache {
-    /// Reads a cache; a missing or damaged one is empty, and costs only time.
+    /// Reads a cache file. A missing or damaged one is an empty cache, which only costs time.
     #[must_use]
     pub fn load(file: &Path) -> Self {
         fs::read(file).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default()
     }
 
-    /// Writes the cache.
+    /// Writes the cache file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, file: &Path) -> Result<(), GitError> {
-        let mut bytes = Vec::with_capacity(self.known.len() * 128);
+        let mut bytes = Vec::with_capacity(self.entries.len() * 128);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.taken.to_le_bytes());
-        for (path, CacheEntry { oid, kind, signature }) in &self.known {
+        for (path, CacheEntry { oid, kind, signature }) in &self.entries {
             bytes.extend_from_slice(oid.as_bytes());
             bytes.push(match kind {
                 EntryKind::File => 0,
@@ -94,49 +95,49 @@ impl StatCache {
         write().map_err(GitError::file("write", file))
     }
 
-    /// An empty cache whose files are all looked at after now, by the clock of
-    /// the file system that `folder` is on.
+    /// Returns an empty cache for a scan that starts now, by the clock of `folder`'s file system.
     pub(super) fn start_scan(folder: &Path, size: usize) -> Result<Self, GitError> {
         let probe = tempfile::tempfile_in(folder).map_err(GitError::file("write in", folder))?;
         let stat = rustix::fs::fstat(&probe)
-            .map_err(|error| GitError::file("look at", folder)(io::Error::from(error)))?;
-        Ok(Self { known: HashMap::with_capacity(size), taken: FileStat::of(&stat).changed })
+            .map_err(|error| GitError::file("stat", folder)(io::Error::from(error)))?;
+        Ok(Self { entries: HashMap::with_capacity(size), taken: FileStat::of(&stat).changed })
     }
 
-    /// The content of a file if it cannot have changed since it was looked at.
+    /// Returns the blob id of a file if the file cannot have changed since the scan.
     pub(super) fn content(&self, path: &[u8], kind: EntryKind, signature: &FileStat) -> Option<Oid> {
-        let known = self.known.get(path)?;
-        let quiet = known.signature.changed + MTIME_GRANULARITY_NS < self.taken;
-        (quiet && known.kind == kind && known.signature == *signature).then_some(known.oid)
+        let entry = self.entries.get(path)?;
+        let settled = entry.signature.changed + MTIME_GRANULARITY_NS < self.taken;
+        (settled && entry.kind == kind && entry.signature == *signature).then_some(entry.oid)
     }
 
-    pub(super) fn remember(&mut self, path: Vec<u8>, kind: EntryKind, signature: FileStat, oid: Oid) {
-        self.known.insert(path, CacheEntry { oid, kind, signature });
+    /// Records the blob id of a file.
+    pub(super) fn record(&mut self, path: Vec<u8>, kind: EntryKind, signature: FileStat, oid: Oid) {
+        self.entries.insert(path, CacheEntry { oid, kind, signature });
     }
 
-    /// The files were looked at when nothing else was running: up to now.
+    /// Marks all recorded files as scanned now. Only valid while no other process writes them.
     pub(super) fn finish_scan(&mut self, folder: &Path) -> Result<(), GitError> {
         self.taken = Self::start_scan(folder, 0)?.taken;
         Ok(())
     }
 
-    /// How many files are known.
+    /// Returns the number of cached files.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.entries.len()
     }
 
-    /// Whether nothing is known.
+    /// Returns whether the cache is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.entries.is_empty()
     }
 }
 
 fn parse(bytes: &[u8]) -> Option<StatCache> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (taken, mut rest) = rest.split_first_chunk::<16>()?;
-    let mut known = HashMap::new();
+    let mut entries = HashMap::new();
     while !rest.is_empty() {
         let (record, tail) = rest.split_first_chunk::<RECORD>()?;
         let kind = match record[20] {
@@ -152,8 +153,8 @@ fn parse(bytes: &[u8]) -> Option<StatCache> {
         };
         let length = usize::try_from(u32::from_le_bytes(record[69..73].try_into().ok()?)).ok()?;
         let path = tail.get(..length)?.to_vec();
-        known.insert(path, CacheEntry { oid: Oid::from_bytes(&record[..20]).ok()?, kind, signature });
+        entries.insert(path, CacheEntry { oid: Oid::from_bytes(&record[..20]).ok()?, kind, signature });
         rest = &tail[length..];
     }
-    Some(StatCache { known, taken: i128::from_le_bytes(*taken) })
+    Some(StatCache { entries, taken: i128::from_le_bytes(*taken) })
 }

@@ -1,5 +1,6 @@
-//! A walk over a folder that somebody else wrote: it follows no link, enters no
-//! git directory, and knows what git would ignore.
+//! Walks a worktree that the agent wrote.
+//!
+//! The walk follows no symbolic link, enters no git directory and applies the ignore rules.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -11,32 +12,33 @@ use std::path::Path;
 use git2::{Oid, Repository};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
-use super::control::{Entry, EntryKind, open_bare};
+use super::control::{ControlRepository, open_bare};
+use super::error::GitError;
 use super::stat_cache::FileStat;
-use super::{ControlRepository, GitError};
+use super::tree::{Entry, EntryKind};
 
-/// A file or link.
+/// File or symbolic link.
 pub(super) struct WorktreeFile {
     pub(super) path: Vec<u8>,
     pub(super) kind: EntryKind,
     pub(super) signature: FileStat,
 }
 
-/// What a folder holds.
+/// Content of a worktree.
 #[derive(Default)]
 pub(super) struct WalkResult {
     pub(super) files: Vec<WorktreeFile>,
-    /// Folders that are git repositories of their own.
+    /// Directories that are git repositories of their own.
     pub(super) nested: Vec<Vec<u8>>,
-    /// Tracked submodules that are there, with or without content.
+    /// Tracked submodules that exist, with or without content.
     pub(super) submodules: Vec<Vec<u8>>,
     /// Sockets, pipes and devices.
     pub(super) unsupported: Vec<Vec<u8>>,
-    /// What git would ignore; a folder stands for all that is in it.
+    /// Ignored paths; a directory stands for its content.
     pub(super) ignored: Vec<Vec<u8>>,
 }
 
-/// What is tracked, whatever is ignored.
+/// Tracked paths; ignore rules do not apply to them.
 #[derive(Default)]
 pub(super) struct Tracked {
     pub(super) entries: HashMap<Vec<u8>, (EntryKind, Oid)>,
@@ -56,28 +58,29 @@ impl Tracked {
     }
 }
 
-/// Our repository with a folder as its working tree, for its `.gitignore` and
-/// `.gitattributes` only: no configuration is read, and no `info/exclude`.
+/// Opens the control repository with `root` as its worktree.
+///
+/// Only for its `.gitignore` and `.gitattributes`: neither configuration nor `info/exclude` is read.
 pub(super) fn open_view(control: &ControlRepository, root: &Path) -> Result<Repository, GitError> {
     let repository = open_bare(control.path())?;
-    repository.set_workdir(root, false).map_err(GitError::library("look at the working tree"))?;
+    repository.set_workdir(root, false).map_err(GitError::library("open the worktree"))?;
     Ok(repository)
 }
 
-/// Opens a folder, never through a link.
+/// Opens a subdirectory without following a link.
 pub(super) fn open_folder(at: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(at, OsStr::from_bytes(name), flags, Mode::empty())?)
 }
 
-/// Opens the root of a walk, which may not be a link either.
+/// Opens the root of a walk without following a link.
 pub(super) fn open_root(root: &Path) -> Result<OwnedFd, GitError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(CWD, root, flags, Mode::empty())
-        .map_err(|error| GitError::file("open the folder", root)(io::Error::from(error)))
+        .map_err(|error| GitError::file("open", root)(io::Error::from(error)))
 }
 
-/// Opens the folder of a path below `root`, component by component.
+/// Opens a directory below `root` without following a link in any component.
 pub(super) fn open_below(root: BorrowedFd<'_>, folder: &[u8]) -> io::Result<OwnedFd> {
     let mut current = root.try_clone_to_owned()?;
     for part in folder.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
@@ -86,7 +89,7 @@ pub(super) fn open_below(root: BorrowedFd<'_>, folder: &[u8]) -> io::Result<Owne
     Ok(current)
 }
 
-/// Splits a path into folder and name.
+/// Splits a path into parent and name.
 pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -94,16 +97,16 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Names that git never tracks, in any spelling that a file system may fold.
+/// Returns whether git never tracks a name, in any case: file systems may fold it.
 pub(super) fn is_git_folder(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b".git")
 }
 
-/// Walks the folder `root`.
+/// Walks the worktree `root`.
 pub(super) fn walk(root: &Path, tracked: &Tracked, view: &Repository) -> Result<WalkResult, GitError> {
     let mut walker = Walker { tracked, view, walked: WalkResult::default() };
     let folder = open_root(root)?;
-    walker.folder(folder, &mut Vec::new(), false).map_err(GitError::file("read the working tree", root))?;
+    walker.folder(folder, &mut Vec::new(), false).map_err(GitError::file("read the worktree", root))?;
     walker.walked.files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(walker.walked)
 }
@@ -119,7 +122,7 @@ impl Walker<'_> {
         self.view.is_path_ignored(Path::new(OsStr::from_bytes(path))).unwrap_or(false)
     }
 
-    /// In an ignored folder only what is tracked counts.
+    /// Walks a directory. If it is ignored, only its tracked files are recorded.
     fn folder(&mut self, folder: OwnedFd, path: &mut Vec<u8>, ignored: bool) -> io::Result<()> {
         for entry in Dir::read_from(&folder)? {
             let entry = entry?;
@@ -140,7 +143,7 @@ impl Walker<'_> {
             path.extend_from_slice(name);
             let stat = match statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                // Gone meanwhile.
+                // Deleted since it was listed.
                 Err(rustix::io::Errno::NOENT) => {
                     path.truncate(length);
                     continue;

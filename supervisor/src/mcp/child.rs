@@ -82,7 +82,7 @@ impl ServerProcess {
         }
         for (variable, secret) in &server.secret_files {
             let path = (server_env.secret_files)(secret)
-                .ok_or_else(|| io::Error::other(format!("secret `{secret}` is not a file")))?;
+                .ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
             environment.insert(variable.into(), path.into());
         }
         let mut command = command(&server.command, &environment, ProcessGroup::New);

@@ -1,69 +1,69 @@
-//! The rescue ladder: where the work goes when the branch does not take it. Pure.
+//! Push fallbacks: where work goes when a push fails (pure).
 
 use orchestrator_contract::Reason;
 
 use crate::failure::Failure;
 
-/// A place for the work, the best first.
+/// Location for the work, in order of preference.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PushTarget {
-    /// The task's branch.
+    /// Branch of the task.
     Branch,
-    /// A branch of its own beside it, because somebody else moved ours.
+    /// New branch, because another user changed the branch of the task.
     SiblingBranch,
-    /// The task's branch without the paths that the server refuses; the rest as a patch.
-    WithoutRefusedPaths(Vec<String>),
-    /// A ref and a bundle in the workspace.
+    /// Branch of the task, without the paths that the server rejects, which become a patch.
+    WithoutRejectedPaths(Vec<String>),
+    /// Ref and bundle in the workspace.
     Workspace,
 }
 
-/// Why a rung did not hold.
+/// Why a push failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PushFailure {
-    /// The branch is not where it was.
+    /// The remote branch is not at the expected commit.
     NonFastForward,
-    /// The server refused, with this text.
+    /// The server rejected the push, with this message.
     Rejected(String),
-    /// It may not be pushed, or cannot be.
+    /// Any other failure.
     Error(Failure),
 }
 
 impl PushFailure {
-    /// The failure that the run ends with because of it.
+    /// Returns the failure for the outcome.
     #[must_use]
     pub fn failure(&self, branch: &str) -> Failure {
         match self {
             Self::NonFastForward => Failure::new(
                 Reason::BranchDiverged,
-                format!("`{branch}` was moved, deleted or created by somebody else while the agent worked"),
+                format!("another user updated, deleted or created `{branch}` during the run"),
             ),
             Self::Rejected(text) => Failure::new(
                 Reason::PushRejected,
-                format!("the server refused the push to `{branch}`: {text}"),
+                format!("the server rejected the push to `{branch}`: {text}"),
             ),
             Self::Error(failure) => failure.clone(),
         }
     }
 }
 
-/// The next place to try.
+/// Returns the next location to try.
 #[must_use]
-pub fn next_target(rung: &PushTarget, trouble: &PushFailure) -> PushTarget {
-    match (rung, trouble) {
+pub fn next_target(target: &PushTarget, failure: &PushFailure) -> PushTarget {
+    match (target, failure) {
         (PushTarget::Branch, PushFailure::NonFastForward) => PushTarget::SiblingBranch,
         (PushTarget::Branch, PushFailure::Rejected(text)) => {
-            let paths = refused_paths(text);
-            if paths.is_empty() { PushTarget::Workspace } else { PushTarget::WithoutRefusedPaths(paths) }
+            let paths = rejected_paths(text);
+            if paths.is_empty() { PushTarget::Workspace } else { PushTarget::WithoutRejectedPaths(paths) }
         }
         (PushTarget::Branch, PushFailure::Error(_))
-        | (PushTarget::SiblingBranch | PushTarget::WithoutRefusedPaths(_) | PushTarget::Workspace, _) => {
+        | (PushTarget::SiblingBranch | PushTarget::WithoutRejectedPaths(_) | PushTarget::Workspace, _) => {
             PushTarget::Workspace
         }
     }
 }
 
-/// The paths that a server's refusal names, in the two forms that GitHub uses.
-fn refused_paths(text: &str) -> Vec<String> {
+/// Returns the paths in a rejection, in the two formats of GitHub.
+fn rejected_paths(text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for line in text.lines() {
         // refusing to allow ... to create or update workflow `PATH` without `workflow` scope
@@ -106,7 +106,7 @@ mod tests {
         let text = format!("{workflow}\n{size}");
         assert_eq!(
             next_target(&PushTarget::Branch, &PushFailure::Rejected(text)),
-            PushTarget::WithoutRefusedPaths(vec![
+            PushTarget::WithoutRejectedPaths(vec![
                 ".github/workflows/ci.yml".to_owned(),
                 "data/big.bin".to_owned()
             ])
@@ -117,17 +117,17 @@ mod tests {
 
     #[test]
     fn push_fallback_always_ends_in_workspace() {
-        let troubles = [
+        let failures = [
             PushFailure::NonFastForward,
             PushFailure::Rejected("create or update workflow `a`".to_owned()),
             PushFailure::Error(Failure::new(Reason::NetworkUnavailable, "")),
         ];
-        for trouble in &troubles {
-            let mut rung = PushTarget::Branch;
+        for failure in &failures {
+            let mut target = PushTarget::Branch;
             for _ in 0..3 {
-                rung = next_target(&rung, trouble);
+                target = next_target(&target, failure);
             }
-            assert_eq!(rung, PushTarget::Workspace);
+            assert_eq!(target, PushTarget::Workspace);
         }
     }
 }

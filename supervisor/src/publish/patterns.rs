@@ -1,231 +1,146 @@
-//! Paths against gitignore patterns (gitignore(5)), over bytes as git has them.
+//! Protected paths, as gitignore patterns (gitignore(5)).
 //!
-//! Pure. As in git, the last matching pattern wins, `!` takes back, and a path under an
-//! excluded folder cannot be taken back.
+//! As in git, the last matching pattern wins, `!` re-includes, and a path below a matched
+//! directory cannot be re-included. Patterns that git and the `ignore` crate read differently are
+//! invalid: a path must never lose its protection.
 
-/// A pattern that is none.
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+/// Invalid pattern.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("protected path pattern `{pattern}` {problem}")]
+#[error("invalid protected path pattern `{pattern}`: {problem}")]
 pub struct InvalidPattern {
-    /// The pattern.
+    /// Pattern as configured.
     pub pattern: String,
-    /// What is wrong with it.
-    pub problem: &'static str,
+    /// Problem, as a noun phrase.
+    pub problem: String,
 }
 
 impl InvalidPattern {
-    /// Why a run with such a pattern ends.
+    /// Returns the reason for a run that such a pattern ends.
     #[must_use]
     pub fn reason(&self) -> orchestrator_contract::Reason {
         orchestrator_contract::Reason::InvalidConfiguration
     }
 }
 
-/// A list of gitignore patterns.
-#[derive(Clone, Debug, Default)]
+/// List of gitignore patterns.
+#[derive(Clone, Debug)]
 pub struct Patterns {
-    patterns: Vec<Pattern>,
-}
-
-#[derive(Clone, Debug)]
-struct Pattern {
-    text: String,
-    negated: bool,
-    only_folders: bool,
-    /// Components; a pattern without a slash begins with `**`.
-    components: Vec<Component>,
-}
-
-#[derive(Clone, Debug)]
-enum Component {
-    /// `**`: any number of folders.
-    Folders,
-    Glob(Vec<Token>),
-}
-
-#[derive(Clone, Debug)]
-enum Token {
-    Byte(u8),
-    AnyByte,
-    AnyBytes,
-    Class { negated: bool, ranges: Vec<(u8, u8)> },
+    matcher: Gitignore,
+    /// Configured patterns, by the form that the matcher reports.
+    originals: Vec<(String, String)>,
 }
 
 impl Patterns {
-    /// Reads patterns, one each; empty ones and comments (`#`) are skipped.
+    /// Parses patterns, one per item; empty ones and comments (`#`) are skipped.
     ///
     /// # Errors
-    /// A pattern names nothing or has an unclosed `[`.
+    /// Returns an error if a pattern is invalid or not supported.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPattern> {
-        let mut list = Vec::new();
-        for text in patterns {
-            list.extend(Pattern::new(text)?);
+        let mut builder = GitignoreBuilder::new("");
+        let mut originals = Vec::new();
+        for pattern in patterns {
+            let invalid = |problem: String| InvalidPattern { pattern: pattern.to_owned(), problem };
+            let text = without_trailing_spaces(pattern.trim_end_matches(['\r', '\n']));
+            if text.is_empty() || text.starts_with('#') {
+                continue;
+            }
+            let line = normalize(text).map_err(|problem| invalid(problem.to_owned()))?;
+            builder.add_line(None, &line).map_err(|error| invalid(error.to_string()))?;
+            originals.push((line, pattern.to_owned()));
         }
-        Ok(Self { patterns: list })
+        let matcher = builder.build().map_err(|error| InvalidPattern {
+            pattern: originals.iter().map(|(_, pattern)| pattern.as_str()).collect::<Vec<_>>().join("`, `"),
+            problem: error.to_string(),
+        })?;
+        Ok(Self { matcher, originals })
     }
 
-    /// The pattern by which a file's path is matched, if it is.
+    /// Returns the pattern that matches a path or one of its parents.
     #[must_use]
     pub fn matching(&self, path: &[u8]) -> Option<&str> {
-        let components: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-        (1..=components.len()).find_map(|depth| {
-            let is_folder = depth < components.len();
-            let parts = components.get(..depth)?;
-            let last = self.patterns.iter().rev().find(|pattern| pattern.matches(parts, is_folder))?;
-            (!last.negated).then_some(last.text.as_str())
+        // From the root, so that a pattern below a matched directory cannot re-include the path.
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        ends.chain([path.len()]).find_map(|end| {
+            let prefix = Path::new(OsStr::from_bytes(path.get(..end)?));
+            match self.matcher.matched(prefix, end < path.len()) {
+                Match::Ignore(glob) => Some(self.original(glob.original())),
+                Match::None | Match::Whitelist(_) => None,
+            }
         })
     }
-}
 
-impl Pattern {
-    fn new(text: &str) -> Result<Option<Self>, InvalidPattern> {
-        let invalid = |problem| InvalidPattern { pattern: text.to_owned(), problem };
-        let mut rest = without_trailing_spaces(text.trim_end_matches(['\r', '\n']));
-        if rest.is_empty() || rest.starts_with('#') {
-            return Ok(None);
-        }
-        let negated = rest.starts_with('!');
-        rest = rest.strip_prefix('!').unwrap_or(rest);
-        let only_folders = rest.ends_with('/');
-        rest = rest.strip_suffix('/').unwrap_or(rest);
-        let anchored = rest.contains('/');
-        rest = rest.strip_prefix('/').unwrap_or(rest);
-        if rest.is_empty() {
-            return Err(invalid("names nothing"));
-        }
-        let mut components = Vec::new();
-        if !anchored {
-            components.push(Component::Folders);
-        }
-        for part in rest.split('/') {
-            // git takes any run of two and more stars for `**`.
-            components.push(if part.len() > 1 && part.bytes().all(|byte| byte == b'*') {
-                Component::Folders
-            } else {
-                Component::Glob(tokens(part.as_bytes()).ok_or_else(|| invalid("has an unclosed `[`"))?)
-            });
-        }
-        Ok(Some(Self { text: text.to_owned(), negated, only_folders, components }))
-    }
-
-    fn matches(&self, parts: &[&[u8]], is_folder: bool) -> bool {
-        (is_folder || !self.only_folders) && components_match(&self.components, parts)
+    fn original<'p>(&'p self, line: &'p str) -> &'p str {
+        self.originals.iter().rfind(|(known, _)| known == line).map_or(line, |(_, pattern)| pattern)
     }
 }
 
-/// Spaces at the end do not count unless the last is quoted by a backslash.
+/// Removes trailing spaces, unless a backslash quotes the first of them.
 fn without_trailing_spaces(text: &str) -> &str {
     let trimmed = text.trim_end_matches(' ');
     let quoted = trimmed.len() < text.len() && trimmed.ends_with('\\');
     if quoted { text.get(..=trimmed.len()).unwrap_or(text) } else { trimmed }
 }
 
-fn components_match(components: &[Component], parts: &[&[u8]]) -> bool {
-    // Which tails of `parts` are left after each component: no recursion, so that many
-    // `**` cost no more than length times length.
-    let mut open = vec![false; parts.len() + 1];
-    if let Some(first) = open.first_mut() {
-        *first = true;
+/// Rewrites a pattern so that the `ignore` crate reads it as git does.
+///
+/// Braces are literal in git, and any component of two or more stars is `**`.
+fn normalize(pattern: &str) -> Result<String, &'static str> {
+    let name = pattern.strip_prefix('!').unwrap_or(pattern);
+    if name.trim_matches('/').is_empty() {
+        return Err("no file name");
     }
-    for (index, component) in components.iter().enumerate() {
-        let mut next = vec![false; parts.len() + 1];
-        match component {
-            Component::Folders => {
-                // `x/**` matches what is in x, not x itself.
-                let is_last = index + 1 == components.len();
-                let mut reached = false;
-                for (slot, was_open) in next.iter_mut().zip(&open) {
-                    *slot = reached || (*was_open && !is_last);
-                    reached |= was_open;
-                }
+    let is_double_star = |part: &str| part.len() > 1 && part.bytes().all(|byte| byte == b'*');
+    let parts: Vec<&str> =
+        pattern.split('/').map(|part| if is_double_star(part) { "**" } else { part }).collect();
+    let mut normalized = String::new();
+    let joined = parts.join("/");
+    let mut chars = joined.chars();
+    while let Some(character) = chars.next() {
+        match character {
+            '\\' => {
+                normalized.push('\\');
+                normalized.push(chars.next().ok_or("backslash at the end")?);
             }
-            Component::Glob(tokens) => {
-                for ((slot, was_open), part) in next.iter_mut().skip(1).zip(&open).zip(parts) {
-                    *slot = *was_open && glob_matches(tokens, part);
-                }
-            }
+            '{' | '}' => normalized.extend(['\\', character]),
+            '[' => copy_class(&mut chars, &mut normalized)?,
+            other => normalized.push(other),
         }
-        open = next;
     }
-    open.last().copied().unwrap_or_default()
+    Ok(normalized)
 }
 
-fn tokens(pattern: &[u8]) -> Option<Vec<Token>> {
-    let mut tokens = Vec::new();
-    let mut bytes = pattern.iter().copied();
-    while let Some(byte) = bytes.next() {
-        tokens.push(match byte {
-            b'?' => Token::AnyByte,
-            b'*' => Token::AnyBytes,
-            b'\\' => Token::Byte(bytes.next().unwrap_or(b'\\')),
-            b'[' => class(&mut bytes)?,
-            other => Token::Byte(other),
-        });
-    }
-    Some(tokens)
-}
-
-fn class(bytes: &mut impl Iterator<Item = u8>) -> Option<Token> {
-    let mut next = bytes.next()?;
-    let negated = matches!(next, b'!' | b'^');
-    if negated {
-        next = bytes.next()?;
-    }
-    let mut members = Vec::new();
-    // A `]` that comes first is a member.
+/// Copies a bracket expression, whose `[` was read.
+fn copy_class(chars: &mut std::str::Chars<'_>, normalized: &mut String) -> Result<(), &'static str> {
+    normalized.push('[');
+    let mut is_first = true;
+    let mut previous = '[';
     loop {
-        let quoted = next == b'\\';
-        members.push((if quoted { bytes.next()? } else { next }, quoted));
-        next = bytes.next()?;
-        if next == b']' {
-            break;
-        }
-    }
-    let mut ranges = Vec::new();
-    let mut rest = members.as_slice();
-    while let Some(((low, _), tail)) = rest.split_first() {
-        if let [(b'-', false), (high, _), after @ ..] = tail {
-            ranges.push((*low, *high));
-            rest = after;
-        } else {
-            ranges.push((*low, *low));
-            rest = tail;
-        }
-    }
-    Some(Token::Class { negated, ranges })
-}
-
-fn glob_matches(tokens: &[Token], text: &[u8]) -> bool {
-    let (mut token, mut at) = (0, 0);
-    // Where to go on if what follows the last `*` does not match.
-    let mut retry: Option<(usize, usize)> = None;
-    while at < text.len() {
-        let byte = text.get(at).copied().unwrap_or_default();
-        let matched = match tokens.get(token) {
-            Some(Token::AnyBytes) => {
-                retry = Some((token + 1, at));
-                token += 1;
-                continue;
+        let character = chars.next().ok_or("unclosed `[`")?;
+        match character {
+            '\\' => return Err("backslash in `[...]`, which is not supported"),
+            '/' => return Err("slash in `[...]`"),
+            ':' | '.' | '=' if previous == '[' && !is_first => {
+                return Err("`[:...:]`, which is not supported");
             }
-            Some(Token::AnyByte) => true,
-            Some(Token::Byte(wanted)) => *wanted == byte,
-            Some(Token::Class { negated, ranges }) => {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&byte)) != *negated
-            }
-            None => false,
-        };
-        if matched {
-            token += 1;
-            at += 1;
-        } else if let Some((after, from)) = retry {
-            retry = Some((after, from + 1));
-            token = after;
-            at = from + 1;
-        } else {
-            return false;
+            _ if !character.is_ascii() => return Err("character in `[...]` that is not ASCII"),
+            _ => {}
         }
+        normalized.push(character);
+        let is_negation = is_first && previous == '[' && matches!(character, '!' | '^');
+        if character == ']' && !is_first {
+            return Ok(());
+        }
+        // A `]` right after `[` or `[!` is a member.
+        is_first = is_negation;
+        previous = character;
     }
-    tokens.get(token..).is_none_or(|rest| rest.iter().all(|token| matches!(token, Token::AnyBytes)))
 }
 
 #[cfg(test)]
@@ -272,6 +187,13 @@ mod tests {
             (&["\\!important"], "!important", true),
             (&["foo**bar"], "foo-x-bar", true),
             (&["/****/x"], "a/b/x", true),
+            (&["file{a,b}"], "file{a,b}", true),
+            (&["file{a,b}"], "filea", false),
+            (&["x\\{"], "x{", true),
+            (&["[{]x"], "{x", true),
+            (&["a\\*b"], "a*b", true),
+            (&["a\\*b"], "axb", false),
+            (&["*.MD"], "a.md", false),
         ];
         for (patterns, path, expected) in cases {
             assert_eq!(matches(patterns, path), *expected, "{patterns:?} {path}");
@@ -280,8 +202,15 @@ mod tests {
 
     #[test]
     fn pattern_without_possible_match_is_rejected() {
-        assert!(Patterns::new(["[abc"]).is_err());
-        assert!(Patterns::new(["/"]).is_err());
+        for pattern in ["[abc", "/", "!", "a\\", "[b-a]", "[a\\]]", "[[:digit:]]", "[a/b]"] {
+            assert!(Patterns::new([pattern]).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn matched_pattern_is_reported_as_configured() {
+        let patterns = Patterns::new(["{a}  "]).unwrap();
+        assert_eq!(patterns.matching(b"x/{a}/y"), Some("{a}  "));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What may not be pushed: secrets anywhere in new commits, and protected paths.
+//! Push policy (pure): rejects secrets in new commits, and changes of protected paths.
 //!
-//! Pure. A finding names path or commit and kind, never the value. The caller passes
-//! only what is new: a secret that the base already had is not the agent's doing.
+//! A finding names path or commit and kind, never the secret. The caller passes only new objects: a
+//! secret that the base already has is not reported.
 
 mod shapes;
 
@@ -10,63 +10,61 @@ use orchestrator_contract::Reason;
 use super::patterns::{InvalidPattern, Patterns};
 use crate::redact::Redactor;
 
-/// A new commit.
+/// New commit.
 #[derive(Clone, Copy, Debug)]
 pub struct ScannedCommit<'a> {
-    /// Its oid in hexadecimal.
+    /// Object id in hexadecimal.
     pub oid: &'a str,
-    /// Its whole message.
+    /// Complete message.
     pub message: &'a [u8],
-    /// Name and address of the author.
+    /// Name and email address of the author.
     pub author: (&'a [u8], &'a [u8]),
-    /// Name and address of the committer.
+    /// Name and email address of the committer.
     pub committer: (&'a [u8], &'a [u8]),
 }
 
-/// A new blob.
+/// New blob.
 #[derive(Clone, Copy, Debug)]
 pub struct ScannedBlob<'a> {
-    /// A path that it has.
+    /// One of its paths.
     pub path: &'a [u8],
-    /// Its content.
+    /// Content.
     pub data: &'a [u8],
 }
 
-/// Something that may not be pushed.
+/// Violation of the policy.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Finding {
-    /// Where it is.
-    pub place: FindingLocation,
-    /// What it is.
+    pub location: FindingLocation,
     pub kind: FindingKind,
 }
 
-/// Where a finding is.
+/// Location of a finding.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum FindingLocation {
-    /// In a file of this path, itself free of secrets.
+    /// File, by its redacted path.
     File(String),
-    /// In the name of this path, where the secret is masked.
+    /// File name, redacted.
     Path(String),
-    /// In the message of this commit.
+    /// Message of a commit.
     Message(String),
-    /// In the author of this commit.
+    /// Author of a commit.
     Author(String),
-    /// In the committer of this commit.
+    /// Committer of a commit.
     Committer(String),
 }
 
-/// What was found.
+/// Kind of a finding.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum FindingKind {
-    /// A secret of this kind.
+    /// Secret, by its kind.
     Secret(String),
-    /// A change of a path that this pattern protects.
+    /// Change of a protected path, by the pattern.
     Protected(String),
 }
 
 impl Finding {
-    /// Why the run ends.
+    /// Returns the reason for a run that this finding ends.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self.kind {
@@ -91,19 +89,21 @@ impl std::fmt::Display for FindingLocation {
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.kind, &self.place) {
-            (FindingKind::Secret(kind), place) => write!(f, "{kind} {place}"),
+        match (&self.kind, &self.location) {
+            (FindingKind::Secret(kind), location) => write!(f, "{kind} {location}"),
             (FindingKind::Protected(pattern), FindingLocation::File(path) | FindingLocation::Path(path)) => {
-                write!(f, "change of `{path}`, which `{pattern}` protects")
+                write!(f, "change of `{path}`, protected by `{pattern}`")
             }
-            (FindingKind::Protected(pattern), place) => write!(f, "change {place} of `{pattern}`"),
+            (FindingKind::Protected(pattern), location) => {
+                write!(f, "change {location}, protected by `{pattern}`")
+            }
         }
     }
 }
 
-/// The reason and the message of a refusal; none if there are no findings.
+/// Returns the reason and the message for findings, or `None` if there are none.
 ///
-/// A secret outweighs a protected path. At most ten findings are named.
+/// A secret takes precedence over a protected path. The message names at most ten findings.
 #[must_use]
 pub fn policy_failure(findings: &[Finding]) -> Option<(Reason, String)> {
     let is_secret = |finding: &&Finding| finding.reason() == Reason::SecretInCommit;
@@ -114,10 +114,10 @@ pub fn policy_failure(findings: &[Finding]) -> Option<(Reason, String)> {
     let more = named.len().saturating_sub(10);
     named.truncate(10);
     let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-    Some((worst.reason(), format!("the push is refused: {}{more}", named.join(", "))))
+    Some((worst.reason(), format!("push rejected by policy: {}{more}", named.join(", "))))
 }
 
-/// What may not be pushed.
+/// Push policy of a run.
 #[derive(Clone, Debug)]
 pub struct Policy {
     redactor: Redactor,
@@ -125,16 +125,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy that knows our own secrets and the protected paths.
+    /// Creates a policy for the secrets of `redactor` and the protected paths.
     ///
     /// # Errors
-    /// A pattern is no gitignore pattern.
+    /// Returns an error if a pattern is invalid.
     pub fn new(redactor: Redactor, protected_paths: &[String]) -> Result<Self, InvalidPattern> {
         let protected = Patterns::new(protected_paths.iter().map(String::as_str))?;
         Ok(Self { redactor, protected })
     }
 
-    /// What is wrong with a new commit's own texts.
+    /// Checks message, author and committer of a new commit.
     #[must_use]
     pub fn check_commit(&self, commit: &ScannedCommit<'_>) -> Vec<Finding> {
         let ScannedCommit { oid, message, author, committer } = commit;
@@ -146,30 +146,30 @@ impl Policy {
         findings
     }
 
-    /// What is wrong with the content of a new blob.
+    /// Checks the content of a new blob.
     #[must_use]
     pub fn check_blob(&self, blob: &ScannedBlob<'_>) -> Vec<Finding> {
         self.secrets(blob.data, || FindingLocation::File(self.redacted_path(blob.path)))
     }
 
-    /// What is wrong with a path that a new commit adds, changes or removes.
+    /// Checks a path that the branch adds, changes or removes.
     #[must_use]
     pub fn check_path(&self, path: &[u8]) -> Vec<Finding> {
         let mut findings = self.secrets(path, || FindingLocation::Path(self.redacted_path(path)));
         findings.extend(self.protected.matching(path).map(|pattern| Finding {
-            place: FindingLocation::File(self.redacted_path(path)),
+            location: FindingLocation::File(self.redacted_path(path)),
             kind: FindingKind::Protected(pattern.to_owned()),
         }));
         findings
     }
 
-    fn secrets(&self, bytes: &[u8], place: impl Fn() -> FindingLocation) -> Vec<Finding> {
-        let own = self.redactor.find(bytes).map(|kind| format!("our own {kind}"));
-        let found = own.into_iter().chain(shapes::find(bytes).into_iter().map(str::to_owned));
-        found.map(|kind| Finding { place: place(), kind: FindingKind::Secret(kind) }).collect()
+    fn secrets(&self, bytes: &[u8], location: impl Fn() -> FindingLocation) -> Vec<Finding> {
+        let run_secret = self.redactor.find(bytes).map(|kind| format!("{kind} of this run"));
+        let kinds = run_secret.into_iter().chain(shapes::find(bytes).into_iter().map(str::to_owned));
+        kinds.map(|kind| Finding { location: location(), kind: FindingKind::Secret(kind) }).collect()
     }
 
-    /// A path as it may be shown: in one line, without secrets.
+    /// Returns a path for display: in one line, without secrets.
     fn redacted_path(&self, path: &[u8]) -> String {
         let text = String::from_utf8_lossy(path);
         let masked = shapes::mask(&self.redactor.redact(&text));

@@ -1,4 +1,4 @@
-//! Step `pull_request`: opens or updates the one pull request of a branch and reads it back.
+//! Step `pull_request`: opens or updates the pull request of a branch.
 
 use std::sync::Arc;
 
@@ -16,24 +16,32 @@ use crate::forge::{Forge, ForgeError, PullRequestDraft, Repository, RetryPolicy}
 use crate::run::PullRequestMode;
 use crate::workspace::documents::TaskDocuments;
 
-/// The GitHub that the target is on; none for every other host.
+/// Returns the GitHub host and repository of the target, or `None` for other hosts.
 #[must_use]
 pub fn forge_of(context: &Context) -> Option<(Forge, Repository)> {
     let (context_of_token, redactor) = (context.clone(), context.redactor.clone());
     let token = Arc::new(move || {
-        // Read at each use; one that cannot be read now is reported by the host's refusal.
+        // Read for each use. If that fails, the request fails with a missing token.
         let token = context_of_token.target_token().ok().flatten()?;
         redactor.add("github token", token.clone());
         Some(token)
     });
-    Forge::of(&context.task.target.url, Some(&context.settings.github_api_url), token, RetryPolicy::default())
+    Forge::of(
+        &context.task.target.url,
+        Some(&context.settings.github_api_url),
+        token,
+        context.remotes.certificates.clone(),
+        RetryPolicy::default(),
+    )
 }
 
-/// Opens, updates or adds to the pull request. None where there is none to be had.
-/// `outcome` is what is known of the run so far.
+/// Opens or updates the pull request, or comments on an open one, depending on `mode`.
+///
+/// Returns `None` without a pull request: disabled, not on GitHub, or none open to comment on.
+/// `outcome` is the outcome of the run so far.
 ///
 /// # Errors
-/// The host refuses, does not answer, or shows something else than was pushed.
+/// Returns an error if the host rejects it, does not respond, or shows another commit.
 pub async fn publish(
     context: &Context,
     outcome: &Outcome,
@@ -45,7 +53,7 @@ pub async fn publish(
     }
     let Some((forge, repository)) = forge_of(context) else {
         if mode == PullRequestMode::Open {
-            context.journal.info("the target is on no GitHub host: the pushed branch is the result");
+            context.journal.info("no pull request: the target is not on a GitHub host");
         }
         return Ok(None);
     };
@@ -54,10 +62,10 @@ pub async fn publish(
     match mode {
         PullRequestMode::Open => {
             let oid = outcome.work.oid.clone().unwrap_or_default();
-            let (title, body) = compose(context, outcome, documents, &oid);
-            let wanted =
+            let (title, body) = render(context, outcome, documents, &oid);
+            let draft =
                 PullRequestDraft { head: branch, base: &base.branch, oid: &oid, title: &title, body: &body };
-            forge.publish(&repository, &wanted).await.map(Some).map_err(failed)
+            forge.publish(&repository, &draft).await.map(Some).map_err(failed)
         }
         PullRequestMode::CommentIfOpen => {
             let Some(open) = forge.find(&repository, branch, &base.branch).await.map_err(failed)? else {
@@ -77,7 +85,8 @@ pub async fn publish(
     }
 }
 
-fn compose(
+/// Renders title and body.
+fn render(
     context: &Context,
     outcome: &Outcome,
     documents: Option<&TaskDocuments>,
@@ -95,7 +104,7 @@ fn compose(
         let text = DocumentsText {
             run: &outcome.run,
             task: outcome.task_id,
-            documented: &outcome.docs_results,
+            results: &outcome.docs_results,
             source: outcome.document_sources.as_ref(),
             base: &base,
             branch: outcome.work.branch.as_deref().unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Step `push`: brings the work to a safe place, rung by rung, and says where it is.
+//! Step `push`: pushes the work, with fallbacks, and returns its location.
 
 use std::time::Duration;
 
@@ -14,32 +14,34 @@ use crate::git::{GitError, NewCommit, PushOutcome};
 use crate::workspace::branch::PreparedBranch;
 use crate::workspace::fetch::{blocking, open, tracking};
 
-/// Waits between tries against a remote that is away.
+/// Waits between attempts while the remote is unavailable.
 const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(12)];
 
-/// Where the work is now.
+/// Result of a push with fallbacks.
 #[derive(Clone, Debug, Default)]
 pub struct PushResult {
-    /// For the outcome.
+    /// Location of the work.
     pub work: Work,
-    /// Why it is not simply on its branch.
+    /// Failure of the first attempt, if a fallback was used.
     pub failure: Option<Failure>,
-    /// What a person should know.
+    /// Notes for people.
     pub notes: Vec<String>,
 }
 
-/// Brings `tip` home, beginning with `rung`. Never fails: the last rung is the workspace as it is.
+/// Pushes `tip` to `target`, then tries fallbacks in order.
+///
+/// Never fails: the last fallback keeps the work in the workspace.
 pub async fn push_with_fallbacks(
     context: &Context,
     prepared: &PreparedBranch,
     tip: Oid,
-    rung: PushTarget,
+    target: PushTarget,
 ) -> PushResult {
-    let mut rung = rung;
-    let mut first_trouble: Option<Failure> = None;
+    let mut target = target;
+    let mut first_failure: Option<Failure> = None;
     let mut notes = Vec::new();
     loop {
-        let done = match &rung {
+        let result = match &target {
             PushTarget::Branch => push(context, &prepared.branch, tip, prepared.remote_tip).await,
             PushTarget::SiblingBranch => match BranchName::new(prepared.branch.clone()) {
                 Ok(branch) => {
@@ -48,30 +50,30 @@ pub async fn push_with_fallbacks(
                 }
                 Err(error) => Err(PushFailure::Error(Failure::from_error(Reason::InternalError, &error))),
             },
-            PushTarget::WithoutRefusedPaths(paths) => {
+            PushTarget::WithoutRejectedPaths(paths) => {
                 push_without(context, prepared, tip, paths, &mut notes).await
             }
             PushTarget::Workspace => {
                 let work = write_rescue_bundle(context, prepared, tip, &mut notes).await;
-                return PushResult { work, failure: first_trouble, notes };
+                return PushResult { work, failure: first_failure, notes };
             }
         };
-        match done {
-            Ok(work) => return PushResult { work, failure: first_trouble, notes },
-            Err(trouble) => {
-                let failure = trouble.failure(&prepared.branch);
-                context.journal.warn(format!("the work cannot go there: {}", failure.message));
-                match &first_trouble {
-                    None => first_trouble = Some(failure),
+        match result {
+            Ok(work) => return PushResult { work, failure: first_failure, notes },
+            Err(error) => {
+                let failure = error.failure(&prepared.branch);
+                context.journal.warn(format!("push failed: {}", failure.message));
+                match &first_failure {
+                    None => first_failure = Some(failure),
                     Some(_) => notes.push(failure.message),
                 }
-                rung = next_target(&rung, &trouble);
+                target = next_target(&target, &error);
             }
         }
     }
 }
 
-/// Keeps the work in the workspace because it may not be pushed.
+/// Keeps the work in the workspace because the policy rejected it.
 pub async fn keep_in_workspace(
     context: &Context,
     prepared: &PreparedBranch,
@@ -83,11 +85,12 @@ pub async fn keep_in_workspace(
     PushResult { work, failure: Some(why), notes }
 }
 
+/// Pushes to a branch, with retries while the remote is unavailable.
 async fn push(context: &Context, branch: &str, oid: Oid, expected: Option<Oid>) -> Result<Work, PushFailure> {
     let name = BranchName::new(branch)
         .map_err(|error| PushFailure::Error(Failure::from_error(Reason::InternalError, &error)))?;
     let control = context.control_repository_path(RepositoryRole::Target);
-    let mut tries = BACKOFF.into_iter();
+    let mut waits = BACKOFF.into_iter();
     loop {
         let credentials = context.credentials(RepositoryRole::Target).map_err(PushFailure::Error)?;
         let pushed = context
@@ -96,7 +99,7 @@ async fn push(context: &Context, branch: &str, oid: Oid, expected: Option<Oid>) 
             .await;
         match pushed {
             Ok(PushOutcome::Pushed | PushOutcome::UpToDate) => {
-                remember(context, branch, oid).await;
+                record_pushed(context, branch, oid).await;
                 return Ok(Work {
                     location: WorkLocation::Remote,
                     branch: Some(branch.to_owned()),
@@ -104,28 +107,24 @@ async fn push(context: &Context, branch: &str, oid: Oid, expected: Option<Oid>) 
                     path: None,
                 });
             }
-            // A push whose answer was lost has arrived all the same.
+            // An earlier attempt succeeded, but its response was lost.
             Ok(PushOutcome::NonFastForward { remote_oid: Some(found) }) if found == oid => {}
             Ok(PushOutcome::NonFastForward { .. }) => return Err(PushFailure::NonFastForward),
             Ok(PushOutcome::Rejected { message }) => return Err(PushFailure::Rejected(message)),
             Err(error) => {
-                let wait = tries.next().filter(|_| error.is_transient());
+                let wait = waits.next().filter(|_| error.is_transient());
                 let Some(wait) = wait else {
                     return Err(PushFailure::Error(Failure::from_error(error.reason(), &error)));
                 };
-                context.journal.warn(format!(
-                    "{}; trying again in {} s",
-                    error_chain(&error),
-                    wait.as_secs()
-                ));
+                context.journal.warn(format!("{}; retrying in {} s", error_chain(&error), wait.as_secs()));
                 tokio::time::sleep(wait).await;
             }
         }
     }
 }
 
-/// Records what the remote has. Nothing depends on it: the next run asks the remote.
-async fn remember(context: &Context, branch: &str, oid: Oid) {
+/// Updates the tracking ref. A failure is ignored: the next run lists the remote again.
+async fn record_pushed(context: &Context, branch: &str, oid: Oid) {
     let (context, branch) = (context.clone(), branch.to_owned());
     let recorded = blocking(move || {
         let control = open(&context, RepositoryRole::Target)?;
@@ -136,6 +135,7 @@ async fn remember(context: &Context, branch: &str, oid: Oid) {
     drop(recorded.await);
 }
 
+/// Pushes the work without the rejected paths, and saves those as a patch.
 async fn push_without(
     context: &Context,
     prepared: &PreparedBranch,
@@ -144,18 +144,18 @@ async fn push_without(
     notes: &mut Vec<String>,
 ) -> Result<Work, PushFailure> {
     let patch = context.record.rescue().join("refused.patch");
-    let (inner, start, refused, file) = (context.clone(), prepared.start, paths.to_vec(), patch.clone());
+    let (inner, start, rejected, file) = (context.clone(), prepared.start, paths.to_vec(), patch.clone());
     let reduced = blocking(move || {
         let git = |error: GitError| Failure::from_error(error.reason(), &error);
         let control = open(&inner, RepositoryRole::Target)?;
         let folder = inner.record.rescue();
         std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
-        let tree = control.tree_reverting(tip, start, &refused).map_err(git)?;
+        let tree = control.tree_reverting(tip, start, &rejected).map_err(git)?;
         let identity = inner.task.commit_identity_or_default();
         let message = format!(
-            "Work of {} without what the server refuses\n\nLeft out: {}\n",
+            "Work of {} without paths that the server rejects\n\nOmitted: {}\n",
             inner.task.run,
-            refused.join(", ")
+            rejected.join(", ")
         );
         let seconds = jiff::Timestamp::now().as_second();
         let new = NewCommit {
@@ -174,14 +174,14 @@ async fn push_without(
     .map_err(PushFailure::Error)?;
     let work = push(context, &prepared.branch, reduced, prepared.remote_tip).await?;
     notes.push(format!(
-        "the server refuses {}; everything else is on the branch, that part is kept as `{}`",
+        "the server rejected {}; pushed everything else, saved that part as `{}`",
         paths.join(", "),
         patch.display()
     ));
     Ok(Work { path: Some(patch.display().to_string()), ..work })
 }
 
-/// A ref and a bundle in the workspace; where even that fails, the tree as it is.
+/// Writes a bundle in the workspace; if that fails, the worktree is the location of the work.
 async fn write_rescue_bundle(
     context: &Context,
     prepared: &PreparedBranch,
@@ -191,7 +191,7 @@ async fn write_rescue_bundle(
     let bundle = context.record.rescue().join("work.bundle");
     let branch = format!("refs/heads/{}", prepared.branch);
     let (inner, base, file, name) = (context.clone(), prepared.base, bundle.clone(), branch.clone());
-    let kept = blocking(move || {
+    let bundled = blocking(move || {
         let folder = inner.record.rescue();
         std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let control = open(&inner, RepositoryRole::Target)?;
@@ -200,10 +200,10 @@ async fn write_rescue_bundle(
             .map_err(|error| Failure::from_error(error.reason(), &error))
     })
     .await;
-    let path = match kept {
+    let path = match bundled {
         Ok(()) => bundle,
         Err(failure) => {
-            notes.push(format!("the work could not be bundled: {}", failure.message));
+            notes.push(format!("cannot write bundle: {}", failure.message));
             context.worktree()
         }
     };

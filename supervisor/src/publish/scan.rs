@@ -1,4 +1,4 @@
-//! Step `policy`: looks at everything that a push would publish.
+//! Step `policy`: checks everything that a push would publish.
 
 use std::ops::ControlFlow;
 
@@ -12,31 +12,30 @@ use crate::failure::Failure;
 use crate::git::{ControlRepository, NewObject};
 use crate::workspace::fetch::open;
 
-/// Findings after which no more are looked for: a person needs the first few.
-const FINDINGS: usize = 20;
+/// Findings after which the scan ends; the message shows only the first few.
+const MAX_FINDINGS: usize = 20;
 
-/// Checks every commit, name and content between base and tip.
+/// Checks every commit, path and blob between base and tip.
 ///
 /// # Errors
-/// The findings, or that the objects cannot be read.
+/// Returns a failure that names the findings, or an error if an object cannot be read.
 pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<(), Failure> {
     if let Some(path) = saved.changed_lfs.first() {
-        let message = format!(
-            "`{path}` belongs to large-file storage and was changed: its content cannot be pushed from here"
-        );
+        let message =
+            format!("cannot push the change of Git LFS file `{path}`: its content is not a pointer");
         return Err(Failure::new(Reason::UnsupportedRepository, message));
     }
     let control = open(context, RepositoryRole::Target)?;
     let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
-    let findings = find(&control, &policy, base, saved.tip)?;
+    let findings = scan_objects(&control, &policy, base, saved.tip)?;
     match policy_failure(&findings) {
         Some((reason, message)) => Err(Failure::new(reason, message)),
         None => Ok(()),
     }
 }
 
-fn find(
+fn scan_objects(
     control: &ControlRepository,
     policy: &Policy,
     base: Oid,
@@ -56,10 +55,10 @@ fn find(
             NewObject::Blob { path, oid: _, size: _, data } => {
                 findings.extend(policy.check_blob(&ScannedBlob { path, data }));
             }
-            // A name can be a secret too; whether it may change is asked of the whole change below.
+            // A path can contain a secret too. Protected paths are checked below, for the whole branch.
             NewObject::Path(path) => findings.extend(policy.check_blob(&ScannedBlob { path, data: path })),
         }
-        if findings.len() >= FINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if findings.len() >= MAX_FINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     control.walk_new(Some(base), tip, &mut visit).map_err(git)?;

@@ -1,4 +1,4 @@
-//! Step `branch`: where the agent starts, and a tree that holds just that.
+//! Step `branch`: decides the commit that the agent starts from and checks it out.
 
 use git2::Oid;
 use orchestrator_contract::names::{docs_branch, fresh_branch, implementation_branch};
@@ -7,39 +7,85 @@ use orchestrator_contract::{BranchName, Kind, Reason};
 
 use super::fetch::{Fetched, blocking, open};
 use super::recover::recover;
-use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, write_tree_state};
+use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout};
 use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, StatCache};
 
-/// The branch and its tree.
+/// Checked-out branch.
 #[derive(Clone, Debug)]
 pub struct PreparedBranch {
-    /// The branch.
+    /// Name of the branch.
     pub branch: String,
-    /// The commit that the agent starts from.
+    /// Commit that the agent starts from.
     pub start: Oid,
-    /// The base's commit.
+    /// Commit of the base branch.
     pub base: Oid,
-    /// The branch's commit on the remote; none if it is not there.
+    /// Commit of the branch on the remote, if the remote has the branch.
     pub remote_tip: Option<Oid>,
-    /// Where the agent works, relative to the repository.
+    /// Directory that the agent works in, relative to the repository.
     pub working_directory: String,
-    /// What a person, and the agent, should know.
+    /// Result of merging the base branch into the branch.
+    pub base_merge: BaseMerge,
+    /// Notes for people, shown in the outcome and the pull request.
     pub notes: Vec<String>,
-    /// What is known of the attempt before.
+    /// Record of the previous attempt.
     pub last: Option<LastAttempt>,
 }
 
-/// The branch of this attempt.
+/// Result of merging the base branch into the branch of a retry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum BaseMerge {
+    /// The branch contains the base commit.
+    UpToDate,
+    /// The base branch was merged.
+    Merged {
+        /// Name of the base branch.
+        base: String,
+    },
+    /// The branches have no common history; nothing was merged.
+    Unrelated {
+        /// Name of the base branch.
+        base: String,
+    },
+    /// The branches conflict; nothing was merged.
+    Conflict {
+        /// Name of the base branch.
+        base: String,
+        /// Conflicting paths, separated by commas; the first 20.
+        paths: String,
+    },
+}
+
+impl BaseMerge {
+    /// Returns a note about the merge, or `None` if the branch is up to date.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        match self {
+            Self::UpToDate => None,
+            Self::Merged { base } => Some(format!("merged `{base}` into the branch")),
+            Self::Unrelated { base } => {
+                Some(format!("`{base}` and the branch have no common history; nothing was merged"))
+            }
+            Self::Conflict { base, paths } => {
+                Some(format!("`{base}` conflicts with the branch in {paths}; it was not merged"))
+            }
+        }
+    }
+}
+
+/// Maximum conflicting paths to show.
+const MAX_SHOWN_PATHS: usize = 20;
+
+/// Returns the branch name of this attempt.
 ///
-/// `on_remote` says which branches there are: documents are written more than once, by
-/// several agents, so a new branch of them takes the first free number from the attempt's on.
+/// Several agents write documents, so a new docs branch takes the first number, from the attempt's
+/// on, for which `on_remote` returns false.
 ///
 /// # Errors
-/// What is known of earlier attempts cannot be read.
+/// Returns an error if the record of the previous attempt cannot be read.
 pub(crate) fn branch_of(context: &Context, on_remote: impl Fn(&str) -> bool) -> Result<String, Failure> {
     let task = &context.task;
     let earlier = match task.mode {
@@ -53,7 +99,7 @@ pub(crate) fn branch_of(context: &Context, on_remote: impl Fn(&str) -> bool) -> 
         let branches = (task.attempt..).map(|number| docs_branch(task.task_id, number).to_string());
         return Ok(branches.into_iter().find(|branch| !on_remote(branch)).unwrap_or_default());
     }
-    let id = task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "the run has no task"))?;
+    let id = task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "missing task id"))?;
     Ok(match task.mode {
         Mode::First | Mode::Retry => implementation_branch(id).to_string(),
         Mode::Fresh => fresh_branch(id, task.attempt).to_string(),
@@ -65,10 +111,10 @@ fn last(context: &Context) -> Result<Option<LastAttempt>, Failure> {
         .map_err(|error| Failure::io(&context.layout.supervisor_dir(), &error))
 }
 
-/// Saves what an earlier run left, decides the start and lays out the tree.
+/// Saves work that an earlier run left, decides the start commit and checks it out.
 ///
 /// # Errors
-/// The tree cannot be made, or our branch and the remote's cannot be brought together.
+/// Returns an error if the checkout fails, or if local and remote branch conflict.
 pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<PreparedBranch, Failure> {
     let recovered = recover(context).await?;
     let (context, fetched) = (context.clone(), fetched.clone());
@@ -76,115 +122,115 @@ pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prep
         let mut notes = Vec::new();
         if let Some(recovered) = recovered {
             notes.push(format!(
-                "work that {} had left unsaved was saved on `{}` ({})",
+                "saved unsaved work of {} on `{}` ({})",
                 recovered.run, recovered.branch, recovered.oid
             ));
         }
         let control = open(&context, RepositoryRole::Target)?;
         let branch = fetched.branch.clone();
-        let start = decide_start(&context, &control, &fetched, &branch, &mut notes)?;
+        let (start, base_merge) = decide_start(&context, &control, &fetched, &branch, &mut notes)?;
+        notes.extend(base_merge.note());
         let working_directory = working_directory(&context, &control, start)?;
         checkout_worktree(&context, &control, &fetched, &branch, start)?;
         let last = last(&context)?;
         let folder = context.working_directory(&working_directory);
         std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
-        Ok(PreparedBranch { branch, start, base: base_oid, remote_tip, working_directory, notes, last })
+        Ok(PreparedBranch {
+            branch,
+            start,
+            base: base_oid,
+            remote_tip,
+            working_directory,
+            base_merge,
+            notes,
+            last,
+        })
     })
     .await
 }
 
-/// Where the agent starts.
+/// Decides the start commit, merging where a retry needs it.
 fn decide_start(
     context: &Context,
     control: &ControlRepository,
     fetched: &Fetched,
     branch: &str,
     notes: &mut Vec<String>,
-) -> Result<Oid, Failure> {
+) -> Result<(Oid, BaseMerge), Failure> {
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let base = fetched.base_oid;
     match context.task.mode {
-        Mode::First | Mode::Fresh => Ok(base),
+        Mode::First | Mode::Fresh => Ok((base, BaseMerge::UpToDate)),
         Mode::Retry => {
-            let ours = control.resolve_ref(&format!("refs/heads/{branch}")).map_err(git)?;
-            let tip = match (ours, fetched.remote_tip) {
+            let local = control.resolve_ref(&format!("refs/heads/{branch}")).map_err(git)?;
+            let tip = match (local, fetched.remote_tip) {
                 (None, None) => {
-                    notes.push("no earlier attempt left anything: this one starts from the base".to_owned());
-                    return Ok(base);
+                    notes.push("earlier attempts left no work; started from the base branch".to_owned());
+                    return Ok((base, BaseMerge::UpToDate));
                 }
                 (Some(one), None) | (None, Some(one)) => one,
-                (Some(ours), Some(theirs)) => merge_with_remote(context, control, ours, theirs, branch)?,
+                (Some(local), Some(remote)) => merge_with_remote(context, control, local, remote, branch)?,
             };
-            merge_base_branch(context, control, tip, fetched, notes)
+            merge_base_branch(context, control, tip, fetched)
         }
     }
 }
 
-/// Our branch and the remote's: the one that has the other, or a clean merge.
+/// Merges the local with the remote branch; returns the newer one if one contains the other.
 fn merge_with_remote(
     context: &Context,
     control: &ControlRepository,
-    ours: Oid,
-    theirs: Oid,
+    local: Oid,
+    remote: Oid,
     branch: &str,
 ) -> Result<Oid, Failure> {
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    if control.is_ancestor(ours, theirs).map_err(git)? {
-        return Ok(theirs);
+    if control.is_ancestor(local, remote).map_err(git)? {
+        return Ok(remote);
     }
-    if control.is_ancestor(theirs, ours).map_err(git)? {
-        return Ok(ours);
+    if control.is_ancestor(remote, local).map_err(git)? {
+        return Ok(local);
     }
-    match control.merge(theirs, ours).map_err(git)? {
+    match control.merge(remote, local).map_err(git)? {
         MergeResult::Clean(tree) => {
             let message = format!("Merge unpushed work of earlier attempts into {branch}\n");
-            commit(context, control, tree, &[theirs, ours], &message)
+            commit(context, control, tree, &[remote, local], &message)
         }
         MergeResult::Conflicts(paths) => Err(Failure::new(
             Reason::BranchDiverged,
             format!(
-                "`{branch}` was changed on the remote in a way that conflicts with unpushed work {ours} of an \
-                 earlier attempt, in {}: bring them together, or start fresh",
+                "`{branch}` on the remote conflicts with unpushed work of an earlier attempt ({local}) in {}: \
+                 merge them, or start fresh",
                 join_paths(&paths)
             ),
         )),
     }
 }
 
-/// The base merged in if it merges cleanly, else left and said.
+/// Merges the base branch into `tip` unless they conflict.
 fn merge_base_branch(
     context: &Context,
     control: &ControlRepository,
     tip: Oid,
     fetched: &Fetched,
-    notes: &mut Vec<String>,
-) -> Result<Oid, Failure> {
+) -> Result<(Oid, BaseMerge), Failure> {
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    let base = fetched.base_oid;
+    let (base, name) = (fetched.base_oid, fetched.base.branch.clone());
     if control.is_ancestor(base, tip).map_err(git)? {
-        return Ok(tip);
+        return Ok((tip, BaseMerge::UpToDate));
     }
     if control.merge_base(base, tip).map_err(git)?.is_none() {
-        notes.push(format!(
-            "`{}` and the branch have no common history; nothing was merged",
-            fetched.base.branch
-        ));
-        return Ok(tip);
+        return Ok((tip, BaseMerge::Unrelated { base: name }));
     }
     match control.merge(tip, base).map_err(git)? {
         MergeResult::Clean(tree) => {
-            notes.push(format!("`{}` was merged into the branch", fetched.base.branch));
-            let message = format!("Merge {} into the branch\n", fetched.base.branch);
-            commit(context, control, tree, &[tip, base], &message)
+            let message = format!("Merge {name} into the branch\n");
+            let merged = commit(context, control, tree, &[tip, base], &message)?;
+            Ok((merged, BaseMerge::Merged { base: name }))
         }
         MergeResult::Conflicts(paths) => {
-            notes.push(format!(
-                "`{}` has moved and conflicts with the branch in {}; it was not merged",
-                fetched.base.branch,
-                join_paths(&paths)
-            ));
-            Ok(tip)
+            Ok((tip, BaseMerge::Conflict { base: name, paths: join_paths(&paths) }))
         }
     }
 }
@@ -204,17 +250,18 @@ fn commit(
 }
 
 fn join_paths(paths: &[Vec<u8>]) -> String {
-    let names: Vec<_> = paths.iter().take(20).map(|path| String::from_utf8_lossy(path)).collect();
+    let names: Vec<_> =
+        paths.iter().take(MAX_SHOWN_PATHS).map(|path| String::from_utf8_lossy(path)).collect();
     names.join(", ")
 }
 
 fn working_directory(context: &Context, control: &ControlRepository, start: Oid) -> Result<String, Failure> {
     let task = &context.task;
     if task.kind == Kind::Docs {
-        // The folder that holds `.taskmaster` is looked for together with the documents.
+        // Decided later, when the documents are planned.
         return Ok(String::new());
     }
-    let look = |path: &str| {
+    let kind_of = |path: &str| {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let entries =
             control.list_tree(start, std::path::Path::new(parent)).ok().flatten().unwrap_or_default();
@@ -224,20 +271,14 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
             None => PathKind::Missing,
         }
     };
-    decide_working_directory(task.target.working_directory.as_ref(), &task.service, &task.target.url, look)
+    decide_working_directory(task.target.working_directory.as_ref(), &task.service, &task.target.url, kind_of)
         .map_err(|error| Failure::from_error(Reason::InvalidTask, &error))
 }
 
-/// Where it is kept what the working tree's files were when their content was last known.
-pub(crate) fn stat_cache(context: &Context) -> std::path::PathBuf {
-    context.layout.supervisor_dir().join(match context.task.kind {
-        Kind::Implementation => "target-repo.stat",
-        Kind::Docs => "docs-repo.stat",
-    })
-}
-
-/// Lays out the tree. What it holds is recorded before and after, so that a crash in
-/// between is never taken for an agent's work.
+/// Checks out `start`.
+///
+/// The state of the worktree is recorded before and after, so that a crash in between is not
+/// mistaken for work of the agent.
 fn checkout_worktree(
     context: &Context,
     control: &ControlRepository,
@@ -245,10 +286,10 @@ fn checkout_worktree(
     branch: &str,
     start: Oid,
 ) -> Result<(), Failure> {
-    let record = |content| {
+    let record = |status| {
         let state = TreeState {
             run: context.task.run.clone(),
-            status: content,
+            status,
             branch: branch.to_owned(),
             start: start.to_string(),
             base: fetched.base.oid.clone(),
@@ -262,8 +303,8 @@ fn checkout_worktree(
         BranchName::new(text).map_err(|error| Failure::from_error(Reason::InternalError, &error))
     };
     let (branch, base) = (name(branch)?, name(&fetched.base.branch)?);
-    let cache_file = stat_cache(context);
-    let wanted = Checkout {
+    let cache_file = stat_cache(&context.layout, context.task.kind);
+    let request = Checkout {
         commit: start,
         branch: &branch,
         base: Some((&base, fetched.base_oid)),
@@ -272,7 +313,7 @@ fn checkout_worktree(
         cache: &StatCache::load(&cache_file),
     };
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    let done = checkout(control, &context.worktree(), &wanted).map_err(git)?;
-    done.cache.save(&cache_file).map_err(git)?;
+    let stats = checkout(control, &context.worktree(), &request).map_err(git)?;
+    stats.cache.save(&cache_file).map_err(git)?;
     record(WorktreeStatus::Dirty)
 }

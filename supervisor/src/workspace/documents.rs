@@ -1,7 +1,7 @@
-//! A task's documents, as Task Master keeps them in the platform repository.
+//! Documents of a task, as Task Master keeps them in the platform repository.
 //!
-//! Pure over an injected reader of files at a commit. What is looked for, and in which
-//! order, is said by [`find`]; nothing is ever guessed between equal candidates.
+//! Pure: files are read through a [`Reader`]. [`find_documents`] documents the search order; equal
+//! candidates are an error, never a guess.
 
 mod criteria;
 mod error;
@@ -17,95 +17,95 @@ pub use criteria::acceptance_criteria;
 pub use error::DocumentsError;
 pub use tasks_file::{Entry, Subtask, TaskList, TasksFile};
 
-/// Reads files and lists folders of the platform repository at one commit; paths are
-/// relative to its root, `""` is the root itself.
+/// Reads files and lists directories of the platform repository at one commit.
+///
+/// Paths are relative to its root; `""` is the root.
 pub struct Reader<R, L>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
 {
-    /// The content of a file; none if there is no such file.
+    /// Returns the content of a file, or `None` if it does not exist.
     pub read: R,
-    /// The names of a folder's entries; empty if there is no such folder.
+    /// Returns the names in a directory; empty if it does not exist.
     pub list: L,
 }
 
-/// Which documents are wanted.
+/// Documents to find.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentQuery<'a> {
-    /// The service, whose folder or tag is taken first.
+    /// Service; its directory and its tag take precedence.
     pub service: &'a ServiceName,
-    /// The task.
     pub task: TaskId,
-    /// The folder that holds `.taskmaster`, relative (`""` is the root); looked for if not given.
+    /// Directory that contains `.taskmaster` (`""` is the root); searched if `None`.
     pub docs_directory: Option<&'a str>,
 }
 
-/// A task's documents: everything that the prompt and the pull request need.
+/// Documents of a task, for the prompt and the pull request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TaskDocuments {
-    /// The folder that holds `.taskmaster`; empty for the root.
+    /// Directory that contains `.taskmaster`; empty for the root.
     pub folder: String,
-    /// The tag of `tasks.json`, where it has tags.
+    /// Tag of `tasks.json`, if it has tags.
     pub tag: Option<String>,
-    /// The task's own files, or only its entry.
+    /// Whether the task has files of its own, or only its entry.
     pub source: DocumentSource,
-    /// The task's entry in `tasks.json`; where that file is missing, its title is taken
-    /// from the first heading of `task.md`.
+    /// Entry in `tasks.json`. Without that file its title is the first heading of `task.md`.
     pub entry: Entry,
-    /// The tasks that this one depends on.
+    /// Tasks that this one depends on.
     pub dependencies: Vec<Dependency>,
-    /// The text of `task.md`.
+    /// Text of `task.md`.
     pub task: Option<String>,
-    /// The text of `prompt.md`.
+    /// Text of `prompt.md`.
     pub prompt: Option<String>,
-    /// The text of `acceptance-criteria.md`.
+    /// Text of `acceptance-criteria.md`.
     pub acceptance: Option<String>,
-    /// The criteria of that file, or else the entry's test strategy, one a line.
+    /// Criteria of that file, or else of the entry's test strategy.
     pub acceptance_criteria: Vec<String>,
-    /// The path of `architecture.md`.
+    /// Path of `architecture.md`.
     pub architecture: Option<String>,
-    /// The path of `prd.txt` or `prd.md`.
+    /// Path of `prd.txt` or `prd.md`.
     pub requirements: Option<String>,
-    /// Every file that was used, relative to the repository.
+    /// Paths of all files used, relative to the repository.
     pub files: Vec<String>,
 }
 
-/// A task that another depends on.
+/// Task that another one depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Dependency {
-    /// Its id.
     pub id: String,
-    /// Its title; none if `tasks.json` does not have it.
+    /// Title, if `tasks.json` has the task.
     pub title: Option<String>,
-    /// Its status, such as `done`.
+    /// Status, such as `done`.
     pub status: Option<String>,
 }
 
 impl TaskDocuments {
-    /// What the outcome says about the documents.
+    /// Returns the sources for the outcome.
     #[must_use]
     pub fn report(&self) -> DocumentSources {
         DocumentSources { source: self.source, files: self.files.clone(), tag: self.tag.clone() }
     }
 }
 
-/// The path of a file under `.taskmaster` of a folder.
+/// Returns the path of a file in the `.taskmaster` directory of `folder`.
 pub(crate) fn path(folder: &str, rest: &str) -> String {
     if folder.is_empty() { format!(".taskmaster/{rest}") } else { format!("{folder}/.taskmaster/{rest}") }
 }
 
-/// How deep other folders with tasks are looked for, to name them in an error.
-const CANDIDATE_DEPTH: usize = 4;
+/// Maximum depth of the search for other `.taskmaster` directories to suggest.
+const MAX_CANDIDATE_DEPTH: usize = 4;
 
-/// How many entries are looked into meanwhile: an error must not take long in a large repository.
-const CANDIDATE_FOLDERS: usize = 5_000;
+/// Maximum entries to visit in that search; an error must not take long in a large repository.
+const MAX_CANDIDATE_ENTRIES: usize = 5_000;
 
-/// Finds the folder that holds `.taskmaster` for a service: the given one, or the first
-/// of `{service}/`, `projects/{service}/` and the root. The root is `""`.
+/// Returns the directory that contains `.taskmaster` for a service.
+///
+/// That is `docs_directory`, or the first of `{service}/`, `projects/{service}/` and the root
+/// (`""`) that has one.
 ///
 /// # Errors
-/// There is none; the error names the places, and other folders that have one.
+/// Returns an error if none of them has one, naming other directories that do.
 pub fn find_folder<R, L>(
     reader: &Reader<R, L>,
     service: &ServiceName,
@@ -118,41 +118,41 @@ where
     let list = |folder: &str| {
         (reader.list)(folder).map_err(|source| DocumentsError::Unreadable { path: folder.to_owned(), source })
     };
-    let places = docs_directory.map_or_else(
+    let locations = docs_directory.map_or_else(
         || vec![service.to_string(), format!("projects/{service}"), String::new()],
-        |given| vec![given.trim_matches('/').trim_start_matches("./").to_owned()],
+        |directory| vec![directory.trim_matches('/').trim_start_matches("./").to_owned()],
     );
-    for place in &places {
-        let place = if place == "." { "" } else { place };
-        if !list(path(place, "").trim_end_matches('/'))?.is_empty() {
-            return Ok(place.to_owned());
+    for location in &locations {
+        let location = if location == "." { "" } else { location };
+        if !list(path(location, "").trim_end_matches('/'))?.is_empty() {
+            return Ok(location.to_owned());
         }
     }
     let mut candidates = Vec::new();
-    let mut looked_into = 0;
+    let mut visited = 0;
     let mut queue = VecDeque::from([(String::new(), 0)]);
     while let Some((folder, depth)) = queue.pop_front() {
-        looked_into += 1;
-        if looked_into > CANDIDATE_FOLDERS {
+        visited += 1;
+        if visited > MAX_CANDIDATE_ENTRIES {
             break;
         }
         let names = list(&folder)?;
         if names.iter().any(|name| name == ".taskmaster") {
             candidates.push(if folder.is_empty() { ".".to_owned() } else { folder.clone() });
         }
-        // A name with a dot at its start is no project; a file has no names in it.
-        for name in names.into_iter().filter(|name| depth < CANDIDATE_DEPTH && !name.starts_with('.')) {
+        // Hidden directories are not projects. Listing a file returns nothing.
+        for name in names.into_iter().filter(|name| depth < MAX_CANDIDATE_DEPTH && !name.starts_with('.')) {
             queue.push_back((if folder.is_empty() { name } else { format!("{folder}/{name}") }, depth + 1));
         }
     }
-    let looked_for = places.iter().map(|place| path(place, "")).collect();
+    let looked_for = locations.iter().map(|location| path(location, "")).collect();
     Err(DocumentsError::FolderMissing { looked_for, candidates })
 }
 
-/// Reads `tasks.json` of a folder and chooses the tag; none if there is no such file.
+/// Reads `tasks.json` of a directory and chooses the tag; returns `None` if it does not exist.
 ///
 /// # Errors
-/// A file cannot be read or understood, or the tag is ambiguous.
+/// Returns an error if a file cannot be read or parsed, or the tag is ambiguous.
 pub fn read_tasks<R, L>(
     reader: &Reader<R, L>,
     service: &ServiceName,
@@ -176,24 +176,24 @@ where
     Ok(None)
 }
 
-/// Finds and reads everything there is about a task.
+/// Finds and reads the documents of a task.
 ///
-/// The documents are in `.taskmaster/docs/task-{id}/`; without them the task's entry in
-/// `.taskmaster/tasks/tasks.json` serves. `architecture.md`, `prd.txt` and `prd.md` are
-/// looked for in `.taskmaster/docs/` and in `.taskmaster/`.
+/// They are in `.taskmaster/docs/task-{id}/`; without them the task's entry in
+/// `.taskmaster/tasks/tasks.json` is used. `architecture.md`, `prd.txt` and `prd.md` are searched
+/// in `.taskmaster/docs/`, then in `.taskmaster/`.
 ///
 /// # Errors
-/// There are neither documents nor an entry, `tasks.json` does not have the task, or a
-/// file cannot be read or understood.
+/// Returns an error if there are neither documents nor an entry, if `tasks.json` does not have the
+/// task, or if a file cannot be read or parsed.
 pub fn find_documents<R, L>(
     reader: &Reader<R, L>,
-    wanted: &DocumentQuery<'_>,
+    query: &DocumentQuery<'_>,
 ) -> Result<TaskDocuments, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
 {
-    let DocumentQuery { service, task, docs_directory } = *wanted;
+    let DocumentQuery { service, task, docs_directory } = *query;
     let folder = find_folder(reader, service, docs_directory)?;
     let tasks = read_tasks(reader, service, &folder)?;
     let id = task.to_string();
@@ -212,16 +212,16 @@ where
 
     let mut files: Vec<String> = tasks.iter().map(|(file, _)| file.clone()).collect();
     let mut looked_for = vec![path(&folder, "tasks/tasks.json")];
-    let mut own = |name: &str| {
+    let mut read_task_file = |name: &str| {
         let file = path(&folder, &format!("docs/task-{id}/{name}"));
         looked_for.push(file.clone());
         let text = read_text(reader, &file)?.filter(|text| !text.trim().is_empty());
         files.extend(text.is_some().then_some(file));
         Ok::<_, DocumentsError>(text)
     };
-    let task_text = own("task.md")?;
-    let prompt = own("prompt.md")?;
-    let acceptance = own("acceptance-criteria.md")?;
+    let task_text = read_task_file("task.md")?;
+    let prompt = read_task_file("prompt.md")?;
+    let acceptance = read_task_file("acceptance-criteria.md")?;
     let source = if [&task_text, &prompt, &acceptance].into_iter().any(Option::is_some) {
         DocumentSource::Files
     } else {
@@ -237,7 +237,7 @@ where
             ..Entry::default()
         },
     };
-    let mut project = |names: &[&str]| {
+    let mut find_project_file = |names: &[&str]| {
         for name in names {
             let file = path(&folder, name);
             if (reader.read)(&file)
@@ -250,9 +250,9 @@ where
         }
         Ok(None)
     };
-    let architecture = project(&["docs/architecture.md", "architecture.md"])?;
-    let requirements = project(&["docs/prd.txt", "docs/prd.md", "prd.txt", "prd.md"])?;
-    let acceptance_criteria = criteria::of(acceptance.as_deref(), &entry);
+    let architecture = find_project_file(&["docs/architecture.md", "architecture.md"])?;
+    let requirements = find_project_file(&["docs/prd.txt", "docs/prd.md", "prd.txt", "prd.md"])?;
+    let acceptance_criteria = criteria::criteria_of(acceptance.as_deref(), &entry);
     let list = tasks.as_ref().map(|(_, tasks)| &tasks.list);
     let dependencies = entry.dependencies.iter().map(|id| dependency(list, id)).collect();
     Ok(TaskDocuments {
@@ -276,7 +276,7 @@ fn dependency(list: Option<&TaskList>, id: &str) -> Dependency {
     Dependency { id: id.to_owned(), title, status }
 }
 
-/// A file as text, without a byte order mark; bytes that are no UTF-8 are replaced.
+/// Reads a file as text, without a byte order mark; invalid UTF-8 is replaced.
 pub(crate) fn read_text<R, L>(reader: &Reader<R, L>, path: &str) -> Result<Option<String>, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! Steps `platform` and `target`: only what is needed is fetched, into repositories of our own.
+//! Steps `fetch_platform` and `fetch_target`: fetch only what is needed, into control repositories.
 
 use git2::Oid;
 use orchestrator_contract::outcome::Revision;
@@ -11,23 +11,23 @@ use crate::failure::Failure;
 use crate::git::checkout::export_tree;
 use crate::git::{ControlRepository, Credentials, Remote};
 
-/// Deepest history that is fetched in the search for a common ancestor, step by step.
-const DEEPEN: [u32; 3] = [50, 500, i32::MAX as u32];
+/// Fetch depths to try, in order, until branch and base have a merge base.
+const DEEPEN_STEPS: [u32; 3] = [50, 500, i32::MAX as u32];
 
-/// The code that was fetched.
+/// Fetched target.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// The branch of this attempt.
+    /// Branch of this attempt.
     pub branch: String,
-    /// The base branch at the commit that the run starts from.
+    /// Base branch, at the fetched commit.
     pub base: Revision,
-    /// The base's commit.
+    /// Commit of the base branch.
     pub base_oid: Oid,
-    /// The task's branch on the remote, for a retry.
+    /// Commit of the branch on the remote, for a retry.
     pub remote_tip: Option<Oid>,
 }
 
-/// Where a remote's branch is kept in a control repository.
+/// Returns the tracking ref of a remote branch in a control repository.
 pub(crate) fn tracking(branch: &str) -> String {
     format!("refs/remotes/origin/{branch}")
 }
@@ -36,30 +36,30 @@ fn refspec(branch: &str) -> String {
     format!("+refs/heads/{branch}:{}", tracking(branch))
 }
 
-/// Opens one of our control repositories, which may be new.
-pub(crate) fn open(context: &Context, side: RepositoryRole) -> Result<ControlRepository, Failure> {
-    let url = match side {
+/// Opens a control repository, or creates it.
+pub(crate) fn open(context: &Context, role: RepositoryRole) -> Result<ControlRepository, Failure> {
+    let url = match role {
         RepositoryRole::Platform => &context.task.platform.url,
         RepositoryRole::Target => &context.task.target.url,
     };
-    let opened = ControlRepository::open(&context.control_repository_path(side), url)
+    let opened = ControlRepository::open(&context.control_repository_path(role), url)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     Ok(opened.into_repository())
 }
 
 async fn fetch_into(
     context: &Context,
-    side: RepositoryRole,
+    role: RepositoryRole,
     branches: &[&str],
     depth: u32,
 ) -> Result<(), Failure> {
-    let control = context.control_repository_path(side);
+    let control = context.control_repository_path(role);
     let refspecs: Vec<String> = branches.iter().map(|branch| refspec(branch)).collect();
     let fetch = |remote: Remote, credentials: Credentials| {
         let (control, refspecs) = (&control, &refspecs);
         async move { remote.fetch(control, refspecs, Some(depth), &credentials, &mut |_| {}).await }
     };
-    with_retries(context, side, fetch).await.map(drop)
+    with_retries(context, role, fetch).await.map(drop)
 }
 
 fn tip(control: &ControlRepository, url: &RepositoryUrl, branch: &str) -> Result<Oid, Failure> {
@@ -67,14 +67,14 @@ fn tip(control: &ControlRepository, url: &RepositoryUrl, branch: &str) -> Result
         .resolve_ref(&tracking(branch))
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     found.ok_or_else(|| {
-        Failure::new(Reason::BranchNotFound, format!("`{url}` has no branch `{branch}` any more"))
+        Failure::new(Reason::BranchNotFound, format!("`{url}` no longer has branch `{branch}`"))
     })
 }
 
-/// Fetches the documentation and lays it out for the agent to read.
+/// Fetches a branch of the platform repository and exports it for the agent to read.
 ///
 /// # Errors
-/// It cannot be fetched or written.
+/// Returns an error if it cannot be fetched or written.
 pub async fn fetch_platform(context: &Context, branch: &str) -> Result<Revision, Failure> {
     let url = &context.task.platform.url;
     drop(open(context, RepositoryRole::Platform)?);
@@ -94,10 +94,10 @@ pub async fn fetch_platform(context: &Context, branch: &str) -> Result<Revision,
     Ok(Revision { url: url.to_string(), branch: branch.to_owned(), oid: oid.to_string() })
 }
 
-/// Fetches the base, and for a retry the task's branch, deep enough to know how they are related.
+/// Fetches the base branch, and for a retry the task branch, deep enough for a merge base.
 ///
 /// # Errors
-/// They cannot be fetched.
+/// Returns an error if a branch cannot be fetched.
 pub async fn fetch_target(
     context: &Context,
     base: &str,
@@ -106,21 +106,21 @@ pub async fn fetch_target(
 ) -> Result<Fetched, Failure> {
     let url = &context.task.target.url;
     drop(open(context, RepositoryRole::Target)?);
-    let wanted = context.task.mode == Mode::Retry && branch_on_remote(branch);
+    let fetch_branch = context.task.mode == Mode::Retry && branch_on_remote(branch);
     let mut branches = vec![base];
-    if wanted {
+    if fetch_branch {
         branches.push(branch);
     }
     let mut depth = context.task.target.depth;
     if context.task.mode == Mode::Retry {
-        depth = depth.max(DEEPEN[0]);
+        depth = depth.max(DEEPEN_STEPS[0]);
     }
     fetch_into(context, RepositoryRole::Target, &branches, depth).await?;
-    for deeper in DEEPEN.into_iter().filter(|deeper| wanted && *deeper > depth) {
+    for deeper in DEEPEN_STEPS.into_iter().filter(|deeper| fetch_branch && *deeper > depth) {
         let control = open(context, RepositoryRole::Target)?;
-        let (ours, theirs) = (tip(&control, url, branch)?, tip(&control, url, base)?);
+        let (branch_tip, base_tip) = (tip(&control, url, branch)?, tip(&control, url, base)?);
         if control
-            .merge_base(ours, theirs)
+            .merge_base(branch_tip, base_tip)
             .map_err(|error| Failure::from_error(error.reason(), &error))?
             .is_some()
         {
@@ -131,16 +131,16 @@ pub async fn fetch_target(
     }
     let control = open(context, RepositoryRole::Target)?;
     let base_oid = tip(&control, url, base)?;
-    let remote_tip = if wanted { Some(tip(&control, url, branch)?) } else { None };
+    let remote_tip = if fetch_branch { Some(tip(&control, url, branch)?) } else { None };
     let base = Revision { url: url.to_string(), branch: base.to_owned(), oid: base_oid.to_string() };
     Ok(Fetched { branch: branch.to_owned(), base, base_oid, remote_tip })
 }
 
-/// Runs work that blocks without holding up the event loop.
+/// Runs blocking work on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Failure::new(Reason::InternalError, format!("a step broke off: {error}")))
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Failure::new(Reason::InternalError, format!("a step panicked: {error}"))))
 }

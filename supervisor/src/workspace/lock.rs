@@ -1,9 +1,8 @@
-//! One run at a time in a workspace: a lock, and tickets for those who wait.
+//! Workspace lock: one active run at a time, with a queue of tickets.
 //!
-//! Locks are flock(2) on open files, so a crash releases them and no process
-//! number is ever trusted. A ticket is a locked file with a number for its
-//! name: the lowest living ticket is the next. The lock file contains the
-//! holder's name, for people.
+//! Locks are flock(2) on open files, so a crash releases them and no PID is stored. A ticket is a
+//! locked file whose name starts with its number: the lowest locked ticket is next. The lock file
+//! contains the name of the run that holds it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -14,36 +13,35 @@ use orchestrator_contract::RunName;
 use orchestrator_contract::layout::Layout;
 use rustix::fs::{FlockOperation, flock};
 
-/// How often a waiting run looks whether it is its turn.
+/// Interval at which a queued run polls the lock.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The workspace is this run's until the value is dropped.
+/// Lock on the workspace, released when dropped.
 #[derive(Debug)]
 pub struct WorkspaceLock {
     _file: File,
 }
 
-/// Why the workspace is not ours.
+/// Why the workspace cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The lock's files cannot be used.
-    #[error("cannot use `{}`", path.display())]
+    /// A file of the lock cannot be opened or written.
+    #[error("cannot lock workspace with `{}`", path.display())]
     Unusable {
-        /// The file or folder.
+        /// File or directory.
         path: PathBuf,
-        /// What the system says.
         #[source]
         source: io::Error,
     },
-    /// Another run held the workspace all the time.
-    #[error("the workspace is held by `{holder}`")]
+    /// Another run held the lock until the timeout.
+    #[error("the workspace is in use by `{holder}`")]
     Busy {
-        /// The run that holds it.
+        /// Run that holds the lock.
         holder: String,
     },
 }
 
-/// A place in the queue.
+/// Position in the queue.
 #[derive(Debug)]
 pub struct Ticket {
     number: u64,
@@ -57,20 +55,21 @@ impl Drop for Ticket {
     }
 }
 
-/// Waits for the workspace, at most `limit`. `waiting` is told whom the run waits for,
-/// at each change.
+/// Acquires the workspace lock, waiting at most `limit`.
+///
+/// Calls `on_wait` with the run that holds the lock, whenever it changes.
 ///
 /// # Errors
-/// The lock's files cannot be used, or the time is over.
+/// Returns [`LockError::Busy`] after `limit`, or an error if a file of the lock cannot be used.
 pub async fn lock_workspace(
     layout: &Layout,
     run: &RunName,
     limit: Duration,
-    mut waiting: impl FnMut(&str),
+    mut on_wait: impl FnMut(&str),
 ) -> Result<WorkspaceLock, LockError> {
     let deadline = tokio::time::Instant::now() + limit;
     let ticket = take_ticket(layout, run)?;
-    let mut told = String::new();
+    let mut reported = String::new();
     loop {
         if is_next(layout, &ticket)?
             && let Some(lock) = try_lock(layout, run)?
@@ -81,15 +80,15 @@ pub async fn lock_workspace(
         if tokio::time::Instant::now() >= deadline {
             return Err(LockError::Busy { holder });
         }
-        if holder != told {
-            waiting(&holder);
-            told = holder;
+        if holder != reported {
+            on_wait(&holder);
+            reported = holder;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Who holds the workspace, by the name in the lock file.
+/// Reads the run that holds the lock from the lock file.
 fn holder(layout: &Layout) -> String {
     let name = std::fs::read_to_string(layout.lock()).unwrap_or_default();
     if name.is_empty() { "another run".to_owned() } else { name }
@@ -110,7 +109,7 @@ fn take_ticket(layout: &Layout, run: &RunName) -> Result<Ticket, LockError> {
     let folder = layout.queue();
     let unusable = |source| LockError::Unusable { path: folder.clone(), source };
     std::fs::create_dir_all(&folder).map_err(unusable)?;
-    // Numbers are given out under a lock of their own, held for a moment only.
+    // A lock of its own, held briefly, guards the number.
     let path = folder.join("next");
     let mut counter = open(&path)?;
     flock(&counter, FlockOperation::LockExclusive).map_err(|error| unusable(error.into()))?;
@@ -125,7 +124,7 @@ fn take_ticket(layout: &Layout, run: &RunName) -> Result<Ticket, LockError> {
     Ok(Ticket { number, path: ticket, _file: file })
 }
 
-/// Whether no living ticket is older. Tickets of the dead are removed.
+/// Returns whether the ticket is next; removes tickets of exited runs.
 fn is_next(layout: &Layout, ticket: &Ticket) -> Result<bool, LockError> {
     let folder = layout.queue();
     let unusable = |source| LockError::Unusable { path: folder.clone(), source };
@@ -141,7 +140,7 @@ fn is_next(layout: &Layout, ticket: &Ticket) -> Result<bool, LockError> {
         match File::options().read(true).write(true).open(&path) {
             Ok(file) if try_flock(&file, &path)? => drop(std::fs::remove_file(&path)),
             Ok(_) => return Ok(false),
-            // It was removed by its owner meanwhile.
+            // Its owner removed it in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(LockError::Unusable { path, source }),
         }
@@ -180,18 +179,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         let first = lock_workspace(&layout, &run(1), Duration::ZERO, |_| {}).await.unwrap();
-        let (told, mut waits) = tokio::sync::mpsc::unbounded_channel();
+        let (holder_tx, mut holder_rx) = tokio::sync::mpsc::unbounded_channel();
         let second = {
             let layout = layout.clone();
             tokio::spawn(async move {
                 lock_workspace(&layout, &run(2), Duration::from_secs(60), |holder| {
-                    told.send(holder.to_owned()).unwrap();
+                    holder_tx.send(holder.to_owned()).unwrap();
                 })
                 .await
                 .map(drop)
             })
         };
-        assert_eq!(waits.recv().await.unwrap(), run(1).as_str());
+        assert_eq!(holder_rx.recv().await.unwrap(), run(1).as_str());
         drop(first);
         second.await.unwrap().unwrap();
     }
@@ -203,7 +202,7 @@ mod tests {
         let _first = lock_workspace(&layout, &run(1), Duration::ZERO, |_| {}).await.unwrap();
         let error = lock_workspace(&layout, &run(2), Duration::ZERO, |_| {}).await.unwrap_err();
         assert!(error.to_string().contains("attempt1"), "{error}");
-        // The ticket of who gave up is gone.
+        // Only the counter is left: the ticket was removed.
         assert_eq!(std::fs::read_dir(layout.queue()).unwrap().count(), 1);
     }
 

@@ -1,4 +1,4 @@
-//! Step `check`: everything that can be known before anything is spent.
+//! Step `preflight`: checks access and credentials before the model is used.
 
 use std::time::Duration;
 
@@ -16,27 +16,27 @@ use crate::mcp::catalog::Catalog;
 use crate::mcp::installed::find_command;
 use crate::publish::patterns::Patterns;
 
-/// The remotes as they were at the start, and our hold on the workspace.
+/// State of the remotes at the start of the run, and the workspace lock.
 #[derive(Debug)]
 pub struct Preflight {
-    /// The workspace is ours as long as this lives.
+    /// Lock on the workspace, held until this is dropped.
     pub lock: WorkspaceLock,
-    /// The target's branches.
+    /// Refs of the target.
     pub target: RemoteRefs,
-    /// The base branch.
+    /// Base branch.
     pub base: String,
-    /// The branch of this attempt.
+    /// Branch of this attempt.
     pub branch: String,
-    /// The platform's branch.
+    /// Branch of the platform repository.
     pub platform_branch: String,
-    /// The agent's program.
+    /// Path of the Claude Code CLI.
     pub claude: std::path::PathBuf,
 }
 
-/// Checks everything; the first fault found ends the run.
+/// Runs all checks.
 ///
 /// # Errors
-/// What is missing or refused, with the reason.
+/// Returns the first failed check, with its reason.
 pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     make_folders(context)?;
     let lock = lock(context).await?;
@@ -60,8 +60,8 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
         return Err(Failure::new(
             Reason::BranchExists,
             format!(
-                "the branch `{branch}` is already on `{}`, although no attempt is known: \
-                     submit with retry to build on it, or with fresh to start over on a new one",
+                "branch `{branch}` already exists on `{}`, but no earlier attempt is recorded: \
+                     submit with retry to continue it, or with fresh to use a new branch",
                 task.target.url
             ),
         ));
@@ -95,17 +95,17 @@ async fn lock(context: &Context) -> Result<WorkspaceLock, Failure> {
     let limit =
         Duration::try_from_secs_f64(context.task.limits.queue_minutes * 60.0).unwrap_or(Duration::MAX);
     let journal = &context.journal;
-    let waiting = |holder: &str| journal.waiting_for(holder);
-    lock_workspace(&context.layout, &context.task.run, limit, waiting).await.map_err(|error| match &error {
+    let on_wait = |holder: &str| journal.waiting_for(holder);
+    lock_workspace(&context.layout, &context.task.run, limit, on_wait).await.map_err(|error| match &error {
         LockError::Busy { .. } => Failure::from_error(Reason::WorkspaceBusy, &error),
         LockError::Unusable { .. } => Failure::from_error(Reason::WorkspaceUnwritable, &error),
     })
 }
 
 fn find_claude(context: &Context) -> Result<std::path::PathBuf, Failure> {
-    let named = context.settings.claude.to_string_lossy();
-    find_command(&named, &context.inherited.path()).ok_or_else(|| {
-        let message = format!("the Claude Code CLI `{named}` is not there, or is no program that may be run");
+    let command = context.settings.claude.to_string_lossy();
+    find_command(&command, &context.inherited.path()).ok_or_else(|| {
+        let message = format!("Claude Code CLI `{command}` not found, or not executable");
         Failure::new(Reason::AgentCliNotFound, message)
     })
 }
@@ -114,16 +114,16 @@ fn check_model(context: &Context) -> Result<(), Failure> {
     let model =
         context.secrets.model().map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
     model.map(drop).ok_or_else(|| {
-        let message = "there is no credential for the model: give ANTHROPIC_API_KEY, a file of it, \
+        let message = "missing model credential: set ANTHROPIC_API_KEY, a file with it, \
                        CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_AUTH_TOKEN with ANTHROPIC_BASE_URL, Bedrock or Vertex";
         Failure::new(Reason::CredentialMissing, message)
     })
 }
 
-/// The MCP servers there are.
+/// Reads the MCP server catalog: built-in servers and those of the configured directory.
 ///
 /// # Errors
-/// A configuration is malformed; file and server are named.
+/// Returns an error if a configuration is malformed, naming file and server.
 pub fn catalogue(context: &Context) -> Result<Catalog, Failure> {
     let read = || -> Result<Catalog, crate::mcp::catalog::CatalogError> {
         let mut catalogue = Catalog::built_in()?;
@@ -135,70 +135,69 @@ pub fn catalogue(context: &Context) -> Result<Catalog, Failure> {
     read().map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
-/// A pull request on GitHub needs a token for its REST interface, whatever git itself uses.
+/// Checks the credentials for the forge: its REST API needs a token, even if git uses SSH.
 fn check_forge(context: &Context) -> Result<(), Failure> {
     let url = &context.task.target.url;
-    let wanted = context.task.pull_request == PullRequestPolicy::Create;
+    let creates = context.task.pull_request == PullRequestPolicy::Create;
     let on_github = crate::publish::pull_request::forge_of(context).is_some();
     let token =
         context.target_token().map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
-    if wanted && on_github && token.is_none() {
+    if creates && on_github && token.is_none() {
         return Err(Failure::new(
             Reason::CredentialMissing,
             format!(
-                "a pull request on `{url}` needs a GitHub token: give GITHUB_TOKEN or --github-token-file, \
-                 or ask for no pull request"
+                "a pull request on `{url}` needs a GitHub token: set GITHUB_TOKEN or --github-token-file, \
+                 or disable the pull request"
             ),
         ));
     }
     if url.transport() == Transport::Ssh && context.secrets.path("ssh-privatekey").is_none() {
         let message =
-            format!("`{url}` needs an SSH key: give --ssh-key-file, or use the https address with a token");
+            format!("`{url}` needs an SSH key: set --ssh-key-file, or use the https URL with a token");
         return Err(Failure::new(Reason::CredentialMissing, message));
     }
     Ok(())
 }
 
-/// How long GitHub's REST interface may take to answer: what it says is found out early or, as
-/// ever, when the pull request is opened.
-const HOST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for GitHub's REST API; problems not found by then show when the pull request is opened.
+const FORGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the host itself what git cannot tell: that it is archived, that the token is for git alone.
+/// Checks what git cannot: whether the repository is archived and the token works for the API.
 async fn check_repository_access(context: &Context) -> Result<(), Failure> {
     if context.task.pull_request == PullRequestPolicy::None {
         return Ok(());
     }
     let Some((forge, repository)) = crate::publish::pull_request::forge_of(context) else { return Ok(()) };
-    match tokio::time::timeout(HOST_TIMEOUT, forge.check(&repository)).await {
+    match tokio::time::timeout(FORGE_TIMEOUT, forge.check(&repository)).await {
         Ok(Ok(access)) if access.archived => {
             let url = &context.task.target.url;
-            let message = format!("`{url}` is archived: nothing can be pushed to it, no pull request opened");
+            let message = format!("`{url}` is archived: it accepts neither pushes nor pull requests");
             Err(Failure::new(Reason::PermissionDenied, message))
         }
-        // That it is away is no verdict; what it says about token and repository is.
+        // An unavailable API is not a failure; a rejected token or repository is.
         Ok(Err(error)) if error.check_reason() == Reason::RemoteUnavailable => {
             context
                 .journal
-                .warn(format!("the host cannot be asked: {}", crate::failure::error_chain(&error)));
+                .warn(format!("cannot check repository access: {}", crate::failure::error_chain(&error)));
             Ok(())
         }
         Ok(Err(error)) => Err(Failure::from_error(error.check_reason(), &error)),
         Ok(Ok(_)) => Ok(()),
         Err(_) => {
-            context.journal.warn("the host's REST interface does not answer".to_owned());
+            context.journal.warn("cannot check repository access: no response from the REST API".to_owned());
             Ok(())
         }
     }
 }
 
-/// Asks all at once: the two lists of branches, and whether we may push.
+/// Lists the refs of both repositories and checks push access, concurrently.
 async fn list_remotes(context: &Context) -> Result<(RemoteRefs, RemoteRefs), Failure> {
     let list = |remote: Remote, credentials: Credentials| async move { remote.list_refs(&credentials).await };
-    let may_push =
+    let check_push =
         |remote: Remote, credentials: Credentials| async move { remote.check_push(&credentials).await };
     let (target, push, platform) = tokio::join!(
         with_retries(context, RepositoryRole::Target, list),
-        with_retries(context, RepositoryRole::Target, may_push),
+        with_retries(context, RepositoryRole::Target, check_push),
         with_retries(context, RepositoryRole::Platform, list),
     );
     let target = target?;
@@ -206,26 +205,26 @@ async fn list_remotes(context: &Context) -> Result<(RemoteRefs, RemoteRefs), Fai
     Ok((target, platform?))
 }
 
-/// The asked-for branch, or the remote's default.
+/// Returns the requested branch if it exists, or the default branch.
 fn choose_branch(
     url: &RepositoryUrl,
-    asked: Option<&BranchName>,
+    requested: Option<&BranchName>,
     refs: &RemoteRefs,
 ) -> Result<String, Failure> {
     let not_found = |message: String| Failure::new(Reason::BranchNotFound, message);
-    match asked {
+    match requested {
         Some(branch) if refs.branch(branch.as_str()).is_some() => Ok(branch.to_string()),
         Some(branch) => {
             let heads = refs.refs.iter().filter_map(|found| found.name.strip_prefix("refs/heads/"));
             let names: Vec<&str> = heads.take(20).collect();
-            Err(not_found(format!("`{url}` has no branch `{branch}`: it has {}", names.join(", "))))
+            Err(not_found(format!("`{url}` has no branch `{branch}`; branches: {}", names.join(", "))))
         }
         None => refs
             .default_branch
             .as_deref()
             .map(|name| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned())
             .ok_or_else(|| {
-                not_found(format!("`{url}` names no default branch: it is empty, or give the branch"))
+                not_found(format!("`{url}` has no default branch: specify a branch, unless it is empty"))
             }),
     }
 }

@@ -1,5 +1,4 @@
-//! What an earlier run left in the working tree and nobody saved: it was killed,
-//! or the machine went away. It is saved before anything else happens to the tree.
+//! Saves work that a killed run left in the worktree, before the worktree is changed.
 
 use git2::Oid;
 use orchestrator_contract::{Kind, Reason};
@@ -12,21 +11,21 @@ use crate::failure::Failure;
 use crate::git::GitError;
 use crate::publish::save::{WorktreeBase, save_tree};
 
-/// What was found and saved.
+/// Saved work of an earlier run.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// The run that left it.
+    /// Run that left the work.
     pub run: String,
-    /// Its branch.
+    /// Branch of that run.
     pub branch: String,
-    /// The commit that has it now.
+    /// Commit with the work.
     pub oid: Oid,
 }
 
-/// Saves what an earlier run left. Nothing is pushed: a retry of that task builds on it.
+/// Saves unsaved work of an earlier run. Pushes nothing: a retry of that task builds on it.
 ///
 /// # Errors
-/// The tree cannot be read, or not be saved; it is left as it is then.
+/// Returns an error if the worktree cannot be read or saved; it is not changed then.
 pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
     let state_file = context.tree_state();
     let state = read_tree_state(&state_file).map_err(|error| Failure::io(&state_file, &error))?;
@@ -35,28 +34,29 @@ pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
     blocking(move || {
         let oid = |text: &str| {
             Oid::from_str(text).map_err(|_| {
-                let message = format!("`{}` names no commit: `{text}`", context.tree_state().display());
+                let message = format!("invalid commit `{text}` in `{}`", context.tree_state().display());
                 Failure::new(Reason::InternalError, message)
             })
         };
-        let left =
+        let base =
             WorktreeBase { start: oid(&state.start)?, branch: state.branch.clone(), run: state.run.clone() };
-        let message = format!("Work left by {}\n\nThe run ended before it could save its work.\n", state.run);
+        let message =
+            format!("Unsaved work of {}\n\nThe run was killed before it saved its work.\n", state.run);
         let saved = match context.task.kind {
-            Kind::Implementation => save_tree(&context, &left, &message)?,
+            Kind::Implementation => save_tree(&context, &base, &message)?,
             Kind::Docs => {
                 let control = open(&context, RepositoryRole::Target)?;
                 let git = |error: GitError| Failure::from_error(error.reason(), &error);
-                let tip = control.resolve_ref(&format!("refs/heads/{}", left.branch)).map_err(git)?;
-                // Another run may have used the branch's name since.
-                let ours = tip.filter(|tip| control.is_ancestor(left.start, *tip).unwrap_or(false));
-                docs::collect::save(&context, &left, ours.unwrap_or(left.start))?
+                let tip = control.resolve_ref(&format!("refs/heads/{}", base.branch)).map_err(git)?;
+                // Another run may have reused the branch name.
+                let tip = tip.filter(|tip| control.is_ancestor(base.start, *tip).unwrap_or(false));
+                docs::collect::save(&context, &base, tip.unwrap_or(base.start))?
             }
         };
-        let done = TreeState { status: WorktreeStatus::Clean, ..state.clone() };
-        write_tree_state(&context.tree_state(), &done)
+        let clean = TreeState { status: WorktreeStatus::Clean, ..state.clone() };
+        write_tree_state(&context.tree_state(), &clean)
             .map_err(|error| Failure::io(&context.tree_state(), &error))?;
-        let changed = saved.tip != left.start;
+        let changed = saved.tip != base.start;
         Ok(changed.then_some(Recovered { run: state.run.to_string(), branch: state.branch, oid: saved.tip }))
     })
     .await

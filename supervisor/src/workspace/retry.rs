@@ -1,4 +1,4 @@
-//! Asking a remote again when it, or the way to it, is away for a moment.
+//! Retries of remote operations after transient errors.
 
 use std::time::Duration;
 
@@ -6,30 +6,29 @@ use crate::context::{Context, RepositoryRole};
 use crate::failure::{Failure, error_chain};
 use crate::git::{Credentials, Remote, TransferError};
 
-/// Waits before the second and the third try.
+/// Waits before the second and the third attempt.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
-/// Asks a remote, up to three times, with the credentials as they are then. Only for
-/// operations that change nothing there.
+/// Runs a read-only remote operation up to three times, reading the credentials each time.
 ///
 /// # Errors
-/// The remote refuses, or is still away at the third try.
+/// Returns the error of the last attempt, or the first error that is not transient.
 pub(super) async fn with_retries<T, F: Future<Output = Result<T, TransferError>>>(
     context: &Context,
-    side: RepositoryRole,
+    role: RepositoryRole,
     operation: impl Fn(Remote, Credentials) -> F,
 ) -> Result<T, Failure> {
     let mut waits = BACKOFF.into_iter();
     loop {
-        let credentials = context.credentials(side)?;
-        let error = match operation(context.remote(side), credentials).await {
-            Ok(answer) => return Ok(answer),
+        let credentials = context.credentials(role)?;
+        let error = match operation(context.remote(role), credentials).await {
+            Ok(result) => return Ok(result),
             Err(error) => error,
         };
         let Some(wait) = waits.next().filter(|_| error.is_transient()) else {
             return Err(Failure::from_error(error.reason(), &error));
         };
-        context.journal.warn(format!("{}; trying again in {} s", error_chain(&error), wait.as_secs()));
+        context.journal.warn(format!("{}; retrying in {} s", error_chain(&error), wait.as_secs()));
         tokio::time::sleep(wait).await;
     }
 }

@@ -1,89 +1,93 @@
-//! What the working tree holds, and what is known of a task's earlier attempts:
-//! small files that survive a crash.
+//! Records of the worktree and of the last attempt, as files that survive a crash.
 
 use std::io;
 use std::path::Path;
 
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{RunName, TaskKey};
+use orchestrator_contract::{Kind, RunName, TaskKey};
 use serde::{Deserialize, Serialize};
 
 use crate::record::file::{read_json, write_json};
 
-/// What the working tree holds.
+/// State of the worktree.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct TreeState {
-    /// The run that used it last.
+    /// Run that used it last.
     pub run: RunName,
-    /// Whether it can hold work that is nowhere else.
     pub status: WorktreeStatus,
-    /// The branch.
+    /// Checked-out branch.
     pub branch: String,
-    /// The commit that the branch had when the agent got it.
+    /// Commit that the agent started from.
     pub start: String,
-    /// The base's commit.
+    /// Commit of the base branch.
     pub base: String,
 }
 
-/// Whether the working tree can hold work that is nowhere else.
+/// Whether the worktree can hold unsaved work.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorktreeStatus {
-    /// It is being made: what is in it comes from the control repository.
+    /// A checkout is in progress: its content comes from the control repository.
     CheckingOut,
-    /// An agent may have worked in it.
+    /// The agent may have changed it.
     Dirty,
-    /// Everything in it is in the control repository.
+    /// The control repository has all of its content.
     Clean,
 }
 
-/// What the working tree holds; none if it was never made, or nobody can say.
+/// Reads the state of the worktree, or `None` if it was never recorded.
 ///
 /// # Errors
-/// The file is there but cannot be read.
+/// Returns an error if the file exists but cannot be read.
 pub fn read_tree_state(file: &Path) -> io::Result<Option<TreeState>> {
     read_json(file)
 }
 
-/// Records what the working tree holds. It is on disk when this returns.
+/// Records the state of the worktree and syncs it to disk.
 ///
 /// # Errors
-/// The file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn write_tree_state(file: &Path, state: &TreeState) -> io::Result<()> {
     write_json(file, state)
 }
 
-/// What is known of a task's last attempt.
+/// Record of a task's last attempt.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LastAttempt {
-    /// The run.
     pub run: String,
-    /// Its branch.
     pub branch: String,
-    /// The conversation to resume; none if it never began.
+    /// Session to resume, if one was started.
     pub session: Option<String>,
-    /// How it ended; empty while it has not.
+    /// How it ended; empty while it is active.
     pub end: String,
-    /// What the agent said at its end.
+    /// Summary of the agent's verdict.
     pub summary: String,
 }
 
-fn path(layout: &Layout, identity: &TaskKey) -> std::path::PathBuf {
-    layout.supervisor_dir().join("tasks").join(format!("{}.json", identity.slug()))
+fn path(layout: &Layout, key: &TaskKey) -> std::path::PathBuf {
+    layout.supervisor_dir().join("tasks").join(format!("{}.json", key.slug()))
 }
 
-/// What is known of the last attempt of an identity.
+/// Reads the record of the last attempt of a task key.
 ///
 /// # Errors
-/// The file is there but cannot be read.
-pub fn read_last_attempt(layout: &Layout, identity: &TaskKey) -> io::Result<Option<LastAttempt>> {
-    read_json(&path(layout, identity))
+/// Returns an error if the file exists but cannot be read.
+pub fn read_last_attempt(layout: &Layout, key: &TaskKey) -> io::Result<Option<LastAttempt>> {
+    read_json(&path(layout, key))
 }
 
-/// Records an attempt. It is on disk when this returns.
+/// Records an attempt and syncs it to disk.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn write_last_attempt(layout: &Layout, identity: &TaskKey, attempt: &LastAttempt) -> io::Result<()> {
-    write_json(&path(layout, identity), attempt)
+/// Returns an error if the file cannot be written.
+pub fn write_last_attempt(layout: &Layout, key: &TaskKey, attempt: &LastAttempt) -> io::Result<()> {
+    write_json(&path(layout, key), attempt)
+}
+
+/// Returns the path of the worktree's stat cache.
+pub(crate) fn stat_cache(layout: &Layout, kind: Kind) -> std::path::PathBuf {
+    layout.supervisor_dir().join(match kind {
+        Kind::Implementation => "target-repo.stat",
+        Kind::Docs => "docs-repo.stat",
+    })
 }

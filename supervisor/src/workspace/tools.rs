@@ -1,4 +1,4 @@
-//! Steps `documents` and `mcp`: what the agent reads, and what it can ask.
+//! Steps `documents` and `mcp`: task documents and MCP servers for the agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,36 +26,36 @@ use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
 
-/// How long all setup commands together may take.
-const SETUP: Duration = Duration::from_secs(30 * 60);
+/// Timeout for all setup commands together.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// Finds the task's documents at the recorded commit.
+/// Finds the task's documents at the fetched commit.
 ///
 /// # Errors
-/// There are none, or they cannot be understood.
+/// Returns an error if there are no documents, or they are malformed.
 pub async fn find_documents(context: &Context, platform: &Revision) -> Result<TaskDocuments, Failure> {
     let (context, oid) = (context.clone(), platform.oid.clone());
     blocking(move || {
         let task =
-            context.task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "the run has no task"))?;
+            context.task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "missing task id"))?;
         let commit =
             Oid::from_str(&oid).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
         let control = open(&context, RepositoryRole::Platform)?;
-        let other = |error: GitError| std::io::Error::other(error.to_string());
-        let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(other);
+        let io_error = |error: GitError| std::io::Error::other(error.to_string());
+        let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(io_error);
         let list = |path: &str| list_at(&control, commit, path);
         let docs_directory = context.task.platform.docs_directory.as_ref().map(|folder| folder.relative());
-        let wanted = DocumentQuery { service: &context.task.service, task, docs_directory };
-        documents::find_documents(&Reader { read, list }, &wanted)
+        let query = DocumentQuery { service: &context.task.service, task, docs_directory };
+        documents::find_documents(&Reader { read, list }, &query)
             .map_err(|error| Failure::from_error(error.reason(), &error))
     })
     .await
 }
 
-/// Finds out which documents a docs run has to write, at the commit that it starts from.
+/// Plans which documents a docs run writes, at its start commit.
 ///
 /// # Errors
-/// There are no tasks, or they cannot be understood.
+/// Returns an error if there are no tasks, or they are malformed.
 pub async fn plan_documents(
     context: &Context,
     prepared: &PreparedBranch,
@@ -63,8 +63,8 @@ pub async fn plan_documents(
     let (context, prepared) = (context.clone(), prepared.clone());
     blocking(move || {
         let control = open(&context, RepositoryRole::Target)?;
-        let other = |error: GitError| std::io::Error::other(error.to_string());
-        let read_at = |commit: Oid, path: &str| control.read_file(commit, path.as_ref()).map_err(other);
+        let io_error = |error: GitError| std::io::Error::other(error.to_string());
+        let read_at = |commit: Oid, path: &str| control.read_file(commit, path.as_ref()).map_err(io_error);
         let read = |path: &str| read_at(prepared.start, path);
         let list = |path: &str| list_at(&control, prepared.start, path);
         let task = &context.task;
@@ -78,84 +78,84 @@ pub async fn plan_documents(
             }
             Ok(task.mode == Mode::Retry)
         };
-        let wanted = docs::plan::PlanInput {
+        let input = docs::plan::PlanInput {
             service: &task.service,
             task: task.task_id,
             docs_directory: task.platform.docs_directory.as_ref().map(|folder| folder.relative()),
             force: task.docs_options().force,
             written_before: &written_before,
         };
-        let plan = docs::plan::plan(&Reader { read, list }, &wanted)
+        let plan = docs::plan::plan(&Reader { read, list }, &input)
             .map_err(|error| Failure::from_error(error.reason(), &error))?;
         Ok((plan, previous_docs(&context, &prepared)))
     })
     .await
 }
 
-/// What the attempt before said that it wrote. Nothing depends on it but what is told.
+/// Returns the results of the previous attempt, used only in reports.
 fn previous_docs(context: &Context, prepared: &PreparedBranch) -> PreviousDocs {
     let last = prepared.last.as_ref().filter(|_| context.task.mode == Mode::Retry);
     let Some(run) = last.and_then(|last| RunName::new(last.run.clone()).ok()) else {
         return PreviousDocs::default();
     };
     let outcome = crate::record::file::read_json::<Outcome>(&context.layout.run_dir(&run).outcome());
-    let documented = outcome.ok().flatten().map(|outcome| outcome.docs_results).unwrap_or_default();
-    PreviousDocs { run: Some(run), results: documented }
+    let results = outcome.ok().flatten().map(|outcome| outcome.docs_results).unwrap_or_default();
+    PreviousDocs { run: Some(run), results }
 }
 
-/// The names of a folder's entries that are no links and no submodules.
+/// Lists the names in a directory, without links and submodules.
 fn list_at(control: &ControlRepository, commit: Oid, path: &str) -> std::io::Result<Vec<String>> {
-    let other = |error: GitError| std::io::Error::other(error.to_string());
-    let entries = control.list_tree(commit, path.as_ref()).map_err(other)?.unwrap_or_default();
+    let io_error = |error: GitError| std::io::Error::other(error.to_string());
+    let entries = control.list_tree(commit, path.as_ref()).map_err(io_error)?.unwrap_or_default();
     let name = |entry: crate::git::Entry| {
-        let known = matches!(entry.kind, EntryKind::Folder | EntryKind::File | EntryKind::Executable);
-        String::from_utf8(entry.name).ok().filter(|_| known)
+        let is_listed = matches!(entry.kind, EntryKind::Folder | EntryKind::File | EntryKind::Executable);
+        String::from_utf8(entry.name).ok().filter(|_| is_listed)
     };
     Ok(entries.into_iter().filter_map(name).collect())
 }
 
-/// Starts each MCP server once, writes the agent's configuration, runs the setup commands.
+/// Probes each MCP server, writes the agent's MCP configuration and runs the setup commands.
 ///
 /// # Errors
-/// A required server fails, or a setup command.
+/// Returns an error if a required server or a setup command fails.
 pub async fn start_mcp_servers_and_setup(
     context: &Context,
     prepared: &PreparedBranch,
 ) -> Result<AgentTools, Failure> {
     let catalogue = catalogue(context)?;
     let directory = context.working_directory(&prepared.working_directory);
-    let places = Placeholders {
+    let placeholders = Placeholders {
         workspace: context.layout.root().to_owned(),
         memory: context.layout.agent_memory(),
         target: directory.clone(),
         cache: context.layout.agent_cache(),
         files: context.record.mcp_files(),
     };
-    let mut composed = compose_servers(context, &catalogue, &places)?;
+    let mut composed = compose_servers(context, &catalogue, &placeholders)?;
     for (path, text) in composed.servers.iter().flat_map(|server| &server.files) {
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         written.and_then(|()| std::fs::write(path, text)).map_err(|error| Failure::io(path, &error))?;
     }
     let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
-    let ground = ServerEnv {
+    let server_env = ServerEnv {
         environment: base_environment(context),
         directory: directory.clone().into_boxed_path(),
         secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
         secret_files: Arc::new(move |name: &str| files.path(name)),
     };
-    let servers = probe(&mut composed, &ground, &context.redactor, probe::PROBE_TIMEOUT)
+    let servers = probe(&mut composed, &server_env, &context.redactor, probe::PROBE_TIMEOUT)
         .await
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     for server in &servers {
         let note = server.note.as_deref().unwrap_or_default();
         let line = match server.status {
             McpStatus::Connected => format!("{}: {} tools", server.name, server.tools),
-            McpStatus::Skipped => format!("{} is left out: {note}", server.name),
-            McpStatus::Failed => format!("{} failed and is left out: {note}", server.name),
+            McpStatus::Skipped => format!("{} skipped: {note}", server.name),
+            McpStatus::Failed => format!("{} failed: {note}", server.name),
         };
         context.journal.log(orchestrator_contract::Level::Info, "mcp", line);
     }
-    let relay = RelayHost::start(&composed, &ground, &std::env::temp_dir())
+    let relay = RelayHost::start(&composed, &server_env, &std::env::temp_dir())
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let config = composed.agent_config(&context.supervisor, |name| relay.socket(name));
     let path = context.record.mcp_config();
@@ -174,20 +174,22 @@ pub async fn start_mcp_servers_and_setup(
     })
 }
 
+/// Chooses the MCP servers and composes their configuration.
 fn compose_servers(
     context: &Context,
     catalogue: &Catalog,
-    places: &Placeholders,
+    placeholders: &Placeholders,
 ) -> Result<ServerPlan, Failure> {
     let path = context.inherited.path();
     let rustup_home = context.inherited.rustup_home();
     let has_secret = |name: &str| context.secrets.read(name).is_ok_and(|secret| secret.is_some());
-    let surroundings = compose::HostCapabilities {
-        places,
+    let host = compose::HostCapabilities {
+        places: placeholders,
         has_secret: &has_secret,
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
     };
+    // Concurrent sessions of a docs run share the servers, so exclusive ones are not a default.
     let shareable = || {
         let servers = catalogue.servers().filter(|server| server.is_default(has_secret) && !server.exclusive);
         servers.map(|server| server.name.clone()).collect()
@@ -196,35 +198,35 @@ fn compose_servers(
         Kind::Implementation => context.task.mcp_servers.clone(),
         Kind::Docs => context.task.mcp_servers.clone().or_else(|| Some(shareable())),
     };
-    compose(catalogue, chosen.as_deref(), &surroundings)
-        .map_err(|error| Failure::from_error(error.reason(), &error))
+    compose(catalogue, chosen.as_deref(), &host).map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {
     if context.task.setup.is_empty() {
         return Ok(());
     }
-    let surroundings = CommandContext {
+    let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
         environment: base_environment(context),
         confinement: confinement(context, None, None),
         directory: directory.to_owned(),
     };
     let journal = context.journal.clone();
-    let done = |report: &orchestrator_contract::outcome::CommandResult| {
+    let on_done = |report: &orchestrator_contract::outcome::CommandResult| {
         journal.log(
             orchestrator_contract::Level::Info,
             "setup",
             format!("{} ({:.1} s)", report.command, report.seconds),
         );
     };
-    let checked = run_commands(&context.task.setup, &surroundings, &context.redactor, SETUP, done)
-        .await
-        .map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
-    match checked.failure_text() {
+    let results =
+        run_commands(&context.task.setup, &command_context, &context.redactor, SETUP_TIMEOUT, on_done)
+            .await
+            .map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
+    match results.failure_text() {
         Some(text) => Err(Failure::new(
             Reason::InvalidConfiguration,
-            format!("the setup command {}", crate::agent::stream::truncate(&text, 600)),
+            format!("setup command {}", crate::agent::stream::truncate(&text, 600)),
         )),
         None => Ok(()),
     }

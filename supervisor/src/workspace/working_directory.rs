@@ -1,48 +1,44 @@
-//! Where in the repository the agent works. Pure over a look at the tree.
+//! Decides the directory that the agent works in (pure).
 
 use orchestrator_contract::{RepositoryUrl, ServiceName, WorkingDirectory};
 
-/// What a path is in the commit that the agent starts from.
+/// Kind of a path at the start commit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PathKind {
-    /// A folder.
     Directory,
-    /// A file, a symlink or a submodule.
+    /// File, symbolic link or submodule.
     File,
-    /// Nothing.
     Missing,
 }
 
-/// The asked-for folder cannot be used.
+/// A component of the working directory is not a directory.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "the working directory `{path}` cannot be used: `{part}` is no folder of the repository but a file or a link"
-)]
+#[error("cannot use working directory `{path}`: `{part}` is not a directory but a file or link")]
 pub struct NotADirectory {
-    /// What was asked for.
+    /// Working directory.
     pub path: String,
-    /// The part that is in the way.
+    /// Path of the component.
     pub part: String,
 }
 
-/// Decides the folder, relative to the root; empty is the root.
+/// Returns the working directory, relative to the root of the repository; empty is the root.
 ///
-/// As asked for; else the service's name if there is such a folder; else the
-/// root if the repository is the service's own; else a new folder `{service}`.
+/// In order: the requested directory; the existing directory `{service}`; the root, if the
+/// repository is named like the service; a new directory `{service}`.
 ///
 /// # Errors
-/// A part of the path is a file or a symlink, which could lead out of the repository.
+/// Returns an error if a component is a file or a link, which could lead out of the repository.
 pub fn decide_working_directory(
-    asked: Option<&WorkingDirectory>,
+    requested: Option<&WorkingDirectory>,
     service: &ServiceName,
     url: &RepositoryUrl,
-    look: impl Fn(&str) -> PathKind,
+    kind_of: impl Fn(&str) -> PathKind,
 ) -> Result<String, NotADirectory> {
-    let own = url.name() == service.as_str() || url.name().ends_with(&format!("-{service}"));
-    let path = match asked {
-        Some(asked) => asked.relative().to_owned(),
-        None if look(service.as_str()) == PathKind::Directory => service.to_string(),
-        None if own => String::new(),
+    let is_own_repository = url.name() == service.as_str() || url.name().ends_with(&format!("-{service}"));
+    let path = match requested {
+        Some(requested) => requested.relative().to_owned(),
+        None if kind_of(service.as_str()) == PathKind::Directory => service.to_string(),
+        None if is_own_repository => String::new(),
         None => service.to_string(),
     };
     let mut part = String::new();
@@ -51,7 +47,7 @@ pub fn decide_working_directory(
             part.push('/');
         }
         part.push_str(component);
-        match look(&part) {
+        match kind_of(&part) {
             PathKind::Directory => {}
             PathKind::Missing => break,
             PathKind::File => return Err(NotADirectory { path, part }),
@@ -64,10 +60,10 @@ pub fn decide_working_directory(
 mod tests {
     use super::*;
 
-    fn decide(asked: Option<&str>, repository: &str, folders: &[&str]) -> Result<String, NotADirectory> {
-        let asked = asked.map(|asked| WorkingDirectory::new(asked).unwrap());
+    fn decide(requested: Option<&str>, repository: &str, folders: &[&str]) -> Result<String, NotADirectory> {
+        let requested = requested.map(|path| WorkingDirectory::new(path).unwrap());
         let url = RepositoryUrl::new(format!("https://github.com/myorg/{repository}")).unwrap();
-        let look = |path: &str| {
+        let kind_of = |path: &str| {
             if folders.contains(&path) {
                 PathKind::Directory
             } else if path == "link" {
@@ -76,7 +72,7 @@ mod tests {
                 PathKind::Missing
             }
         };
-        decide_working_directory(asked.as_ref(), &ServiceName::new("auth").unwrap(), &url, look)
+        decide_working_directory(requested.as_ref(), &ServiceName::new("auth").unwrap(), &url, kind_of)
     }
 
     #[test]

@@ -42,9 +42,9 @@ fn debug_run_ends_after_named_step_keeping_volume() {
     assert!(!list.stdout.contains(&docker.service), "{list:#?}");
 
     // Once more in the same volume, then without it.
-    let output = docker.verb("debug", &["--until", "platform"]);
+    let output = docker.verb("debug", &["--until", "fetch_platform"]);
     assert!(output.stderr.contains("task1-attempt2"), "{output:#?}");
-    let output = docker.verb("debug", &["--until", "check", "--rm-volume"]);
+    let output = docker.verb("debug", &["--until", "preflight", "--rm-volume"]);
     assert_eq!((output.code, docker.volumes(&docker.service)), (0, Vec::new()), "{output:#?}");
     let output = docker.verb("debug", &["--until", "nowhere"]);
     assert_eq!(output.code, 64, "{output:#?}");
@@ -89,7 +89,7 @@ fn debug_shell_sees_workspace_without_credentials() {
 #[test]
 fn debug_run_in_service_volume_gets_own_attempt_number() {
     let Some(docker) = docker_env(Script::new().turn(Turn::verdict("done", "It is done."))) else { return };
-    let output = docker.verb("debug", &["--service-volume", "--until", "check"]);
+    let output = docker.verb("debug", &["--service-volume", "--until", "preflight"]);
     assert_eq!(output.code, 0, "{output:#?}");
     assert_eq!(docker.volumes(&docker.service), [docker.volume()]);
     assert_eq!(docker.start_run(&[]), docker.run_name(2));

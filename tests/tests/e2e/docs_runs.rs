@@ -121,7 +121,7 @@ fn docs_of_twenty_tasks_use_one_session_each() {
 #[test]
 fn existing_docs_are_kept_or_rewritten_with_force() {
     let env = TestEnv::with(
-        Script::when("There is an older version")
+        Script::when("An older version exists")
             .for_each_session()
             .turn(write_good())
             .turn(Turn::verdict("done", "Better now.")),
@@ -172,11 +172,11 @@ fn stub_docs_are_rejected_once_then_reported_others_kept() {
     assert_eq!(outcome.commits, 3);
     assert_eq!(read(&env, "docs/all-tasks-1", 2, "task.md"), None);
     assert!(read(&env, "docs/all-tasks-1", 3, "task.md").is_some());
-    assert!(outcome.notes.iter().any(|note| note.starts_with("left out")), "{:?}", outcome.notes);
+    assert!(outcome.notes.iter().any(|note| note.starts_with("skipped files")), "{:?}", outcome.notes);
     assert!(env.github.pulls().is_empty());
     assert!(
         activities(&output).iter().any(|doing| doing.contains("task 2 in review"))
-            || output.stdout.contains("do not count yet")
+            || output.stdout.contains("rejected by the review")
     );
     env.model.assert_played();
     env.assert_invariants(&outcome);
@@ -322,7 +322,7 @@ fn unconfined_docs_run_reports_skipped_non_documents() {
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     let changed = env.git.ask("acme/platform", &["diff", "--name-only", "main", "docs/task-1-1"]);
     assert_eq!(changed.lines().count(), 3, "{changed}");
-    let skipped = outcome.notes.iter().find(|note| note.starts_with("left out")).unwrap();
+    let skipped = outcome.notes.iter().find(|note| note.starts_with("skipped files")).unwrap();
     for name in ["README.md", "notes.txt", "extra.md"] {
         assert!(skipped.contains(name), "{skipped}");
     }
@@ -343,7 +343,7 @@ fn docs_run_reads_plain_tasks_file_in_named_folder() {
     let env = TestEnv::with(script, files, "main");
     let (output, outcome) = document(&env, &["--all", "--no-pull-request"]);
     assert_eq!((output.code, outcome.reason), (64, Reason::DocumentsNotFound), "{output:#?}\n{outcome:#?}");
-    for part in ["looked for `trader/.taskmaster/`", "there is one in `teams/a`"] {
+    for part in ["in `trader/.taskmaster/`", "found in `teams/a`"] {
         assert!(outcome.message.contains(part), "{}", outcome.message);
     }
     let (output, outcome) =

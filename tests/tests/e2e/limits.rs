@@ -118,7 +118,7 @@ fn stop_during_fetch_ends_immediately() {
         env.git.fail(Operation::Fetch, number, GitFault::Silence);
     }
     let run = env.start_run("1", &[]);
-    env.wait_until(&run, |status| status["step"] == "platform");
+    env.wait_until(&run, |status| status["step"] == "fetch_platform");
     env.signal(&run, Signal::TERM);
     let (output, outcome) = env.wait(&run);
     assert_ended(&output, &outcome, 143, Reason::Stopped);

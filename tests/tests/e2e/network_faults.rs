@@ -37,7 +37,7 @@ fn assert_completes(env: &TestEnv) {
 fn assert_retried(env: &TestEnv) {
     let run = env.last_outcome("trader", "1").run;
     let log = env.dispatcher(&["logs", run.as_str()]);
-    assert!(log.stdout.contains("trying again in"), "{log:#?}");
+    assert!(log.stdout.contains("retrying in"), "{log:#?}");
 }
 
 #[test]

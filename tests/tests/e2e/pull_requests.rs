@@ -146,7 +146,7 @@ fn target_on_other_host_is_pushed_without_pull_request() {
     assert_eq!(outcome.pull_request, None);
     assert_eq!(outcome.work.location, WorkLocation::Remote);
     let log = env.dispatcher(&["logs", outcome.run.as_str()]);
-    assert!(log.stdout.contains("no GitHub host"), "{log:#?}");
+    assert!(log.stdout.contains("not on a GitHub host"), "{log:#?}");
     assert_eq!(env.github.requests().len(), 0);
     env.assert_invariants(&outcome);
 }

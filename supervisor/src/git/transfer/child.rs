@@ -1,4 +1,4 @@
-//! The child: performs one operation and ends.
+//! The transfer process: runs one operation and exits.
 
 use std::cell::RefCell;
 use std::io::{BufRead as _, Write as _};
@@ -16,16 +16,19 @@ use crate::git::control::open_bare;
 use crate::git::error::reason_of_library;
 use crate::git::transport::{self, Context, TransportFailure};
 
-/// How often progress is reported.
+/// Minimum interval between progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The ref that carries what is pushed: libgit2 pushes refs only.
+/// Temporary ref of the commit to push: libgit2 pushes refs only.
 const PUSH_REF: &str = "refs/orchestrator/push";
 
-/// The child's whole life: the entry point of the hidden subcommand.
+/// Maximum bytes of server messages to keep.
+const MAX_SERVER_TEXT_BYTES: usize = 16 * 1024;
+
+/// Entry point of the hidden subcommand.
 #[must_use]
 pub fn transfer_main() -> ExitCode {
-    // First of all: exec made this process readable for everybody with our uid.
+    // First of all: after exec, processes with the same uid can read this one.
     if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()
         || set_parent_process_death_signal(Some(Signal::KILL)).is_err()
     {
@@ -37,7 +40,7 @@ pub fn transfer_main() -> ExitCode {
         std::io::stdin().lock().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
     drop(line);
     let Some(request) = request else { return ExitCode::FAILURE };
-    let reply = perform(request)
+    let reply = run(request)
         .unwrap_or_else(|failure| Reply::Failed { reason: failure.reason, message: failure.message });
     let failed = matches!(reply, Reply::Failed { .. });
     send_reply(&reply);
@@ -48,12 +51,12 @@ fn send_reply(reply: &Reply) {
     if let Ok(mut line) = serde_json::to_vec(reply) {
         line.push(b'\n');
         let mut out = std::io::stdout().lock();
-        // Nobody reads any more: the operation ends with the parent.
+        // If the parent has exited, this process is killed with it.
         drop(out.write_all(&line).and_then(|()| out.flush()));
     }
 }
 
-fn perform(request: Request) -> Result<Reply, TransportFailure> {
+fn run(request: Request) -> Result<Reply, TransportFailure> {
     let Request {
         operation,
         url,
@@ -64,13 +67,13 @@ fn perform(request: Request) -> Result<Reply, TransportFailure> {
         ssh_program,
         proxy,
         no_proxy,
-        ca_file,
+        certificates,
         connect_seconds,
         read_seconds,
     } = request;
-    crate::git::init()
+    crate::git::init::init()
         .map_err(|error| TransportFailure { reason: error.reason(), message: error.to_string() })?;
-    // The address as libgit2 takes it; the SSH transport reads the literal one.
+    // libgit2 needs a URL; the SSH transport reads the literal address from the context.
     let address = if url.contains("://") || url.starts_with('/') {
         url.clone()
     } else {
@@ -85,7 +88,7 @@ fn perform(request: Request) -> Result<Reply, TransportFailure> {
         ssh_program,
         proxy,
         no_proxy,
-        ca_file,
+        certificates,
         connect_timeout: Duration::from_secs_f64(connect_seconds),
         read_timeout: Duration::from_secs_f64(read_seconds),
     });
@@ -105,23 +108,23 @@ fn perform(request: Request) -> Result<Reply, TransportFailure> {
 fn to_failure(error: &git2::Error, address: &str) -> TransportFailure {
     let text = error.message();
     let local = address.starts_with('/');
-    let known = reason_of_library(error);
-    let gone = error.code() == git2::ErrorCode::NotFound || (local && !Path::new(address).exists());
-    let reason = if known != Reason::IoError {
-        known
-    } else if gone {
+    let local_reason = reason_of_library(error);
+    let is_missing = error.code() == git2::ErrorCode::NotFound || (local && !Path::new(address).exists());
+    let reason = if local_reason != Reason::IoError {
+        local_reason
+    } else if is_missing {
         Reason::RepositoryNotFound
     } else if text.contains("early EOF") || text.contains("hung up") {
         Reason::NetworkUnavailable
     } else if !local && error.class() == git2::ErrorClass::Net {
         Reason::RemoteUnavailable
     } else {
-        known
+        local_reason
     };
     TransportFailure { reason, message: text.to_owned() }
 }
 
-/// Reports progress, but not more often than is useful.
+/// Reports progress at most once per [`PROGRESS_INTERVAL`].
 struct ProgressReporter {
     last: RefCell<(Option<Instant>, Progress)>,
 }
@@ -143,20 +146,20 @@ impl ProgressReporter {
     }
 }
 
-/// Reports what moves while libgit2 waits inside one call, such as a long upload.
+/// Reports the bytes moved while libgit2 blocks in one call, such as a long upload.
 fn report_bytes() {
     let started = std::thread::Builder::new().name("progress".into()).spawn(|| {
-        let mut told = 0;
+        let mut reported = 0;
         loop {
             std::thread::park_timeout(PROGRESS_INTERVAL * 4);
             let bytes = transport::bytes_moved();
-            if bytes > told {
-                told = bytes;
+            if bytes > reported {
+                reported = bytes;
                 send_reply(&Reply::Progress(Progress { bytes, ..Progress::default() }));
             }
         }
     });
-    // Without it a long upload may look silent; nothing else is lost.
+    // Without the thread a long upload looks idle; the operation still works.
     drop(started);
 }
 
@@ -169,7 +172,7 @@ fn list(address: &str, direction: Direction) -> Result<RemoteRefs, git2::Error> 
         && rustix::fs::access(format!("{address}/objects"), rustix::fs::Access::WRITE_OK).is_err()
         && rustix::fs::access(format!("{address}/.git/objects"), rustix::fs::Access::WRITE_OK).is_err()
     {
-        return Err(git2::Error::from_str("the repository cannot be written"));
+        return Err(git2::Error::from_str("the repository is not writable"));
     }
     refs_of(&remote)
 }
@@ -220,7 +223,7 @@ fn fetch(
     });
     let mut options = FetchOptions::new();
     options.download_tags(AutotagOption::None).update_fetchhead(false).remote_callbacks(callbacks);
-    // libgit2's transport for paths knows no shallow fetch.
+    // libgit2 cannot fetch a local path with a depth.
     if let Some(depth) = depth
         && !address.starts_with('/')
     {
@@ -248,81 +251,112 @@ fn push(
     repository.reference(PUSH_REF, oid, true, "push")?;
     let mut remote = repository.remote_anonymous(address)?;
 
-    let seen: RefCell<Option<Option<Oid>>> = RefCell::new(None);
-    let refused: RefCell<Option<String>> = RefCell::new(None);
-    let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
-    let meter = ProgressReporter::new();
-    let mut callbacks = RemoteCallbacks::new();
-    callbacks.push_negotiation(|updates| {
-        let current = updates.first().map(git2::PushUpdate::src).filter(|oid| !oid.is_zero());
-        *seen.borrow_mut() = Some(current);
-        if current == expected { Ok(()) } else { Err(git2::Error::from_str("the branch has moved")) }
-    });
-    callbacks.push_update_reference(|_, status| {
-        if let Some(status) = status {
-            *refused.borrow_mut() = Some(status.to_owned());
-        }
-        Ok(())
-    });
-    callbacks.sideband_progress(|text| {
-        let mut said = said.borrow_mut();
-        if said.len() < 16 * 1024 {
-            said.extend_from_slice(text);
-        }
-        meter.update(|progress| progress.steps += 1);
-        true
-    });
-    callbacks.pack_progress(|_, done, _| meter.update(|progress| progress.steps = done as u64));
-    callbacks.push_transfer_progress(|done, total, bytes| {
-        meter.update(|progress| {
-            progress.objects = done as u64;
-            progress.total = total as u64;
-            progress.bytes = bytes as u64;
-        });
-    });
+    let observed = PushObservations::new();
     let mut options = PushOptions::new();
-    options.remote_callbacks(callbacks);
-    // Without a plus: the receiving side refuses what is no fast-forward, too.
+    options.remote_callbacks(observed.callbacks(expected));
+    // Without a plus, so that the remote rejects a non-fast-forward too.
     let pushed = remote.push(&[format!("{PUSH_REF}:{reference}")], Some(&mut options));
     drop(options);
     drop(remote);
     if let Ok(mut carrier) = repository.find_reference(PUSH_REF) {
         drop(carrier.delete());
     }
+    observed.outcome(pushed.err(), oid, expected, || list_branch(address, reference))
+}
 
-    if let Some(current) = *seen.borrow() {
-        if current == Some(oid) {
-            return Ok(PushOutcome::UpToDate);
-        }
-        if current != expected {
-            return Ok(PushOutcome::NonFastForward { remote_oid: current });
+/// What libgit2's callbacks reported during a push.
+struct PushObservations {
+    /// Commit of the remote branch, once it is negotiated.
+    current: RefCell<Option<Option<Oid>>>,
+    rejection: RefCell<Option<String>>,
+    server_text: RefCell<Vec<u8>>,
+    meter: ProgressReporter,
+}
+
+impl PushObservations {
+    fn new() -> Self {
+        Self {
+            current: RefCell::new(None),
+            rejection: RefCell::new(None),
+            server_text: RefCell::new(Vec::new()),
+            meter: ProgressReporter::new(),
         }
     }
-    let text = String::from_utf8_lossy(&said.borrow()).trim().to_owned();
-    if let Some(status) = refused.into_inner() {
-        let message = if text.is_empty() { status } else { format!("{status}: {text}") };
-        return Ok(PushOutcome::Rejected { message });
+
+    /// Returns callbacks that record here, and end the push if the branch is not at `expected`.
+    fn callbacks(&self, expected: Option<Oid>) -> RemoteCallbacks<'_> {
+        let mut callbacks = RemoteCallbacks::new();
+        callbacks.push_negotiation(move |updates| {
+            let current = updates.first().map(git2::PushUpdate::src).filter(|oid| !oid.is_zero());
+            *self.current.borrow_mut() = Some(current);
+            if current == expected { Ok(()) } else { Err(git2::Error::from_str("the branch has moved")) }
+        });
+        callbacks.push_update_reference(|_, status| {
+            if let Some(status) = status {
+                *self.rejection.borrow_mut() = Some(status.to_owned());
+            }
+            Ok(())
+        });
+        callbacks.sideband_progress(|text| {
+            let mut server_text = self.server_text.borrow_mut();
+            if server_text.len() < MAX_SERVER_TEXT_BYTES {
+                server_text.extend_from_slice(text);
+            }
+            self.meter.update(|progress| progress.steps += 1);
+            true
+        });
+        callbacks.pack_progress(|_, done, _| self.meter.update(|progress| progress.steps = done as u64));
+        callbacks.push_transfer_progress(|done, total, bytes| {
+            self.meter.update(|progress| {
+                progress.objects = done as u64;
+                progress.total = total as u64;
+                progress.bytes = bytes as u64;
+            });
+        });
+        callbacks
     }
-    // Only what the remote shows counts: an answer can be lost after the push was applied.
-    let failed = pushed.err();
-    let shown = list_branch(address, reference);
-    match (shown, failed) {
-        (Ok(Some(shown)), _) if shown == oid => {
-            // Without negotiation there was nothing to push.
-            Ok(if seen.borrow().is_some() { PushOutcome::Pushed } else { PushOutcome::UpToDate })
+
+    /// Decides the outcome of a push that ended with `error`, if any.
+    fn outcome(
+        self,
+        error: Option<git2::Error>,
+        oid: Oid,
+        expected: Option<Oid>,
+        list_branch: impl FnOnce() -> Result<Option<Oid>, git2::Error>,
+    ) -> Result<PushOutcome, git2::Error> {
+        let negotiated = self.current.into_inner();
+        if let Some(current) = negotiated {
+            if current == Some(oid) {
+                return Ok(PushOutcome::UpToDate);
+            }
+            if current != expected {
+                return Ok(PushOutcome::NonFastForward { remote_oid: current });
+            }
         }
-        (Ok(shown), _) if shown != expected => Ok(PushOutcome::NonFastForward { remote_oid: shown }),
-        (Ok(_), Some(error)) if error.code() == git2::ErrorCode::NotFastForward => {
-            Ok(PushOutcome::Rejected { message: error.message().to_owned() })
+        let text = String::from_utf8_lossy(&self.server_text.into_inner()).trim().to_owned();
+        if let Some(status) = self.rejection.into_inner() {
+            let message = if text.is_empty() { status } else { format!("{status}: {text}") };
+            return Ok(PushOutcome::Rejected { message });
         }
-        (_, Some(error)) | (Err(error), None) => Err(error),
-        (Ok(_), None) => Ok(PushOutcome::Rejected {
-            message: if text.is_empty() {
-                "the remote took the push but does not show it".into()
-            } else {
-                text
-            },
-        }),
+        // Ask the remote: a response can be lost after the push was applied.
+        match (list_branch(), error) {
+            (Ok(Some(shown)), _) if shown == oid => {
+                // libgit2 skips the negotiation if there is nothing to push.
+                Ok(if negotiated.is_some() { PushOutcome::Pushed } else { PushOutcome::UpToDate })
+            }
+            (Ok(shown), _) if shown != expected => Ok(PushOutcome::NonFastForward { remote_oid: shown }),
+            (Ok(_), Some(error)) if error.code() == git2::ErrorCode::NotFastForward => {
+                Ok(PushOutcome::Rejected { message: error.message().to_owned() })
+            }
+            (_, Some(error)) | (Err(error), None) => Err(error),
+            (Ok(_), None) => Ok(PushOutcome::Rejected {
+                message: if text.is_empty() {
+                    "the remote accepted the push but did not update the branch".into()
+                } else {
+                    text
+                },
+            }),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What parent and child say to each other.
+//! Messages between the parent and the transfer process.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,17 @@ use git2::Oid;
 use orchestrator_contract::Reason;
 use serde::{Deserialize, Serialize};
 
-/// One operation, with everything it may use.
+use crate::tls::CertificatePaths;
+
+/// Hidden subcommand that runs the supervisor as a transfer process.
+pub const SUBCOMMAND: &str = "git-transfer";
+
+/// Operation with its credentials and settings.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Request {
     pub(super) operation: Operation,
     pub(super) url: String,
-    /// Never in arguments or environment: other processes can read those.
+    /// Not in arguments or environment, which other processes can read.
     pub(super) token: Option<String>,
     pub(super) username: Option<String>,
     pub(super) ssh_key: Option<PathBuf>,
@@ -19,7 +24,7 @@ pub(super) struct Request {
     pub(super) ssh_program: PathBuf,
     pub(super) proxy: Option<String>,
     pub(super) no_proxy: Option<String>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) certificates: CertificatePaths,
     pub(super) connect_seconds: f64,
     pub(super) read_seconds: f64,
 }
@@ -27,9 +32,9 @@ pub(super) struct Request {
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Operation {
-    /// The refs that can be fetched.
+    /// Lists the refs for a fetch.
     List,
-    /// The refs as the receiving side shows them: proof that pushing is allowed at all.
+    /// Lists the refs for a push, which proves that pushing is allowed.
     CheckPush,
     Fetch {
         repository: PathBuf,
@@ -47,7 +52,7 @@ pub(super) enum Operation {
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Reply {
-    /// Unreadable for others now: send the request.
+    /// The child is undumpable; the parent may send the request.
     Ready,
     Progress(Progress),
     Listed(RemoteRefs),
@@ -59,40 +64,40 @@ pub(super) enum Reply {
     },
 }
 
-/// How far a transfer is.
+/// Progress of a transfer.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Progress {
-    /// Bytes moved over the network, both ways.
+    /// Bytes sent and received.
     pub bytes: u64,
     /// Objects received or sent.
     pub objects: u64,
-    /// Objects that there are to move, as far as is known.
+    /// Objects to send or receive, as far as known.
     pub total: u64,
-    /// Steps that are no transfer: deltas resolved, objects packed, lines that the server said.
+    /// Other steps: deltas resolved, objects packed, messages of the server.
     pub steps: u64,
 }
 
-/// A ref of the remote.
+/// Ref of a remote.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RemoteRef {
-    /// Its full name.
+    /// Full name.
     pub name: String,
-    /// Where it points.
+    /// Object that it points to.
     #[serde(with = "oid_text")]
     pub oid: Oid,
 }
 
-/// What a remote has.
+/// Refs of a remote.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RemoteRefs {
-    /// The full name of the branch that `HEAD` stands for, where the remote says so.
+    /// Full name of the branch that `HEAD` points to, if the remote reports it.
     pub default_branch: Option<String>,
-    /// All refs.
+    /// All refs, without peeled tags.
     pub refs: Vec<RemoteRef>,
 }
 
 impl RemoteRefs {
-    /// Where a branch, given without `refs/heads/`, points.
+    /// Returns the commit of a branch, given without `refs/heads/`.
     #[must_use]
     pub fn branch(&self, name: &str) -> Option<Oid> {
         let found =
@@ -101,33 +106,33 @@ impl RemoteRefs {
     }
 }
 
-/// What a fetch brought.
+/// Result of a fetch.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Fetched {
     /// Bytes received.
     pub bytes: u64,
     /// Objects received.
     pub objects: u64,
-    /// Where the wanted refs of the remote point.
+    /// Refs of the remote.
     pub refs: Vec<RemoteRef>,
 }
 
-/// How a push ended.
+/// Result of a push.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PushOutcome {
-    /// The remote shows our commit.
+    /// The remote branch was updated to the commit.
     Pushed,
-    /// It did so before.
+    /// The remote branch already had the commit.
     UpToDate,
-    /// The remote refused, with this text.
+    /// The remote rejected the push.
     Rejected {
-        /// What it said.
+        /// Message of the remote.
         message: String,
     },
-    /// The branch is not where it was expected; nothing was pushed.
+    /// The remote branch is not at the expected commit; nothing was pushed.
     NonFastForward {
-        /// Where it is; none if it is gone.
+        /// Its commit, or `None` if it was deleted.
         #[serde(with = "optional_oid_text")]
         remote_oid: Option<Oid>,
     },
@@ -150,7 +155,7 @@ mod optional_oid_text {
     use git2::Oid;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
 
-    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    #[expect(clippy::ref_option, reason = "signature that serde requires")]
     pub(super) fn serialize<S: Serializer>(oid: &Option<Oid>, serializer: S) -> Result<S::Ok, S::Error> {
         oid.map(|oid| oid.to_string()).serialize(serializer)
     }

@@ -1,4 +1,4 @@
-//! The parent: starts a child for each operation and sees to it that it ends.
+//! The parent: spawns a transfer process per operation and enforces its deadlines.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,49 +10,49 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::{Instant, timeout_at};
 
-use super::SUBCOMMAND;
-use super::message::{Fetched, Operation, Progress, PushOutcome, RemoteRefs, Reply, Request};
+use super::message::{Fetched, Operation, Progress, PushOutcome, RemoteRefs, Reply, Request, SUBCOMMAND};
 use crate::process::{Child, Environment, ProcessGroup, command, spawn};
+use crate::tls::CertificatePaths;
 
-/// Bytes that count as progress: a trickle of single bytes does not.
+/// Minimum bytes that count as progress; a trickle of single bytes does not.
 const MIN_PROGRESS_BYTES: u64 = 1024;
 
-/// What opens a remote; read anew for each operation, so that it can be rotated.
+/// Credentials for a remote; read again for each operation, so that they can be rotated.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// A token for HTTP.
+    /// Token for HTTP.
     pub token: Option<SecretString>,
-    /// The user that goes with it (`x-access-token`), or the SSH user.
+    /// User name for the token (default: `x-access-token`) or for SSH.
     pub username: Option<String>,
-    /// A private key for SSH.
+    /// Path of the private key for SSH.
     pub ssh_key: Option<PathBuf>,
-    /// Host keys beyond the published ones of the large hosts.
+    /// Path of a known hosts file, in addition to the published keys of the large hosts.
     pub known_hosts: Option<PathBuf>,
 }
 
-/// How a remote is reached.
+/// Connection settings.
 #[derive(Clone, Debug)]
 pub struct RemoteSettings {
-    /// The program that has the hidden subcommand: this one.
+    /// Program with the hidden subcommand: the supervisor.
     pub program: PathBuf,
-    /// The SSH program.
+    /// Path of the SSH program.
     pub ssh_program: PathBuf,
-    /// An HTTP proxy.
+    /// URL of the HTTP proxy.
     pub proxy: Option<String>,
-    /// Hosts that are reached without it.
+    /// Hosts for which the proxy is not used (`NO_PROXY`).
     pub no_proxy: Option<String>,
-    /// Certificate authorities instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// How long a connection may take.
+    /// Trusted certificate authorities.
+    pub certificates: CertificatePaths,
+    /// Timeout for a connection.
     pub connect: Duration,
-    /// How long nothing may move.
+    /// Timeout without progress.
     pub idle_timeout: Duration,
-    /// How long an operation may take whatever moves.
+    /// Timeout for the operation.
     pub total_timeout: Duration,
 }
 
 impl RemoteSettings {
-    /// Defaults, with `program` as the child.
+    /// Returns the defaults, with `program` as the transfer process.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
@@ -60,64 +60,58 @@ impl RemoteSettings {
             ssh_program: PathBuf::from("/usr/bin/ssh"),
             proxy: None,
             no_proxy: None,
-            ca_file: None,
+            certificates: CertificatePaths::default(),
             connect: Duration::from_secs(20),
-            // A server may count objects for a minute before it sends the first.
+            // A server may count objects for a minute before it sends the first one.
             idle_timeout: Duration::from_secs(120),
             total_timeout: Duration::from_secs(3600),
         }
     }
 
-    /// Defaults, with the running program as the child.
+    /// Returns the defaults, with the running program as the transfer process.
     ///
     /// # Errors
-    /// The system does not say where the program is.
+    /// Returns an error if the path of the running program is unknown.
     pub fn of_this_program() -> std::io::Result<Self> {
         std::env::current_exe().map(Self::new)
     }
 }
 
-/// A remote operation failed.
+/// Failed remote operation.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// The remote, the network or our repository refused.
+    /// The remote, the network or the local repository failed.
     #[error("cannot {operation} `{url}`: {message}")]
     Failed {
-        /// What was tried.
+        /// Operation, as an infinitive phrase.
         operation: &'static str,
-        /// With which remote.
         url: RepositoryUrl,
-        /// In the terms of the contract.
         reason: Reason,
-        /// What was said.
         message: String,
     },
-    /// Nothing moved for too long, or it took too long; the operation was killed.
-    #[error("cannot {operation} `{url}`: {}", if *.quiet { format!("nothing moved for {seconds} s") } else { format!("not finished after {seconds} s") })]
+    /// The operation was idle or took too long, and was killed.
+    #[error("cannot {operation} `{url}`: {}", if *.idle { format!("no progress for {seconds} s") } else { format!("not finished after {seconds} s") })]
     TimedOut {
-        /// What was tried.
+        /// Operation, as an infinitive phrase.
         operation: &'static str,
-        /// With which remote.
         url: RepositoryUrl,
-        /// Whether nothing moved, as opposed to too slowly.
-        quiet: bool,
-        /// The limit.
+        /// Whether the idle timeout expired, not the total one.
+        idle: bool,
+        /// The timeout.
         seconds: u64,
     },
-    /// The child could not be started or ended without an answer.
+    /// The transfer process could not be spawned or exited without a reply.
     #[error("cannot {operation} `{url}`: the transfer process failed")]
     Child {
-        /// What was tried.
+        /// Operation, as an infinitive phrase.
         operation: &'static str,
-        /// With which remote.
         url: RepositoryUrl,
-        /// How.
         source: std::io::Error,
     },
 }
 
 impl TransferError {
-    /// The reason that a run ends with when this ends it.
+    /// Returns the reason for a run that this error ends.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -127,61 +121,62 @@ impl TransferError {
         }
     }
 
-    /// Whether the same operation may succeed a little later.
+    /// Returns whether a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.reason(), Reason::NetworkUnavailable | Reason::RemoteUnavailable)
     }
 }
 
-/// A repository elsewhere. Dropping the future of an operation kills its child.
+/// Remote repository. Dropping the future of an operation kills its transfer process.
 #[derive(Clone, Debug)]
 pub struct Remote {
     url: RepositoryUrl,
     settings: RemoteSettings,
 }
 
-/// Called as a transfer advances.
+/// Callback for the progress of a transfer.
 pub type OnProgress<'p> = &'p mut (dyn FnMut(&Progress) + Send);
 
 impl Remote {
-    /// A remote; nothing is done yet.
+    /// Creates a remote without connecting to it.
     #[must_use]
     pub fn new(url: RepositoryUrl, settings: RemoteSettings) -> Self {
         Self { url, settings }
     }
 
-    /// Its literal address.
+    /// Returns its URL, as configured.
     #[must_use]
     pub fn url(&self) -> &RepositoryUrl {
         &self.url
     }
 
-    /// Its refs and default branch.
+    /// Lists its refs and default branch.
     ///
     /// # Errors
-    /// It cannot be reached or read.
+    /// Returns an error if it cannot be reached or read.
     pub async fn list_refs(&self, credentials: &Credentials) -> Result<RemoteRefs, TransferError> {
         let name = "read";
-        let reply = self.perform(name, Operation::List, credentials, &mut |_| {}).await?;
+        let reply = self.run(name, Operation::List, credentials, &mut |_| {}).await?;
         if let Reply::Listed(refs) = reply { Ok(refs) } else { Err(self.unexpected(name)) }
     }
 
-    /// Asks whether pushing is allowed, without pushing anything.
+    /// Checks that pushing is allowed, without pushing.
     ///
     /// # Errors
-    /// It is not, or the remote cannot be reached.
+    /// Returns an error if it is not allowed or the remote cannot be reached.
     pub async fn check_push(&self, credentials: &Credentials) -> Result<RemoteRefs, TransferError> {
         let name = "get push access to";
-        let reply = self.perform(name, Operation::CheckPush, credentials, &mut |_| {}).await?;
+        let reply = self.run(name, Operation::CheckPush, credentials, &mut |_| {}).await?;
         if let Reply::Listed(refs) = reply { Ok(refs) } else { Err(self.unexpected(name)) }
     }
 
-    /// Fetches refspecs into a control repository. Refs change only when all
-    /// objects are there. A local path is fetched whole, whatever the depth.
+    /// Fetches refspecs into a control repository.
+    ///
+    /// Refs are updated after all objects were received. `depth` does not apply to a local path.
     ///
     /// # Errors
-    /// The remote cannot be reached or read, or the repository not written.
+    /// Returns an error if the remote cannot be reached or read, or the repository not written.
     pub async fn fetch(
         &self,
         repository: &Path,
@@ -193,15 +188,16 @@ impl Remote {
         let name = "fetch from";
         let operation =
             Operation::Fetch { repository: repository.to_owned(), refspecs: refspecs.to_vec(), depth };
-        let reply = self.perform(name, operation, credentials, progress).await?;
+        let reply = self.run(name, operation, credentials, progress).await?;
         if let Reply::Fetched(fetched) = reply { Ok(fetched) } else { Err(self.unexpected(name)) }
     }
 
-    /// Pushes one commit to one branch if that branch is where it is expected
-    /// (none: it does not exist). Never forces, never deletes.
+    /// Pushes a commit to a branch if the branch is at `expected` (`None`: it does not exist).
+    ///
+    /// Never forces and never deletes.
     ///
     /// # Errors
-    /// The remote cannot be reached. A refusal is an outcome, not an error.
+    /// Returns an error if the remote cannot be reached. A rejected push is an outcome.
     pub async fn push(
         &self,
         repository: &Path,
@@ -218,46 +214,23 @@ impl Remote {
             oid: oid.to_string(),
             expected: expected.map(|oid| oid.to_string()),
         };
-        let reply = self.perform(name, operation, credentials, progress).await?;
+        let reply = self.run(name, operation, credentials, progress).await?;
         if let Reply::Pushed(outcome) = reply { Ok(outcome) } else { Err(self.unexpected(name)) }
     }
 
-    async fn perform(
+    async fn run(
         &self,
         name: &'static str,
         operation: Operation,
         credentials: &Credentials,
         progress: OnProgress<'_>,
     ) -> Result<Reply, TransferError> {
-        let RemoteSettings {
-            program,
-            ssh_program,
-            proxy,
-            no_proxy,
-            ca_file,
-            connect,
-            idle_timeout: quiet,
-            total_timeout: cap,
-        } = &self.settings;
         let failed = |source| TransferError::Child { operation: name, url: self.url.clone(), source };
-        let Credentials { token, username, ssh_key, known_hosts } = credentials;
-        let request = Request {
-            operation,
-            url: self.url.to_string(),
-            token: token.as_ref().map(|token| token.expose_secret().to_owned()),
-            username: username.clone(),
-            ssh_key: ssh_key.clone(),
-            known_hosts: known_hosts.clone(),
-            ssh_program: ssh_program.clone(),
-            proxy: proxy.clone(),
-            no_proxy: no_proxy.clone(),
-            ca_file: ca_file.clone(),
-            connect_seconds: connect.as_secs_f64(),
-            read_seconds: quiet.as_secs_f64(),
-        };
+        let RemoteSettings { program, idle_timeout, total_timeout, .. } = &self.settings;
+        let request = self.request(operation, credentials);
         let mut running = TransferProcess::start(program).map_err(failed)?;
-        let end = Instant::now() + *cap;
-        let mut deadline = Instant::now() + *quiet;
+        let end = Instant::now() + *total_timeout;
+        let mut deadline = Instant::now() + *idle_timeout;
         let mut last = Progress::default();
         let mut request = Some(request);
         loop {
@@ -265,22 +238,22 @@ impl Remote {
             let line = match timeout_at(until, running.lines.next_line()).await {
                 Ok(line) => line.map_err(failed)?,
                 Err(_) => {
-                    let quiet_ended = deadline <= end;
-                    let limit = if quiet_ended { quiet } else { cap };
+                    let idle = deadline <= end;
+                    let limit = if idle { idle_timeout } else { total_timeout };
                     return Err(TransferError::TimedOut {
                         operation: name,
                         url: self.url.clone(),
-                        quiet: quiet_ended,
+                        idle,
                         seconds: limit.as_secs(),
                     });
                 }
             };
             let Some(line) = line else {
-                return Err(failed(std::io::Error::other("it ended without an answer")));
+                return Err(failed(std::io::Error::other("it exited without a reply")));
             };
             match serde_json::from_str(&line).map_err(|error| failed(error.into()))? {
                 Reply::Ready => {
-                    // Only now is the child unreadable for the agent's processes.
+                    // Only now is the child protected from processes with the same uid.
                     let Some(request) = request.take() else { continue };
                     let text = serde_json::to_vec(&request).map_err(|error| failed(error.into()))?;
                     running.send(text).await.map_err(failed)?;
@@ -290,7 +263,7 @@ impl Remote {
                         || now.objects > last.objects
                         || now.steps > last.steps
                     {
-                        deadline = Instant::now() + *quiet;
+                        deadline = Instant::now() + *idle_timeout;
                         last = Progress {
                             bytes: now.bytes.max(last.bytes),
                             objects: now.objects.max(last.objects),
@@ -313,15 +286,43 @@ impl Remote {
         }
     }
 
+    fn request(&self, operation: Operation, credentials: &Credentials) -> Request {
+        let Credentials { token, username, ssh_key, known_hosts } = credentials;
+        let RemoteSettings {
+            program: _,
+            ssh_program,
+            proxy,
+            no_proxy,
+            certificates,
+            connect,
+            idle_timeout,
+            total_timeout: _,
+        } = &self.settings;
+        Request {
+            operation,
+            url: self.url.to_string(),
+            token: token.as_ref().map(|token| token.expose_secret().to_owned()),
+            username: username.clone(),
+            ssh_key: ssh_key.clone(),
+            known_hosts: known_hosts.clone(),
+            ssh_program: ssh_program.clone(),
+            proxy: proxy.clone(),
+            no_proxy: no_proxy.clone(),
+            certificates: certificates.clone(),
+            connect_seconds: connect.as_secs_f64(),
+            read_seconds: idle_timeout.as_secs_f64(),
+        }
+    }
+
     fn unexpected(&self, operation: &'static str) -> TransferError {
-        let source = std::io::Error::other("it answered another question");
+        let source = std::io::Error::other("unexpected reply");
         TransferError::Child { operation, url: self.url.clone(), source }
     }
 }
 
-/// A child with everything it starts; none of it outlives this value.
+/// Transfer process and its descendants; dropping it kills them.
 struct TransferProcess {
-    /// Killed with its group when it is dropped.
+    /// Kills its process group when dropped.
     _child: Child,
     input: Option<tokio::process::ChildStdin>,
     lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
@@ -332,7 +333,7 @@ impl TransferProcess {
         let mut command = command(program, &Environment::new(), ProcessGroup::New);
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = spawn(command).map_err(|error| error.source)?;
-        let missing = || std::io::Error::other("a pipe is missing");
+        let missing = || std::io::Error::other("missing pipe");
         let input = child.take_stdin();
         let lines = BufReader::new(child.take_stdout().ok_or_else(missing)?).lines();
         Ok(Self { _child: child, input, lines })

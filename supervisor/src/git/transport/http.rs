@@ -1,8 +1,6 @@
-//! Git's smart HTTP protocol over `ureq` and rustls.
+//! Smart HTTP protocol of git, over `ureq` and rustls.
 
-use std::fs;
 use std::io::{self, Read, Seek as _, Write};
-use std::path::PathBuf;
 
 use base64::Engine as _;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
@@ -14,21 +12,14 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy, SendBody};
 use url::{Origin, ParseError, Url};
 
-use super::{Advertisement, Context, add_bytes, record_failure};
+use super::advertisement::Advertisement;
+use super::operation::{Context, add_bytes, record_failure};
 
-/// Requests up to this size are kept in memory: all but pushes.
-const SPOOL: usize = 1 << 20;
+/// Maximum request size kept in memory, in bytes; only pushes exceed it.
+const SPOOL_BYTES: usize = 1 << 20;
 
-/// The longest server text that is repeated.
-const TEXT: u64 = 4096;
-
-/// Where distributions keep the certificate authorities.
-const CA_BUNDLE_PATHS: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/ca-bundle.pem",
-];
+/// Maximum bytes of a server message to show.
+const MAX_MESSAGE_BYTES: u64 = 4096;
 
 pub(super) struct Http {
     agent: Agent,
@@ -41,7 +32,7 @@ impl Http {
         Ok(Self { agent, context })
     }
 
-    /// The credential, if this address is on the very host that it is for.
+    /// Returns the `Authorization` header, only for the origin that the credential is for.
     fn authorization(&self, url: &str) -> Option<String> {
         let token = self.context.token.as_ref()?;
         if origin(url)? != origin(&self.context.url)? {
@@ -59,7 +50,7 @@ fn origin(url: &str) -> Option<Origin> {
 }
 
 fn agent(context: &Context) -> io::Result<Agent> {
-    // Another installation of the same provider is fine.
+    // Fails if a provider is installed, which is then the same one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let mut builder = Agent::config_builder()
         .http_status_as_error(false)
@@ -85,13 +76,11 @@ fn proxy(context: &Context) -> io::Result<Option<Proxy>> {
     if excluded.split(',').map(str::trim).any(|rule| no_proxy_matches(rule, &host)) {
         return Ok(None);
     }
-    // The proxy's address may carry a password: it is not repeated.
-    Proxy::new(url)
-        .map(Some)
-        .map_err(|_| record_failure(Reason::InvalidConfiguration, "the proxy's address cannot be used"))
+    // Do not show the proxy URL: it may contain a password.
+    Proxy::new(url).map(Some).map_err(|_| record_failure(Reason::InvalidConfiguration, "invalid proxy URL"))
 }
 
-/// Whether a rule of `NO_PROXY` names a host or a domain above it.
+/// Returns whether a `NO_PROXY` rule matches a host or one of its parent domains.
 fn no_proxy_matches(rule: &str, host: &str) -> bool {
     let rule = rule.to_ascii_lowercase();
     let domain = rule.trim_start_matches('*').trim_start_matches('.');
@@ -101,30 +90,11 @@ fn no_proxy_matches(rule: &str, host: &str) -> bool {
 }
 
 fn root_certificates(context: &Context) -> io::Result<RootCerts> {
-    let files: Vec<PathBuf> = match &context.ca_file {
-        Some(file) => vec![file.clone()],
-        None => CA_BUNDLE_PATHS.iter().map(PathBuf::from).collect(),
-    };
-    let (file, text) = files
-        .into_iter()
-        .find_map(|file| fs::read(&file).ok().map(|text| (file, text)))
-        .ok_or_else(|| {
-            record_failure(
-                Reason::InvalidConfiguration,
-                "there are no certificate authorities (ca-certificates)",
-            )
-        })?;
-    let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(&text)
-        .filter_map(|item| match item {
-            Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None, // A bundle may hold anything; only certificates count.
-        })
-        .collect();
-    if certificates.is_empty() {
-        let text = format!("there is no certificate authority in `{}`", file.display());
-        return Err(record_failure(Reason::InvalidConfiguration, text));
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
+    let roots = context
+        .certificates
+        .root_certificates()
+        .map_err(|error| record_failure(Reason::InvalidConfiguration, error.to_string()))?;
+    Ok(roots.iter().map(|root| Certificate::from_der(root).to_owned()).into())
 }
 
 impl SmartSubtransport for Http {
@@ -146,7 +116,7 @@ impl SmartSubtransport for Http {
             },
             service,
             advertises,
-            request: SpooledTempFile::new(SPOOL),
+            request: SpooledTempFile::new(SPOOL_BYTES),
             response: None,
         };
         if advertises { Ok(Box::new(Advertisement::new(exchange))) } else { Ok(Box::new(exchange)) }
@@ -157,7 +127,7 @@ impl SmartSubtransport for Http {
     }
 }
 
-/// One request, sent when its answer is first asked for.
+/// HTTP request that is sent when its response is first read.
 struct PendingRequest {
     agent: Agent,
     authorization: Option<String>,
@@ -197,7 +167,7 @@ impl PendingRequest {
     }
 }
 
-/// Counts what is sent, so that a long upload is seen to advance.
+/// Counts the bytes sent, so that a long upload reports progress.
 struct CountingReader<'a>(&'a mut SpooledTempFile);
 
 impl Read for CountingReader<'_> {
@@ -226,7 +196,7 @@ impl Read for PendingRequest {
                 let host = host(&self.url);
                 Err(record_failure(
                     Reason::NetworkUnavailable,
-                    format!("the connection to {host} broke: {error}"),
+                    format!("connection to {host} failed: {error}"),
                 ))
             }
         }
@@ -236,7 +206,7 @@ impl Read for PendingRequest {
 impl Write for PendingRequest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.response.take().is_some() {
-            self.request = SpooledTempFile::new(SPOOL);
+            self.request = SpooledTempFile::new(SPOOL_BYTES);
         }
         self.request.write(bytes)
     }
@@ -252,7 +222,7 @@ fn host(url: &str) -> String {
 
 fn failure_of(error: &ureq::Error, url: &str) -> io::Error {
     let text = error.to_string();
-    // Any other error: nothing was answered, so the network is to blame.
+    // All other errors mean that there was no response.
     let reason = if matches!(error, ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl) {
         Reason::InvalidConfiguration
     } else {
@@ -261,7 +231,7 @@ fn failure_of(error: &ureq::Error, url: &str) -> io::Error {
     record_failure(reason, format!("cannot reach {}: {text}", host(url)))
 }
 
-/// Turns a refusal into a reason, keeping what the server said.
+/// Returns the body of a successful response; records any other as a failure.
 fn check(url: &str, response: Response<Body>, expected: &str) -> io::Result<Box<dyn Read + Send>> {
     let status = response.status().as_u16();
     let (parts, body) = response.into_parts();
@@ -273,28 +243,29 @@ fn check(url: &str, response: Response<Body>, expected: &str) -> io::Result<Box<
     }
     if status == 200 {
         let kind = header("content-type");
-        let text = format!("{} is no git repository: the server answers with `{kind}`", redact_url(url));
+        let text = format!("{} is not a git repository: the server returned `{kind}`", redact_url(url));
         return Err(record_failure(Reason::RepositoryNotFound, text));
     }
     if (300..400).contains(&status) {
         let target = redact_url(header("location"));
-        let text =
-            format!("{} redirects to {target}, which is not followed: give that address", redact_url(url));
+        let text = format!("{} redirects to {target}, which is not followed: use that URL", redact_url(url));
         return Err(record_failure(Reason::RepositoryNotFound, text));
     }
-    let mut said = Vec::new();
-    drop(body.take(TEXT).read_to_end(&mut said));
-    let said = String::from_utf8_lossy(&said);
-    let reason = reason_of_status(status, &parts.headers, &said);
-    let said = said.trim();
-    let said = if said.is_empty() || said.starts_with('<') { String::new() } else { format!(": {said}") };
-    Err(record_failure(reason, format!("{} answers {status}{said}", host(url))))
+    let mut message = Vec::new();
+    drop(body.take(MAX_MESSAGE_BYTES).read_to_end(&mut message));
+    let message = String::from_utf8_lossy(&message);
+    let reason = reason_of_status(status, &parts.headers, &message);
+    let message = message.trim();
+    // An HTML page is not a message.
+    let message =
+        if message.is_empty() || message.starts_with('<') { String::new() } else { format!(": {message}") };
+    Err(record_failure(reason, format!("{} returned status {status}{message}", host(url))))
 }
 
-fn reason_of_status(status: u16, headers: &HeaderMap, said: &str) -> Reason {
+fn reason_of_status(status: u16, headers: &HeaderMap, message: &str) -> Reason {
     let limited = headers.contains_key("retry-after")
         || headers.get("x-ratelimit-remaining").is_some_and(|left| left.as_bytes() == b"0")
-        || said.to_ascii_lowercase().contains("rate limit");
+        || message.to_ascii_lowercase().contains("rate limit");
     match status {
         429 => Reason::RemoteUnavailable,
         401 => Reason::AuthenticationFailed,
@@ -303,7 +274,7 @@ fn reason_of_status(status: u16, headers: &HeaderMap, said: &str) -> Reason {
         404 | 410 => Reason::RepositoryNotFound,
         407 => Reason::InvalidConfiguration,
         500.. => Reason::RemoteUnavailable,
-        _ => Reason::RemoteUnavailable, // Nothing else is a legal answer to these requests.
+        _ => Reason::RemoteUnavailable, // Not a valid status for these requests.
     }
 }
 
@@ -365,7 +336,7 @@ mod tests {
     #[test]
     fn http_statuses_map_to_reasons() {
         let none = HeaderMap::new();
-        for (status, said, reason) in [
+        for (status, message, reason) in [
             (401, "", Reason::AuthenticationFailed),
             (403, "", Reason::PermissionDenied),
             (403, "You have exceeded a secondary rate limit", Reason::RemoteUnavailable),
@@ -373,7 +344,7 @@ mod tests {
             (429, "", Reason::RemoteUnavailable),
             (503, "", Reason::RemoteUnavailable),
         ] {
-            assert_eq!(reason_of_status(status, &none, said), reason, "{status} {said}");
+            assert_eq!(reason_of_status(status, &none, message), reason, "{status} {message}");
         }
     }
 

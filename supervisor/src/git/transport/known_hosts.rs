@@ -1,7 +1,8 @@
-//! The host keys that the large git hosts publish.
+//! Host keys that the large git hosts publish.
 
-/// Lines for a `known_hosts` file. Sources: the hosts' documentation of their
-/// SSH key fingerprints; a test compares these.
+/// Lines for a `known_hosts` file.
+///
+/// Source: the hosts' documentation of their SSH key fingerprints, which a test compares.
 pub(super) const PUBLISHED: &str = "\
 github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
 github.com ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg=

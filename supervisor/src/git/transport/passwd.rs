@@ -1,9 +1,8 @@
-//! An entry in passwd for whoever has none.
+//! Provides a passwd entry for a user without one.
 //!
-//! `ssh` refuses to work for a user without one (`No user exists for uid`), which is what a
-//! container's arbitrary uid is. The entry cannot be added where the root file system is read-only,
-//! and a passwd that anybody can write is no good idea elsewhere. `nss_wrapper` (Debian's
-//! `libnss-wrapper`, `nss_wrapper(1)`) shows one process a passwd of its own.
+//! `ssh` exits for a user without an entry (`No user exists for uid`), such as the arbitrary uid of
+//! a container. `/etc/passwd` may be on a read-only file system and must not be world-writable, so
+//! `nss_wrapper(1)` (Debian's `libnss-wrapper`) gives the `ssh` process a passwd file of its own.
 
 use std::fs;
 use std::io;
@@ -11,7 +10,7 @@ use std::path::Path;
 
 use crate::process::Environment;
 
-/// Where distributions put the library.
+/// Paths of the library in common distributions.
 const LIBRARIES: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu/libnss_wrapper.so",
     "/usr/lib/aarch64-linux-gnu/libnss_wrapper.so",
@@ -19,23 +18,24 @@ const LIBRARIES: &[&str] = &[
     "/usr/lib/libnss_wrapper.so",
 ];
 
-/// The environment in which this process's user has an entry; empty if it has one anyway, or if
-/// the library is missing, when `ssh` itself says what is wrong.
+/// Returns the environment variables that give this process's user a passwd entry.
+///
+/// Empty if the user has an entry, or if the library is missing: `ssh` then reports the problem.
 ///
 /// # Errors
-/// The passwd cannot be written to `folder`.
+/// Returns an error if the passwd file cannot be written to `folder`.
 pub(super) fn environment(folder: &Path) -> io::Result<Environment> {
     let uid = rustix::process::geteuid().as_raw();
-    let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let Some(library) = LIBRARIES.iter().find(|library| Path::new(library).exists()) else {
         return Ok(Environment::new());
     };
-    if has_entry(&known, uid) {
+    if has_entry(&passwd, uid) {
         return Ok(Environment::new());
     }
     let path = folder.join("passwd");
     let gid = rustix::process::getegid().as_raw();
-    fs::write(&path, with_entry(&known, uid, gid, folder))?;
+    fs::write(&path, with_entry(&passwd, uid, gid, folder))?;
     Ok(Environment::from([
         ("LD_PRELOAD".into(), (*library).into()),
         ("NSS_WRAPPER_PASSWD".into(), path.into_os_string()),
@@ -61,7 +61,7 @@ mod tests {
     fn missing_passwd_entry_is_appended() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nagent:x:10001:0::/home/agent:/bin/bash";
         assert!(has_entry(passwd, 10001));
-        // Neither a group's number nor the beginning of a user's.
+        // Matches neither a gid nor a prefix of a uid.
         assert!(!has_entry(passwd, 1000));
         let more = with_entry(passwd, 54321, 0, Path::new("/tmp/x"));
         assert!(has_entry(&more, 54321) && has_entry(&more, 10001) && has_entry(&more, 0), "{more}");

@@ -1,4 +1,4 @@
-//! Git over the system's `ssh` program, with no configuration but ours.
+//! Git over the system's `ssh` program, without user or system configuration.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,11 +15,13 @@ use percent_encoding::percent_decode_str;
 use tempfile::TempDir;
 use url::{Host, Url};
 
-use super::{Advertisement, Context, add_bytes, known_hosts, passwd, record_failure};
+use super::advertisement::Advertisement;
+use super::operation::{Context, add_bytes, record_failure};
+use super::{known_hosts, passwd};
 use crate::process::{ProcessGroup, blocking_command};
 
-/// The most that is kept of what `ssh` says.
-const STDERR_TAIL_BYTES: u64 = 16 * 1024;
+/// Maximum bytes of the standard error of `ssh` to keep.
+const MAX_STDERR_BYTES: u64 = 16 * 1024;
 
 pub(super) struct Ssh {
     context: &'static Context,
@@ -31,7 +33,7 @@ impl Ssh {
     }
 }
 
-/// Where a repository is.
+/// Parts of an SSH URL.
 #[derive(Debug, Eq, PartialEq)]
 struct SshUrl {
     user: Option<String>,
@@ -75,12 +77,12 @@ fn parse_ssh_url(text: &str) -> Option<SshUrl> {
     (is_argument(&url.host) && url.user.as_deref().is_none_or(is_argument)).then_some(url)
 }
 
-/// A word for the remote shell.
+/// Quotes a path for the remote shell.
 fn shell_quote(path: &str) -> String {
     format!("'{}'", path.replace('\'', "'\\''").replace('!', "'\\!'"))
 }
 
-/// The arguments of `ssh`.
+/// Returns the arguments of `ssh`.
 fn arguments(
     place: &SshUrl,
     known: &Path,
@@ -113,7 +115,7 @@ fn arguments(
         option(text.into());
     }
     option(with("UserKnownHostsFile=", known));
-    // Without a key of ours none is tried: not one that happens to lie in a home.
+    // Without a configured key, `ssh` must not try keys of the home directory.
     option(with("IdentityFile=", key.unwrap_or(Path::new("/dev/null"))));
     arguments.splice(0..0, ["-F".into(), "/dev/null".into()]);
     if let Some(port) = place.port {
@@ -130,26 +132,23 @@ fn arguments(
     arguments
 }
 
-/// Writes our own known hosts and, where `ssh` would refuse its mode, the key.
+/// Writes the known hosts file and, if `ssh` would reject the mode of the key, a copy of the key.
 fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)> {
     let folder = tempfile::Builder::new().prefix("git-ssh-").tempdir()?;
     let known = folder.path().join("known_hosts");
     let mut lines = known_hosts::PUBLISHED.as_bytes().to_vec();
     if let Some(file) = &context.known_hosts {
-        let theirs = fs::read(file).map_err(|error| {
-            let text = format!("cannot read the known hosts `{}`: {error}", file.display());
+        let configured = fs::read(file).map_err(|error| {
+            let text = format!("cannot read known hosts file `{}`: {error}", file.display());
             record_failure(Reason::InvalidConfiguration, text)
         })?;
-        lines.extend_from_slice(&theirs);
+        lines.extend_from_slice(&configured);
         lines.push(b'\n');
     }
     fs::write(&known, lines)?;
     let Some(key) = &context.ssh_key else { return Ok((folder, known, None)) };
     let unreadable = |error: io::Error| {
-        record_failure(
-            Reason::CredentialMissing,
-            format!("cannot read the SSH key `{}`: {error}", key.display()),
-        )
+        record_failure(Reason::CredentialMissing, format!("cannot read SSH key `{}`: {error}", key.display()))
     };
     let mode = fs::metadata(key).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 == 0 {
@@ -181,7 +180,7 @@ impl SmartSubtransport for Ssh {
     }
 }
 
-/// A running `ssh`.
+/// Running `ssh` process.
 struct Session {
     child: Child,
     input: Option<ChildStdin>,
@@ -194,7 +193,7 @@ struct Session {
 impl Session {
     fn start(context: &Context, service: &str) -> io::Result<Self> {
         let place = parse_ssh_url(&context.url).ok_or_else(|| {
-            record_failure(Reason::InvalidConfiguration, format!("`{}` is no SSH address", context.url))
+            record_failure(Reason::InvalidConfiguration, format!("invalid SSH URL `{}`", context.url))
         })?;
         let (files, known, key) = prepare(context)?;
         let arguments = arguments(&place, &known, key.as_deref(), context.username.as_deref(), service);
@@ -213,10 +212,10 @@ impl Session {
         let input = child.stdin.take().ok_or_else(missing)?;
         let output = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
-        let said = std::thread::spawn(move || {
+        let stderr_tail = std::thread::spawn(move || {
             let mut text = Vec::new();
             let mut stderr = stderr;
-            drop(stderr.by_ref().take(STDERR_TAIL_BYTES).read_to_end(&mut text));
+            drop(stderr.by_ref().take(MAX_STDERR_BYTES).read_to_end(&mut text));
             drop(io::copy(&mut stderr, &mut io::sink()));
             String::from_utf8_lossy(&text).into_owned()
         });
@@ -224,29 +223,29 @@ impl Session {
             child,
             input: Some(input),
             output,
-            stderr_tail: Some(said),
+            stderr_tail: Some(stderr_tail),
             host: place.host,
             _files: files,
         })
     }
 
-    /// Why the other side closed, if `ssh` failed.
+    /// Waits for `ssh` to exit; returns its error if it failed.
     fn exit_error(&mut self) -> Option<io::Error> {
-        let said = self.stderr_tail.take()?;
+        let stderr = self.stderr_tail.take()?;
         self.input = None;
         let status = self.child.wait().ok()?;
-        let said = said.join().unwrap_or_default();
+        let stderr = stderr.join().unwrap_or_default();
         if status.success() {
             return None;
         }
-        let (reason, text) = reason_of_ssh(&said);
+        let (reason, text) = reason_of_ssh(&stderr);
         Some(record_failure(reason, format!("{}: {text}", self.host)))
     }
 }
 
-/// What `ssh` or the program at the other end says when it fails.
-fn reason_of_ssh(said: &str) -> (Reason, String) {
-    let has = |text: &str| said.contains(text);
+/// Classifies the standard error of `ssh`, which includes messages of the remote program.
+fn reason_of_ssh(stderr: &str) -> (Reason, String) {
+    let has = |text: &str| stderr.contains(text);
     let reason = if has("Host key verification failed") || has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         Reason::HostKeyUnknown
     } else if has("Permission denied (") || has("Too many authentication failures") || has("invalid format") {
@@ -265,8 +264,8 @@ fn reason_of_ssh(said: &str) -> (Reason, String) {
         Reason::NetworkUnavailable
     };
     let lines: Vec<&str> =
-        said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('@')).collect();
-    let text = if lines.is_empty() { "ssh ended without a word".to_owned() } else { lines.join("; ") };
+        stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('@')).collect();
+    let text = if lines.is_empty() { "ssh exited without a message".to_owned() } else { lines.join("; ") };
     (reason, text.chars().take(2000).collect())
 }
 
@@ -303,7 +302,7 @@ impl Write for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.input = None;
-        // It ends by itself when its input closes, or with our group.
+        // It exits when its input closes, or is killed with the process group.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -360,7 +359,7 @@ mod tests {
 
     #[test]
     fn ssh_stderr_maps_to_reasons() {
-        for (said, reason) in [
+        for (stderr, reason) in [
             (
                 "No ED25519 host key is known for x and you have requested strict checking.\nHost key verification failed.",
                 Reason::HostKeyUnknown,
@@ -371,7 +370,7 @@ mod tests {
             ("No user exists for uid 54321", Reason::InvalidConfiguration),
             ("ssh: Could not resolve hostname x: Name or service not known", Reason::NetworkUnavailable),
         ] {
-            assert_eq!(reason_of_ssh(said).0, reason, "{said}");
+            assert_eq!(reason_of_ssh(stderr).0, reason, "{stderr}");
         }
     }
 

@@ -1,10 +1,10 @@
-//! The shapes of well-known tokens: only those that are hardly ever anything else.
+//! Patterns of well-known tokens that rarely match anything else.
 
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexSet};
 
-/// Kind and shape. `(?-u)` so that `\b` and classes are about bytes.
+/// Kinds and regular expressions. They match bytes, see [`bytewise`].
 const TOKEN_PATTERNS: [(&str, &str); 14] = [
     ("GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b"),
     ("AWS access key id", r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
@@ -28,34 +28,35 @@ const TOKEN_PATTERNS: [(&str, &str); 14] = [
     ("crates.io token", r"\bcio[A-Za-z0-9]{32}\b"),
 ];
 
-/// How many different characters a token has at least: fewer is a stand-in (`xxxx`).
+/// Minimum distinct characters of a token; fewer is a placeholder (`xxxx`).
 const MIN_DISTINCT_CHARS: usize = 9;
 
 static SET: LazyLock<RegexSet> = LazyLock::new(|| {
-    RegexSet::new(TOKEN_PATTERNS.map(|(_, shape)| bytewise(shape))).expect("the shapes are valid")
+    RegexSet::new(TOKEN_PATTERNS.map(|(_, pattern)| bytewise(pattern))).expect("the patterns are valid")
 });
 
 static EACH: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    let regex = |(_, shape): (&str, &str)| Regex::new(&bytewise(shape)).expect("the shapes are valid");
+    let regex = |(_, pattern): (&str, &str)| Regex::new(&bytewise(pattern)).expect("the patterns are valid");
     TOKEN_PATTERNS.map(regex).into()
 });
 
-fn bytewise(shape: &str) -> String {
-    format!("(?-u){shape}")
+/// Disables Unicode, so that `\b` and classes match bytes.
+fn bytewise(pattern: &str) -> String {
+    format!("(?-u){pattern}")
 }
 
-/// The kinds of tokens in these bytes.
+/// Returns the kinds of tokens in `bytes`.
 pub(super) fn find(bytes: &[u8]) -> Vec<&'static str> {
-    let fired = SET.matches(bytes);
+    let matched = SET.matches(bytes);
     let is_real = |index: &usize| {
         EACH.get(*index)
             .is_some_and(|regex| regex.find_iter(bytes).any(|hit| !is_placeholder(hit.as_bytes())))
     };
     let name = |index: usize| TOKEN_PATTERNS.get(index).map(|(kind, _)| *kind);
-    fired.into_iter().filter(is_real).filter_map(name).collect()
+    matched.into_iter().filter(is_real).filter_map(name).collect()
 }
 
-/// The text with every token replaced by its kind.
+/// Replaces every token by its kind.
 pub(super) fn mask(text: &str) -> String {
     let mut masked = text.as_bytes().to_vec();
     for (regex, (kind, _)) in EACH.iter().zip(TOKEN_PATTERNS) {
@@ -66,8 +67,9 @@ pub(super) fn mask(text: &str) -> String {
     String::from_utf8_lossy(&masked).into_owned()
 }
 
-/// Whether a vendor's documentation or a test has this instead of a token: AWS ends its
-/// examples with `EXAMPLE` or `EXAMPLEKEY`, others repeat a letter.
+/// Returns whether a match is a placeholder of documentation or tests.
+///
+/// AWS examples end with `EXAMPLE` or `EXAMPLEKEY`, others repeat a letter.
 fn is_placeholder(token: &[u8]) -> bool {
     let contains = |word: &[u8]| token.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
     let mut seen = [false; 256];
@@ -76,7 +78,7 @@ fn is_placeholder(token: &[u8]) -> bool {
             *slot = true;
         }
     }
-    let repeats = || token.chunk_by(|one, other| one == other).any(|run| run.len() >= 8);
-    let few = || token.len() < 60 && seen.iter().filter(|seen| **seen).count() < MIN_DISTINCT_CHARS;
-    contains(b"EXAMPLE") || repeats() || few()
+    let has_run = || token.chunk_by(|one, other| one == other).any(|run| run.len() >= 8);
+    let has_few_chars = || token.len() < 60 && seen.iter().filter(|seen| **seen).count() < MIN_DISTINCT_CHARS;
+    contains(b"EXAMPLE") || has_run() || has_few_chars()
 }

@@ -14,7 +14,7 @@ fn kinds(data: &str) -> Vec<String> {
     policy(&[]).check_blob(&blob).into_iter().map(|finding| finding.to_string()).collect()
 }
 
-/// Tokens are put together here, so that no scanner takes this file for a leak.
+/// Joins the parts of a token, so that secret scanners do not report this file.
 fn join(parts: &[&str]) -> String {
     parts.concat()
 }
@@ -86,10 +86,13 @@ fn own_secret_in_commit_metadata_is_found_without_leak() {
         (ScannedCommit { committer: (b"C", own), ..clean }, "the committer of"),
     ];
     assert_eq!(policy.check_commit(&clean), []);
-    for (commit, place) in commits {
+    for (commit, location) in commits {
         let findings = policy.check_commit(&commit);
         let text = policy_failure(&findings).unwrap().1;
-        assert!(text.contains(&format!("our own github token in {place} commit 0123456789ab")), "{text}");
+        assert!(
+            text.contains(&format!("github token of this run in {location} commit 0123456789ab")),
+            "{text}"
+        );
         assert!(!text.contains(OWN), "{text}");
     }
 }
@@ -115,7 +118,8 @@ fn protected_path_is_rejected_with_its_pattern() {
         policy_failure(&findings),
         Some((
             Reason::ProtectedPath,
-            "the push is refused: change of `.github/workflows/ci.yml`, which `.github/` protects".to_owned()
+            "push rejected by policy: change of `.github/workflows/ci.yml`, protected by `.github/`"
+                .to_owned()
         ))
     );
 }

@@ -1,46 +1,43 @@
-//! What a pull request says about documents that were written.
+//! Renders the pull request of a docs run.
 
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, DocumentSources, Revision, Usage};
 use orchestrator_contract::{RunName, TaskId};
 
-use super::markdown::{code, cut, line, neutralize};
-use super::{BODY_MAX, LINE_MAX, NOTES_MAX, list};
+use super::markdown::{MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, code, line, list, neutralize, truncate};
 
-/// How many tasks the table shows.
-const ROWS_MAX: usize = 200;
+/// Maximum tasks in the table.
+const MAX_ROWS: usize = 200;
 
-/// How much of a title or of findings a row shows.
-const CELL_MAX: usize = 120;
+/// Maximum characters of a title or of findings in a row.
+const MAX_CELL_CHARS: usize = 120;
 
-/// Everything that a pull request says about documents.
+/// Content of the pull request of a docs run.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentsText<'a> {
-    /// The run.
     pub run: &'a RunName,
-    /// The task; all if none.
+    /// Task, or `None` for all tasks.
     pub task: Option<TaskId>,
-    /// What became of each task.
-    pub documented: &'a [DocsResult],
-    /// What they were made from.
+    /// Result of each task.
+    pub results: &'a [DocsResult],
+    /// Sources of the documents.
     pub source: Option<&'a DocumentSources>,
-    /// What the branch is based on.
+    /// Base branch and commit.
     pub base: &'a Revision,
-    /// The branch.
     pub branch: &'a str,
-    /// Its commit.
+    /// Commit of the branch.
     pub oid: &'a str,
-    /// What the agents used in this run.
+    /// Usage of all agents in this run.
     pub usage: &'a Usage,
-    /// How long the run took.
+    /// Duration of the run.
     pub minutes: f64,
-    /// What a reviewer should know.
+    /// Notes for reviewers.
     pub notes: &'a [String],
 }
 
 impl DocumentsText<'_> {
-    /// The tasks whose documents are on the branch and not on its base.
+    /// Returns the number of tasks with new documents on the branch.
     fn written(&self) -> usize {
-        self.documented.iter().filter(|task| is_new(task)).count()
+        self.results.iter().filter(|task| is_new(task)).count()
     }
 }
 
@@ -48,11 +45,11 @@ fn is_new(task: &DocsResult) -> bool {
     task.status == DocsStatus::Written || task.written_by_run.is_some()
 }
 
-/// The title: `Documents of task 5: Match orders`, or of how many tasks.
+/// Returns the title: `Documents of task 5: Match orders`, or `Documents of 3 tasks`.
 #[must_use]
 pub fn render_documents_title(text: &DocumentsText<'_>) -> String {
-    match (text.task, text.documented) {
-        (Some(task), [only]) => format!("Documents of task {task}: {}", line(&only.title, CELL_MAX)),
+    match (text.task, text.results) {
+        (Some(task), [only]) => format!("Documents of task {task}: {}", line(&only.title, MAX_CELL_CHARS)),
         (Some(task), _) => format!("Documents of task {task}"),
         (None, _) => {
             let written = text.written();
@@ -61,16 +58,16 @@ pub fn render_documents_title(text: &DocumentsText<'_>) -> String {
     }
 }
 
-/// The body, in Markdown: a table of what was written, cost and time per task.
+/// Returns the body: Markdown with a table of result, time and cost per task.
 #[must_use]
 pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
-    let DocumentsText { run, documented, source, base, branch, oid, usage, minutes, notes, .. } = *text;
+    let DocumentsText { run, results, source, base, branch, oid, usage, minutes, notes, .. } = *text;
     let mut sections = vec![format!("## {}", neutralize(&render_documents_title(text)))];
     if let Some(source) = source {
         let files: Vec<String> = source.files.iter().map(|file| code(file)).collect();
         let tag = source.tag.as_ref().map(|tag| format!(", tag {}", code(tag))).unwrap_or_default();
         sections.push(format!(
-            "Written from {}{tag}. Review them: an agent works from what they say.",
+            "Written from {}{tag}. Please review: agents implement the tasks from these documents.",
             files.join(", ")
         ));
     }
@@ -78,23 +75,23 @@ pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
         "| Task | Title | Documents | Minutes | Turns | Cost |".to_owned(),
         "|---:|---|---|---:|---:|---:|".to_owned(),
     ];
-    rows.extend(documented.iter().take(ROWS_MAX).map(row));
-    let more = documented.len().saturating_sub(ROWS_MAX);
+    rows.extend(results.iter().take(MAX_ROWS).map(row));
+    let more = results.len().saturating_sub(MAX_ROWS);
     rows.extend((more > 0).then(|| format!("| | and {more} more | | | | |")));
     sections.push(rows.join("\n"));
     if !notes.is_empty() {
-        sections.push(format!("### Notes\n\n{}", list(notes, NOTES_MAX)));
+        sections.push(format!("### Notes\n\n{}", list(notes, MAX_NOTES)));
     }
     let short = |oid: &str| code(&oid.chars().take(12).collect::<String>());
     let facts = [
         ("Run", code(run.as_str())),
-        ("Base", format!("{} at {}", code(&line(&base.branch, LINE_MAX)), short(&base.oid))),
-        ("Branch", format!("{} at {}", code(&line(branch, LINE_MAX)), short(oid))),
-        ("Used", format!("${:.2}, {} turns, {minutes:.1} minutes", usage.cost_usd, usage.turns)),
+        ("Base", format!("{} at {}", code(&line(&base.branch, MAX_LINE_CHARS)), short(&base.oid))),
+        ("Branch", format!("{} at {}", code(&line(branch, MAX_LINE_CHARS)), short(oid))),
+        ("Usage", format!("${:.2}, {} turns, {minutes:.1} minutes", usage.cost_usd, usage.turns)),
     ];
     let facts = facts.map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|")));
     sections.push(format!("| | |\n|---|---|\n{}", facts.join("\n")));
-    cut(&sections.join("\n\n"), BODY_MAX)
+    truncate(&sections.join("\n\n"), MAX_BODY_CHARS)
 }
 
 fn row(task: &DocsResult) -> String {
@@ -109,12 +106,14 @@ fn row(task: &DocsResult) -> String {
         session_id: _,
         written_by_run,
     } = task;
-    let what = match (state, written_by_run) {
+    let result = match (state, written_by_run) {
         (DocsStatus::Unchanged, Some(run)) => format!("written by {}", code(run.as_str())),
-        (DocsStatus::Unchanged, None) => "left as they were".to_owned(),
+        (DocsStatus::Unchanged, None) => "unchanged".to_owned(),
         (DocsStatus::Written, _) => "written".to_owned(),
-        (DocsStatus::Failed, _) => format!("**none**: {}", neutralize(&line(&findings.join("; "), CELL_MAX))),
-        (DocsStatus::NotWritten, _) => "**none**: the run ended before".to_owned(),
+        (DocsStatus::Failed, _) => {
+            format!("**none**: {}", neutralize(&line(&findings.join("; "), MAX_CELL_CHARS)))
+        }
+        (DocsStatus::NotWritten, _) => "**none**: the run ended before this task".to_owned(),
     };
     let used = if is_new(task) || *turns > 0 {
         format!("{minutes:.1} | {turns} | ${cost_usd:.2}")
@@ -122,7 +121,11 @@ fn row(task: &DocsResult) -> String {
         " | | ".to_owned()
     };
     let cell = |text: &str| text.replace('|', "\\|");
-    format!("| {task_id} | {} | {} | {used} |", cell(&neutralize(&line(title, CELL_MAX))), cell(&what))
+    format!(
+        "| {task_id} | {} | {} | {used} |",
+        cell(&neutralize(&line(title, MAX_CELL_CHARS))),
+        cell(&result)
+    )
 }
 
 #[cfg(test)]
@@ -143,7 +146,7 @@ mod tests {
             written_by_run: None,
         };
         let run = RunName::new("trader-claude-agent-1-docs-attempt2").unwrap();
-        let documented = [
+        let results = [
             DocsResult {
                 written_by_run: Some(RunName::new("trader-claude-agent-1-docs-attempt1").unwrap()),
                 ..task(1, "Set up", DocsStatus::Unchanged)
@@ -169,14 +172,14 @@ mod tests {
         let text = DocumentsText {
             run: &run,
             task: None,
-            documented: &documented,
+            results: &results,
             source: Some(&source),
             base: &base,
             branch: "docs/all-tasks-1",
             oid: "3f786850e387550fdab836ed7e6dc881de23001b",
             usage: &Usage { turns: 14, cost_usd: 1.0, ..Usage::default() },
             minutes: 4.0,
-            notes: &["left out: x.txt".to_owned()],
+            notes: &["skipped: x.txt".to_owned()],
         };
         insta::assert_snapshot!(format!(
             "{}\n\n{}",

@@ -1,24 +1,36 @@
-//! Foreign text in our Markdown.
+//! Untrusted text in Markdown.
 
-/// What stands where something was cut.
-const TRUNCATION_MARK: &str = "\n\n… (cut)";
+/// Maximum characters of a body; GitHub allows 65,536.
+pub(super) const MAX_BODY_CHARS: usize = 60_000;
 
-/// Stands between the characters of a mark, unseen, so that it is none.
+/// Maximum characters of a line of untrusted text.
+pub(super) const MAX_LINE_CHARS: usize = 300;
+
+/// Maximum notes to show.
+pub(super) const MAX_NOTES: usize = 20;
+
+/// Maximum characters of a list.
+const MAX_LIST_CHARS: usize = 9_000;
+
+/// Marker at the end of truncated text.
+const TRUNCATION_MARK: &str = "\n\n… (truncated)";
+
+/// Invisible character that breaks up syntax such as a mention.
 const ZERO_WIDTH_SPACE: char = '\u{200b}';
 
-/// The text in one line of at most `most` characters.
-pub(super) fn line(text: &str, most: usize) -> String {
+/// Returns the text in one line of at most `max_chars` characters.
+pub(super) fn line(text: &str, max_chars: usize) -> String {
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
     let text = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= most {
+    if text.chars().count() <= max_chars {
         return text;
     }
-    let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
+    let mut short: String = text.chars().take(max_chars.saturating_sub(1)).collect();
     short.push('…');
     short
 }
 
-/// The text as it looks, without effect: no mention, no HTML, no open code block.
+/// Neutralizes mentions and HTML outside of code, and closes an open code block.
 pub(super) fn neutralize(text: &str) -> String {
     let mut lines = Vec::new();
     let mut fence: Option<&str> = None;
@@ -39,13 +51,13 @@ pub(super) fn neutralize(text: &str) -> String {
     lines.join("\n")
 }
 
-/// The backticks or tildes that open or close a code block.
+/// Returns the backticks or tildes that open or close a code block.
 fn fence_mark(line: &str) -> Option<&str> {
     let trimmed = line.trim_start();
     let first = trimmed.chars().next().filter(|c| matches!(c, '`' | '~'))?;
     let length = trimmed.len() - trimmed.trim_start_matches(first).len();
     let after = trimmed.get(length..)?;
-    // Backticks after the mark make it a code span.
+    // Backticks after the fence make it a code span.
     (length >= 3 && line.len() - trimmed.len() < 4 && !(first == '`' && after.contains('`')))
         .then(|| trimmed.get(..length))
         .flatten()
@@ -54,7 +66,7 @@ fn fence_mark(line: &str) -> Option<&str> {
 fn neutralize_line(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;
-    // An address (`a@b.c`) is no mention.
+    // An email address (`a@b.c`) is not a mention.
     let mut in_word = false;
     while let Some(first) = rest.chars().next() {
         if let Some(span) = code_span(rest) {
@@ -76,7 +88,7 @@ fn neutralize_line(line: &str) -> String {
         }
         rest = rest.get(first.len_utf8()..).unwrap_or_default();
         if first == '`' {
-            // Backticks without a partner: what follows them is no code.
+            // Unpaired backticks: the text after them is not code.
             let run = rest.len() - rest.trim_start_matches('`').len();
             text.push_str(rest.get(..run).unwrap_or_default());
             rest = rest.get(run..).unwrap_or_default();
@@ -85,7 +97,7 @@ fn neutralize_line(line: &str) -> String {
     text
 }
 
-/// The code span that the text begins with.
+/// Returns the code span at the start of the text.
 fn code_span(text: &str) -> Option<&str> {
     let length = text.len() - text.trim_start_matches('`').len();
     if length == 0 {
@@ -104,13 +116,13 @@ fn code_span(text: &str) -> Option<&str> {
     None
 }
 
-/// At most `most` characters, with a mark where it is cut; an open code block is closed.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
+/// Truncates text to `max_chars` characters, with a marker; closes an open code block.
+pub(super) fn truncate(text: &str, max_chars: usize) -> String {
+    if text.chars().count() <= max_chars {
         return text.to_owned();
     }
-    // Room for the mark and for closing a block.
-    let room = most.saturating_sub(TRUNCATION_MARK.chars().count() + 12);
+    // Leave room for the marker and for closing a block.
+    let room = max_chars.saturating_sub(TRUNCATION_MARK.chars().count() + 12);
     let head: String = text.chars().take(room).collect();
     let mut fence: Option<&str> = None;
     for mark in head.lines().filter_map(fence_mark) {
@@ -121,11 +133,11 @@ pub(super) fn cut(text: &str, most: usize) -> String {
         };
     }
     let close = fence.map(|mark| format!("\n{mark}")).unwrap_or_default();
-    let cut = format!("{head}{close}{TRUNCATION_MARK}");
-    if cut.chars().count() <= most { cut } else { head }
+    let truncated = format!("{head}{close}{TRUNCATION_MARK}");
+    if truncated.chars().count() <= max_chars { truncated } else { head }
 }
 
-/// Text as a code span, in as many backticks as it needs.
+/// Returns the text as a code span, with as many backticks as needed.
 pub(super) fn code(text: &str) -> String {
     let text = text.replace("<!--", &format!("<{ZERO_WIDTH_SPACE}!--"));
     let mark = "`".repeat(longest_run(&text) + 1);
@@ -136,7 +148,7 @@ pub(super) fn code(text: &str) -> String {
     }
 }
 
-/// Text as a code block, in as many backticks as it needs.
+/// Returns the text as a code block, with as many backticks as needed.
 pub(super) fn code_block(text: &str) -> String {
     let text: String = text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect();
     let mark = "`".repeat((longest_run(&text) + 1).max(3));
@@ -147,7 +159,21 @@ fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or_default()
 }
 
-/// Every line after a prefix.
+/// Prefixes every line.
 pub(super) fn quoted_lines(text: &str, prefix: &str) -> String {
     text.lines().map(|line| format!("{prefix}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a list, each entry in one line.
+pub(super) fn list(entries: &[String], max_entries: usize) -> String {
+    let mut lines: Vec<String> = entries
+        .iter()
+        .take(max_entries)
+        .map(|entry| format!("- {}", neutralize(&line(entry, MAX_LINE_CHARS))))
+        .collect();
+    let more = entries.len().saturating_sub(max_entries);
+    if more > 0 {
+        lines.push(format!("- and {more} more"));
+    }
+    truncate(&lines.join("\n"), MAX_LIST_CHARS)
 }

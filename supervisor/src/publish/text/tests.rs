@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-struct Given {
+struct Fixture {
     run: RunName,
     criteria: Vec<String>,
     verification: Verification,
@@ -16,7 +16,7 @@ struct Given {
     servers: Vec<McpServer>,
 }
 
-fn given() -> Given {
+fn fixture() -> Fixture {
     let server = |name: &str, status, note: Option<&str>| McpServer {
         name: name.to_owned(),
         status,
@@ -24,7 +24,7 @@ fn given() -> Given {
         tools: 0,
         note: note.map(str::to_owned),
     };
-    Given {
+    Fixture {
         run: RunName::new("trader-claude-agent-1-task2-attempt1").unwrap(),
         criteria: vec!["Matches by price\n  and time".to_owned(), "`cargo test` passes".to_owned()],
         verification: Verification {
@@ -42,33 +42,33 @@ fn given() -> Given {
             oid: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         },
         usage: Usage { turns: 31, cost_usd: 1.2345, models: BTreeMap::new() },
-        notes: vec!["The base has moved and was not merged: `src/book.rs` conflicts.".to_owned()],
+        notes: vec!["`main` conflicts with the branch in src/book.rs; it was not merged".to_owned()],
         authors: vec!["Ann <ann@example.com>".to_owned()],
         servers: vec![
             server("memory", McpStatus::Connected, None),
-            server("brave", McpStatus::Skipped, Some("the secret `brave-api-key` is not given")),
+            server("brave", McpStatus::Skipped, Some("missing secret `brave-api-key`")),
         ],
     }
 }
 
-fn text<'a>(given: &'a Given, summary: &'a str) -> PullRequestText<'a> {
+fn text<'a>(fixture: &'a Fixture, summary: &'a str) -> PullRequestText<'a> {
     PullRequestText {
-        run: &given.run,
+        run: &fixture.run,
         task: Some(TaskId::new(2).unwrap()),
         title: "Implement the order book",
         description: Some("Match orders by price and time."),
         summary: Some(summary),
-        criteria: &given.criteria,
-        verification: &given.verification,
-        base: &given.base,
+        criteria: &fixture.criteria,
+        verification: &fixture.verification,
+        base: &fixture.base,
         branch: "feature/task-2-implementation",
         oid: "fedcba9876543210fedcba9876543210fedcba98",
         commits: 3,
-        usage: &given.usage,
+        usage: &fixture.usage,
         minutes: 17.25,
-        notes: &given.notes,
-        other_authors: &given.authors,
-        mcp_servers: &given.servers,
+        notes: &fixture.notes,
+        other_authors: &fixture.authors,
+        mcp_servers: &fixture.servers,
     }
 }
 
@@ -76,32 +76,34 @@ fn text<'a>(given: &'a Given, summary: &'a str) -> PullRequestText<'a> {
 fn pull_request_body_matches_snapshot() {
     let summary =
         "Added `OrderBook`, asked @maintainer about Vec<T>.\n\n<!-- hidden -->\n\n```rust\n@attribute\n";
-    insta::assert_snapshot!(render_body(&text(&given(), summary)));
+    insta::assert_snapshot!(render_body(&text(&fixture(), summary)));
 }
 
 #[test]
 fn failed_verification_body_matches_snapshot() {
-    let mut given = given();
-    given.verification.status = VerificationStatus::Failed;
-    given.verification.commands[0].exit_code = Some(101);
-    given.verification.commands[0].output = format!("{}\n```\ntest failed", "x".repeat(2000));
-    given.notes.clear();
-    given.authors.clear();
-    given.servers.clear();
-    let body = render_body(&PullRequestText { description: None, criteria: &[], ..text(&given, " ") });
+    let mut fixture = fixture();
+    fixture.verification.status = VerificationStatus::Failed;
+    fixture.verification.commands[0].exit_code = Some(101);
+    fixture.verification.commands[0].output = format!("{}\n```\ntest failed", "x".repeat(2000));
+    fixture.notes.clear();
+    fixture.authors.clear();
+    fixture.servers.clear();
+    let body = render_body(&PullRequestText { description: None, criteria: &[], ..text(&fixture, " ") });
     insta::assert_snapshot!(body.replace(&"x".repeat(700), "[x]"));
 }
 
 #[test]
 fn body_without_verify_commands_says_not_verified() {
-    let mut given = given();
-    given.verification = Verification { status: VerificationStatus::NotConfigured, commands: Vec::new() };
-    assert!(render_body(&text(&given, "done")).contains("Not verified: the service has no verify commands."));
+    let mut fixture = fixture();
+    fixture.verification = Verification { status: VerificationStatus::NotConfigured, commands: Vec::new() };
+    assert!(
+        render_body(&text(&fixture, "done")).contains("Not verified: the service has no verify commands.")
+    );
 }
 
 #[test]
 fn failed_attempt_comment_matches_snapshot() {
-    let given = given();
+    let fixture = fixture();
     let work = Work {
         location: WorkLocation::Remote,
         branch: Some("feature/task-2-implementation".to_owned()),
@@ -109,18 +111,18 @@ fn failed_attempt_comment_matches_snapshot() {
         path: None,
     };
     let attempt = FailedAttempt {
-        run: &given.run,
+        run: &fixture.run,
         reason: Reason::TimeLimit,
         message: "the run took more than 120 minutes, ask @lead\nfor more",
         work: &work,
-        usage: &given.usage,
+        usage: &fixture.usage,
     };
     insta::assert_snapshot!(render_failed_attempt(&attempt));
 }
 
 #[test]
 fn titles_without_text_omit_empty_parts() {
-    let (service, run) = (ServiceName::new("trader").unwrap(), given().run);
+    let (service, run) = (ServiceName::new("trader").unwrap(), fixture().run);
     let task = TaskId::new(2).ok();
     assert_eq!(render_title("Order\nbook ", task), "Order book (task 2)");
     assert_eq!([render_title("", task), render_title(" ", None)], ["Task 2", "Task documents"]);
@@ -151,16 +153,16 @@ proptest! {
         piece in "(.|<!--|```|@a|\n){0,40}",
         times in 1usize..400,
     ) {
-        let mut given = given();
+        let mut fixture = fixture();
         let long = piece.repeat(times);
-        given.criteria = vec![long.clone(); 60];
-        given.notes = vec![long.clone(); 60];
-        given.verification.commands = vec![
+        fixture.criteria = vec![long.clone(); 60];
+        fixture.notes = vec![long.clone(); 60];
+        fixture.verification.commands = vec![
             CommandResult { command: long.clone(), exit_code: None, seconds: 1.0, output: long.clone() }; 20
         ];
-        let body = render_body(&PullRequestText { description: Some(&long), ..text(&given, &long) });
-        prop_assert!(body.chars().count() <= BODY_MAX);
-        prop_assert!(body.contains("| Run |"), "the facts are always there");
+        let body = render_body(&PullRequestText { description: Some(&long), ..text(&fixture, &long) });
+        prop_assert!(body.chars().count() <= MAX_BODY_CHARS);
+        prop_assert!(body.contains("| Run |"), "the summary table is always present");
         prop_assert!(!body.contains("<!--"));
     }
 }

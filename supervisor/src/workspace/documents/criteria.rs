@@ -1,9 +1,9 @@
-//! Acceptance criteria out of Markdown.
+//! Extracts acceptance criteria from Markdown.
 
-use super::Entry;
+use super::tasks_file::Entry;
 
-/// The criteria of a task: of its file, or else its test strategy.
-pub(super) fn of(file: Option<&str>, entry: &Entry) -> Vec<String> {
+/// Returns the criteria of a task: of its file, or else of its test strategy.
+pub(super) fn criteria_of(file: Option<&str>, entry: &Entry) -> Vec<String> {
     match (file, &entry.test_strategy) {
         (Some(text), _) => acceptance_criteria(text),
         (None, Some(strategy)) => acceptance_criteria(strategy),
@@ -11,8 +11,9 @@ pub(super) fn of(file: Option<&str>, entry: &Entry) -> Vec<String> {
     }
 }
 
-/// The items of every list of a Markdown text, without their marks and boxes; where
-/// there is no list, its paragraphs. Code blocks and headings are left out.
+/// Returns the list items of a Markdown text, without markers and checkboxes.
+///
+/// Without a list, returns its paragraphs. Code blocks and headings are skipped.
 #[must_use]
 pub fn acceptance_criteria(text: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
@@ -30,9 +31,10 @@ pub fn acceptance_criteria(text: &str) -> Vec<String> {
             items.push(item.to_owned());
             (in_item, in_paragraph) = (true, false);
         } else {
-            let (list, goes_on) = if in_item { (&mut items, true) } else { (&mut paragraphs, in_paragraph) };
+            let (list, continues) =
+                if in_item { (&mut items, true) } else { (&mut paragraphs, in_paragraph) };
             match list.last_mut() {
-                Some(last) if goes_on => {
+                Some(last) if continues => {
                     last.push(' ');
                     last.push_str(trimmed);
                 }
@@ -46,7 +48,7 @@ pub fn acceptance_criteria(text: &str) -> Vec<String> {
     criteria
 }
 
-/// The text of a list item; none if the line is none.
+/// Returns the text of a list item, or `None` if the line is not one.
 fn item(line: &str) -> Option<&str> {
     let rest = match line.strip_prefix(['-', '*', '+']) {
         Some(rest) => rest.strip_prefix([' ', '\t'])?,
@@ -63,7 +65,7 @@ fn item(line: &str) -> Option<&str> {
     Some(unboxed.unwrap_or(rest).trim())
 }
 
-/// The text of the first heading, without `Task 1:` before it.
+/// Returns the first heading, without the prefix `Task 1:`.
 pub(super) fn first_heading(text: &str) -> Option<String> {
     let heading = text.lines().find_map(|line| line.strip_prefix('#'))?;
     let heading = heading.trim_start_matches('#').trim();

@@ -1,7 +1,7 @@
-//! `tasks.json` in both forms, and `state.json`.
+//! Parses `tasks.json`, with and without tags, and `state.json`.
 //!
-//! Unknown fields are kept: Task Master adds some with every release. Ids and
-//! dependencies are numbers or strings.
+//! Unknown fields are retained: Task Master adds some with every release. Ids and dependencies are
+//! numbers or strings.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,22 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::DocumentsError;
+use super::error::DocumentsError;
 
-/// The tasks of the chosen tag.
+/// Tasks of the selected tag.
 #[derive(Clone, Debug)]
 pub struct TasksFile {
-    /// The tag; none where the file has no tags.
+    /// Selected tag, or `None` if the file has no tags.
     pub tag: Option<String>,
-    /// Its tasks.
     pub list: TaskList,
     others: BTreeMap<String, TaskList>,
 }
 
 impl TasksFile {
-    /// Reads the file and chooses a tag: the service's, the current one, `master`, the only one.
+    /// Parses the file and selects a tag: the service's, the current one, `master`, the only one.
     ///
     /// # Errors
-    /// The text is not what it should be, with line and column, or the tag is ambiguous.
+    /// Returns an error, with line and column, if the text is malformed, or if the tag is ambiguous.
     pub fn parse(
         path: &str,
         text: &str,
@@ -36,34 +35,34 @@ impl TasksFile {
         parse(path, text, service, current)
     }
 
-    /// Other tags that have a task of this id.
+    /// Returns the other tags that have a task with this id.
     #[must_use]
     pub fn tags_with(&self, id: &str) -> Vec<String> {
         self.others.iter().filter(|(_, list)| list.get(id).is_some()).map(|(tag, _)| tag.clone()).collect()
     }
 }
 
-/// A list of tasks.
+/// List of tasks.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct TaskList {
-    /// The tasks, in the order of the file.
+    /// Tasks, in the order of the file.
     pub tasks: Vec<Entry>,
 }
 
 impl TaskList {
-    /// The task of this id.
+    /// Returns the task with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Entry> {
         self.tasks.iter().find(|task| task.id == id)
     }
 
-    /// The ids of all tasks.
+    /// Returns the ids of all tasks.
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
         self.tasks.iter().map(|task| task.id.clone()).collect()
     }
 
-    /// Title and status of a task (`2`) or a subtask (`2.1`).
+    /// Returns title and status of a task (`2`) or a subtask (`2.1`).
     pub(super) fn title_and_status(&self, id: &str) -> Option<(Option<String>, Option<String>)> {
         if let Some(task) = self.get(id) {
             return Some((Some(task.title.clone()), task.status.clone()));
@@ -74,23 +73,19 @@ impl TaskList {
     }
 }
 
-/// A task, as `tasks.json` has it.
+/// Task in `tasks.json`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// Its id.
     #[serde(deserialize_with = "id")]
     pub id: String,
-    /// Its title.
     #[serde(default, deserialize_with = "text")]
     pub title: String,
-    /// What it is about.
     #[serde(default, deserialize_with = "optional_text")]
     pub description: Option<String>,
-    /// How it is to be done.
+    /// Implementation details.
     #[serde(default, deserialize_with = "optional_text")]
     pub details: Option<String>,
-    /// How it is to be tested.
     #[serde(default, deserialize_with = "optional_text")]
     pub test_strategy: Option<String>,
     /// `pending`, `in-progress`, `done` and others.
@@ -102,31 +97,27 @@ pub struct Entry {
     /// Ids of tasks (`2`) and subtasks (`2.1`).
     #[serde(default, deserialize_with = "ids")]
     pub dependencies: Vec<String>,
-    /// Its parts.
     #[serde(default, deserialize_with = "null_is_none")]
     pub subtasks: Vec<Subtask>,
-    /// Whatever else the file has: the agent reads it, nothing here understands it.
+    /// Other fields, for the agent.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
-/// A part of a task.
+/// Subtask in `tasks.json`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Subtask {
-    /// Its id within the task.
+    /// Id within the task.
     #[serde(deserialize_with = "id")]
     pub id: String,
-    /// Its title.
     #[serde(default, deserialize_with = "text")]
     pub title: String,
-    /// What it is about.
     #[serde(default, deserialize_with = "optional_text")]
     pub description: Option<String>,
-    /// How it is to be done.
+    /// Implementation details.
     #[serde(default, deserialize_with = "optional_text")]
     pub details: Option<String>,
-    /// How it is to be tested.
     #[serde(default, deserialize_with = "optional_text")]
     pub test_strategy: Option<String>,
     /// `pending`, `in-progress`, `done` and others.
@@ -135,12 +126,12 @@ pub struct Subtask {
     /// Ids of subtasks of the same task (`1`) and of others (`2.1`).
     #[serde(default, deserialize_with = "ids")]
     pub dependencies: Vec<String>,
-    /// Whatever else the file has.
+    /// Other fields, for the agent.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
-/// The tag that Task Master would use, which it writes as `currentTag`.
+/// Parses the current tag of Task Master (`currentTag` in `state.json`).
 pub(super) fn parse_current_tag(path: &str, text: &str) -> Result<Option<String>, DocumentsError> {
     #[derive(Deserialize)]
     struct State {
@@ -168,11 +159,11 @@ fn parse(path: &str, text: &str, service: &str, current: Option<&str>) -> Result
     };
     let tags: BTreeMap<String, &RawValue> = top.into_iter().filter(|(_, raw)| has_tasks(raw)).collect();
     let only = || if tags.len() == 1 { tags.keys().next().map(String::as_str) } else { None };
-    let known = |tag: &&str| tags.contains_key(*tag);
-    let chosen = Some(service).filter(known).or(current.filter(known));
-    // A current tag that the file does not have leaves `master` a guess.
+    let exists = |tag: &&str| tags.contains_key(*tag);
+    let chosen = Some(service).filter(exists).or(current.filter(exists));
+    // If the current tag is missing in the file, selecting `master` would be a guess.
     let chosen =
-        chosen.or_else(|| Some("master").filter(|tag| current.is_none() && known(tag))).or_else(only);
+        chosen.or_else(|| Some("master").filter(|tag| current.is_none() && exists(tag))).or_else(only);
     let Some(tag) = chosen.map(str::to_owned) else {
         if tags.is_empty() {
             let expected = "expected `tasks`, or tags that have `tasks`".to_owned();
@@ -187,14 +178,14 @@ fn parse(path: &str, text: &str, service: &str, current: Option<&str>) -> Result
         if name == tag {
             list = list_of(raw)?;
         } else if let Ok(other) = list_of(raw) {
-            // Only looked into to say where a task is; a fault of it does not matter here.
+            // Used only for error messages, so a malformed tag is not an error.
             others.insert(name, other);
         }
     }
     Ok(TasksFile { tag: Some(tag), list, others })
 }
 
-/// Where in the whole text an error is that was found in a part of it.
+/// Returns the error with its position in the whole text, of which `part` is a slice.
 fn malformed(path: &str, text: &str, part: &str, error: &serde_json::Error) -> DocumentsError {
     // `part` is borrowed from `text`.
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
@@ -216,7 +207,7 @@ fn id_of<E: serde::de::Error>(value: &Value) -> Result<String, E> {
     match value {
         Value::Number(number) => Ok(number.to_string()),
         Value::String(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        // An empty string is none either.
+        // An empty string is invalid too.
         Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
             Err(E::custom(format!("invalid id {value}, expected a number or a string")))
         }
@@ -240,7 +231,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     Ok(optional_text(deserializer)?.unwrap_or_default())
 }
 
-/// A string, a number, or lines as a list; empty is none.
+/// Reads a string, a number, or a list of lines; an empty text is `None`.
 fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let line = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),

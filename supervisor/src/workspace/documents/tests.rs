@@ -7,7 +7,7 @@ use super::*;
 const TAGGED: &str = include_str!("fixtures/tagged.json");
 const PLAIN: &str = include_str!("fixtures/plain.json");
 
-/// A repository as a map of paths to texts.
+/// Repository as a map of paths to texts.
 #[derive(Clone, Default)]
 struct Files(BTreeMap<String, Vec<u8>>);
 
@@ -103,8 +103,8 @@ fn documents_not_found_lists_searched_directories() {
     let error = files.find("trader", 1).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no task documents: looked for `trader/.taskmaster/`, `projects/trader/.taskmaster/`, `.taskmaster/`; \
-         there is one in `billing`: name it as the docs directory"
+        "no task documents in `trader/.taskmaster/`, `projects/trader/.taskmaster/`, `.taskmaster/`; \
+         found in `billing`: set it as the docs directory"
     );
     assert_eq!(error.reason(), orchestrator_contract::Reason::DocumentsNotFound);
 }
@@ -114,8 +114,8 @@ fn task_without_any_source_error_lists_paths() {
     let error = Files::default().with(".taskmaster/config.json", "{}").find("trader", 3).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no task documents: looked for `.taskmaster/tasks/tasks.json`, `.taskmaster/docs/task-3/task.md`, \
-         `.taskmaster/docs/task-3/prompt.md`, `.taskmaster/docs/task-3/acceptance-criteria.md`"
+        "no task documents: none of `.taskmaster/tasks/tasks.json`, `.taskmaster/docs/task-3/task.md`, \
+         `.taskmaster/docs/task-3/prompt.md`, `.taskmaster/docs/task-3/acceptance-criteria.md` exists"
     );
 }
 
@@ -125,7 +125,7 @@ fn unknown_task_error_lists_ids_with_other_tags() {
     let error = files.find("trader", 9).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`.taskmaster/tasks/tasks.json` has no task 9 in tag `master`: it has 1, 2; tag `billing` has it"
+        "`.taskmaster/tasks/tasks.json` has no task 9 in tag `master`; tasks: 1, 2; found in tag `billing`"
     );
     assert_eq!(error.reason(), orchestrator_contract::Reason::TaskNotFound);
 }
@@ -175,7 +175,7 @@ fn malformed_tasks_file_error_has_line_column() {
             Files::default().with(".taskmaster/tasks/tasks.json", text).find("trader", 1).unwrap_err();
         let shown = error.to_string();
         let expected = expected.replace("column 0", "column 1");
-        assert!(shown.starts_with("cannot understand `.taskmaster/tasks/tasks.json`, line"), "{shown}");
+        assert!(shown.starts_with("cannot parse `.taskmaster/tasks/tasks.json`, line"), "{shown}");
         assert!(shown.contains(&expected), "{shown}");
     }
 }
@@ -216,7 +216,7 @@ proptest! {
         prop_assert_eq!(found.entry.title.trim(), title.trim());
         prop_assert_eq!(found.dependencies.len(), dependencies.len());
         prop_assert_eq!(found.tag.is_some(), tagged);
-        // What nobody here understands is still there for the agent.
+        // Unknown fields are retained for the agent.
         let kept = serde_json::json!({"anything": [1, null]});
         prop_assert_eq!(found.entry.other.get(&extra), Some(&kept));
     }
