@@ -171,7 +171,7 @@ mod tests {
             ("[services.\"../x\"]\n", "c.toml:1:11: invalid service name `../x`"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: invalid repository URL `ext::sh`"),
             ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:19: invalid type"),
-            ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: image `A B` is no valid reference"),
+            ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: invalid image reference `A B`"),
             ("[services.a]\npull_request = \"maybe\"\n", "c.toml:2:16: unknown variant `maybe`"),
         ];
         for (text, expected) in cases {

@@ -128,12 +128,12 @@ fn followed_log_ends_with_run() {
     let run = bench.submit("held");
     let mut logs = bench.command("logs -f").spawn().unwrap();
     let head = read_until(&mut logs, "edits src/lib.rs\n");
-    assert_eq!(head, "12:00:00 agent        edits src/lib.rs\n");
+    assert_eq!(head, "12:00:00 agent          edits src/lib.rs\n");
     bench.release(&run);
     let rest = logs.wait_with_output().unwrap();
     assert_eq!(rest.status.code(), Some(0));
     let rest = String::from_utf8(rest.stdout).unwrap();
-    assert_eq!(rest, "12:00:00 outcome      pull request 7 is open.\n");
+    assert_eq!(rest, "12:00:00 outcome        pull request 7 is open.\n");
 }
 
 #[test]
