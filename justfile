@@ -19,6 +19,11 @@ demo *ARGUMENTS:
 format:
     cargo fmt --all
 
+# Check words, test names and spelling (needs typos)
+words:
+    .ci/words
+    typos
+
 # Write the generated files; CI fails if they differ
 generate:
     cargo run -q --bin supervisor -- schema > docs/contract.schema.json

@@ -22,6 +22,7 @@ use crate::task::check::Check;
 use crate::task::request::Request;
 use crate::task::resolve::TaskDraft;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 /// What was asked for, and when.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -78,15 +79,6 @@ pub enum Artifact {
 
 /// How much of a piece is read, in bytes.
 const MAX_ARTIFACT_BYTES: u64 = 1024 * 1024;
-
-/// How a run is asked to stop.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StopMode {
-    /// The agent is stopped, its work is saved and pushed.
-    Graceful,
-    /// The work is saved where it is, nothing is pushed.
-    Now,
-}
 
 /// A place where runs run.
 ///

@@ -1,4 +1,4 @@
-//! How the API server of a cluster is reached, and what its refusals mean.
+//! Connects to the API server of a cluster and converts its errors.
 
 use std::time::Duration;
 
@@ -10,27 +10,33 @@ use crate::config::Environment;
 use crate::config::kubernetes::KubernetesSettings;
 use crate::error::Error;
 
-/// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(10);
+/// Hint for errors of the connection.
+pub(crate) const CONNECTION_HINT: &str = "Check the cluster with kubectl version, then try again.";
 
-/// Connects by the kubeconfig that `KUBECONFIG` names, the one in the home, or as a pod's service account.
-/// Nothing is asked yet.
+/// Hint for a missing or unusable kubeconfig.
+pub(crate) const CONFIGURATION_HINT: &str =
+    "Check with kubectl version; set `context` in [kubernetes], or KUBECONFIG.";
+
+/// Timeout for opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Creates a client from the kubeconfig, or in a pod from the service account, without a request.
 ///
 /// # Errors
-/// There is no usable configuration.
+/// Returns an error if no usable configuration exists.
 pub(crate) async fn connect(
     settings: &KubernetesSettings,
     environment: &Environment,
 ) -> Result<Client, Error> {
     let unusable = |error: String| {
-        Error::configuration(format!("cannot tell how to reach the cluster: {error}"))
-            .with_hint("Check with kubectl version; name a context with `context` in [kubernetes], or a file with KUBECONFIG.")
+        Error::configuration(format!("cannot load the cluster configuration: {error}"))
+            .with_hint(CONFIGURATION_HINT)
     };
-    // The only provider there is: a second one would make the choice ambiguous.
+    // Fails if the provider is already installed, which is fine.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let in_pod = environment.os("KUBERNETES_SERVICE_HOST").is_some();
-    let named = environment.os("KUBECONFIG").is_some();
-    let mut config = if in_pod && !named && settings.context.is_none() {
+    let has_kubeconfig = environment.os("KUBECONFIG").is_some();
+    let mut config = if in_pod && !has_kubeconfig && settings.context.is_none() {
         Config::incluster().map_err(|error| unusable(error.to_string()))?
     } else {
         let kubeconfig = Kubeconfig::read().map_err(|error| unusable(error.to_string()))?;
@@ -39,47 +45,47 @@ pub(crate) async fn connect(
             .await
             .map_err(|error| unusable(error.to_string()))?
     };
-    config.connect_timeout = Some(CONNECT);
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
     Client::try_from(config).map_err(|error| unusable(error.to_string()))
 }
 
-/// What a refusal of the API server means for whoever asked for `what`.
+/// Converts an error of the API server; `action` is a verb phrase such as `list runs`.
 #[must_use]
-pub(crate) fn to_error(what: &str, error: &kube::Error, settings: &KubernetesSettings) -> Error {
+pub(crate) fn to_error(action: &str, error: &kube::Error, settings: &KubernetesSettings) -> Error {
     let namespace = &settings.namespace;
     let kube::Error::Api(status) = error else {
-        return Error::new(Reason::RemoteUnavailable, format!("cannot {what}: {}", error_chain(error)))
-            .with_hint("Is the cluster there? Check with kubectl version, then try again.");
+        return Error::new(Reason::RemoteUnavailable, format!("cannot {action}: {}", error_chain(error)))
+            .with_hint(CONNECTION_HINT);
     };
-    let told = &status.message;
-    let of_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+    let message = &status.message;
+    let names_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
     match status.code {
         401 => {
-            let problem = format!("cannot {what}: the cluster does not know who asks");
-            Error::new(Reason::AuthenticationFailed, problem)
-                .with_hint("Log in to the cluster again; kubectl auth whoami shows whether that worked.")
+            let message = format!("cannot {action}: authentication failed");
+            Error::new(Reason::AuthenticationFailed, message)
+                .with_hint("Log in to the cluster again, and check with kubectl auth whoami.")
         }
-        403 => Error::new(Reason::PermissionDenied, format!("cannot {what}: {told}")).with_hint(format!(
-            "Ask for the role orchestrator-user in the namespace {namespace} (dispatcher/deploy/rbac.yaml has it)."
+        403 => Error::new(Reason::PermissionDenied, format!("cannot {action}: {message}")).with_hint(format!(
+            "Ask an administrator for the role orchestrator-user in namespace {namespace} (see dispatcher/deploy/rbac.yaml)."
         )),
-        404 if of_an_object => Error::configuration(format!("cannot {what}: {told}"))
-            .with_hint(format!("Is {namespace} the right namespace? Name it with `namespace` in [kubernetes].")),
-        404 => Error::configuration(format!("cannot {what}: the cluster knows no TaskRuns"))
-            .with_hint("Install the orchestrator in it: kubectl apply --server-side -k dispatcher/deploy."),
-        400 | 422 => Error::invalid_request(format!("the cluster refuses to {what}: {told}")),
-        _ => Error::new(Reason::RemoteUnavailable, format!("cannot {what}: {told}"))
-            .with_hint("Check with kubectl version, then try again."),
+        404 if names_object => Error::configuration(format!("cannot {action}: {message}"))
+            .with_hint(format!("Check the namespace {namespace}, which `namespace` in [kubernetes] sets.")),
+        404 => Error::configuration(format!("cannot {action}: the TaskRun CRD is not installed"))
+            .with_hint("Install the orchestrator with kubectl apply --server-side -k dispatcher/deploy."),
+        400 | 422 => Error::invalid_request(format!("cannot {action}: {message}")),
+        _ => Error::new(Reason::RemoteUnavailable, format!("cannot {action}: {message}"))
+            .with_hint(CONNECTION_HINT),
     }
 }
 
-/// An error with everything that led to it.
+/// Joins an error and its sources with `: `, skipping repeated text.
 fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }

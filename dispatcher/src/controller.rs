@@ -1,29 +1,39 @@
-//! Runs in a cluster: TaskRuns, and the controller that has Jobs perform them.
+//! The Kubernetes controller: runs each TaskRun as a Job.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | [`crd`] | the TaskRun: one run, as a cluster keeps it |
-//! | [`objects`] | volume, task, Job and pod of a run (pure) |
-//! | [`pod`] | what a pod's status says about its run (pure) |
-//! | [`queue`] | whose turn it is (pure) |
-//! | [`decide`] | what is to be done about a run (pure) |
-//! | [`status`] | the status of a run (pure) |
-//! | [`result`] | what is kept when the pod is gone (pure) |
-//! | [`claim`] | who holds a service's volume, and its highest attempt numbers |
-//! | [`streams`] | reads the event streams of pods |
-//! | [`reconcile`] | looks at a run, has it decided what to do, and does it |
-//! | [`operate`] | watches a namespace, as long as this process leads |
-//! | [`metrics`] | what is counted |
+//! | [`manager`] | holds the lease, watches the namespace and starts reconciliations |
+//! | [`reconcile`] | reconciles one run: observe, decide, act, write the status |
+//! | [`context`] | what all reconciliations share |
+//! | [`memory`] | what the controller remembers between reconciliations, behind one lock |
+//! | [`observe`] | the observed state of a run, read from caches and log streams |
+//! | [`cluster_state`] | the type of that state |
+//! | [`decide`] | decides which actions a run needs (pure) |
+//! | [`actions`] | performs the actions |
+//! | [`api`] | API calls with a timeout, and their errors |
+//! | [`finalizer`] | adds and removes finalizers |
+//! | [`workspace_claim`] | acquires the workspace PVC of a service |
+//! | [`objects`] | builds PVC, ConfigMap, Job and pod of a run (pure) |
+//! | [`pod`] | classifies the status of a pod (pure) |
+//! | [`queue`] | decides which queued runs may start (pure) |
+//! | [`status`] | computes the status of a run (pure) |
+//! | [`log_streams`] | reads the event streams of pods |
+//! | [`metrics`] | Prometheus metrics |
 
-pub mod crd;
+pub mod actions;
+pub mod api;
+pub mod cluster_state;
+pub mod context;
 pub mod decide;
+pub mod finalizer;
 pub mod log_streams;
 pub mod manager;
+pub mod memory;
 pub mod metrics;
 pub mod objects;
+pub mod observe;
 pub mod pod;
 pub mod queue;
 pub mod reconcile;
-pub mod result_configmap;
 pub mod status;
 pub mod workspace_claim;

@@ -8,7 +8,7 @@ mod local_changes;
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::RepositoryUrl;
+use orchestrator_contract::{RepositoryUrl, http_url};
 
 pub use checkout::Checkout;
 
@@ -111,14 +111,9 @@ fn first_folder(text: &str) -> Option<PathBuf> {
 }
 
 fn without_credentials(url: &str) -> (String, bool) {
-    let Some((scheme @ ("https" | "http"), rest)) = url.split_once("://") else {
-        return (url.to_owned(), false);
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => {
-            (format!("{scheme}://{}", &rest[at + 1..]), rest[..at].contains(':') || rest[..at].len() > 39)
-        }
+    let is_http = url.starts_with("https://") || url.starts_with("http://");
+    match http_url::split_user_info(url).filter(|_| is_http) {
+        Some((user, url)) => (url, user.contains(':') || user.len() > 39),
         None => (url.to_owned(), false),
     }
 }

@@ -7,6 +7,7 @@
 //! | [`operations`] | what each verb does, once: resolve, decide, call the backend |
 //! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
 //! | [`backend`] | where runs run: `local`, supervised processes of this machine; `docker`, containers; `kubernetes`, TaskRuns |
+//! | [`taskrun`] | the TaskRun resource, which the Kubernetes backend and the controller share (pure) |
 //! | [`controller`] | has the Jobs of a cluster perform TaskRuns |
 //! | [`config`] | the only reader of environment and `orchestrator.toml` |
 //! | [`folder`] | the open folder and its git remote |
@@ -37,3 +38,4 @@ mod process;
 pub mod serve;
 pub mod setup;
 pub mod task;
+pub mod taskrun;

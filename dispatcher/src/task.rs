@@ -11,5 +11,6 @@ pub mod retention;
 pub mod selection;
 pub mod settings;
 pub mod status;
+pub mod stop_mode;
 pub mod submission;
 pub mod text;

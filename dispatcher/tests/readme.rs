@@ -1,6 +1,6 @@
-//! What README.md shows is what the program does.
+//! The examples of README.md work.
 
-#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const README: &str = include_str!("../../README.md");
 
-/// The code blocks of a language.
+/// Returns the code blocks of a language.
 fn blocks(language: &str) -> Vec<&'static str> {
     let begin = format!("```{language}\n");
     README.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
@@ -29,8 +29,8 @@ fn readme_config_examples_are_valid_by_schema_and_parser() {
         assert_eq!(faults, [""; 0], "{example}");
         toml::from_str::<FileSettings>(example).unwrap();
     }
-    // The schema refuses what the program refuses.
-    assert!(!validator.is_valid(&json!({ "colour": 1 })));
+    // The schema rejects what the program rejects.
+    assert!(!validator.is_valid(&json!({ "color": 1 })));
     assert!(!validator.is_valid(&json!({ "services": { "trader": { "depth": "deep" } } })));
 }
 
@@ -52,7 +52,7 @@ fn cursor_install_link_matches_setup_output() {
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut entry = printed["content"]["mcpServers"]["orchestrator"].clone();
     assert!(std::path::Path::new(entry["command"].as_str().unwrap()).is_absolute());
-    // The link is for everybody: there the program is found by its name.
+    // The link is for every user, who finds the program by its name.
     entry["command"] = json!("dispatcher");
     assert_eq!(linked, entry);
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "--print writes nothing");

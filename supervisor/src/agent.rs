@@ -1,7 +1,7 @@
-//! The Claude Code CLI: what it is told, how it is started, what it says, what its end means.
+//! The Claude Code CLI: its prompts, its arguments, its output and its exit.
 //!
-//! Measured behaviour of the CLI, not memory, is what this module rests on;
-//! recordings of it are in `supervisor/tests/fixtures/`.
+//! This module relies on measured behavior of the CLI; the recordings are in
+//! `supervisor/tests/fixtures/`.
 
 pub mod command_line;
 pub mod exit;

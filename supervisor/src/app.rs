@@ -1,4 +1,4 @@
-//! From arguments to a run, and from its end to an exit code.
+//! Assembles a run from arguments, runs it and returns its exit code.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,16 +10,16 @@ use orchestrator_contract::task::{Mode, TaskSpec};
 use orchestrator_contract::{Level, Outcome, Reason, Step};
 
 use crate::config::{Arguments, Command, ProcessEnv, RunArguments, SecretSource, TaskError, TaskInput};
-use crate::context::{Context, error_chain, failure};
+use crate::context::Context;
 use crate::event_loop::{self, LoopExit};
+use crate::failure::{Failure, error_chain};
 use crate::git::RemoteSettings;
 use crate::process::become_subreaper;
 use crate::record::EventLog;
 use crate::redact::{Redactor, Secrets};
-use crate::run::Failure;
 use crate::workspace::attempts::{allocate_attempt, last_attempt, record_attempt};
 
-/// The program behind every subcommand that people and dispatchers call.
+/// Runs the command line of the supervisor.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -55,13 +55,13 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn start(settings: RunArguments) -> ExitCode {
-    // Everything the run starts ends with us, and nothing that a terminal's end would kill is us.
+    // In a session of its own, the run survives the end of the terminal.
     if settings.new_session {
-        // Fails only for a leader of a process group, which has a session of its own kind already.
+        // Fails only for a process group leader, which its terminal does not own.
         let _ = rustix::process::setsid();
     }
     become_subreaper();
-    // Files for other users of the group: the volume may be used by another uid next time.
+    // Keep files readable for the group: the next run may have another uid.
     let _ = rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let inherited = ProcessEnv::read().with_files(settings.secrets.secrets_dir.as_deref());
     let secrets = SecretSource::new(settings.secrets.clone(), inherited.clone());
@@ -81,7 +81,7 @@ fn start(settings: RunArguments) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A run that has no name yet ends with its reason in the log and as exit code.
+/// Logs a failure before the run has a name, and returns its exit code.
 fn report_early_failure(journal: &EventLog, failure: &Failure) -> u8 {
     let text =
         format!("{}: {}. {}", failure.reason, failure.message.trim_end_matches('.'), failure.reason.hint());
@@ -96,13 +96,14 @@ fn prepare(
     redactor: Redactor,
     journal: &EventLog,
 ) -> Result<Context, Failure> {
-    let internal = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::new(Reason::InternalError, format!("cannot {what}: {error}"))
+    let internal = |action: &str, error: &dyn std::fmt::Display| {
+        Failure::new(Reason::InternalError, format!("cannot {action}: {error}"))
     };
-    // The one TLS provider of the process; a second call is harmless.
+    // Install the TLS provider of this process; it fails only if one is installed already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    crate::git::init().map_err(|error| failure(Reason::InternalError, &error))?;
-    let supervisor = std::env::current_exe().map_err(|error| internal("find our own program", &error))?;
+    crate::git::init().map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
+    let supervisor =
+        std::env::current_exe().map_err(|error| internal("find the supervisor executable", &error))?;
     let request = read_request(&settings)?;
     let workspace = absolute(&settings.workspace)?;
     let layout = Layout::new(workspace);
@@ -132,7 +133,7 @@ fn prepare(
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    let mut failure = crate::context::io_failure(path, error);
+    let mut failure = Failure::io(path, error);
     if failure.reason == Reason::IoError {
         failure.reason = Reason::WorkspaceUnwritable;
     }
@@ -141,49 +142,50 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
     std::fs::create_dir_all(path).map_err(|error| unwritable(path, &error))?;
-    // Links on the way are resolved once: later checks compare whole paths.
+    // Resolve symlinks once: later checks compare whole paths.
     std::fs::canonicalize(path).map_err(|error| unwritable(path, &error))
 }
 
 fn read_request(settings: &RunArguments) -> Result<TaskInput, Failure> {
-    let invalid = |error: TaskError| failure(Reason::InvalidTask, &error);
+    let invalid = |error: TaskError| Failure::from_error(Reason::InvalidTask, &error);
     let Some(path) = &settings.task_file else { return settings.task.clone().parse().map_err(invalid) };
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::new(Reason::InvalidTask, format!("cannot read the task `{}`: {error}", path.display()))
+        Failure::new(Reason::InvalidTask, format!("cannot read the task file `{}`: {error}", path.display()))
     })?;
-    let task = TaskSpec::from_json(&text).map_err(|faults| {
+    let task = TaskSpec::from_json(&text).map_err(|errors| {
         Failure::new(
             Reason::InvalidTask,
-            format!("the task `{}` is no task: {}", path.display(), TaskError(faults)),
+            format!("invalid task file `{}`: {}", path.display(), TaskError(errors)),
         )
     })?;
     Ok(TaskInput::Assigned(Box::new(task)))
 }
 
-/// Gives the attempt its number and name, unless the dispatcher did.
+/// Assigns the attempt number and run name, unless the dispatcher did.
 fn assign_attempt(request: TaskInput, layout: &Layout) -> Result<TaskSpec, Failure> {
-    let failed =
-        |error: crate::workspace::attempts::AttemptError| failure(Reason::WorkspaceUnwritable, &error);
+    let failed = |error: crate::workspace::attempts::AttemptError| {
+        Failure::from_error(Reason::WorkspaceUnwritable, &error)
+    };
     match request {
         TaskInput::Assigned(task) => {
             record_attempt(layout, &task.identity(), task.attempt).map_err(failed)?;
             Ok(*task)
         }
-        TaskInput::Unassigned(unnamed) => {
-            let earlier = last_attempt(layout, &unnamed.identity).map_err(failed)?;
-            if earlier == 0 && unnamed.mode() != Mode::First {
-                let message = "there is no earlier attempt in this workspace: leave out --retry and --fresh";
+        TaskInput::Unassigned(task) => {
+            let earlier = last_attempt(layout, &task.identity).map_err(failed)?;
+            if earlier == 0 && task.mode() != Mode::First {
+                let message = "no earlier attempt in this workspace: omit --retry and --fresh";
                 return Err(Failure::new(Reason::InvalidTask, message));
             }
-            if earlier > 0 && unnamed.mode() == Mode::First {
+            if earlier > 0 && task.mode() == Mode::First {
                 let message = format!(
-                    "this task already has {earlier} attempts in this workspace: give --retry to build on the last \
+                    "this task already has {earlier} attempts in this workspace: use --retry to continue the last \
                      one, or --fresh to start over"
                 );
                 return Err(Failure::new(Reason::InvalidTask, message));
             }
-            let attempt = allocate_attempt(layout, &unnamed.identity).map_err(failed)?;
-            Ok(unnamed.assign_attempt(attempt))
+            let attempt = allocate_attempt(layout, &task.identity).map_err(failed)?;
+            Ok(task.assign_attempt(attempt))
         }
     }
 }
@@ -191,16 +193,16 @@ fn assign_attempt(request: TaskInput, layout: &Layout) -> Result<TaskSpec, Failu
 fn run(context: Context, journal: &EventLog) -> u8 {
     let task = context.task.clone();
     let redactor = context.redactor.clone();
-    let finished = match runtime() {
+    let result = match runtime() {
         Ok(runtime) => {
-            let finished = runtime.block_on(event_loop::run(context));
-            // Nothing is awaited any more; a blocked system call must not hold up the end.
+            let exit = runtime.block_on(event_loop::run(context));
+            // Do not wait for blocking tasks: a hanging system call must not delay the exit.
             runtime.shutdown_timeout(std::time::Duration::from_millis(100));
-            finished
+            exit
         }
         Err(error) => Err(error),
     };
-    match finished {
+    match result {
         Ok(LoopExit::Outcome(outcome)) => outcome.exit_code,
         Ok(LoopExit::StoppedAfter(_)) => 0,
         Err(error) => {

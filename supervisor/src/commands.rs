@@ -1,5 +1,5 @@
-//! Setup and verify commands: run one after another as the agent would run them,
-//! without credentials, until one fails.
+//! Runs setup and verify commands one after another, confined like the agent and without
+//! credentials, until one fails.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,79 +12,78 @@ use orchestrator_contract::outcome::CommandResult;
 use crate::process::{Confinement, Environment, Exit, confined_command, kill_descendants, read_tail, spawn};
 use crate::redact::Redactor;
 
-/// How much of a command's output is kept: its end, where programs say what went wrong.
+/// Bytes of output kept per stream of a command: the tail, where programs print errors.
 const OUTPUT_TAIL_BYTES: usize = 16 * 1024;
 
-/// What commands run in.
+/// The context that commands run in.
 #[derive(Clone, Debug)]
 pub struct CommandContext {
-    /// Our own program, which confines and executes.
+    /// The supervisor's own executable, which confines and executes commands.
     pub supervisor: PathBuf,
     /// The environment, without credentials.
     pub environment: Environment,
-    /// What they may touch.
+    /// The sandbox.
     pub confinement: Confinement,
-    /// Where they run.
     pub directory: PathBuf,
 }
 
-/// What the commands said.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CommandsResult {
-    /// One report a command that ran.
+    /// One report per command that ran.
     pub reports: Vec<CommandResult>,
-    /// Whether all ran and succeeded.
+    /// Whether all commands ran and succeeded.
     pub passed: bool,
 }
 
 impl CommandsResult {
-    /// What failed, for the agent and the outcome; the first line says which command and how.
+    /// Returns the failed command, its status and its output, for the agent and the outcome.
     #[must_use]
     pub fn failure_text(&self) -> Option<String> {
         let failed = self.reports.last().filter(|_| !self.passed)?;
-        let how = failed
+        let status = failed
             .exit_code
-            .map_or_else(|| "was ended".to_owned(), |code| format!("ended with exit code {code}"));
-        Some(format!("`{}` {how}\n{}", failed.command, failed.output))
+            .map_or_else(|| "was killed".to_owned(), |code| format!("exited with code {code}"));
+        Some(format!("`{}` {status}\n{}", failed.command, failed.output))
     }
 }
 
-/// Runs the commands within `limit`; everything they started is gone when this returns.
-/// `done` is told of each as it ends.
+/// Runs the commands within `limit` and kills every process that they left running.
+///
+/// Calls `on_finished` with the report of each command.
 ///
 /// # Errors
-/// A command cannot be started at all.
+/// Returns an error if a command cannot be spawned.
 pub async fn run_commands(
     commands: &[String],
-    surroundings: &CommandContext,
+    context: &CommandContext,
     redactor: &Redactor,
     limit: Duration,
-    mut done: impl FnMut(&CommandResult),
+    mut on_finished: impl FnMut(&CommandResult),
 ) -> Result<CommandsResult, crate::process::SpawnError> {
     let deadline = tokio::time::Instant::now() + limit;
-    let mut checked = CommandsResult { reports: Vec::new(), passed: true };
+    let mut result = CommandsResult { reports: Vec::new(), passed: true };
     for command in commands {
-        let report = run_one(command, surroundings, redactor, deadline).await?;
-        done(&report);
-        checked.passed = report.exit_code == Some(0);
-        checked.reports.push(report);
-        if !checked.passed {
+        let report = run_one(command, context, redactor, deadline).await?;
+        on_finished(&report);
+        result.passed = report.exit_code == Some(0);
+        result.reports.push(report);
+        if !result.passed {
             break;
         }
     }
-    Ok(checked)
+    Ok(result)
 }
 
 async fn run_one(
-    line: &str,
-    surroundings: &CommandContext,
+    shell_line: &str,
+    context: &CommandContext,
     redactor: &Redactor,
     deadline: tokio::time::Instant,
 ) -> Result<CommandResult, crate::process::SpawnError> {
-    let CommandContext { supervisor, environment, confinement, directory } = surroundings;
+    let CommandContext { supervisor, environment, confinement, directory } = context;
     let started = Instant::now();
-    // A check is a line of shell by nature: `cd x && cargo test`.
-    let arguments = [OsString::from("-c"), OsString::from(line)];
+    // Commands are shell lines such as `cd x && cargo test`.
+    let arguments = [OsString::from("-c"), OsString::from(shell_line)];
     let mut command =
         confined_command(supervisor, confinement, Path::new("/bin/sh"), &arguments, environment);
     command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -101,9 +100,9 @@ async fn run_one(
     };
     kill_descendants(&BTreeSet::new()).await;
     let mut output = Vec::new();
-    for part in [stdout, stderr] {
+    for stream in [stdout, stderr] {
         output.extend(
-            tokio::time::timeout(Duration::from_secs(5), part)
+            tokio::time::timeout(Duration::from_secs(5), stream)
                 .await
                 .ok()
                 .and_then(Result::ok)
@@ -113,7 +112,7 @@ async fn run_one(
     let failed = exit != Some(Exit::Code(0));
     let text = String::from_utf8_lossy(&output);
     Ok(CommandResult {
-        command: line.to_owned(),
+        command: shell_line.to_owned(),
         exit_code: match exit {
             Some(Exit::Code(code)) => Some(i32::from(code)),
             Some(Exit::Signal(_)) | None => None,

@@ -1,250 +1,146 @@
-//! The only reader of environment and arguments.
+//! The only module that reads the supervisor's arguments and environment.
 
 mod git_hosts;
 mod kubeconfig;
+mod process_env;
 mod secrets;
 mod task_flags;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use orchestrator_contract::{Reason, Step, reason};
+use orchestrator_contract::{Step, reason};
 
 pub use git_hosts::token_allowed_for_host;
+pub use process_env::ProcessEnv;
 pub use secrets::{ModelAuth, ModelCredential, SecretError, SecretFiles, SecretSource};
 pub use task_flags::{KindFlag, TaskError, TaskFlags, TaskInput};
 
-use crate::process::Environment;
-
-/// Prepares, runs and publishes one attempt at one task.
+/// Prepare, run and publish one attempt at a task
 #[derive(Debug, Parser)]
-#[command(name = "supervisor", version, about, after_help = exit_code_help(), args_conflicts_with_subcommands = true)]
+#[command(name = "supervisor", version, after_help = exit_code_help(), args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// What to do; `run` if not given.
+    /// The subcommand; `run` by default.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The settings of `run`, which is the default.
+    /// The settings of `run`, if there is no subcommand.
     #[command(flatten)]
     pub run: RunArguments,
 }
 
-/// What the supervisor can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Runs the task from its preparation to its pull request (the default).
+    /// Run the task, from preparation to pull request (default)
     Run(Box<RunArguments>),
-    /// Checks everything that a run needs, spends nothing, changes nothing.
+    /// Check the requirements of a run, without spending or changing anything
     Check(Box<RunArguments>),
-    /// Prints the JSON Schema of task, events and outcome.
+    /// Print the JSON Schema of task specs, events and outcomes
     Schema,
-    /// Connects the agent to an MCP server that the supervisor runs (used by the agent's configuration).
+    /// Connect the agent to an MCP server of the supervisor (internal)
     McpRelay {
-        /// The server's name.
+        /// Name of the server
         name: String,
-        /// The socket on which the supervisor listens.
+        /// Socket that the supervisor listens on
         #[arg(long)]
         socket: PathBuf,
     },
 }
 
-/// The settings of a run: the task, the workspace, the credentials by reference.
+/// The settings of a run: the task, the workspace, references to credentials.
 #[derive(Args, Clone, Debug)]
 pub struct RunArguments {
-    /// The task as a file of the contract's form (`supervisor schema`).
+    /// Task spec as a JSON file (see `supervisor schema`)
     #[arg(long, env = "ORCHESTRATOR_TASK_FILE", conflicts_with_all = ["task", "service"])]
     pub task_file: Option<PathBuf>,
-    /// The task by flags and environment alone.
+    /// The task, if there is no task file.
     #[command(flatten)]
     pub task: TaskFlags,
-    /// The service's workspace.
+    /// Workspace of the service
     #[arg(long, env = "ORCHESTRATOR_WORKSPACE", default_value = "/workspace")]
     pub workspace: PathBuf,
-    /// Ends after this step, without an outcome, for debugging.
+    /// Stop after this step, without an outcome (for debugging)
     #[arg(long, value_name = "STEP")]
     pub until: Option<Step>,
-    /// The Claude Code CLI.
+    /// Path of the Claude Code CLI
     #[arg(long, env = "ORCHESTRATOR_CLAUDE", default_value = "claude")]
     pub claude: PathBuf,
-    /// A folder of MCP server configurations that adds to the built-in ones, or replaces them by name.
+    /// Directory of additional MCP server configurations
+    ///
+    /// A server with the name of a built-in one replaces it.
     #[arg(long, env = "ORCHESTRATOR_MCP_CONFIG_DIR")]
     pub mcp_config_dir: Option<PathBuf>,
-    /// Files that hold credentials.
+    /// Files that contain credentials.
     #[command(flatten)]
     pub secrets: SecretFiles,
-    /// The REST interface of GitHub; another one for GitHub Enterprise.
+    /// URL of the GitHub REST API; set it for GitHub Enterprise
     #[arg(long, env = "GITHUB_API_URL", default_value = "https://api.github.com")]
     pub github_api_url: String,
-    /// Hosts that the git tokens are for, besides github.com and the host of the GitHub API.
+    /// Additional hosts that may receive the git tokens
+    ///
+    /// github.com and the host of the GitHub API always may.
     #[arg(long, env = "ORCHESTRATOR_GIT_HOSTS", value_name = "HOST,...", value_delimiter = ',')]
     pub git_hosts: Vec<String>,
-    /// How standard output is written: `auto` is text on a terminal and JSON elsewhere.
+    /// Format of standard output
     #[arg(long, env = "ORCHESTRATOR_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
-    /// The file of the termination message.
+    /// File to write the termination message to
     #[arg(long, env = "ORCHESTRATOR_TERMINATION_LOG", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
-    /// When this file appears the run is stopped, as by SIGTERM; with the text `now`, as by a second one.
+    /// File that stops the run when it appears
+    ///
+    /// It has the effect of SIGTERM; with the content `now`, that of a second SIGTERM.
     #[arg(long, env = "ORCHESTRATOR_STOP_FILE")]
     pub stop_file: Option<PathBuf>,
-    /// Leaves the session of whoever started this, so that a closed terminal does not end the run.
+    /// Run in a new session, so that closing the terminal does not stop it
     #[arg(long)]
     pub new_session: bool,
-    /// Seconds that the agent has to end by itself when it is stopped.
+    /// Seconds that a stopped agent has to exit before it is killed
     #[arg(long, env = "ORCHESTRATOR_AGENT_GRACE_SECONDS", default_value_t = 10.0)]
     pub agent_grace_seconds: f64,
-    /// Seconds until a run that was asked to stop is asked again, which means: at once. For wherever it is
-    /// killed some time after it was asked, as in a cluster; without it each step has all its time.
+    /// Seconds from the first stop request until the push is skipped
+    ///
+    /// Set it where the platform kills the process after a grace period, such as Kubernetes.
     #[arg(long, env = "ORCHESTRATOR_STOP_TIMEOUT_SECONDS")]
     pub stop_timeout_seconds: Option<f64>,
-    /// Seconds that each step after the agent's end may take: save, push, pull request.
+    /// Seconds that each publishing step may take: save, push, pull request
     #[arg(long, env = "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", default_value_t = 600.0)]
     pub publish_timeout_seconds: f64,
-    /// Whether what the agent runs is confined by Landlock.
+    /// Confine the agent's processes with Landlock
     #[arg(long, env = "ORCHESTRATOR_SANDBOX", value_enum, default_value_t)]
     pub sandbox: Sandbox,
-    /// A folder that the agent may read beside the system and the toolchain. Can be repeated.
+    /// Directory the agent may read, beside system and toolchain (repeatable)
     #[arg(long, value_name = "DIR")]
     pub allow_read: Vec<PathBuf>,
 }
 
-/// How standard output is written.
+/// The format of standard output.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
+    /// Text on a terminal, else JSON
     #[default]
     Auto,
-    /// One event a line.
+    /// One JSON event per line
     Json,
-    /// For people.
+    /// Human-readable text
     Text,
 }
 
-/// Whether what the agent runs is confined.
+/// Whether the agent's processes are confined.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Sandbox {
-    /// Where the kernel can; the outcome says where it cannot.
+    /// Confine if the kernel supports it; the outcome reports if it does not
     #[default]
     Auto,
-    /// Not at all.
+    /// Do not confine
     Off,
 }
 
 fn exit_code_help() -> String {
     format!(
-        "Exit codes (`run` and `check`):\n{}\n\nWith --until, 0 says that the step was reached.",
+        "Exit codes (`run` and `check`):\n{}\n\nWith --until, 0 means that the step was reached.",
         reason::render_exit_codes()
     )
-}
-
-/// Settings that cannot be used; what was wrong and what would be right.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct ConfigError {
-    /// The reason of the contract.
-    pub reason: Reason,
-    /// What was wrong.
-    pub message: String,
-}
-
-/// The environment as it was at the start.
-#[derive(Clone, Debug)]
-pub struct ProcessEnv {
-    variables: BTreeMap<OsString, OsString>,
-}
-
-/// Variables that describe the machine and may be seen by everything.
-const PASSTHROUGH_VARS: &[&str] = &[
-    "TZ",
-    "LC_ALL",
-    "RUSTUP_TOOLCHAIN",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-
-/// The folder of the secrets that holds variables.
-const ENVIRONMENT: &str = "environment";
-
-impl ProcessEnv {
-    /// Reads the environment of this process, once.
-    #[must_use]
-    pub fn read() -> Self {
-        Self { variables: std::env::vars_os().collect() }
-    }
-
-    /// The same with the variables that are files: one for each in the folder `environment` of the
-    /// secrets. They are for containers, whose environment everyone can read who may ask the engine.
-    #[must_use]
-    pub fn with_files(mut self, secrets: Option<&Path>) -> Self {
-        let entries = secrets.and_then(|folder| std::fs::read_dir(folder.join(ENVIRONMENT)).ok());
-        for entry in entries.into_iter().flatten().flatten() {
-            // What cannot be read is missed by whoever needs it, and they say so.
-            if let Ok(value) = std::fs::read_to_string(entry.path()) {
-                self.variables.insert(entry.file_name(), value.trim_end_matches('\n').into());
-            }
-        }
-        self
-    }
-
-    /// An environment of a test.
-    #[must_use]
-    pub fn of(variables: &[(&str, &str)]) -> Self {
-        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self { variables }
-    }
-
-    /// A variable that is set and not empty.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
-    }
-
-    /// A variable as text.
-    #[must_use]
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.get(name).and_then(OsStr::to_str)
-    }
-
-    /// The few variables that describe the machine.
-    #[must_use]
-    pub fn passthrough(&self) -> Environment {
-        let pair = |name: &&str| Some(((*name).into(), self.get(name)?.to_owned()));
-        PASSTHROUGH_VARS.iter().filter_map(pair).collect()
-    }
-
-    /// Where programs are found.
-    #[must_use]
-    pub fn path(&self) -> OsString {
-        self.get("PATH").map_or_else(|| "/usr/local/bin:/usr/bin:/bin".into(), OsStr::to_owned)
-    }
-
-    /// The toolchains of rustup: named, or in the home folder.
-    #[must_use]
-    pub fn rustup_home(&self) -> Option<PathBuf> {
-        let named = self.get("RUSTUP_HOME").map(PathBuf::from);
-        named.or_else(|| Some(PathBuf::from(self.get("HOME")?).join(".rustup"))).filter(|home| home.is_dir())
-    }
-
-    /// Every variable whose name starts with one of the prefixes.
-    fn with_prefix<'a>(&'a self, prefixes: &'a [&str]) -> impl Iterator<Item = (OsString, OsString)> + 'a {
-        self.variables
-            .iter()
-            .filter(|(name, value)| {
-                !value.is_empty()
-                    && name
-                        .to_str()
-                        .is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
-            })
-            .map(|(name, value)| (name.clone(), value.clone()))
-    }
 }
 
 #[cfg(test)]
@@ -263,12 +159,5 @@ mod tests {
         let arguments = Arguments::try_parse_from(["supervisor", "--task-file", "t.json"]).unwrap();
         assert!(arguments.command.is_none());
         assert_eq!(arguments.run.task_file, Some(PathBuf::from("t.json")));
-    }
-
-    #[test]
-    fn passthrough_environment_has_no_secret() {
-        let inherited =
-            ProcessEnv::of(&[("TZ", "UTC"), ("GITHUB_TOKEN", "t"), ("AWS_SECRET_ACCESS_KEY", "s")]);
-        assert_eq!(inherited.passthrough(), Environment::from([("TZ".into(), "UTC".into())]));
     }
 }

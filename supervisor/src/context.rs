@@ -1,114 +1,102 @@
-//! What every step of a run needs and none of them changes.
+//! Immutable inputs of a run, shared by all steps.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use orchestrator_contract::layout::{Layout, RunDir};
 use orchestrator_contract::names::Transport;
-use orchestrator_contract::outcome::{McpServer, Revision};
 use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
-
 use secrecy::SecretString;
 
 use crate::config::{ProcessEnv, RunArguments, SecretError, SecretSource, token_allowed_for_host};
-use crate::docs::collect::DocsBranch;
-use crate::docs::plan::Plan;
-use crate::docs::usage::PreviousDocs;
+use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
-use crate::mcp::relay::RelayHost;
 use crate::record::EventLog;
 use crate::redact::Redactor;
-use crate::run::Failure;
-use crate::workspace::documents::TaskDocuments;
 
-/// What every step of a run needs.
+/// Task, settings and handles of one run; no step changes them.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The task.
     pub task: TaskSpec,
-    /// The settings of this process.
     pub settings: RunArguments,
-    /// The environment as it was at the start.
+    /// Environment of this process at its start.
     pub inherited: ProcessEnv,
-    /// Where things are in the workspace.
     pub layout: Layout,
-    /// Where the run's record is.
+    /// Directory of this run's record in the workspace.
     pub record: RunDir,
-    /// Where credentials are read, at every use.
+    /// Source of credentials, read again at every use.
     pub secrets: SecretSource,
-    /// Masks them.
     pub redactor: Redactor,
-    /// Where events go.
     pub journal: EventLog,
-    /// Our own program, which we call for network git, confinement and relays.
+    /// Path of this executable, spawned for network git, confinement and relays.
     pub supervisor: PathBuf,
-    /// How remotes are reached.
+    /// Proxy and TLS settings of remotes.
     pub remotes: RemoteSettings,
 }
 
-/// Which repository is meant.
+/// Role of a repository in a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RepositoryRole {
-    /// The task's documents.
+    /// The repository that holds `.taskmaster`.
     Platform,
-    /// The code.
+    /// The repository to change.
     Target,
 }
 
 impl Context {
-    /// A repository elsewhere.
+    /// Returns the remote of a repository.
     #[must_use]
-    pub fn remote(&self, side: RepositoryRole) -> Remote {
-        Remote::new(self.remote_url(side).clone(), self.remotes.clone())
+    pub fn remote(&self, role: RepositoryRole) -> Remote {
+        Remote::new(self.remote_url(role).clone(), self.remotes.clone())
     }
 
-    fn remote_url(&self, side: RepositoryRole) -> &RepositoryUrl {
-        match side {
+    fn remote_url(&self, role: RepositoryRole) -> &RepositoryUrl {
+        match role {
             RepositoryRole::Platform => &self.task.platform.url,
             RepositoryRole::Target => &self.task.target.url,
         }
     }
 
-    /// Whether the token for a repository is for its host.
-    fn token_allowed(&self, side: RepositoryRole) -> bool {
-        let url = self.remote_url(side);
+    /// Returns whether the repository's host may receive its token.
+    fn token_allowed(&self, role: RepositoryRole) -> bool {
+        let url = self.remote_url(role);
         match url.transport() {
             Transport::Http => url.host().is_some_and(|host| {
-                token_allowed_for_host(host, &self.settings.github_api_url, &self.settings.git_hosts)
+                token_allowed_for_host(&host, &self.settings.github_api_url, &self.settings.git_hosts)
             }),
-            // No token goes there anyway.
+            // These transports send no token.
             Transport::Ssh | Transport::Local => true,
         }
     }
 
-    /// The credentials for a repository, read now.
+    /// Reads the current credentials of a repository.
     ///
     /// # Errors
-    /// A named file cannot be read.
-    pub fn credentials(&self, side: RepositoryRole) -> Result<Credentials, Failure> {
-        let token = match side {
+    /// Returns `CredentialMissing` if a secret file cannot be read, or if the target's host is
+    /// not allowed to receive the token.
+    pub fn credentials(&self, role: RepositoryRole) -> Result<Credentials, Failure> {
+        let token = match role {
             RepositoryRole::Platform => self.secrets.platform_token(),
             RepositoryRole::Target => self.target_token(),
         };
-        let mut token = token.map_err(|error| failure(Reason::CredentialMissing, &error))?;
-        if token.is_some() && !self.token_allowed(side) {
-            let host = self.remote_url(side).host().unwrap_or_default();
-            match side {
+        let mut token = token.map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
+        if token.is_some() && !self.token_allowed(role) {
+            let host = self.remote_url(role).host().unwrap_or_else(|| self.remote_url(role).to_string());
+            match role {
                 RepositoryRole::Target => {
                     return Err(Failure::new(
                         Reason::CredentialMissing,
                         format!(
-                            "the git token is not shown to `{host}`: it is for github.com. If it is for that \
-                             host, name it with --git-hosts, ORCHESTRATOR_GIT_HOSTS or `git_hosts` of the agent"
+                            "host `{host}` is not allowed to receive the git token; allow it with --git-hosts, \
+                             ORCHESTRATOR_GIT_HOSTS or the agent's `git_hosts`"
                         ),
                     ));
                 }
-                // Documentation that everybody may read needs none.
+                // A public platform repository needs no token.
                 RepositoryRole::Platform => token = None,
             }
         }
         if let Some(token) = &token {
-            // A rotated token must be masked from its first use on.
+            // Redact a rotated token before its first use.
             self.redactor.add("github token", token.clone());
         }
         Ok(Credentials {
@@ -119,10 +107,10 @@ impl Context {
         })
     }
 
-    /// The token of the repository that is written; a docs run writes the platform.
+    /// Reads the token of the repository to push to: the target, in a docs run the platform.
     ///
     /// # Errors
-    /// The file that holds it cannot be read.
+    /// Returns an error if the secret file cannot be read.
     pub fn target_token(&self) -> Result<Option<SecretString>, SecretError> {
         match self.task.kind {
             Kind::Implementation => self.secrets.read("github-token"),
@@ -130,7 +118,7 @@ impl Context {
         }
     }
 
-    /// The working tree of this kind of run.
+    /// Returns the worktree for this kind of run.
     #[must_use]
     pub fn worktree(&self) -> PathBuf {
         match self.task.kind {
@@ -139,7 +127,7 @@ impl Context {
         }
     }
 
-    /// Where it is recorded what that tree holds.
+    /// Returns the file that records the state of the worktree.
     #[must_use]
     pub fn tree_state(&self) -> PathBuf {
         match self.task.kind {
@@ -148,104 +136,20 @@ impl Context {
         }
     }
 
-    /// One of our control repositories. A docs run reads and writes the same one.
+    /// Returns the path of a control repository; a docs run uses one for both roles.
     #[must_use]
-    pub fn control_repository_path(&self, side: RepositoryRole) -> PathBuf {
-        match (self.task.kind, side) {
+    pub fn control_repository_path(&self, role: RepositoryRole) -> PathBuf {
+        match (self.task.kind, role) {
             (Kind::Docs, _) => self.layout.docs_control(),
             (Kind::Implementation, RepositoryRole::Platform) => self.layout.platform_control(),
             (Kind::Implementation, RepositoryRole::Target) => self.layout.target_control(),
         }
     }
 
-    /// The folder in the working tree where the agent works.
+    /// Returns the agent's working directory in the worktree.
     #[must_use]
     pub fn working_directory(&self, relative: &str) -> PathBuf {
         let root = self.worktree();
         if relative.is_empty() { root } else { root.join(relative) }
     }
-}
-
-/// What the steps have found out so far; the event loop owns it.
-#[derive(Debug, Default)]
-pub struct StepOutputs {
-    /// The remotes as they were at the start.
-    pub checked: Option<crate::workspace::preflight::Preflight>,
-    /// The documentation in use.
-    pub platform: Option<Revision>,
-    /// The code that was fetched.
-    pub target: Option<crate::workspace::fetch::Fetched>,
-    /// The branch and its tree.
-    pub prepared: Option<crate::workspace::branch::PreparedBranch>,
-    /// The task's documents.
-    pub documents: Option<TaskDocuments>,
-    /// In a docs run, the documents that are to be written.
-    pub writing: Option<DocsRun>,
-    /// The agent's tools.
-    pub tools: Option<AgentTools>,
-}
-
-/// The documents that a docs run writes.
-#[derive(Clone, Debug)]
-pub struct DocsRun {
-    /// What there is to write.
-    pub plan: Arc<Plan>,
-    /// What earlier attempts wrote.
-    pub earlier: PreviousDocs,
-    /// The branch as it grows.
-    pub branch: DocsBranch,
-}
-
-/// The agent's MCP servers, ready.
-#[derive(Debug)]
-pub struct AgentTools {
-    /// What the outcome says about them.
-    pub servers: Vec<McpServer>,
-    /// Name and description of those that are there.
-    pub described: Vec<(String, String)>,
-    /// Runs those with secrets.
-    pub relay: RelayHost,
-    /// Longest call of a tool, in milliseconds.
-    pub tool_timeout_ms: Option<u128>,
-}
-
-/// A failure with an error's whole chain as its message.
-#[must_use]
-pub fn failure(reason: Reason, error: &dyn std::error::Error) -> Failure {
-    Failure::new(reason, error_chain(error))
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors repeat their source.
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// The reason of an input or output error, where nothing better is known.
-#[must_use]
-pub fn io_reason(error: &std::io::Error) -> Reason {
-    use std::io::ErrorKind;
-    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-        Reason::DiskFull
-    } else if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
-        Reason::WorkspaceUnwritable
-    } else {
-        Reason::IoError
-    }
-}
-
-/// A failure of the workspace's disk, with the path.
-#[must_use]
-pub fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(io_reason(error), format!("cannot use `{}`: {error}", path.display()))
 }

@@ -1,14 +1,13 @@
-//! Documents of tasks, written by agents: what is missing, what the agent is told, whether
-//! what it wrote counts.
+//! Docs runs: agents write the documents of tasks.
 //!
-//! | module | what it knows |
+//! | module | contents |
 //! |---|---|
-//! | [`plan`] | which tasks have which documents, and what surrounds a task. Pure |
-//! | [`prompt`] | what the agent is told. Pure |
-//! | [`review`] | whether a document counts. Pure |
-//! | [`talk`] | prepares the conversation about one task |
-//! | [`take`] | reads what was written and commits it, task by task |
-//! | [`account`] | what became of each task, and at what cost. Pure |
+//! | [`plan`] | missing documents of each task, and its related tasks. Pure |
+//! | [`prompt`] | prompts of docs sessions. Pure |
+//! | [`session`] | prepares the session about one task |
+//! | [`review`] | accepts or rejects a document. Pure |
+//! | [`collect`] | reads written documents and commits them task by task |
+//! | [`usage`] | result and usage of each task. Pure |
 
 pub mod collect;
 pub mod plan;

@@ -1,14 +1,16 @@
-//! The dull shell around [`Run`]: waits on all sources, feeds the run, performs its effects.
+//! I/O shell around [`RunMachine`]: waits on all sources, feeds the machine, performs its effects.
 //!
-//! An effect that takes time runs as a task and reports its end as a message;
-//! the loop never awaits work, so signals and deadlines are never late.
+//! An effect that takes time runs as a task and sends its output as a message. The loop never
+//! awaits such work, so signals and deadlines are never late.
 
-mod documents;
+mod apply;
+mod docs_sessions;
+mod outputs;
 mod run_report;
 mod sessions;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +20,6 @@ use orchestrator_contract::event::{Progress, StepState};
 use orchestrator_contract::{Level, Outcome, Step};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::log_lines::log_lines;
@@ -26,29 +27,29 @@ use crate::agent::reader::IdleTimer;
 use crate::agent::session::SessionControl;
 use crate::agent::stream::CliMessage;
 use crate::agent::watchdog::{AgentActivity, Watchdog};
-use crate::context::{Context, StepOutputs};
+use crate::context::Context;
 use crate::docs::plan::DocsTask;
+use crate::failure::Failure;
 use crate::process::reap_orphans;
-use crate::run::{Batch, Effect, Failure, RunEnd, RunEvent, RunMachine};
+use crate::run::{Batch, Effect, RunEnd, RunEvent, RunMachine, StopMode, StopRequests};
+use outputs::{StepOutput, StepOutputs};
 use run_report::RunReport;
-use steps::StepOutput;
 
-/// How often the stop file, the limits and the progress are looked at.
+/// Interval of checking the stop file, limits, deadlines and progress.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Progress is told at each change, at most this often.
+/// Minimum time between two progress events within a step.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How the process ends.
+/// How the event loop ended.
 #[derive(Debug)]
 pub enum LoopExit {
-    /// With an outcome.
     Outcome(Box<Outcome>),
-    /// Cut short by `--until`, as asked.
+    /// Ended by `--until` after this step.
     StoppedAfter(Step),
 }
 
-/// Signals that ask the run to stop, and the one that says that a child ended.
+/// Handled signals: four that stop the run, and SIGCHLD.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -72,107 +73,98 @@ impl Signals {
 struct EventLoop {
     context: Arc<Context>,
     run: RunMachine,
-    facts: StepOutputs,
-    ledger: RunReport,
+    outputs: StepOutputs,
+    report: RunReport,
     watchdog: Watchdog,
     started: Instant,
     step_started: Instant,
     announced_step: Option<Step>,
-    /// Ends the effect that is being performed.
+    /// Cancels the running effect.
     cancel: CancellationToken,
-    /// The code, fetched while the documentation is.
-    prefetch: Option<JoinHandle<StepOutput>>,
     results_tx: mpsc::Sender<StepOutput>,
-    /// The conversations that are held, by their place in the list.
-    talking: BTreeMap<usize, ActiveSession>,
+    /// Active sessions by index.
+    sessions: BTreeMap<usize, ActiveSession>,
     messages_tx: mpsc::Sender<(usize, CliMessage)>,
+    /// End of the grace period of a terminated agent.
     grace_ends: Option<Instant>,
-    /// When it was first asked to stop.
-    stop_asked: Option<Instant>,
-    /// Whether it was asked again because its time is over.
-    stop_escalated: bool,
-    stop_file_level: u8,
-    told: LastProgress,
-    finished: Option<LoopExit>,
+    stop: StopRequests,
+    last_progress: LastProgress,
+    exit: Option<LoopExit>,
 }
 
-/// A conversation that is held.
+/// Handle of an active session.
 struct ActiveSession {
-    controls: mpsc::Sender<SessionControl>,
-    pulse: IdleTimer,
+    controls_tx: mpsc::Sender<SessionControl>,
+    idle_timer: IdleTimer,
 }
 
-/// What was last told as progress.
+/// Last published progress.
 struct LastProgress {
     at: Option<Instant>,
-    doing: String,
+    activity: String,
 }
 
 /// Runs the task to its end.
 ///
 /// # Errors
-/// The system gives no signal handlers.
+/// Returns an error if the signal handlers cannot be installed.
 pub async fn run(context: Context) -> io::Result<LoopExit> {
     let mut signals = Signals::listen()?;
-    let (happened, mut happenings) = mpsc::channel(16);
-    let (said, mut sayings) = mpsc::channel(1024);
-    let (run, effects) = RunMachine::new(1, context.settings.until);
+    let (results_tx, mut results_rx) = mpsc::channel(16);
+    let (messages_tx, mut messages_rx) = mpsc::channel(1024);
+    let (run, effects) = RunMachine::new(context.settings.until);
     let watchdog = Watchdog::new(&context.task.limits);
     let now = Instant::now();
     let mut this = EventLoop {
-        ledger: RunReport::new(&context),
+        report: RunReport::new(&context),
+        stop: StopRequests::new(context.settings.stop_timeout_seconds.map(seconds)),
         context: Arc::new(context),
         run,
-        facts: StepOutputs::default(),
+        outputs: StepOutputs::default(),
         watchdog,
         started: now,
         step_started: now,
         announced_step: None,
         cancel: CancellationToken::new(),
-        prefetch: None,
-        results_tx: happened,
-        talking: BTreeMap::new(),
-        messages_tx: said,
+        results_tx,
+        sessions: BTreeMap::new(),
+        messages_tx,
         grace_ends: None,
-        stop_asked: None,
-        stop_escalated: false,
-        stop_file_level: 0,
-        told: LastProgress { at: None, doing: String::new() },
-        finished: None,
+        last_progress: LastProgress { at: None, activity: String::new() },
+        exit: None,
     };
     let mut tick = tokio::time::interval(TICK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     this.perform_all(effects).await;
     loop {
-        if let Some(finished) = this.finished.take() {
-            return Ok(finished);
+        if let Some(exit) = this.exit.take() {
+            return Ok(exit);
         }
         let event = tokio::select! {
-            Some(happened) = happenings.recv() => {
-                // What the agent said last comes before its end.
-                while let Ok((index, said)) = sayings.try_recv() {
-                    this.on_agent_message(index, &said);
+            Some(output) = results_rx.recv() => {
+                // Handle the last messages of a session before its end.
+                while let Ok((index, message)) = messages_rx.try_recv() {
+                    this.on_agent_message(index, &message);
                 }
-                this.apply_output(happened)
+                this.apply_output(output)
             }
-            Some((index, said)) = sayings.recv() => { this.on_agent_message(index, &said); None }
-            _ = signals.terminate.recv() => Some(this.stop_requested("SIGTERM")),
-            _ = signals.interrupt.recv() => Some(this.stop_requested("SIGINT")),
-            _ = signals.hangup.recv() => Some(this.stop_requested("SIGHUP")),
-            _ = signals.quit.recv() => Some(this.stop_requested("SIGQUIT")),
+            Some((index, message)) = messages_rx.recv() => {
+                this.on_agent_message(index, &message);
+                None
+            }
+            _ = signals.terminate.recv() => Some(this.on_signal("SIGTERM")),
+            _ = signals.interrupt.recv() => Some(this.on_signal("SIGINT")),
+            _ = signals.hangup.recv() => Some(this.on_signal("SIGHUP")),
+            _ = signals.quit.recv() => Some(this.on_signal("SIGQUIT")),
             _ = signals.child.recv() => { reap_orphans(); None }
             _ = tick.tick() => this.on_tick(),
         };
-        if let Some(event) = event {
-            let stops = event == RunEvent::StopRequested;
-            if stops {
-                this.stop_asked.get_or_insert_with(Instant::now);
-            }
-            this.handle_event(event).await;
-            // "now" is two requests, and a save may be done before the next look.
-            if stops && let Some(second) = this.poll_stop_file() {
-                this.handle_event(second).await;
-            }
+        let Some(event) = event else { continue };
+        let is_stop = matches!(event, RunEvent::StopRequested(_));
+        this.handle_event(event).await;
+        // A stop file with `now` is two requests; the next tick may be after the commit.
+        if is_stop && let Some(second) = this.poll_stop_file() {
+            this.handle_event(second).await;
         }
     }
 }
@@ -181,10 +173,10 @@ impl EventLoop {
     async fn handle_event(&mut self, event: RunEvent) {
         let before = self.run.step();
         let effects = self.run.handle(event.clone());
-        tracing::debug!(?event, ?effects, step = %before, "fed");
+        tracing::debug!(?event, ?effects, step = %before, "handled event");
         if let (RunEvent::SessionEnded(..), Some(batch)) = (&event, self.run.batch()) {
             let (progress, failed) = (batch.progress(), batch.failure());
-            self.ledger.set_activity(&progress);
+            self.report.set_activity(&progress);
             if self.run.step() != before {
                 self.step_ended(before, failed.as_ref().map(|failure| failure.message.as_str()));
             }
@@ -194,7 +186,7 @@ impl EventLoop {
 
     async fn perform_all(&mut self, effects: Vec<Effect>) {
         for effect in effects {
-            self.step_began();
+            self.announce_step();
             self.perform(effect).await;
         }
     }
@@ -204,37 +196,37 @@ impl EventLoop {
             Effect::Perform(step) => self.start_step(step),
             Effect::Cancel => {
                 self.cancel.cancel();
-                if let Some(prefetch) = self.prefetch.take() {
+                if let Some(prefetch) = self.outputs.prefetch.take() {
                     prefetch.abort();
                 }
             }
-            Effect::StartAgent(index, message) => self.start_conversation(index, &message),
+            Effect::StartAgent(index, prompt) => self.start_session(index, &prompt),
             Effect::TerminateAgent => {
-                self.control(SessionControl::Stop);
+                self.control_sessions(SessionControl::Stop);
                 self.grace_ends = Some(Instant::now() + seconds(self.context.settings.agent_grace_seconds));
             }
-            Effect::KillAgent => self.control(SessionControl::Kill),
+            Effect::KillAgent => self.control_sessions(SessionControl::Kill),
             Effect::Verify => self.start_verify(),
             Effect::Push => self.start_push(),
-            Effect::KeepInWorkspace(why) => self.start_keep_in_workspace(why),
+            Effect::KeepInWorkspace(failure) => self.start_keep_in_workspace(failure),
             Effect::PullRequest(mode) => self.start_pull_request(mode),
-            Effect::Report => self.report().await,
+            Effect::Report => self.finish().await,
         }
     }
 
-    fn control(&self, control: SessionControl) {
-        for talking in self.talking.values() {
-            // A conversation that no longer listens is ending anyway.
-            let _ = talking.controls.try_send(control);
+    fn control_sessions(&self, control: SessionControl) {
+        for session in self.sessions.values() {
+            // A session with a full or closed channel is ending already.
+            let _ = session.controls_tx.try_send(control);
         }
     }
 
-    fn stop_requested(&self, by: &str) -> RunEvent {
-        self.context.journal.info(format!("asked to stop ({by})"));
-        RunEvent::StopRequested
+    fn on_signal(&mut self, signal: &str) -> RunEvent {
+        let mode = self.stop.request(Instant::now());
+        self.stop_event(mode, signal)
     }
 
-    /// What is looked at again and again: limits, the grace period, the stop file, progress.
+    /// Publishes progress and checks the grace period, stop file, stop deadline and limits.
     fn on_tick(&mut self) -> Option<RunEvent> {
         self.publish_progress();
         if self.grace_ends.is_some_and(|end| Instant::now() >= end) {
@@ -244,83 +236,82 @@ impl EventLoop {
         if let Some(event) = self.poll_stop_file() {
             return Some(event);
         }
-        if self.stop_deadline_passed() && !std::mem::replace(&mut self.stop_escalated, true) {
-            return Some(self.stop_requested("the time to save and push is over"));
+        if let Some(mode) = self.stop.poll_deadline(Instant::now()) {
+            return Some(self.stop_event(mode, "stop timeout"));
         }
-        let seen = AgentActivity {
+        let activity = AgentActivity {
             elapsed: self.started.elapsed(),
-            // One that is silent among others that are not waits for its turn to be the last.
-            idle: self.talking.values().map(|talking| talking.pulse.elapsed()).min(),
-            turns: self.ledger.usage.turns,
-            cost_usd: self.ledger.usage.cost_usd,
+            // A run is idle only when all of its sessions are.
+            idle: self.sessions.values().map(|session| session.idle_timer.elapsed()).min(),
+            turns: self.report.usage.turns,
+            cost_usd: self.report.usage.cost_usd,
         };
-        self.watchdog.exceeded(seen).map(RunEvent::LimitReached)
-    }
-
-    /// Whether it has had all the time that whoever asked it to stop gives it.
-    fn stop_deadline_passed(&self) -> bool {
-        let limit = self.context.settings.stop_timeout_seconds.map(seconds);
-        self.stop_asked.zip(limit).is_some_and(|(asked, limit)| asked.elapsed() >= limit)
+        self.watchdog.exceeded(activity).map(RunEvent::LimitReached)
     }
 
     fn poll_stop_file(&mut self) -> Option<RunEvent> {
-        let path = self.context.settings.stop_file.as_deref()?;
-        let wanted = read_stop_file(path);
-        if wanted <= self.stop_file_level {
-            return None;
-        }
-        self.stop_file_level += 1;
-        Some(self.stop_requested("stop file"))
+        let content = read_stop_file(self.context.settings.stop_file.as_deref()?);
+        let mode = self.stop.poll_file(content, Instant::now())?;
+        Some(self.stop_event(mode, "stop file"))
     }
 
-    /// Something the agent's program said.
-    fn on_agent_message(&mut self, index: usize, said: &CliMessage) {
-        let name = self.subject(index).map(|subject| format!("task {}: ", subject.task)).unwrap_or_default();
-        for line in log_lines(said) {
-            let text = format!("{name}{}", line.text);
+    fn stop_event(&self, mode: StopMode, source: &str) -> RunEvent {
+        self.context.journal.info(match mode {
+            StopMode::Graceful => format!("stop requested ({source})"),
+            StopMode::Now => format!("stop requested ({source}); skipping the push"),
+        });
+        RunEvent::StopRequested(mode)
+    }
+
+    fn on_agent_message(&mut self, index: usize, message: &CliMessage) {
+        let prefix = self.docs_task(index).map(|task| format!("task {}: ", task.task)).unwrap_or_default();
+        for line in log_lines(message) {
+            let text = format!("{prefix}{}", line.text);
             if line.level == Level::Info {
                 let progress = self.run.batch().map(|batch| format!("{}; ", batch.progress()));
-                self.ledger.set_activity(&format!("{}{text}", progress.unwrap_or_default()));
+                self.report.set_activity(&format!("{}{text}", progress.unwrap_or_default()));
             }
             self.context.journal.log(line.level, "agent", text);
         }
-        self.ledger.record_message(index, said);
+        self.report.record_message(index, message);
     }
 
-    /// The task that a conversation of a docs run is about.
-    fn subject(&self, index: usize) -> Option<&DocsTask> {
-        self.facts.writing.as_ref()?.plan.pending().nth(index)
+    /// Returns the task of a docs session.
+    fn docs_task(&self, index: usize) -> Option<&DocsTask> {
+        self.outputs.docs.as_ref()?.plan.pending().nth(index)
     }
 
-    /// The outcome as it would be if the run ended now, for this reason.
+    /// Returns the outcome as if the run ended now with this failure or success.
     fn outcome(&self, step: Step, end: &Failure) -> Outcome {
         let items = self.run.batch().map(Batch::items).unwrap_or_default();
-        self.ledger.outcome(&self.context, &self.facts, items, step, end)
+        self.report.outcome(&self.context, &self.outputs, items, step, end)
     }
 
     fn publish_progress(&mut self) {
-        let due = self.told.at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
-        if due && self.told.doing != self.ledger.doing {
+        let is_due = self.last_progress.at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
+        if is_due && self.last_progress.activity != self.report.activity {
             self.publish_progress_now();
         }
     }
 
     fn publish_progress_now(&mut self) {
-        self.told = LastProgress { at: Some(Instant::now()), doing: self.ledger.doing.clone() };
+        let activity = self.report.activity.clone();
+        self.last_progress = LastProgress { at: Some(Instant::now()), activity: activity.clone() };
         let step = self.run.step();
         self.context.journal.progress(Progress {
             phase: step.phase(),
             step,
-            turns: self.ledger.turn,
-            cost_usd: self.ledger.usage.cost_usd,
-            activity: self.ledger.doing.clone(),
-            activity_since: self.ledger.since,
-            branch: self.facts.prepared.as_ref().map(|prepared| prepared.branch.clone()),
+            turns: self.report.live_turns,
+            cost_usd: self.report.usage.cost_usd,
+            activity,
+            activity_since: self.report.activity_since,
+            branch: self.outputs.prepared.as_ref().map(|prepared| prepared.branch.clone()),
             waiting_for: None,
         });
     }
 
-    fn step_began(&mut self) {
+    /// Logs the start of the current step, once.
+    fn announce_step(&mut self) {
         let step = self.run.step();
         if self.announced_step == Some(step) || step == Step::Report {
             return;
@@ -328,41 +319,41 @@ impl EventLoop {
         self.announced_step = Some(step);
         self.step_started = Instant::now();
         self.context.journal.step(step, StepState::Started, None, "");
-        self.ledger.set_activity(describe_step(step));
+        self.report.set_activity(describe_step(step));
         self.publish_progress_now();
     }
 
-    /// Notes that a step ended, for the log and the outcome.
+    /// Records the end of a step in the log and the outcome.
     fn step_ended(&mut self, step: Step, failed: Option<&str>) {
         let seconds = self.step_started.elapsed().as_secs_f64();
         let state = if failed.is_some() { StepState::Failed } else { StepState::Done };
         self.context.journal.step(step, state, Some(seconds), failed.unwrap_or_default());
-        self.ledger.step(step, seconds, failed.is_none());
+        self.report.record_step(step, seconds, failed.is_none());
         self.announced_step = None;
     }
 
-    async fn report(&mut self) {
+    /// Ends everything that still runs and writes the report.
+    async fn finish(&mut self) {
         self.cancel.cancel();
-        if let Some(tools) = self.facts.tools.take() {
-            self.ledger.mcp_servers.clone_from(&tools.servers);
+        if let Some(tools) = self.outputs.tools.take() {
+            self.report.mcp_servers.clone_from(&tools.servers);
             tools.relay.close().await;
         }
-        let spared = std::collections::BTreeSet::new();
-        let left = crate::process::kill_descendants(&spared).await;
-        if !left.is_empty() {
-            self.ledger.notes.push(format!("processes that could not be ended: {left:?}"));
+        let remaining = crate::process::kill_descendants(&BTreeSet::new()).await;
+        if !remaining.is_empty() {
+            self.report.notes.push(format!("processes that could not be killed: {remaining:?}"));
         }
-        self.ledger.notes.extend(self.run.notes().iter().cloned());
+        self.report.notes.extend(self.run.notes().iter().cloned());
         match self.run.end() {
             RunEnd::StoppedAfter(step) => {
-                let at = self.context.layout.root().display();
-                self.context.journal.info(format!("stopped after `{step}`, as asked; the workspace is {at}"));
-                self.finished = Some(LoopExit::StoppedAfter(step));
+                let root = self.context.layout.root().display();
+                self.context.journal.info(format!("stopped after `{step}` (--until); workspace: {root}"));
+                self.exit = Some(LoopExit::StoppedAfter(step));
             }
             RunEnd::Outcome(failure) => {
                 let outcome = self.outcome(self.run.step(), &failure);
-                steps::write_report(&self.context, &self.facts, &self.ledger, &outcome);
-                self.finished = Some(LoopExit::Outcome(Box::new(outcome)));
+                self.report.write(&self.context, &self.outputs, &outcome);
+                self.exit = Some(LoopExit::Outcome(Box::new(outcome)));
             }
         }
     }
@@ -372,29 +363,27 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// 0: no stop file; 1: it is there; 2: it says `now`.
-fn read_stop_file(path: &Path) -> u8 {
-    match std::fs::read_to_string(path) {
-        Ok(text) if text.trim() == "now" => 2,
-        Ok(_) => 1,
-        Err(_) => 0,
-    }
+/// Returns the mode that the stop file requests; `None` without a readable file.
+fn read_stop_file(path: &Path) -> Option<StopMode> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(if text.trim() == "now" { StopMode::Now } else { StopMode::Graceful })
 }
 
+/// Returns the activity of a step as people read it in `status`.
 fn describe_step(step: Step) -> &'static str {
     match step {
-        Step::Preflight => "checks what the run needs",
-        Step::FetchPlatform => "fetches the documentation",
-        Step::FetchTarget => "fetches the code",
-        Step::Branch => "prepares the branch",
-        Step::Documents => "finds the task's documents",
-        Step::Mcp => "starts the MCP servers",
-        Step::Agent => "starts the agent",
-        Step::Verify => "checks the agent's work",
-        Step::Commit => "saves the work",
-        Step::Policy => "looks at what would be published",
-        Step::Push => "pushes the branch",
-        Step::PullRequest => "opens the pull request",
-        Step::Report => "writes the outcome",
+        Step::Preflight => "checking access and credentials",
+        Step::FetchPlatform => "fetching the platform repository",
+        Step::FetchTarget => "fetching the target repository",
+        Step::Branch => "preparing the branch",
+        Step::Documents => "reading the task's documents",
+        Step::Mcp => "starting the MCP servers",
+        Step::Agent => "starting the agent",
+        Step::Verify => "running the verify commands",
+        Step::Commit => "committing the work",
+        Step::Policy => "checking the commits before the push",
+        Step::Push => "pushing the branch",
+        Step::PullRequest => "publishing the pull request",
+        Step::Report => "writing the outcome",
     }
 }

@@ -123,7 +123,7 @@ impl Forge {
         // SSH over the HTTPS port.
         let host = if host == "ssh.github.com" { "github.com".to_owned() } else { host };
         let configured = api_url.map(str::trim).filter(|base| !base.is_empty());
-        let base = match configured.filter(|base| api::host(base).is_some_and(|its| git_host(its) == host)) {
+        let base = match configured.filter(|base| api::host(base).is_some_and(|its| git_host(&its) == host)) {
             Some(base) => base,
             None if host == "github.com" => GITHUB_API,
             None => return None,

@@ -1,22 +1,24 @@
-//! The agent container's entrypoint: prepares, runs and publishes one attempt at one task.
+//! Entrypoint of the agent container: prepares, runs and publishes one attempt at a task.
 //!
-//! | module | what it knows |
+//! | module | contents |
 //! |---|---|
 //! | [`config`] | the only reader of environment and arguments |
-//! | [`run`] | the life of one run: event in, effects out (pure) |
+//! | [`app`] | assembles a run and returns its exit code |
+//! | [`run`] | state machine of a run: event in, effects out. Pure |
 //! | [`event_loop`] | waits on all sources, feeds `run`, performs effects |
-//! | [`process`] | the only place that starts, signals, awaits and reaps |
-//! | [`git`] | the only place that knows libgit2 |
-//! | [`workspace`] | lock and queue, preparation, checkout, documents |
-//! | [`mcp`] | composes the agent's MCP configuration, probes each server, relays those with secrets |
-//! | [`docs`] | documents of tasks: what is missing, what is told, whether it counts |
-//! | [`agent`] | prompt, command line, stream, verdict, watchdogs |
-//! | [`publish`] | what may be pushed, the rescue ladder, commit, push, pull request |
-//! | [`checks`] | setup and verify commands |
-//! | [`context`] | what every step needs and what steps have found out |
+//! | [`context`] | immutable inputs of a run, shared by all steps |
+//! | [`failure`] | reason and message of a failed step |
+//! | [`process`] | the only place that spawns, signals, awaits and reaps processes |
+//! | [`git`] | the only place that uses libgit2 |
+//! | [`workspace`] | lock and queue, preparation, checkout, task documents |
+//! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those with secrets |
+//! | [`docs`] | docs runs: plan, prompts, review and collection of task documents |
+//! | [`agent`] | prompt, command line, output stream, verdict, watchdogs |
+//! | [`publish`] | push policy and fallbacks, commit, push, pull request |
+//! | [`commands`] | setup and verify commands |
 //! | [`forge`] | pull requests on GitHub |
 //! | [`tls`] | certificate authorities that git, the forge and the model gateway trust |
-//! | [`redact`] | masks secrets, across chunk borders too (pure) |
+//! | [`redact`] | redacts secrets, across chunk borders too. Pure |
 //! | [`record`] | log lines, outcome file, termination message |
 
 pub mod agent;
@@ -26,6 +28,7 @@ pub mod config;
 pub mod context;
 pub mod docs;
 pub mod event_loop;
+pub mod failure;
 pub mod forge;
 pub mod git;
 pub mod mcp;

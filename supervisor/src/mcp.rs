@@ -1,8 +1,8 @@
-//! The agent's MCP servers: what may be had, one configuration, a probe of each, and the
-//! relay to those with secrets.
+//! The agent's MCP servers: the catalog, the plan for a run, a probe of each server, and the
+//! relay to servers with secrets.
 //!
 //! ```text
-//! catalogue ─▶ compose [pure] ─▶ probe ─▶ relay host ─▶ Composed::agent_config [pure]
+//! catalog ─▶ compose [pure] ─▶ probe ─▶ relay host ─▶ ServerPlan::agent_config [pure]
 //! ```
 
 pub mod catalog;

@@ -1,8 +1,8 @@
-//! The only place that starts, signals, awaits and reaps processes.
+//! The only module that spawns, signals, awaits and reaps processes.
 //!
 //! A child's environment is built, never inherited; its standard input is
-//! closed unless the caller says otherwise. `docs/pid1.md` has the reasoning
-//! about reaping beside tokio.
+//! closed unless the caller pipes it. `docs/pid1.md` explains how reaping works
+//! beside tokio.
 
 mod child;
 mod command;

@@ -1,9 +1,9 @@
-//! What is kept and shown of a run: events on standard output and in the run's
-//! log, the outcome file, the termination message.
+//! The record of a run: events on standard output and in the run's log, the
+//! outcome file, the termination message.
 
+pub mod event_log;
 pub mod file;
-pub mod journal;
 pub mod termination;
 pub mod text;
 
-pub use journal::EventLog;
+pub use event_log::EventLog;

@@ -1,8 +1,8 @@
-//! Masks secrets where text enters: raw, base64, percent-encoded, JSON-escaped and
-//! hexadecimal, across chunk borders too.
+//! Redacts secrets in text and streams: raw, base64, percent-encoded, JSON-escaped and
+//! hexadecimal, also across chunk borders. Pure.
 //!
-//! Pure. Values shorter than 8 bytes are not masked: they would be found by chance.
-//! A hit becomes `[redacted KIND]`.
+//! Values shorter than [`MIN_SECRET_BYTES`] are not redacted: they would match by chance.
+//! A match becomes `[redacted KIND]`.
 
 mod encodings;
 
@@ -14,24 +14,23 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 pub use encodings::MIN_SECRET_BYTES;
 
-/// From how many bytes of patterns on the slower, smaller automaton is used: the fast
-/// one needs about 250 bytes of memory for each.
-const LARGE: usize = 64 * 1024;
+/// Maximum total size of patterns for a DFA, which needs about 250 bytes of memory per byte.
+const DFA_MAX_PATTERN_BYTES: usize = 64 * 1024;
 
-/// The secrets that must not be seen, each with a label that may.
+/// The secrets to redact, each with a label that may be shown.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     values: Vec<(String, SecretString)>,
 }
 
 impl Secrets {
-    /// No secrets.
+    /// Creates an empty set of secrets.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a value with its label, such as `github token`.
+    /// Adds a secret with its label, such as `github token`.
     #[must_use]
     pub fn with(mut self, kind: impl Into<String>, value: SecretString) -> Self {
         self.values.push((kind.into(), value));
@@ -39,13 +38,13 @@ impl Secrets {
     }
 }
 
-/// Finds and masks secrets; clones share what is added later.
+/// Redacts secrets; clones share secrets that are added later.
 #[derive(Clone)]
 pub struct Redactor {
     shared: Arc<RwLock<Shared>>,
 }
 
-/// Without the patterns, which are the secrets.
+/// Omits the patterns, which contain the secrets.
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redactor").field("kinds", &self.matcher().kinds.len()).finish_non_exhaustive()
@@ -58,41 +57,41 @@ struct Shared {
 }
 
 impl Redactor {
-    /// A redactor of these secrets.
+    /// Creates a redactor of these secrets.
     #[must_use]
     pub fn new(secrets: Secrets) -> Self {
         let matcher = Arc::new(Matcher::new(&secrets));
         Self { shared: Arc::new(RwLock::new(Shared { secrets, matcher })) }
     }
 
-    /// Masks one more value from now on, such as a token after its rotation.
+    /// Adds a secret, such as a token after its rotation.
     pub fn add(&self, kind: impl Into<String>, value: SecretString) {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        let known = |(_, known): &(String, SecretString)| known.expose_secret() == value.expose_secret();
-        if shared.secrets.values.iter().any(known) {
+        let is_same = |(_, known): &(String, SecretString)| known.expose_secret() == value.expose_secret();
+        if shared.secrets.values.iter().any(is_same) {
             return;
         }
         shared.secrets.values.push((kind.into(), value));
         shared.matcher = Arc::new(Matcher::new(&shared.secrets));
     }
 
-    /// The text without secrets.
+    /// Returns the text with all secrets redacted.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.matcher().redact(text.as_bytes()) {
             Cow::Borrowed(_) => Cow::Borrowed(text),
-            // Every pattern is a whole UTF-8 text, so what is left of the text is too.
+            // Patterns are valid UTF-8, so the rest of the text is too.
             Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
         }
     }
 
-    /// The bytes without secrets.
+    /// Returns the bytes with all secrets redacted.
     #[must_use]
     pub fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         self.matcher().redact(bytes)
     }
 
-    /// The label of the first secret in these bytes.
+    /// Returns the label of the first secret in these bytes.
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<String> {
         let matcher = self.matcher();
@@ -100,7 +99,7 @@ impl Redactor {
         matcher.kinds.get(found.pattern().as_usize()).map(|kind| kind.to_string())
     }
 
-    /// A redactor of one stream.
+    /// Creates a redactor for one stream.
     #[must_use]
     pub fn stream(&self) -> StreamRedactor {
         StreamRedactor { redactor: self.clone(), pending: Vec::new() }
@@ -112,73 +111,73 @@ impl Redactor {
     }
 }
 
-/// Masks secrets in a stream that comes in chunks of any size.
+/// Redacts secrets in a stream that arrives in chunks of any size.
 ///
-/// It holds back only bytes that could be the beginning of a secret: at most one less
-/// than the longest pattern has.
+/// Buffers only bytes that could be the start of a secret: fewer than the longest
+/// pattern has.
 pub struct StreamRedactor {
     redactor: Redactor,
     pending: Vec<u8>,
 }
 
-/// Without the bytes that are held back, which may be the beginning of a secret.
+/// Omits the pending bytes, which may be the start of a secret.
 impl std::fmt::Debug for StreamRedactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamRedactor").field("held", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("StreamRedactor").field("pending", &self.pending.len()).finish_non_exhaustive()
     }
 }
 
 impl StreamRedactor {
-    /// Takes a chunk and gives what is certain by now.
+    /// Adds a chunk and returns the bytes that later chunks cannot change, redacted.
     pub fn push<'a>(&mut self, chunk: &'a [u8]) -> Cow<'a, [u8]> {
         let matcher = self.redactor.matcher();
         if self.pending.is_empty() {
             let mut masked = Vec::new();
-            let (begin, end) = matcher.mask_settled(chunk, &mut masked);
+            let (start, end) = matcher.mask_settled(chunk, &mut masked);
             self.pending.extend_from_slice(&chunk[end..]);
-            if masked.is_empty() && begin == 0 {
+            if masked.is_empty() && start == 0 {
                 return Cow::Borrowed(&chunk[..end]);
             }
-            masked.extend_from_slice(&chunk[begin..end]);
+            masked.extend_from_slice(&chunk[start..end]);
             return Cow::Owned(masked);
         }
         let mut joined = std::mem::take(&mut self.pending);
         joined.extend_from_slice(chunk);
         let mut masked = Vec::with_capacity(joined.len());
-        let (begin, end) = matcher.mask_settled(&joined, &mut masked);
-        masked.extend_from_slice(&joined[begin..end]);
+        let (start, end) = matcher.mask_settled(&joined, &mut masked);
+        masked.extend_from_slice(&joined[start..end]);
         joined.drain(..end);
         self.pending = joined;
         Cow::Owned(masked)
     }
 
-    /// Gives what was held back, at the end of the stream.
+    /// Returns the pending bytes at the end of the stream, redacted.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         self.redactor.matcher().redact(&self.pending).into_owned()
     }
 
-    /// How many bytes are held back.
+    /// Returns the number of pending bytes.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub fn pending_len(&self) -> usize {
         self.pending.len()
     }
 }
 
-/// An automaton over every form of every secret.
+/// Matches every encoded form of every secret.
 struct Matcher {
-    /// None where there is nothing to look for.
+    /// `None` if there are no patterns.
     automaton: Option<AhoCorasick>,
-    /// Sorted, to find those that begin with the end of a chunk.
+    /// Sorted, to find those that start with the end of a chunk.
     patterns: Vec<String>,
     kinds: Vec<Arc<str>>,
     longest: usize,
-    /// Which two bytes patterns begin with, by [`pair`]: most of a text is ruled out by it.
-    beginnings: Box<[bool]>,
+    /// Whether a pattern starts with two bytes, by [`pair_index`]; a filter that rules out most text.
+    first_pairs: Box<[bool]>,
 }
 
-/// The index of two bytes among all pairs.
-fn pair(first: u8, second: u8) -> usize {
+/// Returns the index of two bytes among all pairs.
+fn pair_index(first: u8, second: u8) -> usize {
     usize::from(first) << 8 | usize::from(second)
 }
 
@@ -187,30 +186,30 @@ impl Matcher {
         let mut forms: Vec<(String, Arc<str>)> = Vec::new();
         for (kind, value) in &secrets.values {
             let kind: Arc<str> = kind.as_str().into();
-            let found = encodings::encoded_forms(value.expose_secret());
-            forms.extend(found.into_iter().map(|form| (form, Arc::clone(&kind))));
+            let encoded = encodings::encoded_forms(value.expose_secret());
+            forms.extend(encoded.into_iter().map(|form| (form, Arc::clone(&kind))));
         }
-        // Stable: of two secrets with the same form the first one names it.
+        // A stable sort: if two secrets have the same form, the label of the first is used.
         forms.sort_by(|one, other| one.0.cmp(&other.0));
         forms.dedup_by(|later, earlier| later.0 == earlier.0);
         let (patterns, kinds): (Vec<_>, Vec<_>) = forms.into_iter().unzip();
         let longest = patterns.iter().map(String::len).max().unwrap_or_default();
         let total: usize = patterns.iter().map(String::len).sum();
-        let kind = (total <= LARGE).then_some(AhoCorasickKind::DFA);
+        let kind = (total <= DFA_MAX_PATTERN_BYTES).then_some(AhoCorasickKind::DFA);
         let automaton = (!patterns.is_empty()).then(|| {
             AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
                 .kind(kind)
                 .build(&patterns)
-                .expect("the forms of a few secrets are far fewer than an automaton can hold")
+                .expect("a few secrets have far fewer patterns than the automaton limit")
         });
-        let mut beginnings = vec![false; 1 << 16].into_boxed_slice();
+        let mut first_pairs = vec![false; 1 << 16].into_boxed_slice();
         for pattern in &patterns {
             if let [first, second, ..] = pattern.as_bytes() {
-                beginnings[pair(*first, *second)] = true;
+                first_pairs[pair_index(*first, *second)] = true;
             }
         }
-        Self { automaton, patterns, kinds, longest, beginnings }
+        Self { automaton, patterns, kinds, longest, first_pairs }
     }
 
     fn redact<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
@@ -223,15 +222,17 @@ impl Matcher {
         Cow::Owned(masked)
     }
 
-    /// Masks what later bytes cannot change. Returns where the rest begins that is yet to
-    /// be copied, and where it ends because of bytes that must be held back.
+    /// Masks the bytes that later bytes cannot change.
+    ///
+    /// Returns the start of the bytes that are still to be copied, and the start of the bytes
+    /// that must stay pending.
     fn mask_settled(&self, bytes: &[u8], masked: &mut Vec<u8>) -> (usize, usize) {
         let limit = self.first_partial_match(bytes, 0);
-        let begin = self.mask(bytes, limit, masked, |from| self.first_partial_match(bytes, from));
-        (begin, if begin > limit { self.first_partial_match(bytes, begin) } else { limit })
+        let start = self.mask(bytes, limit, masked, |from| self.first_partial_match(bytes, from));
+        (start, if start > limit { self.first_partial_match(bytes, start) } else { limit })
     }
 
-    /// Copies with masks up to the last hit that begins before `limit`; returns its end.
+    /// Copies up to the last match that starts before `limit`, masked; returns its end.
     fn mask(
         &self,
         bytes: &[u8],
@@ -241,14 +242,14 @@ impl Matcher {
     ) -> usize {
         let mut end = 0;
         let Some(automaton) = &self.automaton else { return end };
-        for hit in automaton.find_iter(bytes) {
-            if hit.start() >= limit {
+        for found in automaton.find_iter(bytes) {
+            if found.start() >= limit {
                 break;
             }
-            masked.extend_from_slice(&bytes[end..hit.start()]);
-            let kind = self.kinds.get(hit.pattern().as_usize()).map_or("", |kind| kind);
+            masked.extend_from_slice(&bytes[end..found.start()]);
+            let kind = self.kinds.get(found.pattern().as_usize()).map_or("", |kind| kind);
             masked.extend_from_slice(format!("[redacted {kind}]").as_bytes());
-            end = hit.end();
+            end = found.end();
             if end > limit {
                 limit = limit_from(end);
             }
@@ -256,20 +257,20 @@ impl Matcher {
         end
     }
 
-    /// Where, from `from` on, the first pattern begins that the bytes end within.
+    /// Returns the start of the first pattern at or after `from` that the bytes contain only in part.
     fn first_partial_match(&self, bytes: &[u8], from: usize) -> usize {
         let tail = (bytes.len() + 1).saturating_sub(self.longest).max(from);
-        let is_beginning = |start: &usize| {
+        let is_prefix = |start: &usize| {
             let tail = &bytes[*start..];
             if let [first, second, ..] = tail
-                && !self.beginnings[pair(*first, *second)]
+                && !self.first_pairs[pair_index(*first, *second)]
             {
                 return false;
             }
             let index = self.patterns.partition_point(|pattern| pattern.as_bytes() <= tail);
             self.patterns.get(index).is_some_and(|pattern| pattern.as_bytes().starts_with(tail))
         };
-        (tail..bytes.len()).find(is_beginning).unwrap_or(bytes.len())
+        (tail..bytes.len()).find(is_prefix).unwrap_or(bytes.len())
     }
 }
 

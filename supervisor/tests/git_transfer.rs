@@ -1,6 +1,6 @@
-//! Fetch and push through the real child.
+//! Fetch and push through the real transfer process.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,7 +31,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Over SSH where `ssh` runs the remote command here; else by path.
+    /// Uses SSH, with an `ssh` script that runs the command locally, or a local path.
     fn new(over_ssh: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("source");

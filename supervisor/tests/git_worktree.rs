@@ -1,6 +1,6 @@
-//! Checkout, snapshot and import against the real git program.
+//! Checkout, snapshot and import, compared with the git program.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;

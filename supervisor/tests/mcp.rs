@@ -1,7 +1,7 @@
-//! MCP servers as real processes: probing, and the relay to those with secrets.
+//! Probe and relay with MCP servers as real processes.
 //!
-//! Tests with the published servers need `ORCHESTRATOR_TEST_TOOLS`, a folder that has
-//! `mcp-server-memory` and `brave-search-mcp-server`; without it they say so and pass.
+//! Tests with the published servers need `ORCHESTRATOR_TEST_TOOLS`, a directory that contains
+//! `mcp-server-memory` and `brave-search-mcp-server`; without it they are skipped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ use tokio::net::UnixStream;
 
 const KEY: &str = "dummy-key-8c1f0e";
 
-#[expect(clippy::disallowed_methods, reason = "a test's own settings")]
+#[expect(clippy::disallowed_methods, reason = "settings of the tests")]
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-fn ground(directory: &Path) -> ServerEnv {
+fn server_env(directory: &Path) -> ServerEnv {
     let path = variable("PATH").unwrap_or_default();
     ServerEnv {
         environment: Environment::from([("PATH".into(), path)]),
@@ -56,17 +56,17 @@ fn shell(name: &str, script: &str, required: bool, secret: bool) -> PlannedServe
     }
 }
 
-fn of(servers: Vec<PlannedServer>) -> ServerPlan {
+fn plan_of(servers: Vec<PlannedServer>) -> ServerPlan {
     ServerPlan { servers, skipped: Vec::new() }
 }
 
-/// Waits until a process is gone, children without a parent included.
-async fn is_gone(pid: &str) -> bool {
+/// Waits until a process has exited; returns whether it has.
+async fn has_exited(pid: &str) -> bool {
     let state = PathBuf::from(format!("/proc/{pid}/stat"));
     let end = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end {
         match std::fs::read_to_string(&state) {
-            // A dead one that its new parent has yet to reap counts as gone.
+            // A zombie counts as exited.
             Ok(text) if !text.contains(") Z ") => tokio::time::sleep(Duration::from_millis(10)).await,
             Ok(_) | Err(_) => return true,
         }
@@ -82,22 +82,22 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let places = Placeholders {
+    let placeholders = Placeholders {
         workspace: path.clone(),
         memory: path.clone(),
         target: path.clone(),
         cache: path.clone(),
         files: path.clone(),
     };
-    let surroundings = HostCapabilities {
-        places: &places,
+    let host_capabilities = HostCapabilities {
+        places: &placeholders,
         has_secret: &|_| true,
         find_command: &|name| find_command(name, &tools),
         has_toolchain: &|_| false,
     };
-    let mut composed = compose(&Catalog::built_in().unwrap(), None, &surroundings).unwrap();
-    let ground = ground(&path);
-    let servers = probe(&mut composed, &ground, &redactor(), PROBE_TIMEOUT).await.unwrap();
+    let mut plan = compose(&Catalog::built_in().unwrap(), None, &host_capabilities).unwrap();
+    let server_env = server_env(&path);
+    let servers = probe(&mut plan, &server_env, &redactor(), PROBE_TIMEOUT).await.unwrap();
     let seen: Vec<_> =
         servers.iter().map(|server| (server.name.as_str(), server.status, server.tools)).collect();
     assert_eq!(
@@ -110,8 +110,8 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
         "{servers:?}"
     );
 
-    let host = RelayHost::start(&composed, &ground, &path).unwrap();
-    let config = composed.agent_config(Path::new("supervisor"), |name| host.socket(name)).to_string();
+    let host = RelayHost::start(&plan, &server_env, &path).unwrap();
+    let config = plan.agent_config(Path::new("supervisor"), |name| host.socket(name)).to_string();
     assert!(!config.contains(KEY), "{config}");
     let (read, mut write) = UnixStream::connect(host.socket("brave").unwrap()).await.unwrap().into_split();
     let request = concat!(
@@ -129,9 +129,9 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
 #[tokio::test]
 async fn failed_optional_server_note_has_redacted_stderr() {
     let folder = tempfile::tempdir().unwrap();
-    let mut composed = of(vec![shell("bad", "echo \"no such key: $KEY\" >&2; exit 3", false, true)]);
-    let servers = probe(&mut composed, &ground(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap();
-    assert!(composed.servers.is_empty());
+    let mut plan = plan_of(vec![shell("bad", "echo \"no such key: $KEY\" >&2; exit 3", false, true)]);
+    let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap();
+    assert!(plan.servers.is_empty());
     assert_eq!(servers[0].status, McpStatus::Failed);
     let note = servers[0].note.clone().unwrap();
     assert!(note.contains("no such key: [redacted brave key]"), "{note}");
@@ -142,12 +142,10 @@ async fn failed_required_server_error_reports_all_servers() {
     let folder = tempfile::tempdir().unwrap();
     let mut missing = shell("missing", "", true, false);
     missing.command = "/nonexistent/server".into();
-    let mut composed = of(vec![missing, shell("quiet", "exit 0", false, false)]);
-    let error = probe(&mut composed, &ground(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap_err();
+    let mut plan = plan_of(vec![missing, shell("quiet", "exit 0", false, false)]);
+    let error = probe(&mut plan, &server_env(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap_err();
     assert_eq!(error.reason(), orchestrator_contract::Reason::McpServerFailed);
-    assert!(
-        error.to_string().starts_with("MCP server `missing` is required and failed: it cannot be started")
-    );
+    assert!(error.to_string().starts_with("required MCP server `missing` failed: cannot start"));
     assert_eq!(error.servers.len(), 2);
 }
 
@@ -155,14 +153,14 @@ async fn failed_required_server_error_reports_all_servers() {
 async fn unresponsive_server_is_killed_with_descendants() {
     let folder = tempfile::tempdir().unwrap();
     let script = "sleep 600 & echo $! >pid; echo $$ >>pid; trap '' TERM; wait";
-    let mut composed = of(vec![shell("silent", script, false, false)]);
+    let mut plan = plan_of(vec![shell("silent", script, false, false)]);
     let begin = Instant::now();
     let limit = Duration::from_millis(500);
-    let servers = probe(&mut composed, &ground(folder.path()), &redactor(), limit).await.unwrap();
+    let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), limit).await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(5));
     assert_eq!(servers[0].status, McpStatus::Failed);
     for pid in std::fs::read_to_string(folder.path().join("pid")).unwrap().lines() {
-        assert!(is_gone(pid).await, "{pid}");
+        assert!(has_exited(pid).await, "{pid}");
     }
 }
 
@@ -170,8 +168,8 @@ async fn unresponsive_server_is_killed_with_descendants() {
 async fn relay_connection_gets_own_server_with_secret() {
     let folder = tempfile::tempdir().unwrap();
     let script = "echo \"$$ $KEY\"; exec cat";
-    let composed = of(vec![shell("echo", script, false, true), shell("plain", "cat", false, false)]);
-    let host = RelayHost::start(&composed, &ground(folder.path()), folder.path()).unwrap();
+    let plan = plan_of(vec![shell("echo", script, false, true), shell("plain", "cat", false, false)]);
+    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
     assert_eq!(host.socket("plain"), None);
     let mut pids = Vec::new();
     for round in 0..2 {
@@ -189,7 +187,7 @@ async fn relay_connection_gets_own_server_with_secret() {
     }
     assert_ne!(pids[0], pids[1]);
     for pid in pids {
-        assert!(is_gone(&pid).await);
+        assert!(has_exited(&pid).await);
     }
 }
 
@@ -197,15 +195,15 @@ async fn relay_connection_gets_own_server_with_secret() {
 async fn dropped_relay_host_leaves_no_server_or_socket() {
     let folder = tempfile::tempdir().unwrap();
     let script = "sleep 600 & echo $!; echo $$; trap '' TERM; wait";
-    let composed = of(vec![shell("stays", script, false, true)]);
-    let host = RelayHost::start(&composed, &ground(folder.path()), folder.path()).unwrap();
+    let plan = plan_of(vec![shell("stays", script, false, true)]);
+    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
     let socket = host.socket("stays").unwrap();
     let stream = UnixStream::connect(&socket).await.unwrap();
     let mut lines = BufReader::new(stream).lines();
     let pids = [lines.next_line().await.unwrap().unwrap(), lines.next_line().await.unwrap().unwrap()];
     drop(host);
     for pid in pids {
-        assert!(is_gone(&pid).await, "{pid}");
+        assert!(has_exited(&pid).await, "{pid}");
     }
     assert!(!socket.exists());
     let mut rest = Vec::new();
@@ -217,18 +215,18 @@ async fn dropped_relay_host_leaves_no_server_or_socket() {
 async fn relay_socket_directory_is_private_within_path_limit() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
-    let composed = of(vec![shell("echo", "cat", false, true)]);
-    let host = RelayHost::start(&composed, &ground(folder.path()), folder.path()).unwrap();
+    let plan = plan_of(vec![shell("echo", "cat", false, true)]);
+    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
     let mode = std::fs::metadata(host.folder().unwrap()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     let deep = folder.path().join("d".repeat(100));
     std::fs::create_dir(&deep).unwrap();
-    let error = RelayHost::start(&composed, &ground(folder.path()), &deep).unwrap_err();
+    let error = RelayHost::start(&plan, &server_env(folder.path()), &deep).unwrap_err();
     assert!(error.to_string().contains("longer than 107 bytes"), "{error}");
 }
 
 #[tokio::test]
-#[ignore = "the program that the next test starts"]
+#[ignore = "started as a child by the next test"]
 async fn relay_program() {
     if let Some(socket) = variable("TEST_RELAY_SOCKET") {
         let _code = relay_main(Path::new(&socket)).await;
@@ -238,8 +236,8 @@ async fn relay_program() {
 #[tokio::test]
 async fn relay_program_copies_until_either_side_closes() {
     let folder = tempfile::tempdir().unwrap();
-    let composed = of(vec![shell("echo", "exec cat", false, true), shell("short", "echo bye", false, true)]);
-    let host = RelayHost::start(&composed, &ground(folder.path()), folder.path()).unwrap();
+    let plan = plan_of(vec![shell("echo", "exec cat", false, true), shell("short", "echo bye", false, true)]);
+    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
     for (name, expected, closes) in [("echo", "hello", true), ("short", "bye", false)] {
         let socket = host.socket(name).unwrap();
         let environment = Environment::from([("TEST_RELAY_SOCKET".into(), socket.into_os_string())]);
@@ -255,14 +253,14 @@ async fn relay_program_copies_until_either_side_closes() {
         }
         let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
         loop {
-            let line = lines.next_line().await.unwrap().expect("the relay ended early");
+            let line = lines.next_line().await.unwrap().expect("the relay exited early");
             if line == expected {
                 break;
             }
         }
         let open = (!closes).then_some(stdin);
         let end = tokio::time::timeout(Duration::from_secs(10), program.wait()).await;
-        assert!(end.expect("the relay did not end").unwrap().success());
+        assert!(end.expect("the relay did not exit").unwrap().success());
         drop(open);
     }
 }

@@ -1,22 +1,22 @@
-//! What is called pure stays pure: told from the sources.
+//! Checks in the sources that pure modules stay pure.
 
 use std::path::Path;
 
-/// Files and folders below `src` that only decide.
+/// Pure files and directories below `src`.
 const PURE: &[&str] = &[
     "run.rs",
     "run",
-    "docs/account.rs",
+    "docs/usage.rs",
     "docs/plan.rs",
     "docs/prompt.rs",
     "docs/review.rs",
     "agent/command_line.rs",
-    "agent/end.rs",
+    "agent/exit.rs",
     "agent/lines.rs",
     "agent/prompt.rs",
-    "agent/story.rs",
+    "agent/log_lines.rs",
     "agent/stream.rs",
-    "publish/ladder.rs",
+    "publish/fallback.rs",
     "publish/patterns.rs",
     "publish/policy.rs",
     "publish/text.rs",
@@ -45,17 +45,17 @@ const FORBIDDEN: &[&str] = &[
 #[test]
 fn pure_modules_use_no_files_clocks_processes() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut looked_at = 0;
+    let mut checked = 0;
     for name in PURE {
-        look(&source.join(name), &mut looked_at);
+        check(&source.join(name), &mut checked);
     }
-    assert!(looked_at >= PURE.len(), "{looked_at}");
+    assert!(checked >= PURE.len(), "{checked}");
 }
 
-fn look(path: &Path, looked_at: &mut usize) {
+fn check(path: &Path, checked: &mut usize) {
     if path.is_dir() {
-        for entry in std::fs::read_dir(path).expect("a folder") {
-            look(&entry.expect("an entry").path(), looked_at);
+        for entry in std::fs::read_dir(path).expect("cannot read directory") {
+            check(&entry.expect("cannot read directory entry").path(), checked);
         }
         return;
     }
@@ -63,10 +63,10 @@ fn look(path: &Path, looked_at: &mut usize) {
         return;
     }
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    // Tests may read recordings.
+    // Tests may read fixtures.
     let production = text.split("#[cfg(test)]").next().unwrap_or_default();
     for word in FORBIDDEN {
         assert!(!production.contains(word), "{} uses {word}", path.display());
     }
-    *looked_at += 1;
+    *checked += 1;
 }

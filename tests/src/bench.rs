@@ -1,6 +1,6 @@
-//! What benchmarks and fault tests share: scripts of the scripted agent, a world to run in.
+//! Shared by benchmarks and agent fault tests: the scripted agent's script and an environment to run it in.
 
 pub mod cluster;
+pub mod env;
 pub mod mcp;
 pub mod script;
-pub mod world;

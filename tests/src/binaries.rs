@@ -1,4 +1,4 @@
-//! The workspace's own programs, built once per test process.
+//! The workspace's programs, built once per test process.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,26 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-/// The programs as users get them.
+/// Paths of the built programs.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    /// `supervisor`.
     pub supervisor: PathBuf,
-    /// `dispatcher`.
     pub dispatcher: PathBuf,
 }
 
 impl Binaries {
-    /// The programs, in the profile the caller was built in.
+    /// Builds the programs in the profile of the caller and returns their paths.
     ///
     /// # Panics
-    /// When they do not build.
+    ///
+    /// Panics if they do not build.
     pub fn get() -> &'static Self {
         static BINARIES: OnceLock<Binaries> = OnceLock::new();
         BINARIES.get_or_init(|| build().expect("cargo builds the workspace's programs"))
     }
 }
 
-/// Cargo is done with its lock on the target folder when it runs tests, so this cannot deadlock.
+/// Runs `cargo build`. Cargo releases its lock on the target directory before it runs tests: no deadlock.
 fn build() -> Result<Binaries> {
     let mut cargo = cargo();
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stderr(Stdio::inherit());
@@ -52,12 +51,12 @@ fn build() -> Result<Binaries> {
     Ok(Binaries { supervisor: program("supervisor")?, dispatcher: program("dispatcher")? })
 }
 
-/// The cargo that runs this test, or else the one that compiled it.
+/// Returns the cargo that runs this test, or else the one that compiled it.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()))
 }
 
-/// The target folder this very program was built into.
+/// Returns the target directory of the running program.
 pub(crate) fn target_folder() -> PathBuf {
     let program = std::env::current_exe().expect("the running program's path");
     // target/<profile>/deps/<test>, or target/<profile>/<program>, with or without a triple.

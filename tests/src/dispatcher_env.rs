@@ -1,5 +1,6 @@
-//! The dispatcher with the supervisor of its own tests, which only tells how runs go: for what clients see
-//! and for crowds, where the real one would cost too much.
+//! The dispatcher with a scripted supervisor, for MCP clients and load tests.
+//!
+//! The supervisor is a shell script that prints the events of a run; the real one would be too expensive here.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,26 +11,26 @@ use serde_json::{Value, json};
 
 use crate::binaries::Binaries;
 
-/// Longest that a server may take to listen, or a run to end.
+/// Timeout for a server to listen and for a run to stop.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A state folder, a home and an open folder; runs that still live are stopped at its end.
+/// A state directory, a home and an open clone. Dropping it stops active runs.
 pub struct DispatcherEnv {
     root: tempfile::TempDir,
     end: String,
 }
 
-/// A `dispatcher serve`; killed when dropped.
+/// A `dispatcher serve` process, killed when dropped.
 pub struct ServeProcess {
     child: Child,
-    /// Its MCP endpoint.
+    /// URL of the MCP endpoint.
     pub url: String,
 }
 
 impl DispatcherEnv {
-    /// A stage whose runs end as `end` says: `done`, `failed`, `held` until stopped; see the script.
+    /// Creates an environment whose runs end with `end`: `done`, `failed` or `held` (until stopped).
     pub fn new(end: &str) -> Self {
-        let root = tempfile::Builder::new().prefix("stage-").tempdir().expect("a folder");
+        let root = tempfile::Builder::new().prefix("env-").tempdir().expect("a folder");
         for folder in ["home", "open/.git", "state"] {
             std::fs::create_dir_all(root.path().join(folder)).expect("a folder");
         }
@@ -38,12 +39,12 @@ impl DispatcherEnv {
         Self { root, end: end.to_owned() }
     }
 
-    /// A path in the stage's folder.
+    /// Returns a path in the environment's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// The environment of everything here.
+    /// Returns the environment variables of every process.
     pub fn environment(&self) -> Vec<(String, String)> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dispatcher/tests/local/supervisor.sh");
         let text = |path: PathBuf| path.display().to_string();
@@ -58,7 +59,7 @@ impl DispatcherEnv {
         variables.map(|(name, value)| (name.to_owned(), value)).into()
     }
 
-    /// The dispatcher, in the open folder.
+    /// Returns a dispatcher command in the open clone.
     pub fn dispatcher(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&Binaries::get().dispatcher);
         command.args(arguments).env_clear().envs(self.environment()).current_dir(self.path("open"));
@@ -66,7 +67,7 @@ impl DispatcherEnv {
         command
     }
 
-    /// How a client starts the MCP server over stdio, in the words of the Python client.
+    /// Returns the stdio server configuration for the Python MCP client.
     pub fn stdio(&self) -> Value {
         let environment: serde_json::Map<String, Value> =
             self.environment().into_iter().map(|(name, value)| (name, value.into())).collect();
@@ -75,7 +76,7 @@ impl DispatcherEnv {
         })
     }
 
-    /// What `submit_implementation_task` takes for a task of a service, with both repositories named.
+    /// Returns the arguments of `submit_implementation_task`, with both repositories named.
     pub fn submission(service: &str, task: u32) -> Value {
         json!({
             "task_id": task, "service": service,
@@ -84,16 +85,16 @@ impl DispatcherEnv {
         })
     }
 
-    /// The runs that the dispatcher lists.
+    /// Returns the output of `dispatcher list`.
     pub fn runs(&self) -> Vec<Value> {
         let output = self.dispatcher(&["list", "-o", "json"]).output().expect("the dispatcher");
         let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         value["runs"].as_array().cloned().expect("runs")
     }
 
-    /// Serves over HTTP on a free port of this machine, also to web pages from that very port.
+    /// Serves HTTP on a free loopback port, allowing the origin of that port.
     pub fn serve(&self) -> ServeProcess {
-        // A page's origin has to be known before the server has a port, so the port is looked for here.
+        // The allowed origin contains the port, so it is chosen before the server starts.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("its address").to_string();
         drop(free);
@@ -106,7 +107,7 @@ impl DispatcherEnv {
             (event["message"] == "listening").then(|| event["address"].as_str().map(str::to_owned))?
         });
         let Some(address) = address else { panic!("serve ended with {:?} and never listened", child.wait()) };
-        // What it says later must not fill the pipe.
+        // Drains stderr, so that the pipe does not fill.
         std::thread::spawn(move || lines.for_each(drop));
         ServeProcess { child, url: format!("http://{address}/mcp") }
     }
@@ -124,14 +125,13 @@ impl Drop for DispatcherEnv {
     }
 }
 
-/// Whether a process holds this lock.
+/// Returns whether a process holds the lock.
 fn held(lock: &Path) -> bool {
     let Ok(file) = std::fs::File::open(lock) else { return false };
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
 impl ServeProcess {
-    /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -144,7 +144,7 @@ impl Drop for ServeProcess {
     }
 }
 
-/// The most memory that a process ever had, in KiB.
+/// Returns the peak resident memory of a process in KiB.
 pub fn peak_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

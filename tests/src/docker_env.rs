@@ -1,152 +1,145 @@
-//! A world whose runs are containers: the real dispatcher with its docker backend.
+//! A `TestEnv` whose runs are containers: the real dispatcher with its docker backend.
 
 use std::process::Output;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orchestrator_contract::Outcome;
 use serde_json::Value;
 
+use crate::command::{self, CommandOutput};
 use crate::engine::Engine;
-use crate::test_env::{CommandOutput, TestEnv};
+use crate::test_env::TestEnv;
 
-/// Longest that anything is waited for.
+/// Timeout of every wait.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Whoever clears away what others have left needs the engine for itself.
+/// Held exclusively while a test prunes the engine.
 static ENGINE: RwLock<()> = RwLock::new(());
 
-/// The right to use the engine.
-#[expect(dead_code, reason = "held, not looked at")]
+#[expect(dead_code, reason = "held, never read")]
 enum EngineLock {
     Shared(RwLockReadGuard<'static, ()>),
     Exclusive(RwLockWriteGuard<'static, ()>),
 }
 
-/// A world, an engine, and a service that no other test has. What it makes is gone when it is dropped.
+/// A `TestEnv`, an engine, and a service that no other test uses.
+/// / Dropping it removes its containers and volumes.
 pub struct DockerEnv {
-    /// The world.
-    pub world: TestEnv,
-    /// The engine.
+    pub env: TestEnv,
     pub engine: Engine,
-    /// The service, whose workspace is a volume of the engine.
+    /// The service; its workspace is a volume of the engine.
     pub service: String,
     services: Vec<String>,
     _right: EngineLock,
 }
 
 impl DockerEnv {
-    /// Puts a world into containers of an engine.
-    pub fn new(engine: Engine, world: TestEnv) -> Self {
+    /// Runs the tasks of `env` in containers of `engine`.
+    pub fn new(engine: Engine, env: TestEnv) -> Self {
         let right = EngineLock::Shared(ENGINE.read().unwrap_or_else(PoisonError::into_inner));
-        Self::with(engine, world, right)
+        Self::with(engine, env, right)
     }
 
-    /// The same while no other test of this program uses the engine.
-    pub fn alone(engine: Engine, world: TestEnv) -> Self {
+    /// Like [`Self::new`], while no other test of this process uses the engine through a `DockerEnv`.
+    pub fn alone(engine: Engine, env: TestEnv) -> Self {
         let right = EngineLock::Exclusive(ENGINE.write().unwrap_or_else(PoisonError::into_inner));
-        Self::with(engine, world, right)
+        Self::with(engine, env, right)
     }
 
-    fn with(engine: Engine, mut world: TestEnv, right: EngineLock) -> Self {
+    fn with(engine: Engine, mut env: TestEnv, right: EngineLock) -> Self {
         let service = new_service();
-        let config = world.path("orchestrator.toml");
-        world.set("ORCHESTRATOR_CONFIG", config.to_str().expect("a path of text"));
-        world.set("DOCKER_HOST", engine.address());
-        world.set("ORCHESTRATOR_DOCKER_IMAGE", &engine.image);
-        // Runs in containers need neither.
-        world.set("ORCHESTRATOR_SUPERVISOR", "");
-        world.set("ORCHESTRATOR_CLAUDE", "");
-        let docked = Self { world, engine, services: vec![service.clone()], service, _right: right };
-        docked.configure("memory = \"3g\"\nnetwork = \"host\"");
-        docked
+        let config = env.path("orchestrator.toml");
+        env.set("ORCHESTRATOR_CONFIG", config.to_str().expect("a path of text"));
+        env.set("DOCKER_HOST", engine.address());
+        env.set("ORCHESTRATOR_DOCKER_IMAGE", &engine.image);
+        // Containers have their own supervisor and CLI.
+        env.set("ORCHESTRATOR_SUPERVISOR", "");
+        env.set("ORCHESTRATOR_CLAUDE", "");
+        let docker = Self { env, engine, services: vec![service.clone()], service, _right: right };
+        docker.configure("memory = \"3g\"\nnetwork = \"host\"");
+        docker
     }
 
-    /// Says how containers are run.
+    /// Writes the `[docker]` section of the configuration.
     pub fn configure(&self, docker: &str) {
-        let config = self.world.path("orchestrator.toml");
+        let config = self.env.path("orchestrator.toml");
         std::fs::write(config, format!("backend = \"docker\"\n[docker]\n{docker}\n")).expect("a file");
     }
 
-    /// One more service of this world.
+    /// Returns the name of another new service.
     pub fn another_service(&mut self) -> String {
         let service = new_service();
         self.services.push(service.clone());
         service
     }
 
-    /// The name of an attempt at task 1 of the service.
+    /// Returns the run name of an attempt at task 1 of the service.
     pub fn run_name(&self, attempt: u32) -> String {
         format!("{}-claude-agent-1-task1-attempt{attempt}", self.service)
     }
 
-    /// The volume of the service.
+    /// Returns the volume of the service.
     pub fn volume(&self) -> String {
         format!("workspace-{}", self.service)
     }
 
-    /// The flags of task 1 of a service.
+    /// Returns the flags of task 1 of a service.
     pub fn flags_for(&self, service: &str) -> Vec<String> {
-        let (target, platform) = (self.world.git.url("acme/trader"), self.world.git.url("acme/platform"));
-        let flags = [
-            ("--service", service),
-            ("--task", "1"),
-            ("--repository-url", &target),
-            ("--platform-repository-url", &platform),
-            // Found by the service's name otherwise, and this one has no name that anybody knows.
-            ("--working-directory", "."),
-        ];
-        flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
+        let mut flags = self.env.flags_for(service, "1");
+        // The default is derived from the service name, which no directory has here.
+        flags.extend(["--working-directory".to_owned(), ".".to_owned()]);
+        flags
     }
 
-    /// Runs a verb of the dispatcher with task 1 of the service.
+    /// Runs a dispatcher command with the flags of task 1 of the service.
     pub fn verb(&self, verb: &str, more: &[&str]) -> CommandOutput {
         let flags = self.flags_for(&self.service);
         let mut arguments = vec![verb];
         arguments.extend(flags.iter().map(String::as_str));
         arguments.extend(more);
-        self.world.dispatcher(&arguments)
+        self.env.dispatcher(&arguments)
     }
 
-    /// Submits task 1 of the service and leaves it running; answers with the run's name.
+    /// Submits task 1 of the service in the background and returns the run's name.
     #[track_caller]
-    pub fn begin(&self, more: &[&str]) -> String {
+    pub fn start_run(&self, more: &[&str]) -> String {
         let more: Vec<&str> = more.iter().copied().chain(["-o", "json"]).collect();
-        let ran = self.verb("submit", &more);
-        let value: Value =
-            serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("nothing was started: {ran:#?}"));
+        let output = self.verb("submit", &more);
+        let value: Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|_| panic!("nothing was started: {output:#?}"));
         value["run"].as_str().expect("a run").to_owned()
     }
 
-    /// Submits task 1 of the service, and waits for its end.
+    /// Submits task 1 of the service and waits for its outcome.
     #[track_caller]
     pub fn submit(&self, more: &[&str]) -> (CommandOutput, Outcome) {
         let more: Vec<&str> = more.iter().copied().chain(["--wait", "-o", "json"]).collect();
-        let ran = self.verb("submit", &more);
+        let output = self.verb("submit", &more);
         let outcome = self.newest_outcome();
-        (ran, outcome)
+        (output, outcome)
     }
 
-    /// The outcome of the newest run of the service.
+    /// Returns the outcome of the newest run of the service.
     #[track_caller]
     pub fn newest_outcome(&self) -> Outcome {
-        let ran = self.world.dispatcher(&["status", "--service", &self.service, "-o", "json"]);
+        let output = self.env.dispatcher(&["status", "--service", &self.service, "-o", "json"]);
         let status: Value =
-            serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("no status: {ran:#?}"));
+            serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("no status: {output:#?}"));
         serde_json::from_value(status["outcome"].clone()).unwrap_or_else(|_| panic!("no outcome: {status:#}"))
     }
 
-    /// Waits for the end of a run, and gives its outcome.
+    /// Waits for a run to end and returns its outcome.
     #[track_caller]
     pub fn wait(&self, run: &str) -> (CommandOutput, Outcome) {
-        let ran = self.world.dispatcher(&["wait", run]);
-        let status = self.world.status(run);
+        let output = self.env.dispatcher(&["wait", run]);
+        let status = self.env.status(run);
         let outcome = serde_json::from_value(status["outcome"].clone())
             .unwrap_or_else(|_| panic!("no outcome: {status:#} {}", self.logs(run)));
-        (ran, outcome)
+        (output, outcome)
     }
 
-    /// What a container wrote, as the engine tells it.
+    /// Returns the log of a container.
     pub fn logs(&self, container: &str) -> String {
         let output = self.engine.docker(&["logs", container]);
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -154,31 +147,28 @@ impl DockerEnv {
 
     /// Waits until `wanted` holds.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
-        let begin = Instant::now();
-        while !wanted() {
-            assert!(begin.elapsed() < LIMIT, "no {what}: {}", self.logs(&self.run_name(1)));
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    pub fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        let explain = || format!("no {what}: {}", self.logs(&self.run_name(1)));
+        command::poll(LIMIT, explain, || condition().then_some(()));
     }
 
-    /// Waits until the model was asked for the second time: then the agent has changed something.
+    /// Waits for the second model request: by then the agent has changed a file.
     #[track_caller]
-    pub fn wait_until_it_works(&self) {
-        self.wait_until("second question", || self.world.model.conversation().len() >= 2);
+    pub fn wait_for_change(&self) {
+        self.wait_until("second question", || self.env.model.conversation().len() >= 2);
     }
 
-    /// The containers of a service, whatever they do.
+    /// Returns all containers of a service, running or not.
     pub fn containers(&self, service: &str) -> Vec<String> {
         self.lines(&["ps", "--all", "--format", "{{.Names}}", "--filter", &label(service)])
     }
 
-    /// The volumes of a service.
+    /// Returns the volumes of a service.
     pub fn volumes(&self, service: &str) -> Vec<String> {
         self.lines(&["volume", "ls", "--format", "{{.Name}}", "--filter", &label(service)])
     }
 
-    /// Runs a shell command as root in a container that has a volume.
+    /// Runs a shell command as root in a container that mounts a volume.
     pub fn in_volume(&self, volume: &str, command: &str) -> String {
         let mount = format!("{volume}:/volume");
         let arguments =

@@ -1,12 +1,12 @@
-//! A project with many tasks, and models that write their documents.
+//! A project with many tasks, and scripts that write their documents.
 
 use serde_json::{Value, json};
 
 use crate::messages_api::{Script, Turn};
 use crate::projects::platform_without;
 
-/// The platform with so many tasks in the tagged form, with subtasks and string dependencies,
-/// and without any task's documents.
+/// Returns a platform with `tasks` tasks in the tagged format, with subtasks and string dependencies,
+/// and without documents.
 pub fn platform_of(tasks: u32) -> Vec<(String, String)> {
     let task = |id: u32| {
         let dependencies = match id {
@@ -40,7 +40,7 @@ pub fn platform_of(tasks: u32) -> Vec<(String, String)> {
     files
 }
 
-/// The folder that a prompt says the documents go into.
+/// Returns the directory that a prompt names for the documents.
 fn folder_of(request: &Value) -> String {
     fn find(value: &Value) -> Option<String> {
         match value {
@@ -61,11 +61,11 @@ const CRITERIA: &str = "# Acceptance criteria\n\n\
     - [ ] Without bids there is none. Check: a test with an empty slice\n\
     - [ ] Nothing else changed. Check: `git diff --stat` names `src/lib.rs` alone\n";
 
-/// The three documents as they should be.
+/// The three documents in a form that the review accepts.
 fn good(folder: &str) -> [(&'static str, String); 3] {
     let id = folder.rsplit('-').next().unwrap_or_default();
     let task = format!(
-        "# Task {id}\n\n## What and why\n\nPart {id} finds the best bid, so that nobody sells too cheaply.\n\n\
+        "# Task {id}\n\n## What and why\n\nPart {id} finds the best bid, so that no order sells too cheaply.\n\n\
          ## Context\n\nThe book is kept in memory. `best_bid` in `src/lib.rs` returns the first bid today.\n\n\
          ## Constraints\n\n- The signature stays.\n- No dependency is added.\n\n\
          ## Dependencies\n\nNone that matter here: what they deliver is on the base.\n"
@@ -88,12 +88,12 @@ fn writing(files: impl Fn(&str) -> Vec<(&'static str, String)> + Send + Sync + '
     })
 }
 
-/// Writes all three documents well.
+/// Writes all three documents in acceptable form.
 pub fn write_good() -> Turn {
     writing(|folder| good(folder).into())
 }
 
-/// Writes stubs.
+/// Writes documents that the review rejects.
 pub fn write_stubs() -> Turn {
     writing(|_| {
         vec![
@@ -103,12 +103,12 @@ pub fn write_stubs() -> Turn {
     })
 }
 
-/// A model that writes the documents of every task it is asked about.
+/// A script that writes the documents of every requested task.
 pub fn writes() -> Script {
     Script::new().for_each_session().turn(write_good()).turn(Turn::verdict("done", "Written."))
 }
 
-/// What a prompt about one task, and no other, contains.
+/// Returns a text that only the prompt of one task contains.
 pub fn about(task: u32) -> String {
     format!("of task {task} into `")
 }

@@ -1,16 +1,12 @@
-//! A git server: real repositories over smart HTTP, with tokens and faults.
-//!
-//! The real `git http-backend` does the work; it runs on a thread of its own, so
-//! tests with and without a runtime can use it.
+//! A fake git host: real repositories over smart HTTP, with tokens and injected faults.
+//! / `git http-backend` does the work.
 
 mod cgi;
 mod repositories;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,75 +14,71 @@ use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
-use tokio::sync::oneshot;
 
-/// What a request asks for.
+use crate::server_thread::ServerThread;
+
+/// What a request does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
-    /// The list of refs before a fetch.
+    /// Ref advertisement before a fetch.
     AdvertiseFetch,
-    /// The objects of a fetch.
+    /// Transfer of objects to the client.
     Fetch,
-    /// The list of refs before a push.
+    /// Ref advertisement before a push.
     AdvertisePush,
-    /// The push itself.
+    /// Transfer of objects from the client.
     Push,
 }
 
-/// What a token may do in every repository, unless one says otherwise.
+/// The permission of a token in every repository without an exception.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Access {
-    /// Repositories look as if they were not there.
+    /// Repositories look as if they did not exist.
     None,
-    /// Fetch.
     Read,
-    /// Fetch and push.
     Write,
 }
 
-/// What goes wrong with one answer.
+/// An injected fault of one response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// This status, with `Retry-After` seconds where given.
+    /// Answers with this status, and `Retry-After` in seconds if given.
     Status(u16, Option<u32>),
-    /// A 302 to the same path under another origin, such as `http://127.0.0.1:4000`.
+    /// Answers 302 to the same path at another origin, such as `http://127.0.0.1:4000`.
     Redirect(String),
-    /// The connection breaks after so many bytes of the body; the operation is carried out.
+    /// Performs the operation and resets the connection after this many bytes of the body.
     CutAt(usize),
-    /// The connection breaks after so many per cent of the body; the operation is carried out.
+    /// Performs the operation and resets the connection after this percentage of the body.
     CutAtPercent(usize),
-    /// The body ends early but properly.
+    /// Ends the body after this many bytes without a transport error.
     Truncate(usize),
-    /// One byte every half second.
+    /// Sends one byte every half second.
     SlowLoris,
-    /// The operation is carried out completely; the connection breaks before the body's first byte.
+    /// Performs the operation and resets the connection before the first byte of the body.
     ResetAfter,
-    /// Nothing is answered until the client or the server goes.
+    /// Sends no response until the client or the server closes the connection.
     Silence,
 }
 
-/// A request as it arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What it asked for; none for paths that git never uses.
+    /// `None` for paths that git never uses.
     pub operation: Option<Operation>,
     /// `owner/name`.
     pub repository: String,
-    /// The `Host` header.
     pub host: String,
-    /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// The status it was answered with.
+    /// Status of the response.
     pub status: u16,
 }
 
-/// A running server; it stops, with all it started, when dropped.
+/// A running server; dropping it stops all of its processes.
 pub struct GitServer {
-    address: SocketAddr,
+    // Stops before its directory is removed.
+    server: ServerThread,
     folder: tempfile::TempDir,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -100,90 +92,66 @@ struct State {
 }
 
 impl GitServer {
-    /// Starts a server without repositories and without anybody who may use it.
+    /// Starts a server without repositories and tokens.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let state = State { root: folder.path().to_owned(), ..State::default() };
         let state = Arc::new(Mutex::new(state));
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("a listener for tokio");
-        let address = listener.local_addr().expect("a bound address");
-        let (stop, stopped) = oneshot::channel();
         let router =
             Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(Arc::clone(&state));
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime for the git server").block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("a tokio listener");
-                tokio::select! {
-                    served = async { axum::serve(listener, router).await } => served.expect("serving"),
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { address, folder, state, stop: Some(stop), thread: Some(thread) }
+        Self { server: ServerThread::start(router), folder, state }
     }
 
-    /// The address of a repository, without credentials.
+    /// Returns the URL of a repository, without credentials.
     pub fn url(&self, repository: &str) -> String {
         format!("{}/{repository}.git", self.origin())
     }
 
-    /// The server's scheme, host and port.
+    /// Returns scheme, host and port.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
-    /// The folder that holds the bare repositories, as `owner/name.git`.
+    /// Returns the directory of the bare repositories, as `owner/name.git`.
     pub fn root(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Lets whoever has `token` do this much.
+    /// Grants a token access to every repository.
     pub fn allow(&self, token: impl Into<String>, access: Access) {
         lock(&self.state).tokens.insert(token.into(), access);
     }
 
-    /// Lets whoever has `token` do this much in one repository, whatever holds elsewhere.
+    /// Sets the access of a token in one repository, overriding [`Self::allow`].
     pub fn allow_in(&self, repository: &str, token: impl Into<String>, access: Access) {
         lock(&self.state).exceptions.insert((token.into(), repository.to_owned()), access);
     }
 
-    /// Makes a token unknown, as one that was rotated.
+    /// Revokes a token.
     pub fn forget(&self, token: &str) {
         let mut state = lock(&self.state);
         state.tokens.remove(token);
         state.exceptions.retain(|(known, _), _| known != token);
     }
 
-    /// Lets the `nth` authorised request (from 1) of this kind, counted from the start, fail.
+    /// Injects a fault into the `nth` authorized request (from 1) of this operation since the start.
     pub fn fail(&self, operation: Operation, nth: usize, fault: Fault) {
         lock(&self.state).faults.push((operation, nth, fault));
     }
 
-    /// What a token may do in a repository; none for an unknown token.
+    /// Returns the access of a token to a repository; `None` for an unknown token.
     pub fn access(&self, token: &str, repository: &str) -> Option<Access> {
         lock(&self.state).access(token, repository)
     }
 
-    /// How many requests of a kind arrived, those that still wait for their answer among them.
+    /// Returns the number of requests of an operation, including unanswered ones.
     pub fn arrived(&self, operation: Operation) -> usize {
         lock(&self.state).seen.get(&(operation as u8)).copied().unwrap_or_default()
     }
 
-    /// Everything that was answered so far.
+    /// Returns all answered requests.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.state).requests.clone()
-    }
-}
-
-impl Drop for GitServer {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread was printed where it happened.
-            thread.join().ok();
-        }
     }
 }
 
@@ -192,13 +160,13 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
-    /// What a token may do here; none for an unknown token.
+    /// Returns the access of a token; `None` for an unknown token.
     fn access(&self, token: &str, repository: &str) -> Option<Access> {
         let exception = self.exceptions.get(&(token.to_owned(), repository.to_owned()));
         exception.or_else(|| self.tokens.get(token)).copied()
     }
 
-    /// Whether the request is let through, and the fault that is set for it.
+    /// Authorizes a request and returns its injected fault, or the status of the error.
     fn admit(
         &mut self,
         operation: Operation,
@@ -223,7 +191,7 @@ impl State {
 async fn answer(Shared(state): Shared<Arc<Mutex<State>>>, request: HttpRequest) -> Response {
     let path = request.uri().path().trim_start_matches('/').to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let (repository, operation) = recognise(&path, &query);
+    let (repository, operation) = recognize(&path, &query);
     let token = credential(request.headers());
     let (root, verdict) = {
         let mut state = lock(&state);
@@ -275,8 +243,8 @@ fn refusal(status: u16) -> Response {
     response
 }
 
-/// `owner/name` and the operation of a request.
-fn recognise(path: &str, query: &str) -> (String, Option<Operation>) {
+/// Returns `owner/name` and the operation of a request.
+fn recognize(path: &str, query: &str) -> (String, Option<Operation>) {
     let mut parts = path.splitn(3, '/');
     let (owner, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let operation = match (parts.next().unwrap_or_default(), query) {
@@ -291,7 +259,7 @@ fn recognise(path: &str, query: &str) -> (String, Option<Operation>) {
     (format!("{owner}/{}", name.trim_end_matches(".git")), operation)
 }
 
-/// The token of a request: the password of `Basic`, or `Bearer`, or `token`.
+/// Returns the token of a request: the password of `Basic`, `Bearer` or `token`.
 pub(crate) fn credential(headers: &HeaderMap) -> Option<String> {
     let header = headers.get("authorization")?.to_str().ok()?;
     let (scheme, value) = header.split_once(' ')?;

@@ -1,12 +1,10 @@
-//! GitHub's REST API for pull requests, with state and faults, over the git server's real branches.
+//! A fake of GitHub's REST API for pull requests, over the branches of the fake git host.
 
 mod answers;
 mod faults;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,18 +13,16 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use crate::git_server::{Access, GitServer, credential};
+use crate::server_thread::ServerThread;
 use faults::Faults;
 pub use faults::{Call, Fault, Request};
 
-/// A running API; it stops when dropped.
+/// A running API, stopped when dropped.
 pub struct GitHub {
-    address: SocketAddr,
+    server: ServerThread,
     api: Arc<Api>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Api {
@@ -44,15 +40,15 @@ struct State {
     requests: Vec<Request>,
 }
 
-/// What a call is about.
-struct Asked<'a> {
+/// The parameters of a call.
+struct CallParams<'a> {
     repository: &'a str,
     number: &'a str,
     query: &'a str,
     body: &'a Value,
 }
 
-/// An answer before it is sent.
+/// A response before it is sent.
 struct Answer {
     status: u16,
     body: Value,
@@ -64,68 +60,44 @@ struct Answer {
 impl GitHub {
     /// Starts the API over the repositories and tokens of a git server.
     pub fn start(git: Arc<GitServer>) -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("a listener for tokio");
-        let address = listener.local_addr().expect("a bound address");
         let api = Arc::new(Api { git, state: Mutex::default() });
-        let (stop, stopped) = oneshot::channel();
         let router = Router::new().fallback(answer).with_state(Arc::clone(&api));
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime for the API").block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("a tokio listener");
-                tokio::select! {
-                    served = async { axum::serve(listener, router).await } => served.expect("serving"),
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { address, api, stop: Some(stop), thread: Some(thread) }
+        Self { server: ServerThread::start(router), api }
     }
 
-    /// The API's address; `/api/v3` may follow it.
+    /// Returns the URL of the API; `/api/v3` may follow it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
-    /// The pull requests so far.
+    /// Returns all pull requests.
     pub fn pulls(&self) -> Vec<Value> {
         self.api.state().pulls.clone()
     }
 
-    /// The comments so far, on whatever issue or pull request.
+    /// Returns all comments on issues and pull requests.
     pub fn comments(&self) -> Vec<Value> {
         self.api.state().comments.clone()
     }
 
-    /// Everything that arrived so far.
+    /// Returns all received requests.
     pub fn requests(&self) -> Vec<Request> {
         self.api.state().requests.clone()
     }
 
-    /// Lets the `nth` authorised call (from 1) of this kind, counted from the start, fail.
+    /// Injects a fault into the `nth` authorized call (from 1) of this kind since the start.
     pub fn fail(&self, call: Call, nth: usize, fault: Fault) {
         self.api.state().faults.set(call, nth, fault);
     }
 
-    /// Answers for one repository's old name with a 301 to its new one.
+    /// Redirects the old name of a repository to its new one (301).
     pub fn rename(&self, old: &str, new: &str) {
         self.api.state().renamed.insert(old.to_owned(), new.to_owned());
     }
 
-    /// Shows a repository as archived.
+    /// Marks a repository as archived.
     pub fn archive(&self, repository: &str) {
         self.api.state().archived.push(repository.to_owned());
-    }
-}
-
-impl Drop for GitHub {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the API's thread was printed where it happened.
-            thread.join().ok();
-        }
     }
 }
 
@@ -186,8 +158,8 @@ impl Api {
             } else {
                 let query = uri.query().unwrap_or_default();
                 let number = rest.get(1).copied().unwrap_or_default();
-                let asked = Asked { repository: &repository, number, query, body };
-                self.admitted(&mut state, headers, call, &asked)
+                let params = CallParams { repository: &repository, number, query, body };
+                self.admitted(&mut state, headers, call, &params)
             };
             (call, answer)
         } else {
@@ -203,15 +175,15 @@ impl Api {
         answer
     }
 
-    /// Checks who asks, and applies the fault that is set for the call.
+    /// Authorizes a call and applies its injected fault.
     fn admitted(
         &self,
         state: &mut State,
         headers: &HeaderMap,
         call: Option<Call>,
-        asked: &Asked<'_>,
+        params: &CallParams<'_>,
     ) -> Answer {
-        let repository = asked.repository;
+        let repository = params.repository;
         let access = credential(headers).and_then(|token| self.git.access(&token, repository));
         let Some(access) = access else { return refusal(401, "Bad credentials").into() };
         let Some(call) = call.filter(|_| access > Access::None && self.git.path(repository).is_dir()) else {
@@ -230,7 +202,7 @@ impl Api {
             }
             Some(Fault::StatusAfter(_) | Fault::Late(_)) | None => {}
         }
-        let done = self.perform(state, call, access, asked);
+        let done = self.perform(state, call, access, params);
         match fault {
             Some(Fault::StatusAfter(status)) => refusal(status, "fault").into(),
             Some(Fault::Late(wait)) => Answer { wait, ..done.into() },

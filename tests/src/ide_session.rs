@@ -1,4 +1,4 @@
-//! The tech lead: the real CLI, as an IDE runs it, with our MCP server and a scripted model of its own.
+//! The Claude Code CLI as an IDE runs it, with the orchestrator's MCP server and its own scripted model.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,9 +12,9 @@ use crate::messages_api::{MessagesApi, Scripts};
 use crate::test_env::TestEnv;
 use crate::tools::Tools;
 
-/// A conversation with the CLI in the open folder, a clone of the platform's repository.
+/// A session of the CLI in a clone of the platform repository.
 pub struct IdeSession {
-    /// The lead's model, which is not the agents'.
+    /// The model of this session, separate from the agents' model.
     pub model: MessagesApi,
     own: tempfile::TempDir,
     folder: PathBuf,
@@ -23,26 +23,25 @@ pub struct IdeSession {
     session: Option<String>,
 }
 
-/// What came of one prompt.
+/// The result of one prompt.
 #[derive(Debug)]
 pub struct Reply {
-    /// The lines that the CLI printed.
+    /// Lines that the CLI printed.
     pub events: Vec<Value>,
-    /// What the tools answered, as the model saw it, in order.
+    /// Tool results that the model received, in order.
     pub answers: Vec<Answer>,
 }
 
-/// A tool's answer, as the model saw it.
+/// A tool result that the model received.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Answer {
-    /// Its text.
     pub text: String,
-    /// Whether the model was told that the tool failed.
+    /// The `is_error` flag of the result.
     pub failed: bool,
 }
 
 impl Reply {
-    /// The text of the only tool's answer, which is no failure.
+    /// Returns the text of the only tool result, which must not be an error.
     #[track_caller]
     pub fn answer(&self) -> &str {
         let [Answer { text, failed: false }] = self.answers.as_slice() else {
@@ -53,27 +52,26 @@ impl Reply {
 }
 
 impl TestEnv {
-    /// The tech lead's IDE in a clone of `acme/platform`; its model plays `scripts`. Runs are local.
-    ///
-    /// As in an IDE, all of the server's configuration is in its entry: the CLI's own key is not the agents'.
-    pub fn lead(&self, scripts: impl Into<Scripts>) -> IdeSession {
-        self.lead_with(&["mcp"], self.environment(), scripts)
+    /// Starts an IDE session in a clone of `acme/platform` with a local MCP server; the model plays `scripts`.
+    /// / As in an IDE, the server's whole configuration is in its entry: it does not inherit the CLI's API key.
+    pub fn ide_session(&self, scripts: impl Into<Scripts>) -> IdeSession {
+        self.ide_session_with(&["mcp"], self.environment(), scripts)
     }
 
-    /// The same with a server that is started like this.
-    pub fn lead_with(
+    /// Like [`Self::ide_session`], with other arguments and variables for the MCP server.
+    pub fn ide_session_with(
         &self,
         arguments: &[&str],
         server_environment: &BTreeMap<String, String>,
         scripts: impl Into<Scripts>,
     ) -> IdeSession {
-        let key = format!("sk-ant-api03-lead-{}", uuid::Uuid::new_v4().simple());
+        let key = format!("sk-ant-api03-ide-{}", uuid::Uuid::new_v4().simple());
         let model = MessagesApi::start(scripts, &key);
-        // Apart from the world: an IDE's configuration may hold the keys that our folders may not.
-        let own = tempfile::Builder::new().prefix("lead-").tempdir().expect("a folder");
+        // Outside of the environment's directory, which is searched for leaked secrets.
+        let own = tempfile::Builder::new().prefix("ide-").tempdir().expect("a folder");
         let home = own.path().to_owned();
         let folder = home.join("platform");
-        std::fs::create_dir_all(home.join("tmp")).expect("a home for the lead");
+        std::fs::create_dir_all(home.join("tmp")).expect("a home for the session");
         let clone = git2::Repository::clone(&self.git.path("acme/platform").to_string_lossy(), &folder);
         let clone = clone.expect("a clone of the platform");
         clone.remote_set_url("origin", &self.git.url("acme/platform")).expect("a remote");
@@ -105,17 +103,17 @@ impl TestEnv {
 }
 
 impl IdeSession {
-    /// The open folder.
+    /// Returns the open directory.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The folder with all that the lead's IDE keeps.
+    /// Returns the directory of everything the session writes.
     pub fn home(&self) -> &Path {
         self.own.path()
     }
 
-    /// Says something to the CLI, in the conversation so far, and waits until it has answered.
+    /// Sends a prompt to the session and waits for the reply.
     #[track_caller]
     pub fn say(&mut self, prompt: &str) -> Reply {
         let before = self.model.requests().len();
@@ -148,7 +146,7 @@ impl IdeSession {
         Reply { events, answers: self.answers_since(before) }
     }
 
-    /// The tool results in the requests after the first `before`: those after the last words of the model.
+    /// Returns the new tool results in the requests after the first `before`.
     fn answers_since(&self, before: usize) -> Vec<Answer> {
         let requests = self.model.requests().split_off(before);
         let taken = requests.iter().filter(|request| request.taken.is_some());

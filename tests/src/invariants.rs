@@ -1,4 +1,4 @@
-//! What must hold after every run, whatever happened in it, seen from outside.
+//! Invariants of every finished run, checked from outside.
 
 use std::path::Path;
 
@@ -8,32 +8,32 @@ use orchestrator_contract::{Outcome, Phase, RepositoryUrl};
 
 use crate::test_env::TestEnv;
 
-/// Asserts all of it.
-pub(crate) fn assert_all(world: &TestEnv, outcome: &Outcome) {
-    work_is_where_the_outcome_says(world, outcome);
-    success_has_its_evidence(world, outcome);
-    secrets_are_nowhere(world);
-    one_ref_changed_and_went_forward(world, outcome);
-    at_most_one_pull_request(world, outcome);
-    no_process_survives(world);
-    every_line_is_an_event(world);
+/// Asserts all invariants.
+pub(crate) fn assert_all(env: &TestEnv, outcome: &Outcome) {
+    assert_work_location(env, outcome);
+    assert_success_evidence(env, outcome);
+    assert_no_secrets(env);
+    assert_one_fast_forward(env, outcome);
+    assert_one_pull_request_at_most(env, outcome);
+    assert_no_process_survives(env);
+    assert_every_line_is_event(env);
 }
 
-/// The repository that the run was to change.
-fn target(world: &TestEnv, outcome: &Outcome) -> String {
-    let url = outcome.base.as_ref().map_or_else(|| world.git.url("acme/trader"), |base| base.url.clone());
-    // Under whatever name and scheme the host was reached, the path is the same.
+/// Returns the target repository of the run.
+fn target(env: &TestEnv, outcome: &Outcome) -> String {
+    let url = outcome.base.as_ref().map_or_else(|| env.git.url("acme/trader"), |base| base.url.clone());
+    // The path is the same under every name and scheme of the host.
     let url = RepositoryUrl::new(url).expect("an address");
-    let (owner, name) = url.owner_and_name().expect("a repository of this world");
+    let (owner, name) = url.owner_and_name().expect("a repository of this environment");
     format!("{owner}/{name}")
 }
 
-/// I1: work is on the remote, with this oid, or in the workspace.
-fn work_is_where_the_outcome_says(world: &TestEnv, outcome: &Outcome) {
+/// I1: work is in the remote branch with the reported oid, or in the workspace.
+fn assert_work_location(env: &TestEnv, outcome: &Outcome) {
     match outcome.work.location {
         WorkLocation::Remote => {
             let branch = outcome.work.branch.as_ref().expect("a branch");
-            let tips = world.git.tips(&target(world, outcome));
+            let tips = env.git.tips(&target(env, outcome));
             assert_eq!(tips.get(branch), outcome.work.oid.as_ref(), "{branch} in {tips:?}");
         }
         WorkLocation::Workspace => {
@@ -44,8 +44,8 @@ fn work_is_where_the_outcome_says(world: &TestEnv, outcome: &Outcome) {
     }
 }
 
-/// I2: success means a pushed oid, and a pull request with that head.
-fn success_has_its_evidence(world: &TestEnv, outcome: &Outcome) {
+/// I2: a successful run has a pushed oid, and a pull request with that head.
+fn assert_success_evidence(env: &TestEnv, outcome: &Outcome) {
     assert_eq!(outcome.exit_code, outcome.reason.exit_code());
     if outcome.phase != Phase::Succeeded || outcome.commits == 0 {
         return;
@@ -53,29 +53,29 @@ fn success_has_its_evidence(world: &TestEnv, outcome: &Outcome) {
     assert_eq!(outcome.work.location, WorkLocation::Remote);
     if let Some(pull) = &outcome.pull_request {
         assert_eq!(Some(&pull.head), outcome.work.oid.as_ref());
-        assert!(world.github.pulls().iter().any(|seen| seen["number"] == pull.number));
+        assert!(env.github.pulls().iter().any(|seen| seen["number"] == pull.number));
     }
 }
 
-/// I3: no secret outside of the hosts it is for.
-fn secrets_are_nowhere(world: &TestEnv) {
-    for secret in [&world.token, &world.key] {
+/// I3: secrets appear only on the hosts they belong to.
+fn assert_no_secrets(env: &TestEnv) {
+    for secret in [&env.token, &env.key] {
         let raw = secret.as_bytes();
         let base64 = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{secret}"));
         let needles = [raw.to_vec(), base64.trim_end_matches('=').as_bytes().to_vec()];
-        search(world.folder(), &needles);
-        for pull in world.github.pulls() {
+        search(env.folder(), &needles);
+        for pull in env.github.pulls() {
             assert!(!pull.to_string().contains(secret.as_str()), "a secret in a pull request");
         }
-        for repository in &world.repositories() {
-            search(&world.git.path(repository), &needles);
-            let log = world.git.ask(repository, &["log", "--all", "-p", "--format=fuller"]);
+        for repository in &env.repositories() {
+            search(&env.git.path(repository), &needles);
+            let log = env.git.ask(repository, &["log", "--all", "-p", "--format=fuller"]);
             assert!(!log.contains(secret.as_str()), "a secret in {repository}");
         }
     }
 }
 
-/// No file below a folder has the secret in it.
+/// Asserts that no file below a directory contains the secret.
 pub fn assert_not_below(folder: &Path, secret: &str) {
     search(folder, &[secret.as_bytes().to_vec()]);
 }
@@ -98,15 +98,15 @@ fn search(folder: &Path, needles: &[Vec<u8>]) {
 }
 
 /// I4: exactly one ref of the target changed, by creation or fast-forward.
-fn one_ref_changed_and_went_forward(world: &TestEnv, outcome: &Outcome) {
-    let target = target(world, outcome);
-    for other in world.repositories().iter().filter(|other| **other != target) {
-        assert_eq!(world.refs_before(other), &world.git.refs(other), "{other} changed");
+fn assert_one_fast_forward(env: &TestEnv, outcome: &Outcome) {
+    let target = target(env, outcome);
+    for other in env.repositories().iter().filter(|other| **other != target) {
+        assert_eq!(env.refs_before(other), &env.git.refs(other), "{other} changed");
     }
-    let (before, after) = (world.refs_before(&target), world.git.refs(&target));
+    let (before, after) = (env.refs_before(&target), env.git.refs(&target));
     for (name, oid) in before {
         let now = after.get(name).unwrap_or_else(|| panic!("{name} was deleted"));
-        assert!(world.git.is_ancestor(&target, oid, now), "{name} was forced");
+        assert!(env.git.is_ancestor(&target, oid, now), "{name} was forced");
     }
     let changed: Vec<&String> =
         after.iter().filter(|(name, oid)| before.get(*name) != Some(oid)).map(|(name, _)| name).collect();
@@ -117,19 +117,19 @@ fn one_ref_changed_and_went_forward(world: &TestEnv, outcome: &Outcome) {
     }
 }
 
-/// I5: one pull request at most for a branch.
-fn at_most_one_pull_request(world: &TestEnv, outcome: &Outcome) {
+/// I5: a branch has at most one pull request.
+fn assert_one_pull_request_at_most(env: &TestEnv, outcome: &Outcome) {
     let Some(branch) = &outcome.work.branch else { return };
-    let target = target(world, outcome);
+    let target = target(env, outcome);
     let same =
         |pull: &&serde_json::Value| pull["repository"] == target && pull["head"]["ref"] == branch.as_str();
-    let of_branch = world.github.pulls().iter().filter(same).count();
+    let of_branch = env.github.pulls().iter().filter(same).count();
     assert!(of_branch <= 1, "{of_branch} pull requests");
 }
 
-/// I7: no process of the run lives.
-fn no_process_survives(world: &TestEnv) {
-    let folder = world.folder().display().to_string();
+/// I7: no process of the run is left.
+fn assert_no_process_survives(env: &TestEnv) {
+    let folder = env.folder().display().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     for entry in entries.flatten() {
         let path = entry.path();
@@ -140,19 +140,19 @@ fn no_process_survives(world: &TestEnv) {
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let directory = std::fs::read_link(path.join("cwd")).unwrap_or_default();
         let ours = command.contains(&folder) || directory.starts_with(&folder);
-        // The host's own helpers of this world live as long as it does.
+        // `git http-backend` belongs to the fake git host.
         assert!(!ours || command.contains("http-backend"), "still alive: {command}");
     }
 }
 
-/// I10: every line of the supervisor is one event.
-fn every_line_is_an_event(world: &TestEnv) {
-    let Ok(runs) = std::fs::read_dir(world.state().join("runs")) else { return };
+/// I10: every line of the supervisor's output is an event.
+fn assert_every_line_is_event(env: &TestEnv) {
+    let Ok(runs) = std::fs::read_dir(env.state().join("runs")) else { return };
     for run in runs.flatten() {
         let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap_or_default();
         for line in events.lines() {
             let event: Result<orchestrator_contract::Event, _> = serde_json::from_str(line);
-            assert!(event.is_ok(), "no event: {line}");
+            assert!(event.is_ok(), "not an event: {line}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A Kubernetes cluster for tests: a control plane, real where there is one, and a node that runs pods.
+//! A Kubernetes cluster for tests: a control plane (envtest or fake), and a node that runs pods.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -13,9 +13,9 @@
 //! # }
 //! ```
 //!
-//! The way of a request: `gate` (the network: `cut`, `mend`) → `front` (TLS, who asks, what was
-//! asked, hooks, `expire`) → a real API server or the `stand_in`. Both take the same way, so a test does
-//! not care which one answers. The `kubelet` is one more client.
+//! A request passes `faulty_proxy` (the network: `disconnect`, `reconnect`) and `recording_proxy` (TLS,
+//! authentication, recording, hooks, `expire`) to a real API server or the `fake_apiserver`. Tests are the same
+//! for both. The `kubelet` is another client.
 
 pub mod control_plane;
 mod envtest;

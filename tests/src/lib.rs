@@ -1,26 +1,35 @@
-//! Stand-ins that behave: what the end-to-end suites and the demo run against.
+//! Fakes with behavior, and the harness of the end-to-end suites, the demo and the benchmarks.
 //!
-//! | module | what it is |
+//! [`test_env`] is the base: `TestEnv` starts the fakes and runs the real programs against them.
+//! [`docker_env`] and [`kubernetes::test_cluster`] put a `TestEnv` behind another backend, and [`ide_session`]
+//! adds the Claude Code CLI as an MCP client. Only [`dispatcher_env`] stands alone: its supervisor is a script
+//! that needs no fakes, so that hundreds of runs are cheap.
+//!
+//! | module | content |
 //! |---|---|
-//! | [`bench`] | the scripted agent and the world of benchmarks and fault tests |
-//! | [`binaries`] | our own programs, built once |
-//! | [`tools`] | the CLI and the MCP servers, fetched by lock file |
-//! | [`docked`] | a world whose runs are containers of the docker backend |
-//! | [`engine`] | a container engine, and runs of the agent image in it |
-//! | [`kubernetes`] | a control plane, real where there is one, and a node that runs pods |
-//! | [`mcp_client`] | the least MCP client, for crowds and benchmarks |
-//! | [`mcp_tools`] | MCP clients that others wrote, fetched by lock files of their own |
-//! | [`messages_api`] | the model: scripts for the real CLI |
-//! | [`git_server`] | the git host: real repositories over HTTP |
-//! | [`stage`] | the dispatcher with a supervisor that only tells, where the real one would cost too much |
-//! | [`sshd`] | the same repositories over SSH |
-//! | [`lead`] | the real CLI as an IDE runs it, with our MCP server |
-//! | [`world`] | all of it together, with our programs in it |
-//! | [`projects`] | the repositories of a world |
-//! | [`github`] | the host's REST API, which looks at the git server's branches |
+//! | [`bench`] | scripted agent and the environment of benchmarks and agent fault tests |
+//! | [`binaries`] | the workspace's programs, built once |
+//! | [`command`] | command output, timeouts, polling |
+//! | [`dispatcher_env`] | the dispatcher with a scripted supervisor |
+//! | [`docker_env`] | a `TestEnv` whose runs are containers |
+//! | [`documents`] | a project with many tasks, and scripts that write their documents |
+//! | [`engine`] | a container engine and containers of the agent image |
+//! | [`git_server`] | fake git host: real repositories over HTTP |
+//! | [`github`] | fake GitHub REST API for the repositories of the git server |
+//! | [`ide_session`] | the Claude Code CLI with the orchestrator's MCP server |
+//! | [`invariants`] | what must hold after every run |
+//! | [`kubernetes`] | a control plane (envtest or fake), and a node that runs pods |
+//! | [`mcp_client`] | minimal MCP client for load tests and benchmarks |
+//! | [`mcp_tools`] | third-party MCP clients, installed from lock files |
+//! | [`messages_api`] | fake Messages API: plays scripts to the Claude Code CLI |
+//! | [`projects`] | content of the test repositories |
+//! | [`sshd`] | OpenSSH server for the repositories of the git server |
+//! | [`test_env`] | all fakes together, with the real programs |
+//! | [`tools`] | the Claude Code CLI and the MCP servers, installed from lock files |
 
 pub mod bench;
 pub mod binaries;
+pub mod command;
 pub mod dispatcher_env;
 pub mod docker_env;
 pub mod documents;
@@ -34,6 +43,7 @@ pub mod mcp_client;
 pub mod mcp_tools;
 pub mod messages_api;
 pub mod projects;
+mod server_thread;
 pub mod sshd;
 pub mod test_env;
 pub mod tools;

@@ -1,12 +1,12 @@
-//! The least MCP client that will do: JSON lines over stdio, the 2025-11-25 handshake. For crowds and
-//! benchmarks; whether the server speaks the protocol is asked of clients that others wrote.
+//! A minimal MCP client for load tests and benchmarks: JSON lines over stdio, 2025-11-25 handshake.
+//! / Conformance is tested with third-party clients.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// A server that was started, and the connection to it; killed when dropped.
+/// A server process and the connection to it; killed when dropped.
 pub struct McpClient {
     child: Child,
     input: ChildStdin,
@@ -15,7 +15,7 @@ pub struct McpClient {
 }
 
 impl McpClient {
-    /// Starts the server and shakes hands.
+    /// Starts the server and initializes the connection.
     pub fn start(mut server: Command) -> Self {
         server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = server.spawn().expect("a server that starts");
@@ -31,15 +31,16 @@ impl McpClient {
         client
     }
 
-    /// The server's process.
+    /// Returns the process ID of the server.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Calls a method; answers with its result.
+    /// Calls a method and returns its result.
     ///
     /// # Panics
-    /// When the answer is a protocol error, or none comes.
+    ///
+    /// Panics on a protocol error or a missing response.
     #[track_caller]
     pub fn request(&mut self, method: &str, parameters: Value) -> Value {
         self.id += 1;
@@ -57,10 +58,11 @@ impl McpClient {
         }
     }
 
-    /// Calls a tool; answers with its text.
+    /// Calls a tool and returns its text.
     ///
     /// # Panics
-    /// When the tool fails.
+    ///
+    /// Panics if the tool fails.
     #[track_caller]
     pub fn call(&mut self, tool: &str, arguments: Value) -> String {
         let result = self.request("tools/call", json!({"name": tool, "arguments": arguments}));

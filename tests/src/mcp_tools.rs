@@ -1,6 +1,6 @@
-//! MCP clients that others wrote, fetched into `target/tools/mcp/` by the lock files of `tests/tools-mcp/`.
+//! Third-party MCP clients, installed into `target/tools/mcp/` from the lock files of `tests/tools-mcp/`.
 //!
-//! They are apart from [`crate::tools`], so that only the suites that drive them fetch them.
+//! They are separate from [`crate::tools`], so that only the suites that need them install them.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,30 +12,30 @@ use serde_json::{Value, json};
 
 use crate::tools::{folder, lock, npm, once, run};
 
-/// The clients that npm has, with the Node they need, which may be newer than the machine's.
+/// Clients from npm, with their own Node.
 #[derive(Clone, Debug)]
 pub struct NodeClients {
-    /// Node itself.
     pub node: PathBuf,
-    /// The MCP Inspector's command line.
+    /// Command line of the MCP Inspector.
     pub inspector: PathBuf,
     /// The official conformance suite.
     pub conformance: PathBuf,
-    /// A server on the official TypeScript SDK with tools like ours, for comparison.
+    /// A server with the official TypeScript SDK and similar tools, for comparison.
     pub peer: PathBuf,
 }
 
 impl NodeClients {
-    /// The clients, fetched when the lock file asks for others than are there.
+    /// Returns the clients, and installs them if the lock file changed.
     ///
     /// # Panics
-    /// When npm cannot fetch them: nothing that needs them can be tested then.
+    ///
+    /// Panics if npm cannot install them.
     pub fn get() -> &'static Self {
         static CLIENTS: OnceLock<NodeClients> = OnceLock::new();
         CLIENTS.get_or_init(|| fetch(&folder().join("mcp")).expect("npm fetches the MCP clients"))
     }
 
-    /// Node, about to run a program.
+    /// Returns a Node command that runs a program.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(&self.node);
         command.arg(program);
@@ -51,7 +51,7 @@ fn fetch(folder: &Path) -> Result<NodeClients> {
         conformance: modules.join("@modelcontextprotocol/conformance/dist/index.js"),
         peer: folder.join("peer.mjs"),
     };
-    // Beside its modules, for Node looks for them from where the program is.
+    // Node resolves modules relative to the program.
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools-mcp/peer.mjs"), &clients.peer)?;
     for program in [&clients.node, &clients.inspector, &clients.conformance] {
         ensure!(program.exists(), "{} is missing from what npm fetched", program.display());
@@ -59,28 +59,30 @@ fn fetch(folder: &Path) -> Result<NodeClients> {
     Ok(clients)
 }
 
-/// The Python that has the official Python SDK, made when the requirements ask for another than is there.
+/// Returns a Python with the official Python SDK, and installs it if the requirements changed.
 ///
 /// # Panics
-/// When there is no Python 3.11 or later, or pip cannot fetch it.
+///
+/// Panics if there is no Python 3.11 or later, or pip fails.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| environment(&folder().join("mcp")).expect("pip fetches the Python MCP client"))
 }
 
-/// Performs steps with the Python client (see `tests/tools-mcp/client.py`); answers with what it printed.
+/// Runs the steps of `wanted` with `tests/tools-mcp/client.py` and returns its output.
 ///
 /// # Panics
-/// When it cannot connect.
+///
+/// Panics if the client cannot connect.
 #[track_caller]
 pub fn with_python(arguments: &[&str], server: &Value, steps: &Value) -> Value {
     let mut client = Command::new(python());
     client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tools-mcp/client.py")).args(arguments);
     client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = client.spawn().expect("Python");
-    let wanted = json!({"server": server, "steps": steps}).to_string();
-    // Dropped at the end of this line, which is the end of its input.
-    child.stdin.take().expect("stdin was piped").write_all(wanted.as_bytes()).expect("Python reads");
+    let input = json!({"server": server, "steps": steps}).to_string();
+    // The temporary is dropped at the end of the statement, which closes stdin.
+    child.stdin.take().expect("stdin was piped").write_all(input.as_bytes()).expect("Python reads");
     let output = child.wait_with_output().expect("output");
     let complaint = || panic!("the Python client: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| complaint())

@@ -1,15 +1,11 @@
-//! A stand-in for the Messages API that plays scripts to the real CLI.
-//!
-//! It runs on a thread of its own, so tests with and without a runtime can use it.
+//! A fake Messages API that plays scripts to the Claude Code CLI.
 
 mod answer;
 mod script;
 mod state;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,18 +14,17 @@ use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+
+use crate::server_thread::ServerThread;
 
 pub use self::script::{Fault, Script, Turn};
 pub use self::state::Request;
 use self::state::{ScriptStep, State};
 
-/// A running server; it stops, and breaks what it holds open, when dropped.
+/// A running server; dropping it closes all connections.
 pub struct MessagesApi {
-    address: SocketAddr,
+    server: ServerThread,
     api: Arc<Api>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Api {
@@ -39,79 +34,55 @@ struct Api {
 }
 
 impl MessagesApi {
-    /// Plays one script, or several told apart by their markers, to whoever has `key`.
+    /// Plays one script, or several that are distinguished by their markers, to clients with `key`.
     pub fn start(scripts: impl Into<Scripts>, key: impl Into<String>) -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        listener.set_nonblocking(true).expect("a listener for tokio");
-        let address = listener.local_addr().expect("a bound address");
         let state = Mutex::new(State::new(scripts.into().0));
         let api = Arc::new(Api { key: key.into(), state, changed: Condvar::new() });
-        let (stop, stopped) = oneshot::channel();
         let router = Router::new()
             .fallback(answer_request)
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&api));
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime for the stand-in").block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("a tokio listener");
-                tokio::select! {
-                    served = async { axum::serve(listener, router).await } => served.expect("serving"),
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { address, api, stop: Some(stop), thread: Some(thread) }
+        Self { server: ServerThread::start(router), api }
     }
 
-    /// What `ANTHROPIC_BASE_URL` has to be.
+    /// Returns the value of `ANTHROPIC_BASE_URL`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
-    /// All requests so far, in their order.
+    /// Returns all requests, in order.
     pub fn requests(&self) -> Vec<Request> {
         self.api.state().requests.clone()
     }
 
-    /// The requests of main conversations that a script took.
+    /// Returns the requests of main conversations that a script answered.
     pub fn conversation(&self) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request.taken.is_some()).collect()
     }
 
-    /// Expectations that did not hold, and requests beyond the script; empty is good.
+    /// Returns unmet expectations and requests beyond the script; empty on success.
     pub fn failures(&self) -> Vec<String> {
         self.api.state().failures()
     }
 
-    /// How many turns nobody asked for.
+    /// Returns the number of turns that were never requested.
     pub fn unplayed(&self) -> usize {
         self.api.state().unplayed()
     }
 
-    /// Panics unless all went as scripted, to the last turn.
+    /// Asserts that the whole script was played as expected.
     #[track_caller]
     pub fn assert_played(&self) {
         assert_eq!(self.failures(), Vec::<String>::new());
-        assert_eq!(self.unplayed(), 0, "turns that nobody asked for");
+        assert_eq!(self.unplayed(), 0, "turns that were never requested");
     }
 
-    /// Blocks until `enough` requests came that a script took, or until `limit` is over.
+    /// Waits for `enough` scripted requests; returns false after `limit`.
     pub fn wait_for_requests(&self, enough: usize, limit: Duration) -> bool {
         let taken = |state: &State| state.requests.iter().filter(|request| request.taken.is_some()).count();
         let state = self.api.state();
         let waited = self.api.changed.wait_timeout_while(state, limit, |state| taken(state) < enough);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
-    }
-}
-
-impl Drop for MessagesApi {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        let ended = self.thread.take().map(JoinHandle::join);
-        if !std::thread::panicking() {
-            ended.transpose().expect("the stand-in panicked");
-        }
     }
 }
 
@@ -121,7 +92,7 @@ impl fmt::Debug for MessagesApi {
     }
 }
 
-/// What a server plays.
+/// The scripts of a server.
 #[derive(Debug)]
 pub struct Scripts(Vec<Script>);
 
@@ -154,8 +125,8 @@ impl Api {
         header("x-api-key") == Some(&self.key) || bearer == Some(&self.key)
     }
 
-    /// Records the request; the script's step for it, or the answer that needs no script.
-    #[expect(clippy::result_large_err, reason = "an answer, and once per request")]
+    /// Records a request and returns its script step, or the response that needs no script.
+    #[expect(clippy::result_large_err, reason = "the error is a response")]
     fn decide(&self, line: &str, headers: &HeaderMap, body: &Value) -> Result<ScriptStep, Response> {
         let mut state = self.state();
         let index = state.requests.len();
@@ -183,7 +154,7 @@ impl Api {
             let (tokens, _) = answer::usage_of(body, &[]);
             return Err(Json(json!({ "input_tokens": tokens })).into_response());
         }
-        // Titles and summaries come without the tools of the main conversation.
+        // Titles and summaries are requested without the tools of the main conversation.
         if !state.requests[index].tools().contains(&"Bash") {
             let message = answer::message(&Turn::text("A short text."), body);
             return Err(answer::respond(message, body));

@@ -1,4 +1,4 @@
-//! The repositories of a world: a platform with Task Master's folder, and a small real crate.
+//! Content of the test repositories: a platform with a Task Master directory, and a small crate.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ fn files(pairs: &[(&str, &str)]) -> Files {
     pairs.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
-/// A crate without dependencies whose one test fails until the task is done.
+/// A crate without dependencies with one failing test.
 pub fn order_book() -> Files {
     files(&[
         ("Cargo.toml", "[package]\nname = \"order-book\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
@@ -24,15 +24,15 @@ pub fn order_book() -> Files {
     ])
 }
 
-/// The line that is wrong.
+/// The wrong line.
 pub const WRONG: &str = "    bids.first().copied()";
 
-/// The line that mends it.
+/// The fix for [`WRONG`].
 pub const RIGHT: &str = "    bids.iter().max().copied()";
 
 const BROKEN: &str = "//! Best prices of an order book.
 
-/// The best bid: the highest price that somebody wants to pay.
+/// The best bid: the highest price that a buyer wants to pay.
 pub fn best_bid(bids: &[u64]) -> Option<u64> {
     bids.first().copied()
 }
@@ -46,7 +46,7 @@ mod tests {
 }
 ";
 
-/// A platform repository with tasks of the trader service, in the tagged form.
+/// A platform repository with tasks of the trader service, in the tagged format.
 pub fn platform() -> Files {
     let task = |id: u32, title: &str, description: &str, dependencies: &[u32]| {
         json!({
@@ -82,7 +82,7 @@ pub fn platform() -> Files {
         ),
         (
             ".taskmaster/docs/task-1/prompt.md",
-            "Mend `best_bid` in `src/lib.rs` so that it returns the highest bid.\nDo not change the test.\n",
+            "Fix `best_bid` in `src/lib.rs` so that it returns the highest bid.\nDo not change the test.\n",
         ),
         (
             ".taskmaster/docs/task-1/acceptance-criteria.md",
@@ -99,27 +99,27 @@ pub fn platform() -> Files {
     all
 }
 
-/// The turn that mends the crate.
-pub fn mend() -> Turn {
+/// The turn that fixes the crate.
+pub fn fix() -> Turn {
     Turn::bash(format!("sed -i 's/{}/{}/' src/lib.rs", WRONG.replace('.', "\\."), RIGHT))
 }
 
-/// A model that mends the crate and says so.
-pub fn mends() -> Script {
-    Script::new().turn(mend()).turn(Turn::verdict("done", "best_bid now returns the highest bid."))
+/// A script that fixes the crate and reports it.
+pub fn fixes() -> Script {
+    Script::new().turn(fix()).turn(Turn::verdict("done", "best_bid now returns the highest bid."))
 }
 
-/// The end of a model that needs an answer.
+/// The verdict of an agent that needs an answer.
 pub fn blocked(question: &str) -> Turn {
     Turn::verdict_with(json!({"status": "blocked", "summary": "I stopped.", "question": question}))
 }
 
-/// The platform without the files under these paths.
+/// The platform without the files under a prefix.
 pub fn platform_without(prefix: &str) -> Files {
     platform().into_iter().filter(|(path, _)| !path.starts_with(prefix)).collect()
 }
 
-/// The platform's documents, in another folder.
+/// The platform's documents in another directory.
 pub fn platform_in(folder: &str) -> Files {
     let own = platform().into_iter().filter(|(path, _)| path.starts_with(".taskmaster"));
     own.map(|(path, text)| (format!("{folder}/{path}"), text)).collect()

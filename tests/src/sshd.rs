@@ -1,4 +1,4 @@
-//! A real OpenSSH server for the repositories of a folder, which serves git and nothing else.
+//! An OpenSSH server that serves only git, for the repositories below a directory.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Where Debian puts it; it wants to be started by its full path.
+/// Debian's path; sshd must be started by its full path.
 const PROGRAM: &str = "/usr/sbin/sshd";
 
-/// Why there is no server here, for the line that a skipped test prints.
+/// Why no server can run here; printed by skipped tests.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
-/// A running server; it ends, with its sessions, when dropped.
+/// A running server; dropping it ends its sessions too.
 pub struct Sshd {
     port: u16,
     folder: tempfile::TempDir,
@@ -28,69 +28,69 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts a server for the bare repositories under `root`.
+    /// Starts a server for the bare repositories below `root`.
     pub fn start(root: &Path) -> Result<Self, Unavailable> {
         if !Path::new(PROGRAM).exists() {
             return Err(Unavailable(format!("{PROGRAM} is missing: apt-get install openssh-server")));
         }
         if !rustix::process::geteuid().is_root() {
-            return Err(Unavailable("sshd lets in nobody but its own user unless it is root".into()));
+            return Err(Unavailable("sshd needs root to accept other users".into()));
         }
-        // Privilege separation asks for it, and only the service's script makes it.
+        // Required for privilege separation, and otherwise created by the service script.
         fs::create_dir_all("/run/sshd").map_err(|error| Unavailable(format!("/run/sshd: {error}")))?;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for name in ["host", "other_host", "user", "stranger"] {
+        for name in ["host", "other_host", "user", "unknown"] {
             generate(&folder.path().join(name))?;
         }
         fs::copy(folder.path().join("user.pub"), folder.path().join("authorized")).expect("a copy");
         let shell = folder.path().join("git-only");
         fs::write(&shell, shell_script(root)).expect("a script");
         fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).expect("an executable script");
-        // A port that was free may be taken before sshd binds it.
-        let mut said = String::new();
+        // Another process may take a free port before sshd binds it.
+        let mut error = String::new();
         for _ in 0..10 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             let port = free.local_addr().expect("a bound address").port();
             drop(free);
             let mut server = start(folder.path(), port);
             let mut log = BufReader::new(server.stderr.take().expect("a pipe"));
-            match wait_until_it_listens(&mut log) {
+            match wait_until_listening(&mut log) {
                 Ok(()) => {
-                    // A log that nobody reads would stop the server once its pipe is full.
+                    // Drains the log, so that the pipe does not fill.
                     let log = std::thread::spawn(move || {
                         io::copy(&mut log, &mut io::sink()).ok();
                     });
                     return Ok(Self { port, folder, server, log: Some(log) });
                 }
-                Err(why) => said = why,
+                Err(why) => error = why,
             }
             end(&mut server);
         }
-        Err(Unavailable(format!("sshd does not start: {said}")))
+        Err(Unavailable(format!("sshd does not start: {error}")))
     }
 
-    /// The address of a repository: `owner/name`, or an absolute path under the root.
+    /// Returns the URL of a repository: `owner/name`, or an absolute path below the root.
     pub fn url(&self, repository: &str) -> String {
         let path = if repository.starts_with('/') { repository.into() } else { format!("/{repository}.git") };
         format!("ssh://root@127.0.0.1:{}{path}", self.port)
     }
 
-    /// The private key of who may fetch and push.
+    /// Returns the private key of an authorized user.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("user")
     }
 
-    /// A private key that the server does not know.
-    pub fn strange_key(&self) -> PathBuf {
-        self.folder.path().join("stranger")
+    /// Returns a private key that the server does not accept.
+    pub fn unknown_key(&self) -> PathBuf {
+        self.folder.path().join("unknown")
     }
 
-    /// What belongs into `known_hosts` for this server.
+    /// Returns the line of this server for `known_hosts`.
     pub fn known_hosts(&self) -> String {
         self.known("host.pub")
     }
 
-    /// The same address with the key of another server.
+    /// Like [`Self::known_hosts`], with the key of another server.
     pub fn wrong_known_hosts(&self) -> String {
         self.known("other_host.pub")
     }
@@ -100,7 +100,7 @@ impl Sshd {
         format!("[127.0.0.1]:{} {}\n", self.port, key.trim_end())
     }
 
-    /// The process of the listener.
+    /// Returns the process ID of the listener.
     pub fn pid(&self) -> u32 {
         self.server.id()
     }
@@ -115,7 +115,7 @@ impl Drop for Sshd {
     }
 }
 
-/// Lets git, and nothing else, work on what is under the root.
+/// Returns the login shell: it allows only git commands below the root.
 fn shell_script(root: &Path) -> String {
     let root = root.to_str().expect("a path in UTF-8").replace('\'', r"'\''");
     format!(
@@ -159,26 +159,26 @@ fn start(folder: &Path, port: u16) -> Child {
     command.spawn().expect("sshd starts")
 }
 
-/// Reads the log up to the line that says so.
-fn wait_until_it_listens(log: &mut BufReader<ChildStderr>) -> Result<(), String> {
-    let mut said = String::new();
+/// Reads the log until the server listens.
+fn wait_until_listening(log: &mut BufReader<ChildStderr>) -> Result<(), String> {
+    let mut error = String::new();
     loop {
         let mut line = String::new();
         if log.read_line(&mut line).map_err(|error| error.to_string())? == 0 {
-            return Err(said);
+            return Err(error);
         }
         if line.contains("Server listening on") {
             return Ok(());
         }
-        said.push_str(&line);
+        error.push_str(&line);
     }
 }
 
-/// Kills the server and its sessions, and waits for them.
+/// Kills the server and its sessions and reaps the server.
 fn end(server: &mut Child) {
     let group = Pid::from_child(server);
     kill_process_group(group, Signal::STOP).ok();
-    // Sessions have groups of their own; the listener is their parent as long as it lives.
+    // Sessions have their own process groups; the listener stays their parent.
     let sessions = descendants(group.as_raw_nonzero().get());
     kill_process_group(group, Signal::KILL).ok();
     for pid in &sessions {
@@ -196,7 +196,7 @@ fn alive(pid: Pid) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// All processes below this one.
+/// Returns all descendants of a process.
 fn descendants(of: i32) -> Vec<Pid> {
     let listed = fs::read_dir("/proc").expect("the list of processes").filter_map(Result::ok);
     let pairs: Vec<(i32, i32)> = listed

@@ -1,4 +1,4 @@
-//! The programs the tests drive, fetched into `target/tools/` by the lock file of `tests/tools/`.
+//! Third-party programs, installed into `target/tools/` from the lock file of `tests/tools/`.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,34 +10,36 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
-/// The version of rustdoc-mcp that `mcp-configs/` is written for.
+/// The version of rustdoc-mcp that `mcp-configs/` expects.
 const RUSTDOC_MCP: &str = "0.10.0";
 
-/// Where the tools are.
+/// Paths of the tools.
 #[derive(Clone, Debug)]
 pub struct Tools {
     /// The Claude Code CLI.
     pub claude: PathBuf,
-    /// The folder with `mcp-server-memory`, `brave-search-mcp-server` and `kubernetes-mcp-server`.
+    /// Directory of `mcp-server-memory`, `brave-search-mcp-server` and `kubernetes-mcp-server`.
     pub bin: PathBuf,
-    /// The rustdoc MCP server, when it is installed; see [`Tools::install_rustdocs`].
+    /// The rustdoc MCP server, if installed; see [`Tools::install_rustdocs`].
     pub rustdoc_mcp: Option<PathBuf>,
 }
 
 impl Tools {
-    /// The tools, fetched with npm when the lock file asks for others than are there.
+    /// Returns the tools, and installs them with npm if the lock file changed.
     ///
     /// # Panics
-    /// When npm cannot fetch them: nothing that needs them can be tested then.
+    ///
+    /// Panics if npm cannot install them.
     pub fn get() -> &'static Self {
         static TOOLS: OnceLock<Tools> = OnceLock::new();
         TOOLS.get_or_init(|| fetch(&folder()).expect("npm fetches the tools"))
     }
 
-    /// Builds the rustdoc MCP server, which takes minutes, unless it is there.
+    /// Builds the rustdoc MCP server unless it exists; takes minutes.
     ///
     /// # Panics
-    /// When cargo cannot build it.
+    ///
+    /// Panics if cargo cannot build it.
     pub fn install_rustdocs() -> PathBuf {
         install_rustdocs(&folder()).expect("cargo installs rustdoc-mcp")
     }
@@ -58,13 +60,13 @@ fn fetch(folder: &Path) -> Result<Tools> {
     Ok(Tools { claude, bin, rustdoc_mcp })
 }
 
-/// Fetches what the lock file in `wanted`, a folder of this package, asks for; answers with where it is.
-pub(crate) fn npm(folder: &Path, wanted: &str) -> Result<PathBuf> {
+/// Installs the lock file of `wanted`, a directory of this package, and returns the installation directory.
+pub(crate) fn npm(folder: &Path, package: &str) -> Result<PathBuf> {
     let _alone = lock(folder, "npm.lock")?;
-    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join(wanted);
-    once(&folder.join("npm.stamp"), &wanted.join("package-lock.json"), || {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join(package);
+    once(&folder.join("npm.stamp"), &package.join("package-lock.json"), || {
         for file in ["package.json", "package-lock.json"] {
-            fs::copy(wanted.join(file), folder.join(file))?;
+            fs::copy(package.join(file), folder.join(file))?;
         }
         let mut npm = Command::new("npm");
         run(npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
@@ -72,15 +74,15 @@ pub(crate) fn npm(folder: &Path, wanted: &str) -> Result<PathBuf> {
     Ok(folder.join("node_modules"))
 }
 
-/// Does `work` unless `stamp` says that it was done for this very lock file.
+/// Runs `work` unless `stamp` records that it was done for this lock file.
 pub(crate) fn once(stamp: &Path, lock_file: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let wanted = fs::read(lock_file)?;
-    if fs::read(stamp).ok().as_ref() != Some(&wanted) {
+    let content = fs::read(lock_file)?;
+    if fs::read(stamp).ok().as_ref() != Some(&content) {
         if stamp.exists() {
             fs::remove_file(stamp)?;
         }
         work()?;
-        fs::write(stamp, &wanted)?;
+        fs::write(stamp, &content)?;
     }
     Ok(())
 }
@@ -91,7 +93,7 @@ fn install_rustdocs(folder: &Path) -> Result<PathBuf> {
     if !program.exists() {
         let mut cargo = crate::binaries::cargo();
         cargo.args(["install", "rustdoc-mcp", "--version", RUSTDOC_MCP, "--locked", "--root"]).arg(folder);
-        // Not in the workspace's own target folder, and not what `cargo test` set for itself.
+        // Not in the workspace's target directory, and without the variables of `cargo test`.
         cargo.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
         run(&mut cargo)?;
     }
@@ -102,12 +104,12 @@ fn rustdoc_mcp(folder: &Path) -> PathBuf {
     folder.join("bin/rustdoc-mcp")
 }
 
-/// `target/tools/`, wherever the target folder is.
+/// Returns `target/tools/`.
 pub(crate) fn folder() -> PathBuf {
     crate::binaries::target_folder().join("tools")
 }
 
-/// Held until the returned file is dropped; a crash releases it too.
+/// Acquires a file lock, released when the returned file is dropped or the process exits.
 pub(crate) fn lock(folder: &Path, name: &str) -> Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join(name))?;

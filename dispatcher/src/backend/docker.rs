@@ -41,15 +41,14 @@ use self::connect::{Engine, problem, status};
 use self::follow::{ContainerLiveness, Follower, liveness};
 use self::inputs::RunInputs;
 use self::labels::{HELPER, RUN, SERVICE};
-use super::{
-    Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StopMode, StoredRun,
-};
+use super::{Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Excerpt;
 use crate::task::check::Check;
 use crate::task::event_fold::Liveness;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 /// The docker backend.
 #[derive(Clone, Debug)]

@@ -1,128 +1,61 @@
-//! Runs as TaskRuns of a cluster, which its controller has Jobs perform.
+//! Runs as TaskRuns of a cluster, which the controller runs as Jobs.
 //!
-//! Nothing is kept here: whatever is known is in the TaskRuns, the log of their
-//! pods and, once those are gone, the ConfigMap that keeps both.
+//! The backend is stateless: it reads TaskRuns, the logs of their pods and, once those are deleted, the
+//! result ConfigMaps.
 
 mod check;
+mod connection;
 mod follow;
 mod runs;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
-use orchestrator_contract::{Kind, RunName, ServiceName, TaskKey, TaskSpec};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use orchestrator_contract::{Reason, RunName, ServiceName, TaskKey, TaskSpec};
 use serde_json::json;
-use tokio::sync::OnceCell;
 
+use self::connection::Connection;
 use self::follow::Follower;
-use super::{Artifact, Backend, CreateOutcome, CreateRun, RunFollower, StopMode, StoredRun};
+use super::{Artifact, Backend, CreateOutcome, CreateRun, RunFollower, StoredRun};
 use crate::cluster;
 use crate::config::Config;
-use crate::config::kubernetes::KubernetesSettings;
-use crate::controller::crd::{self, TASKRUN_FINALIZER, TaskRun, TaskRunSpec, labels};
-use crate::controller::objects::{self, pvc_name};
-use crate::controller::workspace_claim;
 use crate::error::Error;
 use crate::files::Excerpt;
 use crate::task::check::Check;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
+use crate::taskrun::definition::{TaskRun, TaskRunSpec};
+use crate::taskrun::names::{TASKRUN_FINALIZER, kind_label, labels, pvc_name, run_labels};
+use crate::taskrun::{claim, container};
 
-/// Who writes what users ask for.
+/// Field manager of writes on behalf of users.
 const FIELD_MANAGER: &str = "orchestrator-dispatcher";
 
-/// How long one call may take: answers are wanted within two seconds, and a slow cluster must not hang one.
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// The Kubernetes backend.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Kubernetes {
-    config: Arc<Config>,
-    client: Arc<OnceCell<Client>>,
-}
-
-impl std::fmt::Debug for Kubernetes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kubernetes").field("namespace", &self.settings().namespace).finish_non_exhaustive()
-    }
+    connection: Connection,
 }
 
 impl Kubernetes {
-    /// The backend for the configured cluster. Nothing is asked of it yet.
+    /// Creates a backend for the configured cluster without connecting to it.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config, client: Arc::default() }
-    }
-
-    fn settings(&self) -> &KubernetesSettings {
-        self.config.kubernetes()
-    }
-
-    async fn client(&self) -> Result<Client, Error> {
-        let connect = || cluster::connect(self.settings(), &self.config.environment);
-        self.client.get_or_try_init(connect).await.cloned()
-    }
-
-    async fn api<K>(&self) -> Result<Api<K>, Error>
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Ok(Api::namespaced(self.client().await?, &self.settings().namespace))
-    }
-
-    /// One call: bounded, its refusal in words.
-    async fn call<T>(
-        &self,
-        what: &str,
-        future: impl Future<Output = Result<T, kube::Error>> + Send,
-    ) -> Result<T, Error> {
-        self.call_raw(what, future).await?.map_err(|error| cluster::to_error(what, &error, self.settings()))
-    }
-
-    /// One call: bounded, its refusal for the caller to judge.
-    async fn call_raw<T>(
-        &self,
-        what: &str,
-        future: impl Future<Output = Result<T, kube::Error>> + Send,
-    ) -> Result<Result<T, kube::Error>, Error> {
-        tokio::time::timeout(CALL_TIMEOUT, future).await.map_err(|_| {
-            let message =
-                format!("cannot {what}: the cluster does not answer within {} s", CALL_TIMEOUT.as_secs());
-            Error::new(orchestrator_contract::Reason::RemoteUnavailable, message)
-                .with_hint("Is the cluster there? Check with kubectl version, then try again.")
-        })
-    }
-
-    /// All TaskRuns that have such labels.
-    async fn list(&self, selector: Option<&str>) -> Result<Vec<TaskRun>, Error> {
-        let parameters = match selector {
-            Some(selector) => ListParams::default().labels(selector),
-            None => ListParams::default(),
-        };
-        let api = self.api::<TaskRun>().await?;
-        Ok(self.call("list the runs", api.list(&parameters)).await?.items)
-    }
-
-    async fn find(&self, name: &RunName) -> Result<Option<TaskRun>, Error> {
-        let api = self.api::<TaskRun>().await?;
-        self.call("look at the run", api.get_opt(name.as_str())).await
+        Self { connection: Connection::new(config) }
     }
 }
 
-fn selector(identity: &TaskKey) -> String {
-    let kind = match identity.kind {
-        Kind::Implementation => "implementation",
-        Kind::Docs => "docs",
-    };
-    let task = match identity.task {
+/// Returns the label selector of all attempts of a task key.
+fn selector(key: &TaskKey) -> String {
+    let kind = kind_label(key.kind);
+    let task = match key.task {
         Some(task) => format!("{}={task}", labels::TASK),
         None => format!("!{}", labels::TASK),
     };
-    let TaskKey { service, agent, .. } = identity;
+    let TaskKey { service, agent, .. } = key;
     format!("{}={service},{}={agent},{}={kind},{task}", labels::SERVICE, labels::AGENT, labels::KIND)
 }
 
@@ -133,10 +66,11 @@ impl Backend for Kubernetes {
     }
 
     fn location(&self) -> String {
-        let namespace = &self.settings().namespace;
-        match &self.settings().context {
-            Some(context) => format!("the namespace {namespace} of {context}"),
-            None => format!("the namespace {namespace} of the cluster"),
+        let settings = self.connection.settings();
+        let namespace = &settings.namespace;
+        match &settings.context {
+            Some(context) => format!("namespace {namespace} of context {context}"),
+            None => format!("namespace {namespace} of the cluster"),
         }
     }
 
@@ -145,75 +79,81 @@ impl Backend for Kubernetes {
     }
 
     fn native_command(&self, run: &RunName) -> Option<String> {
-        let context = self.settings().context.as_ref().map(|context| format!(" --context {context}"));
-        let namespace = &self.settings().namespace;
+        let settings = self.connection.settings();
+        let context = settings.context.as_ref().map(|context| format!(" --context {context}"));
+        let namespace = &settings.namespace;
         Some(format!("kubectl get taskrun {run} -n {namespace}{}", context.unwrap_or_default()))
     }
 
     async fn runs(&self) -> Result<Vec<StoredRun>, Error> {
-        let mut runs: Vec<StoredRun> = self.list(None).await?.iter().filter_map(runs::run).collect();
+        let mut runs: Vec<StoredRun> =
+            self.connection.list(None).await?.iter().filter_map(runs::run).collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
         Ok(runs)
     }
 
     async fn run(&self, name: &RunName) -> Result<Option<StoredRun>, Error> {
-        Ok(self.find(name).await?.as_ref().and_then(runs::run))
+        Ok(self.connection.find(name).await?.as_ref().and_then(runs::run))
     }
 
     fn follow(&self, run: StoredRun) -> Box<dyn RunFollower> {
-        Box::new(Follower::new(self.clone(), run))
+        Box::new(Follower::new(self.connection.clone(), run))
     }
 
     async fn status(&self, run: StoredRun, now: Timestamp) -> Result<Status, Error> {
-        match self.find(&run.task.run).await? {
+        match self.connection.find(&run.task.run).await? {
             Some(found) => Ok(runs::status(&found, &run, &self.workspace(&run.task.service), now)),
             None => Ok(runs::deleted_status(&run, &self.workspace(&run.task.service), now)),
         }
     }
 
-    async fn last_attempt(&self, identity: &TaskKey) -> Result<u32, Error> {
-        let recorded = self.list(Some(&selector(identity))).await?;
+    async fn last_attempt(&self, key: &TaskKey) -> Result<u32, Error> {
+        let recorded = self.connection.list(Some(&selector(key))).await?;
         let highest = recorded.iter().map(|run| run.spec.attempt).max().unwrap_or_default();
-        let claims = self.api::<PersistentVolumeClaim>().await?;
-        let name = pvc_name(&identity.service);
-        // Whoever may not look at volumes still cannot have a number twice: names are taken only once.
-        let claim = self.call_raw("look at the volume", claims.get_opt(&name)).await?.ok().flatten();
-        Ok(claim.map_or(0, |claim| workspace_claim::last_attempt(&claim, identity)).max(highest))
+        let claims = self.connection.api::<PersistentVolumeClaim>().await?;
+        let name = pvc_name(&key.service);
+        // Without permission to read PVCs a number is still not reused, since run names are unique.
+        let claim =
+            self.connection.call_raw("get the workspace volume", claims.get_opt(&name)).await?.ok().flatten();
+        Ok(claim.map_or(0, |claim| claim::last_attempt(&claim, key)).max(highest))
     }
 
     async fn create(&self, new: CreateRun<'_>) -> Result<CreateOutcome, Error> {
         let CreateRun { identity, attempt, draft, request } = new;
-        let api = self.api::<TaskRun>().await?;
-        let image = self.config.service(&identity.service).image;
+        let api = self.connection.api::<TaskRun>().await?;
+        let image = self.connection.config.service(&identity.service).image;
         let by = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         for taken in [false, true] {
             let task = draft.with_attempt(identity.run_name(attempt, |_| taken), attempt);
-            let wanted = serde_json::to_value(request).ok();
-            let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, image.clone(), wanted));
-            run.task().map_err(|faults| Error::from_field_errors(&faults))?;
+            let request = serde_json::to_value(request).ok();
+            let spec = TaskRunSpec::from_task(&task, image.clone(), request);
+            let mut run = TaskRun::new(task.run.as_str(), spec);
+            run.task().map_err(|errors| Error::from_field_errors(&errors))?;
             run.metadata = ObjectMeta {
-                labels: Some(objects::identity(&run)),
-                // From the first moment on: what is deleted before anybody has seen it is not forgotten.
+                labels: Some(run_labels(&run)),
+                // Set on creation, so that a run deleted before its first reconciliation is still handled.
                 finalizers: Some(vec![TASKRUN_FINALIZER.to_owned()]),
                 ..run.metadata
             };
-            match self.call_raw("submit the run", api.create(&by, &run)).await? {
-                Ok(made) => {
-                    let made = runs::run(&made).ok_or_else(|| {
+            match self.connection.call_raw("submit the run", api.create(&by, &run)).await? {
+                Ok(created) => {
+                    let run = runs::run(&created).ok_or_else(|| {
                         Error::new(
-                            orchestrator_contract::Reason::InternalError,
-                            "the cluster keeps another run than it was given",
+                            Reason::InternalError,
+                            "the API server stored a run that differs from the submitted one",
                         )
                     })?;
-                    return Ok(CreateOutcome::Created(Box::new(made)));
+                    return Ok(CreateOutcome::Created(Box::new(run)));
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 => {
-                    let other = self.find(&task.run).await?;
-                    if other.is_none_or(|other| runs::identity(&other) == *identity) {
+                    let other = self.connection.find(&task.run).await?;
+                    if other.is_none_or(|other| other.task_key() == *identity) {
                         return Ok(CreateOutcome::AttemptTaken);
                     }
                 }
-                Err(error) => return Err(cluster::to_error("submit the run", &error, self.settings())),
+                Err(error) => {
+                    return Err(cluster::to_error("submit the run", &error, self.connection.settings()));
+                }
             }
         }
         Ok(CreateOutcome::AttemptTaken)
@@ -221,42 +161,40 @@ impl Backend for Kubernetes {
 
     async fn run_name(&self, identity: &TaskKey, attempt: u32) -> RunName {
         let plain = identity.run_name(attempt, |_| false);
-        let other = self.find(&plain).await.ok().flatten();
-        identity.run_name(attempt, |_| other.as_ref().is_some_and(|run| runs::identity(run) != *identity))
+        let other = self.connection.find(&plain).await.ok().flatten();
+        identity.run_name(attempt, |_| other.as_ref().is_some_and(|run| run.task_key() != *identity))
     }
 
     async fn check(&self) -> Vec<Check> {
-        check::check(&self.config).await
+        check::check(&self.connection.config).await
     }
 
     async fn artifact(&self, run: &StoredRun, _: Artifact) -> Result<Option<Excerpt>, Error> {
         let volume = self.workspace(&run.task.service);
-        Err(Error::invalid_request(format!("it is in the volume {volume}, which cannot be read from here"))
-            .with_hint(format!("Read the log instead: dispatcher logs {}", run.task.run)))
+        Err(Error::invalid_request(format!(
+            "transcript and diff are in the volume {volume}, which the dispatcher cannot read"
+        ))
+        .with_hint(format!("Read the log instead: dispatcher logs {}", run.task.run)))
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error> {
-        let image = self.config.service(&task.service).image;
-        let run = TaskRun::new(task.run.as_str(), TaskRunSpec::of(task, image, None));
-        run.task().map_err(|faults| Error::from_field_errors(&faults))?;
-        Ok(["supervisor".to_owned()].into_iter().chain(objects::arguments()).collect())
+        let image = self.connection.config.service(&task.service).image;
+        let run = TaskRun::new(task.run.as_str(), TaskRunSpec::from_task(task, image, None));
+        run.task().map_err(|errors| Error::from_field_errors(&errors))?;
+        Ok(["supervisor".to_owned()].into_iter().chain(container::arguments()).collect())
     }
 
-    async fn request_stop(&self, run: &StoredRun, manner: StopMode) -> Result<(), Error> {
+    async fn request_stop(&self, run: &StoredRun, mode: StopMode) -> Result<(), Error> {
         let name = run.task.run.as_str();
-        let wish = match manner {
-            StopMode::Graceful => crd::StopMode::Graceful,
-            StopMode::Now => crd::StopMode::Now,
-        };
-        let asked = self.find(&run.task.run).await?.and_then(|run| run.spec.stop);
-        // Who asked for "now" is not taken back by who asks again.
-        if asked == Some(wish) || asked == Some(crd::StopMode::Now) {
+        let requested = self.connection.find(&run.task.run).await?.and_then(|run| run.spec.stop);
+        // A graceful stop must not replace an earlier `now`.
+        if requested == Some(mode) || requested == Some(StopMode::Now) {
             return Ok(());
         }
         let by = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = json!({"spec": {"stop": wish}});
-        let api = self.api::<TaskRun>().await?;
-        self.call("stop the run", api.patch(name, &by, &Patch::Merge(&patch))).await.map(drop)
+        let patch = json!({"spec": {"stop": mode}});
+        let api = self.connection.api::<TaskRun>().await?;
+        self.connection.call("stop the run", api.patch(name, &by, &Patch::Merge(&patch))).await.map(drop)
     }
 
     async fn sweep(&self) -> Result<(), Error> {
@@ -264,12 +202,12 @@ impl Backend for Kubernetes {
     }
 
     async fn size(&self, _: &StoredRun) -> u64 {
-        // What its record takes is the cluster's; its log in the workspace cannot be seen from here.
+        // The record is stored in the cluster, and the dispatcher cannot read the workspace.
         0
     }
 
     async fn remove(&self, run: &StoredRun) -> Result<bool, Error> {
-        let Some(found) = self.find(&run.task.run).await? else { return Ok(true) };
+        let Some(found) = self.connection.find(&run.task.run).await? else { return Ok(true) };
         if !found.phase().is_final() {
             return Ok(false);
         }
@@ -280,13 +218,13 @@ impl Backend for Kubernetes {
             }),
             ..DeleteParams::background()
         };
-        let api = self.api::<TaskRun>().await?;
-        match self.call_raw("remove the run", api.delete(run.task.run.as_str(), &how)).await? {
+        let api = self.connection.api::<TaskRun>().await?;
+        match self.connection.call_raw("delete the run", api.delete(run.task.run.as_str(), &how)).await? {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
-            // It has changed meanwhile.
+            // It has changed since it was read.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(cluster::to_error("remove the run", &error, self.settings())),
+            Err(error) => Err(cluster::to_error("delete the run", &error, self.connection.settings())),
         }
     }
 }

@@ -32,13 +32,13 @@ use orchestrator_contract::{RunName, ServiceName, TaskKey, TaskSpec};
 use self::follow::Follower;
 use self::launch::SupervisorCommand;
 use super::{
-    Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StopMode, StoredRun,
-    SubmissionRecord,
+    Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun, SubmissionRecord,
 };
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Excerpt};
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 /// The local backend.
 #[derive(Clone, Debug)]

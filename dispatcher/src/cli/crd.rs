@@ -1,9 +1,9 @@
 //! crd.
 
 use super::load_context;
-use crate::controller::crd;
 use crate::error::Error;
 use crate::output::OutputFormat;
+use crate::taskrun::crd;
 
 /// Prints the definition of TaskRuns, for a cluster.
 ///

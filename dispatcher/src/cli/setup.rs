@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use orchestrator_contract::Reason;
+use orchestrator_contract::{Reason, http_url};
 use serde_json::{Value, json};
 
 use super::{GlobalArgs, load_context};
@@ -47,13 +47,11 @@ pub(super) struct Arguments {
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
-    if host.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("give an address such as https://orchestrator.example.com/mcp".to_owned());
-    }
-    if host.contains('@') {
+    if http_url::split_user_info(text).is_some() {
         return Err("it carries credentials: name a variable with --token-env instead".to_owned());
+    }
+    if http_url::parse(text).is_none() {
+        return Err("give an address such as https://orchestrator.example.com/mcp".to_owned());
     }
     Ok(text.to_owned())
 }

@@ -8,10 +8,10 @@ use super::CliContext;
 use super::progress::Progress;
 use super::run_selector::RunSelector;
 use super::wait::{parse_seconds, print};
-use crate::backend::StopMode;
 use crate::error::Error;
 use crate::operations::StopOutcome;
 use crate::task::selection::{Purpose, Recency};
+use crate::task::stop_mode::StopMode;
 
 /// Stops a run: the agent ends, what it made is saved and pushed, the workspace is kept.
 #[derive(Debug, clap::Args)]

@@ -178,7 +178,7 @@ mod tests {
         let cases = [
             ("state_dir = \n", "c.toml:1:13: "),
             ("\n[services.trader]\ncolour = 1\n", "c.toml:3:1: unknown field `colour`"),
-            ("[services.\"../x\"]\n", "c.toml:1:11: service `../x` is no valid name"),
+            ("[services.\"../x\"]\n", "c.toml:1:11: invalid service name `../x`"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: repository `ext::sh`"),
             ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:19: invalid type"),
             ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: image `A B` is no valid reference"),

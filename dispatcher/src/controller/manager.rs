@@ -1,50 +1,62 @@
-//! Watches a namespace and looks after its runs, as long as this process leads.
+//! Reconciles the TaskRuns of a namespace while this process is leader.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::channel::mpsc;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::controller::{Config as Pace, Controller};
+use kube::runtime::controller::{Config as ControllerConfig, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use kube_lease_manager::{LeaseCreateMode, LeaseManagerBuilder};
+use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerBuilder};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::crd::{TaskRun, labels};
+use super::api::{ClusterApi, FIELD_MANAGER};
+use super::context::Context;
 use super::log_streams::LogStreams;
+use super::memory::Memory;
 use super::metrics::Metrics;
-use super::objects::FIELD_MANAGER;
-use super::reconcile::{Context, error_policy, reconcile};
+use super::reconcile::{error_policy, reconcile, release_orphans};
 use crate::config::Config;
+use crate::taskrun::definition::TaskRun;
+use crate::taskrun::names::{LEASE, labels};
 
-/// The Lease that only one process holds.
-pub const LEASE: &str = "orchestrator-controller";
-
-/// How many runs are looked after at the same time.
+/// Maximum concurrent reconciliations.
 const MAX_CONCURRENT_RECONCILES: u16 = 64;
 
-/// How often pods whose run is gone are looked for.
+/// How often to look for pods whose TaskRun no longer exists.
 const ORPHAN_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long what is in hand may take once this process is to stop.
+/// How long running reconciliations may take after a shutdown request.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Seconds until the lease of a leader that died can be taken.
+/// Seconds until the lease of a crashed leader expires.
 const LEASE_SECONDS: u64 = 15;
 
-/// Seconds before its end at which a leader renews it.
+/// Seconds before expiry at which the leader renews its lease.
 const LEASE_RENEW_SECONDS: u64 = 5;
 
-/// Looks after the runs of the configured namespace whenever this process leads, until `stop`.
+/// Maximum delay between two attempts to build or renew the lease.
+const MAX_LEASE_RETRY_DELAY: Duration = Duration::from_secs(15);
+
+/// The controller of one process.
+struct Manager {
+    client: Client,
+    config: Arc<Config>,
+    metrics: Metrics,
+    /// Identity of this process in the Lease and in events.
+    name: String,
+    stop: CancellationToken,
+}
+
+/// Reconciles the namespace while this process is leader, until `stop`.
 pub async fn run(
     client: Client,
     config: Arc<Config>,
@@ -52,13 +64,14 @@ pub async fn run(
     name: String,
     stop: CancellationToken,
 ) {
-    let namespace = config.kubernetes().namespace.clone();
-    let mut pause = Duration::from_secs(1);
+    let manager = Manager { client, config, metrics, name, stop };
+    let (namespace, stop) = (manager.namespace(), &manager.stop);
+    let mut delay = Duration::from_secs(1);
     while !stop.is_cancelled() {
-        let lease = LeaseManagerBuilder::new(client.clone(), LEASE)
-            .with_namespace(&namespace)
-            .with_identity(&name)
-            .with_field_manager(&name)
+        let lease = LeaseManagerBuilder::new(manager.client.clone(), LEASE)
+            .with_namespace(namespace)
+            .with_identity(&manager.name)
+            .with_field_manager(&manager.name)
             .with_create_mode(LeaseCreateMode::AutoCreate)
             .with_duration(LEASE_SECONDS)
             .with_grace(LEASE_RENEW_SECONDS)
@@ -66,156 +79,167 @@ pub async fn run(
             .await;
         match lease {
             Ok(lease) => {
-                pause = Duration::from_secs(1);
-                let (mut leads, task) = lease.watch().await;
-                while !stop.is_cancelled() && !task.is_finished() {
-                    if *leads.borrow_and_update() {
-                        info!(namespace, name, "leader");
-                        metrics.set_leader(true);
-                        let over = stop.child_token();
-                        let work = run_as_leader(
-                            client.clone(),
-                            Arc::clone(&config),
-                            metrics.clone(),
-                            &name,
-                            over.clone(),
-                        );
-                        let mut work = std::pin::pin!(work);
-                        loop {
-                            tokio::select! {
-                                () = &mut work => break,
-                                changed = leads.changed() => {
-                                    if changed.is_err() || !*leads.borrow_and_update() {
-                                        // What is not led must not be written: dropped, not finished.
-                                        warn!(namespace, name, "leads no more");
-                                        break;
-                                    }
-                                }
-                            }
-                        }
-                        metrics.set_leader(false);
-                    } else {
-                        tokio::select! {
-                            changed = leads.changed() => if changed.is_err() { break },
-                            () = stop.cancelled() => {}
-                        }
-                    }
-                }
-                // Dropping the channel releases the lease: the next leader need not wait.
-                drop(leads);
-                if let Ok(Err(error)) = task.await {
-                    warn!(namespace, "the lease was lost: {error}");
-                }
+                delay = Duration::from_secs(1);
+                manager.follow_lease(lease).await;
             }
-            Err(error) => warn!(namespace, "cannot ask for the lease: {error}"),
+            Err(error) => warn!(namespace, %error, "cannot access the lease"),
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(15)),
+            () = tokio::time::sleep(delay) => delay = (delay * 2).min(MAX_LEASE_RETRY_DELAY),
             () = stop.cancelled() => {}
         }
     }
 }
 
-/// Looks after the runs until `stop`.
-async fn run_as_leader(
-    client: Client,
-    config: Arc<Config>,
-    metrics: Metrics,
-    name: &str,
-    stop: CancellationToken,
-) {
-    let namespace = config.kubernetes().namespace.clone();
-    let runs = Api::<TaskRun>::namespaced(client.clone(), &namespace);
-    let (run_store, run_writer) = reflector::store();
-    let counted = metrics.clone();
-    let run_stream = watcher(runs, watcher::Config::default())
-        .default_backoff()
-        .modify(strip_managed_fields)
-        .reflect(run_writer)
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => counted.seen(run),
-            Ok(watcher::Event::Delete(run)) => counted.remove_run(run),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-            Err(error) => warn!("the watch of TaskRuns broke, and is made anew: {error}"),
-        })
-        .applied_objects();
-    let (news, told) = mpsc::unbounded();
-    let mut watches = JoinSet::new();
-    let jobs = reflect(Api::<Job>::namespaced(client.clone(), &namespace), &news, &mut watches);
-    let pods = reflect(Api::<Pod>::namespaced(client.clone(), &namespace), &news, &mut watches);
-    // A Job that is not seen yet must not be taken for one that is gone.
-    let lists = async { jobs.wait_until_ready().await.is_ok() && pods.wait_until_ready().await.is_ok() };
-    tokio::select! {
-        ready = lists => if !ready { return },
-        () = stop.cancelled() => return,
+impl Manager {
+    fn namespace(&self) -> &str {
+        &self.config.kubernetes().namespace
     }
-    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(name.to_owned()) };
-    let context = Arc::new(Context {
-        client: client.clone(),
-        config,
-        runs: run_store.clone(),
-        jobs,
-        pods,
-        streams: LogStreams::default(),
-        requeue_tx: news,
-        recorder: Recorder::new(client, reporter),
-        metrics,
-        last_written: Arc::new(Mutex::new(HashMap::new())),
-        admitted: Arc::new(Mutex::new(HashMap::new())),
-        admissions: Arc::default(),
-        failures: Arc::new(Mutex::new(HashMap::new())),
-    });
-    let keeper = Arc::clone(&context);
-    let looking = Controller::for_stream(run_stream, run_store)
-        .with_config(Pace::default().concurrency(MAX_CONCURRENT_RECONCILES))
-        .reconcile_on(told)
-        .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(reconcile, error_policy, context)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                debug!("{error}");
-            }
-        });
-    let orphans = async {
-        loop {
-            tokio::time::sleep(ORPHAN_SWEEP_INTERVAL).await;
-            if let Err(failure) = keeper.release_orphans().await {
-                warn!("{failure}");
+
+    /// Reconciles whenever this process holds the lease, until the lease fails or `stop`.
+    async fn follow_lease(&self, lease: LeaseManager) {
+        let (mut is_leader, task) = lease.watch().await;
+        while !self.stop.is_cancelled() && !task.is_finished() {
+            if *is_leader.borrow_and_update() {
+                info!(namespace = self.namespace(), name = self.name, "became leader");
+                self.metrics.set_leader(true);
+                let mut work = std::pin::pin!(self.run_as_leader());
+                loop {
+                    tokio::select! {
+                        () = &mut work => break,
+                        changed = is_leader.changed() => {
+                            if changed.is_err() || !*is_leader.borrow_and_update() {
+                                // Only the leader may write, so reconciliations are cancelled midway.
+                                warn!(namespace = self.namespace(), name = self.name, "lost leadership");
+                                break;
+                            }
+                        }
+                    }
+                }
+                self.metrics.set_leader(false);
+            } else {
+                tokio::select! {
+                    changed = is_leader.changed() => if changed.is_err() { break },
+                    () = self.stop.cancelled() => {}
+                }
             }
         }
-    };
-    let patience = async {
-        stop.cancelled().await;
-        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
-    };
-    // Whatever is in hand can be done again by whoever leads next.
-    tokio::select! {
-        () = looking => {}
-        () = orphans => {}
-        () = patience => warn!("stopped with work in hand"),
+        // Dropping the channel releases the lease, so the next leader can start immediately.
+        drop(is_leader);
+        if let Ok(Err(error)) = task.await {
+            warn!(namespace = self.namespace(), %error, "lease failed");
+        }
+    }
+
+    /// Reconciles until `stop`.
+    async fn run_as_leader(&self) {
+        let (run_store, run_writer) = reflector::store();
+        let run_stream = self.watch_runs(run_writer);
+        let (requeue_tx, requeue_rx) = mpsc::unbounded();
+        let mut watches = JoinSet::new();
+        let jobs = reflect(self.api::<Job>(), &requeue_tx, &mut watches);
+        let pods = reflect(self.api::<Pod>(), &requeue_tx, &mut watches);
+        // A Job that the watch has not delivered must not count as deleted.
+        let lists = async { jobs.wait_until_ready().await.is_ok() && pods.wait_until_ready().await.is_ok() };
+        tokio::select! {
+            ready = lists => if !ready { return },
+            () = self.stop.cancelled() => return,
+        }
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(self.name.clone()) };
+        let context = Arc::new(Context {
+            api: ClusterApi {
+                client: self.client.clone(),
+                namespace: self.namespace().to_owned(),
+                recorder: Recorder::new(self.client.clone(), reporter),
+            },
+            config: Arc::clone(&self.config),
+            runs: run_store.clone(),
+            jobs,
+            pods,
+            streams: LogStreams::default(),
+            requeue_tx,
+            metrics: self.metrics.clone(),
+            memory: Memory::default(),
+        });
+        let controller = Controller::for_stream(run_stream, run_store)
+            .with_config(ControllerConfig::default().concurrency(MAX_CONCURRENT_RECONCILES))
+            .reconcile_on(requeue_rx)
+            .graceful_shutdown_on(self.stop.clone().cancelled_owned())
+            .run(reconcile, error_policy, Arc::clone(&context))
+            .for_each(|result| async move {
+                if let Err(error) = result {
+                    debug!(%error, "reconciliation failed");
+                }
+            });
+        let shutdown = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = controller => {}
+            () = sweep_orphans(&context) => {}
+            // Actions are idempotent, so the next leader resumes.
+            () = shutdown => warn!("shut down during reconciliations"),
+        }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    /// Watches the TaskRuns into a store, and records them in the metrics.
+    fn watch_runs(
+        &self,
+        writer: reflector::store::Writer<TaskRun>,
+    ) -> impl Stream<Item = Result<TaskRun, watcher::Error>> + Send + 'static {
+        let metrics = self.metrics.clone();
+        watcher(self.api::<TaskRun>(), watcher::Config::default())
+            .default_backoff()
+            .modify(strip_managed_fields)
+            .reflect(writer)
+            .inspect(move |event| match event {
+                Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => metrics.record_run(run),
+                Ok(watcher::Event::Delete(run)) => metrics.remove_run(run),
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                Err(error) => warn!(%error, "TaskRun watch failed, restarting"),
+            })
+            .applied_objects()
     }
 }
 
-/// Who has written which field is nobody's question here, and half of what an object takes.
+/// Releases orphaned pods at regular intervals, forever.
+async fn sweep_orphans(context: &Context) {
+    loop {
+        tokio::time::sleep(ORPHAN_SWEEP_INTERVAL).await;
+        if let Err(error) = release_orphans(context).await {
+            warn!(%error, "orphaned pods not released");
+        }
+    }
+}
+
+/// Drops the managed fields, which the controller does not use and which are half of an object's size.
 fn strip_managed_fields<K: kube::Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Keeps what there is of a kind, and has the run of each that changes looked at.
+/// Watches a kind of objects into a store, and requeues the run of each changed object.
 fn reflect<K>(
     api: Api<K>,
-    news: &mpsc::UnboundedSender<ObjectRef<TaskRun>>,
+    requeue_tx: &mpsc::UnboundedSender<ObjectRef<TaskRun>>,
     tasks: &mut JoinSet<()>,
 ) -> Store<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=orchestrator");
+    let managed = watcher::Config::default().labels("app.kubernetes.io/managed-by=orchestrator");
     let (store, writer) = reflector::store();
-    let news = news.clone();
+    let requeue_tx = requeue_tx.clone();
     tasks.spawn(async move {
         let mut changes = std::pin::pin!(
-            watcher(api, ours)
+            watcher(api, managed)
                 .default_backoff()
                 .modify(strip_managed_fields)
                 .reflect(writer)
@@ -226,11 +250,11 @@ where
                 Ok(object) => {
                     let run = object.labels().get(labels::RUN).zip(object.namespace());
                     if let Some(run) = run.map(|(run, namespace)| ObjectRef::new(run).within(&namespace)) {
-                        // Nobody listens any more once the controller ends.
-                        drop(news.unbounded_send(run));
+                        // Sending fails only after the controller has stopped.
+                        drop(requeue_tx.unbounded_send(run));
                     }
                 }
-                Err(error) => warn!("the watch of {}s broke, and is made anew: {error}", K::kind(&())),
+                Err(error) => warn!(kind = %K::kind(&()), %error, "watch failed, restarting"),
             }
         }
     });

@@ -1,118 +1,71 @@
-//! The objects of a run, made from its TaskRun alone: the same run always gets
-//! the same objects.
+//! Builds the objects of a run. Pure: the same TaskRun and settings give the same objects.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::Resource as _;
-use orchestrator_contract::{RepositoryUrl, ServiceName, TaskSpec};
+use orchestrator_contract::names::Transport;
+use orchestrator_contract::{RepositoryUrl, TaskSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::crd::{TaskRun, labels};
 use crate::config::kubernetes::{AccessMode, KubernetesSettings, PullPolicy};
+use crate::taskrun::container::{CONTAINER, TASK_DIR, arguments};
+use crate::taskrun::definition::TaskRun;
+use crate::taskrun::names::{labels, pvc_name, run_labels, task_configmap_name};
 
-/// Who writes these objects.
-pub const FIELD_MANAGER: &str = "orchestrator-controller";
-
-/// Keeps an ended pod until its outcome was read.
+/// Finalizer of a pod; the controller removes it once it has read the outcome.
 pub const POD_FINALIZER: &str = "orchestrator.io/outcome";
 
-/// The container that the supervisor is.
-pub const CONTAINER: &str = "supervisor";
-
-/// How long a pod has to save and push what its agent made.
+/// Seconds between SIGTERM and SIGKILL, in which the supervisor saves and pushes the work.
 pub const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 120;
 
-/// How much of that it may use before it only tells how it ended.
+/// Seconds until the supervisor skips the push, leaving time to report the outcome.
 const SAVE_AND_PUSH_SECONDS: i64 = TERMINATION_GRACE_PERIOD_SECONDS - 20;
 
-/// Where the task is mounted.
-const TASK_FOLDER: &str = "/etc/orchestrator";
+/// Directory where the secrets are mounted; the agent cannot read it.
+const SECRETS_DIR: &str = "/run/secrets/orchestrator";
 
-/// Where the secrets are mounted: out of the agent's reach.
-const SECRETS_FOLDER: &str = "/run/secrets/orchestrator";
-
-/// The secret that the MCP server `kubernetes` asks for, and what it names.
+/// Secret that the MCP server `kubernetes` requires.
 const KUBECONFIG: &str = "kubeconfig";
-const KUBERNETES_TOKEN: &str = "kubernetes-token";
-const KUBERNETES_AUTHORITY: &str = "kubernetes-ca.crt";
 
-/// The ConfigMap with the API server's authority, which every namespace has:
+/// Service account token that the kubeconfig refers to.
+const KUBERNETES_TOKEN: &str = "kubernetes-token";
+
+/// CA certificate that the kubeconfig refers to.
+const KUBERNETES_CA: &str = "kubernetes-ca.crt";
+
+/// ConfigMap with the CA certificate of the API server, which exists in every namespace:
 /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#root-ca-certificate-publisher>.
 const ROOT_CA_CONFIGMAP: &str = "kube-root-ca.crt";
 
-/// The longest life that is asked for a token. Kubelet replaces it after four fifths of that, or a day:
+/// Maximum requested lifetime of a token; the kubelet rotates it after 80 % of that or 24 hours:
 /// <https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken>.
 const TOKEN_LIFETIME_SECONDS: i64 = 24 * 3600;
 
-/// What else a run's container is told.
+/// Settings of git hosts that the container gets as environment variables.
 #[derive(Clone, Debug, Default)]
 pub struct GitHostSettings {
-    /// The address of the GitHub API, where it is not the public one.
+    /// URL of the GitHub API; defaults to the public one.
     pub github_api_url: Option<String>,
-    /// Hosts that the agent's tokens are for, besides those that the supervisor knows.
+    /// Additional hosts that the tokens of the agent are valid for.
     pub git_hosts: Vec<String>,
-}
-
-/// The name of the ConfigMap that holds a run's task.
-#[must_use]
-pub fn task_configmap_name(run: &str) -> String {
-    format!("{run}-task")
-}
-
-/// The name of the ConfigMap that keeps a run's outcome and log.
-#[must_use]
-pub fn result_name(run: &str) -> String {
-    format!("{run}-result")
-}
-
-/// The name of a service's volume.
-#[must_use]
-pub fn pvc_name(service: &ServiceName) -> String {
-    format!("workspace-{service}")
-}
-
-/// The labels that every object of a run carries: its identity.
-#[must_use]
-pub fn identity(run: &TaskRun) -> BTreeMap<String, String> {
-    let spec = &run.spec;
-    let mut all = BTreeMap::from([
-        (labels::RUN.to_owned(), run.name().to_owned()),
-        (labels::SERVICE.to_owned(), spec.service.to_string()),
-        (labels::AGENT.to_owned(), spec.agent.to_string()),
-        (labels::ATTEMPT.to_owned(), spec.attempt.to_string()),
-        (labels::KIND.to_owned(), kind(run).to_owned()),
-        ("app.kubernetes.io/name".to_owned(), "orchestrator-run".to_owned()),
-        ("app.kubernetes.io/managed-by".to_owned(), "orchestrator".to_owned()),
-    ]);
-    if let Some(task) = spec.task_id {
-        all.insert(labels::TASK.to_owned(), task.to_string());
-    }
-    all
-}
-
-fn kind(run: &TaskRun) -> &'static str {
-    match run.spec.kind {
-        orchestrator_contract::Kind::Implementation => "implementation",
-        orchestrator_contract::Kind::Docs => "docs",
-    }
 }
 
 fn metadata(run: &TaskRun, name: &str) -> Value {
     json!({
         "name": name,
         "namespace": run.metadata.namespace,
-        "labels": identity(run),
+        "labels": run_labels(run),
         "ownerReferences": [run.controller_owner_ref(&())],
     })
 }
 
-/// The volume of a run's service. It belongs to nobody: it outlives runs.
+/// Builds the workspace PVC of a service. It has no owner reference, since it outlives runs.
 ///
 /// # Errors
-/// A fault of this program.
+/// Returns an error if the object is not valid JSON for its type, which is a bug.
 pub fn build_pvc(
     run: &TaskRun,
     settings: &KubernetesSettings,
@@ -141,10 +94,10 @@ pub fn build_pvc(
     }))
 }
 
-/// The ConfigMap with what the supervisor is asked to do, guidance and all.
+/// Builds the ConfigMap with the task spec and, with cluster access, a kubeconfig.
 ///
 /// # Errors
-/// A fault of this program.
+/// Returns an error if the object is not valid JSON for its type, which is a bug.
 pub fn build_task_configmap(
     run: &TaskRun,
     task: &TaskSpec,
@@ -161,16 +114,16 @@ pub fn build_task_configmap(
     }))
 }
 
-/// How the MCP server `kubernetes` reaches the cluster; JSON is YAML.
+/// Renders the kubeconfig of the MCP server `kubernetes`, as JSON, which is valid YAML.
 fn kubeconfig(run: &TaskRun, account: &str, settings: &KubernetesSettings) -> Value {
-    // It would look for others in the folder that it is started in.
-    let absolute = |file: &str| format!("{SECRETS_FOLDER}/{file}");
+    // Relative paths would resolve against the working directory of the server.
+    let absolute = |file: &str| format!("{SECRETS_DIR}/{file}");
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "cluster",
         "clusters": [{"name": "cluster", "cluster": {
-            "server": settings.api_server, "certificate-authority": absolute(KUBERNETES_AUTHORITY),
+            "server": settings.api_server, "certificate-authority": absolute(KUBERNETES_CA),
         }}],
         "users": [{"name": account, "user": {"tokenFile": absolute(KUBERNETES_TOKEN)}}],
         "contexts": [{"name": "cluster", "context": {
@@ -179,17 +132,17 @@ fn kubeconfig(run: &TaskRun, account: &str, settings: &KubernetesSettings) -> Va
     })
 }
 
-/// The Job that performs a run.
+/// Builds the Job of a run.
 ///
 /// # Errors
-/// A fault of this program.
+/// Returns an error if the object is not valid JSON for its type, which is a bug.
 pub fn build_job(
     run: &TaskRun,
     task: &TaskSpec,
     settings: &KubernetesSettings,
-    surroundings: &GitHostSettings,
+    git: &GitHostSettings,
 ) -> Result<Job, serde_json::Error> {
-    let mut template = identity(run);
+    let mut template = run_labels(run);
     template.insert("app.kubernetes.io/component".to_owned(), "agent".to_owned());
     if settings.cluster_access.contains_key(&run.spec.service) {
         template.insert(labels::CLUSTER_ACCESS.to_owned(), "true".to_owned());
@@ -198,7 +151,7 @@ pub fn build_job(
     typed(json!({
         "metadata": metadata(run, run.name()),
         "spec": {
-            // Agent runs cost money: nothing is tried again without a person.
+            // Agent runs cost money, so only users retry them.
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
@@ -214,13 +167,13 @@ pub fn build_job(
                     },
                     "finalizers": [POD_FINALIZER],
                 },
-                "spec": build_pod(run, settings, surroundings, deadline),
+                "spec": build_pod(run, settings, git, deadline),
             },
         },
     }))
 }
 
-/// Above everything that the supervisor may take, so that it is the one that ends the run.
+/// Returns the deadline of the Job, above all timeouts of the supervisor, which must expire first.
 fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
     let limits = &task.limits;
     let minutes = limits.timeout_minutes + limits.queue_minutes + settings.scheduling_timeout_minutes;
@@ -229,13 +182,13 @@ fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
     seconds + PUBLISH_SECONDS + TERMINATION_GRACE_PERIOD_SECONDS
 }
 
-/// Pulling the image, then save, push and pull request at their slowest.
+/// Seconds for the image pull, then for commit, push and pull request at their timeouts.
 const PUBLISH_SECONDS: i64 = 600 + 3 * 600 + 240;
 
 fn build_pod(
     run: &TaskRun,
     settings: &KubernetesSettings,
-    surroundings: &GitHostSettings,
+    git: &GitHostSettings,
     deadline_seconds: i64,
 ) -> Value {
     let access = settings.cluster_access.get(&run.spec.service);
@@ -274,7 +227,7 @@ fn build_pod(
                 PullPolicy::Never => "Never",
             }),
             "args": arguments(),
-            "env": environment(settings, surroundings),
+            "env": environment(settings, git),
             "resources": resources(settings),
             "securityContext": {
                 "allowPrivilegeEscalation": false,
@@ -285,8 +238,8 @@ fn build_pod(
             "terminationMessagePolicy": "File",
             "volumeMounts": [
                 {"name": "workspace", "mountPath": "/workspace"},
-                {"name": "task", "mountPath": TASK_FOLDER, "readOnly": true},
-                {"name": "secrets", "mountPath": SECRETS_FOLDER, "readOnly": true},
+                {"name": "task", "mountPath": TASK_DIR, "readOnly": true},
+                {"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": true},
                 {"name": "tmp", "mountPath": "/tmp"},
             ],
         }],
@@ -299,58 +252,49 @@ fn build_pod(
     })
 }
 
-/// The supervisor's arguments: the image knows the rest.
-#[must_use]
-pub fn arguments() -> Vec<String> {
-    let task = format!("{TASK_FOLDER}/task.json");
-    ["run", "--task-file", &task, "--workspace", "/workspace", "--log-format", "json"]
-        .map(str::to_owned)
-        .into()
-}
-
 fn optional(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     Some(map).filter(|map| !map.is_empty())
 }
 
-/// Variables that are no secrets.
-fn environment(settings: &KubernetesSettings, surroundings: &GitHostSettings) -> Vec<Value> {
+/// Returns the environment variables; secrets are mounted as files instead.
+fn environment(settings: &KubernetesSettings, git: &GitHostSettings) -> Vec<Value> {
     let mut all = settings.environment.clone();
-    all.insert("ORCHESTRATOR_SECRETS_DIR".to_owned(), SECRETS_FOLDER.to_owned());
-    // It tells how it ended before it is killed. The operator may give it less time.
+    all.insert("ORCHESTRATOR_SECRETS_DIR".to_owned(), SECRETS_DIR.to_owned());
+    // The supervisor must report the outcome before SIGKILL. Operators may set a shorter time.
     all.entry("ORCHESTRATOR_STOP_TIMEOUT_SECONDS".to_owned())
         .or_insert_with(|| SAVE_AND_PUSH_SECONDS.to_string());
-    if let Some(url) = &surroundings.github_api_url {
+    if let Some(url) = &git.github_api_url {
         all.insert("GITHUB_API_URL".to_owned(), url.clone());
     }
-    if !surroundings.git_hosts.is_empty() {
-        all.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), surroundings.git_hosts.join(","));
+    if !git.git_hosts.is_empty() {
+        all.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), git.git_hosts.join(","));
     }
     all.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
 }
 
 fn resources(settings: &KubernetesSettings) -> Value {
-    let asked = &settings.resources;
+    let configured = &settings.resources;
     let mut limits = Map::from_iter(
-        [("ephemeral-storage", &asked.ephemeral_storage), ("memory", &asked.memory)]
+        [("ephemeral-storage", &configured.ephemeral_storage), ("memory", &configured.memory)]
             .map(|(name, value)| (name.to_owned(), Value::from(value.as_str()))),
     );
     let mut requests = limits.clone();
-    requests.insert("cpu".to_owned(), asked.cpu.as_str().into());
-    if let Some(cpu) = &asked.cpu_limit {
+    requests.insert("cpu".to_owned(), configured.cpu.as_str().into());
+    if let Some(cpu) = &configured.cpu_limit {
         limits.insert("cpu".to_owned(), cpu.as_str().into());
     }
     json!({"limits": limits, "requests": requests})
 }
 
-/// The secrets as files, under the names that the supervisor knows. All are optional: the supervisor
-/// says which one is missing for the repositories at hand.
+/// Returns the projected Secrets, with the file names that the supervisor expects. All are optional:
+/// the supervisor reports which one is missing for the given repositories.
 fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
     let names = &settings.secret_names;
-    let own = |name: &str| name.replace("{agent}", run.spec.agent.as_str());
+    let expand = |name: &str| name.replace("{agent}", run.spec.agent.as_str());
     let source = |name: &str, items: &[(&str, &str)]| {
         let items: Vec<Value> = items.iter().map(|(key, path)| json!({"key": key, "path": path})).collect();
         let items = if items.is_empty() { Value::Null } else { items.into() };
-        json!({"secret": {"name": own(name), "optional": true, "items": items}})
+        json!({"secret": {"name": expand(name), "optional": true, "items": items}})
     };
     let over_ssh = [&run.spec.target.url, &run.spec.platform.url].into_iter().any(is_ssh);
     let mut all = vec![
@@ -367,24 +311,24 @@ fn secrets(run: &TaskRun, settings: &KubernetesSettings) -> Vec<Value> {
     all
 }
 
-/// What the MCP server `kubernetes` needs. The token is for this pod only, and dies with it; the agent
-/// cannot read it, and has no other.
+/// Returns the volume sources of the MCP server `kubernetes`. The token is bound to the pod, and the
+/// agent cannot read it.
 fn cluster_access(run: &TaskRun, deadline_seconds: i64) -> [Value; 3] {
-    // A pod whose ConfigMap is older than the permission begins without it, instead of never.
+    // Optional, so that a pod starts even if its ConfigMap predates the permission.
     let file = |map: &str, key: &str, path: &str| json!({"configMap": {"name": map, "items": [{"key": key, "path": path}], "optional": true}});
     let lifetime = deadline_seconds.min(TOKEN_LIFETIME_SECONDS);
     [
         file(&task_configmap_name(run.name()), KUBECONFIG, KUBECONFIG),
-        file(ROOT_CA_CONFIGMAP, "ca.crt", KUBERNETES_AUTHORITY),
+        file(ROOT_CA_CONFIGMAP, "ca.crt", KUBERNETES_CA),
         json!({"serviceAccountToken": {"path": KUBERNETES_TOKEN, "expirationSeconds": lifetime}}),
     ]
 }
 
 fn is_ssh(url: &RepositoryUrl) -> bool {
-    url.transport() == orchestrator_contract::names::Transport::Ssh
+    url.transport() == Transport::Ssh
 }
 
-/// Reads an object; what is null was not given.
+/// Converts JSON to a typed object; null fields are omitted.
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
     serde_json::from_value(value)
 }

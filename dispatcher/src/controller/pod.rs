@@ -1,4 +1,4 @@
-//! What a pod's status says about its run.
+//! Classifies the status of a pod. Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -6,59 +6,59 @@ use k8s_openapi::api::core::v1::{
 };
 use orchestrator_contract::Reason;
 
-use super::objects::CONTAINER;
+use crate::taskrun::container::CONTAINER;
 
-/// How long a pull that fails may go on failing: a registry that hiccups is asked again.
+/// Seconds until a failing image pull is a terminal error; the kubelet retries before that.
 const IMAGE_PULL_TIMEOUT_SECONDS: i64 = 40;
 
-/// How long a pod may be on its way before it is said why.
+/// Seconds until a slow start is reported.
 const SLOW_START_SECONDS: i64 = 45;
 
-/// How long an unreachable node may be silent.
+/// Seconds until an unreachable node is a terminal error.
 const NODE_UNREACHABLE_SECONDS: i64 = 300;
 
-/// Where a pod stands.
+/// State of the container of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodState {
-    /// Its container has not begun.
+    /// The container has not started.
     Starting {
-        /// What keeps it, if that is worth telling.
-        hindrance: Option<PodProblem>,
+        /// What delays the start.
+        problem: Option<PodProblem>,
     },
-    /// Its container is alive.
+    /// The container is running.
     Running {
-        /// Since when.
+        /// When the container started.
         since: Option<Timestamp>,
-        /// What is wrong with its surroundings.
-        trouble: Option<PodProblem>,
+        /// A problem of the node.
+        problem: Option<PodProblem>,
     },
-    /// Its container has ended, or never will begin.
+    /// The container terminated, or will never start.
     Ended(PodEnd),
 }
 
-/// How a pod has ended.
+/// How a pod terminated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodEnd {
-    /// When its container began, if it did.
+    /// When the container started, if it did.
     pub started: Option<Timestamp>,
-    /// When it ended.
+    /// When the container terminated.
     pub finished: Option<Timestamp>,
-    /// The termination message: the outcome's digest, if the supervisor could write it.
+    /// Termination message, which the supervisor writes before it exits.
     pub message: Option<String>,
-    /// Why, where the cluster knows better than the supervisor.
-    pub trouble: Option<PodProblem>,
-    /// The exit code.
+    /// Why the cluster terminated the container, if it did.
+    pub problem: Option<PodProblem>,
+    /// Exit code of the container.
     pub exit_code: Option<i32>,
 }
 
-/// What is wrong, as far as the cluster tells.
+/// A problem that the cluster reports about a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodProblem {
-    /// The contract's word for it.
+    /// The matching reason of the contract.
     pub reason: Reason,
-    /// The cluster's own words.
+    /// Message of the cluster.
     pub message: String,
-    /// Whether the run has no future.
+    /// Whether waiting cannot help, so that the run fails.
     pub terminal: bool,
 }
 
@@ -68,7 +68,7 @@ impl PodProblem {
     }
 }
 
-/// Tells where a pod stands.
+/// Returns the state of a pod.
 #[must_use]
 pub fn observe(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> PodState {
     let status = pod.status.clone().unwrap_or_default();
@@ -85,17 +85,17 @@ pub fn observe(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> Po
         return PodState::Ended(ended(terminated, status.reason.as_deref(), disrupted.as_ref()));
     }
     if phase == "Failed" || phase == "Succeeded" {
-        let told = status.message.clone().unwrap_or_else(|| "its pod has ended".to_owned());
-        let trouble = disruption(status.reason.as_deref(), disrupted.as_ref(), &told);
-        return PodState::Ended(PodEnd { trouble, ..PodEnd::default() });
+        let message = status.message.clone().unwrap_or_else(|| "the pod terminated".to_owned());
+        let problem = disruption(status.reason.as_deref(), disrupted.as_ref(), &message);
+        return PodState::Ended(PodEnd { problem, ..PodEnd::default() });
     }
     if let Some(ContainerState { running: Some(running), .. }) = state {
         let since = running.started_at.as_ref().map(|time| time.0);
-        return PodState::Running { since, trouble: unreachable_node(condition("Ready"), now) };
+        return PodState::Running { since, problem: unreachable_node(condition("Ready"), now) };
     }
-    let hindrance = startup_problem(container, condition("PodScheduled"), age, scheduling_timeout_minutes)
+    let problem = startup_problem(container, condition("PodScheduled"), age, scheduling_timeout_minutes)
         .or_else(|| unreachable_node(condition("Ready"), now));
-    PodState::Starting { hindrance }
+    PodState::Starting { problem }
 }
 
 fn ended(
@@ -107,54 +107,58 @@ fn ended(
         time.as_ref().map(|time| time.0)
     };
     let reason = terminated.reason.as_deref().unwrap_or_default();
-    let trouble = match reason {
-        "OOMKilled" => Some(PodProblem::new(Reason::OutOfMemory, "its container ran out of memory", true)),
+    let problem = match reason {
+        "OOMKilled" => Some(PodProblem::new(Reason::OutOfMemory, "the container ran out of memory", true)),
         "ContainerCannotRun" | "StartError" => {
-            let told = terminated.message.as_deref().unwrap_or("no more is known");
+            let message = terminated.message.as_deref().unwrap_or("no details");
             Some(PodProblem::new(
                 Reason::InvalidConfiguration,
-                format!("its container cannot be started: {told}"),
+                format!("cannot start the container: {message}"),
                 true,
             ))
         }
-        _ => disruption(pod_reason, disrupted, "its pod was ended by the cluster"),
+        _ => disruption(pod_reason, disrupted, "the cluster terminated the pod"),
     };
     PodEnd {
         started: time(&terminated.started_at),
         finished: time(&terminated.finished_at),
         message: terminated.message.clone().filter(|text| !text.trim().is_empty()),
-        trouble,
+        problem,
         exit_code: Some(terminated.exit_code),
     }
 }
 
-/// Why the cluster ended a pod: <https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions>.
-fn disruption(pod_reason: Option<&str>, disrupted: Option<&PodCondition>, told: &str) -> Option<PodProblem> {
-    let why = disrupted.and_then(|condition| condition.reason.as_deref());
-    let words = disrupted.and_then(|condition| condition.message.clone()).filter(|text| !text.is_empty());
-    let words = words.unwrap_or_else(|| told.to_owned());
-    match (pod_reason, why) {
+/// Returns why the cluster terminated a pod: <https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions>.
+fn disruption(
+    pod_reason: Option<&str>,
+    disrupted: Option<&PodCondition>,
+    fallback: &str,
+) -> Option<PodProblem> {
+    let reason = disrupted.and_then(|condition| condition.reason.as_deref());
+    let message = disrupted.and_then(|condition| condition.message.clone()).filter(|text| !text.is_empty());
+    let message = message.unwrap_or_else(|| fallback.to_owned());
+    match (pod_reason, reason) {
         (Some("NodeLost"), _) | (_, Some("DeletionByTaintManager" | "DeletionByPodGC")) => {
-            Some(PodProblem::new(Reason::NodeLost, words, true))
+            Some(PodProblem::new(Reason::NodeLost, message, true))
         }
         (Some("Evicted" | "Preempting" | "Terminated" | "NodeShutdown"), _) | (_, Some(_)) => {
-            Some(PodProblem::new(Reason::Evicted, words, true))
+            Some(PodProblem::new(Reason::Evicted, message, true))
         }
         (
             Some("OutOfmemory" | "OutOfcpu" | "OutOfpods" | "NodeAffinity" | "UnexpectedAdmissionError"),
             None,
-        ) => Some(PodProblem::new(Reason::Unschedulable, words, true)),
+        ) => Some(PodProblem::new(Reason::Unschedulable, message, true)),
         (Some(_) | None, None) => None,
     }
 }
 
-/// The node controller says that a node does not answer by the pod's own condition.
+/// Returns a problem if the node controller marked the pod as not ready.
 fn unreachable_node(ready: Option<PodCondition>, now: Timestamp) -> Option<PodProblem> {
     let ready =
         ready.filter(|ready| ready.reason.as_deref() == Some("NodeNotReady") || ready.status == "Unknown")?;
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
-    let hopeless = now.duration_since(since).as_secs() >= NODE_UNREACHABLE_SECONDS;
-    Some(PodProblem::new(Reason::NodeLost, "its node does not answer", hopeless))
+    let terminal = now.duration_since(since).as_secs() >= NODE_UNREACHABLE_SECONDS;
+    Some(PodProblem::new(Reason::NodeLost, "the node is unreachable", terminal))
 }
 
 fn startup_problem(
@@ -165,32 +169,33 @@ fn startup_problem(
 ) -> Option<PodProblem> {
     let unscheduled = scheduled.filter(|condition| condition.status == "False");
     if let Some(condition) = unscheduled {
-        let told = condition.message.unwrap_or_else(|| "no node has room for it".to_owned());
+        let message = condition.message.unwrap_or_else(|| "no node can run the pod".to_owned());
         #[expect(clippy::cast_precision_loss, reason = "an age in seconds")]
-        let hopeless = age as f64 >= scheduling_timeout_minutes * 60.0;
-        return Some(PodProblem::new(Reason::Unschedulable, told, hopeless));
+        let terminal = age as f64 >= scheduling_timeout_minutes * 60.0;
+        return Some(PodProblem::new(Reason::Unschedulable, message, terminal));
     }
     let waiting = container?.state.as_ref()?.waiting.as_ref()?;
-    let word = waiting.reason.as_deref().unwrap_or_default();
-    let told = match waiting.message.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => format!("{word}: {text}"),
-        None => word.to_owned(),
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let message = match waiting.message.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => format!("{reason}: {text}"),
+        None => reason.to_owned(),
     };
-    match word {
+    match reason {
         "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" => {
-            Some(PodProblem::new(Reason::ImageUnavailable, told, true))
+            Some(PodProblem::new(Reason::ImageUnavailable, message, true))
         }
         "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ImagePullFailed" => {
-            Some(PodProblem::new(Reason::ImageUnavailable, told, age >= IMAGE_PULL_TIMEOUT_SECONDS))
+            Some(PodProblem::new(Reason::ImageUnavailable, message, age >= IMAGE_PULL_TIMEOUT_SECONDS))
         }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            Some(PodProblem::new(Reason::InvalidConfiguration, told, age >= IMAGE_PULL_TIMEOUT_SECONDS))
+            Some(PodProblem::new(Reason::InvalidConfiguration, message, age >= IMAGE_PULL_TIMEOUT_SECONDS))
         }
-        // ContainerCreating, PodInitializing: the volume and the image take their time.
+        // ContainerCreating and PodInitializing: attaching volumes and pulling images can be slow.
         _ if age >= SLOW_START_SECONDS => {
-            let told =
-                format!("its container is not there after {age} s ({told}): kubectl describe pod tells why");
-            Some(PodProblem::new(Reason::Unschedulable, told, false))
+            let message = format!(
+                "the container has not started after {age} s ({message}); see `kubectl describe pod`"
+            );
+            Some(PodProblem::new(Reason::Unschedulable, message, false))
         }
         _ => None,
     }
@@ -205,26 +210,26 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
     }
 
-    /// The state, `age` seconds after the pod was made, in few words.
+    /// Summarizes the state of a pod that was created `age` seconds ago.
     fn seen(status: Value, age: i64) -> String {
         let created = at(0).to_string();
         let pod = json!({"metadata": {"name": "p", "creationTimestamp": created}, "status": status});
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        let short = |trouble: &Option<PodProblem>| match trouble {
-            Some(trouble) => format!("{}{}", trouble.reason, if trouble.terminal { "!" } else { "" }),
+        let short = |problem: &Option<PodProblem>| match problem {
+            Some(problem) => format!("{}{}", problem.reason, if problem.terminal { "!" } else { "" }),
             None => "fine".to_owned(),
         };
         match observe(&pod, 15.0, at(age)) {
-            PodState::Starting { hindrance } => format!("starting {}", short(&hindrance)),
-            PodState::Running { trouble, .. } => format!("running {}", short(&trouble)),
-            PodState::Ended(ended) => format!("ended {:?} {}", ended.exit_code, short(&ended.trouble)),
+            PodState::Starting { problem } => format!("starting {}", short(&problem)),
+            PodState::Running { problem, .. } => format!("running {}", short(&problem)),
+            PodState::Ended(ended) => format!("ended {:?} {}", ended.exit_code, short(&ended.problem)),
         }
     }
 
     fn waiting(reason: &str) -> Value {
         json!({"phase": "Pending", "containerStatuses": [{
             "name": "supervisor", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"waiting": {"reason": reason, "message": "told"}},
+            "state": {"waiting": {"reason": reason, "message": "details"}},
         }]})
     }
 

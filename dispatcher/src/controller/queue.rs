@@ -1,51 +1,48 @@
-//! Whose turn it is: one run at a time for each service, and so many in all.
+//! Decides which queued runs may start: one per service, and a maximum in total. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::crd::TaskRun;
+use crate::taskrun::definition::TaskRun;
 
-/// A run, as far as turns are concerned.
+/// A run, reduced to what admission depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QueueEntry {
-    /// When it was submitted.
+    /// When the run was submitted.
     pub since: Timestamp,
-    /// Its name.
     pub name: String,
-    /// Its service.
     pub service: String,
-    /// What it does.
-    pub stage: QueueState,
+    pub state: QueueState,
 }
 
-/// What a run does, as far as turns are concerned.
+/// State of a run with regard to admission.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QueueState {
-    /// It waits.
+    /// The run waits for admission.
     Waiting,
-    /// It has a Job.
+    /// The run was admitted.
     Active,
-    /// It needs no turn any more.
+    /// The run has finished, or will finish without starting.
     Finished,
 }
 
-/// Whether a run may begin.
+/// Whether a run may start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Admission {
-    /// It may.
+    /// The run may start.
     Admitted,
-    /// Others come first.
+    /// Other runs come first.
     Queued {
-        /// 1 is next.
+        /// Position in the queue; 1 is next.
         position: i32,
-        /// Whom it waits for: a run, or a free place.
+        /// What the run waits for: another run, or a free slot.
         waiting_for: String,
     },
 }
 
 impl Admission {
-    /// What is told to a run that is not among those that wait (any more): whoever asks will see why.
+    /// Placeholder for a run that is not in the queue.
     #[must_use]
     pub fn unknown() -> Self {
         Self::Queued { position: 1, waiting_for: "the list of runs".to_owned() }
@@ -53,12 +50,12 @@ impl Admission {
 }
 
 impl QueueEntry {
-    /// The entry of a run.
+    /// Creates the entry of a run.
     #[must_use]
-    pub fn of(run: &TaskRun) -> Self {
+    pub fn from_run(run: &TaskRun) -> Self {
         let status = run.status.as_ref();
         let has_job = status.is_some_and(|status| status.job_name.is_some());
-        let stage = if run.phase().is_final() {
+        let state = if run.phase().is_final() {
             QueueState::Finished
         } else if has_job {
             QueueState::Active
@@ -71,23 +68,24 @@ impl QueueEntry {
             since: run.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             name: run.name().to_owned(),
             service: run.spec.service.to_string(),
-            stage,
+            state,
         }
     }
 }
 
-/// Tells for each run that waits whether it may begin, given all runs of the namespace, in any order. All that
-/// are told so may begin together.
+/// Returns the admission of each waiting run, given all runs of the namespace in any order.
+///
+/// All admitted runs may start concurrently.
 #[must_use]
-pub fn admissions(all: &[QueueEntry], at_once: u32) -> HashMap<String, Admission> {
-    let mut told = HashMap::new();
+pub fn admissions(all: &[QueueEntry], max_concurrent: u32) -> HashMap<String, Admission> {
+    let mut admissions = HashMap::new();
     let mut busy: BTreeMap<&str, &str> = BTreeMap::new();
     let mut waiting: Vec<&QueueEntry> = Vec::new();
-    let mut at_work: u32 = 0;
+    let mut active: u32 = 0;
     for entry in all {
-        match entry.stage {
+        match entry.state {
             QueueState::Active => {
-                at_work += 1;
+                active += 1;
                 busy.insert(&entry.service, &entry.name);
             }
             QueueState::Waiting => waiting.push(entry),
@@ -95,28 +93,28 @@ pub fn admissions(all: &[QueueEntry], at_once: u32) -> HashMap<String, Admission
         }
     }
     waiting.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
-    let mut behind: BTreeMap<&str, i32> = BTreeMap::new();
-    let mut without_place = 0;
+    let mut queued: BTreeMap<&str, i32> = BTreeMap::new();
+    let mut without_slot = 0;
     for entry in waiting {
-        let ahead = behind.entry(&entry.service).or_default();
+        let position = queued.entry(&entry.service).or_default();
         if let Some(holder) = busy.get(entry.service.as_str()) {
-            *ahead += 1;
-            let waits = Admission::Queued { position: *ahead, waiting_for: (*holder).to_owned() };
-            told.insert(entry.name.clone(), waits);
+            *position += 1;
+            let admission = Admission::Queued { position: *position, waiting_for: (*holder).to_owned() };
+            admissions.insert(entry.name.clone(), admission);
             continue;
         }
-        // Whoever is next in a service stands in the way of the others of it.
+        // The next run of a service blocks its later ones.
         busy.insert(&entry.service, &entry.name);
-        if at_work < at_once {
-            at_work += 1;
-            told.insert(entry.name.clone(), Admission::Admitted);
+        if active < max_concurrent {
+            active += 1;
+            admissions.insert(entry.name.clone(), Admission::Admitted);
             continue;
         }
-        without_place += 1;
-        let waiting_for = format!("a free place: {at_once} runs are at work, and no more may be");
-        told.insert(entry.name.clone(), Admission::Queued { position: without_place, waiting_for });
+        without_slot += 1;
+        let waiting_for = format!("a free slot: {max_concurrent} runs are active, which is the maximum");
+        admissions.insert(entry.name.clone(), Admission::Queued { position: without_slot, waiting_for });
     }
-    told
+    admissions
 }
 
 #[cfg(test)]
@@ -124,13 +122,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn turn(name: &str, all: &[QueueEntry], at_once: u32) -> Admission {
-        admissions(all, at_once).remove(name).unwrap_or_else(Admission::unknown)
+    fn admission(name: &str, all: &[QueueEntry], max_concurrent: u32) -> Admission {
+        admissions(all, max_concurrent).remove(name).unwrap_or_else(Admission::unknown)
     }
 
-    fn entry(second: i64, name: &str, service: &str, stage: QueueState) -> QueueEntry {
+    fn entry(second: i64, name: &str, service: &str, state: QueueState) -> QueueEntry {
         let since = Timestamp::from_second(second).unwrap();
-        QueueEntry { since, name: name.to_owned(), service: service.to_owned(), stage }
+        QueueEntry { since, name: name.to_owned(), service: service.to_owned(), state }
     }
 
     #[test]
@@ -142,49 +140,50 @@ mod tests {
             entry(4, "d", "auth", QueueState::Waiting),
             entry(0, "z", "trader", QueueState::Finished),
         ];
-        let waits = |place, whom: &str| Admission::Queued { position: place, waiting_for: whom.to_owned() };
-        assert_eq!(turn("b", &all, 9), waits(1, "a"));
-        assert_eq!(turn("c", &all, 9), waits(2, "a"));
-        assert_eq!(turn("d", &all, 9), Admission::Admitted);
+        let queued =
+            |position, waiting_for: &str| Admission::Queued { position, waiting_for: waiting_for.to_owned() };
+        assert_eq!(admission("b", &all, 9), queued(1, "a"));
+        assert_eq!(admission("c", &all, 9), queued(2, "a"));
+        assert_eq!(admission("d", &all, 9), Admission::Admitted);
         assert!(
-            matches!(turn("d", &all, 1), Admission::Queued { position: 1, waiting_for } if waiting_for.contains("1 runs"))
+            matches!(admission("d", &all, 1), Admission::Queued { position: 1, waiting_for } if waiting_for.contains("1 runs"))
         );
     }
 
     proptest! {
-        /// However often turns are given, and though all that are told so begin together, no service has two runs
-        /// and no place is given twice; and as long as somebody could begin, somebody may.
+        /// Even if all admitted runs start concurrently, no service has two active runs and the maximum holds;
+        /// and a run is admitted whenever one could start.
         #[test]
         fn admissions_never_conflict_or_stall(
             runs in proptest::collection::vec((0i64..5, 0usize..3, 0usize..3), 1..12),
-            at_once in 1u32..4,
+            max_concurrent in 1u32..4,
         ) {
-            let mut all: Vec<QueueEntry> = runs.iter().enumerate().map(|(at, (second, service, stage))| {
-                // What works already keeps the rules.
-                let stage = if *stage == 2 { QueueState::Finished } else { QueueState::Waiting };
-                entry(*second, &format!("r{at}"), &format!("s{service}"), stage)
+            let mut all: Vec<QueueEntry> = runs.iter().enumerate().map(|(index, (second, service, state))| {
+                // Initially no run is active, which keeps the invariants.
+                let state = if *state == 2 { QueueState::Finished } else { QueueState::Waiting };
+                entry(*second, &format!("r{index}"), &format!("s{service}"), state)
             }).collect();
             loop {
-                let waits = all.iter().filter(|e| e.stage == QueueState::Waiting).count();
-                let told = admissions(&all, at_once);
-                prop_assert_eq!(told.len(), waits, "everybody who waits is told something");
-                let begin: Vec<&String> =
-                    told.iter().filter(|(_, turn)| **turn == Admission::Admitted).map(|(name, _)| name).collect();
-                let works: Vec<&QueueEntry> = all.iter().filter(|e| e.stage == QueueState::Active).collect();
-                prop_assert!(works.len() <= at_once as usize);
-                let mut services: Vec<&str> = works.iter().map(|e| e.service.as_str()).collect();
+                let waiting = all.iter().filter(|e| e.state == QueueState::Waiting).count();
+                let admissions = admissions(&all, max_concurrent);
+                prop_assert_eq!(admissions.len(), waiting, "a waiting run has no admission");
+                let admitted: Vec<&String> =
+                    admissions.iter().filter(|(_, admission)| **admission == Admission::Admitted).map(|(name, _)| name).collect();
+                let running: Vec<&QueueEntry> = all.iter().filter(|e| e.state == QueueState::Active).collect();
+                prop_assert!(running.len() <= max_concurrent as usize);
+                let mut services: Vec<&str> = running.iter().map(|e| e.service.as_str()).collect();
                 services.sort_unstable();
                 let count = services.len();
                 services.dedup();
                 prop_assert_eq!(count, services.len());
-                if !begin.is_empty() {
-                    all.iter_mut().filter(|e| begin.contains(&&e.name)).for_each(|e| e.stage = QueueState::Active);
-                } else if waits == 0 && works.is_empty() {
+                if !admitted.is_empty() {
+                    all.iter_mut().filter(|e| admitted.contains(&&e.name)).for_each(|e| e.state = QueueState::Active);
+                } else if waiting == 0 && running.is_empty() {
                     break;
                 } else {
-                    prop_assert!(!works.is_empty(), "nobody works and nobody may begin");
-                    let done = works[0].name.clone();
-                    all.iter_mut().find(|e| e.name == done).unwrap().stage = QueueState::Finished;
+                    prop_assert!(!running.is_empty(), "no run is active and none is admitted");
+                    let done = running[0].name.clone();
+                    all.iter_mut().find(|e| e.name == done).unwrap().state = QueueState::Finished;
                 }
             }
         }

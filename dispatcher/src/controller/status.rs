@@ -1,4 +1,4 @@
-//! The status of a TaskRun, put together from what is known.
+//! Computes the status of a TaskRun. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -6,51 +6,52 @@ use orchestrator_contract::outcome::{Work, WorkLocation};
 use orchestrator_contract::{Outcome, Phase, Reason};
 use serde::Deserialize;
 
-use super::crd::{TaskRun, TaskRunStatus};
-use super::objects::pvc_name;
 use crate::task::event_fold::RunSnapshot;
+use crate::taskrun::definition::TaskRun;
+use crate::taskrun::names::pvc_name;
+use crate::taskrun::status::TaskRunStatus;
 
-/// How often progress is written, at most.
+/// Minimum time between two writes of progress.
 pub const PROGRESS_INTERVAL: SignedDuration = SignedDuration::from_secs(15);
 
-/// The outcome as a container's termination message has it.
+/// The outcome, as the termination message of the container abbreviates it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct TerminationMessage {
-    /// The run.
+    /// Name of the run.
     pub run: String,
-    /// Why it ended.
+    /// Why the run ended.
     pub reason: Reason,
-    /// One line: cause and next step.
+    /// Cause and next step, in one line.
     pub message: String,
-    /// Where the work is.
+    /// Location of the work.
     pub work: Work,
-    /// The pull request's page.
+    /// URL of the pull request.
     #[serde(default)]
     pub pull_request: Option<String>,
-    /// US dollars.
+    /// Cost in US dollars.
     #[serde(default)]
     pub cost_usd: Option<f64>,
 }
 
-/// What ends a run.
+/// How a run ended, and how the controller learned of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ObservedEnd<'a> {
-    /// The supervisor told it in full.
+    /// The log contains the outcome.
     Outcome(&'a Outcome),
-    /// Only its termination message was left.
+    /// Only the termination message is available.
     TerminationMessage(TerminationMessage),
-    /// The supervisor could not tell.
+    /// The supervisor reported no outcome; the controller inferred the reason.
     Inferred {
-        /// Why.
+        /// Why the run ended.
         reason: Reason,
-        /// Why, in words.
+        /// The reason in one sentence, without final period.
         message: String,
-        /// Whether anything can have been made.
+        /// Whether the container started, so that there may be work.
         started: bool,
     },
 }
 
-/// Writes down that a run has ended.
+/// Sets the final status of a run.
 pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd<'_>, now: Timestamp) {
     status.activity = None;
     status.activity_since = None;
@@ -69,33 +70,32 @@ pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd
             status.outcome = serde_json::to_value(outcome).ok();
             outcome.reason
         }
-        ObservedEnd::TerminationMessage(digest) => {
-            status.message = Some(digest.message.clone());
-            status.cost_usd = digest.cost_usd.or(status.cost_usd);
-            status.branch = digest.work.branch.clone().or(status.branch.take());
-            status.pull_request.clone_from(&digest.pull_request);
-            status.work = Some(digest.work.clone());
-            digest.reason
+        ObservedEnd::TerminationMessage(termination) => {
+            status.message = Some(termination.message.clone());
+            status.cost_usd = termination.cost_usd.or(status.cost_usd);
+            status.branch = termination.work.branch.clone().or(status.branch.take());
+            status.pull_request.clone_from(&termination.pull_request);
+            status.work = Some(termination.work.clone());
+            termination.reason
         }
-        ObservedEnd::Inferred { reason, message, started: worked } => {
+        ObservedEnd::Inferred { reason, message, started } => {
             let volume = pvc_name(&run.spec.service);
-            // The word's own hint says no more than the message does.
+            // The hints of these reasons would repeat the message.
             let hint = if *reason == Reason::SupervisorLost {
-                "Retry: whatever is there is saved first."
-            } else if *reason == Reason::Stopped && !worked {
-                "Retry when it is wanted after all."
+                "Retry: the next run saves leftover work first."
+            } else if *reason == Reason::Stopped && !started {
+                "Retry to run it."
             } else {
                 reason.hint()
             };
-            let (place, path) = if *worked {
-                status.message =
-                    Some(format!("{message}; whatever it made is in the volume {volume}. {hint}"));
+            let (location, path) = if *started {
+                status.message = Some(format!("{message}; any work is in the volume {volume}. {hint}"));
                 (WorkLocation::Workspace, Some(volume))
             } else {
                 status.message = Some(format!("{message}. {hint}"));
                 (WorkLocation::None, None)
             };
-            status.work = Some(Work { location: place, branch: None, oid: None, path });
+            status.work = Some(Work { location, branch: None, oid: None, path });
             *reason
         }
     };
@@ -118,43 +118,44 @@ pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd
     );
 }
 
-/// Takes over what the event stream has told, unless that is only progress and was written a moment ago;
-/// then says how long to wait.
+/// Copies a snapshot of the event stream into the status.
+///
+/// Mere progress is copied at most once per [`PROGRESS_INTERVAL`]; otherwise returns how long to wait.
 #[must_use]
 pub fn apply_progress(
     status: &mut TaskRunStatus,
-    told: &RunSnapshot,
+    snapshot: &RunSnapshot,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    let last_event_seq = i64::try_from(told.last_event_seq).unwrap_or(i64::MAX);
-    if told.outcome.is_some() || last_event_seq <= status.last_event_seq.unwrap_or_default() {
+    let last_event_seq = i64::try_from(snapshot.last_event_seq).unwrap_or(i64::MAX);
+    if snapshot.outcome.is_some() || last_event_seq <= status.last_event_seq.unwrap_or_default() {
         return None;
     }
     let old = status.phase.unwrap_or(Phase::Pending);
-    let moved = told.phase != old && told.phase > old;
-    if let Some(written) = status.last_progress_time.filter(|_| !moved) {
+    let phase_advanced = snapshot.phase != old && snapshot.phase > old;
+    if let Some(written) = status.last_progress_time.filter(|_| !phase_advanced) {
         let rest = PROGRESS_INTERVAL - now.duration_since(written);
         if rest.is_positive() {
             return Some(rest);
         }
     }
-    status.phase = Some(told.phase.max(old));
-    status.step = told.step.or(status.step);
-    if let Some(progress) = &told.progress {
+    status.phase = Some(snapshot.phase.max(old));
+    status.step = snapshot.step.or(status.step);
+    if let Some(progress) = &snapshot.progress {
         status.activity = Some(progress.activity.clone());
         status.activity_since = Some(progress.activity_since);
         status.turns = i32::try_from(progress.turns).ok();
         status.cost_usd = Some(progress.cost_usd);
         status.branch = progress.branch.clone().or(status.branch.take());
-        status.waiting_for = progress.waiting_for.clone().filter(|_| told.phase == Phase::Pending);
+        status.waiting_for = progress.waiting_for.clone().filter(|_| snapshot.phase == Phase::Pending);
     }
     status.last_event_seq = Some(last_event_seq);
-    status.last_event_time = told.last_time;
+    status.last_event_time = snapshot.last_time;
     status.last_progress_time = Some(now);
     None
 }
 
-/// Sets a condition; the time of its last change stays as long as its status does.
+/// Sets a condition; its transition time changes only with its status.
 pub fn set_condition(
     status: &mut TaskRunStatus,
     run: &TaskRun,

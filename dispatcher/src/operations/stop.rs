@@ -5,9 +5,9 @@ use std::time::Duration;
 use orchestrator_contract::RunName;
 
 use super::{Dispatcher, WaitOutcome};
-use crate::backend::StopMode;
 use crate::error::Error;
 use crate::task::status::Status;
+use crate::task::stop_mode::StopMode;
 
 /// What came of asking a run to stop.
 #[derive(Clone, Debug, PartialEq)]

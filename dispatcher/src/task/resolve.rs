@@ -336,7 +336,7 @@ mod tests {
         request.overrides.model = Some("--evil".to_owned());
         let problem = resolve(&request, &open("https://h/o/trader")).unwrap_err();
         assert_eq!(problem.exit_code(), 64);
-        for field in ["limits.minutes", "limits.turns", "model"] {
+        for field in ["limits.timeout_minutes", "limits.turns", "model"] {
             assert!(problem.to_string().contains(field), "{problem}");
         }
     }

@@ -237,7 +237,7 @@ pub(crate) mod tests {
         let status = sample(3, LockState::Free);
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::SupervisorLost)));
         insta::assert_snapshot!(status.message.unwrap(), @"the supervisor ended without an outcome (its last words: error: out of cheese); whatever it made is in /state/workspaces/workspace-trader");
-        insta::assert_snapshot!(status.next_step, @"The supervisor ended without an outcome; the work is in the workspace, and a retry saves it first. dispatcher retry trader-claude-agent-1-task1-attempt2");
+        insta::assert_snapshot!(status.next_step, @"The supervisor exited without an outcome; the work is in the workspace, and a retry saves it first. dispatcher retry trader-claude-agent-1-task1-attempt2");
     }
 
     #[test]

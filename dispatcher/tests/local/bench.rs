@@ -1,4 +1,4 @@
-//! A state folder of its own, and the dispatcher's program working on it.
+//! A state directory and dispatcher commands that use it.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Longest that anything here may take; what is waited for usually takes milliseconds.
+/// Timeout of every wait; most take milliseconds.
 const LIMIT: Duration = Duration::from_secs(25);
 
-/// A state folder, a home, an open folder; runs that still live are stopped at its end.
+/// A state directory, a home and an open directory. Dropping it stops active runs.
 pub(crate) struct Bench {
     root: tempfile::TempDir,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct CommandOutput {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Done {
+impl CommandOutput {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-impl From<Output> for Done {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
@@ -58,7 +58,7 @@ impl Bench {
         self.path("state/runs").join(run).join(name)
     }
 
-    /// The dispatcher with these arguments, separated by blanks.
+    /// Returns a dispatcher command with these arguments, separated by spaces.
     pub(crate) fn command(&self, arguments: &str) -> Command {
         #[expect(clippy::disallowed_methods, reason = "the program under test is started here")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_dispatcher"));
@@ -77,23 +77,23 @@ impl Bench {
         command
     }
 
-    pub(crate) fn run(&self, arguments: &str) -> Done {
+    pub(crate) fn run(&self, arguments: &str) -> CommandOutput {
         self.command(arguments).output().unwrap().into()
     }
 
-    /// Runs with a supervisor that ends as `end` says.
-    pub(crate) fn run_ending(&self, end: &str, arguments: &str) -> Done {
+    /// Runs a command with a supervisor that ends with `end`.
+    pub(crate) fn run_ending(&self, end: &str, arguments: &str) -> CommandOutput {
         self.command(arguments).env("ORCHESTRATOR_TEST_END", end).output().unwrap().into()
     }
 
-    /// Submits task 1 of the trader service, and gives its run's name.
+    /// Submits task 1 of the trader service and returns the run's name.
     pub(crate) fn submit(&self, end: &str) -> String {
         let done = self.run_ending(end, "submit --task 1 --service trader -o json");
         assert_eq!(done.code, 0, "{done:?}");
         done.json()["run"].as_str().unwrap().to_owned()
     }
 
-    /// Submits, and waits until the run has ended.
+    /// Submits task 1 and waits for the run to end.
     pub(crate) fn submit_and_wait(&self, end: &str) -> String {
         let run = self.submit(end);
         self.run(&format!("wait {run}"));
@@ -108,8 +108,8 @@ impl Bench {
         self.run("list -o json").json()["runs"].as_array().unwrap().clone()
     }
 
-    /// Starts several commands at once and waits for all of them.
-    pub(crate) fn at_once(&self, commands: impl Iterator<Item = Command>) -> Vec<Done> {
+    /// Starts all commands and waits for them.
+    pub(crate) fn concurrently(&self, commands: impl Iterator<Item = Command>) -> Vec<CommandOutput> {
         let children: Vec<Child> = commands.map(|mut command| command.spawn().unwrap()).collect();
         children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect()
     }
@@ -121,7 +121,7 @@ impl Drop for Bench {
         for run in runs.flatten() {
             std::fs::write(run.path().join("stop"), "now").ok();
             let lock = run.path().join("lock");
-            eventually("the supervisor to end", || {
+            eventually("the supervisor to exit", || {
                 let Ok(file) = std::fs::File::open(&lock) else { return true };
                 rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_ok()
             });
@@ -129,17 +129,17 @@ impl Drop for Bench {
     }
 }
 
-/// A script that lies beside this file.
+/// Returns the path of a script beside this file.
 pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/local").join(name)
 }
 
-/// Waits for a condition, within a limit.
+/// Polls a condition until the timeout.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < LIMIT, "waited too long for {what}");
-        #[expect(clippy::disallowed_methods, reason = "a test without runtime looks again after a moment")]
+        #[expect(clippy::disallowed_methods, reason = "polls without a runtime")]
         std::thread::sleep(Duration::from_millis(5));
     }
 }

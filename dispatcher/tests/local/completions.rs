@@ -1,11 +1,11 @@
-//! The completion functions, driven as the shells drive them.
+//! Completion functions, called as the shells call them.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::bench::{Bench, Done, eventually};
+use crate::bench::{Bench, CommandOutput, eventually};
 
-/// Has a shell read the script and say which words, flags apart, it offers after `line`.
+/// Returns the words, except flags, that bash offers after `line`.
 fn bash(bench: &Bench, line: &str) -> Vec<String> {
     // What readline does before it calls the function of `complete -F`.
     let drive = r#"
@@ -26,7 +26,7 @@ fn bash(bench: &Bench, line: &str) -> Vec<String> {
         .collect()
 }
 
-fn shell(bench: &Bench, program: &str, arguments: &[&str]) -> Done {
+fn shell(bench: &Bench, program: &str, arguments: &[&str]) -> CommandOutput {
     let template = bench.command("");
     #[expect(clippy::disallowed_methods, reason = "the shell under test is started here")]
     let mut command = Command::new(program);
@@ -72,8 +72,8 @@ fn completion_reads_state_dir_from_command_line() {
 #[test]
 fn completion_without_candidates_prints_nothing() {
     let bench = Bench::new();
-    assert!(bash(&bench, "dispatcher status ").is_empty(), "there is no state folder");
-    std::fs::write(bench.path("open/orchestrator.toml"), "colour = \n").unwrap();
+    assert!(bash(&bench, "dispatcher status ").is_empty(), "no state directory");
+    std::fs::write(bench.path("open/orchestrator.toml"), "color = \n").unwrap();
     assert!(bash(&bench, "dispatcher status ").is_empty(), "the configuration is broken");
     assert_eq!(bash(&bench, "dispatcher comp"), ["completions"]);
     std::fs::remove_file(bench.path("open/orchestrator.toml")).unwrap();
@@ -99,11 +99,11 @@ fn completing_hundred_runs_is_fast() {
         let mut command = bench.command("-- dispatcher status trader");
         command.env("DISPATCHER_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "2").env("_CLAP_IFS", "\n");
         let start = Instant::now();
-        let done: Done = command.output().unwrap().into();
+        let done: CommandOutput = command.output().unwrap().into();
         assert_eq!(done.stdout.lines().count(), 100, "{done:?}");
         start.elapsed()
     };
-    // The best of a few: other tests may have the processors.
+    // The best of five: other tests may use the CPU.
     let best = (0..5).map(|_| ask()).min().unwrap();
     assert!(best < Duration::from_secs(1), "{best:?}");
 }
@@ -119,8 +119,7 @@ fn completion_script_of_every_shell_calls_dispatcher() {
     }
 }
 
-/// Where these shells are installed, they are asked as well: fish by its own `complete -C`, zsh by
-/// the function that it would call, with its list of candidates printed.
+/// Tests fish with `complete -C`, and zsh with its function and printed candidates, where installed.
 #[test]
 fn zsh_and_fish_complete_same_runs_if_installed() {
     let bench = Bench::new();

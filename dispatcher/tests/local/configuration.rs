@@ -1,6 +1,6 @@
-//! The files of configuration, as the program finds them.
+//! Discovery of configuration files.
 
-use crate::bench::{Bench, Done};
+use crate::bench::{Bench, CommandOutput};
 
 fn own_file(bench: &Bench, text: &str) -> std::path::PathBuf {
     let folder = bench.path("home/.config/orchestrator");
@@ -19,7 +19,7 @@ fn cloned_repository_cannot_run_its_programs() {
         .unwrap();
     for verb in ["doctor", "submit --task 1 --service trader", "status", "list"] {
         let mut command = bench.command(verb);
-        let done: Done = command.env_remove("ORCHESTRATOR_SUPERVISOR").output().unwrap().into();
+        let done: CommandOutput = command.env_remove("ORCHESTRATOR_SUPERVISOR").output().unwrap().into();
         assert_eq!(done.code, 78, "{verb}: {done:?}");
         let place = format!("{}:1:1: ", bench.path("open/orchestrator.toml").display());
         assert!(done.stderr.contains(&place) && done.stderr.contains("--config"), "{done:?}");
@@ -48,7 +48,7 @@ fn service_secrets_are_read_from_own_folder() {
 #[test]
 fn config_free_commands_work_with_broken_config() {
     let bench = Bench::new();
-    std::fs::write(bench.path("open/orchestrator.toml"), "colour = \n").unwrap();
+    std::fs::write(bench.path("open/orchestrator.toml"), "color = \n").unwrap();
     assert_eq!(bench.run("list").code, 78);
     for verb in ["setup cursor --print", "completions bash", "config-schema", "--version", "help"] {
         assert_eq!(bench.run(verb).code, 0, "{verb}");

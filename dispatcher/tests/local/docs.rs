@@ -1,4 +1,4 @@
-//! Documents of tasks: what is asked for, told from the open folder.
+//! Docs submissions from an open directory.
 
 use super::bench::Bench;
 
@@ -25,7 +25,7 @@ fn docs_defaults_come_from_open_clone() {
     assert_eq!(task["platform"]["docs_directory"], "services/auth");
     assert_eq!(task["docs"]["force"], true);
     assert_eq!(task["target"]["url"], "/srv/git/trader.git");
-    // The folder is no real repository, so its git cannot tell; that is said, not hidden.
+    // The directory has no real repository, so that git fails; the preview reports it.
     assert!(preview["warnings"].to_string().contains("only what is on the remote"), "{preview}");
 }
 
@@ -65,7 +65,7 @@ fn resubmitted_docs_run_starts_new_branch() {
     bench.run("wait trader-claude-agent-1-docs-attempt2");
     let third = bench.run_ending("done", "retry trader-claude-agent-1-docs-attempt2 -o json").json();
     assert_eq!((&third["task"]["kind"], &third["task"]["mode"]), (&"docs".into(), &"retry".into()));
-    // Documents and code are different things: the task itself has no attempt yet.
+    // Docs and implementation are different task keys: the task itself has no attempt yet.
     let task = bench.run_ending("done", "submit --task 1 --service trader -o json").json();
     assert_eq!(task["run"], "trader-claude-agent-1-task1-attempt1");
 }

@@ -1,14 +1,13 @@
-//! The dispatcher's program on a state folder of its own, with a script that
-//! stands for the supervisor.
+//! The dispatcher with its own state directory and a scripted supervisor.
 
-#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 mod bench;
 mod completions;
 mod configuration;
 mod docs;
+mod run_selection;
 mod terminal;
-mod which;
 
 use std::collections::BTreeSet;
 
@@ -22,7 +21,7 @@ fn fifty_identical_submissions_create_one_run() {
         command.env("ORCHESTRATOR_TEST_END", "held");
         command
     };
-    let all = bench.at_once((0..50).map(|_| submit()));
+    let all = bench.concurrently((0..50).map(|_| submit()));
     let started: Vec<String> = all.iter().map(|done| done.json()["result"].to_string()).collect();
     assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
     assert!(
@@ -34,7 +33,7 @@ fn fifty_identical_submissions_create_one_run() {
 #[test]
 fn fifty_different_tasks_create_fifty_runs() {
     let bench = Bench::new();
-    let all = bench.at_once(
+    let all = bench.concurrently(
         (1..=50).map(|task| bench.command(&format!("submit --task {task} --service trader -o json"))),
     );
     assert!(all.iter().all(|done| done.code == 0 && done.json()["result"] == "created"), "{all:?}");
@@ -46,14 +45,14 @@ fn fifty_different_tasks_create_fifty_runs() {
 fn concurrent_retries_get_unique_attempt_numbers() {
     let bench = Bench::new();
     bench.submit_and_wait("failed");
-    let all = bench.at_once((0..20).map(|number| {
+    let all = bench.concurrently((0..20).map(|number| {
         bench.command(&format!("submit --task 1 --service trader --retry --guidance {number} -o json"))
     }));
     let mut attempts = BTreeSet::new();
     for done in &all {
         match done.code {
             0 => assert!(attempts.insert(done.json()["task"]["attempt"].as_u64().unwrap()), "{done:?}"),
-            // Refused because the attempt before was still at work.
+            // Rejected because the attempt before was active.
             code => assert_eq!(code, 75, "{done:?}"),
         }
     }
@@ -169,8 +168,8 @@ fn retry_keeps_earlier_overrides_unless_replaced() {
                   --repository-url https://github.com/myorg/other";
     bench.run_ending("failed", submit);
     let mut retry = bench.command("retry trader-claude-agent-1-task1-attempt1 --guidance new -o json");
-    // From elsewhere, too: a retry does not depend on the open folder.
-    let done: bench::Done = retry.current_dir(bench.path("home")).output().unwrap().into();
+    // A retry does not depend on the open directory.
+    let done: bench::CommandOutput = retry.current_dir(bench.path("home")).output().unwrap().into();
     let task = &done.json()["task"];
     assert_eq!(task["mode"], "retry");
     assert_eq!(task["model"], "opus");
@@ -193,7 +192,7 @@ fn retry_of_active_attempt_is_rejected() {
 #[test]
 fn rejected_or_dry_run_commands_write_nothing() {
     let bench = Bench::new();
-    std::fs::write(bench.path("bad.toml"), "colour = 1\n").unwrap();
+    std::fs::write(bench.path("bad.toml"), "color = 1\n").unwrap();
     let bad = bench.path("bad.toml");
     let cases = [
         ("submit --task 0 --service trader".to_owned(), 64),
@@ -293,13 +292,13 @@ fn doctor_reports_missing_parts_with_fix() {
     let done = bench.run("doctor -o json");
     assert_eq!(done.code, 78);
     let checks = done.json()["checks"].as_array().unwrap().clone();
-    let finding = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["finding"].clone();
-    assert_eq!(finding("supervisor"), "ok");
-    assert_eq!(finding("state folder"), "ok");
-    assert_eq!(finding("model credential"), "problem");
-    assert!(checks.iter().all(|check| check["finding"] == "ok" || check["mend"].is_string()), "{done:?}");
+    let status = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["status"].clone();
+    assert_eq!(status("supervisor"), "ok");
+    assert_eq!(status("state folder"), "ok");
+    assert_eq!(status("model credential"), "error");
+    assert!(checks.iter().all(|check| check["status"] == "ok" || check["fix"].is_string()), "{done:?}");
     let servers: Vec<_> = checks.iter().filter(|check| check["name"] == "mcp server").collect();
-    assert!(servers.len() == 3 && servers.iter().all(|check| check["finding"] == "warning"), "{done:?}");
+    assert!(servers.len() == 3 && servers.iter().all(|check| check["status"] == "warning"), "{done:?}");
 }
 
 #[test]
@@ -335,7 +334,7 @@ fn configuration_reaches_task_and_supervisor() {
 
     std::fs::write(folder.join("token"), "x").unwrap();
     let mut command = bench.command("submit --task 1 --service trader --dry-run -o json");
-    let done: bench::Done = command.env("ORCHESTRATOR_MODEL", "haiku").output().unwrap().into();
+    let done: bench::CommandOutput = command.env("ORCHESTRATOR_MODEL", "haiku").output().unwrap().into();
     let preview = done.json();
     let task = &preview["task"];
     assert_eq!(task["model"], "haiku");
@@ -356,7 +355,7 @@ fn gh_token_is_passed_but_never_written() {
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(bench::source("gh.sh"), bin.join("gh")).unwrap();
     let mut command = bench.command("submit --task 1 --service trader --wait --repository-url https://h/o/r");
-    let done: bench::Done =
+    let done: bench::CommandOutput =
         command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).output().unwrap().into();
     assert_eq!(done.code, 0, "{done:?}");
     let run = "trader-claude-agent-1-task1-attempt1";
@@ -376,7 +375,7 @@ fn outcome_saved_only_in_workspace_is_found() {
     let text = std::fs::read_to_string(&events).unwrap();
     let (head, last) = text.trim_end().rsplit_once('\n').unwrap();
     let outcome = serde_json::from_str::<serde_json::Value>(last).unwrap()["outcome"].clone();
-    // As on a full disk: the last line was cut short.
+    // As on a full disk: the last line was truncated.
     std::fs::write(&events, format!("{head}\n{}", &last[..last.len() / 2])).unwrap();
     assert_eq!(bench.run(&format!("wait {run}")).code, 70);
     let kept = bench.path("state/workspaces/workspace-trader/.orchestrator/runs").join(&run);
@@ -402,7 +401,7 @@ fn log_follow_exits_when_reader_closes() {
     let mut logs = bench.command(&format!("logs -f {run}")).spawn().unwrap();
     read_until(&mut logs, "edits src/lib.rs\n");
     drop(logs.stdout.take());
-    // Released: the next line that is written finds no reader.
+    // Released: the next line has no reader.
     bench.release(&run);
     assert_eq!(logs.wait().unwrap().code(), Some(0));
 }
@@ -440,9 +439,9 @@ fn deleted_workspace_does_not_reset_attempt_numbers() {
 fn slow_stop_is_awaited_only_until_timeout() {
     let bench = Bench::new();
     let run = bench.submit("stubborn");
-    let asked = bench.run(&format!("stop {run} --no-wait"));
-    assert_eq!(asked.code, 0);
-    assert!(asked.stderr.contains("was asked to stop"), "{asked:?}");
+    let stopping = bench.run(&format!("stop {run} --no-wait"));
+    assert_eq!(stopping.code, 0);
+    assert!(stopping.stderr.contains("was asked to stop"), "{stopping:?}");
     let waited = bench.run(&format!("stop {run} --timeout 0.05"));
     assert_eq!(waited.code, 124);
     assert!(waited.stderr.contains("still saving its work"), "{waited:?}");
@@ -485,7 +484,7 @@ fn interrupted_log_follow_leaves_run_active() {
     let run = bench.submit("held");
     let mut logs = bench.command(&format!("logs -f {run}")).spawn().unwrap();
     read_until(&mut logs, "edits src/lib.rs\n");
-    // Whoever follows looks again and again: a moment later it listens for the signal.
+    // The follower polls: it listens for the signal a moment later.
     eventually("the interrupt to be taken over", || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", logs.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
@@ -511,7 +510,7 @@ fn long_log_does_not_change_status() {
     let file = bench.run_file(&run, "events.jsonl");
     let events = std::fs::read_to_string(&file).unwrap();
     let (first, rest) = events.split_once('\n').unwrap();
-    // What is put in is no event, so that only its length can matter.
+    // The inserted lines are not events, so that only their length matters.
     std::fs::write(&file, format!("{first}\n{}{rest}", "no event\n".repeat(200_000))).unwrap();
     assert_eq!(bench.run(&format!("status {run} -o json")).json(), before);
 }

@@ -1,8 +1,11 @@
 #!/bin/sh
-# Stands for the supervisor: tells contract events, and ends as
-# ORCHESTRATOR_TEST_END says: `done` (the default), `failed`, `lost`, `held`,
-# which is `done` once a file `go` lies beside the task, or `stubborn`, which is
-# `held` and stops for nothing but `now`, or `failing`, which is `held` and then `failed`.
+# Fake supervisor: prints contract events and ends with ORCHESTRATOR_TEST_END:
+#   done      succeeds (default)
+#   failed    fails
+#   lost      exits without an outcome
+#   held      succeeds once a file `go` exists beside the task
+#   failing   fails once a file `go` exists beside the task
+#   stubborn  like held, and ignores stop requests other than `now`
 trap '' HUP
 while [ $# -gt 0 ]; do
     case "$1" in

@@ -1,4 +1,4 @@
-//! Colours, seen through a terminal of the kernel's making.
+//! Colors, seen through a pseudoterminal.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::bench::Bench;
 use rustix::pty::OpenptFlags;
 
-/// What a command prints on a terminal.
+/// Returns the output of a command on a terminal.
 fn on_a_terminal(bench: &Bench, arguments: &str, variables: &[(&str, &str)]) -> String {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     rustix::pty::grantpt(&ours).unwrap();
@@ -18,11 +18,11 @@ fn on_a_terminal(bench: &Bench, arguments: &str, variables: &[(&str, &str)]) -> 
     command.env("TERM", "xterm").envs(variables.iter().copied());
     let mut child =
         command.stdout(theirs.try_clone().unwrap()).stderr(Stdio::null()).stdin(theirs).spawn().unwrap();
-    // The command has copies of the terminal's other end: reading ends when nobody has one.
+    // The command has copies of the terminal's other end: reading ends when all are closed.
     drop(command);
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
-    // Linux tells by an error that the other end is closed.
+    // Linux returns an error when the other end is closed.
     while let Ok(length @ 1..) = File::from(ours.try_clone().unwrap()).read(&mut buffer) {
         seen.extend_from_slice(&buffer[..length]);
     }
@@ -35,8 +35,8 @@ fn terminal_output_is_colored_unless_disabled() {
     let bench = Bench::new();
     let run = bench.submit_and_wait("done");
     for verb in ["list", "status", "logs"] {
-        let coloured = on_a_terminal(&bench, verb, &[]);
-        assert!(coloured.contains("\u{1b}["), "{verb}: {coloured:?}");
+        let colored = on_a_terminal(&bench, verb, &[]);
+        assert!(colored.contains("\u{1b}["), "{verb}: {colored:?}");
         for variables in [("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")] {
             let plain = on_a_terminal(&bench, verb, &[variables]);
             assert!(!plain.contains('\u{1b}') && !plain.is_empty(), "{variables:?} {plain:?}");

@@ -1,4 +1,4 @@
-//! A client of the server, in either era of the protocol.
+//! A client of the server, in both protocol eras.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::bench::{Bench, source};
 
-/// How the client and the server get to know each other.
+/// How the connection is initialized.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Era {
     /// `initialize`, as of 2025-11-25.
@@ -26,7 +26,7 @@ pub(crate) enum Era {
 
 pub(crate) const ERAS: [Era; 2] = [Era::Handshake, Era::Stateless];
 
-/// What the client was told while it waited.
+/// Progress notifications that the client received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listener(pub(crate) Arc<Mutex<Vec<ProgressNotificationParam>>>);
 
@@ -35,14 +35,14 @@ impl ClientHandler for Listener {
         ClientConfig::default()
     }
 
-    async fn on_progress(&self, told: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        self.0.lock().unwrap().push(told);
+    async fn on_progress(&self, reported: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        self.0.lock().unwrap().push(reported);
     }
 }
 
 pub(crate) type Client = RunningService<RoleClient, Listener>;
 
-/// What a tool answered.
+/// The result of a tool.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) text: String,
@@ -50,7 +50,7 @@ pub(crate) struct Answer {
     pub(crate) is_error: bool,
 }
 
-/// The server over a bench's state, whose runs end as `end` says.
+/// Returns a server over the state of a bench, whose runs end with `end`.
 pub(crate) fn server(bench: &Bench, end: &str) -> Server {
     let variables = [
         ("PATH", "/usr/bin:/bin".into()),
@@ -97,7 +97,7 @@ pub(crate) fn text_of(contents: &ResourceContents) -> String {
     serde_json::to_value(contents).unwrap()["text"].as_str().unwrap().to_owned()
 }
 
-/// The text without what differs between two runs of a test: times and folders.
+/// Replaces times and directories in a text, which differ between test runs.
 pub(crate) fn steady(text: &str, bench: &Bench) -> String {
     let text = text.replace(bench.path("").to_str().unwrap().trim_end_matches('/'), "[bench]");
     let line = |line: &str| {

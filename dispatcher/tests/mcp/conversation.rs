@@ -1,4 +1,4 @@
-//! The conversations that people have with it, from submission to stop.
+//! Complete conversations, from submission to stop.
 
 use rmcp::model::{
     ArgumentInfo, CompleteRequestParams, GetPromptRequestParams, ReadResourceRequestParams, Reference,
@@ -40,7 +40,7 @@ async fn failed_first_task_is_retried_with_guidance() {
     assert!(again.is_error);
     insta::assert_snapshot!("refused", again.text);
 
-    // "Retry the last task but tell the agent to use reqwest": nothing else is said.
+    // "Retry the last task but tell the agent to use reqwest" gives no other argument.
     let retried = call(
         &client,
         "submit_implementation_task",
@@ -97,9 +97,12 @@ async fn slow_stop_is_answered_immediately() {
     let bench = Bench::new();
     let client = connect(server(&bench, "stubborn"), Era::Stateless).await;
     call(&client, "submit_implementation_task", json!({ "task_id": 1, "service": "trader" })).await;
-    let asked = call(&client, "stop_task", json!({})).await;
-    assert_eq!(asked.value["state"], "stopping", "{asked:?}");
-    assert!(asked.text.contains("was asked to stop") && asked.text.contains("wait_for_task"), "{asked:?}");
+    let stopping = call(&client, "stop_task", json!({})).await;
+    assert_eq!(stopping.value["state"], "stopping", "{stopping:?}");
+    assert!(
+        stopping.text.contains("was asked to stop") && stopping.text.contains("wait_for_task"),
+        "{stopping:?}"
+    );
     let now = call(&client, "stop_task", json!({ "now": true })).await;
     assert_eq!(now.value["state"], "stopped", "{now:?}");
 }
@@ -142,8 +145,8 @@ async fn prompts_are_filled_with_completed_arguments() {
         "{text}"
     );
     let complete = async |reference: Reference, name: &str, typed: &str| {
-        let asked = CompleteRequestParams::new(reference, ArgumentInfo::new(name, typed));
-        client.complete(asked).await.unwrap().completion.values
+        let params = CompleteRequestParams::new(reference, ArgumentInfo::new(name, typed));
+        client.complete(params).await.unwrap().completion.values
     };
     let of_submit = || Reference::for_prompt("submit");
     assert_eq!(complete(of_submit(), "service", "tr").await, ["trader"]);

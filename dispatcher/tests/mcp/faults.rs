@@ -1,4 +1,4 @@
-//! The program that an IDE starts, and whatever its pipes may do to it.
+//! The MCP server as a program, with faults of its pipes.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, eventually};
 
-/// `dispatcher mcp` as a child.
+/// A `dispatcher mcp` child process.
 struct Program {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -52,7 +52,7 @@ impl Program {
         assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 7));
     }
 
-    /// Closes its input and gives its exit code, what it still printed, and its stderr.
+    /// Closes the input and returns exit code, remaining output, and stderr.
     fn end(mut self) -> (Option<i32>, String, String) {
         drop(self.child.stdin.take());
         self.exit()
@@ -111,7 +111,7 @@ fn invalid_stdio_lines_are_skipped() {
     program.write(b"garbage\n\n\xff\xfe\x00\n{\"jsonrpc\":\n");
     program.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
     program.initialize();
-    // JSON, but no message.
+    // JSON, but not a message.
     program.write(b"[1, 2]\n");
     assert_eq!(program.read()["error"]["code"], -32600);
     program.write(b"more garbage\n{\"half\": \n");
@@ -199,7 +199,7 @@ fn submitted_run_continues_after_client_disconnects() {
     let arguments = json!({ "task_id": 1, "service": "trader" });
     let call = json!({ "name": "submit_implementation_task", "arguments": arguments });
     program.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call }));
-    // The answer is not waited for.
+    // The response is not read.
     let (code, rest, _) = program.end();
     assert_eq!(code, Some(0));
     assert!(rest.contains("trader-claude-agent-1-task1-attempt1"), "{rest}");

@@ -1,15 +1,14 @@
-//! The MCP server: over a pipe in this process with rmcp's own client, and as
-//! the program that an IDE starts.
+//! The MCP server: over a pipe in this process with rmcp's client, and as a program.
 
-#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
-#[expect(dead_code, reason = "shared with the tests of the command line, which use more of it")]
+mod arbitrary_input;
+#[expect(dead_code, reason = "shared with the CLI tests, which use more of it")]
 #[path = "../local/bench.rs"]
 mod bench;
 mod client;
 mod conversation;
 mod faults;
-mod noise;
+mod run_selection;
 mod surface;
 mod waiting;
-mod which;

@@ -1,4 +1,4 @@
-//! What a client sees of the server before it calls anything.
+//! The server's instructions, tools, resources and prompts.
 
 use serde_json::json;
 

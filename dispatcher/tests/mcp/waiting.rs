@@ -1,4 +1,4 @@
-//! Waiting, and what is told meanwhile.
+//! Waiting calls and their progress notifications.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,12 @@ async fn wait_timeout_reports_progress_in_both_eras() {
         let waited = call(&client, "wait_for_task", json!({ "timeout_seconds": 0.5 })).await;
         assert_eq!(waited.value["finished"], false);
         assert!(waited.text.contains("call `wait_for_task` again"), "{waited:?}");
-        let told = client.service().0.lock().unwrap().clone();
-        assert!(told.iter().any(|told| told.message.as_deref().unwrap().starts_with("Running")), "{told:?}");
-        assert!(told.windows(2).all(|pair| pair[0].progress < pair[1].progress), "{told:?}");
+        let reported = client.service().0.lock().unwrap().clone();
+        assert!(
+            reported.iter().any(|reported| reported.message.as_deref().unwrap().starts_with("Running")),
+            "{reported:?}"
+        );
+        assert!(reported.windows(2).all(|pair| pair[0].progress < pair[1].progress), "{reported:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP as bytes: what goes over the wire is what a test says.
+//! A minimal HTTP client that sends the exact bytes of a test.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Longest that an answer may take.
+/// Timeout of a response.
 const LIMIT: Duration = Duration::from_secs(25);
 
-/// An answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -18,7 +17,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The last JSON message of the answer.
+    /// Returns the last JSON message of the response.
     pub(crate) fn json(&self) -> Value {
         let last = self.body.lines().rev().find(|line| line.starts_with('{') || line.starts_with("data: {"));
         let last = last.unwrap_or_else(|| panic!("no message in {self:?}"));
@@ -26,7 +25,7 @@ impl Answer {
     }
 }
 
-/// A request to the endpoint, as it is sent.
+/// A request to the MCP endpoint.
 pub(crate) struct Request {
     pub(crate) line: &'static str,
     pub(crate) headers: Vec<(String, String)>,
@@ -34,7 +33,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A call that is answered, whoever the server lets in.
+    /// Creates a request that an unprotected server accepts.
     pub(crate) fn new(body: &Value) -> Self {
         Self { line: "POST /mcp HTTP/1.1", headers: Vec::new(), body: body.to_string() }
             .with("Host", "localhost")
@@ -43,14 +42,14 @@ impl Request {
             .with("Connection", "close")
     }
 
-    /// A tool call of the revisions before 2026-07-28.
+    /// Creates a tool call of the revisions before 2026-07-28.
     pub(crate) fn tool(name: &str, arguments: &Value) -> Self {
         let params = json!({ "name": name, "arguments": arguments });
         Self::new(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }))
             .with("MCP-Protocol-Version", "2025-11-25")
     }
 
-    /// A tool call of revision 2026-07-28.
+    /// Creates a tool call of revision 2026-07-28.
     pub(crate) fn modern_tool(name: &str, arguments: &Value) -> Self {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -104,10 +103,10 @@ pub(crate) fn connect(to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends bytes and reads until the server has closed the connection.
+/// Sends bytes and reads until the server closes the connection.
 pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Answer {
     let mut stream = connect(to);
-    // A server that refuses early may have closed already; its answer is what counts.
+    // A server that rejects early may have closed already; its response counts.
     drop(stream.write_all(bytes));
     read(&mut stream)
 }
@@ -121,7 +120,7 @@ pub(crate) fn read(stream: &mut TcpStream) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-/// Ends a connection the rude way: the server gets a reset.
+/// Closes a connection with a reset.
 pub(crate) fn cut(stream: TcpStream) {
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     drop(stream.shutdown(Shutdown::Read));

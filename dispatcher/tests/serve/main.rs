@@ -1,15 +1,15 @@
-//! MCP over HTTP, from the bytes on.
+//! MCP over HTTP, tested with raw bytes.
 
-#![expect(clippy::unwrap_used, reason = "a broken assumption of a test is its failure")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 #[path = "../local/bench.rs"]
-#[expect(dead_code, reason = "what the command line's tests need is not all needed here")]
+#[expect(dead_code, reason = "shared with the CLI tests, which use more of it")]
 mod bench;
 
-mod cut;
+mod auth;
+mod disconnect;
 mod http;
 mod limits;
 mod program;
 mod server;
-mod stand;
-mod who;
+mod test_server;

@@ -1,4 +1,4 @@
-//! `dispatcher serve`, as a program.
+//! The `dispatcher serve` program: load, audit log, signals.
 
 use std::io::Write as _;
 
@@ -25,7 +25,7 @@ fn hundred_identical_submissions_create_one_run() {
     assert_eq!(bench.runs().len(), 1);
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    println!("a hundred submissions at once: {peak}");
+    println!("a hundred concurrent submissions: {peak}");
 }
 
 #[test]
@@ -41,14 +41,14 @@ fn audit_log_names_caller_without_token_or_guidance() {
     assert_eq!(submission(1).with("Authorization", &bearer).send(server.address).status, 200);
     let lost = Request::tool("get_task_status", &json!({ "run": "no-such-run" }));
     assert_eq!(lost.with("Authorization", &bearer).send(server.address).status, 200);
-    eventually("three calls to be told", || server.calls().len() == 3);
+    eventually("three audited calls", || server.calls().len() == 3);
     let calls = server.calls();
-    let told = |at: usize, fields: [&str; 5]| fields.map(|field| calls[at][field].to_string());
+    let reported = |at: usize, fields: [&str; 5]| fields.map(|field| calls[at][field].to_string());
     let fields = ["identity", "tool", "run", "status", "result"];
     let submit = "\"submit_implementation_task\"";
-    assert_eq!(told(0, fields), ["\"-\"", "\"-\"", "\"-\"", "401", "\"refused\""]);
-    assert_eq!(told(1, fields), ["\"bearer\"", submit, &format!("\"{RUN}\""), "200", "\"ok\""]);
-    assert_eq!(told(2, fields)[1..3], ["\"get_task_status\"", "\"no-such-run\""]);
+    assert_eq!(reported(0, fields), ["\"-\"", "\"-\"", "\"-\"", "401", "\"refused\""]);
+    assert_eq!(reported(1, fields), ["\"bearer\"", submit, &format!("\"{RUN}\""), "200", "\"ok\""]);
+    assert_eq!(reported(2, fields)[1..3], ["\"get_task_status\"", "\"no-such-run\""]);
     assert_eq!(
         (calls[2]["result"].as_str(), calls[2]["method"].as_str()),
         (Some("error"), Some("tools/call"))
@@ -57,8 +57,8 @@ fn audit_log_names_caller_without_token_or_guidance() {
         assert!(call["client"].as_str().unwrap().starts_with("127.0.0.1:") && call["ms"].is_u64(), "{call}");
         assert!(call["timestamp"].is_string(), "{call}");
     }
-    let said = server.said();
-    assert!(!said.contains(token) && !said.contains("hush-hush"), "{said}");
+    let log = server.log();
+    assert!(!log.contains(token) && !log.contains("hush-hush"), "{log}");
     let names = || std::fs::read_to_string(bench.run_file(RUN, "environment.txt")).unwrap_or_default();
     eventually("the supervisor to write its environment down", || names().contains("\nPATH\n"));
     let names = names();
@@ -67,7 +67,7 @@ fn audit_log_names_caller_without_token_or_guidance() {
 
 #[test]
 fn remote_call_without_folder_names_needed_arguments() {
-    // The server's own folder is a clone of the trader's repository: that is nobody else's business.
+    // The server's directory is a clone of the trader's repository, which must not affect callers.
     let bench = Bench::new();
     let server = Server::start(&bench);
     let submit = |arguments| {
@@ -133,8 +133,8 @@ fn waiting_call_is_answered_at_shutdown() {
         server.submit(1);
         let mut waiting = connect(server.address);
         waiting.write_all(&Request::tool("wait_for_task", &json!({ "run": RUN })).bytes()).unwrap();
-        let begun = "\"method\":\"tools/call\",\"tool\":\"wait_for_task\"";
-        eventually("the wait to begin", || server.said().contains(begun));
+        let started = "\"method\":\"tools/call\",\"tool\":\"wait_for_task\"";
+        eventually("the wait to begin", || server.log().contains(started));
         server.signal(signal);
         let answer = read(&mut waiting);
         assert!(answer.status == 200 && answer.body.contains("the run goes on"), "{answer:?}");
@@ -150,7 +150,7 @@ fn finished_run_leaves_no_child_process() {
     server.submit(1);
     bench.release(RUN);
     let children = format!("/proc/{0}/task/{0}/children", server.id());
-    eventually("the supervisor to be collected", || {
+    eventually("the supervisor to be reaped", || {
         let ended = bench.runs()[0]["phase"] == "Succeeded";
         ended && std::fs::read_to_string(&children).unwrap().is_empty()
     });
@@ -163,12 +163,12 @@ fn readiness_reflects_ability_to_serve_calls() {
     let status = |path| Request::get(path).with("Host", "10.0.0.7:8750").send(server.address).status;
     let both = || (status("GET /healthz HTTP/1.1"), status("GET /readyz HTTP/1.1"));
     assert_eq!(both(), (200, 200));
-    std::fs::write(bench.path("open/orchestrator.toml"), "colour = 1").unwrap();
+    std::fs::write(bench.path("open/orchestrator.toml"), "color = 1").unwrap();
     assert_eq!(both(), (200, 503));
-    let told = server.call("list_tasks", &json!({})).json();
+    let reported = server.call("list_tasks", &json!({})).json();
     assert!(
-        told["result"]["isError"] == true && told.to_string().contains("unknown field `colour`"),
-        "{told}"
+        reported["result"]["isError"] == true && reported.to_string().contains("unknown field `color`"),
+        "{reported}"
     );
 }
 

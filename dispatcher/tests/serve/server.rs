@@ -1,4 +1,4 @@
-//! The program itself, serving.
+//! The `dispatcher serve` program.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::bench::{Bench, eventually};
 use super::http::{Answer, Request};
 
-/// A server process; it is killed when this value goes.
+/// A server process, killed when dropped.
 pub(crate) struct Server {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     pub(crate) address: SocketAddr,
 }
 
-/// A bench where every service's repository is known, so that a call needs no open folder.
+/// Creates a bench with a known repository for every service, so that calls need no open directory.
 pub(crate) fn bench() -> Bench {
     let bench = Bench::new();
     let toml = r#"
@@ -32,7 +32,7 @@ pub(crate) fn bench() -> Bench {
 }
 
 impl Server {
-    /// Serves on a free port; its runs go on until they are stopped.
+    /// Serves on a free port; its runs continue until they are stopped.
     pub(crate) fn start(bench: &Bench) -> Self {
         let mut command = bench.command("serve --address 127.0.0.1:0");
         command.env("ORCHESTRATOR_TEST_END", "held");
@@ -51,23 +51,23 @@ impl Server {
         });
         let mut address = None;
         eventually("the server to listen", || {
-            let said = lines.lock().unwrap().clone();
-            let events = said.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let log = lines.lock().unwrap().clone();
+            let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             address = events
                 .filter(|event| event["message"] == "listening")
                 .find_map(|event| event["address"].as_str()?.parse().ok());
-            assert!(address.is_some() || child.try_wait().unwrap().is_none(), "{said:?}");
+            assert!(address.is_some() || child.try_wait().unwrap().is_none(), "{log:?}");
             address.is_some()
         });
         Self { child, lines, address: address.unwrap() }
     }
 
-    /// Everything that it has said so far.
-    pub(crate) fn said(&self) -> String {
+    /// Returns the log so far.
+    pub(crate) fn log(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// The calls that its audit log tells so far.
+    /// Returns the calls in the audit log so far.
     pub(crate) fn calls(&self) -> Vec<Value> {
         let events = self.lines.lock().unwrap().clone();
         let events = events.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -78,7 +78,7 @@ impl Server {
         Request::tool(tool, arguments).send(self.address)
     }
 
-    /// Submits a task of the trader service; answers with what the tool says.
+    /// Submits a task of the trader service and returns the structured result.
     pub(crate) fn submit(&self, task: usize) -> Value {
         submission(task).send(self.address).json()["result"].clone()
     }
@@ -91,10 +91,10 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until it has ended, and gives its exit code.
+    /// Waits for the server to exit and returns its exit code.
     pub(crate) fn ended(&mut self) -> Option<i32> {
         let mut code = None;
-        eventually("the server to end", || {
+        eventually("the server to exit", || {
             code = self.child.try_wait().unwrap();
             code.is_some()
         });

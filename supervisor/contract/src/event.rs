@@ -1,5 +1,4 @@
-//! The one channel of every backend: the supervisor's standard output, one JSON
-//! object a line.
+//! Events: the supervisor's standard output, one JSON object per line. Every backend reads it.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -13,68 +12,68 @@ use crate::step::Step;
 /// One line of the supervisor's standard output.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Event {
-    /// The contract's version.
+    /// Contract version: 1.
     pub version: u32,
-    /// When it happened.
+    /// Time of the event (RFC 3339, UTC).
     pub time: Timestamp,
-    /// The event's number within the run, from 1: a cursor for readers.
+    /// Sequence number within the run, starting at 1; readers use it as a cursor.
     pub seq: u64,
-    /// The run; none before its name is known.
+    /// Name of the run; absent until the task spec is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunName>,
-    /// What happened, for people.
+    /// Description for people, one line.
     pub message: String,
-    /// What happened, for programs.
+    /// Kind of the event and its data.
     #[serde(flatten)]
     pub body: EventBody,
 }
 
-/// What happened.
+/// Kind of an event, in the field `event`, and its data.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventBody {
-    /// A line of the readable log.
+    /// A log line.
     Log {
-        /// How much it matters.
+        /// Severity.
         level: Level,
-        /// Who speaks: `supervisor`, `agent`, `git`, `mcp`, `verify`, `setup`.
+        /// Component that logged it: `supervisor`, `agent`, `git`, `mcp`, `verify` or `setup`.
         source: String,
     },
-    /// A step began or ended.
+    /// A step started or finished.
     Step {
-        /// The step.
+        /// Step that started or finished.
         step: Step,
-        /// Whether it began or ended.
+        /// New state of the step.
         state: StepState,
-        /// How long it took, at its end.
+        /// Duration of the step in seconds; absent when it starts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<f64>,
     },
-    /// Where the run stands: at each change, at most every 10 s.
+    /// Current activity and usage, sent on change and at most every 10 seconds.
     Progress(Progress),
-    /// How the run ended: the last event.
+    /// Result of the run; always the last event.
     Outcome {
-        /// The outcome in full.
+        /// Full result of the run.
         outcome: Box<Outcome>,
     },
-    /// An event of a newer contract, which this reader does not know.
+    /// An event kind of a newer contract version; readers skip it.
     #[serde(other)]
     Unknown,
 }
 
-/// An event as a person reads it.
+/// An event as a line of the readable log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogLine<'a> {
-    /// Who speaks: a source of the log, or a step.
+    /// Log source, step name or `outcome`.
     pub source: &'a str,
-    /// How much it matters.
+    /// Severity.
     pub level: Level,
-    /// What happened.
+    /// Message of the event.
     pub text: &'a str,
 }
 
 impl Event {
-    /// The event as a line of the readable log; none where it says nothing new to a person.
+    /// Returns the event as a log line; `None` for debug lines, step starts and progress.
     #[must_use]
     pub fn log_line(&self) -> Option<LogLine<'_>> {
         let (source, level) = match &self.body {
@@ -92,17 +91,17 @@ impl Event {
     }
 }
 
-/// How much a log line matters.
+/// Severity of a log line.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// For whoever looks into a fault of this program.
+    /// Details for debugging the supervisor.
     Debug,
-    /// The story of the run.
+    /// Normal progress of the run.
     Info,
-    /// Worked around.
+    /// A problem that the run recovered from.
     Warn,
-    /// Somebody must act.
+    /// A problem that requires action.
     Error,
 }
 
@@ -110,33 +109,33 @@ pub enum Level {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// It began.
+    /// The step started.
     Started,
-    /// It did what it should.
+    /// The step succeeded.
     Done,
-    /// It did not.
+    /// The step failed.
     Failed,
 }
 
-/// Where the run stands.
+/// Current phase, activity and usage of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Progress {
-    /// The phase.
+    /// Current phase.
     pub phase: Phase,
-    /// The step.
+    /// Current step.
     pub step: Step,
-    /// The agent's turns so far.
+    /// Agent turns used in this attempt.
     pub turns: u32,
-    /// US dollars so far.
+    /// Cost of this attempt in US dollars, as reported by the Claude Code CLI.
     pub cost_usd: f64,
-    /// The last thing the run or the agent did.
+    /// Latest action of the run or the agent, such as a tool call.
     pub activity: String,
-    /// Since when.
+    /// Start of the activity (RFC 3339, UTC).
     pub activity_since: Timestamp,
-    /// The branch, once it is known.
+    /// Branch that the run works on; absent until it is determined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Whom the run waits for, while the workspace is busy.
+    /// Name of the run that holds the workspace; present only while this run waits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
 }

@@ -1,23 +1,26 @@
-//! What dispatcher and supervisor say to each other.
+//! Types and constants that dispatcher and supervisor share.
 //!
-//! One type on both sides keeps both honest. Everything here is a value: no
-//! clock, no file, no process, every platform.
+//! Pure data: this crate reads no clock, no file and no environment, and starts no process.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | [`task`] | what a run is asked to do ([`TaskSpec`]) |
-//! | [`names`] | services, agents, tasks, branches, and the names made from them |
-//! | [`reason`] | why a run ended: phase, exit code, retryable, hint ([`Reason`]) |
-//! | [`outcome`] | how a run ended, in full ([`Outcome`]) |
-//! | [`event`] | the one channel: one JSON object a line ([`Event`]) |
-//! | [`layout`] | where things are in a workspace |
-//! | [`schema`] | the JSON Schema of all of it |
+//! | [`task`] | the task spec: what one attempt does ([`TaskSpec`]) |
+//! | [`names`] | names of services, agents, tasks, branches and runs |
+//! | [`reason`] | why a run ended: phase, exit code, retry advice, hint ([`Reason`]) |
+//! | [`outcome`] | the full result of a run ([`Outcome`]) |
+//! | [`event`] | the supervisor's standard output: one JSON object per line ([`Event`]) |
+//! | [`http_url`] | HTTP URLs that decide where a credential is sent |
+//! | [`layout`] | paths in a workspace |
+//! | [`schema`] | the JSON Schema of these types |
 //!
-//! The reader of a task refuses unknown fields; the reader of events and
-//! outcomes tolerates them. `samples/` holds stored documents of every version,
-//! which tests read back.
+//! A task spec with an unknown field is rejected; unknown fields of events and outcomes are ignored.
+//! `samples/` holds documents of every contract version; tests check that they can still be read.
+
+// Doc comments become descriptions of the JSON schema and of the CRD.
+#![warn(missing_docs)]
 
 pub mod event;
+pub mod http_url;
 pub mod layout;
 pub mod names;
 pub mod outcome;
@@ -35,8 +38,8 @@ pub use reason::{Phase, Reason};
 pub use step::Step;
 pub use task::TaskSpec;
 
-/// The version of the contract that this code writes.
+/// Contract version that this crate writes.
 ///
-/// It grows when a reader of the previous version could misunderstand a
-/// document; added fields do not change it.
+/// It increases when a reader of the previous version could misread a document. Adding a field does
+/// not increase it.
 pub const VERSION: u32 = 1;

@@ -1,25 +1,24 @@
-//! Names, parsed at the border: none of these types can hold an invalid value.
+//! Names. A value of these types is always valid.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Longest name of a run: the limit of an RFC 1123 label, which Kubernetes
-/// objects and label values share.
+/// Maximum length of a run name: the limit of RFC 1123 labels, as in Kubernetes names and labels.
 pub const RUN_NAME_MAX: usize = 63;
 
-/// Longest service name: leaves room for `workspace-` and for the run's suffix.
+/// Maximum length of a service name; leaves room for `workspace-` and for the suffix of run names.
 pub const SERVICE_NAME_MAX: usize = 40;
 
-/// A name that cannot be used, and why.
+/// An invalid name.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{what} `{value}` {problem}")]
+#[error("invalid {what} `{value}`: {problem}")]
 pub struct InvalidName {
-    /// What kind of name it is, such as `service`.
+    /// Kind of name, such as `service name`.
     pub what: &'static str,
-    /// The value as given, shortened.
+    /// Value as given, escaped and truncated to 80 characters, without credentials.
     pub value: String,
-    /// What is wrong with it and what would be right.
+    /// Why the value is invalid or what is expected.
     pub problem: String,
 }
 
@@ -28,7 +27,7 @@ fn invalid(what: &'static str, value: &str, problem: impl Into<String>) -> Inval
     InvalidName { what, value, problem: problem.into() }
 }
 
-/// Checks an RFC 1123 label: lowercase letters, digits and inner hyphens.
+/// Validates an RFC 1123 label: lowercase letters, digits and inner hyphens.
 fn validate_label(what: &'static str, value: &str, max: usize) -> Result<(), InvalidName> {
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ok = !value.is_empty()
@@ -43,14 +42,14 @@ fn validate_label(what: &'static str, value: &str, max: usize) -> Result<(), Inv
         what,
         value,
         format!(
-            "is no valid name: use 1 to {max} lowercase letters, digits and hyphens, \
+            "expected 1 to {max} lowercase letters, digits and hyphens, \
              starting and ending with a letter or digit"
         ),
     ))
 }
 
 macro_rules! text_type {
-    ($(#[$doc:meta])* $name:ident, $pattern:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $pattern:literal, $validate:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
         #[serde(try_from = "String", into = "String")]
@@ -58,18 +57,18 @@ macro_rules! text_type {
         pub struct $name(String);
 
         impl $name {
-            /// Parses the name.
+            /// Creates a validated value.
             ///
             /// # Errors
-            /// Says what is wrong with the value and what would be right.
+            /// Returns an error if the value is invalid.
             pub fn new(value: impl Into<String>) -> Result<Self, InvalidName> {
                 let value = value.into();
-                let check: fn(&str) -> Result<(), InvalidName> = $check;
-                check(&value)?;
+                let validate: fn(&str) -> Result<(), InvalidName> = $validate;
+                validate(&value)?;
                 Ok(Self(value))
             }
 
-            /// The name as text.
+            /// Returns the value as a string slice.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -104,43 +103,40 @@ macro_rules! text_type {
     };
 }
 
+mod repository;
+
+pub use repository::{RepositoryUrl, ScpAddress, Transport};
+
 text_type!(
-    /// A service: the short name that owns a persistent workspace.
+    /// Name of a service, the unit that owns a persistent workspace; such as `trader`.
     ServiceName,
     "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
-    |value| validate_label("service", value, SERVICE_NAME_MAX)
+    |value| validate_label("service name", value, SERVICE_NAME_MAX)
 );
 
 text_type!(
-    /// An agent: the identity that works, such as `claude-agent-1`.
+    /// Name of an agent, a configured account; such as `claude-agent-1`.
     AgentName,
     "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
-    |value| validate_label("agent", value, SERVICE_NAME_MAX)
+    |value| validate_label("agent name", value, SERVICE_NAME_MAX)
 );
 
 text_type!(
-    /// The name of a run, and of every object made for it.
+    /// Name of a run and of the objects created for it; such as `trader-claude-agent-1-task1-attempt2`.
     RunName,
     "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
-    |value| validate_label("run", value, RUN_NAME_MAX)
+    |value| validate_label("run name", value, RUN_NAME_MAX)
 );
 
 text_type!(
-    /// A branch name that git accepts (git-check-ref-format(1)), without `refs/heads/`.
+    /// Branch name as defined by git-check-ref-format(1), without `refs/heads/`.
     BranchName,
     "^[^\\s~^:?*\\[\\\\]+$",
     validate_branch
 );
 
 text_type!(
-    /// Where a repository is: `https://`, `http://`, `ssh://`, `user@host:path`, or an absolute path.
-    RepositoryUrl,
-    "^\\S+$",
-    validate_url
-);
-
-text_type!(
-    /// A folder inside the repository, relative to its root; `.` is the root.
+    /// Directory in a repository, relative to the root; `.` is the root.
     WorkingDirectory,
     "^[^/].*$",
     validate_directory
@@ -163,76 +159,7 @@ fn validate_branch(value: &str) -> Result<(), InvalidName> {
     if ok {
         return Ok(());
     }
-    Err(invalid("branch", value, "is no valid branch name (see git-check-ref-format)"))
-}
-
-fn validate_url(value: &str) -> Result<(), InvalidName> {
-    let problem = if value.is_empty() {
-        Some("is empty: give an https, ssh or absolute local address")
-    } else if value.len() > 2000 || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        Some("has blanks or control characters, or is longer than 2000 characters")
-    } else if value.starts_with('-') {
-        Some("starts with a hyphen")
-    } else {
-        match value.split_once("://") {
-            Some(("https" | "http", rest)) if has_user(rest) => {
-                return Err(invalid(
-                    "repository",
-                    &without_user(value),
-                    "carries credentials: give the address without them, and the token as a secret",
-                ));
-            }
-            Some(("https" | "http" | "ssh", rest)) if host_of(rest).is_empty() => Some("names no host"),
-            Some(("https" | "http" | "ssh", _)) => None,
-            Some(_) => Some("has a scheme that is not supported: use https, ssh or an absolute path"),
-            None if value.starts_with('/') => None,
-            None => match scp_parts(value) {
-                Some(_) => None,
-                None => Some("is neither an https or ssh address nor an absolute path"),
-            },
-        }
-    };
-    problem.map_or(Ok(()), |problem| Err(invalid("repository", value, problem)))
-}
-
-fn authority(rest: &str) -> &str {
-    rest.split(['/', '?', '#']).next().unwrap_or_default()
-}
-
-fn has_user(rest: &str) -> bool {
-    authority(rest).contains('@')
-}
-
-fn host_of(rest: &str) -> &str {
-    let authority = authority(rest);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if let Some(end) = host.strip_prefix('[').and_then(|h| h.find(']')) {
-        return &host[..end + 2];
-    }
-    host.split(':').next().unwrap_or_default()
-}
-
-fn without_user(value: &str) -> String {
-    match value.split_once("://") {
-        Some((scheme, rest)) if has_user(rest) => {
-            let kept = rest.split_once('@').map_or(rest, |(_, kept)| kept);
-            format!("{scheme}://{kept}")
-        }
-        Some(_) | None => value.to_owned(),
-    }
-}
-
-/// Splits `user@host:path`, the form that scp and git understand.
-fn scp_parts(value: &str) -> Option<(&str, &str)> {
-    let (left, path) = value.split_once(':')?;
-    let host = left.rsplit_once('@').map_or(left, |(_, host)| host);
-    let ok = !host.is_empty()
-        && !host.starts_with('-')
-        && !left.contains('/')
-        && !path.is_empty()
-        && !path.starts_with(':')
-        && !path.starts_with("//");
-    ok.then_some((host, path))
+    Err(invalid("branch name", value, "not allowed by git-check-ref-format(1)"))
 }
 
 fn validate_directory(value: &str) -> Result<(), InvalidName> {
@@ -248,12 +175,12 @@ fn validate_directory(value: &str) -> Result<(), InvalidName> {
     Err(invalid(
         "directory",
         value,
-        "is outside the repository or no plain relative path: give a folder such as `services/trader`, or `.`",
+        "expected a relative path inside the repository, such as `services/trader`, or `.`",
     ))
 }
 
 impl WorkingDirectory {
-    /// The folder without a trailing slash; empty for the repository's root.
+    /// Returns the path without a trailing slash; empty for the root of the repository.
     #[must_use]
     pub fn relative(&self) -> &str {
         let trimmed = self.0.strip_suffix('/').unwrap_or(&self.0);
@@ -261,82 +188,22 @@ impl WorkingDirectory {
     }
 }
 
-/// How a repository is reached.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Transport {
-    /// `https://` or `http://`, authenticated with a token.
-    Http,
-    /// `ssh://` or `user@host:path`, authenticated with a key.
-    Ssh,
-    /// An absolute path on this machine.
-    Local,
-}
-
-impl RepositoryUrl {
-    /// How this repository is reached.
-    #[must_use]
-    pub fn transport(&self) -> Transport {
-        match self.0.split_once("://") {
-            Some(("http" | "https", _)) => Transport::Http,
-            Some(_) => Transport::Ssh,
-            None if self.0.starts_with('/') => Transport::Local,
-            None => Transport::Ssh,
-        }
-    }
-
-    /// The host without user and port; none for a local path.
-    #[must_use]
-    pub fn host(&self) -> Option<&str> {
-        match self.0.split_once("://") {
-            Some((_, rest)) => Some(host_of(rest)),
-            None => scp_parts(&self.0).map(|(host, _)| host),
-        }
-    }
-
-    /// The path on the host, without leading slash and `.git`: `owner/name` on GitHub.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        let path = match self.0.split_once("://") {
-            Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-            None => scp_parts(&self.0).map_or(self.0.as_str(), |(_, path)| path),
-        };
-        let path = path.trim_matches('/');
-        path.strip_suffix(".git").unwrap_or(path)
-    }
-
-    /// The last part of the path: the repository's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.path().rsplit('/').next().unwrap_or_default()
-    }
-
-    /// Owner and name where the path has the form that GitHub uses.
-    #[must_use]
-    pub fn owner_and_name(&self) -> Option<(&str, &str)> {
-        if self.transport() == Transport::Local {
-            return None;
-        }
-        let (owner, name) = self.path().split_once('/')?;
-        (!owner.is_empty() && !name.is_empty() && !name.contains('/')).then_some((owner, name))
-    }
-}
-
-/// The number of a task in `tasks.json`: 1 or more.
+/// Id of a task in `tasks.json`: 1 to 999999.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "u32", into = "u32")]
 #[schemars(with = "u32", extend("minimum" = 1, "maximum" = 999_999))]
 pub struct TaskId(u32);
 
 impl TaskId {
-    /// Checks the number.
+    /// Creates a validated task id.
     ///
     /// # Errors
-    /// The number is 0 or above 999,999.
+    /// Returns an error if the number is 0 or above 999999.
     pub fn new(value: u32) -> Result<Self, InvalidName> {
         Self::try_from(value)
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0
@@ -349,7 +216,7 @@ impl TryFrom<u32> for TaskId {
         if (1..=999_999).contains(&value) {
             Ok(Self(value))
         } else {
-            Err(invalid("task", &value.to_string(), "is no task number: use 1 to 999999"))
+            Err(invalid("task id", &value.to_string(), "expected a number from 1 to 999999"))
         }
     }
 }
@@ -366,14 +233,14 @@ impl std::str::FromStr for TaskId {
         if value.contains('.') && value.split('.').all(|part| part.parse::<u32>().is_ok()) {
             let parent = value.split('.').next().unwrap_or_default();
             return Err(invalid(
-                "task",
+                "task id",
                 value,
-                format!("is a subtask: it is implemented with its task, submit task {parent}"),
+                format!("subtasks are implemented with their task; submit task {parent}"),
             ));
         }
-        let number = value.parse::<u32>().map_err(|_| {
-            invalid("task", value, "is no task number: use the `id` in tasks.json, such as 1")
-        })?;
+        let number = value
+            .parse::<u32>()
+            .map_err(|_| invalid("task id", value, "expected the `id` in tasks.json, such as 1"))?;
         Self::try_from(number)
     }
 }
@@ -384,33 +251,32 @@ impl std::fmt::Display for TaskId {
     }
 }
 
-/// What a run is for.
+/// Kind of a run.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Implements a task in the target repository.
+    /// Implement a task in the target repository.
     #[default]
     Implementation,
-    /// Writes task documents in the platform repository.
+    /// Write task documents in the platform repository.
     Docs,
 }
 
-/// Who does what: the attempts of one identity are numbered together.
+/// Key of a task; its attempts share one counter.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct TaskKey {
-    /// What the run is for.
+    /// Kind of the runs.
     pub kind: Kind,
-    /// The service whose workspace is used.
+    /// Service that owns the workspace.
     pub service: ServiceName,
-    /// Who works.
+    /// Agent that runs the task.
     pub agent: AgentName,
-    /// The task; none for a docs run over all tasks.
+    /// Task in `tasks.json`; `None` for a docs run over all tasks.
     pub task: Option<TaskId>,
 }
 
 impl TaskKey {
-    /// What this identity has in common with its other attempts, as a file name
-    /// that no other identity of the service has: `claude-agent-1/task1`.
+    /// Returns a relative path that is unique within the service: `claude-agent-1/task1`.
     #[must_use]
     pub fn slug(&self) -> String {
         let Self { kind, service: _, agent, task } = self;
@@ -422,15 +288,15 @@ impl TaskKey {
         }
     }
 
-    /// The name of attempt `attempt`, which must be at least 1.
+    /// Returns the run name of an attempt, which must be at least 1.
     ///
-    /// `taken` tells whether another identity already has a name; such a name,
-    /// or one that is too long, gets a short hash of the identity.
+    /// `taken` returns whether another task key already uses a name. Such a name, or one that is too
+    /// long, gets a short hash of this key.
     #[must_use]
     pub fn run_name(&self, attempt: u32, taken: impl Fn(&RunName) -> bool) -> RunName {
         let Self { kind: _, service, agent: _, task: _ } = self;
-        let key = self.slug().replace('/', "-");
-        let plain = format!("{service}-{key}-attempt{attempt}");
+        let slug = self.slug().replace('/', "-");
+        let plain = format!("{service}-{slug}-attempt{attempt}");
         if plain.len() <= RUN_NAME_MAX {
             let plain = RunName(plain);
             if !taken(&plain) {
@@ -438,34 +304,34 @@ impl TaskKey {
             }
         }
         let suffix = format!("-{}-attempt{attempt}", self.short_hash());
-        let mut head = format!("{service}-{key}");
+        let mut head = format!("{service}-{slug}");
         head.truncate(RUN_NAME_MAX - suffix.len());
         let head = head.trim_end_matches('-');
         RunName(format!("{head}{suffix}"))
     }
 
-    /// Eight hexadecimal digits that tell identities apart whose names collide.
+    /// Returns eight hexadecimal digits that distinguish task keys with colliding names.
     #[must_use]
     pub fn short_hash(&self) -> String {
-        // The service and the key are joined by a byte that neither can contain.
+        // No service name contains `/`, so different keys hash different texts.
         let digest = Sha256::digest(format!("{}/{}", self.service, self.slug()));
         digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// The branch of a task's attempts: `feature/task-{id}-implementation`.
+/// Returns the branch of a task's attempts: `feature/task-{id}-implementation`.
 #[must_use]
 pub fn implementation_branch(task: TaskId) -> BranchName {
     BranchName(format!("feature/task-{task}-implementation"))
 }
 
-/// The branch of a fresh start: `feature/task-{id}-implementation-{attempt}`.
+/// Returns the branch of a fresh start: `feature/task-{id}-implementation-{attempt}`.
 #[must_use]
 pub fn fresh_branch(task: TaskId, attempt: u32) -> BranchName {
     BranchName(format!("feature/task-{task}-implementation-{attempt}"))
 }
 
-/// The branch of a docs run: `docs/task-{id}-{number}` or `docs/all-tasks-{number}`.
+/// Returns the branch of a docs run: `docs/task-{id}-{number}` or `docs/all-tasks-{number}`.
 #[must_use]
 pub fn docs_branch(task: Option<TaskId>, number: u32) -> BranchName {
     BranchName(match task {
@@ -474,114 +340,11 @@ pub fn docs_branch(task: Option<TaskId>, number: u32) -> BranchName {
     })
 }
 
-/// The sibling branch that holds a run's work when somebody else moved ours.
+/// Returns the branch for a run's work if the remote branch is not a fast-forward.
 #[must_use]
 pub fn sibling_branch(branch: &BranchName, run: &RunName) -> BranchName {
     BranchName(format!("{branch}--{run}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn identity(service: &str, agent: &str, task: u32) -> TaskKey {
-        TaskKey {
-            kind: Kind::Implementation,
-            service: ServiceName::new(service).unwrap(),
-            agent: AgentName::new(agent).unwrap(),
-            task: Some(TaskId::new(task).unwrap()),
-        }
-    }
-
-    #[test]
-    fn run_name_joins_service_agent_task_attempt() {
-        let name = identity("trader", "claude-agent-1", 1).run_name(2, |_| false);
-        assert_eq!(name.as_str(), "trader-claude-agent-1-task1-attempt2");
-    }
-
-    #[test]
-    fn docs_run_name_contains_docs() {
-        let mut docs = identity("trader", "claude-agent-1", 5);
-        docs.kind = Kind::Docs;
-        assert_eq!(docs.run_name(1, |_| false).as_str(), "trader-claude-agent-1-docs-task5-attempt1");
-        docs.task = None;
-        assert_eq!(docs.run_name(3, |_| false).as_str(), "trader-claude-agent-1-docs-attempt3");
-    }
-
-    #[test]
-    fn colliding_task_keys_get_different_run_names() {
-        let first = identity("a-b", "c", 1);
-        let second = identity("a", "b-c", 1);
-        let plain = first.run_name(1, |_| false);
-        assert_eq!(plain, second.run_name(1, |_| false));
-        assert_ne!(plain, second.run_name(1, |name| *name == plain));
-    }
-
-    #[test]
-    fn subtask_id_error_names_parent_task() {
-        let error = "5.2".parse::<TaskId>().unwrap_err();
-        assert!(error.to_string().contains("submit task 5"), "{error}");
-    }
-
-    #[test]
-    fn service_name_unsafe_as_path_is_rejected() {
-        for bad in ["../x", "", "a/b", "A", "-a", "a-", "a_b", "x\n", &"a".repeat(41)] {
-            assert!(ServiceName::new(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn working_directory_outside_repository_is_rejected() {
-        for bad in ["..", "a/../b", "/etc", "", "a//b", "./a", "a/.git/hooks", "a\\b"] {
-            assert!(WorkingDirectory::new(bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(WorkingDirectory::new("a/b/").unwrap().relative(), "a/b");
-        assert_eq!(WorkingDirectory::new(".").unwrap().relative(), "");
-    }
-
-    #[test]
-    fn url_with_credentials_is_rejected_without_leak() {
-        let error = RepositoryUrl::new("https://me:hunter2@github.com/o/r").unwrap_err();
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn repository_url_parses_into_transport_host_path() {
-        let cases = [
-            ("git@github.com:myorg/trader.git", Transport::Ssh, Some("github.com"), "myorg/trader"),
-            ("ssh://git@host:2222/myorg/trader.git", Transport::Ssh, Some("host"), "myorg/trader"),
-            ("https://github.com/myorg/trader", Transport::Http, Some("github.com"), "myorg/trader"),
-            ("http://127.0.0.1:80/a/b/", Transport::Http, Some("127.0.0.1"), "a/b"),
-            ("/srv/git/trader.git", Transport::Local, None, "srv/git/trader"),
-        ];
-        for (text, transport, host, path) in cases {
-            let url = RepositoryUrl::new(text).unwrap();
-            assert_eq!((url.transport(), url.host(), url.path()), (transport, host, path), "{text}");
-        }
-    }
-
-    #[test]
-    fn url_that_runs_commands_is_rejected() {
-        for bad in ["ext::sh -c x", "ext::sh", "--upload-pack=x", "-oProxyCommand=x:y", "file:///x", "a@-o:x"]
-        {
-            assert!(RepositoryUrl::new(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn run_name_is_always_valid_label(
-            service in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
-            agent in "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?",
-            task in 1u32..999_999,
-            attempt in 1u32..u32::MAX,
-            taken: bool,
-        ) {
-            let name = identity(&service, &agent, task).run_name(attempt, |_| taken);
-            prop_assert!(RunName::new(name.as_str()).is_ok(), "{}", name);
-            let suffix = format!("-attempt{attempt}");
-            prop_assert!(name.as_str().ends_with(&suffix));
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! How a run ended, in full. The reader tolerates fields it does not know.
+//! Outcomes: the full result of a run. Readers ignore unknown fields.
 
 use std::collections::BTreeMap;
 
@@ -11,346 +11,348 @@ use crate::reason::{Phase, Reason, Retryable};
 use crate::step::Step;
 use crate::task::TaskSpec;
 
-/// How a run ended.
+/// Full result of a run.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Outcome {
-    /// The contract's version.
+    /// Contract version: 1.
     pub version: u32,
-    /// The run.
+    /// Name of the run.
     pub run: RunName,
-    /// What the run was for.
+    /// Kind of the run: implementation or docs.
     pub kind: Kind,
-    /// The service.
+    /// Service that owns the workspace.
     pub service: ServiceName,
-    /// Who worked.
+    /// Agent that ran the task.
     pub agent: AgentName,
-    /// The task.
+    /// Task in `tasks.json`; absent for a docs run over all tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// The task's title in `tasks.json`.
+    /// Title of the task in `tasks.json`; absent if the run ended before reading it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_title: Option<String>,
-    /// The attempt's number.
+    /// Attempt number, starting at 1.
     pub attempt: u32,
-    /// `Succeeded`, `Failed` or `Stopped`.
+    /// Final phase: `Succeeded`, `Failed` or `Stopped`.
     pub phase: Phase,
-    /// Why.
+    /// Why the run ended.
     pub reason: Reason,
-    /// The supervisor's exit code.
+    /// Exit code of the supervisor; determined by the reason.
     pub exit_code: u8,
-    /// Whether it makes sense to try again.
+    /// Whether and when a retry can succeed; determined by the reason.
     pub retryable: Retryable,
-    /// The step in which the end was decided.
+    /// Step in which the reason arose.
     pub step: Step,
-    /// One line: cause and next step.
+    /// Cause and advice in one line.
     pub message: String,
-    /// Where the work is.
+    /// Location of the agent's work.
     pub work: Work,
-    /// What the work is based on.
+    /// Base branch and commit of the work; absent if the run ended before fetching it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Revision>,
-    /// The documentation that was used.
+    /// Branch and commit of the platform repository that the run used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Revision>,
-    /// Commits of the branch that the base has not.
+    /// Number of commits on the branch that are not on the base.
     #[serde(default)]
     pub commits: u32,
-    /// The pull request.
+    /// Pull request of the branch, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<PullRequest>,
-    /// What the agent said at its end.
+    /// Structured result that the agent returned; absent if it returned none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// What the service's checks said.
+    /// Result of the service's verify commands.
     pub verification: Verification,
-    /// What the agent used.
+    /// Turns, tokens and cost of this attempt.
     #[serde(default)]
     pub usage: Usage,
-    /// The agent's sessions in this attempt, by id.
+    /// Ids of the agent's sessions in this attempt.
     #[serde(default)]
     pub sessions: Vec<String>,
-    /// The MCP servers, started or left out.
+    /// Configured MCP servers and whether the agent could use them.
     #[serde(default)]
     pub mcp_servers: Vec<McpServer>,
-    /// Tools that the agent was denied, by name.
+    /// Names of tools that the agent requested and was denied.
     #[serde(default)]
     pub denied_tools: Vec<String>,
-    /// Where the task's documents came from.
+    /// Documents that the agent worked from; absent if the run ended before locating them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_sources: Option<DocumentSources>,
-    /// What became of each task's documents, in the order of `tasks.json`; only of docs runs.
+    /// Result for each task of a docs run, in the order of `tasks.json`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub docs_results: Vec<DocsResult>,
-    /// Authors of commits on the branch other than the agent.
+    /// Authors of commits on the branch other than the agent, as `Name <email>`.
     #[serde(default)]
     pub other_authors: Vec<String>,
-    /// What a person should know beyond the message.
+    /// Further remarks for people, one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Seconds per step.
+    /// Duration and result of each step, in execution order.
     #[serde(default)]
     pub steps: Vec<StepTiming>,
-    /// When the supervisor began.
+    /// Time at which the supervisor started (RFC 3339, UTC).
     pub started_at: Timestamp,
-    /// When it ended.
+    /// Time at which the run finished (RFC 3339, UTC).
     pub finished_at: Timestamp,
 }
 
-/// Where the work is.
+/// Location of the agent's work.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Work {
-    /// On the remote, only in the workspace, or there is none.
+    /// Whether the work is on the remote, only in the workspace, or there is none.
     pub location: WorkLocation,
-    /// The branch, or the ref that holds a rescue.
+    /// Branch that holds the work, or the ref of work that could not be pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// The commit.
+    /// Commit id of the work, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oid: Option<String>,
-    /// The folder or file in the workspace.
+    /// Directory or file in the workspace that holds the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
-/// On the remote, only in the workspace, or there is none.
+/// Whether the work is on the remote, only in the workspace, or there is none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkLocation {
-    /// The remote's branch has it; its oid was read back.
+    /// On the remote branch; the commit id was read back.
     Remote,
-    /// Only the workspace has it.
+    /// Only in the workspace.
     Workspace,
-    /// There is no work.
+    /// The run produced no work.
     #[default]
     None,
 }
 
-/// A commit of a branch of a repository.
+/// A commit on a branch of a repository.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Revision {
-    /// The repository.
+    /// Repository URL.
     pub url: String,
-    /// The branch.
+    /// Branch name, without `refs/heads/`.
     pub branch: String,
-    /// The commit.
+    /// Commit id, in hexadecimal.
     pub oid: String,
 }
 
-/// A pull request, as read back from the host.
+/// A pull request, as read back from the git host.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct PullRequest {
-    /// Its page.
+    /// URL of its web page.
     pub url: String,
-    /// Its number.
+    /// Number in the repository.
     pub number: u64,
-    /// Whether this run opened it.
+    /// Whether this run opened it; false if it existed before.
     pub created: bool,
-    /// The commit that the host says it has.
+    /// Commit id of its head as reported by the git host, in hexadecimal.
     pub head: String,
 }
 
-/// What the agent said at its end. No verdict never means that nothing was needed.
+/// Structured result that the agent returned when it finished.
+///
+/// A missing verdict never means that the task was already done.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Verdict {
-    /// The verdict.
+    /// Whether the task is done, was already done, or is blocked.
     pub status: VerdictStatus,
-    /// What was done, in the agent's words.
+    /// Summary of the work, written by the agent.
     pub summary: String,
-    /// What the agent needs to know to go on.
+    /// Question that must be answered before the agent can continue; set if blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
 }
 
-/// The agent's verdict.
+/// Whether a task is done, was already done, or is blocked.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictStatus {
-    /// The task is implemented.
+    /// The agent implemented the task.
     Done,
-    /// The task was already implemented.
+    /// The task was already implemented; nothing was changed.
     AlreadyDone,
-    /// The agent cannot go on without an answer.
+    /// The agent cannot continue without an answer to its question.
     Blocked,
 }
 
-/// What the service's checks said.
+/// Result of the service's verify commands.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Verification {
-    /// The result.
+    /// Overall result.
     pub status: VerificationStatus,
-    /// The commands of the last round.
+    /// Commands of the last verification, in execution order.
     #[serde(default)]
     pub commands: Vec<CommandResult>,
 }
 
-/// The result of verification.
+/// Overall result of verification.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VerificationStatus {
     /// The service has no verify commands.
     NotConfigured,
-    /// The run ended before.
+    /// The run ended before verification.
     #[default]
     NotRun,
     /// Every command succeeded.
     Passed,
-    /// A command failed.
+    /// At least one command failed.
     Failed,
 }
 
-/// One verify command.
+/// Result of one verify command.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct CommandResult {
-    /// The command line.
+    /// Command line, as configured.
     pub command: String,
-    /// Its exit code; none if a signal or the time limit ended it.
+    /// Exit code; absent if a signal or the time limit ended the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// The end of its output, where it failed.
+    /// Last part of the output, redacted; empty if the command succeeded.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
 }
 
-/// What the agent used in this attempt, by the CLI's own figures.
+/// Turns, tokens and cost of one attempt, as reported by the Claude Code CLI.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Usage {
-    /// Turns.
+    /// Number of agent turns.
     pub turns: u32,
-    /// US dollars.
+    /// Cost in US dollars.
     pub cost_usd: f64,
-    /// Tokens and cost by model.
+    /// Tokens and cost by model id.
     #[serde(default)]
     pub models: BTreeMap<String, ModelUsage>,
 }
 
-/// What one model was used for.
+/// Tokens and cost of one model.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ModelUsage {
-    /// Tokens read.
+    /// Input tokens, without those read from or written to the cache.
     pub input_tokens: u64,
-    /// Tokens written.
+    /// Output tokens.
     pub output_tokens: u64,
-    /// Tokens read from the cache.
+    /// Input tokens read from the prompt cache.
     pub cache_read_tokens: u64,
-    /// Tokens written to the cache.
+    /// Input tokens written to the prompt cache.
     pub cache_creation_tokens: u64,
-    /// US dollars.
+    /// Cost in US dollars.
     pub cost_usd: f64,
 }
 
-/// An MCP server, started or left out.
+/// An MCP server and whether the agent could use it.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct McpServer {
-    /// The name in the configuration.
+    /// Name of the server in the configuration.
     pub name: String,
-    /// Whether the agent had it.
+    /// Whether the agent could use the server.
     pub status: McpStatus,
-    /// The server's own name and version.
+    /// Name and version that the server reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// How many tools it has.
+    /// Number of tools that the server offers.
     #[serde(default)]
     pub tools: u32,
-    /// Why it was left out or failed.
+    /// Why the server was skipped or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// Whether the agent had an MCP server.
+/// Whether the agent could use an MCP server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum McpStatus {
-    /// It answered with its tools.
+    /// The server started and listed its tools.
     Connected,
-    /// Something it needs is not there.
+    /// The server was not started because a requirement, such as a secret, is missing.
     Skipped,
-    /// It was started and did not answer as it should.
+    /// The server failed to start or to list its tools.
     Failed,
 }
 
-/// Where the task's documents came from.
+/// Documents that the agent worked from.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct DocumentSources {
-    /// The task's own documents, or only its entry in `tasks.json`.
+    /// Whether the task has its own documents or only an entry in `tasks.json`.
     pub source: DocumentSource,
-    /// The files, relative to the platform repository.
+    /// Paths of the files, relative to the root of the platform repository.
     pub files: Vec<String>,
-    /// The tag of `tasks.json`, where it has tags.
+    /// Task Master tag that contains the task; absent if `tasks.json` has no tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
 }
 
-/// Where the task's documents came from.
+/// Source of the documents of a task.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentSource {
-    /// `docs/task-{id}/`.
+    /// The files in `docs/task-{id}/`.
     Files,
-    /// The task's entry in `tasks.json`, because there were no files.
+    /// The task's entry in `tasks.json`; there are no files.
     TaskEntry,
 }
 
-/// One step, as it went.
+/// Duration and result of one step.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct StepTiming {
-    /// The step.
+    /// Step that was executed.
     pub step: Step,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// Whether it did what it should.
+    /// Whether the step succeeded.
     pub ok: bool,
 }
 
-/// What became of one task's documents in a docs run.
+/// Result of a docs run for one task.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct DocsResult {
-    /// The task.
+    /// Task in `tasks.json`.
     pub task_id: TaskId,
-    /// Its title in `tasks.json`.
+    /// Title of the task in `tasks.json`.
     pub title: String,
-    /// What became of its documents.
+    /// Status of the task's documents.
     pub status: DocsStatus,
-    /// Why there are none, or what the checks still found.
+    /// Problems that the review found, or why no documents were written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
-    /// Minutes from the start of its conversation to its end.
+    /// Duration of the task's session in minutes.
     #[serde(default)]
     pub minutes: f64,
-    /// The agent's turns.
+    /// Number of agent turns for this task.
     #[serde(default)]
     pub turns: u32,
-    /// US dollars.
+    /// Cost for this task in US dollars.
     #[serde(default)]
     pub cost_usd: f64,
-    /// Its conversation.
+    /// Id of the agent session that wrote the documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// The earlier attempt that wrote the documents, where this one kept them.
+    /// Earlier run that wrote the documents, if this run kept them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_by_run: Option<RunName>,
 }
 
-/// What became of one task's documents.
+/// Status of one task's documents in a docs run.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocsStatus {
-    /// Written, checked and committed.
+    /// Written, reviewed and committed.
     Written,
-    /// They were there and are as they were.
+    /// The documents already existed and were not changed.
     Unchanged,
-    /// The agent could not write them, or the checks refused what it wrote.
+    /// The agent could not write the documents, or the review rejected them.
     Failed,
-    /// The run ended before they were written.
+    /// The run ended before the documents were written.
     NotWritten,
 }
 
-/// Longest termination message in bytes; Kubernetes allows 4,096 for a pod.
+/// Maximum length of the termination message in bytes; Kubernetes limits a container to 4096.
 pub const TERMINATION_MESSAGE_MAX_BYTES: usize = 2048;
 
 impl Outcome {
-    /// The outcome of a run that ended for this reason, with nothing else known of it yet.
+    /// Creates the outcome of a run that ended for `reason`; all other fields are empty.
     #[must_use]
     pub fn new(
         task: &TaskSpec,
@@ -396,7 +398,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome as JSON of at most [`DIGEST_MAX`] bytes, for the termination message.
+    /// Returns a summary as JSON of at most [`TERMINATION_MESSAGE_MAX_BYTES`] bytes.
     #[must_use]
     pub fn termination_message(&self) -> String {
         let mut limit = 1200;

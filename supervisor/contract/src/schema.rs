@@ -1,8 +1,8 @@
-//! The JSON Schema of the contract, generated from the types.
+//! JSON Schema of the contract, generated from the types.
 
 use serde_json::{Value, json};
 
-/// The JSON Schema (draft 2020-12) of task, event and outcome in one document.
+/// Returns the JSON Schemas (draft 2020-12) of task spec, event and outcome in one document.
 #[must_use]
 pub fn schema() -> Value {
     json!({

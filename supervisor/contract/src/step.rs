@@ -1,44 +1,44 @@
-//! The steps of a run, in their order.
+//! Steps of a run, in execution order.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reason::Phase;
 
-/// A step of a run.
+/// One stage of a run.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Everything that can be known before anything is spent.
+    /// Checks access, credentials and configuration before any cost arises.
     Preflight,
-    /// The task documentation is fetched.
+    /// Fetches the platform repository.
     FetchPlatform,
-    /// The code is fetched.
+    /// Fetches the target repository.
     FetchTarget,
-    /// The branch and its working tree are prepared.
+    /// Creates or updates the branch and checks it out.
     Branch,
-    /// The task's documents are found.
+    /// Locates the task's documents in the platform repository.
     Documents,
-    /// The MCP servers are started once and asked for their tools.
+    /// Starts each MCP server once and lists its tools.
     Mcp,
-    /// The agent works.
+    /// Runs the agent.
     Agent,
-    /// The service's checks run.
+    /// Runs the service's verify commands.
     Verify,
-    /// What is left is committed.
+    /// Commits the remaining changes.
     Commit,
-    /// What is to be pushed is checked.
+    /// Checks the commits for secrets and protected paths.
     Policy,
-    /// The branch is pushed and its oid verified.
+    /// Pushes the branch and verifies its commit on the remote.
     Push,
-    /// The pull request is opened or updated, and read back.
+    /// Opens or updates the pull request and reads it back.
     PullRequest,
-    /// The outcome is written.
+    /// Writes the outcome.
     Report,
 }
 
 impl Step {
-    /// All steps in the order in which a run takes them.
+    /// All steps in execution order.
     pub const ALL: [Self; 13] = [
         Self::Preflight,
         Self::FetchPlatform,
@@ -55,7 +55,7 @@ impl Step {
         Self::Report,
     ];
 
-    /// The step's name, as in logs and on the command line.
+    /// Returns the name used in logs, JSON and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl Step {
         }
     }
 
-    /// The phase that a run is in during this step.
+    /// Returns the phase of a run during this step.
     #[must_use]
     pub fn phase(self) -> Phase {
         match self {
@@ -105,7 +105,7 @@ impl std::str::FromStr for Step {
             .find(|step| step.name() == value || step.name().replace('_', "-") == value)
             .ok_or_else(|| {
                 let names: Vec<&str> = Self::ALL.iter().map(|step| step.name()).collect();
-                format!("`{value}` is no step: use one of {}", names.join(", "))
+                format!("unknown step `{value}`; expected one of {}", names.join(", "))
             })
     }
 }

@@ -1,4 +1,4 @@
-//! What a run is asked to do: one JSON value, validated in one place.
+//! Task specs: the JSON that tells a supervisor what one attempt does, and its validation.
 
 use std::collections::BTreeMap;
 
@@ -9,67 +9,67 @@ use crate::names::{
     AgentName, BranchName, Kind, RepositoryUrl, RunName, ServiceName, TaskId, TaskKey, WorkingDirectory,
 };
 
-/// A run, as the dispatcher asks for it and the supervisor performs it.
+/// What one attempt does; written by the dispatcher, read by the supervisor.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
-    /// The contract's version: 1.
+    /// Contract version: 1.
     pub version: u32,
-    /// The run's name, unique for all time within the service.
+    /// Name of the run; never reused within the service.
     pub run: RunName,
-    /// What the run is for.
+    /// Kind of the run (default: `implementation`).
     #[serde(default)]
     pub kind: Kind,
-    /// The service whose workspace is used.
+    /// Service that owns the workspace.
     pub service: ServiceName,
-    /// Who works.
+    /// Agent that runs the task.
     pub agent: AgentName,
-    /// The task; none for a docs run over all tasks.
+    /// Task in `tasks.json`; required for implementation runs, absent for a docs run over all tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// The attempt's number, from 1.
+    /// Attempt number, starting at 1.
     pub attempt: u32,
-    /// How this attempt relates to earlier ones.
+    /// Relation to earlier attempts (default: `first`).
     #[serde(default)]
     pub mode: Mode,
-    /// The model, by any name that the Claude CLI takes.
+    /// Model name or alias that the Claude Code CLI accepts (default: `sonnet`).
     #[serde(default = "default_model")]
     pub model: String,
-    /// How documents are written; only for docs runs, which may leave it out as well.
+    /// Options of a docs run; not allowed for implementation runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docs: Option<DocsOptions>,
-    /// What the agent is told beyond the task's documents.
+    /// Extra instructions for the agent; at most 256 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance: Option<String>,
-    /// The code to change.
+    /// Repository to change.
     pub target: Target,
-    /// Where the task's documents are.
+    /// Repository that contains the task documents.
     pub platform: Platform,
-    /// The account on the git host; the agent's name if not given.
+    /// Account on the git host (default: the agent's name).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub github_user: Option<String>,
-    /// Name and address on commits; made from the account if not given.
+    /// Name and e-mail address on commits (default: the account and its GitHub noreply address).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit_identity: Option<CommitIdentity>,
-    /// What the run may use up.
+    /// Limits of the run.
     #[serde(default)]
     pub limits: Limits,
-    /// Commands that run before the agent, as the agent would run them.
+    /// Shell commands that run before the agent, in the agent's environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<String>,
-    /// Commands that must succeed on the agent's work, without credentials.
+    /// Shell commands that must succeed on the agent's work; they run without credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<String>,
-    /// The MCP servers by name; the configured defaults if not given.
+    /// Names of the MCP servers (default: the servers that are enabled by default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_servers: Option<Vec<String>>,
-    /// Whether a pull request is wanted.
+    /// Whether to open a pull request (default: `create`).
     #[serde(default)]
     pub pull_request: PullRequestPolicy,
-    /// What is removed from the working tree between two tasks.
+    /// Files to remove from the worktree before another task starts (default: `untracked`).
     #[serde(default)]
     pub clean: CleanMode,
-    /// Paths (gitignore patterns) that a run may not change.
+    /// Paths that the run must not change, as gitignore patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_paths: Vec<String>,
 }
@@ -78,38 +78,37 @@ fn default_model() -> String {
     "sonnet".to_owned()
 }
 
-/// How a docs run writes documents.
+/// Options of a docs run.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DocsOptions {
-    /// Writes documents again that are there; the old text is the agent's starting point.
+    /// Whether to rewrite existing documents; the agent sees the old text (default: false).
     pub force: bool,
-    /// How many conversations are held at once, each about one task.
+    /// Maximum number of concurrent agent sessions, one per task (default: 2).
     #[schemars(range(min = 1, max = 16))]
     pub concurrency: u32,
 }
 
 impl Default for DocsOptions {
     fn default() -> Self {
-        // One agent with its MCP servers takes about 500 MB of memory.
+        // A session and its MCP servers use about 500 MB of memory.
         Self { force: false, concurrency: 2 }
     }
 }
 
-/// The code to change; for a docs run the platform repository, at the branch that its
-/// pull request is for.
+/// Repository to change; for a docs run the platform repository.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
-    /// The repository.
+    /// Repository URL; for a docs run the same as `platform.url`.
     pub url: RepositoryUrl,
-    /// The base branch; the remote's default if not given.
+    /// Base branch (default: the remote's default branch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BranchName>,
-    /// Where in the repository the agent works; found by the service's name if not given.
+    /// Directory in which the agent works (default: determined by the service name).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<WorkingDirectory>,
-    /// How many commits of history are fetched.
+    /// Number of commits of history to fetch (default: 1).
     #[serde(default = "default_depth")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub depth: u32,
@@ -119,65 +118,65 @@ fn default_depth() -> u32 {
     1
 }
 
-/// Where the task's documents are.
+/// Repository that contains the task documents.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Platform {
-    /// The repository.
+    /// Repository URL.
     pub url: RepositoryUrl,
-    /// The branch; the remote's default if not given.
+    /// Branch to read (default: the remote's default branch).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchName>,
-    /// The folder that holds `.taskmaster`; looked for if not given.
+    /// Directory that contains `.taskmaster` (default: searched for).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docs_directory: Option<WorkingDirectory>,
 }
 
-/// How an attempt relates to earlier ones.
+/// Relation of an attempt to earlier attempts of the same task.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// The first attempt: a new branch from the base.
+    /// First attempt: a new branch from the base.
     #[default]
     First,
-    /// Goes on where the last attempt ended: same branch, same conversation.
+    /// Continues the previous attempt: same branch, same session.
     Retry,
-    /// Starts over: a new branch from the base, a new conversation, a new pull request.
+    /// Starts over: a new branch from the base, a new session, a new pull request.
     Fresh,
 }
 
-/// Name and address on commits.
+/// Name and e-mail address on commits.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommitIdentity {
-    /// The name.
+    /// Name, without `<`, `>` and line breaks.
     pub name: String,
-    /// The e-mail address.
+    /// E-mail address, without `<`, `>` and line breaks.
     pub email: String,
 }
 
-/// What a run may use up. Each limit ends the run with its work saved and pushed.
+/// Limits of a run. A run that reaches one ends after saving and pushing its work.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Minutes of wall time from the start of preparation to the end of verification.
+    /// Maximum duration from preparation to the end of verification, in minutes (default: 120).
     #[schemars(range(min = 0.01, max = 10_080.0))]
     pub timeout_minutes: f64,
-    /// Minutes without any output of the agent.
+    /// Maximum time without agent output, in minutes (default: 15).
     #[schemars(range(min = 0.01, max = 1_440.0))]
     pub idle_minutes: f64,
-    /// Agent turns.
+    /// Maximum number of agent turns (default: unlimited).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub turns: Option<u32>,
-    /// US dollars, by the CLI's own figures.
+    /// Maximum cost in US dollars, as reported by the Claude Code CLI (default: unlimited).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub cost_usd: Option<f64>,
-    /// Minutes to wait while another run holds the workspace.
+    /// Maximum time to wait while another run holds the workspace, in minutes (default: 240).
     #[schemars(range(min = 0.0, max = 10_080.0))]
     pub queue_minutes: f64,
-    /// Minutes that all verify commands together may take.
+    /// Maximum duration of all verify commands together, in minutes (default: 30).
     #[schemars(range(min = 0.01, max = 1_440.0))]
     pub verify_minutes: f64,
 }
@@ -185,9 +184,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Long enough for a large task, short enough to be found the same day.
+            // Long enough for a large task, short enough to notice a hanging run the same day.
             timeout_minutes: 120.0,
-            // The CLI itself can be silent for 6 minutes while the API does not answer.
+            // The CLI prints nothing for up to 6 minutes while the API does not respond.
             idle_minutes: 15.0,
             turns: None,
             cost_usd: None,
@@ -197,154 +196,151 @@ impl Default for Limits {
     }
 }
 
-/// Whether a pull request is wanted.
+/// Whether to open a pull request.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PullRequestPolicy {
-    /// Open one where the host is known to have them.
+    /// Open a pull request if the git host supports it.
     #[default]
     Create,
-    /// The pushed branch is all that is wanted.
+    /// Push the branch only.
     None,
 }
 
-/// What is removed from the working tree between two tasks.
+/// Files to remove from the worktree before another task starts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CleanMode {
-    /// Everything but ignored files, so that build output is kept.
+    /// Untracked files; ignored files, such as build output, stay.
     #[default]
     Untracked,
-    /// Ignored files as well.
+    /// Untracked and ignored files.
     All,
 }
 
-/// A fault of a task, with the field that has it.
+/// An invalid field of a task spec.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct FieldError {
-    /// The field, as a path such as `target.url`.
+    /// Path of the field, such as `target.url`.
     pub field: String,
-    /// What is wrong and what would be right.
+    /// Why the value is invalid and what is expected.
     pub message: String,
 }
 
 impl TaskSpec {
-    /// Reads a task and reports every fault found, not only the first.
+    /// Parses a task spec from JSON.
     ///
     /// # Errors
-    /// The faults: malformed JSON (with line and column), unknown or missing
-    /// fields, invalid names, limits out of range.
+    /// Returns every invalid field, not only the first: malformed JSON (with line and column), unknown
+    /// or missing fields, invalid names, limits out of range.
     pub fn from_json(text: &str) -> Result<Self, Vec<FieldError>> {
-        let fault = |field: &str, problem: String| FieldError { field: field.to_owned(), message: problem };
+        let task_error =
+            |error: &serde_json::Error| FieldError { field: "task".to_owned(), message: error.to_string() };
         let object: BTreeMap<String, serde_json::Value> =
-            serde_json::from_str(text).map_err(|error| vec![fault("task", error.to_string())])?;
+            serde_json::from_str(text).map_err(|error| vec![task_error(&error)])?;
         match serde_json::from_str::<Self>(text) {
             Ok(task) => {
-                let faults = task.validate();
-                if faults.is_empty() { Ok(task) } else { Err(faults) }
+                let errors = task.validate();
+                if errors.is_empty() { Ok(task) } else { Err(errors) }
             }
             Err(first) => {
-                let faults = decode_fields(&object);
-                Err(if faults.is_empty() { vec![fault("task", first.to_string())] } else { faults })
+                let errors = decode_fields(&object);
+                Err(if errors.is_empty() { vec![task_error(&first)] } else { errors })
             }
         }
     }
 
-    /// What is wrong with the task as a whole, beyond the form of its fields.
+    /// Returns the errors that the types of the fields cannot rule out; empty if the spec is valid.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
-        let mut faults = Vec::new();
-        let mut check = |bad: bool, field: &str, problem: &str| {
-            if bad {
-                faults.push(FieldError { field: field.to_owned(), message: problem.to_owned() });
+        let mut errors = Vec::new();
+        let mut check = |invalid: bool, field: &str, message: &str| {
+            if invalid {
+                errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
             }
         };
-        check(self.version != crate::VERSION, "version", "is not 1, the only version this program knows");
-        check(self.attempt == 0, "attempt", "is 0: attempts are counted from 1");
+        check(self.version != crate::VERSION, "version", "unsupported version; expected 1");
+        check(self.attempt == 0, "attempt", "must be at least 1");
         check(
             self.kind == Kind::Implementation && self.task_id.is_none(),
             "task_id",
-            "is missing: an implementation run needs a task",
+            "missing; an implementation run requires a task",
         );
-        check(
-            self.mode != Mode::First && self.attempt == 1,
-            "mode",
-            "is retry or fresh, but this is the first attempt",
-        );
+        check(self.mode != Mode::First && self.attempt == 1, "mode", "must be `first` for attempt 1");
         check(
             self.model.is_empty()
                 || self.model.starts_with('-')
                 || self.model.chars().any(|c| c.is_control() || c.is_whitespace()),
             "model",
-            "is no model name: give one such as `sonnet`",
+            "invalid model name; expected a name such as `sonnet`",
         );
         check(
             self.guidance.as_ref().is_some_and(|text| text.len() > GUIDANCE_MAX),
             "guidance",
-            "is longer than 256 KiB: put long texts into the task's documents",
+            "must be at most 256 KiB; long texts belong in the task's documents",
         );
         self.validate_docs(&mut check);
-        check(self.target.depth == 0, "target.depth", "is 0: at least one commit is needed");
+        check(self.target.depth == 0, "target.depth", "must be at least 1");
         if let Some(identity) = &self.commit_identity {
-            let bad = |text: &str| text.trim().is_empty() || text.contains(['<', '>', '\n', '\0']);
+            let invalid = |text: &str| text.trim().is_empty() || text.contains(['<', '>', '\n', '\0']);
             check(
-                bad(&identity.name) || bad(&identity.email),
+                invalid(&identity.name) || invalid(&identity.email),
                 "commit_identity",
-                "has an empty or malformed name or e-mail",
+                "name and e-mail must not be empty or contain `<`, `>` or line breaks",
             );
         }
-        for (field, value, least, most) in [
-            ("limits.minutes", self.limits.timeout_minutes, 0.01, 10_080.0),
+        for (field, value, min, max) in [
+            ("limits.timeout_minutes", self.limits.timeout_minutes, 0.01, 10_080.0),
             ("limits.idle_minutes", self.limits.idle_minutes, 0.01, 1_440.0),
             ("limits.queue_minutes", self.limits.queue_minutes, 0.0, 10_080.0),
             ("limits.verify_minutes", self.limits.verify_minutes, 0.01, 1_440.0),
             ("limits.cost_usd", self.limits.cost_usd.unwrap_or(1.0), 0.000_001, 1e6),
         ] {
-            let problem = format!("is {value}: give a number from {least} to {most}");
-            check(!(least..=most).contains(&value), field, &problem);
+            let message = format!("must be from {min} to {max}, not {value}");
+            check(!(min..=max).contains(&value), field, &message);
         }
-        check(self.limits.turns == Some(0), "limits.turns", "is 0: give at least 1, or leave it out");
-        faults
+        check(self.limits.turns == Some(0), "limits.turns", "must be at least 1");
+        errors
     }
 
-    /// What is wrong with the parts of a task that only one kind of run has.
+    /// Checks the fields whose meaning depends on the kind of the run.
     fn validate_docs(&self, check: &mut impl FnMut(bool, &str, &str)) {
         if self.kind == Kind::Implementation {
-            check(self.docs.is_some(), "docs", "is only for docs runs: leave it out");
+            check(self.docs.is_some(), "docs", "allowed for docs runs only");
             return;
         }
         check(
             self.target.url != self.platform.url,
             "target.url",
-            "is not the platform repository, which a docs run writes: give `platform.url` here as well",
+            "must equal `platform.url`: a docs run writes the platform repository",
         );
         check(
             self.platform.branch.is_some() && self.platform.branch != self.target.base,
             "platform.branch",
-            "is not `target.base`, which a docs run reads and writes: leave it out",
+            "must be absent or equal `target.base` in a docs run",
         );
         check(
             self.target.working_directory.is_some(),
             "target.working_directory",
-            "means nothing in a docs run: give `platform.docs_directory`, the folder that holds `.taskmaster`",
+            "not allowed in a docs run; set `platform.docs_directory` to the directory that contains `.taskmaster`",
         );
-        check(!self.verify.is_empty(), "verify", "means nothing in a docs run: leave it out");
-        check(!self.setup.is_empty(), "setup", "means nothing in a docs run: leave it out");
+        check(!self.verify.is_empty(), "verify", "not allowed in a docs run");
+        check(!self.setup.is_empty(), "setup", "not allowed in a docs run");
         check(
             !(1..=16).contains(&self.docs_options().concurrency),
             "docs.concurrency",
-            "is no number from 1 to 16",
+            "must be from 1 to 16",
         );
     }
 
-    /// How documents are written, with every default.
+    /// Returns the options of a docs run, or their defaults.
     #[must_use]
     pub fn docs_options(&self) -> DocsOptions {
         self.docs.clone().unwrap_or_default()
     }
 
-    /// Who does what: the attempts of one identity are numbered together.
+    /// Returns the key whose attempts share one counter.
     #[must_use]
     pub fn identity(&self) -> TaskKey {
         TaskKey {
@@ -355,13 +351,13 @@ impl TaskSpec {
         }
     }
 
-    /// The account on the git host.
+    /// Returns the account on the git host.
     #[must_use]
     pub fn github_account(&self) -> &str {
         self.github_user.as_deref().unwrap_or(self.agent.as_str())
     }
 
-    /// The name and address on the supervisor's own commits.
+    /// Returns the name and e-mail address on the supervisor's own commits.
     #[must_use]
     pub fn commit_identity_or_default(&self) -> CommitIdentity {
         self.commit_identity.clone().unwrap_or_else(|| CommitIdentity {
@@ -371,17 +367,17 @@ impl TaskSpec {
     }
 }
 
-/// Longest guidance in bytes: a ConfigMap that carries it stays under its limit of 1 MiB.
+/// Maximum length of guidance in bytes; keeps a ConfigMap that contains it below its limit of 1 MiB.
 pub const GUIDANCE_MAX: usize = 256 * 1024;
 
-/// Decodes each field on its own, so that one bad field does not hide another.
+/// Decodes each field separately, so that one error does not hide another.
 fn decode_fields(object: &BTreeMap<String, serde_json::Value>) -> Vec<FieldError> {
     fn try_decode<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Option<String> {
         serde_json::from_value::<T>(value.clone()).err().map(|error| error.to_string())
     }
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for (field, value) in object {
-        let problem = match field.as_str() {
+        let message = match field.as_str() {
             "version" | "attempt" => try_decode::<u32>(value),
             "run" => try_decode::<RunName>(value),
             "kind" => try_decode::<Kind>(value),
@@ -400,16 +396,16 @@ fn decode_fields(object: &BTreeMap<String, serde_json::Value>) -> Vec<FieldError
             "mcp_servers" => try_decode::<Option<Vec<String>>>(value),
             "pull_request" => try_decode::<PullRequestPolicy>(value),
             "clean" => try_decode::<CleanMode>(value),
-            _ => Some("is no field of a task".to_owned()),
+            _ => Some("unknown field".to_owned()),
         };
-        faults.extend(problem.map(|problem| FieldError { field: field.clone(), message: problem }));
+        errors.extend(message.map(|message| FieldError { field: field.clone(), message }));
     }
     for field in ["version", "run", "service", "agent", "attempt", "target", "platform"] {
         if !object.contains_key(field) {
-            faults.push(FieldError { field: field.to_owned(), message: "is missing".to_owned() });
+            errors.push(FieldError { field: field.to_owned(), message: "missing".to_owned() });
         }
     }
-    faults
+    errors
 }
 
 #[cfg(test)]
@@ -436,16 +432,16 @@ mod tests {
         let bad = MINIMAL
             .replace("\"trader\"", "\"../x\"")
             .replace("\"attempt\": 1", "\"attempt\": -1, \"colour\": 2");
-        let faults = TaskSpec::from_json(&bad).unwrap_err();
-        let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        let errors = TaskSpec::from_json(&bad).unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["attempt", "colour", "service"]);
     }
 
     #[test]
     fn docs_task_spec_must_target_platform_repository() {
         let docs = MINIMAL.replace("\"task_id\": 1", "\"kind\": \"docs\", \"verify\": [\"true\"]");
-        let faults = TaskSpec::from_json(&docs).unwrap_err();
-        let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        let errors = TaskSpec::from_json(&docs).unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["target.url", "verify"]);
         let right = docs
             .replace("git@github.com:myorg/trader.git", "https://github.com/myorg/platform")
@@ -458,8 +454,8 @@ mod tests {
 
     #[test]
     fn malformed_json_error_has_line_column() {
-        let faults = TaskSpec::from_json("{\n  \"version\": 1,\n}").unwrap_err();
-        assert!(faults[0].message.contains("line 3 column 1"), "{faults:?}");
+        let errors = TaskSpec::from_json("{\n  \"version\": 1,\n}").unwrap_err();
+        assert!(errors[0].message.contains("line 3 column 1"), "{errors:?}");
     }
 
     #[test]

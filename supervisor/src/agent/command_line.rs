@@ -1,4 +1,4 @@
-//! The CLI's arguments and environment. Pure.
+//! Builds the CLI's arguments and environment. Pure.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,41 +7,41 @@ use serde_json::{Value, json};
 
 use crate::process::Environment;
 
-/// One start of the CLI.
+/// The options of one CLI session.
 #[derive(Clone, Debug)]
 pub struct CliOptions<'a> {
-    /// The model by any name that the CLI takes.
+    /// The model, by any name that the CLI accepts.
     pub model: &'a str,
-    /// The conversation.
+    /// The session to start or resume.
     pub session: Session<'a>,
-    /// The agent's MCP configuration.
+    /// The file with the agent's MCP configuration.
     pub mcp_config: &'a Path,
-    /// The agent's settings.
+    /// The file with the agent's settings.
     pub settings: &'a Path,
-    /// The standing instructions.
+    /// The file with the system prompt to append.
     pub system_prompt: &'a Path,
-    /// Turns that are left.
+    /// The remaining turns.
     pub turns: Option<u32>,
-    /// US dollars that are left.
+    /// The remaining US dollars.
     pub cost_usd: Option<f64>,
-    /// The verdict's schema.
+    /// The JSON Schema of the verdict.
     pub verdict_schema: &'a Value,
 }
 
-/// A new conversation, or one that goes on.
+/// A new session, or one to resume.
 #[derive(Clone, Copy, Debug)]
 pub enum Session<'a> {
-    /// With this id, which must never have been used.
+    /// A new session with this id, which must be unused.
     New(&'a str),
-    /// With the history of this one.
+    /// The session with this id.
     Resume(&'a str),
 }
 
-/// The arguments. The prompt is not among them: it comes on standard input.
+/// Builds the arguments. The prompt is not among them; it is sent on standard input.
 #[must_use]
-pub fn compose_arguments(start: &CliOptions<'_>) -> Vec<OsString> {
+pub fn compose_arguments(options: &CliOptions<'_>) -> Vec<OsString> {
     let CliOptions { model, session, mcp_config, settings, system_prompt, turns, cost_usd, verdict_schema } =
-        start;
+        options;
     let mut arguments: Vec<OsString> = Vec::new();
     let mut flag = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
         arguments.push(name.into());
@@ -54,7 +54,7 @@ pub fn compose_arguments(start: &CliOptions<'_>) -> Vec<OsString> {
         Session::New(id) => flag("--session-id", id),
         Session::Resume(id) => flag("--resume", id),
     }
-    // Only what we compose: a repository's own settings and servers would run with no question asked.
+    // A repository's own settings and MCP servers would run without a permission prompt.
     flag("--setting-sources", &"user");
     flag("--mcp-config", mcp_config);
     flag("--settings", settings);
@@ -69,19 +69,19 @@ pub fn compose_arguments(start: &CliOptions<'_>) -> Vec<OsString> {
     }
     arguments.extend(["-p", "--verbose", "--strict-mcp-config"].map(OsString::from));
     if matches!(session, Session::Resume(_)) {
-        // The earlier run's instructions would stay otherwise.
+        // Otherwise the CLI keeps the system prompt of the earlier run.
         arguments.extend(["--system-prompt-snapshot", "off"].map(OsString::from));
     }
     arguments
 }
 
-/// The CLI's settings: no co-author lines, which would name an account that is not the agent's.
+/// Builds the CLI's settings: no co-author trailers, which would name an unrelated account.
 #[must_use]
 pub fn compose_settings() -> Value {
     json!({ "attribution": { "commit": "", "pr": "" } })
 }
 
-/// One message on the CLI's standard input.
+/// Builds one message for the CLI's standard input.
 #[must_use]
 pub fn compose_message(text: &str) -> String {
     let message = json!({
@@ -93,29 +93,28 @@ pub fn compose_message(text: &str) -> String {
     format!("{message}\n")
 }
 
-/// Where things are for the agent and for what it starts.
+/// The paths of the agent and the processes that it starts.
 #[derive(Clone, Debug)]
 pub struct AgentPaths {
-    /// The agent's home in this run.
+    /// The agent's home directory in this run.
     pub home: PathBuf,
-    /// Its temporary files.
     pub tmp: PathBuf,
-    /// Caches of tools, kept across runs.
+    /// The caches of tools, kept across runs.
     pub cache: PathBuf,
-    /// Where programs are found.
+    /// The search path for programs.
     pub path: OsString,
-    /// The toolchains; a private home would hide them.
+    /// The rustup toolchains, which are outside of the agent's home.
     pub rustup_home: Option<PathBuf>,
 }
 
-/// The environment of everything that works on the agent's behalf, without any credential.
+/// Builds the environment of setup and verify commands and of the agent, without credentials.
 ///
-/// `passed` are the few variables of our own environment that describe the
-/// machine: language, time zone, certificates, proxies.
+/// `passthrough` are the variables of the supervisor's environment that describe
+/// the machine: time zone, certificates, proxies.
 #[must_use]
-pub fn compose_environment(places: &AgentPaths, passed: &Environment) -> Environment {
-    let AgentPaths { home, tmp, cache, path, rustup_home } = places;
-    let mut environment = passed.clone();
+pub fn compose_environment(paths: &AgentPaths, passthrough: &Environment) -> Environment {
+    let AgentPaths { home, tmp, cache, path, rustup_home } = paths;
+    let mut environment = passthrough.clone();
     let mut set = |name: &str, value: OsString| environment.insert(name.into(), value);
     set("PATH", path.clone());
     set("LANG", "C.UTF-8".into());
@@ -124,7 +123,7 @@ pub fn compose_environment(places: &AgentPaths, passed: &Environment) -> Environ
     set("CARGO_HOME", cache.join("cargo").into());
     set("npm_config_cache", cache.join("npm").into());
     set("XDG_CACHE_HOME", cache.join("xdg").into());
-    // Questions on a terminal that is not there would hang until the silence limit.
+    // A prompt without a terminal would hang until the idle limit.
     set("GIT_TERMINAL_PROMPT", "0".into());
     if let Some(rustup_home) = rustup_home {
         set("RUSTUP_HOME", rustup_home.clone().into());
@@ -132,34 +131,34 @@ pub fn compose_environment(places: &AgentPaths, passed: &Environment) -> Environ
     environment
 }
 
-/// What the CLI itself needs on top: its own folders, its manners, the model's credential.
+/// Builds the CLI's environment: `base`, its own directories and options, the model credential.
 #[must_use]
 pub fn compose_cli_environment(
     base: &Environment,
-    places: &AgentPaths,
+    paths: &AgentPaths,
     model: &Environment,
     root: bool,
 ) -> Environment {
     let mut environment = base.clone();
     environment.extend(model.clone());
     let mut set = |name: &str, value: OsString| {
-        // What the operator set for the model wins over our manners.
+        // Variables that the operator set take precedence.
         environment.entry(name.into()).or_insert(value);
     };
-    set("CLAUDE_CONFIG_DIR", places.home.join(".claude").into());
-    set("CLAUDE_CODE_TMPDIR", places.tmp.clone().into());
+    set("CLAUDE_CONFIG_DIR", paths.home.join(".claude").into());
+    set("CLAUDE_CODE_TMPDIR", paths.tmp.clone().into());
     set("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".into());
     set("DISABLE_AUTOUPDATER", "1".into());
-    // Together they end a stream that stalls; one alone does nothing.
+    // Only together do these variables abort a stalled stream.
     set("CLAUDE_ENABLE_STREAM_WATCHDOG", "1".into());
     set("CLAUDE_STREAM_IDLE_TIMEOUT_MS", "300000".into());
     set("CLAUDE_ENABLE_BYTE_WATCHDOG", "1".into());
     set("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", "300000".into());
-    // The first call of the documentation server builds it: 13 to 27 s were seen for one crate.
+    // The first call of the rustdocs server builds the documentation: 13 to 27 s per crate.
     set("MCP_TOOL_TIMEOUT", "180000".into());
     set("MCP_TIMEOUT", "30000".into());
     if root {
-        // The CLI refuses to bypass permissions as root unless it is told that it is contained.
+        // As root the CLI bypasses permissions only if it is marked as sandboxed.
         set("IS_SANDBOX", "1".into());
     }
     environment
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn new_session_arguments_match_snapshot() {
         let schema = json!({"type": "object"});
-        let start = CliOptions {
+        let options = CliOptions {
             model: "sonnet",
             session: Session::New("6f0d5b7c-0000-4000-8000-000000000000"),
             mcp_config: Path::new("/w/mcp.json"),
@@ -183,23 +182,23 @@ mod tests {
             verdict_schema: &schema,
         };
         let arguments: Vec<String> =
-            compose_arguments(&start).into_iter().map(|word| word.into_string().unwrap()).collect();
+            compose_arguments(&options).into_iter().map(|argument| argument.into_string().unwrap()).collect();
         insta::assert_snapshot!(arguments.join("\n"));
     }
 
     #[test]
     fn base_environment_has_no_model_credential() {
-        let places = AgentPaths {
+        let paths = AgentPaths {
             home: "/w/agent/home/r".into(),
             tmp: "/w/agent/tmp".into(),
             cache: "/w/agent/cache".into(),
             path: "/usr/bin".into(),
             rustup_home: None,
         };
-        let base = compose_environment(&places, &Environment::new());
+        let base = compose_environment(&paths, &Environment::new());
         let model = Environment::from([("ANTHROPIC_API_KEY".into(), "k".into())]);
         assert!(!base.contains_key(std::ffi::OsStr::new("ANTHROPIC_API_KEY")));
-        let cli = compose_cli_environment(&base, &places, &model, false);
+        let cli = compose_cli_environment(&base, &paths, &model, false);
         assert!(cli.contains_key(std::ffi::OsStr::new("ANTHROPIC_API_KEY")));
         assert!(!cli.contains_key(std::ffi::OsStr::new("IS_SANDBOX")));
     }

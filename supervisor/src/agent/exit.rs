@@ -1,18 +1,19 @@
-//! What the end of the agent's program means. Pure.
+//! Classifies the exit of the agent CLI. Pure.
 //!
-//! Success is exit 0 AND a result AND `is_error` false AND `terminal_reason`
-//! "completed" AND a verdict that the schema accepted. Everything else is
-//! something else, with its own reason.
+//! Success requires exit code 0, a result, `is_error` false, `terminal_reason`
+//! "completed", and a verdict that matches the schema. Every other exit is a
+//! failure with a reason.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{Verdict, VerdictStatus};
 use serde_json::{Value, json};
 
 use super::stream::{AgentResult, truncate};
+use crate::failure::Failure;
 use crate::process::Exit;
-use crate::run::{Failure, SessionOutcome};
+use crate::run::SessionOutcome;
 
-/// The JSON Schema of the verdict that ends a conversation (`--json-schema`).
+/// Returns the JSON Schema of the verdict that ends a session (`--json-schema`).
 #[must_use]
 pub fn verdict_schema() -> Value {
     json!({
@@ -21,8 +22,8 @@ pub fn verdict_schema() -> Value {
             "status": {
                 "type": "string",
                 "enum": ["done", "already_done", "blocked"],
-                "description": "done: you did what you were asked for. already_done: it was done already. \
-                                blocked: you cannot go on without an answer."
+                "description": "done: you completed the requested work. already_done: it was complete already. \
+                                blocked: you cannot continue without an answer."
             },
             "summary": {
                 "type": "string",
@@ -38,50 +39,48 @@ pub fn verdict_schema() -> Value {
     })
 }
 
-/// Everything known when the agent's program has ended.
+/// What is known about the agent CLI when it has exited.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentExit<'a> {
-    /// How the process ended.
     pub exit: Exit,
-    /// Whether we killed it because it did not leave after its result.
+    /// Whether the supervisor killed it because it did not exit after its result.
     pub killed_after_result: bool,
-    /// Its last result.
     pub result: Option<&'a AgentResult>,
-    /// The end of its standard error.
+    /// The tail of its standard error.
     pub stderr: &'a str,
-    /// Whether the kernel's count of out-of-memory kills grew meanwhile.
+    /// Whether the kernel's count of out-of-memory kills increased during the session.
     pub out_of_memory: bool,
 }
 
-/// The verdict of a result, if it has one that the schema allows.
+/// Returns the verdict of a result, if it has a valid one.
 #[must_use]
 pub fn parse_verdict(result: &AgentResult) -> Option<Verdict> {
     let verdict: Verdict = serde_json::from_value(result.structured_output.clone()?).ok()?;
-    let answerable = verdict.status != VerdictStatus::Blocked || !verdict_question(&verdict).is_empty();
-    answerable.then_some(verdict)
+    let valid = verdict.status != VerdictStatus::Blocked || !verdict_question(&verdict).is_empty();
+    valid.then_some(verdict)
 }
 
 fn verdict_question(verdict: &Verdict) -> &str {
     verdict.question.as_deref().unwrap_or(&verdict.summary)
 }
 
-/// Decides what the end of a conversation means.
+/// Classifies the exit of a session as a verdict or a failure.
 #[must_use]
-pub fn classify_exit(ended: AgentExit<'_>) -> SessionOutcome {
+pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     let failed = |reason, message: String| SessionOutcome::Failed(Failure::new(reason, message));
-    let AgentExit { exit, killed_after_result, result, stderr, out_of_memory } = ended;
+    let AgentExit { exit, killed_after_result, result, stderr, out_of_memory } = agent_exit;
     if out_of_memory && exit != Exit::Code(0) && !killed_after_result {
         return failed(Reason::AgentOutOfMemory, format!("the agent ran out of memory ({exit})"));
     }
     let Some(result) = result else {
-        let said = truncate(stderr, 300);
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let stderr = truncate(stderr, 300);
+        let stderr = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
         return match exit {
             Exit::Code(126 | 127) => {
-                failed(Reason::AgentCliNotFound, format!("the agent's program cannot be run ({exit}){said}"))
+                failed(Reason::AgentCliNotFound, format!("cannot run the agent CLI ({exit}){stderr}"))
             }
             Exit::Code(_) | Exit::Signal(_) => {
-                failed(Reason::AgentFailed, format!("the agent ended without a result ({exit}){said}"))
+                failed(Reason::AgentFailed, format!("the agent exited without a result ({exit}){stderr}"))
             }
         };
     };
@@ -89,27 +88,27 @@ pub fn classify_exit(ended: AgentExit<'_>) -> SessionOutcome {
     if completed && (exit == Exit::Code(0) || killed_after_result) {
         return match parse_verdict(result) {
             Some(verdict) => SessionOutcome::Verdict(verdict.status, verdict_question(&verdict).to_owned()),
-            None => failed(Reason::AgentFailed, "the agent ended without a verdict".to_owned()),
+            None => failed(Reason::AgentFailed, "the agent exited without a verdict".to_owned()),
         };
     }
     if completed {
-        return failed(Reason::AgentFailed, format!("the agent gave a result and then ended with {exit}"));
+        return failed(Reason::AgentFailed, format!("the agent returned a result, then failed ({exit})"));
     }
     let text = result.error_text();
     let reason = match result.subtype.as_str() {
         "error_max_turns" => Reason::TurnLimit,
         "error_max_budget_usd" => Reason::CostLimit,
-        _ => reason_of_api_status(result.api_error_status, &text),
+        _ => reason_for_api_status(result.api_error_status, &text),
     };
-    failed(reason, format!("the agent ended with an error: {text}"))
+    failed(reason, format!("the agent failed: {text}"))
 }
 
-fn reason_of_api_status(status: Option<u16>, text: &str) -> Reason {
+fn reason_for_api_status(status: Option<u16>, text: &str) -> Reason {
     match status {
         Some(401 | 403) => Reason::ModelAuthenticationFailed,
         Some(404) => Reason::ModelNotFound,
         Some(408 | 429 | 500..=599) => Reason::ModelUnavailable,
-        // The CLI refuses a session without credentials before it asks anybody.
+        // Without credentials the CLI fails before it sends a request.
         None if text.contains("/login") || text.contains("Invalid API key") => {
             Reason::ModelAuthenticationFailed
         }
@@ -132,14 +131,15 @@ mod tests {
     }
 
     fn reason(exit: Exit, result: Option<&AgentResult>) -> Option<Reason> {
-        let ended = AgentExit { exit, killed_after_result: false, result, stderr: "", out_of_memory: false };
-        match classify_exit(ended) {
+        let agent_exit =
+            AgentExit { exit, killed_after_result: false, result, stderr: "", out_of_memory: false };
+        match classify_exit(agent_exit) {
             SessionOutcome::Verdict(..) => None,
             SessionOutcome::Failed(failure) => Some(failure.reason),
         }
     }
 
-    fn good() -> AgentResult {
+    fn successful_result() -> AgentResult {
         AgentResult {
             terminal_reason: Some("completed".to_owned()),
             structured_output: Some(json!({"status": "done", "summary": "did it"})),
@@ -157,10 +157,10 @@ mod tests {
             ("max-budget", 1, Some(Reason::CostLimit)),
             ("resume-unknown", 1, Some(Reason::AgentFailed)),
             ("structured-output-fail", 1, Some(Reason::AgentFailed)),
-            // A success without a verdict is none, and neither is one by another schema.
+            // A result without a valid verdict is a failure.
             ("success", 0, Some(Reason::AgentFailed)),
             ("structured-output", 0, Some(Reason::AgentFailed)),
-            // SIGINT makes the CLI exit 0 with an error result, or with none.
+            // SIGINT makes the CLI exit with 0 and an error result, or no result.
             ("sigint-during-bash", 0, Some(Reason::AgentFailed)),
             ("sigint-during-api", 0, Some(Reason::AgentFailed)),
             ("sigterm-during-bash", 143, Some(Reason::AgentFailed)),
@@ -172,12 +172,20 @@ mod tests {
 
     #[test]
     fn success_requires_exit_zero_with_result_verdict() {
-        assert_eq!(reason(Exit::Code(0), Some(&good())), None);
+        assert_eq!(reason(Exit::Code(0), Some(&successful_result())), None);
         for code in 1..=255 {
-            assert_eq!(reason(Exit::Code(code), Some(&good())), Some(Reason::AgentFailed), "{code}");
+            assert_eq!(
+                reason(Exit::Code(code), Some(&successful_result())),
+                Some(Reason::AgentFailed),
+                "{code}"
+            );
         }
         for signal in 1..=64 {
-            assert_eq!(reason(Exit::Signal(signal), Some(&good())), Some(Reason::AgentFailed), "{signal}");
+            assert_eq!(
+                reason(Exit::Signal(signal), Some(&successful_result())),
+                Some(Reason::AgentFailed),
+                "{signal}"
+            );
         }
         assert_eq!(reason(Exit::Code(0), None), Some(Reason::AgentFailed));
         assert_eq!(reason(Exit::Code(127), None), Some(Reason::AgentCliNotFound));
@@ -185,27 +193,30 @@ mod tests {
 
     #[test]
     fn result_before_kill_keeps_verdict() {
-        let result = good();
-        let ended = AgentExit {
+        let result = successful_result();
+        let agent_exit = AgentExit {
             exit: Exit::Signal(9),
             killed_after_result: true,
             result: Some(&result),
             stderr: "",
             out_of_memory: false,
         };
-        assert_eq!(classify_exit(ended), SessionOutcome::Verdict(VerdictStatus::Done, "did it".to_owned()));
+        assert_eq!(
+            classify_exit(agent_exit),
+            SessionOutcome::Verdict(VerdictStatus::Done, "did it".to_owned())
+        );
     }
 
     #[test]
     fn oom_kill_returns_agent_out_of_memory() {
-        let ended = AgentExit {
+        let agent_exit = AgentExit {
             exit: Exit::Signal(9),
             killed_after_result: false,
             result: None,
             stderr: "",
             out_of_memory: true,
         };
-        let SessionOutcome::Failed(failure) = classify_exit(ended) else { panic!("no failure") };
+        let SessionOutcome::Failed(failure) = classify_exit(agent_exit) else { panic!("not a failure") };
         assert_eq!(failure.reason, Reason::AgentOutOfMemory);
     }
 }

@@ -1,10 +1,9 @@
-//! The agent's way to the model: a server on the loopback address that puts the credential on
-//! each request.
+//! The loopback proxy that adds the model credential to the agent's requests.
 //!
-//! The agent's whole tree inherits the CLI's environment, every command that it runs included. So
-//! what is in there is a pass, drawn anew for each conversation, that opens this server and
-//! nothing else; the credential itself stays with the supervisor, read anew at every request.
-//! Bodies are passed on as they come, in both directions.
+//! Every process that the agent starts inherits the CLI's environment. That environment
+//! therefore holds only a random token, new for each session, that is valid for this gateway
+//! alone. The supervisor keeps the credential and reads it again for each request. Bodies are
+//! streamed in both directions.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,16 +20,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{ModelAuth, SecretSource};
 use crate::process::Environment;
 
-/// Where the CLI sends its requests unless `ANTHROPIC_BASE_URL` says otherwise.
+/// Default of `ANTHROPIC_BASE_URL`.
 const DEFAULT_BASE_URL: &str = "https://api.anthropic.com";
 
-/// How long to try to connect: the CLI gives up on us no sooner.
+/// Connection timeout; not longer than the CLI's own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The header of an API key (<https://docs.anthropic.com/en/api/overview#authentication>).
+/// The header that carries an API key (<https://docs.anthropic.com/en/api/overview#authentication>).
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Headers that are about one connection and not about the message (RFC 9110, section 7.6.1).
+/// Hop-by-hop headers, not forwarded (RFC 9110, section 7.6.1).
 const HOP_BY_HOP_HEADERS: [&str; 9] = [
     "connection",
     "host",
@@ -43,7 +42,7 @@ const HOP_BY_HOP_HEADERS: [&str; 9] = [
     "upgrade",
 ];
 
-/// An open gateway; it closes when this is dropped.
+/// An open gateway; dropping it closes the port.
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
@@ -52,71 +51,76 @@ pub struct Gateway {
     _open: DropGuard,
 }
 
-/// A gateway cannot be opened.
+/// Why a gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The trusted certificate authorities cannot be read.
     #[error(transparent)]
     RootCertificates(crate::tls::RootCertificatesError),
-    /// No port of the loopback address can be had.
+    /// No loopback port is available.
     #[error("cannot listen on the loopback address")]
     Listen(#[source] std::io::Error),
-    /// The client for the model's service cannot be made: a proxy's address or a certificate.
-    #[error("cannot prepare the connection to the model's service")]
+    /// The HTTP client cannot be built: an invalid proxy address or certificate.
+    #[error("cannot build the client for the model API")]
     Client(#[source] reqwest::Error),
-    /// The file of extra certificates cannot be used.
-    #[error("cannot use the certificates in {0}")]
+    /// The file of `NODE_EXTRA_CA_CERTS` cannot be read or parsed.
+    #[error("cannot load the certificates in `{0}`")]
     Certificates(String),
 }
 
 struct GatewayState {
-    pass: String,
-    service: String,
-    extra: HeaderMap,
+    token: String,
+    base_url: String,
+    /// Scheme, host and port of `base_url`; no other server receives the credential.
+    origin: Option<url::Origin>,
+    extra_headers: HeaderMap,
     secrets: SecretSource,
     client: reqwest::Client,
     closed: CancellationToken,
 }
 
 impl Gateway {
-    /// Opens a gateway for a credential of `secrets`, where requests show one; with a cloud's
-    /// credentials the CLI signs them itself, and there is nothing to put on.
+    /// Opens a gateway that adds the model credential of `secrets`.
     ///
-    /// Needs a tokio runtime.
+    /// Returns `None` for Bedrock and Vertex, where the CLI signs requests itself. Needs a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// It cannot listen, or a certificate or proxy that the environment names cannot be used.
-    pub fn open(secrets: &SecretSource, shown: &ModelAuth) -> Result<Option<Self>, GatewayError> {
-        let variable = match shown {
+    /// Returns an error if no port is available, or if a certificate or proxy of the environment
+    /// is invalid.
+    pub fn open(secrets: &SecretSource, auth: &ModelAuth) -> Result<Option<Self>, GatewayError> {
+        let variable = match auth {
             ModelAuth::ApiKey(_) => "ANTHROPIC_API_KEY",
             ModelAuth::Bearer(_) => "ANTHROPIC_AUTH_TOKEN",
             ModelAuth::OAuth(_) => "CLAUDE_CODE_OAUTH_TOKEN",
             ModelAuth::CloudSigned => return Ok(None),
         };
-        let inherited = secrets.inherited();
+        let process_env = secrets.process_env();
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            // A redirect would take the credential to another host.
+            // A redirect would send the credential to another host.
             .redirect(reqwest::redirect::Policy::none());
-        let roots = crate::tls::CertificatePaths::from_env(|name| inherited.text(name));
+        let roots = crate::tls::CertificatePaths::from_env(|name| process_env.text(name));
         let roots = roots.root_certificates().map_err(GatewayError::RootCertificates)?;
         client =
             client.tls_certs_only(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()));
-        // What the CLI would trust if it spoke to the service itself.
-        if let Some(file) = inherited.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
-            let unusable = || GatewayError::Certificates(file.to_owned());
-            let text = std::fs::read(file).map_err(|_| unusable())?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&text).map_err(|_| unusable())?;
+        // The certificates that the CLI would trust without the gateway.
+        if let Some(file) = process_env.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
+            let invalid = || GatewayError::Certificates(file.to_owned());
+            let text = std::fs::read(file).map_err(|_| invalid())?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&text).map_err(|_| invalid())?;
             client = client.tls_certs_merge(certificates);
         }
-        let service = inherited.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
-        let pass = format!("pass-{}", uuid::Uuid::new_v4().simple());
+        let base_url = process_env.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
+        let token = format!("pass-{}", uuid::Uuid::new_v4().simple());
         let closed = CancellationToken::new();
-        let door = GatewayState {
+        let base_url = base_url.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned();
+        let state = GatewayState {
             closed: closed.clone(),
-            pass: pass.clone(),
-            service: service.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned(),
-            extra: parse_headers(inherited.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
+            token: token.clone(),
+            origin: url::Url::parse(&base_url).ok().map(|url| url.origin()),
+            base_url,
+            extra_headers: parse_headers(process_env.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
             secrets: secrets.clone(),
             client: client.build().map_err(GatewayError::Client)?,
         };
@@ -124,7 +128,7 @@ impl Gateway {
         listener.set_nonblocking(true).map_err(GatewayError::Listen)?;
         let address = listener.local_addr().map_err(GatewayError::Listen)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(GatewayError::Listen)?;
-        let routes = axum::Router::new().fallback(forward).with_state(Arc::new(door));
+        let routes = axum::Router::new().fallback(forward).with_state(Arc::new(state));
         let open = closed.clone().drop_guard();
         tokio::spawn(async move {
             tokio::select! {
@@ -132,10 +136,10 @@ impl Gateway {
                 () = closed.cancelled() => {}
             }
         });
-        Ok(Some(Self { address, token: pass, variable, _open: open }))
+        Ok(Some(Self { address, token, variable, _open: open }))
     }
 
-    /// Puts address and pass where credential and address of the service were.
+    /// Replaces the credential and the base URL in `environment` with those of the gateway.
     pub fn replace_credential(&self, environment: &mut Environment) {
         for name in [
             "ANTHROPIC_API_KEY",
@@ -147,21 +151,21 @@ impl Gateway {
         }
         environment.insert(self.variable.into(), self.token.clone().into());
         environment.insert("ANTHROPIC_BASE_URL".into(), format!("http://{}", self.address).into());
-        // A proxy for everything else must not get in between.
+        // Requests to the gateway must bypass any proxy.
         for name in ["NO_PROXY", "no_proxy"] {
-            let others = environment.get(std::ffi::OsStr::new(name)).filter(|others| !others.is_empty());
-            let mut all = others.map_or_else(Default::default, |others| {
-                let mut all = others.clone();
-                all.push(",");
-                all
+            let existing = environment.get(std::ffi::OsStr::new(name)).filter(|hosts| !hosts.is_empty());
+            let mut hosts = existing.map_or_else(Default::default, |existing| {
+                let mut hosts = existing.clone();
+                hosts.push(",");
+                hosts
             });
-            all.push("127.0.0.1");
-            environment.insert(name.into(), all);
+            hosts.push("127.0.0.1");
+            environment.insert(name.into(), hosts);
         }
     }
 }
 
-/// Reads `Name: value` lines, as the CLI does; what is no header is left out.
+/// Parses `Name: value` lines, as the CLI does; ignores invalid ones.
 fn parse_headers(text: &str) -> HeaderMap {
     let header = |line: &str| {
         let (name, value) = line.split_once(':')?;
@@ -170,7 +174,7 @@ fn parse_headers(text: &str) -> HeaderMap {
     text.lines().filter_map(header).collect::<Vec<(HeaderName, HeaderValue)>>().into_iter().collect()
 }
 
-/// An error as the service itself would tell it, so that the CLI understands it.
+/// Creates an error in the format of the model API, which the CLI can parse.
 fn error_response(status: StatusCode, kind: &str, message: &str) -> Response {
     let body = json!({"type": "error", "error": {"type": kind, "message": message}}).to_string();
     let mut response = Response::new(Body::from(body));
@@ -179,21 +183,17 @@ fn error_response(status: StatusCode, kind: &str, message: &str) -> Response {
     response
 }
 
-async fn forward(State(door): State<Arc<GatewayState>>, request: Request) -> Response {
+async fn forward(State(state): State<Arc<GatewayState>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let key = parts.headers.get(&API_KEY).map(HeaderValue::as_bytes);
     let bearer = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let bearer = bearer.and_then(|value| value.strip_prefix(b"Bearer "));
-    // A connection may outlive the gateway that it came through.
-    if door.closed.is_cancelled() || key.or(bearer) != Some(door.pass.as_bytes()) {
-        return error_response(
-            StatusCode::UNAUTHORIZED,
-            "authentication_error",
-            "this pass is not valid here",
-        );
+    // A connection can outlive its gateway.
+    if state.closed.is_cancelled() || key.or(bearer) != Some(state.token.as_bytes()) {
+        return error_response(StatusCode::UNAUTHORIZED, "authentication_error", "invalid gateway token");
     }
-    let Some((name, value)) = credential(&door.secrets) else {
-        let message = "the model's credential cannot be read any more";
+    let Some((name, value)) = credential(&state.secrets) else {
+        let message = "cannot read the model credential";
         return error_response(StatusCode::UNAUTHORIZED, "authentication_error", message);
     };
     let mut headers = parts.headers;
@@ -204,29 +204,32 @@ async fn forward(State(door): State<Arc<GatewayState>>, request: Request) -> Res
     }
     headers.remove(&API_KEY);
     headers.remove(header::AUTHORIZATION);
-    headers.extend(door.extra.clone());
+    headers.extend(state.extra_headers.clone());
     headers.insert(name, value);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = door.client.request(parts.method, format!("{}{path}", door.service));
+    let url = url::Url::parse(&format!("{}{path}", state.base_url)).ok();
+    let Some(url) = url.filter(|url| state.origin.as_ref() == Some(&url.origin())) else {
+        let message = "the request does not address the model API";
+        return error_response(StatusCode::BAD_GATEWAY, "api_error", message);
+    };
+    let mut request = state.client.request(parts.method, url);
     if has_body {
         request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
     }
     match request.headers(headers).send().await {
-        Ok(answer) => {
+        Ok(upstream) => {
             let mut response = Response::new(Body::empty());
-            *response.status_mut() = answer.status();
-            *response.headers_mut() = answer.headers().clone();
+            *response.status_mut() = upstream.status();
+            *response.headers_mut() = upstream.headers().clone();
             for name in HOP_BY_HOP_HEADERS {
                 response.headers_mut().remove(name);
             }
-            *response.body_mut() = Body::from_stream(answer.bytes_stream());
+            *response.body_mut() = Body::from_stream(upstream.bytes_stream());
             response
         }
         Err(error) => {
-            let message = format!(
-                "the model's service cannot be reached: {}",
-                crate::context::error_chain(&error.without_url())
-            );
+            let message =
+                format!("cannot reach the model API: {}", crate::failure::error_chain(&error.without_url()));
             error_response(StatusCode::BAD_GATEWAY, "api_error", &message)
         }
     }
@@ -254,17 +257,17 @@ mod tests {
     use super::*;
     use crate::config::{ProcessEnv, SecretFiles};
 
-    /// A service that remembers the headers of each request and answers with its body.
-    async fn service() -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
+    /// Starts a fake model API that records the headers of each request and echoes its body.
+    async fn fake_api() -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let remembered = Arc::clone(&seen);
+        let recorded = Arc::clone(&seen);
         let echo = move |request: Request| {
-            let remembered = Arc::clone(&remembered);
+            let recorded = Arc::clone(&recorded);
             async move {
                 let (parts, body) = request.into_parts();
                 let mut headers = parts.headers;
                 headers.insert("seen-path", HeaderValue::from_str(&parts.uri.to_string()).unwrap());
-                remembered.lock().unwrap().push(headers);
+                recorded.lock().unwrap().push(headers);
                 Response::new(body)
             }
         };
@@ -276,7 +279,7 @@ mod tests {
 
     fn open(variables: &[(&str, &str)], files: SecretFiles) -> (Gateway, Environment) {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let secrets = SecretSource::new(files, ProcessEnv::of(variables));
+        let secrets = SecretSource::new(files, ProcessEnv::from_pairs(variables));
         let model = secrets.model().unwrap().unwrap();
         let gateway = Gateway::open(&secrets, &model.auth).unwrap().unwrap();
         let mut environment = model.environment;
@@ -288,20 +291,20 @@ mod tests {
         Some(environment.get(std::ffi::OsStr::new(name))?.to_str()?.to_owned())
     }
 
-    async fn ask(environment: &Environment, header: &str, value: &str) -> (u16, String) {
+    async fn request(environment: &Environment, header: &str, value: &str) -> (u16, String) {
         let base = variable(environment, "ANTHROPIC_BASE_URL").unwrap();
         let request = reqwest::Client::builder()
             .no_proxy()
             .build()
             .unwrap()
             .post(format!("{base}/v1/messages?beta=true"));
-        let answer = request.header(header, value).body("a question").send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let response = request.header(header, value).body("a question").send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
     #[tokio::test]
-    async fn gateway_replaces_agent_pass_with_api_key() {
-        let (url, seen) = service().await;
+    async fn gateway_replaces_its_token_with_api_key() {
+        let (url, seen) = fake_api().await;
         let variables = [
             ("ANTHROPIC_API_KEY", "sk-the-key"),
             ("ANTHROPIC_BASE_URL", &url),
@@ -310,8 +313,8 @@ mod tests {
         let (_gateway, environment) = open(&variables, SecretFiles::default());
         assert!(environment.values().all(|value| !value.to_string_lossy().contains("the-key")));
         assert_eq!(variable(&environment, "ANTHROPIC_CUSTOM_HEADERS"), None);
-        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
-        assert_eq!(ask(&environment, "x-api-key", &pass).await, (200, "a question".to_owned()));
+        let token = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        assert_eq!(request(&environment, "x-api-key", &token).await, (200, "a question".to_owned()));
         let headers = seen.lock().unwrap().remove(0);
         assert_eq!(headers["x-api-key"], "sk-the-key");
         assert_eq!(headers["x-team"], "blue");
@@ -321,51 +324,51 @@ mod tests {
 
     #[tokio::test]
     async fn chunked_request_body_is_forwarded() {
-        let (url, _seen) = service().await;
+        let (url, _seen) = fake_api().await;
         let variables = [("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", url.as_str())];
         let (_gateway, environment) = open(&variables, SecretFiles::default());
-        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        let token = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
         let base = variable(&environment, "ANTHROPIC_BASE_URL").unwrap();
-        let pieces = futures::stream::iter(["in ", "pieces"].map(Ok::<_, std::io::Error>));
+        let chunks = futures::stream::iter(["in ", "chunks"].map(Ok::<_, std::io::Error>));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = client.post(base).header("x-api-key", pass).body(reqwest::Body::wrap_stream(pieces));
-        assert_eq!(request.send().await.unwrap().text().await.unwrap(), "in pieces");
+        let request = client.post(base).header("x-api-key", token).body(reqwest::Body::wrap_stream(chunks));
+        assert_eq!(request.send().await.unwrap().text().await.unwrap(), "in chunks");
     }
 
     #[tokio::test]
     async fn bearer_token_is_sent_in_authorization_header() {
         for name in ["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"] {
-            let (url, seen) = service().await;
+            let (url, seen) = fake_api().await;
             let (_gateway, environment) =
                 open(&[(name, "the-token"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
-            let pass = variable(&environment, name).unwrap();
-            assert_eq!(ask(&environment, "authorization", &format!("Bearer {pass}")).await.0, 200);
+            let token = variable(&environment, name).unwrap();
+            assert_eq!(request(&environment, "authorization", &format!("Bearer {token}")).await.0, 200);
             assert_eq!(seen.lock().unwrap()[0]["authorization"], "Bearer the-token");
         }
     }
 
     #[tokio::test]
-    async fn request_without_pass_is_unauthorized() {
-        let (url, seen) = service().await;
+    async fn request_without_gateway_token_is_unauthorized() {
+        let (url, seen) = fake_api().await;
         let (_gateway, environment) =
             open(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
-        assert_eq!(ask(&environment, "x-api-key", "pass-guessed").await.0, 401);
-        assert_eq!(ask(&environment, "accept", "anything").await.0, 401);
+        assert_eq!(request(&environment, "x-api-key", "pass-guessed").await.0, 401);
+        assert_eq!(request(&environment, "accept", "anything").await.0, 401);
         assert!(seen.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn rotated_api_key_is_used_for_next_request() {
-        let (url, seen) = service().await;
+        let (url, seen) = fake_api().await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         std::fs::write(&file, "first").unwrap();
         let files = SecretFiles { anthropic_api_key_file: Some(file.clone()), ..SecretFiles::default() };
         let (_gateway, environment) = open(&[("ANTHROPIC_BASE_URL", &url)], files);
-        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
-        ask(&environment, "x-api-key", &pass).await;
+        let token = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        request(&environment, "x-api-key", &token).await;
         std::fs::write(&file, "second").unwrap();
-        ask(&environment, "x-api-key", &pass).await;
+        request(&environment, "x-api-key", &token).await;
         let keys: Vec<_> = seen.lock().unwrap().iter().map(|headers| headers["x-api-key"].clone()).collect();
         assert_eq!(keys, ["first", "second"]);
     }
@@ -376,15 +379,15 @@ mod tests {
         let url = format!("http://{closed}");
         let (_gateway, environment) =
             open(&[("ANTHROPIC_API_KEY", "the-key"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
-        let pass = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
-        let (status, text) = ask(&environment, "x-api-key", &pass).await;
+        let token = variable(&environment, "ANTHROPIC_API_KEY").unwrap();
+        let (status, text) = request(&environment, "x-api-key", &token).await;
         assert_eq!(status, 502);
-        assert!(text.contains("cannot be reached") && !text.contains("the-key"), "{text}");
+        assert!(text.contains("cannot reach") && !text.contains("the-key"), "{text}");
     }
 
     #[tokio::test]
     async fn dropped_gateway_closes_port() {
-        let (url, _seen) = service().await;
+        let (url, _seen) = fake_api().await;
         let (gateway, environment) =
             open(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", &url)], SecretFiles::default());
         drop(gateway);
@@ -396,12 +399,12 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(limit, closed).await.expect("a port that is closed");
+        tokio::time::timeout(limit, closed).await.expect("the port was not closed");
     }
 
     #[test]
     fn cloud_signed_auth_opens_no_gateway() {
-        let secrets = SecretSource::new(SecretFiles::default(), ProcessEnv::of(&[]));
+        let secrets = SecretSource::new(SecretFiles::default(), ProcessEnv::from_pairs(&[]));
         assert!(Gateway::open(&secrets, &ModelAuth::CloudSigned).unwrap().is_none());
         let key = ModelAuth::ApiKey(SecretString::from("k"));
         assert!(!format!("{key:?}").contains("\"k\""));

@@ -1,19 +1,19 @@
-//! Splits a stream of bytes into lines of bounded length. Pure.
+//! Splits a byte stream into lines of bounded length. Pure.
 
-/// Longest line that is looked at; a longer one is kept in the transcript only.
-pub const LINE_MAX: usize = 8 * 1024 * 1024;
+/// Maximum length of a line; longer ones are only written to the transcript.
+pub const MAX_LINE_BYTES: usize = 8 * 1024 * 1024;
 
-/// Collects bytes and hands out whole lines.
+/// Buffers bytes and returns complete lines.
 #[derive(Debug, Default)]
 pub struct Lines {
     partial: Vec<u8>,
-    /// Inside a line that is too long: its rest is passed over.
+    /// Whether the rest of an overlong line is being skipped.
     skipping: bool,
     too_long: u64,
 }
 
 impl Lines {
-    /// Takes a chunk and calls `line` for each line that it completes, without line feed.
+    /// Adds a chunk and calls `line` for each line that it completes, without the line feed.
     pub fn push(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8])) {
         let mut rest = chunk;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -31,7 +31,7 @@ impl Lines {
         }
         if !self.skipping {
             self.partial.extend_from_slice(rest);
-            if self.partial.len() > LINE_MAX {
+            if self.partial.len() > MAX_LINE_BYTES {
                 self.partial = Vec::new();
                 self.skipping = true;
                 self.too_long += 1;
@@ -39,14 +39,14 @@ impl Lines {
         }
     }
 
-    /// Hands out what is left after the end of the stream.
+    /// Calls `line` for an unterminated last line, at the end of the stream.
     pub fn finish(&mut self, mut line: impl FnMut(&[u8])) {
         if !self.partial.is_empty() {
             line(&std::mem::take(&mut self.partial));
         }
     }
 
-    /// How many lines were too long to be looked at.
+    /// Returns the number of overlong lines.
     #[must_use]
     pub fn too_long(&self) -> u64 {
         self.too_long
@@ -75,7 +75,7 @@ mod tests {
         let chunk = vec![b'x'; 1024 * 1024];
         for _ in 0..20 {
             lines.push(&chunk, |line| found.push(line.len()));
-            assert!(lines.partial.capacity() <= 3 * LINE_MAX);
+            assert!(lines.partial.capacity() <= 3 * MAX_LINE_BYTES);
         }
         lines.push(b"end\nnext\n", |line| found.push(line.len()));
         assert_eq!((found, lines.too_long()), (vec![4], 1));

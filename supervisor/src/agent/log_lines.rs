@@ -1,4 +1,4 @@
-//! What a person reads of the agent's work: one short line for what it says and does. Pure.
+//! Formats the agent's messages and tool calls as log lines. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,28 @@ use orchestrator_contract::Level;
 
 use super::stream::{CliMessage, ContentBlock, truncate};
 
-/// A line of the story.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AgentLogLine {
-    /// How much it matters.
     pub level: Level,
-    /// What happened.
     pub text: String,
 }
 
-/// Longest line of the agent's own words.
+/// Maximum characters of the agent's text per line.
 const MAX_CHARS: usize = 240;
 
-/// What to tell of something that the agent's program said.
+/// Returns the log lines of one CLI message.
 #[must_use]
-pub fn log_lines(said: &CliMessage) -> Vec<AgentLogLine> {
+pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
     let info = |text: String| vec![AgentLogLine { level: Level::Info, text }];
-    match said {
+    match message {
         CliMessage::Init(init) => {
-            info(format!("conversation {} with {} (CLI {})", init.session_id, init.model, init.version))
+            info(format!("session {} with {} (CLI {})", init.session_id, init.model, init.version))
         }
         CliMessage::Retry(retry) => {
             let status = retry.error_status.map(|status| format!(" ({status})")).unwrap_or_default();
-            let error = retry.error.as_str().unwrap_or("no answer");
+            let error = retry.error.as_str().unwrap_or("no response");
             let text = format!(
-                "the model's service failed{status}: {}; try {} of {} in {:.1} s",
+                "model API failed{status}: {}; retry {} of {} in {:.1} s",
                 truncate(error, 80),
                 retry.attempt,
                 retry.max_retries,
@@ -39,13 +36,14 @@ pub fn log_lines(said: &CliMessage) -> Vec<AgentLogLine> {
             vec![AgentLogLine { level: Level::Warn, text }]
         }
         CliMessage::Answer(answer) => {
-            let who = if answer.is_subagent { "sub-agent " } else { "" };
+            let prefix = if answer.is_subagent { "sub-agent " } else { "" };
             let line = |part: &ContentBlock| {
                 let text = match part {
                     ContentBlock::Text(text) => truncate(text, MAX_CHARS),
                     ContentBlock::Tool { name, arguments } => describe_tool_call(name, arguments),
                 };
-                (!text.is_empty()).then(|| AgentLogLine { level: Level::Info, text: format!("{who}{text}") })
+                (!text.is_empty())
+                    .then(|| AgentLogLine { level: Level::Info, text: format!("{prefix}{text}") })
             };
             answer.parts.iter().filter_map(line).collect()
         }
@@ -58,16 +56,16 @@ pub fn log_lines(said: &CliMessage) -> Vec<AgentLogLine> {
             }
         }
         CliMessage::Denied(tool) => {
-            vec![AgentLogLine { level: Level::Warn, text: format!("was denied {tool}") }]
+            vec![AgentLogLine { level: Level::Warn, text: format!("permission denied: {tool}") }]
         }
-        CliMessage::ToolResult { is_error: true } => info("that failed".to_owned()),
+        CliMessage::ToolResult { is_error: true } => info("tool call failed".to_owned()),
         CliMessage::ToolResult { is_error: false } | CliMessage::Other | CliMessage::Unparseable => {
             Vec::new()
         }
     }
 }
 
-/// A call of a tool in words: `edits src/lib.rs`.
+/// Describes a tool call, such as `edits src/lib.rs`.
 fn describe_tool_call(name: &str, arguments: &BTreeMap<String, String>) -> String {
     let argument = |key: &str| arguments.get(key).map(String::as_str).unwrap_or_default();
     let verb = |verb: &str, key: &str| format!("{verb} {}", argument(key));
@@ -77,23 +75,23 @@ fn describe_tool_call(name: &str, arguments: &BTreeMap<String, String>) -> Strin
         "Write" => verb("writes", "file_path"),
         "NotebookEdit" => verb("edits", "notebook_path"),
         "Bash" => format!("runs {}", truncate(argument("command"), 160)),
-        "Grep" | "Glob" => verb("looks for", "pattern"),
+        "Grep" | "Glob" => verb("searches for", "pattern"),
         "WebFetch" => verb("fetches", "url"),
         "WebSearch" => verb("searches the web for", "query"),
-        "ToolSearch" => verb("looks for tools:", "query"),
+        "ToolSearch" => verb("searches for tools:", "query"),
         "Task" | "Agent" => verb("starts a sub-agent:", "description"),
         "StructuredOutput" => match argument("status") {
-            "" => "gives its verdict".to_owned(),
-            status => format!("gives its verdict: {status}"),
+            "" => "reports its verdict".to_owned(),
+            status => format!("reports its verdict: {status}"),
         },
         other => match other.strip_prefix("mcp__").and_then(|rest| rest.split_once("__")) {
             Some((server, tool)) => {
-                let what = ["query", "name", "path", "search"]
+                let detail = ["query", "name", "path", "search"]
                     .iter()
                     .find_map(|key| arguments.get(*key))
                     .map(|text| format!(" ({})", truncate(text, 80)))
                     .unwrap_or_default();
-                format!("asks {server}: {tool}{what}")
+                format!("calls {server}: {tool}{detail}")
             }
             None => format!("uses {other}"),
         },
@@ -115,9 +113,9 @@ mod tests {
         assert_eq!(call("Bash", &[("command", "cargo test\n  --workspace")]), "runs cargo test --workspace");
         assert_eq!(
             call("mcp__memory__search_nodes", &[("query", "http")]),
-            "asks memory: search_nodes (http)"
+            "calls memory: search_nodes (http)"
         );
-        assert_eq!(call("StructuredOutput", &[("status", "done")]), "gives its verdict: done");
+        assert_eq!(call("StructuredOutput", &[("status", "done")]), "reports its verdict: done");
         assert_eq!(call("Monitor", &[]), "uses Monitor");
     }
 }

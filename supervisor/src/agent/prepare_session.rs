@@ -1,8 +1,10 @@
-//! Step `agent`: writes what the agent is told and holds one conversation with it.
+//! Step `agent`: writes prompt and settings of a session, and builds its command.
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{Kind, Reason};
+use orchestrator_contract::outcome::McpServer;
+use orchestrator_contract::task::Mode;
+use orchestrator_contract::{Kind, Reason, TaskId};
 
 use super::command_line::{
     AgentPaths, CliOptions, Session, compose_arguments, compose_cli_environment, compose_environment,
@@ -14,35 +16,60 @@ use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
 use super::session::{SessionCommand, SessionScope, find_session};
-use crate::context::{AgentTools, Context, RepositoryRole, StepOutputs, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
+use crate::mcp::relay::RelayHost;
 use crate::process::{Confinement, Environment, landlock_available};
-use crate::run::{AgentPrompt, Failure};
+use crate::run::AgentPrompt;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
+use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
+use crate::workspace::state::LastAttempt;
 
-/// What is left of the task's limits for one conversation.
+/// Started MCP servers, as the agent uses them.
+#[derive(Debug)]
+pub struct AgentTools {
+    /// Servers for the outcome, including failed and skipped ones.
+    pub servers: Vec<McpServer>,
+    /// Name and description of each configured server, for the prompt.
+    pub described: Vec<(String, String)>,
+    /// Relay of the servers that hold secrets.
+    pub relay: RelayHost,
+    /// Timeout of a tool call, in milliseconds.
+    pub tool_timeout_ms: Option<u128>,
+}
+
+/// Values that the session of an implementation run receives from earlier steps.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionInput<'a> {
+    pub task: TaskId,
+    pub preflight: &'a Preflight,
+    /// Name of the base branch.
+    pub base: &'a str,
+    pub prepared: &'a PreparedBranch,
+    pub documents: &'a TaskDocuments,
+    pub tools: &'a AgentTools,
+}
+
+/// Remainder of the task's limits for one session.
 #[derive(Clone, Copy, Debug)]
 pub struct RemainingLimits {
-    /// Turns.
     pub turns: Option<u32>,
-    /// US dollars.
     pub cost_usd: Option<f64>,
 }
 
-/// A conversation that is ready to be held.
+/// Session that is ready to start.
 #[derive(Debug)]
 pub struct PlannedSession {
-    /// How it is started.
-    pub conversation: SessionCommand,
-    /// The conversation's id.
-    pub session: String,
-    /// What a person should know.
+    pub command: SessionCommand,
+    pub session_id: String,
+    /// Note for the outcome.
     pub note: Option<String>,
 }
 
-/// Where things are for everything that works on the agent's behalf.
+/// Returns the directories of processes that run on the agent's behalf.
 #[must_use]
-pub fn places(context: &Context) -> AgentPaths {
+pub fn agent_paths(context: &Context) -> AgentPaths {
     AgentPaths {
         home: context.layout.agent_home(&context.task.run),
         tmp: context.layout.agent_tmp(),
@@ -52,13 +79,13 @@ pub fn places(context: &Context) -> AgentPaths {
     }
 }
 
-/// The environment of setup and verify commands and of MCP servers: no credentials.
+/// Returns the environment of setup and verify commands and of MCP servers, without credentials.
 #[must_use]
 pub fn base_environment(context: &Context) -> Environment {
-    compose_environment(&places(context), &context.inherited.passthrough())
+    compose_environment(&agent_paths(context), &context.inherited.passthrough())
 }
 
-/// Folders of the system that everything needs; mounted secrets are not among them.
+/// System directories that programs need; none holds mounted secrets.
 const SYSTEM_DIRS: &[&str] = &[
     "/bin",
     "/sbin",
@@ -78,7 +105,7 @@ const SYSTEM_DIRS: &[&str] = &[
     "/snap",
 ];
 
-/// What everything that works on the agent's behalf may touch.
+/// Returns the sandbox rules of processes that run on the agent's behalf.
 #[must_use]
 pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path>) -> Confinement {
     use crate::config::Sandbox;
@@ -90,7 +117,7 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
             readable.push(layout.platform_repo());
             writable.push(context.worktree());
         }
-        // Each conversation adds the folder of its task.
+        // Each session adds the folder of its task.
         Kind::Docs => readable.push(context.worktree()),
     }
     readable.extend([
@@ -104,7 +131,7 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
     let path = context.inherited.path();
     for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
         readable.extend(canonical_dir(&folder));
-        // Programs of npm are links into the folder beside.
+        // npm executables are symlinks into a sibling of `.bin`.
         if folder.ends_with(".bin") {
             readable.extend(folder.parent().map(Path::to_owned));
         }
@@ -112,7 +139,7 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
     readable.extend(claude.and_then(|claude| canonical_dir(claude.parent()?)));
     readable.extend(claude.and_then(|claude| std::fs::canonicalize(claude).ok()));
     readable.extend(context.settings.allow_read.iter().cloned());
-    // Terminals, /dev/null and shared memory are written by ordinary programs.
+    // Ordinary programs write to terminals, /dev/null and shared memory.
     writable.extend(
         ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"]
             .map(PathBuf::from),
@@ -123,138 +150,129 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
 }
 
 fn canonical_dir(folder: &Path) -> Option<PathBuf> {
-    // A relative or missing entry of PATH grants nothing.
+    // A missing PATH entry or the root directory grants no access.
     std::fs::canonicalize(folder).ok().filter(|folder| folder.parent().is_some())
 }
 
-/// Plans a conversation: a new one, one that resumes the earlier attempt's, or the same again.
+/// Plans a session: a new one, the resumed one of the earlier attempt, or `current` again.
 ///
 /// # Errors
-/// What it needs cannot be written, or the model has no credential any more.
-pub fn plan_conversation(
+/// Returns an error if prompt or settings cannot be written, or if the model has no credential.
+pub fn plan_session(
     context: &Context,
-    facts: &StepOutputs,
-    message: &AgentPrompt,
+    input: &SessionInput<'_>,
+    prompt: &AgentPrompt,
     current: Option<&str>,
-    left: RemainingLimits,
+    limits: RemainingLimits,
 ) -> Result<PlannedSession, Failure> {
-    let missing =
-        |what: &str| Failure::new(Reason::InternalError, format!("the agent was started without {what}"));
-    let prepared = facts.prepared.as_ref().ok_or_else(|| missing("a branch"))?;
-    let documents = facts.documents.as_ref().ok_or_else(|| missing("documents"))?;
-    let tools = facts.tools.as_ref().ok_or_else(|| missing("tools"))?;
-    let checked = facts.checked.as_ref().ok_or_else(|| missing("checks"))?;
+    let SessionInput { task: task_id, preflight, base, prepared, documents, tools } = *input;
     let task = &context.task;
     let directory = context.working_directory(&prepared.working_directory);
-    let earlier = prepared.last.as_ref().filter(|_| task.mode == orchestrator_contract::task::Mode::Retry);
+    let earlier = prepared.last.as_ref().filter(|_| task.mode == Mode::Retry);
     let resumable =
         earlier.and_then(|last| last.session.clone()).filter(|session| restore_session(context, session));
-    let summary = earlier.map(summarise);
-    let (session, resume, history, note) = match (current, &resumable, &summary) {
+    let summary = earlier.map(summarize);
+    let (session_id, resumes, history, note) = match (current, resumable, &summary) {
         (Some(current), ..) => (current.to_owned(), true, PriorAttempt::Resumed, None),
-        (None, Some(session), _) => (session.clone(), true, PriorAttempt::Resumed, None),
+        (None, Some(session), _) => (session, true, PriorAttempt::Resumed, None),
         (None, None, Some(summary)) => {
-            let note = "the earlier conversation is gone; the agent got a summary of it instead".to_owned();
-            (new_session(), false, PriorAttempt::Summary(summary.as_str()), Some(note))
+            let note = "the session of the earlier attempt is missing; the agent got a summary".to_owned();
+            (new_session_id(), false, PriorAttempt::Summary(summary.as_str()), Some(note))
         }
-        (None, None, None) => (new_session(), false, PriorAttempt::None, None),
+        (None, None, None) => (new_session_id(), false, PriorAttempt::None, None),
     };
     let platform = context.layout.platform_repo();
     let instructions = project_instructions(context, &prepared.working_directory);
-    let task_id = task.task_id.ok_or_else(|| missing("a task"))?;
-    let base = facts.target.as_ref().map(|target| target.base.branch.clone()).unwrap_or_default();
     let guidance = guidance(context, prepared);
-    let brief = TaskPromptInput {
+    let prompt_input = TaskPromptInput {
         service: &task.service,
         task: task_id,
         documents,
         platform: &platform,
         working_directory: &directory,
         branch: &prepared.branch,
-        base: &base,
+        base,
         guidance: guidance.as_deref(),
         project_instructions: instructions.as_deref(),
         servers: &tools.described,
         verify: &task.verify,
         history,
     };
-    let text = match message {
-        AgentPrompt::Task => render_task(&brief),
+    let message = match prompt {
+        AgentPrompt::Task => render_task(&prompt_input),
         AgentPrompt::VerificationFailed(failure) => render_verification_failure(failure),
     };
-    let system = context.record.folder().join("system.md");
-    write(&system, &render_system_prompt(&brief))?;
-    if *message == AgentPrompt::Task {
-        write(&context.record.prompt(), &text)?;
+    let system_prompt = context.record.folder().join("system.md");
+    write(&system_prompt, &render_system_prompt(&prompt_input))?;
+    if *prompt == AgentPrompt::Task {
+        write(&context.record.prompt(), &message)?;
     }
-    let conversation = compose_conversation(
-        context,
-        checked,
-        tools,
-        SessionParams {
-            session: if resume { Session::Resume(&session) } else { Session::New(&session) },
-            places: places(context),
-            system: &system,
-            message: &text,
-            directory,
-            transcript: context.record.transcript(),
-            confinement: confinement(context, tools.relay.folder(), Some(&checked.claude)),
-            company: SessionScope::Exclusive,
-            left,
-        },
-    )?;
-    Ok(PlannedSession { conversation, session, note })
+    let params = SessionParams {
+        session: if resumes { Session::Resume(&session_id) } else { Session::New(&session_id) },
+        paths: agent_paths(context),
+        system_prompt: &system_prompt,
+        message: &message,
+        directory,
+        transcript: context.record.transcript(),
+        confinement: confinement(context, tools.relay.folder(), Some(&preflight.claude)),
+        scope: SessionScope::Exclusive,
+        limits,
+    };
+    let command = compose_session(context, preflight, tools, params)?;
+    Ok(PlannedSession { command, session_id, note })
 }
 
-/// What makes one conversation differ from another of the same run.
+/// Parameters that differ between the sessions of a run.
 #[derive(Debug)]
 pub(crate) struct SessionParams<'a> {
-    /// A new conversation, or one that goes on.
     pub(crate) session: Session<'a>,
-    /// Where things are for it.
-    pub(crate) places: AgentPaths,
-    /// The file of the standing instructions.
-    pub(crate) system: &'a Path,
-    /// What it is told.
+    pub(crate) paths: AgentPaths,
+    /// File with the system prompt.
+    pub(crate) system_prompt: &'a Path,
     pub(crate) message: &'a str,
-    /// Where it works.
     pub(crate) directory: PathBuf,
-    /// Where what it prints is kept.
+    /// File for the redacted output.
     pub(crate) transcript: PathBuf,
-    /// What it may touch.
     pub(crate) confinement: Confinement,
-    /// Whether others are held meanwhile.
-    pub(crate) company: SessionScope,
-    /// What it may use.
-    pub(crate) left: RemainingLimits,
+    pub(crate) scope: SessionScope,
+    pub(crate) limits: RemainingLimits,
 }
 
-/// Puts together how a conversation is started.
+/// Composes the command of a session and writes its settings.
 ///
 /// # Errors
-/// The settings cannot be written, or the model has no credential any more.
-pub(crate) fn compose_conversation(
+/// Returns an error if the settings cannot be written, or if the model has no credential.
+pub(crate) fn compose_session(
     context: &Context,
-    checked: &Preflight,
+    preflight: &Preflight,
     tools: &AgentTools,
-    held: SessionParams<'_>,
+    params: SessionParams<'_>,
 ) -> Result<SessionCommand, Failure> {
-    let SessionParams { session, places, system, message, directory, transcript, confinement, company, left } =
-        held;
+    let SessionParams {
+        session,
+        paths,
+        system_prompt,
+        message,
+        directory,
+        transcript,
+        confinement,
+        scope,
+        limits,
+    } = params;
     write(&context.record.settings(), &compose_settings().to_string())?;
     let model = context
         .secrets
         .model()
-        .map_err(|error| failure(Reason::CredentialMissing, &error))?
-        .ok_or_else(|| Failure::new(Reason::CredentialMissing, "the model's credential is gone"))?;
-    let base = compose_environment(&places, &context.inherited.passthrough());
+        .map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?
+        .ok_or_else(|| Failure::new(Reason::CredentialMissing, "the model credential was removed"))?;
+    let base = compose_environment(&paths, &context.inherited.passthrough());
     let root = rustix::process::geteuid().is_root();
-    let mut environment = compose_cli_environment(&base, &places, &model.environment, root);
+    let mut environment = compose_cli_environment(&base, &paths, &model.environment, root);
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
     let gateway = Gateway::open(&context.secrets, &model.auth)
-        .map_err(|error| failure(Reason::InvalidConfiguration, &error))?;
+        .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
         gateway.replace_credential(&mut environment);
     }
@@ -264,26 +282,26 @@ pub(crate) fn compose_conversation(
         session,
         mcp_config: &context.record.mcp_config(),
         settings: &context.record.settings(),
-        system_prompt: system,
-        turns: left.turns,
-        cost_usd: left.cost_usd,
+        system_prompt,
+        turns: limits.turns,
+        cost_usd: limits.cost_usd,
         verdict_schema: &schema,
     });
     Ok(SessionCommand {
         supervisor: context.supervisor.clone(),
-        program: checked.claude.clone(),
+        program: preflight.claude.clone(),
         arguments,
         environment,
         confinement,
         directory,
         message: compose_message(message),
         transcript,
-        company,
+        company: scope,
         gateway,
     })
 }
 
-/// A person's guidance, and what the preparation found that the agent must know.
+/// Returns the user's guidance and the merge conflicts with the base.
 fn guidance(context: &Context, prepared: &PreparedBranch) -> Option<String> {
     let conflict = match &prepared.base_merge {
         merge @ BaseMerge::Conflict { .. } => merge.note(),
@@ -293,19 +311,19 @@ fn guidance(context: &Context, prepared: &PreparedBranch) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
-pub(crate) fn new_session() -> String {
+pub(crate) fn new_session_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-fn summarise(last: &crate::workspace::state::LastAttempt) -> String {
-    let end = if last.end.is_empty() { "It broke off." } else { &last.end };
+fn summarize(last: &LastAttempt) -> String {
+    let end = if last.end.is_empty() { "It was interrupted." } else { &last.end };
     let summary = if last.summary.is_empty() { "It left no summary." } else { &last.summary };
     format!("Attempt {}: {end}\n\n{summary}", last.run)
 }
 
-/// Makes an earlier attempt's conversation available in this run's home; false if it is gone.
+/// Copies the session of an earlier attempt into this run's home; returns false without one.
 fn restore_session(context: &Context, session: &str) -> bool {
-    // The id comes from a file of ours, but it becomes a file name.
+    // The id is read from a file and becomes part of a path.
     if uuid::Uuid::parse_str(session).is_err() {
         return false;
     }
@@ -314,17 +332,18 @@ fn restore_session(context: &Context, session: &str) -> bool {
         return true;
     }
     let Ok(homes) = std::fs::read_dir(context.layout.agent_dir().join("home")) else { return false };
-    let found = homes.flatten().find_map(|entry| find_session(&entry.path(), session));
-    let Some(found) = found else { return false };
-    let Some(folder) = found.parent().and_then(Path::file_name) else { return false };
+    let source = homes.flatten().find_map(|entry| find_session(&entry.path(), session));
+    let Some(source) = source else { return false };
+    let Some(folder) = source.parent().and_then(Path::file_name) else { return false };
     let target = home.join(".claude/projects").join(folder);
-    let copy = std::fs::create_dir_all(&target)
-        .and_then(|()| std::fs::copy(&found, target.join(format!("{session}.jsonl"))));
-    copy.is_ok()
+    let copied = std::fs::create_dir_all(&target)
+        .and_then(|()| std::fs::copy(&source, target.join(format!("{session}.jsonl"))));
+    copied.is_ok()
 }
 
-/// The repository's `CLAUDE.md`, which the CLI itself is kept from reading together with
-/// settings and hooks that must not take effect.
+/// Returns the text of the repository's `CLAUDE.md` files.
+///
+/// The CLI does not read them itself: its project settings and hooks are disabled with them.
 fn project_instructions(context: &Context, working_directory: &str) -> Option<String> {
     let root = context.worktree();
     let mut folders = vec![root.clone()];
@@ -341,5 +360,5 @@ fn project_instructions(context: &Context, working_directory: &str) -> Option<St
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| io_failure(path, &error))
+    std::fs::write(path, text).map_err(|error| Failure::io(path, &error))
 }

@@ -1,4 +1,4 @@
-//! What the agent is told: standing instructions, the task, a retry's guidance. Pure.
+//! Renders the agent's prompts: system prompt, task, guidance of a retry. Pure.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,143 +7,137 @@ use orchestrator_contract::names::{ServiceName, TaskId};
 
 use crate::workspace::documents::TaskDocuments;
 
-/// Longest project instructions (`CLAUDE.md`) that are handed over.
-const PROJECT_INSTRUCTIONS_MAX: usize = 64 * 1024;
+/// Maximum length of the project instructions (`CLAUDE.md`).
+const PROJECT_INSTRUCTIONS_MAX_BYTES: usize = 64 * 1024;
 
-/// Longest document that is put into the prompt; a longer one is named by its path.
-const DOCUMENT_MAX: usize = 64 * 1024;
+/// Maximum length of a document in the prompt; the agent can read the rest from its file.
+const DOCUMENT_MAX_BYTES: usize = 64 * 1024;
 
-/// Longest text of a failed check that is sent back.
-const FAILURE_MAX: usize = 16 * 1024;
+/// Maximum length of the output of a failed verification.
+const FAILURE_MAX_BYTES: usize = 16 * 1024;
 
-/// Everything that a prompt is made of.
+/// The values that the prompts are rendered from.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskPromptInput<'a> {
-    /// The service.
     pub service: &'a ServiceName,
-    /// The task.
     pub task: TaskId,
-    /// The task's documents.
     pub documents: &'a TaskDocuments,
-    /// Where the documentation is.
+    /// The checkout of the platform repository.
     pub platform: &'a Path,
-    /// Where the agent works.
     pub working_directory: &'a Path,
     /// The branch that is checked out.
     pub branch: &'a str,
-    /// The base branch.
     pub base: &'a str,
-    /// What a person wants to be done differently.
+    /// A person's extra instructions.
     pub guidance: Option<&'a str>,
-    /// What the repository tells every agent.
+    /// The repository's `CLAUDE.md`.
     pub project_instructions: Option<&'a str>,
-    /// The MCP servers that are there, by name with their descriptions.
+    /// The available MCP servers, as (name, description).
     pub servers: &'a [(String, String)],
-    /// The commands that will check the work.
     pub verify: &'a [String],
-    /// How this conversation relates to earlier attempts.
+    /// How this session relates to earlier attempts.
     pub history: PriorAttempt<'a>,
 }
 
-/// How a conversation relates to earlier attempts.
+/// How a session relates to earlier attempts.
 #[derive(Clone, Copy, Debug)]
 pub enum PriorAttempt<'a> {
-    /// There is none.
+    /// There is no earlier attempt.
     None,
-    /// The earlier conversation goes on; it has all that was said.
+    /// The session of the earlier attempt is resumed.
     Resumed,
-    /// The earlier conversation is gone; this is what is known of it.
+    /// The earlier session is lost; this summarizes the attempt.
     Summary(&'a str),
 }
 
-/// The standing instructions, appended to the CLI's own system prompt.
+/// Renders the instructions that are appended to the CLI's own system prompt.
 #[must_use]
-pub fn render_system_prompt(brief: &TaskPromptInput<'_>) -> String {
+pub fn render_system_prompt(input: &TaskPromptInput<'_>) -> String {
     let mut text = format!(
-        "You implement one task of the service `{}`, alone and unattended: nobody can answer while you work.\n\n\
-         - Work in `{}`; the branch `{}` is checked out. Files outside that repository are not yours to change.\n\
-         - Task documents are under `{}`: read them, never change them.\n\
-         - Commit if you like. Never push, never change branches or remotes, never open a pull request: \
-         when you end, everything you left in the working tree is committed, checked, pushed and proposed for you.\n\
-         - Put no credentials, tokens or machine-specific paths into files or commit messages.\n\
-         - Start nothing that outlives you: everything still running when you end is killed.\n\
-         - End with your verdict through the StructuredOutput tool: `done` if the task is implemented, \
-         `already_done` if it already was, `blocked` with your question if you cannot go on. \
-         The summary is read by the reviewer of the pull request.\n",
-        brief.service,
-        brief.working_directory.display(),
-        brief.branch,
-        brief.platform.display(),
+        "You implement one task of the service `{}`, alone and unattended: no one can answer while you work.\n\n\
+         - Work in `{}`; the branch `{}` is checked out. Do not change files outside that repository.\n\
+         - The task documents are under `{}`: read them, never change them.\n\
+         - You may commit. Never push, never change branches or remotes, never open a pull request: \
+         when you finish, everything in the working tree is committed, checked, pushed and proposed for you.\n\
+         - Do not put credentials, tokens or machine-specific paths into files or commit messages.\n\
+         - Do not start processes that outlive you: everything still running when you finish is killed.\n\
+         - Finish with your verdict through the StructuredOutput tool: `done` if the task is implemented, \
+         `already_done` if it already was, `blocked` with your question if you cannot continue. \
+         The reviewer of the pull request reads the summary.\n",
+        input.service,
+        input.working_directory.display(),
+        input.branch,
+        input.platform.display(),
     );
-    if !brief.verify.is_empty() {
-        text.push_str("\nAfter you end, these commands check your work; run them yourself first:\n");
-        for command in brief.verify {
+    if !input.verify.is_empty() {
+        text.push_str("\nAfter you finish, these commands check your work; run them yourself first:\n");
+        for command in input.verify {
             let _ = writeln!(text, "- `{command}`");
         }
     }
-    if !brief.servers.is_empty() {
-        text.push_str("\nMCP servers that you have (tools named `mcp__SERVER__TOOL`):\n");
-        for (name, description) in brief.servers {
+    if !input.servers.is_empty() {
+        text.push_str("\nAvailable MCP servers (their tools are named `mcp__SERVER__TOOL`):\n");
+        for (name, description) in input.servers {
             let _ = writeln!(text, "- `{name}`: {description}");
         }
     }
-    if let Some(instructions) = brief.project_instructions {
+    if let Some(instructions) = input.project_instructions {
         let _ = write!(
             text,
             "\nThe repository's own instructions (`CLAUDE.md`):\n\n<project_instructions>\n{}\n</project_instructions>\n",
-            truncate(instructions, PROJECT_INSTRUCTIONS_MAX)
+            truncate(instructions, PROJECT_INSTRUCTIONS_MAX_BYTES)
         );
     }
     text
 }
 
-/// The message that begins the conversation, or goes on with an earlier one.
+/// Renders the message that starts or resumes the session.
 #[must_use]
-pub fn render_task(brief: &TaskPromptInput<'_>) -> String {
-    let title = &brief.documents.entry.title;
+pub fn render_task(input: &TaskPromptInput<'_>) -> String {
+    let title = &input.documents.entry.title;
     let mut text = String::new();
-    match brief.history {
+    match input.history {
         PriorAttempt::None | PriorAttempt::Summary(_) => {
             let _ =
-                writeln!(text, "Implement task {} of the service `{}`: {title}\n", brief.task, brief.service);
+                writeln!(text, "Implement task {} of the service `{}`: {title}\n", input.task, input.service);
         }
         PriorAttempt::Resumed => {
             let _ = writeln!(
                 text,
-                "Go on with task {} of the service `{}`: {title}\n\n\
-                 This is a new attempt. The branch `{}` has everything that was made before, committed.\n",
-                brief.task, brief.service, brief.branch
+                "Continue task {} of the service `{}`: {title}\n\n\
+                 This is a new attempt. The branch `{}` contains all earlier work, committed.\n",
+                input.task, input.service, input.branch
             );
         }
     }
-    if let Some(guidance) = brief.guidance {
+    if let Some(guidance) = input.guidance {
         let _ = writeln!(
             text,
-            "A person looked at the earlier work and tells you this; it goes before everything else:\n\n\
+            "A person reviewed the earlier work and gave this guidance; it takes precedence over everything else:\n\n\
              <guidance>\n{guidance}\n</guidance>\n"
         );
     }
-    if let PriorAttempt::Summary(summary) = brief.history {
+    if let PriorAttempt::Summary(summary) = input.history {
         let _ = writeln!(
             text,
-            "An earlier attempt worked on this branch (`git log {}..` shows it). What is known of it:\n\n\
+            "An earlier attempt worked on this branch (`git log {}..` shows it). What is known about it:\n\n\
              <earlier_attempt>\n{summary}\n</earlier_attempt>\n",
-            brief.base
+            input.base
         );
     }
-    if !matches!(brief.history, PriorAttempt::Resumed) {
-        render_documents(brief, &mut text);
+    if !matches!(input.history, PriorAttempt::Resumed) {
+        render_documents(input, &mut text);
     }
-    // Named in a resumed conversation too: one that was killed may have lost its beginning.
+    // Also listed on resume: a killed session may have lost its first messages.
     text.push_str("Files to read as needed:\n");
-    for file in &brief.documents.files {
-        let _ = writeln!(text, "- {}", brief.platform.join(file).display());
+    for file in &input.documents.files {
+        let _ = writeln!(text, "- {}", input.platform.join(file).display());
     }
     text
 }
 
-fn render_documents(brief: &TaskPromptInput<'_>, text: &mut String) {
-    let documents = brief.documents;
+fn render_documents(input: &TaskPromptInput<'_>, text: &mut String) {
+    let documents = input.documents;
     for (name, content) in [
         ("prompt.md", &documents.prompt),
         ("task.md", &documents.task),
@@ -153,15 +147,15 @@ fn render_documents(brief: &TaskPromptInput<'_>, text: &mut String) {
             let _ = writeln!(
                 text,
                 "<document name=\"{name}\">\n{}\n</document>\n",
-                truncate(content, DOCUMENT_MAX).trim()
+                truncate(content, DOCUMENT_MAX_BYTES).trim()
             );
         }
     }
     if documents.prompt.is_none() && documents.task.is_none() {
-        render_entry(brief, text);
+        render_entry(input, text);
     }
     if !documents.dependencies.is_empty() {
-        text.push_str("It depends on:\n");
+        text.push_str("The task depends on:\n");
         for dependency in &documents.dependencies {
             let title = dependency.title.as_deref().unwrap_or("(no such task)");
             let status = dependency.status.as_deref().unwrap_or("unknown");
@@ -171,50 +165,50 @@ fn render_documents(brief: &TaskPromptInput<'_>, text: &mut String) {
     }
 }
 
-/// The task's entry in `tasks.json`, where there are no documents of its own.
-fn render_entry(brief: &TaskPromptInput<'_>, text: &mut String) {
-    let entry = &brief.documents.entry;
+/// Renders the task's entry in `tasks.json`, for tasks without documents.
+fn render_entry(input: &TaskPromptInput<'_>, text: &mut String) {
+    let entry = &input.documents.entry;
     for (name, content) in [
         ("Description", &entry.description),
         ("Details", &entry.details),
         ("Test strategy", &entry.test_strategy),
     ] {
         if let Some(content) = content {
-            let _ = writeln!(text, "{name}: {}\n", truncate(content, DOCUMENT_MAX));
+            let _ = writeln!(text, "{name}: {}\n", truncate(content, DOCUMENT_MAX_BYTES));
         }
     }
     if !entry.subtasks.is_empty() {
         text.push_str("Subtasks:\n");
         for subtask in &entry.subtasks {
             let _ = writeln!(text, "- {}: {}", subtask.id, subtask.title);
-            for part in [&subtask.description, &subtask.details].into_iter().flatten() {
-                let _ = writeln!(text, "  {}", part.replace('\n', "\n  "));
+            for text_field in [&subtask.description, &subtask.details].into_iter().flatten() {
+                let _ = writeln!(text, "  {}", text_field.replace('\n', "\n  "));
             }
         }
         text.push('\n');
     }
 }
 
-/// The message after checks that failed.
+/// Renders the message after a failed verification.
 #[must_use]
 pub fn render_verification_failure(failure: &str) -> String {
     format!(
-        "Your work was checked, and the check failed. Mend the cause (not the check), then end with your verdict \
+        "Your work was checked, and the check failed. Fix the cause (not the check), then finish with your verdict \
          again.\n\n<check>\n{}\n</check>\n",
-        truncate_head(failure, FAILURE_MAX)
+        truncate_head(failure, FAILURE_MAX_BYTES)
     )
 }
 
-/// The beginning of a text, of at most `limit` bytes.
+/// Returns the first `limit` bytes of a text, at most.
 pub(crate) fn truncate(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
     let end = (0..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}\n[… the rest is left out]", &text[..end])
+    format!("{}\n[… truncated]", &text[..end])
 }
 
-/// The first line and the end of a text: where programs say what went wrong.
+/// Returns the first line and the last `limit` bytes of a text: programs print errors last.
 fn truncate_head(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
@@ -252,13 +246,13 @@ mod tests {
         .unwrap()
     }
 
-    fn with_brief<T>(
+    fn with_input<T>(
         history: PriorAttempt<'_>,
         guidance: Option<&str>,
-        act: impl FnOnce(&TaskPromptInput<'_>) -> T,
+        render: impl FnOnce(&TaskPromptInput<'_>) -> T,
     ) -> T {
         let documents = documents();
-        let brief = TaskPromptInput {
+        let input = TaskPromptInput {
             service: &ServiceName::new("trader").unwrap(),
             task: TaskId::new(1).unwrap(),
             documents: &documents,
@@ -272,23 +266,23 @@ mod tests {
             verify: &["cargo test".to_owned()],
             history,
         };
-        act(&brief)
+        render(&input)
     }
 
     #[test]
     fn first_attempt_prompt_matches_snapshot() {
-        insta::assert_snapshot!(with_brief(PriorAttempt::None, None, render_task));
+        insta::assert_snapshot!(with_input(PriorAttempt::None, None, render_task));
     }
 
     #[test]
     fn system_prompt_matches_snapshot() {
-        insta::assert_snapshot!(with_brief(PriorAttempt::None, None, render_system_prompt));
+        insta::assert_snapshot!(with_input(PriorAttempt::None, None, render_system_prompt));
     }
 
     #[test]
     fn retry_prompt_contains_guidance() {
         for history in [PriorAttempt::None, PriorAttempt::Resumed, PriorAttempt::Summary("It chose curl.")] {
-            let text = with_brief(history, Some("Use reqwest, not curl."), render_task);
+            let text = with_input(history, Some("Use reqwest, not curl."), render_task);
             assert!(text.contains("<guidance>\nUse reqwest, not curl.\n</guidance>"), "{text}");
         }
     }

@@ -1,8 +1,8 @@
-//! Reads the agent's standard output on a thread of its own: masks secrets, keeps
-//! the transcript, hands on what the lines say.
+//! Reads the agent's standard output on a separate thread: masks secrets, writes
+//! the transcript, and sends the parsed messages.
 //!
-//! A thread, because the work is blocking and at times heavy: signals and
-//! deadlines of the event loop must not wait for it.
+//! The work blocks and can use much CPU time; the event loop must keep handling
+//! signals and deadlines meanwhile.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,13 +18,13 @@ use super::lines::Lines;
 use super::stream::{CliMessage, parse_line};
 use crate::redact::{Redactor, StreamRedactor};
 
-/// How much is read at once; as much as the pipe can be made to hold without privileges.
+/// Maximum bytes per read.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
-/// How much of the agent's output is kept; more is read and judged but not written.
+/// Maximum size of the transcript; further output is parsed but not written.
 const TRANSCRIPT_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
-/// When the agent last printed something.
+/// Measures the time since the agent's last output.
 #[derive(Clone, Debug)]
 pub struct IdleTimer {
     start: Instant,
@@ -32,21 +32,21 @@ pub struct IdleTimer {
 }
 
 impl IdleTimer {
-    /// A pulse that beats now.
+    /// Creates a timer that starts now.
     #[must_use]
     pub fn new() -> Self {
-        let pulse = Self { start: Instant::now(), last_ms: Arc::new(AtomicU64::new(0)) };
-        pulse.reset();
-        pulse
+        let timer = Self { start: Instant::now(), last_ms: Arc::new(AtomicU64::new(0)) };
+        timer.reset();
+        timer
     }
 
-    /// Something was printed.
+    /// Records that the agent printed output now.
     pub fn reset(&self) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(now, Ordering::Relaxed);
     }
 
-    /// How long nothing was printed.
+    /// Returns the time since the last output.
     #[must_use]
     pub fn elapsed(&self) -> std::time::Duration {
         let last = std::time::Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
@@ -60,61 +60,60 @@ impl Default for IdleTimer {
     }
 }
 
-/// What was noticed about the output as a whole.
+/// Statistics about the agent's output.
 #[derive(Debug, Default)]
 pub struct OutputStats {
-    /// Bytes printed.
     pub bytes: u64,
-    /// Lines that were too long to be looked at.
+    /// Lines that were too long to parse.
     pub too_long: u64,
-    /// Lines that were no lines of the CLI.
+    /// Lines that are not in the CLI's format.
     pub garbage: u64,
-    /// Why the transcript is not whole.
+    /// Why the transcript is incomplete.
     pub transcript_error: Option<io::Error>,
 }
 
-/// Starts the thread. It ends when everybody who holds the pipe is gone.
+/// Starts the reader thread, which ends when every writer has closed the pipe.
 ///
 /// # Errors
-/// The transcript cannot be opened, or no thread can be had.
+/// Returns an error if the transcript cannot be opened or the thread cannot be started.
 pub fn read_output(
     output: OwnedFd,
     transcript: &Path,
     redactor: &Redactor,
-    pulse: IdleTimer,
-    said: mpsc::Sender<CliMessage>,
+    idle_timer: IdleTimer,
+    message_tx: mpsc::Sender<CliMessage>,
 ) -> io::Result<std::thread::JoinHandle<OutputStats>> {
     let transcript = File::options().create(true).append(true).open(transcript)?;
     let redactor = redactor.stream();
-    // A larger pipe means fewer switches between the agent and us; the default is good enough.
+    // A larger pipe saves context switches; failing to enlarge it is harmless.
     let _ = rustix::pipe::fcntl_setpipe_size(&output, 1024 * 1024);
     std::thread::Builder::new()
         .name("agent-output".to_owned())
-        .spawn(move || drain(File::from(output), transcript, redactor, &pulse, &said))
+        .spawn(move || drain(File::from(output), transcript, redactor, &idle_timer, &message_tx))
 }
 
 fn drain(
     mut output: File,
     mut transcript: File,
     mut redactor: StreamRedactor,
-    pulse: &IdleTimer,
-    said: &mpsc::Sender<CliMessage>,
+    idle_timer: &IdleTimer,
+    message_tx: &mpsc::Sender<CliMessage>,
 ) -> OutputStats {
-    let mut drained = OutputStats::default();
+    let mut stats = OutputStats::default();
     let mut lines = Lines::default();
     let mut chunk = vec![0; READ_BUFFER_BYTES];
-    let mut garbage = 0;
+    let mut unparseable = 0;
     let mut handle = |line: &[u8]| match parse_line(line) {
         CliMessage::Other => {}
-        CliMessage::Unparseable => garbage += u64::from(!line.is_empty()),
+        CliMessage::Unparseable => unparseable += u64::from(!line.is_empty()),
         other @ (CliMessage::Init(_)
         | CliMessage::Retry(_)
         | CliMessage::Answer(_)
         | CliMessage::ToolResult { .. }
         | CliMessage::Result(_)
         | CliMessage::Denied(_)) => {
-            // The loop is gone only at the very end; then nobody needs to be told.
-            drop(said.blocking_send(other));
+            // The receiver is dropped only at the end of the run, when messages no longer matter.
+            drop(message_tx.blocking_send(other));
         }
     };
     loop {
@@ -124,22 +123,22 @@ fn drain(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => break,
         };
-        pulse.reset();
-        drained.bytes += read as u64;
-        let whole = drained.bytes <= TRANSCRIPT_MAX_BYTES;
+        idle_timer.reset();
+        stats.bytes += read as u64;
+        let within_limit = stats.bytes <= TRANSCRIPT_MAX_BYTES;
         let masked = redactor.push(&chunk[..read]);
-        if whole && drained.transcript_error.is_none() {
-            drained.transcript_error = transcript.write_all(&masked).err();
+        if within_limit && stats.transcript_error.is_none() {
+            stats.transcript_error = transcript.write_all(&masked).err();
         }
         lines.push(&masked, &mut handle);
     }
     let masked = redactor.finish();
-    if drained.transcript_error.is_none() {
-        drained.transcript_error = transcript.write_all(&masked).err();
+    if stats.transcript_error.is_none() {
+        stats.transcript_error = transcript.write_all(&masked).err();
     }
     lines.push(&masked, &mut handle);
     lines.finish(&mut handle);
-    drained.too_long = lines.too_long();
-    drained.garbage = garbage;
-    drained
+    stats.too_long = lines.too_long();
+    stats.garbage = unparseable;
+    stats
 }

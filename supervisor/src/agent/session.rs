@@ -1,8 +1,8 @@
-//! One conversation with the agent's program, from its start until nothing of it is alive.
+//! Runs one session of the agent CLI, from its spawn until all of its processes have exited.
 //!
-//! The program's standard input stays open until it has a result, so that
-//! messages can be sent; its standard output is read on a thread; its end is
-//! judged elsewhere (`end`).
+//! The CLI's standard input stays open until it prints a result, so that messages
+//! can be sent. Its standard output is read on a thread. [`classify_exit`] decides
+//! what its exit means.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
+use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 
 use super::exit::{AgentExit, classify_exit};
@@ -19,196 +20,242 @@ use super::gateway::Gateway;
 use super::reader::{IdleTimer, OutputStats, read_output};
 use super::stream::{AgentResult, CliMessage};
 use super::watchdog::EXIT_TIMEOUT;
+use crate::failure::Failure;
 use crate::process::{
-    Confinement, Environment, confined_command, kill_descendants, kill_orphans, oom_kill_count, read_tail,
-    spawn,
+    Child, Confinement, Environment, Exit, confined_command, kill_descendants, kill_orphans, oom_kill_count,
+    read_tail, spawn,
 };
 use crate::redact::Redactor;
-use crate::run::{Failure, SessionOutcome};
+use crate::run::SessionOutcome;
 
-/// What is asked of a conversation that runs.
+/// A command to a running session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SessionControl {
-    /// End by yourself.
+    /// Terminate the CLI.
     Stop,
-    /// Be gone.
+    /// Kill the CLI.
     Kill,
 }
 
-/// Whether other conversations are held meanwhile.
+/// Whether other sessions run concurrently.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SessionScope {
-    /// There are none: when it ends, nothing that was started may live.
+    /// No other session runs: all remaining descendants are killed at the end.
     Exclusive,
-    /// There may be: when it ends, what they started is left alone.
+    /// Other sessions may run: only orphans are killed at the end.
     Shared,
 }
 
-/// Everything that one start of the program needs.
+/// The parameters of one session.
 #[derive(Debug)]
 pub struct SessionCommand {
-    /// Our own program, which confines and executes.
+    /// The supervisor's own executable, which confines and executes the CLI.
     pub supervisor: PathBuf,
-    /// The agent's program.
+    /// The agent CLI.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Its environment.
     pub environment: Environment,
-    /// What it may touch.
+    /// The sandbox.
     pub confinement: Confinement,
-    /// Where it works.
     pub directory: PathBuf,
-    /// What it is told, one JSON message a line.
+    /// The prompt, as one JSON message per line.
     pub message: String,
-    /// Where what it prints is kept.
+    /// The file that the transcript is appended to.
     pub transcript: PathBuf,
-    /// Its way to the model, open as long as it runs.
+    /// The proxy to the model API, open while the session runs.
     pub gateway: Option<Gateway>,
-    /// Whether other conversations are held meanwhile.
+    /// Whether other sessions run concurrently.
     pub company: SessionScope,
 }
 
-/// How a conversation went.
+/// How a session ended.
 #[derive(Debug)]
 pub struct SessionExit {
-    /// What its end means.
+    /// The verdict or failure.
     pub end: SessionOutcome,
-    /// Its last result.
     pub result: Option<AgentResult>,
-    /// What was noticed about its output.
+    /// Statistics about the output.
     pub drained: OutputStats,
-    /// Processes that could not be ended.
+    /// Process ids that could not be killed.
     pub survivors: Vec<u32>,
 }
 
-/// How much of standard error is kept: its end.
+/// Bytes of standard error kept: the tail.
 const STDERR_TAIL_BYTES: usize = 16 * 1024;
 
-/// How long the rest of the output is read after everything was killed.
+/// How long to wait for the rest of the output after everything was killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the CLI may take to read the prompt.
+const PROMPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+struct RunningCli {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stderr: tokio::task::JoinHandle<Vec<u8>>,
+    reader: std::thread::JoinHandle<OutputStats>,
+    messages: mpsc::Receiver<CliMessage>,
+}
+
 impl SessionCommand {
-    /// Runs the program to its end. What it says goes to `said` as it comes.
+    /// Runs the CLI until it exits, and sends its messages to `message_tx`.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// Returns an error if the CLI cannot be spawned or its output cannot be read.
     pub async fn run(
         self,
         redactor: &Redactor,
-        pulse: IdleTimer,
-        said: mpsc::Sender<CliMessage>,
+        idle_timer: IdleTimer,
+        message_tx: mpsc::Sender<CliMessage>,
         mut controls: mpsc::Receiver<SessionControl>,
     ) -> Result<SessionExit, Failure> {
-        let Self {
-            supervisor,
-            program,
-            arguments,
-            environment,
-            confinement,
-            directory,
-            message,
-            transcript,
-            gateway: _open,
-            company,
-        } = self;
-        let internal = |what: &str, error: &dyn std::fmt::Display| {
-            Failure::new(orchestrator_contract::Reason::InternalError, format!("cannot {what}: {error}"))
-        };
         let kills_before = oom_kill_count();
-        let mut command = confined_command(&supervisor, &confinement, &program, &arguments, &environment);
-        command.current_dir(&directory).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command)
-            .map_err(|error| internal("start the agent", &crate::context::error_chain(&error)))?;
-        let mut stdin = child.take_stdin();
-        let stdout =
-            child.take_stdout().ok_or_else(|| internal("read the agent's output", &"it has none"))?;
-        let stdout = stdout.into_owned_fd().map_err(|error| internal("read the agent's output", &error))?;
-        let stderr = child.take_stderr();
-        let (heard, mut hear) = mpsc::channel(1024);
-        pulse.reset();
-        let reader = read_output(stdout, &transcript, redactor, pulse.clone(), heard)
-            .map_err(|error| crate::context::io_failure(&transcript, &error))?;
-        let stderr = tokio::spawn(read_tail(stderr, STDERR_TAIL_BYTES));
-
+        let RunningCli { mut child, mut stdin, stderr, reader, messages } =
+            self.spawn_cli(redactor, &idle_timer)?;
         if let Some(stdin) = &mut stdin {
-            // A program that does not read its input has other trouble, which its end tells.
-            drop(tokio::time::timeout(Duration::from_secs(60), stdin.write_all(message.as_bytes())).await);
+            // If the CLI does not read its input, its exit says why.
+            drop(tokio::time::timeout(PROMPT_TIMEOUT, stdin.write_all(self.message.as_bytes())).await);
         }
-        let mut last_result: Option<AgentResult> = None;
-        let mut killed_after_result = false;
-        let mut stopping = false;
-        let exit = loop {
-            let linger = EXIT_TIMEOUT.saturating_sub(pulse.elapsed());
-            tokio::select! {
-                exit = child.wait() => break exit.map_err(|error| internal("collect the agent", &error))?,
-                Some(what) = hear.recv() => {
-                    if let CliMessage::Result(result) = &what {
-                        last_result = Some((**result).clone());
-                        // Closing its input lets it leave; background work it waits for may still bring a result.
-                        drop(stdin.take());
-                    }
-                    // The loop is gone only when the process ends.
-                    drop(said.send(what).await);
-                }
-                Some(control) = controls.recv() => match control {
-                    SessionControl::Stop => {
-                        stopping = true;
-                        child.signal_group(Signal::TERM);
-                    }
-                    SessionControl::Kill => child.signal_group(Signal::KILL),
-                },
-                () = tokio::time::sleep(linger), if last_result.is_some() && !stopping => {
-                    if pulse.elapsed() >= EXIT_TIMEOUT {
-                        killed_after_result = true;
-                        child.signal_group(Signal::KILL);
-                    }
-                }
-            }
-        };
-        // What still holds the pipes is killed first; then the end of the output is near.
-        let survivors = match company {
+        let mut forwarder = Forwarder { messages, message_tx, last_result: None };
+        let (exit, killed_after_result) =
+            wait_for_exit(&mut child, &mut stdin, &mut forwarder, &mut controls, &idle_timer).await?;
+        // Kills every process that still holds the pipes, so that the output ends.
+        let survivors = match self.company {
             SessionScope::Exclusive => kill_descendants(&BTreeSet::new()).await,
             SessionScope::Shared => kill_orphans().await,
         };
-        let reading = tokio::task::spawn_blocking(move || reader.join().unwrap_or_default());
-        tokio::pin!(reading);
-        let drained = loop {
-            tokio::select! {
-                drained = &mut reading => break drained.unwrap_or_default(),
-                Some(what) = hear.recv() => {
-                    if let CliMessage::Result(result) = &what {
-                        last_result = Some((**result).clone());
-                    }
-                    drop(said.send(what).await);
-                }
-                () = tokio::time::sleep(DRAIN_TIMEOUT) => break OutputStats::default(),
-            }
-        };
-        while let Ok(what) = hear.try_recv() {
-            if let CliMessage::Result(result) = &what {
-                last_result = Some((**result).clone());
-            }
-            drop(said.send(what).await);
-        }
+        let drained = forwarder.drain(reader).await;
         let stderr =
             tokio::time::timeout(DRAIN_TIMEOUT, stderr).await.ok().and_then(Result::ok).unwrap_or_default();
         let stderr = redactor.redact(&String::from_utf8_lossy(&stderr)).into_owned();
         let kills_after = oom_kill_count();
-        let ended = AgentExit {
+        let result = forwarder.last_result;
+        let agent_exit = AgentExit {
             exit,
             killed_after_result,
-            result: last_result.as_ref(),
+            result: result.as_ref(),
             stderr: &stderr,
             out_of_memory: kills_after > kills_before,
         };
-        Ok(SessionExit { end: classify_exit(ended), result: last_result, drained, survivors })
+        Ok(SessionExit { end: classify_exit(agent_exit), result, drained, survivors })
+    }
+
+    fn spawn_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {
+        let mut command = confined_command(
+            &self.supervisor,
+            &self.confinement,
+            &self.program,
+            &self.arguments,
+            &self.environment,
+        );
+        command.current_dir(&self.directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command)
+            .map_err(|error| internal("start the agent", &crate::failure::error_chain(&error)))?;
+        let stdin = child.take_stdin();
+        let stdout =
+            child.take_stdout().ok_or_else(|| internal("read the agent's output", &"no stdout pipe"))?;
+        let stdout = stdout.into_owned_fd().map_err(|error| internal("read the agent's output", &error))?;
+        let stderr = child.take_stderr();
+        let (parsed_tx, messages) = mpsc::channel(1024);
+        idle_timer.reset();
+        let reader = read_output(stdout, &self.transcript, redactor, idle_timer.clone(), parsed_tx)
+            .map_err(|error| crate::failure::Failure::io(&self.transcript, &error))?;
+        let stderr = tokio::spawn(read_tail(stderr, STDERR_TAIL_BYTES));
+        Ok(RunningCli { child, stdin, stderr, reader, messages })
     }
 }
 
-/// Whether the recorded conversation can be resumed: its file is in a home of the agent.
+/// Waits until the CLI exits, forwarding its messages and handling `controls`.
 ///
-/// The CLI keeps it as `projects/*/{session}.jsonl` in its configuration folder.
+/// Returns its exit, and whether it was killed because it did not exit after its result.
+async fn wait_for_exit(
+    child: &mut Child,
+    stdin: &mut Option<ChildStdin>,
+    forwarder: &mut Forwarder,
+    controls: &mut mpsc::Receiver<SessionControl>,
+    idle_timer: &IdleTimer,
+) -> Result<(Exit, bool), Failure> {
+    let mut killed_after_result = false;
+    let mut stopping = false;
+    let exit = loop {
+        let remaining = EXIT_TIMEOUT.saturating_sub(idle_timer.elapsed());
+        tokio::select! {
+            exit = child.wait() => break exit.map_err(|error| internal("reap the agent", &error))?,
+            Some(message) = forwarder.messages.recv() => {
+                if forwarder.record(&message) {
+                    // Closing its input lets the CLI exit. Background work may still produce another result.
+                    drop(stdin.take());
+                }
+                forwarder.send(message).await;
+            }
+            Some(control) = controls.recv() => match control {
+                SessionControl::Stop => {
+                    stopping = true;
+                    child.signal_group(Signal::TERM);
+                }
+                SessionControl::Kill => child.signal_group(Signal::KILL),
+            },
+            () = tokio::time::sleep(remaining), if forwarder.last_result.is_some() && !stopping => {
+                if idle_timer.elapsed() >= EXIT_TIMEOUT {
+                    killed_after_result = true;
+                    child.signal_group(Signal::KILL);
+                }
+            }
+        }
+    };
+    Ok((exit, killed_after_result))
+}
+
+fn internal(action: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(orchestrator_contract::Reason::InternalError, format!("cannot {action}: {error}"))
+}
+
+/// Forwards the CLI's messages and keeps the last result.
+struct Forwarder {
+    messages: mpsc::Receiver<CliMessage>,
+    message_tx: mpsc::Sender<CliMessage>,
+    last_result: Option<AgentResult>,
+}
+
+impl Forwarder {
+    /// Keeps the message if it is a result; returns whether it is.
+    fn record(&mut self, message: &CliMessage) -> bool {
+        let CliMessage::Result(result) = message else { return false };
+        self.last_result = Some((**result).clone());
+        true
+    }
+
+    async fn send(&self, message: CliMessage) {
+        // The receiver is dropped only at the end of the run, when messages no longer matter.
+        drop(self.message_tx.send(message).await);
+    }
+
+    /// Forwards the rest of the output until the reader ends, or until it stalls.
+    async fn drain(&mut self, reader: std::thread::JoinHandle<OutputStats>) -> OutputStats {
+        let reading = tokio::task::spawn_blocking(move || reader.join().unwrap_or_default());
+        tokio::pin!(reading);
+        let stats = loop {
+            tokio::select! {
+                stats = &mut reading => break stats.unwrap_or_default(),
+                Some(message) = self.messages.recv() => {
+                    self.record(&message);
+                    self.send(message).await;
+                }
+                () = tokio::time::sleep(DRAIN_TIMEOUT) => break OutputStats::default(),
+            }
+        };
+        while let Ok(message) = self.messages.try_recv() {
+            self.record(&message);
+            self.send(message).await;
+        }
+        stats
+    }
+}
+
+/// Returns the file of a session in a home of the agent, if the session can be resumed.
+///
+/// The CLI stores it as `projects/*/{session}.jsonl` in its configuration directory.
 #[must_use]
 pub fn find_session(home: &Path, session: &str) -> Option<PathBuf> {
     let projects = std::fs::read_dir(home.join(".claude/projects")).ok()?;

@@ -1,7 +1,7 @@
-//! One line of the CLI's `stream-json` output to one value. Pure.
+//! Parses one line of the CLI's `stream-json` output. Pure.
 //!
-//! Unknown types and subtypes are normal: the CLI grows. Large parts (tool
-//! results, file contents) are never copied.
+//! Unknown types and subtypes are ignored, since new CLI versions add some. Large
+//! parts (tool results, file contents) are never copied.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,135 +11,121 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What one line says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CliMessage {
-    /// A conversation is open.
+    /// The session has started.
     Init(Init),
-    /// The API failed and is asked again.
+    /// A request to the model API failed and will be retried.
     Retry(ApiRetry),
-    /// A part of the model's answer.
+    /// Content of the model's response.
     Answer(AssistantMessage),
-    /// A tool came back.
+    /// A tool call finished.
     ToolResult {
-        /// Whether it failed.
+        /// Whether the call failed.
         is_error: bool,
     },
-    /// The process has a result; it may have another later.
+    /// The result; the process may print another one later.
     Result(Box<AgentResult>),
-    /// A tool was denied.
+    /// The named tool was denied.
     Denied(String),
-    /// Something that needs no attention.
+    /// A message that the supervisor ignores.
     Other,
-    /// No line of the CLI at all.
+    /// A line that is not in the CLI's format.
     Unparseable,
 }
 
-/// A conversation is open.
+/// The message that starts a session.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct Init {
-    /// The conversation.
     pub session_id: String,
-    /// The model in use.
     pub model: String,
     /// The CLI's version.
     #[serde(rename = "claude_code_version")]
     pub version: String,
-    /// The MCP servers as the CLI sees them.
+    /// The MCP servers and their status.
     pub mcp_servers: Vec<McpServerStatus>,
 }
 
-/// An MCP server as the CLI sees it.
+/// The status of an MCP server in the CLI.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct McpServerStatus {
-    /// The server.
     pub name: String,
     /// Such as `connected`, `failed`, `pending`.
     pub status: String,
 }
 
-/// The API failed and is asked again.
+/// A failed request to the model API that will be retried.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct ApiRetry {
-    /// Which try it was.
+    /// The number of the retry, starting at 1.
     pub attempt: u32,
-    /// How many there may be.
     pub max_retries: u32,
-    /// When the next one starts, in milliseconds.
+    /// The delay before the retry, in milliseconds.
     pub retry_delay_ms: f64,
-    /// The HTTP status, where there was one.
+    /// The HTTP status, if there was a response.
     pub error_status: Option<u16>,
-    /// The error in a word.
     pub error: Value,
 }
 
-/// A part of the model's answer.
+/// Content of the model's response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AssistantMessage {
-    /// The message; several parts share it.
+    /// The message id; several lines can share it.
     pub message_id: String,
-    /// Whether a sub-agent speaks.
+    /// Whether the message is from a sub-agent.
     pub is_subagent: bool,
-    /// What it says or does.
+    /// The content blocks.
     pub parts: Vec<ContentBlock>,
 }
 
-/// What the model says or does.
+/// A text or a tool call of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ContentBlock {
-    /// Text.
     Text(String),
-    /// A call of a tool: its name and the few arguments that a log line needs.
+    /// A tool call.
     Tool {
-        /// The tool.
         name: String,
-        /// The first arguments that are short texts, shortened.
+        /// Short arguments, truncated for log lines.
         arguments: BTreeMap<String, String>,
     },
 }
 
-/// The end of a turn of the process.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct AgentResult {
-    /// `success`, `error_max_turns`, ... An API failure says `success` with `is_error`.
+    /// `success`, `error_max_turns`, ... An API failure is a `success` with `is_error`.
     pub subtype: String,
-    /// Whether it is a failure.
+    /// Whether the session failed.
     pub is_error: bool,
     /// `completed`, `api_error`, `max_turns`, ...
     pub terminal_reason: Option<String>,
-    /// The last text; absent for errors.
+    /// The last text; `None` for errors.
     pub result: Option<String>,
-    /// What went wrong.
     pub errors: Value,
-    /// The HTTP status that ended it.
+    /// The HTTP status of the failed request that ended the session.
     pub api_error_status: Option<u16>,
-    /// Turns.
     pub num_turns: u32,
-    /// US dollars; cumulative over resumes.
+    /// The cost in US dollars, cumulative over resumes.
     pub total_cost_usd: f64,
-    /// Tokens and cost of this process since its last result.
+    /// Tokens and cost per model since the last result of this process.
     pub model_usage_since_last_result: BTreeMap<String, TokenUsage>,
-    /// Calls that were denied.
     pub permission_denials: Vec<PermissionDenial>,
-    /// The conversation.
     pub session_id: String,
-    /// What the schema accepted.
+    /// The output that matches the JSON Schema.
     pub structured_output: Option<Value>,
 }
 
-/// A call that was denied.
+/// A tool call that was denied.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct PermissionDenial {
-    /// The tool.
     pub tool_name: String,
 }
 
-/// The CLI's figures for one model.
+/// Token usage and cost of one model.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct TokenUsage {
@@ -152,7 +138,7 @@ pub struct TokenUsage {
 }
 
 impl TokenUsage {
-    /// Adds the figures to the contract's.
+    /// Adds these numbers to `usage`.
     pub fn add_to(&self, usage: &mut ModelUsage) {
         let Self {
             input_tokens,
@@ -170,7 +156,7 @@ impl TokenUsage {
 }
 
 impl AgentResult {
-    /// What went wrong, in one line.
+    /// Returns the errors in one line.
     #[must_use]
     pub fn error_text(&self) -> String {
         let from_errors = match &self.errors {
@@ -224,10 +210,10 @@ struct Block<'a> {
     is_error: Option<bool>,
 }
 
-/// Longest argument that a log line may need.
-const ARGUMENT: usize = 300;
+/// Maximum characters of an argument in a log line.
+const ARGUMENT_MAX_CHARS: usize = 300;
 
-/// Reads one line, without its line feed.
+/// Parses one line, without its line feed.
 #[must_use]
 pub fn parse_line(line: &[u8]) -> CliMessage {
     let Ok(text) = std::str::from_utf8(line) else { return CliMessage::Unparseable };
@@ -240,7 +226,7 @@ pub fn parse_line(line: &[u8]) -> CliMessage {
             CliMessage::Denied(denial.tool_name)
         }
         ("result", _) => parse_as(text, |result| CliMessage::Result(Box::new(result))),
-        ("assistant", _) => answer(&head).map_or(CliMessage::Other, CliMessage::Answer),
+        ("assistant", _) => assistant_message(&head).map_or(CliMessage::Other, CliMessage::Answer),
         ("user", _) => tool_result(&head),
         _ => CliMessage::Other,
     }
@@ -256,9 +242,9 @@ fn blocks<'a>(head: &Line<'a>) -> Option<(String, Vec<Block<'a>>)> {
     Some((message.id, blocks))
 }
 
-fn answer(head: &Line<'_>) -> Option<AssistantMessage> {
+fn assistant_message(head: &Line<'_>) -> Option<AssistantMessage> {
     let (message_id, blocks) = blocks(head)?;
-    let part = |block: Block<'_>| match block.kind.as_ref() {
+    let content_block = |block: Block<'_>| match block.kind.as_ref() {
         "text" => Some(ContentBlock::Text(block.text?.into_owned())),
         "tool_use" => Some(ContentBlock::Tool {
             name: block.name?.into_owned(),
@@ -266,21 +252,21 @@ fn answer(head: &Line<'_>) -> Option<AssistantMessage> {
         }),
         _ => None,
     };
-    let parts = blocks.into_iter().filter_map(part).collect();
+    let parts = blocks.into_iter().filter_map(content_block).collect();
     Some(AssistantMessage { message_id, is_subagent: head.parent_tool_use_id.is_some(), parts })
 }
 
 fn short_argument((name, value): (Cow<'_, str>, &RawValue)) -> Option<(String, String)> {
-    // Contents of files are not decoded: a log line never shows them.
+    // File contents never appear in log lines.
     if matches!(name.as_ref(), "content" | "new_string" | "old_string" | "new_source") {
         return None;
     }
     let raw = value.get();
-    if raw.len() > 64 * ARGUMENT {
+    if raw.len() > 64 * ARGUMENT_MAX_CHARS {
         return None;
     }
     let text = if raw.starts_with('"') { serde_json::from_str(raw).ok()? } else { raw.to_owned() };
-    Some((name.into_owned(), truncate(&text, ARGUMENT)))
+    Some((name.into_owned(), truncate(&text, ARGUMENT_MAX_CHARS)))
 }
 
 fn tool_result(head: &Line<'_>) -> CliMessage {
@@ -293,7 +279,7 @@ fn tool_result(head: &Line<'_>) -> CliMessage {
     is_error.map_or(CliMessage::Other, |is_error| CliMessage::ToolResult { is_error })
 }
 
-/// One line of at most `limit` characters.
+/// Joins the words of `text` into one line of at most `limit` characters.
 #[must_use]
 pub fn truncate(text: &str, limit: usize) -> String {
     let mut short = String::new();
@@ -303,8 +289,8 @@ pub fn truncate(text: &str, limit: usize) -> String {
         }
         short.extend(word.chars().filter(|c| !c.is_control()).take(limit));
         if short.chars().count() > limit {
-            let cut: String = short.chars().take(limit).collect();
-            return format!("{cut}…");
+            let truncated: String = short.chars().take(limit).collect();
+            return format!("{truncated}…");
         }
     }
     short
@@ -334,30 +320,30 @@ mod tests {
 
     #[test]
     fn recorded_streams_match_log_snapshot() {
-        let mut told = String::new();
+        let mut log = String::new();
         for (name, text) in recordings() {
-            writeln!(told, "## {name}").unwrap();
+            writeln!(log, "## {name}").unwrap();
             for line in text.lines() {
-                let said = parse_line(line.as_bytes());
-                assert_ne!(said, CliMessage::Unparseable, "{name}: {line}");
-                if let CliMessage::Result(result) = &said {
+                let message = parse_line(line.as_bytes());
+                assert_ne!(message, CliMessage::Unparseable, "{name}: {line}");
+                if let CliMessage::Result(result) = &message {
                     writeln!(
-                        told,
+                        log,
                         "result {} {:?} {} turns",
                         result.subtype, result.terminal_reason, result.num_turns
                     )
                     .unwrap();
                 }
-                for line in crate::agent::log_lines::log_lines(&said) {
-                    writeln!(told, "{:?} {}", line.level, line.text).unwrap();
+                for line in crate::agent::log_lines::log_lines(&message) {
+                    writeln!(log, "{:?} {}", line.level, line.text).unwrap();
                 }
             }
         }
-        insta::assert_snapshot!(told);
+        insta::assert_snapshot!(log);
     }
 
     #[test]
-    fn hostile_stream_lines_parse_as_invalid() {
+    fn malformed_stream_lines_parse_as_unparseable() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let nested = format!("{{\"type\":\"assistant\",\"message\":{deep}}}");
         for line in [b"\xff\xfe".as_slice(), b"\0\0", b"{", b"null", b"{\"type\":1}", deep.as_bytes()] {
@@ -373,7 +359,7 @@ mod tests {
         }
 
         #[test]
-        fn shortened_text_is_single_line_within_limit(text in any::<String>(), limit in 1usize..50) {
+        fn truncated_text_is_single_line_within_limit(text in any::<String>(), limit in 1usize..50) {
             let short = truncate(&text, limit);
             prop_assert!(short.chars().count() <= limit + 1);
             prop_assert!(!short.contains('\n'));

@@ -1,4 +1,4 @@
-//! When the agent has had enough: time, silence, turns, cost. Pure: `now` is an argument.
+//! The limits of a run: time, idle time, turns, cost. Pure: the elapsed time is an argument.
 
 use std::time::Duration;
 
@@ -6,33 +6,32 @@ use orchestrator_contract::task::Limits;
 
 use crate::run::Limit;
 
-/// A result followed by no exit: the result stands, the process is killed after this long.
+/// How long the agent CLI may take to exit after its result; then it is killed.
 pub const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The limits of a run, on a clock that starts with the run.
 #[derive(Clone, Debug)]
 pub struct Watchdog {
     time: Duration,
-    silence: Duration,
+    idle: Duration,
     turns: Option<u32>,
     cost_usd: Option<f64>,
 }
 
-/// What is known of the agent at a moment.
+/// What a run has used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AgentActivity {
-    /// Since the start of the run.
+    /// Time since the start of the run.
     pub elapsed: Duration,
-    /// Since the agent's last output; none while no agent runs.
+    /// Time since the agent's last output; `None` while no agent runs.
     pub idle: Option<Duration>,
-    /// Turns of all conversations of this attempt.
+    /// Turns of all sessions of this attempt.
     pub turns: u32,
-    /// US dollars of this attempt.
+    /// Cost of this attempt in US dollars.
     pub cost_usd: f64,
 }
 
 impl Watchdog {
-    /// The watchdog of a task's limits.
+    /// Creates a watchdog with the limits of a task.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let Limits {
@@ -43,22 +42,22 @@ impl Watchdog {
             queue_minutes: _,
             verify_minutes: _,
         } = limits;
-        let minutes_to = |minutes: f64| Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::MAX);
+        let duration_of = |minutes: f64| Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::MAX);
         Self {
-            time: minutes_to(*minutes),
-            silence: minutes_to(*idle_minutes),
+            time: duration_of(*minutes),
+            idle: duration_of(*idle_minutes),
             turns: *turns,
             cost_usd: *cost_usd,
         }
     }
 
-    /// Which limit is reached, if any.
+    /// Returns the first limit that is exceeded.
     #[must_use]
-    pub fn exceeded(&self, seen: AgentActivity) -> Option<Limit> {
-        let AgentActivity { elapsed, idle: silent, turns, cost_usd } = seen;
+    pub fn exceeded(&self, activity: AgentActivity) -> Option<Limit> {
+        let AgentActivity { elapsed, idle, turns, cost_usd } = activity;
         if elapsed >= self.time {
             Some(Limit::Time)
-        } else if silent.is_some_and(|silent| silent >= self.silence) {
+        } else if idle.is_some_and(|idle| idle >= self.idle) {
             Some(Limit::Silence)
         } else if self.cost_usd.is_some_and(|limit| cost_usd >= limit) {
             Some(Limit::Cost)
@@ -69,12 +68,12 @@ impl Watchdog {
         }
     }
 
-    /// How long until time or silence can be reached if nothing happens.
+    /// Returns the time until the time limit or the idle limit is exceeded at the earliest.
     #[must_use]
-    pub fn next_deadline(&self, seen: AgentActivity) -> Duration {
-        let until_time = self.time.saturating_sub(seen.elapsed);
-        let until_silence = seen.idle.map_or(Duration::MAX, |silent| self.silence.saturating_sub(silent));
-        until_time.min(until_silence)
+    pub fn next_deadline(&self, activity: AgentActivity) -> Duration {
+        let until_time = self.time.saturating_sub(activity.elapsed);
+        let until_idle = activity.idle.map_or(Duration::MAX, |idle| self.idle.saturating_sub(idle));
+        until_time.min(until_idle)
     }
 }
 
@@ -95,21 +94,22 @@ mod tests {
     #[test]
     fn watchdog_reports_limit_that_was_exceeded() {
         let seconds = Duration::from_secs;
-        let calm = AgentActivity { elapsed: seconds(599), idle: Some(seconds(59)), turns: 5, cost_usd: 1.99 };
-        assert_eq!(watchdog().exceeded(calm), None);
-        assert_eq!(watchdog().exceeded(AgentActivity { elapsed: seconds(600), ..calm }), Some(Limit::Time));
+        let below =
+            AgentActivity { elapsed: seconds(599), idle: Some(seconds(59)), turns: 5, cost_usd: 1.99 };
+        assert_eq!(watchdog().exceeded(below), None);
+        assert_eq!(watchdog().exceeded(AgentActivity { elapsed: seconds(600), ..below }), Some(Limit::Time));
         assert_eq!(
-            watchdog().exceeded(AgentActivity { idle: Some(seconds(60)), ..calm }),
+            watchdog().exceeded(AgentActivity { idle: Some(seconds(60)), ..below }),
             Some(Limit::Silence)
         );
-        assert_eq!(watchdog().exceeded(AgentActivity { cost_usd: 2.0, ..calm }), Some(Limit::Cost));
-        assert_eq!(watchdog().exceeded(AgentActivity { turns: 6, ..calm }), Some(Limit::Turns));
+        assert_eq!(watchdog().exceeded(AgentActivity { cost_usd: 2.0, ..below }), Some(Limit::Cost));
+        assert_eq!(watchdog().exceeded(AgentActivity { turns: 6, ..below }), Some(Limit::Turns));
     }
 
     #[test]
     fn watchdog_without_agent_ignores_idle_limit() {
-        let seen = AgentActivity { elapsed: Duration::from_secs(300), ..AgentActivity::default() };
-        assert_eq!(watchdog().exceeded(seen), None);
-        assert_eq!(watchdog().next_deadline(seen), Duration::from_secs(300));
+        let activity = AgentActivity { elapsed: Duration::from_secs(300), ..AgentActivity::default() };
+        assert_eq!(watchdog().exceeded(activity), None);
+        assert_eq!(watchdog().next_deadline(activity), Duration::from_secs(300));
     }
 }

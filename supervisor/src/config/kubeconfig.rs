@@ -1,14 +1,15 @@
-//! What of a kubeconfig is secret: the rest, such as `namespace: default`, stands in many a file.
+//! Finds the secret values in a kubeconfig. The rest, such as `namespace: default`, is not redacted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Fields whose values let their holder in, by client-go's `clientcmd/api/v1` and its authentication providers.
+/// Fields with credentials, from client-go's `clientcmd/api/v1` and its authentication providers.
 const FIELDS: [&str; 7] =
     ["token", "password", "client-key-data", "id-token", "refresh-token", "access-token", "client-secret"];
 
-/// The secret values in the text of a kubeconfig, in YAML or JSON. A key that is there in base64 is given
-/// decoded as well.
+/// Returns the secret values in the text of a kubeconfig, in YAML or JSON.
+///
+/// A base64-encoded key is returned both encoded and decoded.
 pub(super) fn secret_values(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for field in text.split(['\n', ',', '{', '}']) {

@@ -1,4 +1,4 @@
-//! Where credentials come from. A token is read again at every use, so that it can be rotated.
+//! Reads credentials from files or the environment. Files are read on each use, to support rotation.
 
 use std::ffi::OsString;
 use std::io;
@@ -7,102 +7,106 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{ProcessEnv, kubeconfig};
+use super::kubeconfig;
+use super::process_env::ProcessEnv;
 use crate::process::Environment;
 
-/// Files that hold credentials. What is not named is looked for in the environment.
+/// Files that contain credentials; the rest is read from the environment.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SecretFiles {
-    /// A folder with one file a secret: `github-token`, `platform-token`, `ssh-privatekey`,
-    /// `known_hosts`, `anthropic-api-key`, `brave-api-key`, and what other MCP servers ask for; in its
-    /// folder `environment` one file a variable.
+    /// Directory with one file per secret
+    ///
+    /// The files are `github-token`, `platform-token`, `ssh-privatekey`, `known_hosts`,
+    /// `anthropic-api-key`, `brave-api-key`, and the secrets of other MCP servers. The subdirectory
+    /// `environment` has one file per environment variable.
     #[arg(long, env = "ORCHESTRATOR_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
-    /// The token for the target repository, and for the platform if it has none of its own.
+    /// File with the token for the target repository
+    ///
+    /// It is also used for the platform repository if that has no token of its own.
     #[arg(long, env = "ORCHESTRATOR_GITHUB_TOKEN_FILE")]
     pub github_token_file: Option<PathBuf>,
-    /// The token for the platform repository.
+    /// File with the token for the platform repository
     #[arg(long, env = "ORCHESTRATOR_PLATFORM_TOKEN_FILE")]
     pub platform_token_file: Option<PathBuf>,
-    /// The private key for repositories over SSH.
+    /// File with the private key for SSH
     #[arg(long, env = "ORCHESTRATOR_SSH_KEY_FILE")]
     pub ssh_key_file: Option<PathBuf>,
-    /// Host keys beyond the built-in ones of GitHub, GitLab and Bitbucket.
+    /// File with additional SSH host keys
+    ///
+    /// The keys of GitHub, GitLab and Bitbucket are built in.
     #[arg(long, env = "ORCHESTRATOR_KNOWN_HOSTS_FILE")]
     pub known_hosts_file: Option<PathBuf>,
-    /// The key of the model's service.
+    /// File with the API key for the model
     #[arg(long, env = "ORCHESTRATOR_ANTHROPIC_API_KEY_FILE")]
     pub anthropic_api_key_file: Option<PathBuf>,
-    /// The key of the brave MCP server.
+    /// File with the API key for the `brave` MCP server
     #[arg(long, env = "ORCHESTRATOR_BRAVE_API_KEY_FILE")]
     pub brave_api_key_file: Option<PathBuf>,
 }
 
-/// Files among the secrets that are none.
+/// Files in the secrets directory that are not secret.
 const NON_SECRET_FILES: [&str; 2] = ["known_hosts", "kubernetes-ca.crt"];
 
-/// A file of which only parts are secret.
+/// A file that is secret only in part.
 const KUBECONFIG: &str = "kubeconfig";
 
-/// Reads secrets by name, from files or from the environment as it was at the start.
+/// Reads secrets by name, from files or from the environment at the start.
 #[derive(Clone, Debug)]
 pub struct SecretSource {
     files: SecretFiles,
-    inherited: ProcessEnv,
+    process_env: ProcessEnv,
 }
 
-/// A secret that is named but cannot be read.
+/// The error of a secret file that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the secret `{name}` from {}", path.display())]
+#[error("cannot read secret `{name}` from `{}`", path.display())]
 pub struct SecretError {
-    /// The secret.
     pub name: String,
-    /// The file.
     pub path: PathBuf,
-    /// What the system says.
     #[source]
     pub source: io::Error,
 }
 
-/// What the CLI needs to be accepted by the model's service.
+/// The credential for the model API.
 #[derive(Clone, Debug)]
 pub struct ModelCredential {
-    /// The variables, credentials and addresses alike.
+    /// The environment variables of the CLI: credential, base URL, options.
     pub environment: Environment,
-    /// What the credential is, for the log.
+    /// The kind of credential, for the log.
     pub kind: &'static str,
-    /// How a request shows it.
+    /// How requests are authenticated.
     pub auth: ModelAuth,
 }
 
-/// How a request to the model's service shows who it is from.
+/// How requests to the model API are authenticated.
 #[derive(Clone, Debug)]
 pub enum ModelAuth {
-    /// In the header `x-api-key`.
+    /// With the header `x-api-key`.
     ApiKey(SecretString),
-    /// In the header `authorization`, as a bearer token.
+    /// With a bearer token in the header `authorization`.
     Bearer(SecretString),
-    /// The same, of a subscription: the CLI must know, because its requests say so elsewhere too.
+    /// With the bearer token of a subscription; the CLI then sends other headers too.
     OAuth(SecretString),
-    /// Each request is signed by the CLI itself, with the credentials of a cloud.
+    /// With a signature that the CLI creates from cloud credentials.
     CloudSigned,
 }
 
 impl SecretSource {
-    /// A source over these files and this environment.
+    /// Creates a source of secrets in these files and this environment.
     #[must_use]
-    pub fn new(files: SecretFiles, inherited: ProcessEnv) -> Self {
-        Self { files, inherited }
+    pub fn new(files: SecretFiles, process_env: ProcessEnv) -> Self {
+        Self { files, process_env }
     }
 
-    /// The environment as it was at the start.
+    /// Returns the environment at the start.
     #[must_use]
-    pub fn inherited(&self) -> &ProcessEnv {
-        &self.inherited
+    pub fn process_env(&self) -> &ProcessEnv {
+        &self.process_env
     }
 
     fn path_of(&self, name: &str) -> Option<PathBuf> {
-        let named = match name {
+        let configured = match name {
             "github-token" => &self.files.github_token_file,
             "platform-token" => &self.files.platform_token_file,
             "ssh-privatekey" => &self.files.ssh_key_file,
@@ -111,20 +115,20 @@ impl SecretSource {
             "brave-api-key" => &self.files.brave_api_key_file,
             _ => &None,
         };
-        let in_folder = || Some(self.files.secrets_dir.as_ref()?.join(name)).filter(|path| path.is_file());
-        named.clone().or_else(in_folder)
+        let in_directory = || Some(self.files.secrets_dir.as_ref()?.join(name)).filter(|path| path.is_file());
+        configured.clone().or_else(in_directory)
     }
 
-    /// The file of a secret that programs take as a file: `ssh-privatekey`, `known_hosts`.
+    /// Returns the file of a secret, for programs that need a path: `ssh-privatekey`, `known_hosts`.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.path_of(name)
     }
 
-    /// Reads a secret; none if nobody gave one.
+    /// Reads a secret. Returns `None` if it is not configured.
     ///
     /// # Errors
-    /// A file is named but cannot be read, or is empty.
+    /// Returns an error if the file is configured but cannot be read or is empty.
     pub fn read(&self, name: &str) -> Result<Option<SecretString>, SecretError> {
         if let Some(path) = self.path_of(name) {
             return read_file(name, &path).map(Some);
@@ -135,14 +139,14 @@ impl SecretSource {
             "brave-api-key" => &["BRAVE_API_KEY"],
             _ => &[],
         };
-        let found = variables.iter().find_map(|variable| self.inherited.text(variable));
+        let found = variables.iter().find_map(|variable| self.process_env.text(variable));
         Ok(found.map(|text| SecretString::from(text.trim())))
     }
 
-    /// The token for the platform repository: its own, else the target's.
+    /// Reads the token for the platform repository: its own, else that of the target repository.
     ///
     /// # Errors
-    /// A file is named but cannot be read, or is empty.
+    /// Returns an error if a file is configured but cannot be read or is empty.
     pub fn platform_token(&self) -> Result<Option<SecretString>, SecretError> {
         match self.read("platform-token")? {
             Some(token) => Ok(Some(token)),
@@ -150,61 +154,62 @@ impl SecretSource {
         }
     }
 
-    /// Any credential that the CLI takes: API key, OAuth token, bearer token with a base URL,
-    /// Bedrock, Vertex. None if there is none.
+    /// Reads the model credential: API key, OAuth token, bearer token, Bedrock, Vertex.
+    ///
+    /// Returns `None` if none is configured.
     ///
     /// # Errors
-    /// A file is named but cannot be read, or is empty.
+    /// Returns an error if a file is configured but cannot be read or is empty.
     pub fn model(&self) -> Result<Option<ModelCredential>, SecretError> {
         let mut environment: Environment =
-            self.inherited.with_prefix(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
-        let manners = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
-        environment.extend(self.inherited.with_prefix(&manners));
-        let set = |name: &str| self.inherited.get(name).is_some();
-        let token = |name: &str| SecretString::from(self.inherited.text(name).unwrap_or_default().trim());
+            self.process_env.with_prefix(&["ANTHROPIC_", "API_TIMEOUT_MS"]).collect();
+        let options = ["CLAUDE_CODE_MAX_RETRIES", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "MAX_THINKING_TOKENS"];
+        environment.extend(self.process_env.with_prefix(&options));
+        let set = |name: &str| self.process_env.get(name).is_some();
+        let token = |name: &str| SecretString::from(self.process_env.text(name).unwrap_or_default().trim());
         if let Some(key) = self.read("anthropic-api-key")? {
             environment.insert("ANTHROPIC_API_KEY".into(), OsString::from(key.expose_secret()));
             return Ok(Some(ModelCredential { environment, kind: "API key", auth: ModelAuth::ApiKey(key) }));
         }
         if set("CLAUDE_CODE_OAUTH_TOKEN") {
-            environment.extend(self.inherited.with_prefix(&["CLAUDE_CODE_OAUTH_TOKEN"]));
-            let shown = ModelAuth::OAuth(token("CLAUDE_CODE_OAUTH_TOKEN"));
-            return Ok(Some(ModelCredential { environment, kind: "OAuth token", auth: shown }));
+            environment.extend(self.process_env.with_prefix(&["CLAUDE_CODE_OAUTH_TOKEN"]));
+            let auth = ModelAuth::OAuth(token("CLAUDE_CODE_OAUTH_TOKEN"));
+            return Ok(Some(ModelCredential { environment, kind: "OAuth token", auth }));
         }
         if set("ANTHROPIC_AUTH_TOKEN") {
-            let shown = ModelAuth::Bearer(token("ANTHROPIC_AUTH_TOKEN"));
-            return Ok(Some(ModelCredential { environment, kind: "bearer token", auth: shown }));
+            let auth = ModelAuth::Bearer(token("ANTHROPIC_AUTH_TOKEN"));
+            return Ok(Some(ModelCredential { environment, kind: "bearer token", auth }));
         }
         if set("CLAUDE_CODE_USE_BEDROCK") {
-            environment.extend(self.inherited.with_prefix(&["CLAUDE_CODE_USE_BEDROCK", "AWS_"]));
+            environment.extend(self.process_env.with_prefix(&["CLAUDE_CODE_USE_BEDROCK", "AWS_"]));
             return Ok(Some(ModelCredential { environment, kind: "Bedrock", auth: ModelAuth::CloudSigned }));
         }
         if set("CLAUDE_CODE_USE_VERTEX") {
             let prefixes = ["CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION", "GOOGLE_", "VERTEX_"];
-            environment.extend(self.inherited.with_prefix(&prefixes));
+            environment.extend(self.process_env.with_prefix(&prefixes));
             return Ok(Some(ModelCredential { environment, kind: "Vertex", auth: ModelAuth::CloudSigned }));
         }
         Ok(None)
     }
 
-    /// Every secret that is known now, labelled, so that it can be masked.
+    /// Reads every secret, with its label, for redaction.
     #[must_use]
     pub fn all(&self) -> Vec<(String, SecretString)> {
         let mut names: Vec<String> =
             ["github-token", "platform-token", "ssh-privatekey", "anthropic-api-key", "brave-api-key"]
                 .map(str::to_owned)
                 .to_vec();
-        let folder = self.files.secrets_dir.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
-        let in_folder =
-            folder.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let entries = self.files.secrets_dir.as_ref().and_then(|directory| std::fs::read_dir(directory).ok());
+        let in_directory =
+            entries.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         names.extend(
-            in_folder.filter(|name| !NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')),
+            in_directory.filter(|name| !NON_SECRET_FILES.contains(&name.as_str()) && !name.starts_with('.')),
         );
         names.sort();
         names.dedup();
         let mut all: Vec<(String, SecretString)> = names
             .into_iter()
-            // One that cannot be read cannot leak either; whoever needs it says so.
+            // An unreadable secret cannot leak; it is reported where it is needed.
             .filter_map(|name| Some((name.clone(), self.read(&name).ok()??)))
             .flat_map(|(name, value)| match name.as_str() {
                 KUBECONFIG => kubeconfig::secret_values(value.expose_secret())
@@ -225,7 +230,7 @@ impl SecretSource {
             "GH_TOKEN",
             "BRAVE_API_KEY",
         ] {
-            let value = self.inherited.text(variable).map(str::trim).map(SecretString::from);
+            let value = self.process_env.text(variable).map(str::trim).map(SecretString::from);
             all.extend(value.map(|value| (variable.to_owned(), value)));
         }
         all
@@ -236,7 +241,7 @@ fn read_file(name: &str, path: &Path) -> Result<SecretString, SecretError> {
     let error = |source| SecretError { name: name.to_owned(), path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(error)?;
     if text.trim().is_empty() {
-        return Err(error(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")));
+        return Err(error(io::Error::new(io::ErrorKind::InvalidData, "file is empty")));
     }
     Ok(SecretString::from(text.trim()))
 }
@@ -246,14 +251,14 @@ mod tests {
     use super::*;
 
     fn source(variables: &[(&str, &str)]) -> SecretSource {
-        SecretSource::new(SecretFiles::default(), ProcessEnv::of(variables))
+        SecretSource::new(SecretFiles::default(), ProcessEnv::from_pairs(variables))
     }
 
     #[test]
     fn rotated_token_is_read_on_next_use() {
         let folder = tempfile::tempdir().unwrap();
         let files = SecretFiles { secrets_dir: Some(folder.path().to_owned()), ..SecretFiles::default() };
-        let source = SecretSource::new(files, ProcessEnv::of(&[]));
+        let source = SecretSource::new(files, ProcessEnv::from_pairs(&[]));
         assert!(source.read("github-token").unwrap().is_none());
         for token in ["first", "second"] {
             std::fs::write(folder.path().join("github-token"), format!("{token}\n")).unwrap();
@@ -267,12 +272,12 @@ mod tests {
         std::fs::create_dir(folder.path().join("environment")).unwrap();
         std::fs::write(folder.path().join("environment/CLAUDE_CODE_OAUTH_TOKEN"), "hunter2\n").unwrap();
         let files = SecretFiles { secrets_dir: Some(folder.path().to_owned()), ..SecretFiles::default() };
-        let source = SecretSource::new(files, ProcessEnv::of(&[]).with_files(Some(folder.path())));
+        let source = SecretSource::new(files, ProcessEnv::from_pairs(&[]).with_files(Some(folder.path())));
         assert_eq!(source.model().unwrap().unwrap().kind, "OAuth token");
         let all = source.all();
         let values: Vec<_> = all.iter().map(|(_, value)| value.expose_secret()).collect();
         assert_eq!(values, ["hunter2"]);
-        assert!(source.inherited().text("CLAUDE_CODE_OAUTH_TOKEN").is_some());
+        assert!(source.process_env().text("CLAUDE_CODE_OAUTH_TOKEN").is_some());
     }
 
     #[test]
@@ -297,7 +302,7 @@ mod tests {
     #[test]
     fn missing_secret_file_error_names_path() {
         let files = SecretFiles { github_token_file: Some("/none/here".into()), ..SecretFiles::default() };
-        let error = SecretSource::new(files, ProcessEnv::of(&[])).read("github-token").unwrap_err();
+        let error = SecretSource::new(files, ProcessEnv::from_pairs(&[])).read("github-token").unwrap_err();
         assert!(error.to_string().contains("/none/here"), "{error}");
     }
 }

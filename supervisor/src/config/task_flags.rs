@@ -1,4 +1,4 @@
-//! A task by flags and environment alone, and a task by file: both become one request.
+//! Parses the task from flags and environment variables.
 
 use clap::Args;
 use orchestrator_contract::names::{
@@ -8,112 +8,114 @@ use orchestrator_contract::task::{
     CleanMode, DocsOptions, FieldError, Limits, Mode, Platform, PullRequestPolicy, Target, TaskSpec,
 };
 
-/// The task by flags and environment alone.
+/// The task, from flags and environment variables.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TaskFlags {
-    /// What the run is for: `implementation` of a task, or `docs`: writing the documents of tasks.
+    /// Kind of run
     #[arg(long, env = "ORCHESTRATOR_KIND", value_enum, default_value_t)]
     pub kind: KindFlag,
-    /// The task's number in tasks.json.
+    /// Number of the task in tasks.json
     #[arg(long, env = "ORCHESTRATOR_TASK")]
     pub task: Option<String>,
-    /// Writes the documents of all tasks (docs runs).
+    /// Write the documents of all tasks (docs runs)
     #[arg(long, env = "ORCHESTRATOR_ALL", conflicts_with = "task")]
     pub all: bool,
-    /// Writes documents again that are there (docs runs).
+    /// Rewrite existing documents; the agent sees the old text (docs runs)
     #[arg(long, env = "ORCHESTRATOR_FORCE")]
     pub force: bool,
-    /// How many tasks are documented at once (docs runs).
+    /// Number of tasks to document concurrently (docs runs)
     #[arg(long, env = "ORCHESTRATOR_CONCURRENCY", default_value_t = DocsOptions::default().concurrency)]
     pub concurrency: u32,
-    /// The service.
+    /// Name of the service
     #[arg(long, env = "ORCHESTRATOR_SERVICE")]
     pub service: Option<String>,
-    /// Who works.
+    /// Agent that runs the task
     #[arg(long, env = "ORCHESTRATOR_AGENT", default_value = "claude-agent-1")]
     pub agent: String,
-    /// The model; `sonnet` if not given, and `opus` for docs runs.
+    /// Model to use; by default `sonnet`, or `opus` for docs runs
     #[arg(long, env = "ORCHESTRATOR_MODEL")]
     pub model: Option<String>,
-    /// The repository with the code; docs runs have none.
+    /// URL of the repository to change; not for docs runs
     #[arg(long, env = "ORCHESTRATOR_REPOSITORY_URL")]
     pub repository_url: Option<String>,
-    /// The repository with the task's documents.
+    /// URL of the platform repository, which contains `.taskmaster`
     #[arg(long, env = "ORCHESTRATOR_PLATFORM_REPOSITORY_URL")]
     pub platform_repository_url: Option<String>,
-    /// The branch that the pull request is for; the remote's default if not given.
+    /// Base branch of the pull request; by default that of the remote
     #[arg(long, env = "ORCHESTRATOR_BRANCH")]
     pub branch: Option<String>,
-    /// The platform's branch; the remote's default if not given.
+    /// Branch of the platform repository; by default that of the remote
     #[arg(long, env = "ORCHESTRATOR_PLATFORM_BRANCH")]
     pub platform_branch: Option<String>,
-    /// The folder that holds `.taskmaster`.
+    /// Directory of the platform repository that contains `.taskmaster`
     #[arg(long, env = "ORCHESTRATOR_DOCS_DIRECTORY")]
     pub docs_directory: Option<String>,
-    /// Where in the repository the agent works; for docs runs the same as --docs-directory.
+    /// Directory of the repository that the agent works in
+    ///
+    /// For docs runs the same as --docs-directory.
     #[arg(long, env = "ORCHESTRATOR_WORKING_DIRECTORY")]
     pub working_directory: Option<String>,
-    /// The account on the git host.
+    /// Account name on the git host
     #[arg(long, env = "ORCHESTRATOR_GITHUB_USER")]
     pub github_user: Option<String>,
-    /// Goes on where the last attempt ended.
+    /// Resume the work of the last attempt
     #[arg(long, env = "ORCHESTRATOR_RETRY", conflicts_with = "fresh")]
     pub retry: bool,
-    /// Starts over on a new branch.
+    /// Start over on a new branch
     #[arg(long, env = "ORCHESTRATOR_FRESH")]
     pub fresh: bool,
-    /// What the agent is told beyond the documents.
+    /// Extra instructions for the agent
     #[arg(long, env = "ORCHESTRATOR_GUIDANCE")]
     pub guidance: Option<String>,
-    /// A command that must succeed on the agent's work. Can be repeated.
+    /// Command that must succeed on the agent's work (repeatable)
     #[arg(long, env = "ORCHESTRATOR_VERIFY", value_delimiter = '\n')]
     pub verify: Vec<String>,
-    /// A command that runs before the agent. Can be repeated.
+    /// Command to run before the agent (repeatable)
     #[arg(long, env = "ORCHESTRATOR_SETUP", value_delimiter = '\n')]
     pub setup: Vec<String>,
-    /// The MCP servers, instead of the default ones. Can be repeated.
+    /// MCP server to use instead of the default ones (repeatable)
     #[arg(long = "mcp-server", env = "ORCHESTRATOR_MCP_SERVERS", value_delimiter = ',')]
     pub mcp_servers: Option<Vec<String>>,
-    /// Pushes the branch and opens no pull request.
+    /// Push the branch without opening a pull request
     #[arg(long, env = "ORCHESTRATOR_NO_PULL_REQUEST")]
     pub no_pull_request: bool,
-    /// Minutes that the run may take.
+    /// Maximum duration of the run, in minutes
     #[arg(long, env = "ORCHESTRATOR_TIMEOUT_MINUTES", alias = "minutes")]
     pub timeout_minutes: Option<f64>,
-    /// US dollars that the agent may cost.
+    /// Maximum cost of the agent, in US dollars
     #[arg(long, env = "ORCHESTRATOR_COST_USD")]
     pub cost: Option<f64>,
-    /// Turns that the agent may take.
+    /// Maximum number of turns of the agent
     #[arg(long, env = "ORCHESTRATOR_TURNS")]
     pub turns: Option<u32>,
-    /// How many commits of history are fetched.
+    /// Number of commits to fetch
     #[arg(long, env = "ORCHESTRATOR_DEPTH", default_value_t = 1)]
     pub depth: u32,
 }
 
-/// What a run is for, as a flag.
+/// The kind of run.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum KindFlag {
-    /// Implements a task.
+    /// Implement a task
     #[default]
     Implementation,
-    /// Writes the documents of tasks.
+    /// Write the documents of tasks
     Docs,
 }
 
-/// What is asked for, before an attempt has its number.
+/// A task with or without an attempt number.
 #[derive(Clone, Debug)]
 pub enum TaskInput {
-    /// Numbered and named by the dispatcher.
+    /// The dispatcher has assigned the attempt number and the run name.
     Assigned(Box<TaskSpec>),
-    /// To be numbered by the supervisor, in the workspace.
+    /// The supervisor assigns the attempt number, in the workspace.
     Unassigned(Box<UnassignedTask>),
 }
 
-/// A task without attempt number and name.
+/// A task without attempt number and run name.
 #[derive(Clone, Debug)]
 pub struct UnassignedTask {
-    /// Who does what.
+    /// The task key.
     pub identity: TaskKey,
     mode: Mode,
     flags: TaskFlags,
@@ -121,48 +123,49 @@ pub struct UnassignedTask {
     platform: Platform,
 }
 
-/// A task that cannot be used, with every fault found.
+/// All errors of an invalid task.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct TaskError(pub Vec<FieldError>);
 
 impl TaskFlags {
-    /// Parses the flags and reports every fault.
+    /// Parses the flags.
     ///
     /// # Errors
-    /// Flags are missing or have invalid values.
+    /// Returns every missing flag and every invalid value.
     pub fn parse(self) -> Result<TaskInput, TaskError> {
-        let mut parse = Parser { faults: Vec::new() };
+        let mut parser = Parser { errors: Vec::new() };
         let docs = self.kind == KindFlag::Docs;
         let task = match (docs, self.all, self.task.as_deref()) {
             (true, true, None) => None,
             (true, false, None) => {
-                parse.push_error("--task", "is missing: give the task's number, or --all".to_owned());
+                parser.push_error("--task", "required for a docs run without --all".to_owned());
                 None
             }
-            (_, _, task) => parse.required::<TaskId>("--task", task),
+            (_, _, task) => parser.required::<TaskId>("--task", task),
         };
         if !docs && (self.all || self.force) {
             let flag = if self.all { "--all" } else { "--force" };
-            parse.push_error(flag, "is only for docs runs: give --kind docs".to_owned());
+            parser.push_error(flag, "requires --kind docs".to_owned());
         }
-        let service = parse.required::<ServiceName>("--service", self.service.as_deref());
+        let service = parser.required::<ServiceName>("--service", self.service.as_deref());
         let platform_url = self.platform_repository_url.as_deref();
-        let platform_url = parse.required::<RepositoryUrl>("--platform-repository-url", platform_url);
+        let platform_url = parser.required::<RepositoryUrl>("--platform-repository-url", platform_url);
         let url = if docs {
-            parse.reject("--repository-url", self.repository_url.is_some());
+            parser.reject("--repository-url", self.repository_url.is_some());
             platform_url.clone()
         } else {
-            parse.required::<RepositoryUrl>("--repository-url", self.repository_url.as_deref())
+            parser.required::<RepositoryUrl>("--repository-url", self.repository_url.as_deref())
         };
-        let agent = parse.required::<AgentName>("--agent", Some(&self.agent));
-        let base = parse.optional::<BranchName>("--branch", self.branch.as_deref());
+        let agent = parser.required::<AgentName>("--agent", Some(&self.agent));
+        let base = parser.optional::<BranchName>("--branch", self.branch.as_deref());
         let platform_branch =
-            parse.optional::<BranchName>("--platform-branch", self.platform_branch.as_deref());
-        let named = self.docs_directory.as_deref().or(self.working_directory.as_deref().filter(|_| docs));
-        let docs_directory = parse.optional::<WorkingDirectory>("--docs-directory", named);
+            parser.optional::<BranchName>("--platform-branch", self.platform_branch.as_deref());
+        let docs_directory =
+            self.docs_directory.as_deref().or(self.working_directory.as_deref().filter(|_| docs));
+        let docs_directory = parser.optional::<WorkingDirectory>("--docs-directory", docs_directory);
         let working_directory = self.working_directory.as_deref().filter(|_| !docs);
-        let working_directory = parse.optional::<WorkingDirectory>("--working-directory", working_directory);
+        let working_directory = parser.optional::<WorkingDirectory>("--working-directory", working_directory);
         let mode = match (self.retry, self.fresh) {
             (true, _) => Mode::Retry,
             (false, true) => Mode::Fresh,
@@ -170,12 +173,12 @@ impl TaskFlags {
         };
         let (Some(service), Some(agent), Some(url), Some(platform_url)) = (service, agent, url, platform_url)
         else {
-            return Err(TaskError(parse.faults));
+            return Err(TaskError(parser.errors));
         };
-        if !parse.faults.is_empty() {
-            return Err(TaskError(parse.faults));
+        if !parser.errors.is_empty() {
+            return Err(TaskError(parser.errors));
         }
-        let unnamed = UnassignedTask {
+        let unassigned = UnassignedTask {
             identity: TaskKey {
                 kind: if docs { Kind::Docs } else { Kind::Implementation },
                 service,
@@ -187,16 +190,19 @@ impl TaskFlags {
             platform: Platform { url: platform_url, branch: platform_branch, docs_directory },
             flags: self,
         };
-        // What the numbered task would be refused for is refused now.
+        // Validates before an attempt number is allocated.
         let attempt = if mode == Mode::First { 1 } else { 2 };
-        let faults = unnamed.clone().assign_attempt(attempt).validate();
-        if faults.is_empty() { Ok(TaskInput::Unassigned(Box::new(unnamed))) } else { Err(TaskError(faults)) }
+        let errors = unassigned.clone().assign_attempt(attempt).validate();
+        if errors.is_empty() {
+            Ok(TaskInput::Unassigned(Box::new(unassigned)))
+        } else {
+            Err(TaskError(errors))
+        }
     }
 }
 
-/// The model if none is given. Documents are written once and read by every attempt: the
-/// better model pays.
-fn model_of(kind: Kind) -> &'static str {
+/// Returns the default model. Documents are read by every attempt, so a better model pays off.
+fn default_model(kind: Kind) -> &'static str {
     match kind {
         Kind::Implementation => "sonnet",
         Kind::Docs => "opus",
@@ -204,17 +210,17 @@ fn model_of(kind: Kind) -> &'static str {
 }
 
 struct Parser {
-    faults: Vec<FieldError>,
+    errors: Vec<FieldError>,
 }
 
 impl Parser {
-    fn push_error(&mut self, flag: &str, problem: String) {
-        self.faults.push(FieldError { field: flag.to_owned(), message: problem });
+    fn push_error(&mut self, flag: &str, message: String) {
+        self.errors.push(FieldError { field: flag.to_owned(), message });
     }
 
     fn reject(&mut self, flag: &str, given: bool) {
         if given {
-            self.push_error(flag, "means nothing in a docs run: leave it out".to_owned());
+            self.push_error(flag, "not allowed in a docs run".to_owned());
         }
     }
 
@@ -224,8 +230,7 @@ impl Parser {
         value: Option<&str>,
     ) -> Option<T> {
         if value.is_none() {
-            let problem = "is missing: give the flag, its environment variable, or --task-file";
-            self.push_error(flag, problem.to_owned());
+            self.push_error(flag, "required without --task-file".to_owned());
         }
         self.optional(flag, value)
     }
@@ -241,19 +246,18 @@ impl Parser {
 }
 
 impl UnassignedTask {
-    /// What the run is for.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.identity.kind
     }
 
-    /// How the attempt relates to earlier ones.
+    /// Returns how the attempt relates to earlier ones.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The task of this attempt.
+    /// Returns the task spec of this attempt.
     #[must_use]
     pub fn assign_attempt(self, attempt: u32) -> TaskSpec {
         let Self { identity, mode, flags, target, platform } = self;
@@ -267,7 +271,7 @@ impl UnassignedTask {
             task_id: identity.task,
             attempt,
             mode,
-            model: flags.model.unwrap_or_else(|| model_of(identity.kind).to_owned()),
+            model: flags.model.unwrap_or_else(|| default_model(identity.kind).to_owned()),
             docs: match identity.kind {
                 Kind::Implementation => None,
                 Kind::Docs => Some(DocsOptions { force: flags.force, concurrency: flags.concurrency }),
@@ -311,7 +315,7 @@ mod tests {
             ..TaskFlags::default()
         };
         let error = flags.parse().unwrap_err();
-        let fields: Vec<&str> = error.0.iter().map(|fault| fault.field.as_str()).collect();
+        let fields: Vec<&str> = error.0.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["--task", "--service", "--platform-repository-url"]);
     }
 
@@ -331,8 +335,10 @@ mod tests {
 
     #[test]
     fn docs_flags_need_platform_repository_only() {
-        let TaskInput::Unassigned(unnamed) = docs(true).parse().unwrap() else { panic!("it has a name") };
-        let task = unnamed.assign_attempt(1);
+        let TaskInput::Unassigned(unassigned) = docs(true).parse().unwrap() else {
+            panic!("already assigned")
+        };
+        let task = unassigned.assign_attempt(1);
         assert_eq!(task.run.as_str(), "trader-claude-agent-1-docs-attempt1");
         assert_eq!((task.target.url, task.model.as_str()), (task.platform.url, "opus"));
         assert_eq!(task.platform.docs_directory.unwrap().as_str(), "projects/trader");

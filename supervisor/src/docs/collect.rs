@@ -1,7 +1,7 @@
-//! Reads what an agent wrote, and commits what counts, task by task.
+//! Collects the documents that agents wrote: reviews and commits them task by task.
 //!
-//! Only the documents that were asked for are read, through no link. Whatever else is in
-//! the tree is kept aside and named, and never published.
+//! Only planned documents are read, and no symlink is followed. Other files in the worktree are
+//! saved under a private ref, listed in the notes and never pushed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,24 @@ use orchestrator_contract::Reason;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::plan::{DocsTask, Plan};
-use super::review::{DOCUMENT_MAX, review};
-use crate::context::{Context, RepositoryRole, failure, io_failure};
+use super::review::{DOCUMENT_MAX_BYTES, review};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::{GitError, NewCommit, StatCache, snapshot};
 use crate::publish::policy::Policy;
 use crate::publish::save::{SavedWork, WorktreeBase};
 use crate::publish::text::render_commit_message;
-use crate::run::{DocsSessionResult, Failure};
+use crate::run::DocsSessionResult;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
 
-/// Most that is read of a file: enough to say that it is too long.
-const READ_MAX: u64 = 4 * DOCUMENT_MAX as u64;
+/// Maximum bytes to read of a file; enough to report that it is too long.
+const READ_MAX_BYTES: u64 = 4 * DOCUMENT_MAX_BYTES as u64;
 
-/// Paths that are named when something was left out.
+/// Maximum skipped paths to list in a note.
 const MAX_LISTED_PATHS: usize = 10;
 
-/// The branch as it grows, one commit a task.
+/// Branch of a docs run; each task adds a commit.
 #[derive(Clone, Debug)]
 pub struct DocsBranch {
     name: String,
@@ -36,49 +37,49 @@ pub struct DocsBranch {
 }
 
 impl DocsBranch {
-    /// The branch before anything was written.
+    /// Creates the branch at the commit that the run starts from.
     #[must_use]
     pub fn new(name: &str, start: Oid) -> Self {
         Self { name: name.to_owned(), tip: Arc::new(Mutex::new(start)) }
     }
 
-    /// Its last commit.
+    /// Returns its last commit.
     #[must_use]
     pub fn tip(&self) -> Oid {
         *self.tip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes the folder that the agent of one task writes in.
+/// Creates the folder that the agent of one task writes to.
 ///
 /// # Errors
-/// Something on the way is no folder, or the disk refuses.
+/// Returns an error if a path component is a file or a symlink, or cannot be created.
 pub fn make_folder(tree: &Path, relative: &str) -> Result<PathBuf, Failure> {
     let mut path = tree.to_owned();
     for part in relative.split('/') {
         path.push(part);
         match std::fs::symlink_metadata(&path) {
             Ok(data) if data.is_dir() => {}
-            // A link could lead anywhere.
+            // A symlink may point outside of the worktree.
             Ok(_) => {
-                let message = format!("`{relative}` cannot be written: `{part}` is a file or a link");
+                let message = format!("cannot create `{relative}`: `{part}` is a file or a symlink");
                 return Err(Failure::new(Reason::InvalidTask, message));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir(&path).map_err(|error| io_failure(&path, &error))?;
+                std::fs::create_dir(&path).map_err(|error| Failure::io(&path, &error))?;
             }
-            Err(error) => return Err(io_failure(&path, &error)),
+            Err(error) => return Err(Failure::io(&path, &error)),
         }
     }
     Ok(path)
 }
 
-/// The content of a regular file below `tree`, reached through no link; none if there is none.
+/// Reads a regular file below `tree` without following symlinks; returns `None` without one.
 fn read_beneath(tree: &Path, relative: &str) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read as _;
-    let none = |errno: rustix::io::Errno| {
+    let none_if_absent = |errno: rustix::io::Errno| {
         use rustix::io::Errno;
-        // Missing, or a link, or a file where a folder should be: nothing that was asked for.
+        // Missing, a symlink, or a file in place of a folder.
         if [Errno::NOENT, Errno::LOOP, Errno::NOTDIR, Errno::XDEV].contains(&errno) {
             Ok(None)
         } else {
@@ -88,24 +89,24 @@ fn read_beneath(tree: &Path, relative: &str) -> io::Result<Option<Vec<u8>>> {
     let folder =
         match rustix::fs::open(tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(folder) => folder,
-            Err(errno) => return none(errno),
+            Err(errno) => return none_if_absent(errno),
         };
-    // Not blocking: a pipe of that name would have us wait for a writer.
+    // Non-blocking, because opening a FIFO would wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = match rustix::fs::openat2(&folder, relative, flags, Mode::empty(), beneath) {
         Ok(file) => std::fs::File::from(file),
-        Err(errno) => return none(errno),
+        Err(errno) => return none_if_absent(errno),
     };
     if !file.metadata()?.is_file() {
         return Ok(None);
     }
     let mut content = Vec::new();
-    file.take(READ_MAX).read_to_end(&mut content)?;
+    file.take(READ_MAX_BYTES).read_to_end(&mut content)?;
     Ok(Some(content))
 }
 
-/// Looks at what was written about one task and commits it if it counts.
+/// Reviews one task's documents and commits them if they pass.
 #[must_use]
 pub fn collect(context: &Context, branch: &DocsBranch, plan: &Plan, subject: &DocsTask) -> DocsSessionResult {
     match review_files(context, plan, subject) {
@@ -128,25 +129,25 @@ enum Review {
 fn review_files(context: &Context, plan: &Plan, subject: &DocsTask) -> Result<Review, Failure> {
     let tree = context.worktree();
     let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let (mut findings, mut files) = (Vec::new(), Vec::new());
     for document in &subject.missing {
         let path = format!("{}/{}", plan.folder_of(subject.task), document.file());
-        let content = read_beneath(&tree, &path).map_err(|error| io_failure(&tree.join(&path), &error))?;
+        let content = read_beneath(&tree, &path).map_err(|error| Failure::io(&tree.join(&path), &error))?;
         findings.extend(review(*document, content.as_deref(), &policy));
         files.extend(content.map(|content| (path, content)));
     }
     Ok(if findings.is_empty() { Review::Accepted(files) } else { Review::Rejected(findings) })
 }
 
-/// One commit on the branch. Conversations end in any order: one commit at a time.
+/// Commits documents to the branch; the lock orders commits of concurrent sessions.
 fn commit(context: &Context, branch: &DocsBranch, subject: &DocsTask, files: &Files) -> Result<(), Failure> {
-    let git = |error: GitError| failure(error.reason(), &error);
+    let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let mut tip = branch.tip.lock().unwrap_or_else(PoisonError::into_inner);
     let control = open(context, RepositoryRole::Target)?;
     let tree = control.tree_with_files(*tip, files).map_err(git)?;
     if tree == control.commit_tree(*tip).map_err(git)? {
-        // Written again with the same words.
+        // The documents are unchanged.
         return Ok(());
     }
     let task = &context.task;
@@ -169,26 +170,28 @@ fn commit(context: &Context, branch: &DocsBranch, subject: &DocsTask, files: &Fi
     Ok(())
 }
 
-/// The end of a docs run: everything that counts is committed already; what else is in the
-/// tree, such as a draft, is kept under a ref of ours and named.
+/// Saves a docs run whose accepted documents are committed already.
+///
+/// Other changes in the worktree, such as drafts, are saved under a private ref and listed in
+/// the notes.
 ///
 /// # Errors
-/// The tree cannot be read or the objects not be written.
-pub fn save(context: &Context, left: &WorktreeBase, tip: Oid) -> Result<SavedWork, Failure> {
-    let git = |error: GitError| failure(error.reason(), &error);
+/// Returns an error if the worktree cannot be read or git objects cannot be written.
+pub fn save(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<SavedWork, Failure> {
+    let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let control = open(context, RepositoryRole::Target)?;
-    let base = control.commit_tree(left.start).map_err(git)?;
+    let base = control.commit_tree(worktree.start).map_err(git)?;
     let head = control.commit_tree(tip).map_err(git)?;
     let cache = StatCache::load(&stat_cache(&context.layout, context.task.kind));
-    let seen = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
-    control.update_ref(&format!("refs/heads/{}", left.branch), tip, "saved").map_err(git)?;
+    let snapshot = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
+    control.update_ref(&format!("refs/heads/{}", worktree.branch), tip, "saved").map_err(git)?;
     let mut notes = Vec::new();
-    if seen.tree != head {
+    if snapshot.tree != head {
         let identity = context.task.commit_identity_or_default();
         let seconds = jiff::Timestamp::now().as_second();
-        let message = format!("What {} left out\n", left.run);
+        let message = format!("Uncommitted files of {}\n", worktree.run);
         let new = NewCommit {
-            tree: seen.tree,
+            tree: snapshot.tree,
             parents: &[tip],
             author: &identity,
             committer: &identity,
@@ -196,17 +199,20 @@ pub fn save(context: &Context, left: &WorktreeBase, tip: Oid) -> Result<SavedWor
             seconds,
         };
         let drafts = control.commit(&new).map_err(git)?;
-        let kept = format!("refs/orchestrator/{}/uncommitted", left.run);
-        control.update_ref(&kept, drafts, "files that are no finished documents").map_err(git)?;
+        let saved_ref = format!("refs/orchestrator/{}/uncommitted", worktree.run);
+        control.update_ref(&saved_ref, drafts, "uncommitted files").map_err(git)?;
         let paths = control.changed_paths(tip, drafts).map_err(git)?;
-        let named: Vec<_> =
+        let listed: Vec<_> =
             paths.iter().take(MAX_LISTED_PATHS).map(|path| String::from_utf8_lossy(path)).collect();
         let more = paths.len().saturating_sub(MAX_LISTED_PATHS);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        notes.push(format!("left out, and kept in the workspace as `{kept}`: {}{more}", named.join(", ")));
+        notes.push(format!(
+            "skipped files, saved in the workspace as `{saved_ref}`: {}{more}",
+            listed.join(", ")
+        ));
     }
     control.sync().map_err(git)?;
-    seen.cache.save(&stat_cache(&context.layout, context.task.kind)).map_err(git)?;
+    snapshot.cache.save(&stat_cache(&context.layout, context.task.kind)).map_err(git)?;
     Ok(SavedWork { tip, other_authors: Vec::new(), changed_lfs: Vec::new(), notes })
 }
 
@@ -231,7 +237,7 @@ mod tests {
         assert_eq!(read(".taskmaster/docs/task-2/task.md"), None);
         assert_eq!(read("link/secret"), None);
         assert_eq!(read("../secret"), None);
-        let refused = make_folder(tree.path(), "link/docs").unwrap_err();
-        assert_eq!(refused.reason, Reason::InvalidTask);
+        let rejected = make_folder(tree.path(), "link/docs").unwrap_err();
+        assert_eq!(rejected.reason, Reason::InvalidTask);
     }
 }

@@ -1,4 +1,4 @@
-//! Which documents a docs run has to write, and what surrounds each task. Pure.
+//! Plans a docs run: the missing documents of each task, and its related tasks. Pure.
 
 use std::io;
 
@@ -9,22 +9,21 @@ use crate::workspace::documents::{
     DocumentsError, Entry, Reader, TaskList, find_folder, path, read_tasks, read_text,
 };
 
-/// A document of a task.
+/// Kind of task document.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Document {
-    /// What and why.
+    /// What to do and why.
     Task,
-    /// What the implementing agent is told.
+    /// Prompt of the implementing agent.
     Prompt,
-    /// How it is seen that the task is done.
+    /// Acceptance criteria.
     Criteria,
 }
 
 impl Document {
-    /// All documents of a task.
     pub const ALL: [Self; 3] = [Self::Task, Self::Prompt, Self::Criteria];
 
-    /// The file's name in the task's folder.
+    /// Returns the file name in the task's folder.
     #[must_use]
     pub fn file(self) -> &'static str {
         match self {
@@ -35,28 +34,28 @@ impl Document {
     }
 }
 
-/// What a docs run is asked for.
+/// Options of a docs run.
 pub struct PlanInput<'a> {
-    /// The service, whose folder or tag is taken first.
+    /// Service whose folder or tag is preferred.
     pub service: &'a ServiceName,
-    /// The task; all if none.
+    /// Only this task; all tasks if `None`.
     pub task: Option<TaskId>,
-    /// The folder that holds `.taskmaster`; looked for if not given.
+    /// Folder that holds `.taskmaster`; searched for if `None`.
     pub docs_directory: Option<&'a str>,
-    /// Whether documents that are there are written again.
+    /// Whether to rewrite existing documents.
     pub force: bool,
-    /// Whether an earlier attempt of this run has written them.
+    /// Returns whether an earlier attempt wrote the documents in a folder.
     pub written_before: &'a dyn Fn(&str) -> io::Result<bool>,
 }
 
-/// What there is to write.
+/// Documents to write, with their context.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
-    /// The folder that holds `.taskmaster`; empty for the root.
+    /// Folder that holds `.taskmaster`; empty for the root.
     pub folder: String,
-    /// The path of `tasks.json`.
+    /// Path of `tasks.json`.
     pub tasks_file: String,
-    /// Its tag, where it has tags.
+    /// Selected tag of `tasks.json`, if it has tags.
     pub tag: Option<String>,
     /// Path and text of `architecture.md`.
     pub architecture: Option<(String, String)>,
@@ -64,44 +63,40 @@ pub struct Plan {
     pub requirements: Option<(String, String)>,
     /// Every task of the project in the order of `tasks.json`.
     pub overview: Vec<RelatedTask>,
-    /// The tasks that the run is about, in that order.
+    /// Tasks of this run, in the same order, including those without missing documents.
     pub subjects: Vec<DocsTask>,
-    /// What a person should know.
+    /// Notes for the outcome.
     pub notes: Vec<String>,
 }
 
-/// A task that the run is about.
+/// Task of a docs run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DocsTask {
-    /// The task.
     pub task: TaskId,
-    /// Its entry in `tasks.json`.
+    /// Entry in `tasks.json`.
     pub entry: Entry,
-    /// The documents to write; none if all are left as they are.
+    /// Documents to write; empty if all are kept.
     pub missing: Vec<Document>,
-    /// The text of those that are there: a starting point for the wanted ones.
+    /// Text of existing documents, the starting point of those to rewrite.
     pub existing: Vec<(Document, String)>,
-    /// What it depends on.
     pub dependencies: Vec<RelatedTask>,
-    /// What depends on it.
     pub dependents: Vec<RelatedTask>,
 }
 
-/// Another task, in a few words.
+/// Summary of another task.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RelatedTask {
-    /// Its id: `2`, or `2.1` for a subtask.
+    /// Id: `2`, or `2.1` for a subtask.
     pub id: String,
-    /// Its title; none if `tasks.json` does not have it.
+    /// Title; `None` if `tasks.json` has no such task.
     pub title: Option<String>,
-    /// Its status, such as `done`.
+    /// Task Master status, such as `done`.
     pub status: Option<String>,
-    /// What it is about.
     pub description: Option<String>,
 }
 
 impl Plan {
-    /// What the outcome says about the texts that the run was made from.
+    /// Returns the sources of this plan for the outcome.
     #[must_use]
     pub fn report(&self) -> DocumentSources {
         let project = [&self.architecture, &self.requirements].into_iter().flatten();
@@ -109,33 +104,33 @@ impl Plan {
         DocumentSources { source: DocumentSource::TaskEntry, files: files.collect(), tag: self.tag.clone() }
     }
 
-    /// The tasks that have documents to write, in order.
+    /// Returns the tasks with documents to write, in order; their positions index the sessions.
     pub fn pending(&self) -> impl Iterator<Item = &DocsTask> {
         self.subjects.iter().filter(|subject| !subject.missing.is_empty())
     }
 
-    /// The folder of a task's documents, relative to the repository.
+    /// Returns the folder of a task's documents, relative to the repository.
     #[must_use]
     pub fn folder_of(&self, task: TaskId) -> String {
         path(&self.folder, &format!("docs/task-{task}"))
     }
 }
 
-/// Finds out what there is to write.
+/// Plans the documents to write.
 ///
 /// # Errors
-/// There is no `.taskmaster`, no `tasks.json`, no such task, or a file cannot be understood.
-pub fn plan<R, L>(reader: &Reader<R, L>, wanted: &PlanInput<'_>) -> Result<Plan, DocumentsError>
+/// Returns an error if `.taskmaster`, `tasks.json` or the task is missing, or a file is invalid.
+pub fn plan<R, L>(reader: &Reader<R, L>, input: &PlanInput<'_>) -> Result<Plan, DocumentsError>
 where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
 {
-    let folder = find_folder(reader, wanted.service, wanted.docs_directory)?;
-    let Some((tasks_file, tasks)) = read_tasks(reader, wanted.service, &folder)? else {
+    let folder = find_folder(reader, input.service, input.docs_directory)?;
+    let Some((tasks_file, tasks)) = read_tasks(reader, input.service, &folder)? else {
         let looked_for = ["tasks/tasks.json", "tasks.json"].map(|name| path(&folder, name)).to_vec();
         return Err(DocumentsError::Missing { looked_for });
     };
-    if let Some(task) = wanted.task
+    if let Some(task) = input.task
         && tasks.list.get(&task.to_string()).is_none()
     {
         return Err(DocumentsError::TaskNotFound {
@@ -150,19 +145,20 @@ where
     let mut subjects: Vec<DocsTask> = Vec::new();
     for entry in &tasks.list.tasks {
         let Ok(task) = entry.id.parse::<TaskId>() else {
-            notes.push(format!("task `{}` has no number for an id and got no documents", entry.id));
+            notes.push(format!("task `{}` was skipped: its id is not a number", entry.id));
             continue;
         };
-        if wanted.task.is_some_and(|only| only != task) {
+        if input.task.is_some_and(|only| only != task) {
             continue;
         }
         if subjects.iter().any(|subject| subject.task == task) {
-            notes.push(format!("`{tasks_file}` has task {task} more than once; the first one counts"));
+            notes
+                .push(format!("`{tasks_file}` has duplicate entries of task {task}; the first one was used"));
             continue;
         }
-        subjects.push(subject(reader, wanted, &folder, &tasks.list, task, entry)?);
+        subjects.push(plan_task(reader, input, &folder, &tasks.list, task, entry)?);
     }
-    let project = |names: &[&str]| {
+    let project_document = |names: &[&str]| {
         for name in names {
             let file = path(&folder, name);
             if let Some(text) = read_text(reader, &file)?.filter(|text| !text.trim().is_empty()) {
@@ -172,9 +168,9 @@ where
         Ok(None)
     };
     Ok(Plan {
-        architecture: project(&["docs/architecture.md", "architecture.md"])?,
-        requirements: project(&["docs/prd.txt", "docs/prd.md", "prd.txt", "prd.md"])?,
-        overview: tasks.list.tasks.iter().map(neighbour).collect(),
+        architecture: project_document(&["docs/architecture.md", "architecture.md"])?,
+        requirements: project_document(&["docs/prd.txt", "docs/prd.md", "prd.txt", "prd.md"])?,
+        overview: tasks.list.tasks.iter().map(related).collect(),
         tag: tasks.tag,
         folder,
         tasks_file,
@@ -183,9 +179,9 @@ where
     })
 }
 
-fn subject<R, L>(
+fn plan_task<R, L>(
     reader: &Reader<R, L>,
-    wanted: &PlanInput<'_>,
+    input: &PlanInput<'_>,
     folder: &str,
     list: &TaskList,
     task: TaskId,
@@ -201,28 +197,21 @@ where
         let text = read_text(reader, &format!("{own}/{}", document.file()))?;
         existing.extend(text.filter(|text| !text.trim().is_empty()).map(|text| (document, text)));
     }
-    let has = |document: &Document| existing.iter().any(|(there, _)| there == document);
-    let again = wanted.force
-        && !(wanted.written_before)(&own)
+    let has = |document: &Document| existing.iter().any(|(existing, _)| existing == document);
+    let rewrite = input.force
+        && !(input.written_before)(&own)
             .map_err(|source| DocumentsError::Unreadable { path: own.clone(), source })?;
-    let wanted = Document::ALL.into_iter().filter(|document| again || !has(document)).collect();
-    let needs = entry.dependencies.iter().map(|id| find_neighbour(list, id)).collect();
-    let depends = |other: &&Entry| {
-        let on_it = |id: &String| id.split('.').next() == Some(entry.id.as_str());
-        other.id != entry.id && other.dependencies.iter().any(on_it)
+    let missing = Document::ALL.into_iter().filter(|document| rewrite || !has(document)).collect();
+    let dependencies = entry.dependencies.iter().map(|id| find_related(list, id)).collect();
+    let is_dependent = |other: &&Entry| {
+        let names_task = |id: &String| id.split('.').next() == Some(entry.id.as_str());
+        other.id != entry.id && other.dependencies.iter().any(names_task)
     };
-    let needed_by = list.tasks.iter().filter(depends).map(neighbour).collect();
-    Ok(DocsTask {
-        task,
-        entry: entry.clone(),
-        missing: wanted,
-        existing,
-        dependencies: needs,
-        dependents: needed_by,
-    })
+    let dependents = list.tasks.iter().filter(is_dependent).map(related).collect();
+    Ok(DocsTask { task, entry: entry.clone(), missing, existing, dependencies, dependents })
 }
 
-fn neighbour(entry: &Entry) -> RelatedTask {
+fn related(entry: &Entry) -> RelatedTask {
     RelatedTask {
         id: entry.id.clone(),
         title: Some(entry.title.clone()),
@@ -231,10 +220,10 @@ fn neighbour(entry: &Entry) -> RelatedTask {
     }
 }
 
-/// A task (`2`) or a subtask (`2.1`) that another one names.
-fn find_neighbour(list: &TaskList, id: &str) -> RelatedTask {
+/// Returns the task (`2`) or subtask (`2.1`) with this id.
+fn find_related(list: &TaskList, id: &str) -> RelatedTask {
     if let Some(entry) = list.get(id) {
-        return neighbour(entry);
+        return related(entry);
     }
     let subtask = id
         .split_once('.')

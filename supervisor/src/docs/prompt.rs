@@ -1,7 +1,7 @@
-//! What the agent that writes documents is told. Pure.
+//! Prompts of docs sessions. Pure.
 //!
-//! What all conversations of a run share comes first and is the same to the byte, so that
-//! the model's cache serves it.
+//! The part that all sessions of a run share comes first and is byte-identical, so that the
+//! model's prompt cache applies.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,77 +13,55 @@ use super::review::{CRITERIA_MIN, sections};
 use crate::agent::prompt::truncate;
 use crate::workspace::documents::{Entry, Subtask};
 
-/// How much of each of the project's own documents is shown; the rest is named by its path.
-const PROJECT_MAX: usize = 48 * 1024;
+/// Maximum bytes of each project document in the prompt; the agent can read the rest by path.
+const PROJECT_MAX_BYTES: usize = 48 * 1024;
 
-/// How much of a neighbour's description is shown.
-const NEIGHBOUR_MAX: usize = 600;
+/// Maximum bytes of a related task's description.
+const RELATED_MAX_BYTES: usize = 600;
 
-/// How many tasks the overview names.
-const OVERVIEW_MAX: usize = 300;
+/// Maximum tasks in the overview.
+const OVERVIEW_MAX_TASKS: usize = 300;
 
-/// How much of an old document is shown.
-const EXISTING_MAX: usize = 64 * 1024;
+/// Maximum bytes of an existing document.
+const EXISTING_MAX_BYTES: usize = 64 * 1024;
 
-/// What is the same for all conversations of a run.
+/// Prompt input that all sessions of a run share.
 #[derive(Clone, Copy, Debug)]
 pub struct DocsPromptInput<'a> {
-    /// The service.
     pub service: &'a ServiceName,
-    /// What there is to write.
     pub plan: &'a Plan,
-    /// Where the working tree is.
-    pub tree: &'a Path,
-    /// What a person wants.
+    pub worktree: &'a Path,
     pub guidance: Option<&'a str>,
-    /// The MCP servers that are there, by name with their descriptions.
+    /// Name and description of each available MCP server.
     pub servers: &'a [(String, String)],
 }
 
-/// The standing instructions, appended to the CLI's own system prompt.
+/// Returns the system prompt, appended to the CLI's own.
 #[must_use]
-pub fn render_system_prompt(shared: &DocsPromptInput<'_>) -> String {
-    let DocsPromptInput { service, plan, tree, guidance, servers } = *shared;
+pub fn render_system_prompt(input: &DocsPromptInput<'_>) -> String {
+    let DocsPromptInput { service, plan, worktree, guidance, servers } = *input;
     let mut text = format!(
-        "You write the documents of one task of the service `{service}`, alone and unattended: nobody can answer \
-         while you work. Another agent, which has not seen this conversation, will implement the task from what you \
-         write, in the service's own repository.\n\n\
-         The documentation repository is in `{}`. Read it as you need; you can only write in the folder that you are \
-         given. Do not use git: what you leave in that folder is looked at, committed and proposed for you.\n\n\
+        "You write the documents of one task of the service `{service}`, alone and unattended: no user can answer \
+         questions during this session. Another agent, without access to this session, will implement the task \
+         from your documents in the service's own repository.\n\n\
+         The documentation repository is in `{}`. Read it as needed; you can only write in the folder of your task. \
+         Do not use git: the files that you leave in that folder are reviewed, committed and proposed for you.\n\n\
          A task has three documents, in Markdown:\n",
-        tree.display()
+        worktree.display()
     );
     for document in Document::ALL {
-        let what = match document {
-            Document::Task => "what is to be done and why",
-            Document::Prompt => "what the implementing agent is told, addressed to it",
-            Document::Criteria => "how it is seen that the task is done",
-        };
-        let _ = writeln!(text, "\n- `{}`: {what}.", document.file());
-        let parts = sections(document);
-        if parts.is_empty() {
-            let _ = writeln!(
-                text,
-                "  A list with at least {CRITERIA_MIN} entries `- [ ] criterion. Check: how it is checked`, where the \
-                 check is a command or something that a reviewer can look at."
-            );
-        } else {
-            text.push_str("  Sections, each with this very heading:\n");
-            for section in parts {
-                let _ = writeln!(text, "  - `## {}`: {}", section.heading, section.about);
-            }
-        }
+        render_document_rules(document, &mut text);
     }
     text.push_str(
-        "\nBe specific: name files, interfaces, data, limits and errors as far as they can be known. Where something \
-         is open, decide, and say that you did. Leave no placeholders such as TODO or TBD, and invent no facts about \
+        "\nBe specific: name files, interfaces, data, limits and errors as far as they are known. Decide open \
+         questions and document each decision. Leave no placeholders such as TODO or TBD, and invent no facts about \
          code that you have not seen. Keep the identifiers and numbers that you are given. Put no credentials into \
          documents.\n\
-         End with your verdict through the StructuredOutput tool: `done` when the documents are written, `blocked` \
-         with your question if the task cannot be understood. The summary is one sentence for the reviewer.\n",
+         Finish with your verdict through the StructuredOutput tool: `done` when the documents are written, `blocked` \
+         with your question if the task is unclear. The summary is one sentence for the reviewer.\n",
     );
     if !servers.is_empty() {
-        text.push_str("\nMCP servers that you have (tools named `mcp__SERVER__TOOL`):\n");
+        text.push_str("\nAvailable MCP servers (tools named `mcp__SERVER__TOOL`):\n");
         for (name, description) in servers {
             let _ = writeln!(text, "- `{name}`: {description}");
         }
@@ -91,69 +69,96 @@ pub fn render_system_prompt(shared: &DocsPromptInput<'_>) -> String {
     if let Some(guidance) = guidance {
         let _ = write!(
             text,
-            "\nA person tells you this; it goes before everything else:\n\n<guidance>\n{guidance}\n</guidance>\n"
+            "\nGuidance from a user; it overrides everything else:\n\n<guidance>\n{guidance}\n</guidance>\n"
         );
     }
+    render_project(plan, worktree, &mut text);
+    text
+}
+
+/// Renders purpose and required sections of a document.
+fn render_document_rules(document: Document, text: &mut String) {
+    let purpose = match document {
+        Document::Task => "what is to be done and why",
+        Document::Prompt => "the prompt of the implementing agent, addressed to it",
+        Document::Criteria => "how to verify that the task is done",
+    };
+    let _ = writeln!(text, "\n- `{}`: {purpose}.", document.file());
+    let required = sections(document);
+    if required.is_empty() {
+        let _ = writeln!(
+            text,
+            "  A list with at least {CRITERIA_MIN} entries `- [ ] criterion. Check: how it is checked`, where the \
+             check is a command or something that a reviewer can inspect."
+        );
+        return;
+    }
+    text.push_str("  Sections, with exactly these headings:\n");
+    for section in required {
+        let _ = writeln!(text, "  - `## {}`: {}", section.heading, section.about);
+    }
+}
+
+/// Renders the project's own documents and the overview of its tasks.
+fn render_project(plan: &Plan, worktree: &Path, text: &mut String) {
     for (name, document) in [("architecture", &plan.architecture), ("requirements", &plan.requirements)] {
         if let Some((path, content)) = document {
             let _ = write!(
                 text,
                 "\n<{name} path=\"{}\">\n{}\n</{name}>\n",
-                tree.join(path).display(),
-                truncate(content, PROJECT_MAX).trim()
+                worktree.join(path).display(),
+                truncate(content, PROJECT_MAX_BYTES).trim()
             );
         }
     }
     let _ = writeln!(
         text,
-        "\nAll tasks of the project, whose documents, where they have any, are in `{}`:",
-        tree.join(crate::workspace::documents::path(&plan.folder, "docs/task-ID")).display()
+        "\nAll tasks of the project; existing documents are in `{}`:",
+        worktree.join(crate::workspace::documents::path(&plan.folder, "docs/task-ID")).display()
     );
-    for task in plan.overview.iter().take(OVERVIEW_MAX) {
-        let _ = writeln!(text, "{}", line(task));
+    for task in plan.overview.iter().take(OVERVIEW_MAX_TASKS) {
+        let _ = writeln!(text, "{}", render_related(task));
     }
-    let more = plan.overview.len().saturating_sub(OVERVIEW_MAX);
+    let more = plan.overview.len().saturating_sub(OVERVIEW_MAX_TASKS);
     if more > 0 {
-        let _ = writeln!(text, "- and {more} more, in `{}`", tree.join(&plan.tasks_file).display());
+        let _ = writeln!(text, "- and {more} more, in `{}`", worktree.join(&plan.tasks_file).display());
     }
-    text
 }
 
-/// The message that begins the conversation about one task.
+/// Returns the first prompt of the session about one task.
 #[must_use]
-pub fn render_task(shared: &DocsPromptInput<'_>, subject: &DocsTask) -> String {
-    let DocsPromptInput { plan, tree, .. } = *shared;
-    let DocsTask { task, entry, missing: wanted, existing, dependencies: needs, dependents: needed_by } =
-        subject;
-    let folder = tree.join(plan.folder_of(*task));
-    let names: Vec<String> = wanted.iter().map(|document| format!("`{}`", document.file())).collect();
+pub fn render_task(input: &DocsPromptInput<'_>, subject: &DocsTask) -> String {
+    let DocsPromptInput { plan, worktree, .. } = *input;
+    let DocsTask { task, entry, missing, existing, dependencies, dependents } = subject;
+    let folder = worktree.join(plan.folder_of(*task));
+    let names: Vec<String> = missing.iter().map(|document| format!("`{}`", document.file())).collect();
     let mut text =
         format!("Write {} of task {task} into `{}`.\n\nThe task:\n\n", names.join(", "), folder.display());
     render_entry(entry, &mut text);
-    render_neighbours("It depends on", "It depends on no other task.", needs, &mut text);
-    render_neighbours("These tasks depend on it", "No task depends on it.", needed_by, &mut text);
+    render_related_tasks("It depends on", "It depends on no other task.", dependencies, &mut text);
+    render_related_tasks("These tasks depend on it", "No task depends on it.", dependents, &mut text);
     for (document, content) in existing {
-        let what = if wanted.contains(document) {
-            "There is an older version. Start from it: keep what is right, mend what is not, and write the file again."
+        let instruction = if missing.contains(document) {
+            "An older version exists. Start from it: keep what is right, fix what is wrong, and rewrite the file."
         } else {
-            "This one is there and stays as it is; what you write has to fit it."
+            "This document exists and stays unchanged; yours must be consistent with it."
         };
         let _ = write!(
             text,
-            "{what}\n\n<document name=\"{}\">\n{}\n</document>\n\n",
+            "{instruction}\n\n<document name=\"{}\">\n{}\n</document>\n\n",
             document.file(),
-            truncate(content, EXISTING_MAX).trim()
+            truncate(content, EXISTING_MAX_BYTES).trim()
         );
     }
     text
 }
 
-/// The message after a review that found something.
+/// Returns the prompt after a rejected review.
 #[must_use]
 pub fn render_findings(findings: &str) -> String {
     let list: Vec<String> = findings.lines().map(|finding| format!("- {finding}")).collect();
     format!(
-        "What you wrote was looked at, and this was found:\n\n{}\n\nMend it in the files, then end with your verdict again.\n",
+        "The review rejected your documents with these findings:\n\n{}\n\nFix the files, then finish with your verdict again.\n",
         list.join("\n")
     )
 }
@@ -211,7 +216,7 @@ fn render_subtask(parent: &str, subtask: &Subtask, text: &mut String) {
     render_unknown_fields(other, "  ", text);
 }
 
-/// Fields that Task Master has and we do not understand.
+/// Renders fields of Task Master that this program does not know.
 fn render_unknown_fields(
     other: &std::collections::BTreeMap<String, serde_json::Value>,
     indent: &str,
@@ -222,25 +227,25 @@ fn render_unknown_fields(
     }
 }
 
-fn render_neighbours(what: &str, none: &str, neighbours: &[RelatedTask], text: &mut String) {
-    if neighbours.is_empty() {
+fn render_related_tasks(title: &str, none: &str, tasks: &[RelatedTask], text: &mut String) {
+    if tasks.is_empty() {
         let _ = writeln!(text, "{none}\n");
         return;
     }
-    let _ = writeln!(text, "{what}:");
-    for neighbour in neighbours {
-        let _ = writeln!(text, "{}", line(neighbour));
-        if let Some(description) = &neighbour.description {
-            let _ = writeln!(text, "  {}", truncate(description, NEIGHBOUR_MAX).replace('\n', "\n  "));
+    let _ = writeln!(text, "{title}:");
+    for task in tasks {
+        let _ = writeln!(text, "{}", render_related(task));
+        if let Some(description) = &task.description {
+            let _ = writeln!(text, "  {}", truncate(description, RELATED_MAX_BYTES).replace('\n', "\n  "));
         }
     }
     text.push('\n');
 }
 
-fn line(neighbour: &RelatedTask) -> String {
-    let title = neighbour.title.as_deref().unwrap_or("(no such task)");
-    let status = neighbour.status.as_deref().map(|status| format!(" ({status})")).unwrap_or_default();
-    format!("- task {}: {title}{status}", neighbour.id)
+fn render_related(task: &RelatedTask) -> String {
+    let title = task.title.as_deref().unwrap_or("(unknown task)");
+    let status = task.status.as_deref().map(|status| format!(" ({status})")).unwrap_or_default();
+    format!("- task {}: {title}{status}", task.id)
 }
 
 #[cfg(test)]
@@ -251,7 +256,7 @@ mod tests {
     fn plan() -> Plan {
         let text = include_str!("../workspace/documents/fixtures/tagged.json");
         let entries = TasksFile::parse("tasks.json", text, "trader", Some("master")).unwrap().list.tasks;
-        let neighbour = |id: &str, title: &str| RelatedTask {
+        let related = |id: &str, title: &str| RelatedTask {
             id: id.to_owned(),
             title: Some(title.to_owned()),
             status: Some("done".to_owned()),
@@ -265,7 +270,7 @@ mod tests {
                 (Document::Task, "# Task 2\n".to_owned()),
                 (Document::Prompt, "Do it.\n".to_owned()),
             ],
-            dependencies: vec![neighbour("1", "Set up the workspace")],
+            dependencies: vec![related("1", "Set up the workspace")],
             dependents: Vec::new(),
         };
         Plan {
@@ -277,7 +282,7 @@ mod tests {
                 "One process.\n".to_owned(),
             )),
             requirements: None,
-            overview: vec![neighbour("1", "Set up the workspace")],
+            overview: vec![related("1", "Set up the workspace")],
             subjects: vec![subject],
             notes: Vec::new(),
         }
@@ -286,20 +291,20 @@ mod tests {
     fn rendered<T>(act: impl FnOnce(&DocsPromptInput<'_>, &DocsTask) -> T) -> T {
         let plan = plan();
         let service = ServiceName::new("trader").unwrap();
-        let servers = [("memory".to_owned(), "what earlier tasks learned".to_owned())];
-        let shared = DocsPromptInput {
+        let servers = [("memory".to_owned(), "knowledge from earlier tasks".to_owned())];
+        let input = DocsPromptInput {
             service: &service,
             plan: &plan,
-            tree: Path::new("/workspace/docs-repo"),
+            worktree: Path::new("/workspace/docs-repo"),
             guidance: Some("Write for beginners."),
             servers: &servers,
         };
-        act(&shared, &plan.subjects[0])
+        act(&input, &plan.subjects[0])
     }
 
     #[test]
     fn docs_system_prompt_matches_snapshot() {
-        insta::assert_snapshot!(rendered(|shared, _| render_system_prompt(shared)));
+        insta::assert_snapshot!(rendered(|input, _| render_system_prompt(input)));
     }
 
     #[test]

@@ -1,47 +1,45 @@
-//! Whether a document counts. Pure.
+//! Reviews a document: accepts it, or rejects it with findings. Pure.
 //!
-//! A finding says what is wrong and what would be right: it is what the agent is told.
+//! A finding names the fault and the fix; the agent receives it as its next prompt.
 
 use crate::publish::policy::{Policy, ScannedBlob};
 use crate::workspace::documents::acceptance_criteria;
 
 use super::plan::Document;
 
-/// Longest document in bytes: as much as fits into the implementing agent's prompt.
-pub const DOCUMENT_MAX: usize = 64 * 1024;
+/// Maximum bytes of a document: what fits into the implementing agent's prompt.
+pub const DOCUMENT_MAX_BYTES: usize = 64 * 1024;
 
-/// Fewest acceptance criteria: with fewer, what a task has to do and what it must not break
-/// has not been thought through.
+/// Minimum acceptance criteria: enough for a feature, an edge case and a regression.
 pub const CRITERIA_MIN: usize = 3;
 
-/// Fewest characters of a document that is no stub, without its headings.
-const TEXT_MIN: usize = 200;
+/// Minimum bytes of a document without its headings; shorter ones are stubs.
+const TEXT_MIN_BYTES: usize = 200;
 
-/// Findings of one document that are named.
+/// Maximum findings to report for one document.
 const FINDINGS_MAX: usize = 12;
 
-/// A section that a document must have.
+/// Required section of a document.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Section {
-    /// Its heading.
     pub heading: &'static str,
-    /// What it is about.
+    /// Expected content, for the prompt and the findings.
     pub about: &'static str,
 }
 
-/// The sections of a document.
+/// Returns the required sections of a document.
 #[must_use]
 pub fn sections(document: Document) -> &'static [Section] {
     match document {
         Document::Task => &[
-            Section { heading: "What and why", about: "what is to be built, and what it is good for" },
+            Section { heading: "What and why", about: "what is to be built, and why it is useful" },
             Section {
                 heading: "Context",
-                about: "what is there already, and which decisions of the architecture and the requirements matter here",
+                about: "what already exists, and which decisions of the architecture and the requirements apply",
             },
             Section {
                 heading: "Constraints",
-                about: "what must hold, what must not change, and what is not part of this task",
+                about: "what must hold, what must not change, and what is out of scope",
             },
             Section {
                 heading: "Dependencies",
@@ -54,38 +52,40 @@ pub fn sections(document: Document) -> &'static [Section] {
                 heading: "Steps",
                 about: "how, step by step, subtask by subtask, with files and names as far as they are known",
             },
-            Section { heading: "Done when", about: "when the agent may end, and how it makes sure" },
+            Section { heading: "Done when", about: "when the agent may finish, and how it verifies that" },
         ],
         Document::Criteria => &[],
     }
 }
 
-/// What is wrong with a document; empty if it counts. `content` is none if there is no file.
+/// Returns the findings of a document; empty if it is accepted. `content` is `None` without a file.
 #[must_use]
 pub fn review(document: Document, content: Option<&[u8]>, policy: &Policy) -> Vec<String> {
     let file = document.file();
     let Some(content) = content else { return vec![format!("`{file}` is missing")] };
     let Ok(text) = std::str::from_utf8(content) else {
-        return vec![format!("`{file}` is no text in UTF-8")];
+        return vec![format!("`{file}` is not valid UTF-8")];
     };
     if text.trim().is_empty() {
         return vec![format!("`{file}` is empty")];
     }
     let mut findings = Vec::new();
-    if text.len() > DOCUMENT_MAX {
-        findings.push(format!("`{file}` is longer than {} KiB: say less", DOCUMENT_MAX / 1024));
+    if text.len() > DOCUMENT_MAX_BYTES {
+        findings.push(format!("`{file}` is longer than {} KiB: shorten it", DOCUMENT_MAX_BYTES / 1024));
     }
     let secrets = policy.check_blob(&ScannedBlob { path: file.as_bytes(), data: content });
-    findings.extend(secrets.iter().map(|finding| format!("there is a secret: {finding}; leave it out")));
+    findings.extend(
+        secrets.iter().map(|finding| format!("the document contains a secret: {finding}; remove it")),
+    );
     let prose = lines_outside_code(text);
     findings.extend(missing_sections(document, &prose));
     findings.extend(placeholders(file, &prose));
     match document {
         Document::Task | Document::Prompt => {
-            let said: usize =
+            let length: usize =
                 prose.iter().filter(|line| heading(line).is_none()).map(|line| line.trim().len()).sum();
-            if said < TEXT_MIN {
-                findings.push(format!("`{file}` is a stub: it has {said} characters beside its headings"));
+            if length < TEXT_MIN_BYTES {
+                findings.push(format!("`{file}` is a stub: {length} characters besides its headings"));
             }
         }
         Document::Criteria => findings.extend(untestable_criteria(file, text)),
@@ -94,21 +94,21 @@ pub fn review(document: Document, content: Option<&[u8]>, policy: &Policy) -> Ve
     findings
 }
 
-/// The lines of a text; those of code blocks are blanked, since they are quoted, not said.
+/// Returns the lines of a text, with those of code blocks replaced.
 fn lines_outside_code(text: &str) -> Vec<&str> {
     let mut in_code = false;
     text.lines()
         .map(|line| {
             let fence = line.trim_start().starts_with("```") || line.trim_start().starts_with("~~~");
-            let quoted = in_code || fence;
+            let is_code = in_code || fence;
             in_code ^= fence;
-            // Something is said there, but it is no heading and no placeholder.
-            if quoted { "(code)" } else { line }
+            // A code line counts as content, never as a heading or a placeholder.
+            if is_code { "(code)" } else { line }
         })
         .collect()
 }
 
-/// Level and text of a Markdown heading.
+/// Returns level and text of a Markdown heading.
 fn heading(line: &str) -> Option<(usize, &str)> {
     let level = line.len() - line.trim_start_matches('#').len();
     let text = line.get(level..)?.strip_prefix(' ')?;
@@ -117,14 +117,14 @@ fn heading(line: &str) -> Option<(usize, &str)> {
 
 fn missing_sections(document: Document, lines: &[&str]) -> Vec<String> {
     let file = document.file();
-    let judge = |section: &Section| {
-        let is_it = |line: &&str| {
+    let check = |section: &Section| {
+        let is_heading = |line: &&str| {
             heading(line).is_some_and(|(_, text)| {
                 text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
                     .eq_ignore_ascii_case(section.heading)
             })
         };
-        let Some(at) = lines.iter().position(is_it) else {
+        let Some(at) = lines.iter().position(is_heading) else {
             return Some(format!("`{file}` has no section `## {}`: {}", section.heading, section.about));
         };
         let level = heading(lines[at]).map_or(2, |(level, _)| level);
@@ -133,13 +133,13 @@ fn missing_sections(document: Document, lines: &[&str]) -> Vec<String> {
         let empty = !body.any(|line| heading(line).is_none() && !line.trim().is_empty());
         empty.then(|| format!("section `## {}` of `{file}` is empty: {}", section.heading, section.about))
     };
-    sections(document).iter().filter_map(judge).collect()
+    sections(document).iter().filter_map(check).collect()
 }
 
-/// Words that stand for a text that nobody wrote, where they begin a line or an entry.
+/// Placeholders at the start of a line or list entry.
 const PLACEHOLDER_WORDS: &[&str] = &["TODO", "TBD", "FIXME", "XXX", "???"];
 
-/// The same anywhere in a line, in lower case.
+/// Placeholders anywhere in a line, in lowercase.
 const PLACEHOLDER_PHRASES: &[&str] = &[
     "lorem ipsum",
     "to be determined",
@@ -157,28 +157,30 @@ const PLACEHOLDER_PHRASES: &[&str] = &[
 ];
 
 fn placeholders(file: &str, lines: &[&str]) -> Vec<String> {
-    let is_one = |line: &str| {
-        let said = line.trim().trim_start_matches(['-', '*', '+', '>', '#', ' ', '_']);
-        let said = ["[ ]", "[x]"].iter().find_map(|mark| said.strip_prefix(mark)).unwrap_or(said).trim();
-        let said = said.trim_matches(['*', '_', '(', ')', '[', ']', '<', '>']);
-        let mark = PLACEHOLDER_WORDS.iter().any(|mark| {
-            said.strip_prefix(mark)
+    let is_placeholder = |line: &str| {
+        let text = line.trim().trim_start_matches(['-', '*', '+', '>', '#', ' ', '_']);
+        let text = ["[ ]", "[x]"].iter().find_map(|mark| text.strip_prefix(mark)).unwrap_or(text).trim();
+        let text = text.trim_matches(['*', '_', '(', ')', '[', ']', '<', '>']);
+        let starts_with_word = PLACEHOLDER_WORDS.iter().any(|word| {
+            text.strip_prefix(word)
                 .is_some_and(|rest| rest.trim().is_empty() || rest.starts_with([':', '.', ']', ')', '*']))
         });
         let lower = line.to_lowercase();
-        mark || matches!(said, "..." | "…") || PLACEHOLDER_PHRASES.iter().any(|phrase| lower.contains(phrase))
+        starts_with_word
+            || matches!(text, "..." | "…")
+            || PLACEHOLDER_PHRASES.iter().any(|phrase| lower.contains(phrase))
     };
     let numbered = lines.iter().enumerate();
     numbered
-        .filter(|(_, line)| is_one(line))
+        .filter(|(_, line)| is_placeholder(line))
         .map(|(at, line)| {
             let shown: String = line.trim().chars().take(60).collect();
-            format!("line {} of `{file}` is a placeholder (`{shown}`): say what is meant", at + 1)
+            format!("line {} of `{file}` is a placeholder (`{shown}`): replace it", at + 1)
         })
         .collect()
 }
 
-/// Whether there are criteria at all, and each says how it is checked.
+/// Returns a finding if criteria are too few, and one for each without a `Check:`.
 fn untestable_criteria(file: &str, text: &str) -> Vec<String> {
     let mut criteria: Vec<String> = Vec::new();
     for item in acceptance_criteria(text) {
@@ -194,7 +196,7 @@ fn untestable_criteria(file: &str, text: &str) -> Vec<String> {
     let mut findings = Vec::new();
     if criteria.len() < CRITERIA_MIN {
         findings.push(format!(
-            "`{file}` has {} criteria, one a list entry: at least {CRITERIA_MIN} are needed",
+            "`{file}` has {} criteria (list entries): at least {CRITERIA_MIN} are required",
             criteria.len()
         ));
     }
@@ -202,10 +204,8 @@ fn untestable_criteria(file: &str, text: &str) -> Vec<String> {
         let how = criterion.to_lowercase().split_once("check:").map(|(_, how)| how.trim().len());
         if how.is_none_or(|length| length < 3) {
             let shown: String = criterion.chars().take(60).collect();
-            findings.push(format!(
-                "criterion {} of `{file}` (`{shown}`) does not say how it is checked: add `Check: ...`",
-                at + 1
-            ));
+            findings
+                .push(format!("criterion {} of `{file}` (`{shown}`) has no check: add `Check: ...`", at + 1));
         }
     }
     findings
@@ -241,8 +241,8 @@ mod tests {
         assert_eq!(review_of(Document::Task, TASK), Vec::<String>::new());
         assert_eq!(review_of(Document::Criteria, CRITERIA), Vec::<String>::new());
         let prompt = format!(
-            "# Prompt\n\n## Goal\n\n{}\n\n## 2. Steps\n\n### Mend\n\n1. Mend it.\n\n```sh\n# TODO\n```\n\n## Done when:\n\nAll pass.\n",
-            "Mend `best_bid`. ".repeat(15)
+            "# Prompt\n\n## Goal\n\n{}\n\n## 2. Steps\n\n### Fix\n\n1. Fix it.\n\n```sh\n# TODO\n```\n\n## Done when:\n\nAll pass.\n",
+            "Fix `best_bid`. ".repeat(15)
         );
         assert_eq!(review_of(Document::Prompt, &prompt), Vec::<String>::new());
     }
@@ -252,11 +252,11 @@ mod tests {
         insta::assert_snapshot!(
             review_of(Document::Task, "# Task 1\n\n## What and why\n\nTODO\n\n## Context\n\n## Constraints\n\n...\n").join("\n"),
             @r"
-        section `## Context` of `task.md` is empty: what is there already, and which decisions of the architecture and the requirements matter here
+        section `## Context` of `task.md` is empty: what already exists, and which decisions of the architecture and the requirements apply
         `task.md` has no section `## Dependencies`: each task that this one needs and what it delivers, by id; `None.` if there is none
-        line 5 of `task.md` is a placeholder (`TODO`): say what is meant
-        line 11 of `task.md` is a placeholder (`...`): say what is meant
-        `task.md` is a stub: it has 7 characters beside its headings
+        line 5 of `task.md` is a placeholder (`TODO`): replace it
+        line 11 of `task.md` is a placeholder (`...`): replace it
+        `task.md` is a stub: 7 characters besides its headings
         "
         );
     }
@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn placeholder_words_in_prose_are_accepted() {
-        for line in ["A TODO list is shown.", "- TODOs are sorted by date", "Wait... then go on.", "`[your]`"]
+        for line in
+            ["A TODO list is shown.", "- TODOs are sorted by date", "Wait... then continue.", "`[your]`"]
         {
             assert_eq!(placeholders("task.md", &[line]), Vec::<String>::new());
         }
@@ -286,7 +287,7 @@ mod tests {
         let of = |content| review(Document::Prompt, content, &policy);
         assert_eq!(of(None), ["`prompt.md` is missing"]);
         assert_eq!(of(Some(b" \n")), ["`prompt.md` is empty"]);
-        assert_eq!(of(Some(b"\xff\xfe")), ["`prompt.md` is no text in UTF-8"]);
+        assert_eq!(of(Some(b"\xff\xfe")), ["`prompt.md` is not valid UTF-8"]);
     }
 
     #[test]

@@ -1,75 +1,83 @@
-//! Prepares the conversation about one task: its prompt, its home, the one folder it may write.
-
-use orchestrator_contract::Reason;
+//! Prepares the session about one task: its prompt, home directory and writable folder.
 
 use super::collect::make_folder;
 use super::plan::{DocsTask, Plan};
 use super::prompt::{DocsPromptInput, render_findings, render_system_prompt, render_task};
 use crate::agent::command_line::{AgentPaths, Session};
 use crate::agent::prepare_session::{
-    PlannedSession, RemainingLimits, SessionParams, compose_conversation, confinement, new_session, places,
-    write,
+    AgentTools, PlannedSession, RemainingLimits, SessionParams, agent_paths, compose_session, confinement,
+    new_session_id, write,
 };
 use crate::agent::session::SessionScope;
-use crate::context::{Context, StepOutputs, io_failure};
-use crate::run::{AgentPrompt, Failure};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::run::AgentPrompt;
+use crate::workspace::preflight::Preflight;
 
-/// Plans the conversation about a task, or its second turn: then `current` is its session.
+/// Values that a docs session receives from earlier steps.
+#[derive(Clone, Copy, Debug)]
+pub struct DocsSessionInput<'a> {
+    pub preflight: &'a Preflight,
+    pub tools: &'a AgentTools,
+    pub plan: &'a Plan,
+    pub task: &'a DocsTask,
+}
+
+/// Plans the session about a task; after a rejected review, `current` is resumed.
 ///
 /// # Errors
-/// What it needs cannot be written, or the model has no credential any more.
-pub fn plan_conversation(
+/// Returns an error if prompt, settings or folders cannot be written, or if the model has no
+/// credential.
+pub fn plan_session(
     context: &Context,
-    facts: &StepOutputs,
-    (plan, subject): (&Plan, &DocsTask),
-    message: &AgentPrompt,
+    input: &DocsSessionInput<'_>,
+    prompt: &AgentPrompt,
     current: Option<&str>,
-    left: RemainingLimits,
+    limits: RemainingLimits,
 ) -> Result<PlannedSession, Failure> {
-    let missing =
-        |what: &str| Failure::new(Reason::InternalError, format!("the agent was started without {what}"));
-    let tools = facts.tools.as_ref().ok_or_else(|| missing("tools"))?;
-    let checked = facts.checked.as_ref().ok_or_else(|| missing("checks"))?;
-    let tree = context.worktree();
-    let shared = DocsPromptInput {
+    let DocsSessionInput { preflight, tools, plan, task } = *input;
+    let worktree = context.worktree();
+    let prompt_input = DocsPromptInput {
         service: &context.task.service,
         plan,
-        tree: &tree,
+        worktree: &worktree,
         guidance: context.task.guidance.as_deref(),
         servers: &tools.described,
     };
-    let folder = make_folder(&tree, &plan.folder_of(subject.task))?;
-    let system = context.record.folder().join("system.md");
-    write(&system, &render_system_prompt(&shared))?;
-    let text = match message {
+    let folder = make_folder(&worktree, &plan.folder_of(task.task))?;
+    let system_prompt = context.record.folder().join("system.md");
+    write(&system_prompt, &render_system_prompt(&prompt_input))?;
+    let message = match prompt {
         AgentPrompt::Task => {
-            let text = render_task(&shared, subject);
-            write(&context.record.task_prompt(subject.task), &text)?;
+            let text = render_task(&prompt_input, task);
+            write(&context.record.task_prompt(task.task), &text)?;
             text
         }
         AgentPrompt::VerificationFailed(findings) => render_findings(findings),
     };
-    // Two programs at once would write over each other's state in one home.
-    let home = context.layout.agent_home(&context.task.run).join(format!("task{}", subject.task));
-    std::fs::create_dir_all(&home).map_err(|error| io_failure(&home, &error))?;
-    let mut confinement = confinement(context, tools.relay.folder(), Some(&checked.claude));
+    // Concurrent CLI processes overwrite each other's state in a shared home.
+    let home = context.layout.agent_home(&context.task.run).join(format!("task{}", task.task));
+    std::fs::create_dir_all(&home).map_err(|error| Failure::io(&home, &error))?;
+    let mut confinement = confinement(context, tools.relay.folder(), Some(&preflight.claude));
     confinement.writable.push(folder);
-    let new = new_session();
-    let (session, id) = match (message, current) {
+    let new_id = new_session_id();
+    let (session, id) = match (prompt, current) {
         (AgentPrompt::VerificationFailed(_), Some(current)) => (Session::Resume(current), current),
-        (AgentPrompt::Task | AgentPrompt::VerificationFailed(_), _) => (Session::New(&new), new.as_str()),
+        (AgentPrompt::Task | AgentPrompt::VerificationFailed(_), _) => {
+            (Session::New(&new_id), new_id.as_str())
+        }
     };
-    let held = SessionParams {
+    let params = SessionParams {
         session,
-        places: AgentPaths { home, ..places(context) },
-        system: &system,
-        message: &text,
+        paths: AgentPaths { home, ..agent_paths(context) },
+        system_prompt: &system_prompt,
+        message: &message,
         directory: context.working_directory(&plan.folder),
-        transcript: context.record.task_transcript(subject.task),
+        transcript: context.record.task_transcript(task.task),
         confinement,
-        company: SessionScope::Shared,
-        left,
+        scope: SessionScope::Shared,
+        limits,
     };
-    let conversation = compose_conversation(context, checked, tools, held)?;
-    Ok(PlannedSession { conversation, session: id.to_owned(), note: None })
+    let command = compose_session(context, preflight, tools, params)?;
+    Ok(PlannedSession { command, session_id: id.to_owned(), note: None })
 }

@@ -1,4 +1,4 @@
-//! What the run has used and found out, as the outcome will tell it.
+//! Facts that the outcome reports: usage, results of steps, notes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,22 +9,28 @@ use orchestrator_contract::outcome::{
 };
 use orchestrator_contract::{Kind, Reason, Step};
 
+use super::outputs::StepOutputs;
 use crate::agent::exit::parse_verdict;
 use crate::agent::stream::{AgentResult, CliMessage};
-use crate::context::{Context, StepOutputs};
+use crate::context::Context;
 use crate::docs::usage::DocsUsage;
+use crate::failure::Failure;
 use crate::process::landlock_available;
-use crate::run::{DocsSessionStatus, Failure};
+use crate::record::file::write_atomically;
+use crate::record::termination;
+use crate::run::DocsSessionStatus;
+use crate::workspace::documents::TaskDocuments;
+use crate::workspace::state::{LastAttempt, write_last_attempt};
 
-/// What the run has used and found out.
+/// Facts that the outcome reports, collected during the run.
 #[derive(Debug)]
 pub(super) struct RunReport {
     pub(super) started_at: Timestamp,
     pub(super) usage: Usage,
-    /// The turn that the agent is in.
-    pub(super) turn: u32,
-    pub(super) doing: String,
-    pub(super) since: Timestamp,
+    /// Turns counted from messages; `usage` counts them when a session ends.
+    pub(super) live_turns: u32,
+    pub(super) activity: String,
+    pub(super) activity_since: Timestamp,
     pub(super) sessions: Vec<String>,
     pub(super) denied_tools: BTreeSet<String>,
     pub(super) verdict: Option<Verdict>,
@@ -32,13 +38,12 @@ pub(super) struct RunReport {
     pub(super) mcp_servers: Vec<McpServer>,
     pub(super) steps: Vec<StepTiming>,
     pub(super) commits: u32,
-    pub(super) saved: Option<crate::publish::save::SavedWork>,
     pub(super) work: Work,
     pub(super) pull_request: Option<PullRequest>,
     pub(super) notes: Vec<String>,
-    /// What the conversations of a docs run used.
-    pub(super) account: DocsUsage,
-    /// The last message of each conversation.
+    /// Usage by session of a docs run.
+    pub(super) docs_usage: DocsUsage,
+    /// Id of the last message by session.
     last_message: BTreeMap<usize, String>,
 }
 
@@ -47,16 +52,16 @@ impl RunReport {
         let now = Timestamp::now();
         let mut notes = Vec::new();
         if context.settings.sandbox == crate::config::Sandbox::Off {
-            notes.push("the sandbox was switched off".to_owned());
+            notes.push("the sandbox was disabled".to_owned());
         } else if !landlock_available() {
             notes.push("the kernel has no Landlock: the agent was not confined".to_owned());
         }
         Self {
             started_at: now,
             usage: Usage::default(),
-            turn: 0,
-            doing: String::new(),
-            since: now,
+            live_turns: 0,
+            activity: String::new(),
+            activity_since: now,
             sessions: Vec::new(),
             denied_tools: BTreeSet::new(),
             verdict: None,
@@ -64,44 +69,39 @@ impl RunReport {
             mcp_servers: Vec::new(),
             steps: Vec::new(),
             commits: 0,
-            saved: None,
             work: Work::default(),
             pull_request: None,
             notes,
-            account: DocsUsage::default(),
+            docs_usage: DocsUsage::default(),
             last_message: BTreeMap::new(),
         }
     }
 
-    pub(super) fn set_activity(&mut self, what: &str) {
-        what.clone_into(&mut self.doing);
-        self.since = Timestamp::now();
+    pub(super) fn set_activity(&mut self, activity: &str) {
+        activity.clone_into(&mut self.activity);
+        self.activity_since = Timestamp::now();
     }
 
-    pub(super) fn step(&mut self, step: Step, seconds: f64, ok: bool) {
+    pub(super) fn record_step(&mut self, step: Step, seconds: f64, ok: bool) {
         self.steps.push(StepTiming { step, seconds, ok });
     }
 
-    pub(super) fn record_message(&mut self, index: usize, said: &CliMessage) {
-        match said {
-            CliMessage::Init(init) => {
-                if !self.sessions.contains(&init.session_id) {
-                    self.sessions.push(init.session_id.clone());
-                }
-            }
+    pub(super) fn record_message(&mut self, index: usize, message: &CliMessage) {
+        match message {
+            CliMessage::Init(init) => self.add_session(&init.session_id),
             CliMessage::Answer(answer) if !answer.is_subagent => {
-                // Parts of one message come as lines of their own.
+                // Each content block of a message is a line of its own.
                 let last = self.last_message.entry(index).or_default();
                 if answer.message_id != *last {
                     last.clone_from(&answer.message_id);
-                    self.turn += 1;
+                    self.live_turns += 1;
                 }
             }
             CliMessage::Denied(tool) => {
                 self.denied_tools.insert(tool.clone());
             }
             CliMessage::Result(result) => {
-                self.account.record(index, result);
+                self.docs_usage.record(index, result);
                 self.record_result(result);
             }
             CliMessage::Retry(_)
@@ -109,6 +109,12 @@ impl RunReport {
             | CliMessage::ToolResult { .. }
             | CliMessage::Other
             | CliMessage::Unparseable => {}
+        }
+    }
+
+    pub(super) fn add_session(&mut self, session: &str) {
+        if !self.sessions.iter().any(|known| known == session) {
+            self.sessions.push(session.to_owned());
         }
     }
 
@@ -124,53 +130,52 @@ impl RunReport {
         }
     }
 
-    /// The outcome as it would be if the run ended now, for this reason.
+    /// Returns the outcome as if the run ended now with this failure or success.
     pub(super) fn outcome(
         &self,
         context: &Context,
-        facts: &StepOutputs,
+        outputs: &StepOutputs,
         items: &[DocsSessionStatus],
         step: Step,
         end: &Failure,
     ) -> Outcome {
         let task = &context.task;
         let reason = end.reason;
-        let documents = facts.documents.as_ref();
-        let writing = facts.writing.as_ref();
-        let mut documented = writing
-            .map(|writing| self.account.documented(&writing.plan, items, &writing.earlier))
-            .unwrap_or_default();
+        let documents = outputs.documents.as_ref();
+        let docs = outputs.docs.as_ref();
+        let mut docs_results =
+            docs.map(|docs| self.docs_usage.results(&docs.plan, items, &docs.previous)).unwrap_or_default();
         let mut notes = self.notes.clone();
-        notes.extend(writing.iter().flat_map(|writing| writing.plan.notes.iter().cloned()));
-        if let Some(prepared) = &facts.prepared {
+        notes.extend(docs.iter().flat_map(|docs| docs.plan.notes.iter().cloned()));
+        if let Some(prepared) = &outputs.prepared {
             notes.extend(prepared.notes.iter().cloned());
         }
-        let saved = self.saved.as_ref();
+        let saved = outputs.saved.as_ref();
         notes.extend(saved.iter().flat_map(|saved| saved.notes.iter().cloned()));
         let mut verification = self.verification.clone();
         if task.verify.is_empty() && verification.status == VerificationStatus::NotRun {
             verification.status = VerificationStatus::NotConfigured;
         }
         let redact = |text: &str| context.redactor.redact(text).into_owned();
-        for finding in documented.iter_mut().flat_map(|task| &mut task.findings) {
+        for finding in docs_results.iter_mut().flat_map(|task| &mut task.findings) {
             *finding = redact(finding);
         }
-        let title = match (task.task_id, documented.as_slice()) {
+        let title = match (task.task_id, docs_results.as_slice()) {
             (Some(_), [only]) => Some(only.title.clone()),
             _ => documents.map(|documents| documents.entry.title.clone()),
         };
         let mcp_servers =
-            facts.tools.as_ref().map_or_else(|| self.mcp_servers.clone(), |tools| tools.servers.clone());
+            outputs.tools.as_ref().map_or_else(|| self.mcp_servers.clone(), |tools| tools.servers.clone());
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
         let message = redact(&self.message(task.kind, end));
         Outcome {
             task_title: title,
             work: self.work.clone(),
-            base: facts.target.as_ref().map(|target| target.base.clone()),
-            platform: facts.platform.clone(),
+            base: outputs.target.as_ref().map(|target| target.base.clone()),
+            platform: outputs.platform.clone(),
             commits: self.commits,
             pull_request: self.pull_request.clone(),
-            // Each conversation of a docs run has one of its own.
+            // In a docs run, each session has its own verdict.
             verdict: self.verdict.clone().filter(|_| task.kind == Kind::Implementation),
             verification,
             usage: self.usage.clone(),
@@ -178,9 +183,9 @@ impl RunReport {
             mcp_servers,
             denied_tools: self.denied_tools.iter().cloned().collect(),
             document_sources: documents
-                .map(crate::workspace::documents::TaskDocuments::report)
-                .or_else(|| writing.map(|writing| writing.plan.report())),
-            docs_results: documented,
+                .map(TaskDocuments::report)
+                .or_else(|| docs.map(|docs| docs.plan.report())),
+            docs_results,
             other_authors: saved.map(|saved| saved.other_authors.clone()).unwrap_or_default(),
             notes: notes.iter().map(|note| redact(note)).collect(),
             steps: self.steps.clone(),
@@ -188,7 +193,7 @@ impl RunReport {
         }
     }
 
-    /// One line: cause and next step.
+    /// Returns the outcome's message: the cause, the location of the work, and the hint.
     fn message(&self, kind: Kind, end: &Failure) -> String {
         let cause = match (end.reason, &self.pull_request) {
             (Reason::Completed, Some(pull)) if pull.created => format!("pull request {} is open", pull.url),
@@ -200,12 +205,12 @@ impl RunReport {
                 );
             }
             (Reason::AlreadyDone, _) if kind == Kind::Docs => {
-                return "every task has its documents; give force to write them again.".to_owned();
+                return "every task has its documents; use force to write them again.".to_owned();
             }
             (Reason::AlreadyDone, _) => "the agent found nothing to do".to_owned(),
             (_, _) => end.message.trim_end_matches('.').replace('\n', " "),
         };
-        let place = match (self.work.location, &self.work.branch) {
+        let location = match (self.work.location, &self.work.branch) {
             _ if end.reason == Reason::Completed => String::new(),
             (WorkLocation::Remote, Some(branch)) => format!("; the work is on `{branch}`"),
             (WorkLocation::Workspace, _) => {
@@ -214,6 +219,37 @@ impl RunReport {
             }
             (WorkLocation::Remote | WorkLocation::None, _) => String::new(),
         };
-        format!("{cause}{place}. {}", end.reason.hint())
+        format!("{cause}{location}. {}", end.reason.hint())
+    }
+
+    /// Saves the attempt, so that a retry finds its session even after a crash.
+    pub(super) fn save_attempt(&self, context: &Context, outputs: &StepOutputs, end: &str, summary: &str) {
+        let Some(prepared) = &outputs.prepared else { return };
+        let attempt = LastAttempt {
+            run: context.task.run.to_string(),
+            branch: prepared.branch.clone(),
+            session: self.sessions.last().cloned(),
+            end: end.to_owned(),
+            summary: summary.to_owned(),
+        };
+        if let Err(error) = write_last_attempt(&context.layout, &context.task.identity(), &attempt) {
+            context.journal.warn(format!("cannot save the attempt: {error}"));
+        }
+    }
+
+    /// Writes the attempt, the outcome file, the outcome event and the termination message.
+    pub(super) fn write(&self, context: &Context, outputs: &StepOutputs, outcome: &Outcome) {
+        let summary = outcome.verdict.as_ref().map(|verdict| verdict.summary.as_str()).unwrap_or_default();
+        let end = format!("{}: {}", outcome.reason, outcome.message);
+        self.save_attempt(context, outputs, &end, summary);
+        let text = serde_json::to_vec_pretty(outcome).unwrap_or_default();
+        let text = context.redactor.redact_bytes(&text).into_owned();
+        if context.record.folder().is_dir()
+            && let Err(error) = write_atomically(&context.record.outcome(), &text)
+        {
+            context.journal.warn(format!("cannot write the outcome to the workspace: {error}"));
+        }
+        context.journal.outcome(outcome);
+        termination::write(&context.settings.termination_log, outcome, &context.redactor);
     }
 }

@@ -1,140 +1,125 @@
-//! Holds conversations: starts them, hears them, takes in how they ended.
+//! Starts agent sessions, forwards their messages and handles their exits.
 
 use orchestrator_contract::{Kind, Level, Step};
 use tokio::sync::mpsc;
 
-use super::steps::StepOutput;
+use super::outputs::StepOutput;
 use super::{ActiveSession, EventLoop};
-use crate::agent::prepare_session::{self, plan_conversation};
+use crate::agent::prepare_session::{PlannedSession, RemainingLimits, plan_session};
 use crate::agent::reader::IdleTimer;
 use crate::agent::session::{SessionCommand, SessionExit};
-use crate::run::{AgentPrompt, Failure, RunEvent, SessionOutcome};
-use crate::workspace::state::{LastAttempt, write_last_attempt};
+use crate::failure::Failure;
+use crate::run::{AgentPrompt, RunEvent, SessionOutcome};
 
 impl EventLoop {
-    /// What is left of the task's limits.
-    pub(super) fn left(&self) -> prepare_session::RemainingLimits {
+    pub(super) fn remaining_limits(&self) -> RemainingLimits {
         let limits = &self.context.task.limits;
-        prepare_session::RemainingLimits {
-            turns: limits.turns.map(|turns| turns.saturating_sub(self.ledger.usage.turns).max(1)),
-            cost_usd: limits.cost_usd.map(|cost| (cost - self.ledger.usage.cost_usd).max(0.000_001)),
+        RemainingLimits {
+            turns: limits.turns.map(|turns| turns.saturating_sub(self.report.usage.turns).max(1)),
+            cost_usd: limits.cost_usd.map(|cost| (cost - self.report.usage.cost_usd).max(0.000_001)),
         }
     }
 
-    pub(super) fn start_conversation(&mut self, index: usize, message: &AgentPrompt) {
+    pub(super) fn start_session(&mut self, index: usize, prompt: &AgentPrompt) {
         match self.context.task.kind {
-            Kind::Implementation => self.start_agent(message),
-            Kind::Docs => self.start_writing(index, message),
+            Kind::Implementation => self.start_agent(prompt),
+            Kind::Docs => self.start_docs_session(index, prompt),
         }
     }
 
-    fn start_agent(&mut self, message: &AgentPrompt) {
-        let left = self.left();
-        let current = match message {
+    fn start_agent(&mut self, prompt: &AgentPrompt) {
+        let current = match prompt {
             AgentPrompt::Task => None,
-            AgentPrompt::VerificationFailed(_) => self.ledger.sessions.last().cloned(),
+            AgentPrompt::VerificationFailed(_) => self.report.sessions.last().map(String::as_str),
         };
-        let planned = plan_conversation(&self.context, &self.facts, message, current.as_deref(), left);
-        let happened = self.results_tx.clone();
-        let planned = match planned {
-            Ok(planned) => planned,
-            Err(failure) => {
-                tokio::spawn(async move { happened.send(StepOutput::Conversed(Err(failure))).await });
-                return;
-            }
-        };
-        if let Some(note) = planned.note {
-            self.context.journal.info(note.clone());
-            self.ledger.notes.push(note);
-        }
-        if !self.ledger.sessions.contains(&planned.session) {
-            self.ledger.sessions.push(planned.session.clone());
-        }
-        self.remember_attempt("", "");
-        let talk = self.spawn_session(0, planned.conversation);
-        tokio::spawn(async move {
-            let conversed = talk.await;
-            drop(happened.send(StepOutput::Conversed(conversed.map(Box::new))).await);
+        let input = self.outputs.session_input(self.context.task.task_id);
+        let limits = self.remaining_limits();
+        let planned = input.map(|input| plan_session(&self.context, &input, prompt, current, limits));
+        let failed = |failure| StepOutput::AgentEnded(Err(failure));
+        self.start_with(planned, failed, |this, planned| match planned {
+            Ok(session) => this.run_agent(session),
+            Err(failure) => this.send_output(failed(failure)),
         });
     }
 
-    /// Holds a conversation; what it says is told with its place in the list.
+    fn run_agent(&mut self, session: PlannedSession) {
+        let PlannedSession { command, session_id, note } = session;
+        if let Some(note) = note {
+            self.context.journal.info(note.clone());
+            self.report.notes.push(note);
+        }
+        self.report.add_session(&session_id);
+        self.report.save_attempt(&self.context, &self.outputs, "", "");
+        let running = self.spawn_session(0, command);
+        let results_tx = self.results_tx.clone();
+        tokio::spawn(async move {
+            let exit = running.await;
+            drop(results_tx.send(StepOutput::AgentEnded(exit.map(Box::new))).await);
+        });
+    }
+
+    /// Runs a session and forwards its messages with its index.
+    ///
+    /// All messages are forwarded before the returned future completes.
     pub(super) fn spawn_session(
         &mut self,
         index: usize,
-        conversation: SessionCommand,
+        command: SessionCommand,
     ) -> impl Future<Output = Result<SessionExit, Failure>> + Send + use<> {
-        let pulse = IdleTimer::new();
-        let (controls, controlled) = mpsc::channel(4);
-        self.talking.insert(index, ActiveSession { controls, pulse: pulse.clone() });
-        let (said, redactor) = (self.messages_tx.clone(), self.context.redactor.clone());
-        let (one, mut ones) = mpsc::channel(1024);
-        // Ends when the conversation does: all that was said is told before its end.
-        let telling = tokio::spawn(async move {
-            while let Some(what) = ones.recv().await {
-                drop(said.send((index, what)).await);
+        let idle_timer = IdleTimer::new();
+        let (controls_tx, controls_rx) = mpsc::channel(4);
+        self.sessions.insert(index, ActiveSession { controls_tx, idle_timer: idle_timer.clone() });
+        let (messages_tx, redactor) = (self.messages_tx.clone(), self.context.redactor.clone());
+        let (session_tx, mut session_rx) = mpsc::channel(1024);
+        let forwarder = tokio::spawn(async move {
+            while let Some(message) = session_rx.recv().await {
+                drop(messages_tx.send((index, message)).await);
             }
         });
         async move {
-            let conversed = conversation.run(&redactor, pulse, one, controlled).await;
-            drop(telling.await);
-            conversed
+            let exit = command.run(&redactor, idle_timer, session_tx, controls_rx).await;
+            drop(forwarder.await);
+            exit
         }
     }
 
-    /// Records the attempt, so that a retry knows its conversation even after a crash.
-    pub(super) fn remember_attempt(&self, end: &str, summary: &str) {
-        let Some(prepared) = &self.facts.prepared else { return };
-        let attempt = LastAttempt {
-            run: self.context.task.run.to_string(),
-            branch: prepared.branch.clone(),
-            session: self.ledger.sessions.last().cloned(),
-            end: end.to_owned(),
-            summary: summary.to_owned(),
-        };
-        if let Err(error) = write_last_attempt(&self.context.layout, &self.context.task.identity(), &attempt)
-        {
-            self.context.journal.warn(format!("the attempt could not be recorded: {error}"));
-        }
-    }
-
-    pub(super) fn session_finished(&mut self, conversed: Result<Box<SessionExit>, Failure>) -> RunEvent {
-        let end = match conversed {
-            Ok(conversed) => self.note_output(*conversed),
+    pub(super) fn agent_ended(&mut self, result: Result<Box<SessionExit>, Failure>) -> RunEvent {
+        let outcome = match result {
+            Ok(exit) => self.record_exit(*exit),
             Err(failure) => SessionOutcome::Failed(failure),
         };
         self.session_closed(0);
-        let failed = match &end {
+        let failed = match &outcome {
             SessionOutcome::Verdict(..) => None,
             SessionOutcome::Failed(failure) => Some(failure.message.clone()),
         };
         self.step_ended(Step::Agent, failed.as_deref());
-        RunEvent::AgentEnded(end)
+        RunEvent::AgentEnded(outcome)
     }
 
-    /// A conversation is over, or its turn in it.
     pub(super) fn session_closed(&mut self, index: usize) {
-        self.talking.remove(&index);
-        if self.talking.is_empty() {
+        self.sessions.remove(&index);
+        if self.sessions.is_empty() {
             self.grace_ends = None;
         }
     }
 
-    /// Notes what a person should know about a conversation beyond its end.
-    pub(super) fn note_output(&mut self, conversed: SessionExit) -> SessionOutcome {
-        let SessionExit { end, result: _, drained, survivors } = conversed;
+    /// Records faults of a session's output and processes; returns its outcome.
+    pub(super) fn record_exit(&mut self, exit: SessionExit) -> SessionOutcome {
+        let SessionExit { end, result: _, drained, survivors } = exit;
         if drained.too_long > 0 || drained.garbage > 0 {
             let text = format!(
-                "the agent printed {} lines that were too long and {} that were none of its protocol",
+                "skipped agent output: {} overlong lines, {} unparseable lines",
                 drained.too_long, drained.garbage
             );
             self.context.journal.log(Level::Debug, "agent", text);
         }
         if let Some(error) = drained.transcript_error {
-            self.ledger.notes.push(format!("the transcript is not whole: {error}"));
+            self.report.notes.push(format!("incomplete transcript: {error}"));
         }
         if !survivors.is_empty() {
-            self.ledger.notes.push(format!("processes of the agent that could not be ended: {survivors:?}"));
+            let note = format!("processes of the agent that could not be killed: {survivors:?}");
+            self.report.notes.push(note);
         }
         end
     }

@@ -11,6 +11,7 @@ use octocrab::service::middleware::auth_header::AuthHeaderLayer;
 use octocrab::service::middleware::base_uri::BaseUriLayer;
 use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use octocrab::{AuthState, Octocrab, OctocrabBuilder};
+use orchestrator_contract::http_url;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
@@ -147,14 +148,16 @@ impl Api {
 
     /// Returns the target of a redirect if it has the same scheme, host and port.
     fn within_host(&self, location: &str) -> Result<String, ForgeError> {
-        let origin = origin(&self.base).unwrap_or_default();
+        let base = http_url::parse(&self.base);
+        let origin = base.as_ref().map(|base| base.origin().ascii_serialization());
         if location.starts_with('/') && !location.starts_with("//") {
-            return Ok(format!("{origin}{location}"));
+            return Ok(format!("{}{location}", origin.unwrap_or_default()));
         }
-        if self::origin(location).is_some_and(|its| its.eq_ignore_ascii_case(origin)) {
+        let target = http_url::parse(location);
+        if target.as_ref().is_some_and(|target| Some(target.origin().ascii_serialization()) == origin) {
             return Ok(location.to_owned());
         }
-        let host = host(location).unwrap_or("an invalid URL").to_owned();
+        let host = host(location).unwrap_or_else(|| "an invalid URL".to_owned());
         Err(ForgeError::OtherHost { host })
     }
 
@@ -320,21 +323,9 @@ impl Retries {
     }
 }
 
-/// Returns scheme, host and port of a URL.
-fn origin(address: &str) -> Option<&str> {
-    let begin = address.find("://")? + 3;
-    let length = address.get(begin..)?.find(['/', '?', '#']).unwrap_or(address.len() - begin);
-    address.get(..begin + length)
-}
-
-/// Returns the host of a URL, without the port.
-pub(super) fn host(address: &str) -> Option<&str> {
-    let authority = origin(address)?.split_once("://")?.1;
-    let authority = authority.rsplit('@').next()?;
-    match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => authority.split(':').next(),
-    }
+/// Returns the host of a URL, without the port; `None` if programs may read it differently.
+pub(super) fn host(url: &str) -> Option<String> {
+    http_url::parse(url)?.host_str().map(str::to_owned)
 }
 
 pub(super) fn percent_encoded(text: &str) -> String {

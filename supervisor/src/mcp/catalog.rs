@@ -1,4 +1,4 @@
-//! The servers that may be had: those built in, and those of a directory.
+//! The catalog of MCP servers: built-in ones and those of a directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,146 +7,137 @@ use std::{fs, io};
 use orchestrator_contract::Reason;
 use serde::Deserialize;
 
-/// `mcp-configs/*.json`, as (file name, text).
+/// The files `mcp-configs/*.json`, as (file name, text).
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/mcp_configs.rs"));
 
-/// What may stand in braces in `command`, `args` and `env`.
+/// The placeholders of `command`, `args` and `env`, written in braces.
 pub(super) const PLACEHOLDERS: [&str; 5] = ["workspace", "memory", "target", "cache", "files"];
 
-/// A server, as its file describes it; `mcp-configs/README.md` says what the fields mean.
+/// The configuration file of a server; `mcp-configs/README.md` documents the fields.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Its name in the configuration.
     pub name: String,
-    /// What the agent has it for.
+    /// What the agent can use the server for.
     pub description: String,
-    /// A program on the search path, or an absolute path.
+    /// A program in the search path, or an absolute path.
     pub command: String,
-    /// Its arguments.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Its environment beyond the agent's.
+    /// Additional environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Environment variable to name of a secret.
+    /// Environment variables that contain secrets, with the names of the secrets.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
-    /// Environment variable to name of a secret whose file's path it gets.
+    /// Environment variables that contain paths of secret files, with the names of the secrets.
     #[serde(default)]
     pub secret_files: BTreeMap<String, String>,
-    /// Files that are written for it, by name: for servers with secrets, out of the agent's reach.
+    /// Files to write for the server, by name; only for servers with secrets. The agent cannot read them.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-    /// Whether a run without it makes no sense.
+    /// Whether the run fails without this server.
     #[serde(default)]
     pub required: bool,
-    /// What must be there beside its command and secrets.
+    /// Requirements beside its command and secrets.
     #[serde(default)]
-    pub requires: Needs,
-    /// How long one call of a tool may take.
+    pub requires: Requirements,
+    /// The timeout of a tool call, 1 to 3600 seconds.
     #[serde(default)]
     pub tool_timeout_seconds: Option<u32>,
-    /// Whether services have it that choose nothing.
+    /// Whether services without an explicit choice get this server.
     #[serde(default)]
     pub enabled_by_default: bool,
-    /// Whether nothing is said when services that choose nothing do without it for want of a secret.
+    /// Suppresses the warning when this default server is skipped for a missing secret.
     #[serde(default)]
     pub skip_silently: bool,
-    /// Whether the model sees its tools at once.
+    /// Whether the model sees the server's tools from the start.
     #[serde(default)]
     pub always_load: bool,
-    /// Whether two of it at once would write over each other: runs with several conversations
-    /// do without it unless it is chosen by name.
+    /// Whether concurrent instances would overwrite each other's data.
+    ///
+    /// Runs with concurrent sessions skip such a server unless it is chosen by name.
     #[serde(default)]
     pub exclusive: bool,
 }
 
 impl ServerConfig {
-    /// The names of the secrets that it needs.
+    /// Returns the names of the required secrets.
     pub fn needed_secrets(&self) -> impl Iterator<Item = &str> {
         self.secrets.values().chain(self.secret_files.values()).map(String::as_str)
     }
 
-    /// Whether services have it that choose nothing, where these secrets are given.
+    /// Returns whether the server is a default one, given the available secrets.
     pub fn is_default(&self, has_secret: impl Fn(&str) -> bool) -> bool {
         self.enabled_by_default && (!self.skip_silently || self.needed_secrets().all(has_secret))
     }
 }
 
-/// What a server needs beside its command and secrets.
+/// Requirements of a server beside its command and secrets.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Needs {
-    /// A Rust toolchain, by the beginning of its name.
+pub struct Requirements {
+    /// A Rust toolchain, without the host triple: `nightly`.
     #[serde(default)]
     pub toolchain: Option<String>,
 }
 
-/// A server's file is not as it should be.
+/// Why a configuration file is rejected.
 #[derive(Debug, thiserror::Error)]
-pub enum CatalogueError {
-    /// The directory or a file of it cannot be read.
+pub enum CatalogError {
+    /// The directory or one of its files cannot be read.
     #[error("cannot read MCP configuration `{path}`")]
-    Unreadable {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is no JSON of the right form.
-    #[error("cannot understand MCP configuration `{file}`")]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The file is invalid JSON, or does not match the schema.
+    #[error("cannot parse MCP configuration `{file}`")]
     Malformed {
-        /// The file.
         file: String,
-        /// Where and why.
+        /// The cause and its position.
         source: serde_json::Error,
     },
-    /// A value is not allowed.
+    /// A value is invalid.
     #[error("MCP configuration `{file}`, server `{server}`: {problem}")]
     Invalid {
-        /// The file.
         file: String,
-        /// The server.
         server: String,
-        /// What is wrong.
+        /// The invalid value.
         problem: String,
     },
 }
 
-impl CatalogueError {
-    /// Why the run ends.
+impl CatalogError {
+    /// Returns the reason that the run ends with.
     #[must_use]
     pub fn reason(&self) -> Reason {
         Reason::InvalidConfiguration
     }
 }
 
-/// The servers that may be had, by name.
+/// The available servers, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     servers: BTreeMap<String, ServerConfig>,
 }
 
 impl Catalog {
-    /// The servers that are built in.
+    /// Returns the built-in servers.
     ///
     /// # Errors
-    /// One of them is not valid, which a test rules out.
-    pub fn built_in() -> Result<Self, CatalogueError> {
-        let mut catalogue = Self::default();
+    /// Returns an error if a built-in file is invalid, which a test rules out.
+    pub fn built_in() -> Result<Self, CatalogError> {
+        let mut catalog = Self::default();
         for (file, text) in BUILT_IN {
-            catalogue.add(file, text)?;
+            catalog.add(file, text)?;
         }
-        Ok(catalogue)
+        Ok(catalog)
     }
 
-    /// Adds every `*.json` of a directory; a server of a known name replaces it.
+    /// Adds every `*.json` of a directory; a server with an existing name replaces the old one.
     ///
     /// # Errors
-    /// The directory or a file of it cannot be read, or is not valid.
-    pub fn add_directory(&mut self, directory: &Path) -> Result<(), CatalogueError> {
-        let unreadable = |path: &Path, source| CatalogueError::Unreadable { path: path.to_owned(), source };
+    /// Returns an error if the directory or a file cannot be read, or a file is invalid.
+    pub fn add_directory(&mut self, directory: &Path) -> Result<(), CatalogError> {
+        let unreadable = |path: &Path, source| CatalogError::Unreadable { path: path.to_owned(), source };
         let mut paths = fs::read_dir(directory)
             .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
             .map_err(|source| unreadable(directory, source))?;
@@ -159,34 +150,34 @@ impl Catalog {
         Ok(())
     }
 
-    /// Adds the server that a file describes.
+    /// Parses and adds a server.
     ///
     /// # Errors
-    /// The file is not valid; the error names it and the server.
-    pub fn add(&mut self, file: &str, text: &str) -> Result<(), CatalogueError> {
+    /// Returns an error with the names of file and server if the file is invalid.
+    pub fn add(&mut self, file: &str, text: &str) -> Result<(), CatalogError> {
         let server: ServerConfig = serde_json::from_str(text)
-            .map_err(|source| CatalogueError::Malformed { file: file.to_owned(), source })?;
+            .map_err(|source| CatalogError::Malformed { file: file.to_owned(), source })?;
         if let Some(problem) = validate(file, &server) {
             let (file, server) = (file.to_owned(), server.name);
-            return Err(CatalogueError::Invalid { file, server, problem });
+            return Err(CatalogError::Invalid { file, server, problem });
         }
         self.servers.insert(server.name.clone(), server);
         Ok(())
     }
 
-    /// The server of this name.
+    /// Returns the server with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ServerConfig> {
         self.servers.get(name)
     }
 
-    /// Every server, by name.
+    /// Returns all servers, sorted by name.
     pub fn servers(&self) -> impl Iterator<Item = &ServerConfig> {
         self.servers.values()
     }
 }
 
-/// What is wrong with a server, if anything.
+/// Returns the first problem of a configuration.
 fn validate(file: &str, server: &ServerConfig) -> Option<String> {
     let ServerConfig {
         name,
@@ -198,7 +189,7 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
         secret_files,
         files,
         required: _,
-        requires: Needs { toolchain },
+        requires: Requirements { toolchain },
         tool_timeout_seconds,
         enabled_by_default: _,
         skip_silently: _,
@@ -215,43 +206,43 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     if !is_name(name) {
-        return Some("the name is not 1 to 40 lower-case letters, digits and `-`".to_owned());
+        return Some("`name` is not 1 to 40 lowercase letters, digits or `-`".to_owned());
     }
     if file.strip_suffix(".json") != Some(name) {
-        return Some(format!("the file is not named `{name}.json`"));
+        return Some(format!("file is not named `{name}.json`"));
     }
     if description.trim().is_empty() {
         return Some("`description` is empty".to_owned());
     }
     if command.is_empty() || (command.contains('/') && !command.starts_with(['/', '{'])) {
-        return Some("`command` is neither a program's name nor an absolute path".to_owned());
+        return Some("`command` is neither a program name nor an absolute path".to_owned());
     }
     if let Some(name) =
         env.keys().chain(secrets.keys()).chain(secret_files.keys()).find(|name| !is_variable(name))
     {
-        return Some(format!("`{name}` is no name of an environment variable"));
+        return Some(format!("invalid environment variable name `{name}`"));
     }
     if let Some(name) = secrets.keys().chain(secret_files.keys()).find(|name| env.contains_key(*name)) {
-        return Some(format!("`{name}` is in `env` and in `secrets`"));
+        return Some(format!("`{name}` is in both `env` and `secrets`"));
     }
     if let Some(name) = secret_files.keys().find(|name| secrets.contains_key(*name)) {
-        return Some(format!("`{name}` is in `secrets` and in `secret_files`"));
+        return Some(format!("`{name}` is in both `secrets` and `secret_files`"));
     }
     if let Some(secret) = server.needed_secrets().find(|secret| !is_name(secret)) {
-        return Some(format!("`{secret}` is no name of a secret: never write its value here"));
+        return Some(format!("invalid secret name `{secret}` (expected the name, not the value)"));
     }
     let is_file = |name: &String| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
     };
     if let Some(name) = files.keys().find(|name| !is_file(name)) {
-        return Some(format!("`{name}` is no plain name of a file"));
+        return Some(format!("invalid file name `{name}`"));
     }
     if !files.is_empty() && server.needed_secrets().next().is_none() {
-        return Some("`files` are for servers with secrets: the agent starts the others itself".to_owned());
+        return Some("`files` requires `secrets` or `secret_files`".to_owned());
     }
     if toolchain.as_ref().is_some_and(|name| name.is_empty() || name.contains('/')) {
-        return Some("`requires.toolchain` is no name of a toolchain".to_owned());
+        return Some("invalid toolchain name in `requires.toolchain`".to_owned());
     }
     if tool_timeout_seconds.is_some_and(|seconds| !(1..=3600).contains(&seconds)) {
         return Some("`tool_timeout_seconds` is not 1 to 3600".to_owned());
@@ -262,16 +253,19 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
 
 fn placeholder_problem(text: &str) -> Option<String> {
     if text.contains('\0') {
-        return Some("a value has a NUL".to_owned());
+        return Some("value contains a NUL byte".to_owned());
     }
     if text.contains("${") {
-        return Some(format!("`{text}` would be expanded by the agent: use {{workspace}} and the like"));
+        return Some(format!("`{text}` would be expanded by the agent CLI (placeholders have no `$`)"));
     }
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('{') {
         let (name, next) = after.split_once('}').unwrap_or((after, ""));
         if !PLACEHOLDERS.contains(&name) {
-            return Some(format!("`{{{name}}}` is none of {{{}}}", PLACEHOLDERS.join("}, {")));
+            return Some(format!(
+                "unknown placeholder `{{{name}}}` (known: {{{}}})",
+                PLACEHOLDERS.join("}, {")
+            ));
         }
         rest = next;
     }
@@ -292,12 +286,9 @@ mod tests {
 
     #[test]
     fn built_in_servers_are_enabled_by_default() {
-        let catalogue = Catalog::built_in().unwrap();
-        let names: Vec<_> = catalogue
-            .servers()
-            .filter(|server| server.enabled_by_default)
-            .map(|server| &server.name)
-            .collect();
+        let catalog = Catalog::built_in().unwrap();
+        let names: Vec<_> =
+            catalog.servers().filter(|server| server.enabled_by_default).map(|server| &server.name).collect();
         assert_eq!(names, ["brave", "kubernetes", "memory", "rustdocs"]);
     }
 
@@ -307,18 +298,18 @@ mod tests {
         let cases = [
             (with(r#""wat":1"#), "`x.json`: unknown field `wat`"),
             (with(r#""requires":{"gpu":1}"#), "unknown field `gpu`"),
-            (with(r#""env":{"A":"{nowhere}"}"#), "server `x`: `{nowhere}` is none of"),
+            (with(r#""env":{"A":"{nowhere}"}"#), "server `x`: unknown placeholder `{nowhere}`"),
             (with(r#""args":["${HOME}"]"#), "would be expanded by the agent"),
-            (with(r#""env":{"A-B":""}"#), "`A-B` is no name of an environment variable"),
-            (with(r#""env":{"K":""},"secrets":{"K":"key"}"#), "in `env` and in `secrets`"),
+            (with(r#""env":{"A-B":""}"#), "invalid environment variable name `A-B`"),
+            (with(r#""env":{"K":""},"secrets":{"K":"key"}"#), "in both `env` and `secrets`"),
             (
                 with(r#""secrets":{"K":"key"},"secret_files":{"K":"key"}"#),
-                "in `secrets` and in `secret_files`",
+                "in both `secrets` and `secret_files`",
             ),
-            (with(r#""secret_files":{"K":"/etc/key"}"#), "no name of a secret"),
-            (with(r#""secrets":{"K":"key"},"files":{"../x":""}"#), "no plain name of a file"),
-            (with(r#""files":{"x":""}"#), "`files` are for servers with secrets"),
-            (with(r#""secrets":{"K":"BSA_value"}"#), "no name of a secret"),
+            (with(r#""secret_files":{"K":"/etc/key"}"#), "invalid secret name"),
+            (with(r#""secrets":{"K":"key"},"files":{"../x":""}"#), "invalid file name `../x`"),
+            (with(r#""files":{"x":""}"#), "`files` requires `secrets`"),
+            (with(r#""secrets":{"K":"BSA_value"}"#), "invalid secret name"),
             (with(r#""tool_timeout_seconds":0"#), "not 1 to 3600"),
             (r#"{"name":"y","description":"d","command":"c"}"#.to_owned(), "not named `y.json`"),
             (r#"{"name":"x","description":"d","command":"./c"}"#.to_owned(), "`command` is neither"),
@@ -335,12 +326,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write("extra.json", r#"{"name":"extra","description":"d","command":"c"}"#);
-        write("memory.json", r#"{"name":"memory","description":"ours","command":"c"}"#);
+        write("memory.json", r#"{"name":"memory","description":"custom","command":"c"}"#);
         write("README.md", "no JSON");
-        let mut catalogue = Catalog::built_in().unwrap();
-        catalogue.add_directory(folder.path()).unwrap();
-        assert_eq!(catalogue.servers().count(), 5);
-        assert_eq!(catalogue.get("memory").unwrap().description, "ours");
-        assert!(catalogue.add_directory(Path::new("/nonexistent")).is_err());
+        let mut catalog = Catalog::built_in().unwrap();
+        catalog.add_directory(folder.path()).unwrap();
+        assert_eq!(catalog.servers().count(), 5);
+        assert_eq!(catalog.get("memory").unwrap().description, "custom");
+        assert!(catalog.add_directory(Path::new("/nonexistent")).is_err());
     }
 }

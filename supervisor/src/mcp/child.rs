@@ -1,4 +1,4 @@
-//! A server's process: in a group of its own, killed with all it started, and reaped.
+//! The process of an MCP server, in its own process group, which is killed as a whole.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,40 +12,37 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::compose::PlannedServer;
 use crate::process::{Child, Environment, ProcessGroup, command, spawn};
 
-/// Where a server's secrets are read, by name, each time it is started.
+/// Reads a secret by name; called each time a server is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
 
-/// Where the file of a secret is, by name, where it has one.
+/// Returns the file of a secret by name, if it has one.
 pub type SecretPaths = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
 
-/// What every server has: the environment without secrets, and where it starts.
+/// The environment that all servers share.
 #[derive(Clone)]
 pub struct ServerEnv {
-    /// The environment of every server; each has its own secrets beside it.
+    /// The environment variables without secrets; each server gets its own secrets too.
     pub environment: Environment,
-    /// Where servers start.
     pub directory: Box<Path>,
-    /// Where secrets are read.
     pub secrets: SecretSource,
-    /// Where the files of secrets are.
     pub secret_files: SecretPaths,
 }
 
-/// The groups of living servers, so that all can be killed at once.
+/// The process groups of the running servers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProcessGroups(Arc<Mutex<BTreeSet<i32>>>);
 
 impl ProcessGroups {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Kills every living server with all it started.
+    /// Kills every running server with its descendants.
     pub(super) fn kill(&self) {
         self.with(|groups| std::mem::take(groups).into_iter().for_each(kill_group));
     }
 
-    /// Kills one group, unless that was done: its number may be another's by now.
+    /// Kills one group unless it was killed already: its id may be reused.
     fn kill_one(&self, group: i32) {
         self.with(|groups| {
             if groups.remove(&group) {
@@ -57,12 +54,12 @@ impl ProcessGroups {
 
 fn kill_group(group: i32) {
     if let Some(group) = Pid::from_raw(group) {
-        // It fails only where the group is gone, which is what is wanted.
+        // Fails only if the group has exited already.
         kill_process_group(group, Signal::KILL).ok();
     }
 }
 
-/// A living server; dropped, it is killed.
+/// A running server; dropping it kills the server.
 pub(super) struct ServerProcess {
     pub(super) child: Child,
     group: i32,
@@ -72,24 +69,24 @@ pub(super) struct ServerProcess {
 impl ServerProcess {
     pub(super) fn start(
         server: &PlannedServer,
-        ground: &ServerEnv,
+        server_env: &ServerEnv,
         groups: &ProcessGroups,
         stderr: Stdio,
     ) -> io::Result<Self> {
-        let mut environment = ground.environment.clone();
+        let mut environment = server_env.environment.clone();
         environment.extend(server.env.iter().map(|(name, value)| (name.into(), value.into())));
         for (variable, secret) in &server.secrets {
-            let value = (ground.secrets)(secret)
-                .ok_or_else(|| io::Error::other(format!("the secret `{secret}` is not given")))?;
+            let value = (server_env.secrets)(secret)
+                .ok_or_else(|| io::Error::other(format!("missing secret `{secret}`")))?;
             environment.insert(variable.into(), value.expose_secret().into());
         }
         for (variable, secret) in &server.secret_files {
-            let path = (ground.secret_files)(secret)
-                .ok_or_else(|| io::Error::other(format!("the secret `{secret}` is not given as a file")))?;
+            let path = (server_env.secret_files)(secret)
+                .ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
             environment.insert(variable.into(), path.into());
         }
         let mut command = command(&server.command, &environment, ProcessGroup::New);
-        command.args(&server.args).current_dir(&ground.directory);
+        command.args(&server.args).current_dir(&server_env.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let child = spawn(command).map_err(|error| error.source)?;
         let group = child.pid().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
@@ -97,8 +94,8 @@ impl ServerProcess {
         Ok(Self { child, group, groups: groups.clone() })
     }
 
-    /// Kills the server with all it started, and reaps it.
-    pub(super) async fn end(mut self) {
+    /// Kills the server with its descendants and reaps it.
+    pub(super) async fn stop(mut self) {
         self.groups.kill_one(self.group);
         self.child.wait().await.ok();
     }

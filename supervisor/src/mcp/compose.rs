@@ -1,6 +1,6 @@
-//! One configuration for the agent out of the servers it is to have.
+//! Plans the MCP servers of a run and renders the agent's configuration. Pure.
 //!
-//! Pure; no secret is ever in what it makes.
+//! Plans and configurations never contain secrets.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,78 +11,72 @@ use orchestrator_contract::outcome::{McpServer, McpStatus};
 
 use super::catalog::{Catalog, ServerConfig};
 
-/// What the placeholders stand for; absolute paths.
+/// The absolute paths that replace placeholders.
 #[derive(Clone, Debug)]
 pub struct Placeholders {
-    /// The working tree.
+    /// The worktree.
     pub workspace: PathBuf,
-    /// Kept across the tasks of a service.
+    /// The directory that is kept across the tasks of a service.
     pub memory: PathBuf,
-    /// Where the agent works.
     pub target: PathBuf,
-    /// Caches of programs.
     pub cache: PathBuf,
-    /// Where files for servers are written, a folder each.
+    /// The directory of the servers' files, with a subdirectory per server.
     pub files: PathBuf,
 }
 
-/// What there is, for servers to need.
+/// What is available on this host.
 #[derive(Clone, Copy)]
 pub struct HostCapabilities<'a> {
-    /// What the placeholders stand for.
+    /// The paths that replace placeholders.
     pub places: &'a Placeholders,
-    /// Whether there is a secret of this name.
+    /// Returns whether a secret is available.
     pub has_secret: &'a dyn Fn(&str) -> bool,
-    /// The path of a command; see [`super::installed::find_command`].
+    /// Returns the path of a program; see [`super::installed::find_command`].
     pub find_command: &'a dyn Fn(&str) -> Option<PathBuf>,
-    /// Whether there is a Rust toolchain; see [`super::installed::has_toolchain`].
+    /// Returns whether a Rust toolchain is installed; see [`super::installed::has_toolchain`].
     pub has_toolchain: &'a dyn Fn(&str) -> bool,
 }
 
-/// A server as it is to be started.
+/// A server to start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PlannedServer {
-    /// Its name.
     pub name: String,
-    /// Its program.
     pub command: PathBuf,
-    /// Its arguments.
     pub args: Vec<String>,
-    /// Its environment beyond the agent's, without secrets.
+    /// Additional environment variables, without secrets.
     pub env: BTreeMap<String, String>,
-    /// Environment variable to name of a secret.
+    /// Environment variables that contain secrets, with the names of the secrets.
     pub secrets: BTreeMap<String, String>,
-    /// Environment variable to name of a secret whose file's path it gets.
+    /// Environment variables that contain paths of secret files, with the names of the secrets.
     pub secret_files: BTreeMap<String, String>,
-    /// What is to be written before it is started.
+    /// Files to write before the server is started.
     pub files: BTreeMap<PathBuf, String>,
-    /// Whether a run without it makes no sense.
+    /// Whether the run fails without this server.
     pub required: bool,
-    /// How long one call of a tool may take.
+    /// The timeout of a tool call.
     pub tool_timeout: Option<Duration>,
-    /// Whether the model sees its tools at once.
+    /// Whether the model sees the server's tools from the start.
     pub always_load: bool,
 }
 
 impl PlannedServer {
-    /// Whether it is the supervisor's child, outside of the agent's sandbox.
+    /// Returns whether it runs as the supervisor's child, outside of the agent's sandbox.
     #[must_use]
     pub fn has_secrets(&self) -> bool {
         !self.secrets.is_empty() || !self.secret_files.is_empty()
     }
 }
 
-/// A server that the agent does not have.
+/// A server that is not available to the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SkippedServer {
-    /// Its name.
     pub name: String,
-    /// What is missing.
+    /// The missing requirement.
     pub why: String,
 }
 
 impl SkippedServer {
-    /// What the outcome says about it.
+    /// Returns its entry in the outcome.
     #[must_use]
     pub fn report(&self) -> McpServer {
         let Self { name, why } = self;
@@ -96,38 +90,34 @@ impl SkippedServer {
     }
 }
 
-/// The servers that the agent is to have, and those that it cannot have.
+/// The servers to start and the servers that are skipped.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerPlan {
-    /// To be started.
     pub servers: Vec<PlannedServer>,
-    /// Left out, and why.
     pub skipped: Vec<SkippedServer>,
 }
 
-/// The agent cannot have the servers that were asked for.
+/// Why the servers cannot be planned.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ComposeError {
-    /// A chosen server is not known.
-    #[error("no MCP server `{name}`: there are {}", known.join(", "))]
+    /// A chosen server does not exist.
+    #[error("unknown MCP server `{name}` (available: {})", known.join(", "))]
     Unknown {
-        /// The name.
         name: String,
-        /// The names there are.
+        /// The available servers.
         known: Vec<String>,
     },
-    /// A required server lacks something.
-    #[error("MCP server `{name}` is required, and {why}")]
+    /// A requirement of a required server is missing.
+    #[error("cannot start required MCP server `{name}`: {why}")]
     RequiredMissing {
-        /// The server.
         name: String,
-        /// What is missing.
+        /// The missing requirement.
         why: String,
     },
 }
 
 impl ComposeError {
-    /// Why the run ends.
+    /// Returns the reason that the run ends with.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -140,20 +130,20 @@ impl ComposeError {
 /// Plans the chosen servers, or the default ones.
 ///
 /// # Errors
-/// A chosen server is unknown, or a required one lacks something.
+/// Returns an error if a chosen server is unknown or a required one cannot start.
 pub fn compose(
-    catalogue: &Catalog,
+    catalog: &Catalog,
     chosen: Option<&[String]>,
-    surroundings: &HostCapabilities<'_>,
+    host: &HostCapabilities<'_>,
 ) -> Result<ServerPlan, ComposeError> {
     let servers: Vec<&ServerConfig> = match chosen {
-        None => catalogue.servers().filter(|server| server.is_default(surroundings.has_secret)).collect(),
+        None => catalog.servers().filter(|server| server.is_default(host.has_secret)).collect(),
         Some(names) => {
-            let known = || catalogue.servers().map(|server| server.name.clone()).collect();
+            let known = || catalog.servers().map(|server| server.name.clone()).collect();
             let unknown = |name: &String| ComposeError::Unknown { name: name.clone(), known: known() };
             let mut servers = Vec::new();
             for name in names {
-                let server = catalogue.get(name).ok_or_else(|| unknown(name))?;
+                let server = catalog.get(name).ok_or_else(|| unknown(name))?;
                 if !servers.contains(&server) {
                     servers.push(server);
                 }
@@ -161,32 +151,32 @@ pub fn compose(
             servers
         }
     };
-    let mut composed = ServerPlan::default();
+    let mut plan = ServerPlan::default();
     for server in servers {
         let name = server.name.clone();
-        match plan(server, surroundings) {
-            Ok(planned) => composed.servers.push(planned),
+        match plan_server(server, host) {
+            Ok(planned) => plan.servers.push(planned),
             Err(why) if server.required => return Err(ComposeError::RequiredMissing { name, why }),
-            Err(why) => composed.skipped.push(SkippedServer { name, why }),
+            Err(why) => plan.skipped.push(SkippedServer { name, why }),
         }
     }
-    Ok(composed)
+    Ok(plan)
 }
 
-fn plan(server: &ServerConfig, surroundings: &HostCapabilities<'_>) -> Result<PlannedServer, String> {
-    let HostCapabilities { places, has_secret, find_command, has_toolchain } = surroundings;
-    let folder = places.files.join(&server.name);
-    let expand = |text: &str| expand(text, places, &folder);
+fn plan_server(server: &ServerConfig, host: &HostCapabilities<'_>) -> Result<PlannedServer, String> {
+    let HostCapabilities { places, has_secret, find_command, has_toolchain } = host;
+    let directory = places.files.join(&server.name);
+    let expand = |text: &str| expand(text, places, &directory);
     let command = expand(&server.command);
-    let found = find_command(&command).ok_or_else(|| format!("the program `{command}` is not installed"))?;
+    let found = find_command(&command).ok_or_else(|| format!("program `{command}` is not installed"))?;
     if let Some(toolchain) = server.requires.toolchain.as_ref().filter(|toolchain| !has_toolchain(toolchain))
     {
         return Err(format!(
-            "the Rust toolchain `{toolchain}` is not installed (rustup toolchain install {toolchain})"
+            "Rust toolchain `{toolchain}` is not installed (rustup toolchain install {toolchain})"
         ));
     }
     if let Some(secret) = server.needed_secrets().find(|secret| !has_secret(secret)) {
-        return Err(format!("the secret `{secret}` is not given"));
+        return Err(format!("missing secret `{secret}`"));
     }
     let expanded = |(name, value): (&String, &String)| (name.clone(), expand(value));
     Ok(PlannedServer {
@@ -196,14 +186,14 @@ fn plan(server: &ServerConfig, surroundings: &HostCapabilities<'_>) -> Result<Pl
         env: server.env.iter().map(expanded).collect(),
         secrets: server.secrets.clone(),
         secret_files: server.secret_files.clone(),
-        files: server.files.iter().map(|(name, text)| (folder.join(name), text.clone())).collect(),
+        files: server.files.iter().map(|(name, text)| (directory.join(name), text.clone())).collect(),
         required: server.required,
         tool_timeout: server.tool_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         always_load: server.always_load,
     })
 }
 
-/// Replaces placeholders in one pass, so that a path with braces is left as it is.
+/// Replaces placeholders in one pass, so that braces in the inserted paths are kept.
 fn expand(text: &str, places: &Placeholders, files: &Path) -> String {
     let Placeholders { workspace, memory, target, cache, files: _ } = places;
     let mut expanded = String::new();
@@ -211,24 +201,25 @@ fn expand(text: &str, places: &Placeholders, files: &Path) -> String {
     while let Some((before, after)) = rest.split_once('{') {
         expanded.push_str(before);
         let (name, next) = after.split_once('}').unwrap_or((after, ""));
-        let place = match name {
+        let path = match name {
             "workspace" => workspace,
             "memory" => memory,
             "target" => target,
             "cache" => cache,
             "files" => files,
-            // The catalogue refuses others.
+            // The catalog rejects other placeholders.
             _ => Path::new(""),
         };
-        expanded.push_str(&place.to_string_lossy());
+        expanded.push_str(&path.to_string_lossy());
         rest = next;
     }
     expanded + rest
 }
 
 impl ServerPlan {
-    /// The agent's `mcp.json`. A server with secrets is reached through
-    /// `{supervisor} mcp-relay NAME --socket PATH`.
+    /// Renders the agent's `mcp.json`.
+    ///
+    /// A server with secrets is reached through `{supervisor} mcp-relay NAME --socket PATH`.
     #[must_use]
     pub fn agent_config(
         &self,
@@ -261,7 +252,7 @@ impl ServerPlan {
         serde_json::json!({ "mcpServers": servers })
     }
 
-    /// The longest that a call of any server's tool may take, for `MCP_TOOL_TIMEOUT`.
+    /// Returns the longest tool timeout of all servers, for `MCP_TOOL_TIMEOUT`.
     #[must_use]
     pub fn tool_timeout(&self) -> Option<Duration> {
         self.servers.iter().filter_map(|server| server.tool_timeout).max()
@@ -290,39 +281,39 @@ mod tests {
 
     const ALL: FakeHost = FakeHost { secret: true, toolchain: true, programs: true };
 
-    fn composed(there: &FakeHost, chosen: Option<&[&str]>) -> Result<ServerPlan, ComposeError> {
+    fn plan_built_in(host: &FakeHost, chosen: Option<&[&str]>) -> Result<ServerPlan, ComposeError> {
         let chosen: Option<Vec<String>> =
             chosen.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let surroundings = HostCapabilities {
+        let capabilities = HostCapabilities {
             places: &places(),
-            has_secret: &|_| there.secret,
-            find_command: &|name| there.programs.then(|| Path::new("/usr/bin").join(name)),
-            has_toolchain: &|_| there.toolchain,
+            has_secret: &|_| host.secret,
+            find_command: &|name| host.programs.then(|| Path::new("/usr/bin").join(name)),
+            has_toolchain: &|_| host.toolchain,
         };
-        compose(&Catalog::built_in().unwrap(), chosen.as_deref(), &surroundings)
+        compose(&Catalog::built_in().unwrap(), chosen.as_deref(), &capabilities)
     }
 
     #[test]
     fn agent_mcp_config_matches_snapshot() {
-        let composed = composed(&ALL, None).unwrap();
-        let config = composed.agent_config(Path::new("/usr/bin/supervisor"), |name| {
+        let plan = plan_built_in(&ALL, None).unwrap();
+        let config = plan.agent_config(Path::new("/usr/bin/supervisor"), |name| {
             Some(PathBuf::from(format!("/tmp/mcp-x/{name}.sock")))
         });
         insta::assert_snapshot!(serde_json::to_string_pretty(&config).unwrap());
-        assert_eq!(composed.tool_timeout(), Some(Duration::from_secs(180)));
+        assert_eq!(plan.tool_timeout(), Some(Duration::from_secs(180)));
     }
 
     #[test]
     fn server_without_requirement_is_skipped_with_reason() {
-        let composed = composed(&FakeHost { secret: false, toolchain: false, ..ALL }, None).unwrap();
-        let names: Vec<_> = composed.servers.iter().map(|server| server.name.as_str()).collect();
+        let plan = plan_built_in(&FakeHost { secret: false, toolchain: false, ..ALL }, None).unwrap();
+        let names: Vec<_> = plan.servers.iter().map(|server| server.name.as_str()).collect();
         assert_eq!(names, ["memory"]);
-        let reasons: Vec<_> = composed.skipped.iter().map(|left| left.why.as_str()).collect();
+        let reasons: Vec<_> = plan.skipped.iter().map(|skipped| skipped.why.as_str()).collect();
         assert_eq!(
             reasons,
             [
-                "the secret `brave-api-key` is not given",
-                "the Rust toolchain `nightly` is not installed (rustup toolchain install nightly)",
+                "missing secret `brave-api-key`",
+                "Rust toolchain `nightly` is not installed (rustup toolchain install nightly)",
             ]
         );
     }
@@ -330,39 +321,42 @@ mod tests {
     #[test]
     fn missing_secret_is_reported_for_chosen_server_only() {
         let without = FakeHost { secret: false, ..ALL };
-        let chosen = composed(&without, Some(&["kubernetes"])).unwrap();
-        assert_eq!(chosen.skipped[0].why, "the secret `kubeconfig` is not given");
-        let offered = composed(&without, None).unwrap();
-        assert!(offered.skipped.iter().all(|left| left.name != "kubernetes"), "{offered:?}");
+        let chosen = plan_built_in(&without, Some(&["kubernetes"])).unwrap();
+        assert_eq!(chosen.skipped[0].why, "missing secret `kubeconfig`");
+        let default_plan = plan_built_in(&without, None).unwrap();
+        assert!(default_plan.skipped.iter().all(|skipped| skipped.name != "kubernetes"), "{default_plan:?}");
     }
 
     #[test]
     fn missing_server_program_is_named() {
-        let composed = composed(&FakeHost { programs: false, ..ALL }, Some(&["memory"])).unwrap();
-        assert_eq!(composed.skipped[0].why, "the program `mcp-server-memory` is not installed");
+        let plan = plan_built_in(&FakeHost { programs: false, ..ALL }, Some(&["memory"])).unwrap();
+        assert_eq!(plan.skipped[0].why, "program `mcp-server-memory` is not installed");
     }
 
     #[test]
     fn plan_contains_only_chosen_known_servers() {
-        let one = composed(&ALL, Some(&["memory", "memory"])).unwrap();
+        let one = plan_built_in(&ALL, Some(&["memory", "memory"])).unwrap();
         assert_eq!(one.servers.len(), 1);
-        assert_eq!(composed(&ALL, Some(&[])).unwrap(), ServerPlan::default());
-        let error = composed(&ALL, Some(&["nope"])).unwrap_err();
-        assert_eq!(error.to_string(), "no MCP server `nope`: there are brave, kubernetes, memory, rustdocs");
+        assert_eq!(plan_built_in(&ALL, Some(&[])).unwrap(), ServerPlan::default());
+        let error = plan_built_in(&ALL, Some(&["nope"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown MCP server `nope` (available: brave, kubernetes, memory, rustdocs)"
+        );
     }
 
     #[test]
     fn required_server_without_program_fails_run() {
-        let mut catalogue = Catalog::default();
+        let mut catalog = Catalog::default();
         let text = r#"{"name":"x","description":"d","command":"c","required":true}"#;
-        catalogue.add("x.json", text).unwrap();
-        let surroundings = HostCapabilities {
+        catalog.add("x.json", text).unwrap();
+        let capabilities = HostCapabilities {
             places: &places(),
             has_secret: &|_| true,
             find_command: &|_| None,
             has_toolchain: &|_| true,
         };
-        let error = compose(&catalogue, Some(&["x".to_owned()]), &surroundings).unwrap_err();
+        let error = compose(&catalog, Some(&["x".to_owned()]), &capabilities).unwrap_err();
         assert_eq!(error.reason(), Reason::McpServerFailed);
     }
 }

@@ -1,23 +1,23 @@
-//! What is installed, for servers to need.
+//! Checks which programs and toolchains are installed.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The path of a command: absolute ones as they are, others by a search path.
+/// Returns the path of an executable: absolute, or found in a search path.
 #[must_use]
 pub fn find_command(command: &str, search_path: &OsStr) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
-    let is_program = |path: &PathBuf| {
+    let is_executable = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
     };
     if command.starts_with('/') {
-        return Some(PathBuf::from(command)).filter(is_program);
+        return Some(PathBuf::from(command)).filter(is_executable);
     }
-    let folders = std::env::split_paths(search_path).filter(|folder| folder.is_absolute());
-    folders.map(|folder| folder.join(command)).find(is_program)
+    let directories = std::env::split_paths(search_path).filter(|directory| directory.is_absolute());
+    directories.map(|directory| directory.join(command)).find(is_executable)
 }
 
-/// Whether rustup has a toolchain whose name is or begins with this one and a `-`.
+/// Returns whether rustup has this toolchain, such as `nightly`, for any host triple.
 #[must_use]
 pub fn has_toolchain(rustup_home: &Path, toolchain: &str) -> bool {
     let Ok(entries) = std::fs::read_dir(rustup_home.join("toolchains")) else { return false };

@@ -1,7 +1,8 @@
-//! Servers with secrets: the supervisor's children, which the agent reaches by a socket.
+//! The relay between the agent and the MCP servers that hold secrets.
 //!
-//! [`RelayHost`] listens; [`relay_main`] is the small program that the agent's CLI starts.
-//! The secret stays on this side, and each server has only its own.
+//! [`RelayHost`] listens on a socket and runs the servers as children of the supervisor;
+//! [`relay_main`] is the program that the agent CLI starts instead. The agent never sees the
+//! secrets, and each server gets only its own.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -22,75 +23,69 @@ use super::child::{ProcessGroups, ServerProcess};
 pub use super::child::{SecretPaths, SecretSource, ServerEnv};
 use super::compose::{PlannedServer, ServerPlan};
 
-/// The longest path of a socket, unix(7): 108 bytes with the NUL.
+/// Maximum length of a socket path, from unix(7): 108 bytes with the NUL.
 const SUN_PATH_MAX: usize = 107;
 
-/// How long a server may take to end after its input was closed.
+/// How long a server may take to exit after its input is closed.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-/// How long the agent's side waits for the last answers after its input was closed.
+/// How long the relay program waits for the last responses after its input is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The relay cannot be set up.
+/// Why the relay cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// No folder or socket can be made.
-    #[error("cannot listen for MCP server `{name}` in `{folder}`")]
+    /// The directory or socket cannot be created.
+    #[error("cannot listen for MCP server `{name}` in `{directory}`")]
     Listen {
-        /// The server.
         name: String,
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
+        /// The parent directory.
+        directory: PathBuf,
         source: io::Error,
     },
-    /// The socket's path is longer than the system allows.
-    #[error("cannot listen for MCP server `{name}`: the path `{path}` is longer than {SUN_PATH_MAX} bytes")]
-    PathTooLong {
-        /// The server.
-        name: String,
-        /// The path.
-        path: PathBuf,
-    },
+    /// The socket path exceeds the limit of the system.
+    #[error("cannot listen for MCP server `{name}`: path `{path}` is longer than {SUN_PATH_MAX} bytes")]
+    PathTooLong { name: String, path: PathBuf },
 }
 
 impl RelayError {
-    /// Why the run ends.
+    /// Returns the reason that the run ends with.
     #[must_use]
     pub fn reason(&self) -> Reason {
         Reason::McpServerFailed
     }
 }
 
-/// Listens for the agent and gives each connection a server of its own.
+/// Listens for the agent and starts a separate server for each connection.
 ///
-/// When it is dropped, every server is killed with all it started, and the sockets are gone.
+/// Dropping it kills every server with its descendants and removes the sockets.
 #[derive(Debug)]
 pub struct RelayHost {
-    ending: CancellationToken,
+    shutdown: CancellationToken,
     listeners: JoinSet<()>,
     groups: ProcessGroups,
     sockets: BTreeMap<String, PathBuf>,
-    /// None where no server has secrets.
-    folder: Option<TempDir>,
+    /// `None` if no server has secrets.
+    directory: Option<TempDir>,
 }
 
 impl RelayHost {
-    /// Listens for every server with secrets, in a private folder within `parent`, whose
-    /// path should be short. Needs a tokio runtime.
+    /// Listens for every server with secrets, on sockets in a private directory.
+    ///
+    /// The directory is created in `parent`, whose path should be short. Needs a tokio runtime.
     ///
     /// # Errors
-    /// A socket cannot be made.
-    pub fn start(composed: &ServerPlan, ground: &ServerEnv, parent: &Path) -> Result<Self, RelayError> {
+    /// Returns an error if a socket cannot be created.
+    pub fn start(plan: &ServerPlan, server_env: &ServerEnv, parent: &Path) -> Result<Self, RelayError> {
         let mut host = Self {
-            ending: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
             listeners: JoinSet::new(),
             groups: ProcessGroups::default(),
             sockets: BTreeMap::new(),
-            folder: None,
+            directory: None,
         };
-        for server in composed.servers.iter().filter(|server| server.has_secrets()) {
-            host.listen(server, ground, parent)?;
+        for server in plan.servers.iter().filter(|server| server.has_secrets()) {
+            host.listen(server, server_env, parent)?;
         }
         Ok(host)
     }
@@ -98,16 +93,16 @@ impl RelayHost {
     fn listen(
         &mut self,
         server: &PlannedServer,
-        ground: &ServerEnv,
+        server_env: &ServerEnv,
         parent: &Path,
     ) -> Result<(), RelayError> {
         let name = &server.name;
-        let failed = |source| RelayError::Listen { name: name.clone(), folder: parent.to_owned(), source };
-        let folder = match self.folder.take() {
-            Some(folder) => folder,
-            None => private_folder(parent).map_err(failed)?,
+        let failed = |source| RelayError::Listen { name: name.clone(), directory: parent.to_owned(), source };
+        let directory = match self.directory.take() {
+            Some(directory) => directory,
+            None => private_directory(parent).map_err(failed)?,
         };
-        let path = self.folder.insert(folder).path().join(format!("{name}.sock"));
+        let path = self.directory.insert(directory).path().join(format!("{name}.sock"));
         if path.as_os_str().len() > SUN_PATH_MAX {
             return Err(RelayError::PathTooLong { name: name.clone(), path });
         }
@@ -115,30 +110,31 @@ impl RelayHost {
         self.sockets.insert(name.clone(), path);
         let connection = Connection {
             server: server.clone(),
-            ground: ground.clone(),
+            server_env: server_env.clone(),
             groups: self.groups.clone(),
-            ending: self.ending.clone(),
+            shutdown: self.shutdown.clone(),
         };
         self.listeners.spawn(accept(listener, connection));
         Ok(())
     }
 
-    /// The socket of a server, for [`Composed::agent_config`].
+    /// Returns the socket of a server, for [`ServerPlan::agent_config`].
     #[must_use]
     pub fn socket(&self, name: &str) -> Option<PathBuf> {
         self.sockets.get(name).cloned()
     }
 
-    /// The folder of the sockets, which the agent must be able to reach; none where no
-    /// server has secrets.
+    /// Returns the directory of the sockets, which the agent must be able to read.
+    ///
+    /// Returns `None` if no server has secrets.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_ref().map(TempDir::path)
+        self.directory.as_ref().map(TempDir::path)
     }
 
-    /// Ends every server and waits until each is reaped.
+    /// Kills every server and waits until all are reaped.
     pub async fn close(mut self) {
-        self.ending.cancel();
+        self.shutdown.cancel();
         self.groups.kill();
         while self.listeners.join_next().await.is_some() {}
     }
@@ -146,38 +142,37 @@ impl RelayHost {
 
 impl Drop for RelayHost {
     fn drop(&mut self) {
-        self.ending.cancel();
+        self.shutdown.cancel();
         self.groups.kill();
         self.listeners.detach_all();
     }
 }
 
-fn private_folder(parent: &Path) -> io::Result<TempDir> {
+fn private_directory(parent: &Path) -> io::Result<TempDir> {
     tempfile::Builder::new()
         .prefix("mcp-")
         .permissions(std::fs::Permissions::from_mode(0o700))
         .tempdir_in(parent)
 }
 
-/// What a connection needs to start its server.
 #[derive(Clone)]
 struct Connection {
     server: PlannedServer,
-    ground: ServerEnv,
+    server_env: ServerEnv,
     groups: ProcessGroups,
-    ending: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 async fn accept(listener: UnixListener, connection: Connection) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            () = connection.ending.cancelled() => break,
+            () = connection.shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection.clone().serve(stream));
                 }
-                // Out of descriptors, for one: it passes.
+                // A temporary error, such as too many open file descriptors.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -187,13 +182,13 @@ async fn accept(listener: UnixListener, connection: Connection) {
 }
 
 impl Connection {
-    /// Its own server, bytes both ways, until either side ends.
+    /// Starts a server and copies bytes in both directions until either side closes.
     async fn serve(self, stream: UnixStream) {
-        let Self { server, ground, groups, ending } = self;
-        if ending.is_cancelled() {
+        let Self { server, server_env, groups, shutdown } = self;
+        if shutdown.is_cancelled() {
             return;
         }
-        let mut child = match ServerProcess::start(&server, &ground, &groups, Stdio::null()) {
+        let mut child = match ServerProcess::start(&server, &server_env, &groups, Stdio::null()) {
             Ok(child) => child,
             Err(error) => {
                 tracing::warn!(server = server.name, %error, "cannot start MCP server");
@@ -203,16 +198,16 @@ impl Connection {
         if let (Some(stdin), Some(stdout)) = (child.child.take_stdin(), child.child.take_stdout()) {
             tokio::select! {
                 () = copy_bidirectional(stream, stdin, stdout) => {}
-                () = ending.cancelled() => {}
+                () = shutdown.cancelled() => {}
             }
         }
-        child.end().await;
+        child.stop().await;
     }
 }
 
 async fn copy_bidirectional(stream: UnixStream, mut stdin: ChildStdin, mut stdout: ChildStdout) {
     let (mut from_agent, mut to_agent) = stream.into_split();
-    // Owns its pipe, so that the server's input is closed with the agent's.
+    // Owns the pipe, so that the server's input is closed when the agent's is.
     let up = async move { tokio::io::copy(&mut from_agent, &mut stdin).await.ok() };
     let down = async move { tokio::io::copy(&mut stdout, &mut to_agent).await.ok() };
     tokio::pin!(down);
@@ -224,9 +219,9 @@ async fn copy_bidirectional(stream: UnixStream, mut stdin: ChildStdin, mut stdou
     }
 }
 
-/// Connects standard input and output with a socket; ends when either side does.
+/// Connects standard input and output to a socket; exits when either side closes.
 ///
-/// Plain threads do the reading: a runtime would wait at its end for a read of standard
+/// Reads on plain threads: a tokio runtime would wait at shutdown for a read of standard
 /// input that never returns.
 pub async fn relay_main(socket: &Path) -> ExitCode {
     let connected = std::os::unix::net::UnixStream::connect(socket)
@@ -239,16 +234,16 @@ pub async fn relay_main(socket: &Path) -> ExitCode {
             return ExitCode::from(Reason::McpServerFailed.exit_code());
         }
     };
-    let (up_ended, up) = tokio::sync::oneshot::channel();
-    let (down_ended, mut down) = tokio::sync::oneshot::channel();
+    let (up_closed_tx, up) = tokio::sync::oneshot::channel();
+    let (down_closed_tx, mut down) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         copy_and_flush(&mut io::stdin().lock(), &mut to_host).ok();
         to_host.shutdown(Shutdown::Write).ok();
-        up_ended.send(()).ok();
+        up_closed_tx.send(()).ok();
     });
     std::thread::spawn(move || {
         copy_and_flush(&mut from_host, &mut io::stdout().lock()).ok();
-        down_ended.send(()).ok();
+        down_closed_tx.send(()).ok();
     });
     tokio::select! {
         _ = up => {
@@ -260,7 +255,7 @@ pub async fn relay_main(socket: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Copies and flushes after each read: a message must not wait for the next one.
+/// Copies and flushes after each read, so that no message waits for the next one.
 fn copy_and_flush(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
     let mut chunk = [0; 65536];
     loop {

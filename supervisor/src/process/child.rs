@@ -1,4 +1,4 @@
-//! One child and its life: started, signalled as a group, awaited once.
+//! A child process: spawned, signaled as a group, awaited once.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Children whose status somebody awaits; the reaper of strangers leaves them alone.
+/// Children that tokio awaits; [`super::reap_orphans`] does not reap them.
 static AWAITED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// The children that somebody awaits, locked against starts.
+/// Locks and returns the awaited children; no child is spawned meanwhile.
 pub(super) fn awaited() -> MutexGuard<'static, BTreeSet<u32>> {
-    // A panic while the set is held leaves it consistent: every change is one call.
+    // A panic under the lock leaves the set consistent: every change is a single call.
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How a process ended.
+/// How a process exited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Exit {
-    /// By itself, with this status.
+    /// It exited with this code.
     Code(u8),
-    /// By this signal.
+    /// This signal terminated it.
     Signal(i32),
 }
 
@@ -30,7 +30,7 @@ impl From<ExitStatus> for Exit {
     fn from(status: ExitStatus) -> Self {
         use std::os::unix::process::ExitStatusExt as _;
         match (status.code(), status.signal()) {
-            // wait(2) gives eight bits.
+            // An exit status has eight bits, see wait(2).
             (Some(code), _) => Self::Code((code & 0xff) as u8),
             (None, Some(signal)) => Self::Signal(signal),
             (None, None) => Self::Code(0xff),
@@ -47,30 +47,29 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// A program that could not be started.
+/// The error of a failed spawn.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start `{program}`")]
 pub struct SpawnError {
-    /// The program as named.
+    /// The program, as given by the caller.
     pub program: String,
-    /// What the system says.
     #[source]
     pub source: io::Error,
 }
 
-/// A started child.
+/// A spawned child; dropping it kills its process group.
 #[derive(Debug)]
 pub struct Child {
     inner: tokio::process::Child,
     pid: Option<u32>,
 }
 
-/// Starts `command` and registers it as awaited.
+/// Spawns `command` and registers it as awaited.
 ///
 /// # Errors
-/// The program cannot be started.
+/// Returns an error if the program cannot be spawned.
 pub fn spawn(mut command: tokio::process::Command) -> Result<Child, SpawnError> {
-    // Held across the start, so that the reaper never sees a child that is not registered yet.
+    // Locked during the spawn, so that the reaper never sees an unregistered child.
     let mut awaited = awaited();
     let inner = command.spawn().map_err(|source| SpawnError {
         program: command.as_std().get_program().to_string_lossy().into_owned(),
@@ -82,31 +81,31 @@ pub fn spawn(mut command: tokio::process::Command) -> Result<Child, SpawnError> 
 }
 
 impl Child {
-    /// The process id; the same for the whole life of this value.
+    /// Returns the process id, also after the exit.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// The child's standard input, once, if it was piped.
+    /// Takes the child's standard input, if it was piped.
     pub fn take_stdin(&mut self) -> Option<tokio::process::ChildStdin> {
         self.inner.stdin.take()
     }
 
-    /// The child's standard output, once, if it was piped.
+    /// Takes the child's standard output, if it was piped.
     pub fn take_stdout(&mut self) -> Option<tokio::process::ChildStdout> {
         self.inner.stdout.take()
     }
 
-    /// The child's standard error, once, if it was piped.
+    /// Takes the child's standard error, if it was piped.
     pub fn take_stderr(&mut self) -> Option<tokio::process::ChildStderr> {
         self.inner.stderr.take()
     }
 
-    /// Waits for the end. Can be asked again.
+    /// Waits for the exit. Can be called again.
     ///
     /// # Errors
-    /// The system cannot tell the status.
+    /// Returns an error if the status cannot be read.
     pub async fn wait(&mut self) -> io::Result<Exit> {
         let status = self.inner.wait().await?;
         if let Some(pid) = self.pid {
@@ -115,10 +114,10 @@ impl Child {
         Ok(status.into())
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit, or `None` if the child is still running.
     ///
     /// # Errors
-    /// The system cannot tell the status.
+    /// Returns an error if the status cannot be read.
     pub fn try_wait(&mut self) -> io::Result<Option<Exit>> {
         let status = self.inner.try_wait()?;
         if let (Some(_), Some(pid)) = (status, self.pid) {
@@ -127,20 +126,20 @@ impl Child {
         Ok(status.map(Exit::from))
     }
 
-    /// Sends `signal` to the child's process group, while the child is not yet awaited.
+    /// Sends `signal` to the child's process group, unless the child was reaped already.
     pub fn signal_group(&self, signal: Signal) {
-        // After the status was collected the number may belong to somebody else.
-        let alive = self.inner.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = alive {
-            // A group that is already gone needs no signal.
+        // The process id can be reused after the child was reaped.
+        let pid = self.inner.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // Fails only if the group has exited already.
             let _ = kill_process_group(pid, signal);
         }
     }
 
-    /// Kills the group and collects the child, in bounded time.
+    /// Kills the process group and reaps the child, within 5 seconds.
     pub async fn kill(&mut self) {
         self.signal_group(Signal::KILL);
-        // A killed process can hang in the kernel (a dead network file system); it is then left.
+        // A killed process can hang in the kernel, such as on a dead network file system.
         drop(tokio::time::timeout(Duration::from_secs(5), self.wait()).await);
     }
 }

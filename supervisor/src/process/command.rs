@@ -1,24 +1,25 @@
-//! How a child is started: environment, process group, standard input.
+//! Builds commands: environment, process group, standard input.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
-/// The whole environment of a child.
+/// The complete environment of a child.
 pub type Environment = BTreeMap<OsString, OsString>;
 
 /// Which process group a child joins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ProcessGroup {
-    /// One of its own, so that it can be signalled with all it starts.
+    /// A new one, so that it can be signaled with its descendants.
     New,
-    /// That of its parent, so that it ends with it.
+    /// That of its parent, so that it is signaled with the parent.
     Inherit,
 }
 
-/// A child to be started by tokio: nothing inherited but what is named, no standard
-/// input, killed when its handle is dropped.
+/// Builds a tokio command with exactly this environment and no standard input.
+///
+/// The child is killed when its handle is dropped.
 #[must_use]
 pub fn command(
     program: impl AsRef<OsStr>,
@@ -30,9 +31,9 @@ pub fn command(
     command
 }
 
-/// A child to be started where there is no async runtime.
+/// Builds a command for code outside of an async runtime.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the place that the rule names")]
+#[expect(clippy::disallowed_methods, reason = "the one place that may call it")]
 pub fn blocking_command(
     program: impl AsRef<OsStr>,
     environment: &Environment,

@@ -1,9 +1,9 @@
-//! Starts what an agent starts: through ourselves, so that limits and sandbox
-//! are in place before its first instruction.
+//! Runs programs of the agent in a sandbox.
 //!
-//! The hidden subcommand `confined` lowers what must be lowered, applies the
-//! Landlock rules (kernel documentation: userspace-api/landlock) and executes
-//! the program. Nothing here needs privileges, and nothing can be taken back.
+//! The supervisor runs itself as `supervisor confined`. This hidden subcommand drops
+//! capabilities, sets resource limits, applies the Landlock rules (kernel
+//! documentation: userspace-api/landlock) and executes the program. Nothing here
+//! needs privileges, and nothing can be reverted.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -17,25 +17,25 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use super::command::{Environment, ProcessGroup, blocking_command, command};
 
-/// The newest set of rules that we know how to ask for; older kernels get what they have.
+/// The newest supported Landlock ABI; older kernels apply the subset that they support.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Exit codes of the wrapper itself, as in env(1): the program is missing, or cannot be run.
+/// Exit codes of the wrapper, as in env(1): program not found, or not executable.
 const NOT_FOUND: u8 = 127;
 const CANNOT_RUN: u8 = 126;
 
-/// What a confined program may touch.
+/// The sandbox of a program.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Confinement {
-    /// May be read and executed. What does not exist is passed over.
+    /// Paths that may be read and executed. Missing ones are ignored.
     pub readable: Vec<PathBuf>,
-    /// May be changed in every way.
+    /// Paths with full access.
     pub writable: Vec<PathBuf>,
-    /// Whether the rules are applied at all.
+    /// Whether the sandbox is enabled.
     pub sandbox: bool,
 }
 
-/// A command that runs `program` confined, in a process group of its own.
+/// Builds a command that runs `program` confined, in a new process group.
 #[must_use]
 pub fn confined_command(
     supervisor: &Path,
@@ -60,7 +60,7 @@ pub fn confined_command(
     command
 }
 
-/// Whether the kernel has Landlock.
+/// Returns whether the kernel supports Landlock.
 #[must_use]
 pub fn landlock_available() -> bool {
     Ruleset::default()
@@ -70,7 +70,7 @@ pub fn landlock_available() -> bool {
         .is_ok()
 }
 
-/// The hidden subcommand: confines itself and becomes the program. Returns only on failure.
+/// Runs the hidden subcommand: confines itself and executes the program. Returns only on failure.
 #[must_use]
 pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process::ExitCode {
     let mut arguments = arguments;
@@ -80,7 +80,7 @@ pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process:
             Some("--read") => confinement.readable.extend(arguments.next().map(PathBuf::from)),
             Some("--write") => confinement.writable.extend(arguments.next().map(PathBuf::from)),
             Some("--open") => confinement.sandbox = false,
-            // `--` ends our own arguments.
+            // `--` ends the wrapper's own arguments.
             _ => break,
         }
     }
@@ -88,18 +88,18 @@ pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process:
     if confinement.sandbox {
         drop_capabilities();
     }
-    // The parent may be gone before this takes effect; then its death already closed our pipes.
+    // If the parent exits before this call, the pipes are closed already.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // A core file would hold the model's credential.
+    // A core file would contain the model credential.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
-    // When memory runs out the agent goes first, so that its work can still be saved.
+    // The kernel kills the agent before the supervisor, which can then still save the work.
     drop(std::fs::write("/proc/self/oom_score_adj", "500"));
     if confinement.sandbox && apply(&confinement).is_err() {
         return CANNOT_RUN.into();
     }
     let environment: Environment = std::env::vars_os().collect();
-    // The wrapper's own standard input, group and session are the program's.
+    // The program inherits the wrapper's standard input, process group and session.
     let error = blocking_command(&program, &environment, ProcessGroup::Inherit)
         .args(arguments)
         .stdin(std::process::Stdio::inherit())
@@ -107,21 +107,21 @@ pub fn confined_main(arguments: impl Iterator<Item = OsString>) -> std::process:
     if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND.into() } else { CANNOT_RUN.into() }
 }
 
-/// Root keeps its name and loses its powers: with them it could read the environment of every
-/// process, Landlock or not (`mm_access` of the kernel asks for `CAP_PERFMON` first).
+/// Drops all capabilities, see capabilities(7).
 ///
-/// Landlock sets `no_new_privs`, so that no program gets them back.
+/// With `CAP_PERFMON` root could read the environment of every process in spite of Landlock
+/// (`mm_access` in the kernel). Landlock sets `no_new_privs`, so no program can regain them.
 fn drop_capabilities() {
     let none = rustix::thread::CapabilitySets {
         effective: rustix::thread::CapabilitySet::empty(),
         permitted: rustix::thread::CapabilitySet::empty(),
         inheritable: rustix::thread::CapabilitySet::empty(),
     };
-    // Who has none cannot fail to give them up.
+    // Dropping capabilities cannot fail.
     let _ = rustix::thread::set_capabilities(None, none);
 }
 
-/// Applies the rules as far as the kernel knows them.
+/// Applies the rules that the kernel supports.
 fn apply(confinement: &Confinement) -> Result<RulesetStatus, landlock::RulesetError> {
     let read = AccessFs::from_read(LANDLOCK);
     let write = AccessFs::from_all(LANDLOCK);
@@ -136,7 +136,7 @@ fn apply(confinement: &Confinement) -> Result<RulesetStatus, landlock::RulesetEr
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(write)?
-        // Nothing confined can signal us, or whatever else runs beside us.
+        // Confined programs cannot signal processes outside of the sandbox.
         .scope(Scope::Signal)?
         .create()?
         .add_rules(rules(&confinement.readable, read))?

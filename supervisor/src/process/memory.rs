@@ -1,9 +1,8 @@
-//! Whether the kernel killed something of ours because memory ran out.
+//! Counts out-of-memory kills in the supervisor's control group.
 
 use std::path::PathBuf;
 
-/// How often the out-of-memory killer has struck in our control group; none where
-/// nobody counts.
+/// Returns the number of out-of-memory kills in this control group, if the kernel counts them.
 #[must_use]
 pub fn oom_kill_count() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -12,10 +11,11 @@ pub fn oom_kill_count() -> Option<u64> {
     parse_count(&text, field)
 }
 
-/// The file that counts, by `/proc/self/cgroup` (cgroups(7)): version 2 has one
-/// line `0::/path`, version 1 one line a controller. A container without a namespace
-/// for control groups reads the host's path there, but has its own group mounted as
-/// the root, so that is looked at next.
+/// Returns the candidates for the event file and the field, from `/proc/self/cgroup`.
+///
+/// See cgroups(7): version 2 has one line `0::/path`, version 1 one line per controller.
+/// A container without a cgroup namespace sees the host's path, but its own group is
+/// mounted as the root; the second candidate is in the root.
 fn event_files(groups: &str) -> Option<([PathBuf; 2], &'static str)> {
     let split = |line: &'_ str| {
         let (_, rest) = line.split_once(':')?;
@@ -46,11 +46,11 @@ mod tests {
     #[test]
     fn oom_kill_count_reads_cgroup_v1_or_v2() {
         let (files, _) = event_files("5:cpu:/a\n4:memory:/b\n0::/c\n").unwrap();
-        let here = "/sys/fs/cgroup/memory/memory.oom_control";
-        assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/memory/b/memory.oom_control"), here.into()]);
+        let in_root = "/sys/fs/cgroup/memory/memory.oom_control";
+        assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/memory/b/memory.oom_control"), in_root.into()]);
         let (files, _) = event_files("0::/kubepods/x\n").unwrap();
-        let here = "/sys/fs/cgroup/memory.events";
-        assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/kubepods/x/memory.events"), here.into()]);
+        let in_root = "/sys/fs/cgroup/memory.events";
+        assert_eq!(files, [PathBuf::from("/sys/fs/cgroup/kubepods/x/memory.events"), in_root.into()]);
         assert_eq!(parse_count("oom 3\noom_kill 2\noom_group_kill 0\n", "oom_kill"), Some(2));
     }
 }

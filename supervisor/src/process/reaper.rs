@@ -1,7 +1,7 @@
-//! What is left when a child has ended: orphans, daemons, zombies.
+//! Reaps and kills what remains after a child exits: orphans, daemons, zombies.
 //!
-//! The supervisor is the subreaper of everything it starts (PID 1 is one by
-//! nature), so whatever loses its parent becomes its child and can be found.
+//! The supervisor is the subreaper of its descendants (PID 1 always is), so a
+//! process that loses its parent becomes its child.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,26 +10,27 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::child::awaited;
 
-/// How often the process table is looked at while something is being ended.
+/// How often the process table is read while processes are being killed.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long ending everything may take: a process in the kernel cannot be killed.
+/// How long to wait for killed processes: one that hangs in the kernel does not exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes orphans of our descendants our children (`PR_SET_CHILD_SUBREAPER` of prctl(2)).
+/// Makes this process the subreaper of its descendants (`PR_SET_CHILD_SUBREAPER` of prctl(2)).
 pub fn become_subreaper() {
-    // Cannot fail for the own process on Linux 3.4 and newer; elsewhere orphans go to init.
+    // Cannot fail on Linux 3.4 and newer; elsewhere init adopts orphans.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-/// Keeps others of the same user from reading our memory and environment
-/// (`PR_SET_DUMPABLE` of prctl(2)). An exec undoes it.
+/// Prevents processes of the same user from reading this process's memory and environment.
+///
+/// Clears `PR_SET_DUMPABLE` of prctl(2); `execve` resets it.
 pub fn set_undumpable() {
     let behavior = rustix::process::DumpableBehavior::NotDumpable;
     let _ = rustix::process::set_dumpable_behavior(behavior);
 }
 
-/// Collects ended children that nobody awaits, so that no zombies pile up.
+/// Reaps zombies that are children of this process but not awaited by tokio.
 pub fn reap_orphans() {
     let awaited = awaited();
     for entry in read_process_table() {
@@ -39,16 +40,17 @@ pub fn reap_orphans() {
     }
 }
 
-/// Kills every descendant but those in `spared` (and what these started), until
-/// none is left. Says which are left after [`LIMIT`].
+/// Kills all descendants except those in `spared` and their descendants.
+///
+/// Returns the process ids that are still running after `KILL_TIMEOUT`.
 pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
     let deadline = tokio::time::Instant::now() + KILL_TIMEOUT;
     loop {
-        let left = descendants(&read_process_table(), own_pid(), spared);
-        if left.is_empty() || tokio::time::Instant::now() >= deadline {
-            return left;
+        let running = descendants(&read_process_table(), own_pid(), spared);
+        if running.is_empty() || tokio::time::Instant::now() >= deadline {
+            return running;
         }
-        for &pid in &left {
+        for &pid in &running {
             signal(pid, Signal::KILL);
         }
         reap_orphans();
@@ -56,14 +58,15 @@ pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
     }
 }
 
-/// Kills every descendant that is no child somebody awaits, and not started by one: what a
-/// conversation left behind while others go on. Says which are left after [`LIMIT`].
+/// Kills orphans: descendants that no awaited child started.
+///
+/// Returns the process ids that are still running after `KILL_TIMEOUT`.
 pub async fn kill_orphans() -> Vec<u32> {
     let deadline = tokio::time::Instant::now() + KILL_TIMEOUT;
     loop {
-        let left = kill_orphans_once();
-        if left.is_empty() || tokio::time::Instant::now() >= deadline {
-            return left;
+        let running = kill_orphans_once();
+        if running.is_empty() || tokio::time::Instant::now() >= deadline {
+            return running;
         }
         reap_orphans();
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -71,13 +74,13 @@ pub async fn kill_orphans() -> Vec<u32> {
 }
 
 fn kill_orphans_once() -> Vec<u32> {
-    // Held meanwhile, so that a child which is just being started is never taken for an orphan.
+    // Locked meanwhile, so that a child that is being spawned is never taken for an orphan.
     let awaited = awaited();
-    let left = descendants(&read_process_table(), own_pid(), &awaited);
-    for &pid in &left {
+    let running = descendants(&read_process_table(), own_pid(), &awaited);
+    for &pid in &running {
         signal(pid, Signal::KILL);
     }
-    left
+    running
 }
 
 fn own_pid() -> u32 {
@@ -86,7 +89,7 @@ fn own_pid() -> u32 {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended since the table was read.
+        // It may have exited since the table was read.
         let _ = kill_process(pid, signal);
     }
 }
@@ -104,17 +107,18 @@ struct Entry {
     zombie: bool,
 }
 
-/// The process table, as far as `/proc` shows it.
+/// Reads the process table from `/proc`.
 fn read_process_table() -> Vec<Entry> {
-    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
-    folder
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter_map(|pid| parse_stat(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
         .collect()
 }
 
-/// Reads state and parent from `/proc/PID/stat` (`proc_pid_stat(5)`); the name in
-/// parentheses can contain anything, so the last `)` ends it.
+/// Parses state and parent in `/proc/PID/stat` (`proc_pid_stat(5)`).
+///
+/// The name in parentheses can contain any character, so the last `)` ends it.
 fn parse_stat(pid: u32, stat: &str) -> Option<Entry> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
@@ -123,8 +127,7 @@ fn parse_stat(pid: u32, stat: &str) -> Option<Entry> {
     Some(Entry { pid, parent, zombie: matches!(state, "Z" | "X") })
 }
 
-/// All that descends from `root`, without the spared and what descends from them.
-/// Zombies that somebody awaits do not count: they are collected by their owner.
+/// Returns the running descendants of `root`, except `spared` and their descendants.
 fn descendants(table: &[Entry], root: u32, spared: &BTreeSet<u32>) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<Entry>> = BTreeMap::new();
     for entry in table {

@@ -2,7 +2,7 @@
 
 use orchestrator_contract::Reason;
 
-use crate::run::Failure;
+use crate::failure::Failure;
 
 /// Location for the work, in order of preference.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -10,9 +10,10 @@ use super::text::{
     DocumentsText, FailedAttempt, PullRequestText, render_body, render_documents_body,
     render_documents_title, render_failed_attempt, render_title,
 };
-use crate::context::{Context, failure};
+use crate::context::Context;
+use crate::failure::Failure;
 use crate::forge::{Forge, ForgeError, PullRequestDraft, Repository, RetryPolicy};
-use crate::run::{Failure, PullRequestMode};
+use crate::run::PullRequestMode;
 use crate::workspace::documents::TaskDocuments;
 
 /// Returns the GitHub host and repository of the target, or `None` for other hosts.
@@ -57,7 +58,7 @@ pub async fn publish(
         return Ok(None);
     };
     let (Some(base), Some(branch)) = (&outcome.base, &outcome.work.branch) else { return Ok(None) };
-    let failed = |error: ForgeError| failure(error.reason(), &error);
+    let failed = |error: ForgeError| Failure::from_error(error.reason(), &error);
     match mode {
         PullRequestMode::Open => {
             let oid = outcome.work.oid.clone().unwrap_or_default();

@@ -8,9 +8,9 @@ use orchestrator_contract::outcome::{Work, WorkLocation};
 use orchestrator_contract::{BranchName, Reason};
 
 use super::fallback::{PushFailure, PushTarget, next_target};
-use crate::context::{Context, RepositoryRole, error_chain, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::{Failure, error_chain};
 use crate::git::{GitError, NewCommit, PushOutcome};
-use crate::run::Failure;
 use crate::workspace::branch::PreparedBranch;
 use crate::workspace::fetch::{blocking, open, tracking};
 
@@ -48,7 +48,7 @@ pub async fn push_with_fallbacks(
                     let sibling = sibling_branch(&branch, &context.task.run);
                     push(context, sibling.as_str(), tip, None).await
                 }
-                Err(error) => Err(PushFailure::Error(failure(Reason::InternalError, &error))),
+                Err(error) => Err(PushFailure::Error(Failure::from_error(Reason::InternalError, &error))),
             },
             PushTarget::WithoutRejectedPaths(paths) => {
                 push_without(context, prepared, tip, paths, &mut notes).await
@@ -88,7 +88,7 @@ pub async fn keep_in_workspace(
 /// Pushes to a branch, with retries while the remote is unavailable.
 async fn push(context: &Context, branch: &str, oid: Oid, expected: Option<Oid>) -> Result<Work, PushFailure> {
     let name = BranchName::new(branch)
-        .map_err(|error| PushFailure::Error(failure(Reason::InternalError, &error)))?;
+        .map_err(|error| PushFailure::Error(Failure::from_error(Reason::InternalError, &error)))?;
     let control = context.control_repository_path(RepositoryRole::Target);
     let mut waits = BACKOFF.into_iter();
     loop {
@@ -114,7 +114,7 @@ async fn push(context: &Context, branch: &str, oid: Oid, expected: Option<Oid>) 
             Err(error) => {
                 let wait = waits.next().filter(|_| error.is_transient());
                 let Some(wait) = wait else {
-                    return Err(PushFailure::Error(failure(error.reason(), &error)));
+                    return Err(PushFailure::Error(Failure::from_error(error.reason(), &error)));
                 };
                 context.journal.warn(format!("{}; retrying in {} s", error_chain(&error), wait.as_secs()));
                 tokio::time::sleep(wait).await;
@@ -128,7 +128,9 @@ async fn record_pushed(context: &Context, branch: &str, oid: Oid) {
     let (context, branch) = (context.clone(), branch.to_owned());
     let recorded = blocking(move || {
         let control = open(&context, RepositoryRole::Target)?;
-        control.update_ref(&tracking(&branch), oid, "pushed").map_err(|error| failure(error.reason(), &error))
+        control
+            .update_ref(&tracking(&branch), oid, "pushed")
+            .map_err(|error| Failure::from_error(error.reason(), &error))
     });
     drop(recorded.await);
 }
@@ -144,10 +146,10 @@ async fn push_without(
     let patch = context.record.rescue().join("refused.patch");
     let (inner, start, rejected, file) = (context.clone(), prepared.start, paths.to_vec(), patch.clone());
     let reduced = blocking(move || {
-        let git = |error: GitError| failure(error.reason(), &error);
+        let git = |error: GitError| Failure::from_error(error.reason(), &error);
         let control = open(&inner, RepositoryRole::Target)?;
         let folder = inner.record.rescue();
-        std::fs::create_dir_all(&folder).map_err(|error| io_failure(&folder, &error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let tree = control.tree_reverting(tip, start, &rejected).map_err(git)?;
         let identity = inner.task.commit_identity_or_default();
         let message = format!(
@@ -191,11 +193,11 @@ async fn write_rescue_bundle(
     let (inner, base, file, name) = (context.clone(), prepared.base, bundle.clone(), branch.clone());
     let bundled = blocking(move || {
         let folder = inner.record.rescue();
-        std::fs::create_dir_all(&folder).map_err(|error| io_failure(&folder, &error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let control = open(&inner, RepositoryRole::Target)?;
         control
             .write_bundle(&[base], &[(name.as_str(), tip)], &file)
-            .map_err(|error| failure(error.reason(), &error))
+            .map_err(|error| Failure::from_error(error.reason(), &error))
     })
     .await;
     let path = match bundled {

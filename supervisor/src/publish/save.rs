@@ -3,11 +3,11 @@
 use git2::Oid;
 use orchestrator_contract::RunName;
 
-use crate::context::{Context, RepositoryRole, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::import::History;
 use crate::git::{GitError, NewCommit, StatCache, import, snapshot};
 use crate::record::file::write_atomically;
-use crate::run::Failure;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
 
@@ -45,11 +45,11 @@ pub struct SavedWork {
 /// # Errors
 /// Returns an error if the worktree cannot be read or an object cannot be written.
 pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Result<SavedWork, Failure> {
-    let git = |error: GitError| failure(error.reason(), &error);
+    let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let control = open(context, RepositoryRole::Target)?;
     let worktree = context.worktree();
     let scratch = context.layout.supervisor_dir().join("import");
-    std::fs::create_dir_all(&scratch).map_err(|error| io_failure(&scratch, &error))?;
+    std::fs::create_dir_all(&scratch).map_err(|error| Failure::io(&scratch, &error))?;
     let identity = context.task.commit_identity_or_default();
     let imported =
         import::import_commits(&control, &worktree, base.start, &identity, &scratch).map_err(git)?;

@@ -7,9 +7,9 @@ use orchestrator_contract::Reason;
 
 use super::policy::{Policy, ScannedBlob, ScannedCommit, policy_failure};
 use super::save::SavedWork;
-use crate::context::{Context, RepositoryRole, failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::{ControlRepository, NewObject};
-use crate::run::Failure;
 use crate::workspace::fetch::open;
 
 /// Findings after which the scan ends; the message shows only the first few.
@@ -27,7 +27,7 @@ pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<(), Failu
     }
     let control = open(context, RepositoryRole::Target)?;
     let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let findings = scan_objects(&control, &policy, base, saved.tip)?;
     match policy_failure(&findings) {
         Some((reason, message)) => Err(Failure::new(reason, message)),
@@ -60,7 +60,7 @@ fn scan_objects(
         }
         if findings.len() >= MAX_FINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     control.walk_new(Some(base), tip, &mut visit).map_err(git)?;
     for path in control.changed_paths(base, tip).map_err(git)? {
         findings.extend(policy.check_path(&path));

@@ -1,4 +1,4 @@
-//! The termination message: what Kubernetes shows of an ended container.
+//! The termination message, which Kubernetes shows in the status of the container.
 
 use std::path::Path;
 
@@ -6,13 +6,14 @@ use orchestrator_contract::Outcome;
 
 use crate::redact::Redactor;
 
-/// Writes the outcome's digest, if somebody made the file for it: on a plain
-/// machine there is none, and none is made.
+/// Writes a digest of the outcome if the file exists.
+///
+/// Kubernetes creates the file; on other platforms nothing is written.
 pub fn write(path: &Path, outcome: &Outcome, redactor: &Redactor) {
     if !path.is_file() {
         return;
     }
     let digest = outcome.termination_message();
-    // The outcome is in the log as well; a file that cannot be written changes nothing.
+    // A failure is ignored: the log contains the outcome too.
     drop(std::fs::write(path, redactor.redact(&digest).as_bytes()));
 }

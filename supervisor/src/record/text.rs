@@ -1,18 +1,18 @@
-//! An event as a line for people: `12:03:11 agent  edits src/lib.rs`. Pure.
+//! Renders an event as text: `12:03:11 agent  edits src/lib.rs`. Pure.
 
 use orchestrator_contract::{Event, Level};
 
-/// The line; none for events that say nothing new to a person.
+/// Renders the line. Returns `None` for events that the readable log omits.
 #[must_use]
 pub fn render(event: &Event) -> Option<String> {
-    let readable = event.log_line()?;
-    let mark = match readable.level {
+    let line = event.log_line()?;
+    let prefix = match line.level {
         Level::Debug | Level::Info => "",
         Level::Warn => "warning: ",
         Level::Error => "error: ",
     };
     let time = event.time.strftime("%H:%M:%S");
-    Some(format!("{time} {:<14} {mark}{}", readable.source, readable.text))
+    Some(format!("{time} {:<14} {prefix}{}", line.source, line.text))
 }
 
 #[cfg(test)]
@@ -31,6 +31,6 @@ mod tests {
             message: "edits src/lib.rs".to_owned(),
             body: EventBody::Log { level: Level::Info, source: "agent".to_owned() },
         };
-        assert_eq!(render(&event).unwrap(), "12:03:11 agent        edits src/lib.rs");
+        assert_eq!(render(&event).unwrap(), "12:03:11 agent          edits src/lib.rs");
     }
 }

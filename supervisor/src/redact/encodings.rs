@@ -1,34 +1,33 @@
-//! The forms in which a secret can turn up in text.
+//! The encoded forms of a secret.
 
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
-/// The shortest secret that is looked for, in bytes: shorter ones would be found by
-/// chance and mask innocent text.
+/// Minimum length of a secret to redact; shorter ones would match unrelated text by chance.
 pub const MIN_SECRET_BYTES: usize = 8;
 
-/// The shortest line of a secret of several lines that is looked for on its own.
-const SHORTEST_LINE: usize = 16;
+/// Minimum length of a line of a multi-line secret to redact.
+const MIN_LINE_BYTES: usize = 16;
 
-/// How many characters a line of wrapped base64 has: base64(1), and PEM.
+/// Line lengths of wrapped base64: base64(1) and PEM.
 const BASE64_WRAP_COLUMNS: [usize; 2] = [76, 64];
 
-/// Characters beside letters and digits that different percent-encoders leave as they
-/// are: RFC 3986 unreserved, `encodeURIComponent`, `encodeURI`.
+/// Characters that percent-encoders keep beside letters and digits: RFC 3986 unreserved,
+/// `encodeURIComponent`, `encodeURI`.
 const UNESCAPED: [&[u8]; 3] = [b"-_.~", b"-_.~!*'()", b"-_.~!*'();,/?:@&=+$#"];
 
-/// Every form of a secret that is looked for; none if it is too short.
+/// Returns every encoded form of a secret; empty if the secret is too short.
 ///
-/// A secret of several lines, such as a key file, is looked for line by line, because
-/// text is mostly read so; its frame (`-----BEGIN ...`) is no secret.
+/// A multi-line secret, such as a key file, is matched line by line, because most output
+/// is processed in lines. PEM boundaries (`-----BEGIN ...`) are not secret.
 pub(super) fn encoded_forms(value: &str) -> BTreeSet<String> {
     let value = value.trim();
     let mut forms = BTreeSet::new();
     if value.contains('\n') {
         let lines = value.lines().map(str::trim);
-        for line in lines.filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----")) {
+        for line in lines.filter(|line| line.len() >= MIN_LINE_BYTES && !line.starts_with("-----")) {
             add_forms(&mut forms, line);
         }
     } else {
@@ -56,19 +55,20 @@ fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
     forms.insert(value.bytes().map(|byte| format!("{byte:02X}")).collect());
 }
 
-/// The value alone, and the part of it that is the same in whatever longer text was
-/// encoded: its bytes can begin at any of three places of a group of three.
+/// Adds the base64 forms of the value alone and within a longer text.
+///
+/// Base64 encodes groups of three bytes, so the value can start at three offsets.
 fn add_base64(forms: &mut BTreeSet<String>, value: &[u8]) {
     add_whole_base64(forms, value);
     for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-        for before in 0..3 {
-            let mut text = vec![0; before];
+        for offset in 0..3 {
+            let mut text = vec![0; offset];
             text.extend_from_slice(value);
             let encoded = engine.encode(&text);
-            // Characters that also hold bits of a neighbour are not known.
-            let begin = (before * 8).div_ceil(6);
+            // Characters at the borders also encode bits of adjacent bytes.
+            let start = (offset * 8).div_ceil(6);
             let end = text.len() * 8 / 6;
-            if let Some(core) = encoded.get(begin..end) {
+            if let Some(core) = encoded.get(start..end) {
                 forms.insert(core.to_owned());
             }
         }
@@ -80,12 +80,12 @@ fn add_whole_base64(forms: &mut BTreeSet<String>, value: &[u8]) {
         let encoded = engine.encode(value);
         for width in BASE64_WRAP_COLUMNS {
             let mut rest = encoded.as_str();
-            while rest.len() > width && width >= SHORTEST_LINE {
+            while rest.len() > width && width >= MIN_LINE_BYTES {
                 let (line, next) = rest.split_at(width);
                 forms.insert(line.to_owned());
                 rest = next;
             }
-            if rest.len() >= SHORTEST_LINE {
+            if rest.len() >= MIN_LINE_BYTES {
                 forms.insert(rest.to_owned());
             }
         }
@@ -110,7 +110,7 @@ fn percent_encoded(value: &str, unescaped: &[u8], digits: &str) -> String {
     text
 }
 
-/// As a JSON string, as encoders differ, and as a JSON string inside another.
+/// Adds the JSON-escaped forms of different encoders, and the same escaped twice.
 fn add_json(forms: &mut BTreeSet<String>, value: &str) {
     let plain = json_escaped(value);
     let ascii = ascii_only(&plain);

@@ -16,7 +16,7 @@ fn whole(redactor: &Redactor, chunks: &[Vec<u8>]) -> Vec<u8> {
     let mut text = Vec::new();
     for chunk in chunks {
         text.extend_from_slice(&stream.push(chunk));
-        assert!(stream.held() < redactor.matcher().longest.max(1), "more is held back than is needed");
+        assert!(stream.pending_len() < redactor.matcher().longest.max(1), "too many bytes are pending");
     }
     text.extend(stream.finish());
     text
@@ -115,9 +115,9 @@ fn longest_of_secrets_with_common_prefix_is_masked() {
 fn stream_buffers_only_possible_secret_prefix() {
     let mut stream = redactor().stream();
     assert_eq!(&*stream.push(b"line\nghp_16C7"), b"line\n");
-    assert_eq!(stream.held(), 8);
+    assert_eq!(stream.pending_len(), 8);
     assert_eq!(&*stream.push(b"!\n"), b"ghp_16C7!\n");
-    assert_eq!(stream.held(), 0);
+    assert_eq!(stream.pending_len(), 0);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn non_utf8_bytes_pass_through_unchanged() {
     assert_eq!(masked, [&[0, 159, 146, 150][..], b"[redacted github token]", &[255]].concat());
 }
 
-/// Pieces that make overlaps, near misses and hits likely.
+/// Generates pieces that make overlaps, near misses and matches likely.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("abcdefgh".to_owned()),
@@ -157,12 +157,12 @@ proptest! {
         let mut borders: Vec<usize> = borders.into_iter().filter(|border| *border < text.len()).collect();
         borders.sort_unstable();
         let mut chunks = Vec::new();
-        let mut begin = 0;
+        let mut start = 0;
         for border in borders {
-            chunks.push(text[begin..border].to_vec());
-            begin = border;
+            chunks.push(text[start..border].to_vec());
+            start = border;
         }
-        chunks.push(text[begin..].to_vec());
+        chunks.push(text[start..].to_vec());
         prop_assert_eq!(whole(&redactor, &chunks), redactor.redact_bytes(&text).into_owned());
     }
 

@@ -1,112 +1,108 @@
-//! The conversations of a docs run: a queue, a few at a time, each with a second try. Pure.
+//! Sessions of a docs run: a queue with limited concurrency and one retry each. Pure.
 //!
-//! One that fails does not end the others, unless the cause would fail them all.
+//! A failed session does not stop the others, unless its reason would fail them all.
 
 use orchestrator_contract::Reason;
 
-use super::{AgentPrompt, Failure};
+use super::effect::AgentPrompt;
+use crate::failure::Failure;
 
-/// How one conversation of a batch ended.
+/// Result of one session of a batch, after the review of its documents.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DocsSessionResult {
-    /// What it wrote passed the checks and is committed.
+    /// The documents passed the review and are committed.
     Written,
-    /// The checks found this.
+    /// The review rejected the documents with these findings.
     Rejected(Vec<String>),
-    /// It came to no verdict, or to one that is a question.
+    /// The session had no verdict, or the agent is blocked.
     Failed(Failure),
 }
 
-/// Where one conversation stands.
+/// Status of one session of a batch.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DocsSessionStatus {
-    /// Its turn has not come.
     Queued,
-    /// It is held; perhaps it was sent back.
     Running {
-        /// Whether the checks have sent it back.
+        /// Whether the review rejected its first documents.
         retried: bool,
     },
-    /// Its documents are committed.
+    /// The documents are committed.
     Written,
-    /// There are none.
     Failed {
-        /// Why, in one line.
         failure: Failure,
-        /// What the checks found, one by one.
+        /// Findings of the review, or the failure's message.
         findings: Vec<String>,
     },
-    /// The run ended before its turn came, or before its end.
+    /// The run ended before this session started or finished.
     NotStarted,
 }
 
-/// A conversation to start, and what it is told.
+/// Session to start, by index, with its prompt.
 pub(super) type SessionStart = (usize, AgentPrompt);
 
-/// A list of conversations.
+/// Sessions of a docs run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Batch {
     names: Vec<String>,
     items: Vec<DocsSessionStatus>,
     concurrency: usize,
-    /// No more are begun.
+    /// Whether no further session may start.
     closed: bool,
 }
 
-/// Failures that are named in the message of the run's end.
+/// Maximum failed sessions to list in the run's message.
 const MAX_LISTED_FAILURES: usize = 5;
 
-/// Longest text of one of them, in characters.
+/// Maximum characters of each listed failure.
 const MAX_FAILURE_CHARS: usize = 160;
 
 impl Batch {
-    /// Conversations by the names that people know them by, such as `task 8`.
+    /// Creates a batch of queued sessions with display names such as `task 8`.
     #[must_use]
-    pub fn new(names: Vec<String>, at_once: usize) -> Self {
+    pub fn new(names: Vec<String>, concurrency: usize) -> Self {
         let items = names.iter().map(|_| DocsSessionStatus::Queued).collect();
-        Self { names, items, concurrency: at_once.max(1), closed: false }
+        Self { names, items, concurrency: concurrency.max(1), closed: false }
     }
 
-    /// Where each conversation stands, in their order.
+    /// Returns the status of each session, by index.
     #[must_use]
     pub fn items(&self) -> &[DocsSessionStatus] {
         &self.items
     }
 
-    /// Whether there is nothing to do at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Whether no conversation is held and none will be.
+    /// Returns whether no session is running or queued.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.talking() == 0 && !self.items.contains(&DocsSessionStatus::Queued)
+    pub fn is_finished(&self) -> bool {
+        self.running() == 0 && !self.items.contains(&DocsSessionStatus::Queued)
     }
 
-    fn talking(&self) -> usize {
+    fn running(&self) -> usize {
         self.items.iter().filter(|item| matches!(item, DocsSessionStatus::Running { .. })).count()
     }
 
-    /// Begins as many conversations as may be held at once.
-    pub(super) fn begin(&mut self) -> Vec<SessionStart> {
-        let mut next = Vec::new();
-        let mut free = self.concurrency.saturating_sub(self.talking());
+    /// Starts queued sessions up to the concurrency limit.
+    pub(super) fn start_queued(&mut self) -> Vec<SessionStart> {
+        let mut starts = Vec::new();
+        let mut free = self.concurrency.saturating_sub(self.running());
         for (index, item) in self.items.iter_mut().enumerate() {
             if free == 0 || self.closed {
                 break;
             }
             if *item == DocsSessionStatus::Queued {
                 *item = DocsSessionStatus::Running { retried: false };
-                next.push((index, AgentPrompt::Task));
+                starts.push((index, AgentPrompt::Task));
                 free -= 1;
             }
         }
-        next
+        starts
     }
 
-    /// Begins no more: those that wait are missing from now on, those that are held go on.
+    /// Cancels queued sessions; running ones continue.
     pub(super) fn close(&mut self) {
         self.closed = true;
         for item in &mut self.items {
@@ -116,14 +112,14 @@ impl Batch {
         }
     }
 
-    /// Takes in how a conversation ended and says which are started now.
-    pub(super) fn ended(&mut self, index: usize, end: DocsSessionResult) -> Vec<SessionStart> {
+    /// Records the result of a session and returns the sessions to start.
+    pub(super) fn session_ended(&mut self, index: usize, result: DocsSessionResult) -> Vec<SessionStart> {
         let Some(item) = self.items.get_mut(index) else { return Vec::new() };
-        let DocsSessionStatus::Running { retried: again } = *item else { return Vec::new() };
-        let mut hopeless = false;
-        *item = match end {
+        let DocsSessionStatus::Running { retried } = *item else { return Vec::new() };
+        let mut is_fatal = false;
+        *item = match result {
             DocsSessionResult::Written => DocsSessionStatus::Written,
-            DocsSessionResult::Rejected(findings) if !again && !self.closed => {
+            DocsSessionResult::Rejected(findings) if !retried && !self.closed => {
                 *item = DocsSessionStatus::Running { retried: true };
                 return vec![(index, AgentPrompt::VerificationFailed(findings.join("\n")))];
             }
@@ -131,21 +127,21 @@ impl Batch {
                 let failure = Failure::new(Reason::VerificationFailed, summarize(&findings));
                 DocsSessionStatus::Failed { failure, findings }
             }
-            // It was stopped together with the run, which says why.
+            // The run was stopped; its own failure has the reason.
             DocsSessionResult::Failed(_) if self.closed => DocsSessionStatus::NotStarted,
             DocsSessionResult::Failed(failure) => {
-                hopeless = is_fatal_for_batch(failure.reason);
+                is_fatal = is_fatal_for_batch(failure.reason);
                 let findings = vec![failure.message.clone()];
                 DocsSessionStatus::Failed { failure, findings }
             }
         };
-        if hopeless {
+        if is_fatal {
             self.close();
         }
-        self.begin()
+        self.start_queued()
     }
 
-    /// What the batch as a whole failed for; none if all has been written.
+    /// Returns the failure of the whole batch; `None` if all sessions wrote their documents.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         let failed: Vec<(&String, &Failure)> = self
@@ -161,14 +157,14 @@ impl Batch {
             })
             .collect();
         let (_, first) = failed.first()?;
-        let hopeless =
+        let fatal =
             failed.iter().map(|(_, failure)| failure.reason).find(|reason| is_fatal_for_batch(*reason));
-        let same = failed.iter().all(|(_, failure)| failure.reason == first.reason);
-        let reason = hopeless.unwrap_or(if same { first.reason } else { Reason::AgentFailed });
-        let missing = self.items.iter().filter(|item| **item == DocsSessionStatus::NotStarted).count();
-        let (without, all) = (failed.len() + missing, self.items.len());
+        let same_reason = failed.iter().all(|(_, failure)| failure.reason == first.reason);
+        let reason = fatal.unwrap_or(if same_reason { first.reason } else { Reason::AgentFailed });
+        let not_started = self.items.iter().filter(|item| **item == DocsSessionStatus::NotStarted).count();
+        let (without, all) = (failed.len() + not_started, self.items.len());
         let verb = if without == 1 { "has" } else { "have" };
-        let mut named: Vec<String> = failed
+        let mut listed: Vec<String> = failed
             .iter()
             .take(MAX_LISTED_FAILURES)
             .map(|(name, failure)| {
@@ -176,25 +172,25 @@ impl Batch {
             })
             .collect();
         let more = failed.len().saturating_sub(MAX_LISTED_FAILURES);
-        named.extend((more > 0).then(|| format!("{more} more")));
-        named.extend((missing > 0).then(|| format!("{missing} not begun")));
+        listed.extend((more > 0).then(|| format!("{more} more")));
+        listed.extend((not_started > 0).then(|| format!("{not_started} not started")));
         Some(Failure::new(
             reason,
-            format!("{without} of {all} tasks {verb} no documents: {}", named.join(", ")),
+            format!("{without} of {all} tasks {verb} no documents: {}", listed.join(", ")),
         ))
     }
 
-    /// How far the batch is: `7 of 22 tasks`, and which were sent back.
+    /// Returns the progress, such as `7 of 22 tasks, task 8 in review`.
     #[must_use]
     pub fn progress(&self) -> String {
-        let ended = |item: &&DocsSessionStatus| {
+        let is_finished = |item: &&DocsSessionStatus| {
             matches!(
                 item,
                 DocsSessionStatus::Written | DocsSessionStatus::Failed { .. } | DocsSessionStatus::NotStarted
             )
         };
-        let done = self.items.iter().filter(ended).count();
-        let again: Vec<&str> = self
+        let done = self.items.iter().filter(is_finished).count();
+        let retried: Vec<&str> = self
             .names
             .iter()
             .zip(&self.items)
@@ -202,12 +198,12 @@ impl Batch {
             .map(|(name, _)| name.as_str())
             .collect();
         let review =
-            if again.is_empty() { String::new() } else { format!(", {} in review", again.join(" and ")) };
+            if retried.is_empty() { String::new() } else { format!(", {} in review", retried.join(" and ")) };
         format!("{done} of {} tasks{review}", self.items.len())
     }
 }
 
-/// The first finding, without its explanation, and how many more there are.
+/// Returns the first finding without its explanation, and the number of further findings.
 fn summarize(findings: &[String]) -> String {
     let first = findings.first().and_then(|finding| finding.split(": ").next()).unwrap_or_default();
     match findings.len().saturating_sub(1) {
@@ -217,7 +213,7 @@ fn summarize(findings: &[String]) -> String {
     }
 }
 
-/// Whether the next conversation would fail for the same reason.
+/// Returns whether every further session would fail for the same reason.
 fn is_fatal_for_batch(reason: Reason) -> bool {
     matches!(
         reason,
@@ -241,15 +237,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn batch(tasks: usize, at_once: usize) -> Batch {
-        Batch::new((1..=tasks).map(|task| format!("task {task}")).collect(), at_once)
+    fn batch(tasks: usize, concurrency: usize) -> Batch {
+        Batch::new((1..=tasks).map(|task| format!("task {task}")).collect(), concurrency)
     }
 
-    fn indices(next: &[SessionStart]) -> Vec<usize> {
-        next.iter().map(|(index, _)| *index).collect()
+    fn indices(starts: &[SessionStart]) -> Vec<usize> {
+        starts.iter().map(|(index, _)| *index).collect()
     }
 
-    fn refused() -> DocsSessionResult {
+    fn rejected() -> DocsSessionResult {
         DocsSessionResult::Rejected(vec![
             "`task.md` is missing".to_owned(),
             "`prompt.md` is missing".to_owned(),
@@ -263,14 +259,14 @@ mod tests {
     #[test]
     fn finished_session_starts_next_within_concurrency() {
         let mut batch = batch(4, 2);
-        assert_eq!(indices(&batch.begin()), [0, 1]);
-        assert_eq!(indices(&batch.ended(1, DocsSessionResult::Written)), [2]);
-        assert_eq!(indices(&batch.ended(0, failed(Reason::AgentFailed))), [3]);
+        assert_eq!(indices(&batch.start_queued()), [0, 1]);
+        assert_eq!(indices(&batch.session_ended(1, DocsSessionResult::Written)), [2]);
+        assert_eq!(indices(&batch.session_ended(0, failed(Reason::AgentFailed))), [3]);
         assert_eq!(batch.progress(), "2 of 4 tasks");
-        assert!(batch.ended(2, DocsSessionResult::Written).is_empty());
-        assert!(!batch.is_over());
-        assert!(batch.ended(3, DocsSessionResult::Written).is_empty());
-        assert!(batch.is_over());
+        assert!(batch.session_ended(2, DocsSessionResult::Written).is_empty());
+        assert!(!batch.is_finished());
+        assert!(batch.session_ended(3, DocsSessionResult::Written).is_empty());
+        assert!(batch.is_finished());
         let failure = batch.failure().unwrap();
         assert_eq!(failure.reason, Reason::AgentFailed);
         assert_eq!(failure.message, "1 of 4 tasks has no documents: task 1 (because)");
@@ -279,12 +275,12 @@ mod tests {
     #[test]
     fn rejected_documents_are_retried_once() {
         let mut batch = batch(1, 2);
-        batch.begin();
-        let next = batch.ended(0, refused());
+        batch.start_queued();
+        let starts = batch.session_ended(0, rejected());
         let findings = "`task.md` is missing\n`prompt.md` is missing".to_owned();
-        assert_eq!(next, [(0, AgentPrompt::VerificationFailed(findings))]);
+        assert_eq!(starts, [(0, AgentPrompt::VerificationFailed(findings))]);
         assert_eq!(batch.progress(), "0 of 1 tasks, task 1 in review");
-        assert!(batch.ended(0, refused()).is_empty());
+        assert!(batch.session_ended(0, rejected()).is_empty());
         let failure = batch.failure().unwrap();
         assert_eq!(failure.reason, Reason::VerificationFailed);
         let expected = "1 of 1 tasks has no documents: task 1 (`task.md` is missing, and one more finding)";
@@ -296,26 +292,26 @@ mod tests {
     #[test]
     fn fatal_failure_starts_no_further_sessions() {
         let mut batch = batch(5, 2);
-        batch.begin();
-        assert!(batch.ended(0, failed(Reason::ModelAuthenticationFailed)).is_empty());
-        assert!(!batch.is_over());
-        assert!(batch.ended(1, DocsSessionResult::Written).is_empty());
-        assert!(batch.is_over());
+        batch.start_queued();
+        assert!(batch.session_ended(0, failed(Reason::ModelAuthenticationFailed)).is_empty());
+        assert!(!batch.is_finished());
+        assert!(batch.session_ended(1, DocsSessionResult::Written).is_empty());
+        assert!(batch.is_finished());
         let failure = batch.failure().unwrap();
         assert_eq!(failure.reason, Reason::ModelAuthenticationFailed);
-        assert_eq!(failure.message, "4 of 5 tasks have no documents: task 1 (because), 3 not begun");
+        assert_eq!(failure.message, "4 of 5 tasks have no documents: task 1 (because), 3 not started");
     }
 
     #[test]
     fn stopped_batch_keeps_written_documents_without_retry() {
         let mut batch = batch(4, 3);
-        batch.begin();
-        batch.ended(0, DocsSessionResult::Written);
+        batch.start_queued();
+        batch.session_ended(0, DocsSessionResult::Written);
         batch.close();
-        assert!(batch.ended(1, refused()).is_empty());
-        assert!(batch.ended(2, failed(Reason::AgentFailed)).is_empty());
-        batch.ended(3, failed(Reason::AgentFailed));
-        assert!(batch.is_over());
+        assert!(batch.session_ended(1, rejected()).is_empty());
+        assert!(batch.session_ended(2, failed(Reason::AgentFailed)).is_empty());
+        batch.session_ended(3, failed(Reason::AgentFailed));
+        assert!(batch.is_finished());
         assert!(matches!(
             batch.items(),
             [
@@ -330,26 +326,26 @@ mod tests {
     proptest! {
         #[test]
         fn batch_finishes_within_concurrency_for_any_order(
-            tasks in 0_usize..12, at_once in 1_usize..5, ends in prop::collection::vec((0_usize..12, 0_u8..4), 0..60),
+            tasks in 0_usize..12, concurrency in 1_usize..5, results in prop::collection::vec((0_usize..12, 0_u8..4), 0..60),
         ) {
-            let mut batch = batch(tasks, at_once);
-            batch.begin();
-            for (index, end) in ends {
-                let end = match end {
+            let mut batch = batch(tasks, concurrency);
+            batch.start_queued();
+            for (index, result) in results {
+                let result = match result {
                     0 => DocsSessionResult::Written,
-                    1 => refused(),
+                    1 => rejected(),
                     2 => failed(Reason::AgentFailed),
                     _ => failed(Reason::CostLimit),
                 };
-                batch.ended(index, end);
-                prop_assert!(batch.talking() <= at_once);
+                batch.session_ended(index, result);
+                prop_assert!(batch.running() <= concurrency);
             }
             for _ in 0..2 * tasks {
                 if let Some(index) = batch.items.iter().position(|item| matches!(item, DocsSessionStatus::Running { .. })) {
-                    batch.ended(index, DocsSessionResult::Written);
+                    batch.session_ended(index, DocsSessionResult::Written);
                 }
             }
-            prop_assert!(batch.is_over());
+            prop_assert!(batch.is_finished());
         }
     }
 }

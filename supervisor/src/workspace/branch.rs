@@ -9,10 +9,10 @@ use super::fetch::{Fetched, blocking, open};
 use super::recover::recover;
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
-use crate::context::{Context, RepositoryRole, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout};
 use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, StatCache};
-use crate::run::Failure;
 
 /// Checked-out branch.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub(crate) fn branch_of(context: &Context, on_remote: impl Fn(&str) -> bool) -> 
 
 fn last(context: &Context) -> Result<Option<LastAttempt>, Failure> {
     read_last_attempt(&context.layout, &context.task.identity())
-        .map_err(|error| io_failure(&context.layout.supervisor_dir(), &error))
+        .map_err(|error| Failure::io(&context.layout.supervisor_dir(), &error))
 }
 
 /// Saves work that an earlier run left, decides the start commit and checks it out.
@@ -134,7 +134,7 @@ pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prep
         checkout_worktree(&context, &control, &fetched, &branch, start)?;
         let last = last(&context)?;
         let folder = context.working_directory(&working_directory);
-        std::fs::create_dir_all(&folder).map_err(|error| io_failure(&folder, &error))?;
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
         Ok(PreparedBranch {
             branch,
@@ -158,7 +158,7 @@ fn decide_start(
     branch: &str,
     notes: &mut Vec<String>,
 ) -> Result<(Oid, BaseMerge), Failure> {
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let base = fetched.base_oid;
     match context.task.mode {
         Mode::First | Mode::Fresh => Ok((base, BaseMerge::UpToDate)),
@@ -185,7 +185,7 @@ fn merge_with_remote(
     remote: Oid,
     branch: &str,
 ) -> Result<Oid, Failure> {
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     if control.is_ancestor(local, remote).map_err(git)? {
         return Ok(remote);
     }
@@ -215,7 +215,7 @@ fn merge_base_branch(
     tip: Oid,
     fetched: &Fetched,
 ) -> Result<(Oid, BaseMerge), Failure> {
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let (base, name) = (fetched.base_oid, fetched.base.branch.clone());
     if control.is_ancestor(base, tip).map_err(git)? {
         return Ok((tip, BaseMerge::UpToDate));
@@ -246,7 +246,7 @@ fn commit(
     let seconds = jiff::Timestamp::now().as_second();
     control
         .commit(&NewCommit { tree, parents, author: &identity, committer: &identity, message, seconds })
-        .map_err(|error| failure(error.reason(), &error))
+        .map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 fn join_paths(paths: &[Vec<u8>]) -> String {
@@ -272,7 +272,7 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
         }
     };
     decide_working_directory(task.target.working_directory.as_ref(), &task.service, &task.target.url, kind_of)
-        .map_err(|error| failure(Reason::InvalidTask, &error))
+        .map_err(|error| Failure::from_error(Reason::InvalidTask, &error))
 }
 
 /// Checks out `start`.
@@ -295,11 +295,13 @@ fn checkout_worktree(
             base: fetched.base.oid.clone(),
         };
         write_tree_state(&context.tree_state(), &state)
-            .map_err(|error| io_failure(&context.tree_state(), &error))
+            .map_err(|error| Failure::io(&context.tree_state(), &error))
     };
     record(WorktreeStatus::CheckingOut)?;
     let identity = context.task.commit_identity_or_default();
-    let name = |text: &str| BranchName::new(text).map_err(|error| failure(Reason::InternalError, &error));
+    let name = |text: &str| {
+        BranchName::new(text).map_err(|error| Failure::from_error(Reason::InternalError, &error))
+    };
     let (branch, base) = (name(branch)?, name(&fetched.base.branch)?);
     let cache_file = stat_cache(&context.layout, context.task.kind);
     let request = Checkout {
@@ -310,7 +312,7 @@ fn checkout_worktree(
         clean: context.task.clean,
         cache: &StatCache::load(&cache_file),
     };
-    let git = |error: crate::git::GitError| failure(error.reason(), &error);
+    let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let stats = checkout(control, &context.worktree(), &request).map_err(git)?;
     stats.cache.save(&cache_file).map_err(git)?;
     record(WorktreeStatus::Dirty)

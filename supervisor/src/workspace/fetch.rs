@@ -6,10 +6,10 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, RepositoryUrl};
 
 use super::retry::with_retries;
-use crate::context::{Context, RepositoryRole, failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::checkout::export_tree;
 use crate::git::{ControlRepository, Credentials, Remote};
-use crate::run::Failure;
 
 /// Fetch depths to try, in order, until branch and base have a merge base.
 const DEEPEN_STEPS: [u32; 3] = [50, 500, i32::MAX as u32];
@@ -43,7 +43,7 @@ pub(crate) fn open(context: &Context, role: RepositoryRole) -> Result<ControlRep
         RepositoryRole::Target => &context.task.target.url,
     };
     let opened = ControlRepository::open(&context.control_repository_path(role), url)
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     Ok(opened.into_repository())
 }
 
@@ -63,7 +63,9 @@ async fn fetch_into(
 }
 
 fn tip(control: &ControlRepository, url: &RepositoryUrl, branch: &str) -> Result<Oid, Failure> {
-    let found = control.resolve_ref(&tracking(branch)).map_err(|error| failure(error.reason(), &error))?;
+    let found = control
+        .resolve_ref(&tracking(branch))
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     found.ok_or_else(|| {
         Failure::new(Reason::BranchNotFound, format!("`{url}` no longer has branch `{branch}`"))
     })
@@ -84,7 +86,7 @@ pub async fn fetch_platform(context: &Context, branch: &str) -> Result<Revision,
             let control = open(&context, RepositoryRole::Platform)?;
             let oid = tip(&control, &context.task.platform.url, &branch)?;
             export_tree(&control, oid, &context.layout.platform_repo())
-                .map_err(|error| failure(error.reason(), &error))?;
+                .map_err(|error| Failure::from_error(error.reason(), &error))?;
             Ok(oid)
         })
         .await?
@@ -119,7 +121,7 @@ pub async fn fetch_target(
         let (branch_tip, base_tip) = (tip(&control, url, branch)?, tip(&control, url, base)?);
         if control
             .merge_base(branch_tip, base_tip)
-            .map_err(|error| failure(error.reason(), &error))?
+            .map_err(|error| Failure::from_error(error.reason(), &error))?
             .is_some()
         {
             break;

@@ -9,12 +9,12 @@ use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl};
 use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
 use super::retry::with_retries;
-use crate::context::{Context, RepositoryRole, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteRefs};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::installed::find_command;
 use crate::publish::patterns::Patterns;
-use crate::run::Failure;
 
 /// State of the remotes at the start of the run, and the workspace lock.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     check_model(context)?;
     catalogue(context)?;
     Patterns::new(context.task.protected_paths.iter().map(String::as_str))
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     check_forge(context)?;
     let (remotes, host) = tokio::join!(list_remotes(context), check_repository_access(context));
     let (target, platform) = remotes?;
@@ -81,7 +81,7 @@ fn make_folders(context: &Context) -> Result<(), Failure> {
         layout.agent_tmp(),
     ] {
         std::fs::create_dir_all(&folder).map_err(|error| {
-            let mut failure = io_failure(&folder, &error);
+            let mut failure = Failure::io(&folder, &error);
             if failure.reason == Reason::IoError {
                 failure.reason = Reason::WorkspaceUnwritable;
             }
@@ -97,8 +97,8 @@ async fn lock(context: &Context) -> Result<WorkspaceLock, Failure> {
     let journal = &context.journal;
     let on_wait = |holder: &str| journal.waiting_for(holder);
     lock_workspace(&context.layout, &context.task.run, limit, on_wait).await.map_err(|error| match &error {
-        LockError::Busy { .. } => failure(Reason::WorkspaceBusy, &error),
-        LockError::Unusable { .. } => failure(Reason::WorkspaceUnwritable, &error),
+        LockError::Busy { .. } => Failure::from_error(Reason::WorkspaceBusy, &error),
+        LockError::Unusable { .. } => Failure::from_error(Reason::WorkspaceUnwritable, &error),
     })
 }
 
@@ -111,7 +111,8 @@ fn find_claude(context: &Context) -> Result<std::path::PathBuf, Failure> {
 }
 
 fn check_model(context: &Context) -> Result<(), Failure> {
-    let model = context.secrets.model().map_err(|error| failure(Reason::CredentialMissing, &error))?;
+    let model =
+        context.secrets.model().map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
     model.map(drop).ok_or_else(|| {
         let message = "missing model credential: set ANTHROPIC_API_KEY, a file with it, \
                        CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_AUTH_TOKEN with ANTHROPIC_BASE_URL, Bedrock or Vertex";
@@ -124,14 +125,14 @@ fn check_model(context: &Context) -> Result<(), Failure> {
 /// # Errors
 /// Returns an error if a configuration is malformed, naming file and server.
 pub fn catalogue(context: &Context) -> Result<Catalog, Failure> {
-    let read = || -> Result<Catalog, crate::mcp::catalog::CatalogueError> {
+    let read = || -> Result<Catalog, crate::mcp::catalog::CatalogError> {
         let mut catalogue = Catalog::built_in()?;
         if let Some(folder) = &context.settings.mcp_config_dir {
             catalogue.add_directory(folder)?;
         }
         Ok(catalogue)
     };
-    read().map_err(|error| failure(error.reason(), &error))
+    read().map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 /// Checks the credentials for the forge: its REST API needs a token, even if git uses SSH.
@@ -139,7 +140,8 @@ fn check_forge(context: &Context) -> Result<(), Failure> {
     let url = &context.task.target.url;
     let creates = context.task.pull_request == PullRequestPolicy::Create;
     let on_github = crate::publish::pull_request::forge_of(context).is_some();
-    let token = context.target_token().map_err(|error| failure(Reason::CredentialMissing, &error))?;
+    let token =
+        context.target_token().map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
     if creates && on_github && token.is_none() {
         return Err(Failure::new(
             Reason::CredentialMissing,
@@ -176,10 +178,10 @@ async fn check_repository_access(context: &Context) -> Result<(), Failure> {
         Ok(Err(error)) if error.check_reason() == Reason::RemoteUnavailable => {
             context
                 .journal
-                .warn(format!("cannot check repository access: {}", crate::context::error_chain(&error)));
+                .warn(format!("cannot check repository access: {}", crate::failure::error_chain(&error)));
             Ok(())
         }
-        Ok(Err(error)) => Err(failure(error.check_reason(), &error)),
+        Ok(Err(error)) => Err(Failure::from_error(error.check_reason(), &error)),
         Ok(Ok(_)) => Ok(()),
         Err(_) => {
             context.journal.warn("cannot check repository access: no response from the REST API".to_owned());

@@ -5,11 +5,11 @@ use orchestrator_contract::{Kind, Reason};
 
 use super::fetch::{blocking, open};
 use super::state::{TreeState, WorktreeStatus, read_tree_state, write_tree_state};
-use crate::context::{Context, RepositoryRole, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
 use crate::docs;
+use crate::failure::Failure;
 use crate::git::GitError;
 use crate::publish::save::{WorktreeBase, save_tree};
-use crate::run::Failure;
 
 /// Saved work of an earlier run.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Recovered {
 /// Returns an error if the worktree cannot be read or saved; it is not changed then.
 pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
     let state_file = context.tree_state();
-    let state = read_tree_state(&state_file).map_err(|error| io_failure(&state_file, &error))?;
+    let state = read_tree_state(&state_file).map_err(|error| Failure::io(&state_file, &error))?;
     let Some(state) = state.filter(|state| state.status == WorktreeStatus::Dirty) else { return Ok(None) };
     let context = context.clone();
     blocking(move || {
@@ -46,7 +46,7 @@ pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
             Kind::Implementation => save_tree(&context, &base, &message)?,
             Kind::Docs => {
                 let control = open(&context, RepositoryRole::Target)?;
-                let git = |error: GitError| failure(error.reason(), &error);
+                let git = |error: GitError| Failure::from_error(error.reason(), &error);
                 let tip = control.resolve_ref(&format!("refs/heads/{}", base.branch)).map_err(git)?;
                 // Another run may have reused the branch name.
                 let tip = tip.filter(|tip| control.is_ancestor(base.start, *tip).unwrap_or(false));
@@ -55,7 +55,7 @@ pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
         };
         let clean = TreeState { status: WorktreeStatus::Clean, ..state.clone() };
         write_tree_state(&context.tree_state(), &clean)
-            .map_err(|error| io_failure(&context.tree_state(), &error))?;
+            .map_err(|error| Failure::io(&context.tree_state(), &error))?;
         let changed = saved.tip != base.start;
         Ok(changed.then_some(Recovered { run: state.run.to_string(), branch: state.branch, oid: saved.tip }))
     })

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::context::{Context, RepositoryRole, error_chain, failure};
+use crate::context::{Context, RepositoryRole};
+use crate::failure::{Failure, error_chain};
 use crate::git::{Credentials, Remote, TransferError};
-use crate::run::Failure;
 
 /// Waits before the second and the third attempt.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
@@ -26,7 +26,7 @@ pub(super) async fn with_retries<T, F: Future<Output = Result<T, TransferError>>
             Err(error) => error,
         };
         let Some(wait) = waits.next().filter(|_| error.is_transient()) else {
-            return Err(failure(error.reason(), &error));
+            return Err(Failure::from_error(error.reason(), &error));
         };
         context.journal.warn(format!("{}; retrying in {} s", error_chain(&error), wait.as_secs()));
         tokio::time::sleep(wait).await;

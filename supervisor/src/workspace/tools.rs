@@ -12,19 +12,19 @@ use super::branch::PreparedBranch;
 use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
-use crate::agent::prepare_session::{base_environment, confinement};
+use crate::agent::prepare_session::{AgentTools, base_environment, confinement};
 use crate::commands::{CommandContext, run_commands};
-use crate::context::{AgentTools, Context, RepositoryRole, failure, io_failure};
+use crate::context::{Context, RepositoryRole};
 use crate::docs;
 use crate::docs::plan::{Document, Plan};
 use crate::docs::usage::PreviousDocs;
+use crate::failure::Failure;
 use crate::git::{ControlRepository, EntryKind, GitError};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
-use crate::run::Failure;
 
 /// Timeout for all setup commands together.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -38,7 +38,8 @@ pub async fn find_documents(context: &Context, platform: &Revision) -> Result<Ta
     blocking(move || {
         let task =
             context.task.task_id.ok_or_else(|| Failure::new(Reason::InvalidTask, "missing task id"))?;
-        let commit = Oid::from_str(&oid).map_err(|error| failure(Reason::InternalError, &error))?;
+        let commit =
+            Oid::from_str(&oid).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
         let control = open(&context, RepositoryRole::Platform)?;
         let io_error = |error: GitError| std::io::Error::other(error.to_string());
         let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(io_error);
@@ -46,7 +47,7 @@ pub async fn find_documents(context: &Context, platform: &Revision) -> Result<Ta
         let docs_directory = context.task.platform.docs_directory.as_ref().map(|folder| folder.relative());
         let query = DocumentQuery { service: &context.task.service, task, docs_directory };
         documents::find_documents(&Reader { read, list }, &query)
-            .map_err(|error| failure(error.reason(), &error))
+            .map_err(|error| Failure::from_error(error.reason(), &error))
     })
     .await
 }
@@ -85,7 +86,7 @@ pub async fn plan_documents(
             written_before: &written_before,
         };
         let plan = docs::plan::plan(&Reader { read, list }, &input)
-            .map_err(|error| failure(error.reason(), &error))?;
+            .map_err(|error| Failure::from_error(error.reason(), &error))?;
         Ok((plan, previous_docs(&context, &prepared)))
     })
     .await
@@ -99,7 +100,7 @@ fn previous_docs(context: &Context, prepared: &PreparedBranch) -> PreviousDocs {
     };
     let outcome = crate::record::file::read_json::<Outcome>(&context.layout.run_dir(&run).outcome());
     let results = outcome.ok().flatten().map(|outcome| outcome.docs_results).unwrap_or_default();
-    PreviousDocs { run: Some(run), documented: results }
+    PreviousDocs { run: Some(run), results }
 }
 
 /// Lists the names in a directory, without links and submodules.
@@ -133,7 +134,7 @@ pub async fn start_mcp_servers_and_setup(
     let mut composed = compose_servers(context, &catalogue, &placeholders)?;
     for (path, text) in composed.servers.iter().flat_map(|server| &server.files) {
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        written.and_then(|()| std::fs::write(path, text)).map_err(|error| io_failure(path, &error))?;
+        written.and_then(|()| std::fs::write(path, text)).map_err(|error| Failure::io(path, &error))?;
     }
     let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
     let server_env = ServerEnv {
@@ -144,7 +145,7 @@ pub async fn start_mcp_servers_and_setup(
     };
     let servers = probe(&mut composed, &server_env, &context.redactor, probe::PROBE_TIMEOUT)
         .await
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     for server in &servers {
         let note = server.note.as_deref().unwrap_or_default();
         let line = match server.status {
@@ -155,10 +156,10 @@ pub async fn start_mcp_servers_and_setup(
         context.journal.log(orchestrator_contract::Level::Info, "mcp", line);
     }
     let relay = RelayHost::start(&composed, &server_env, &std::env::temp_dir())
-        .map_err(|error| failure(error.reason(), &error))?;
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let config = composed.agent_config(&context.supervisor, |name| relay.socket(name));
     let path = context.record.mcp_config();
-    crate::record::file::write_json(&path, &config).map_err(|error| io_failure(&path, &error))?;
+    crate::record::file::write_json(&path, &config).map_err(|error| Failure::io(&path, &error))?;
     run_setup(context, &directory).await?;
     let described = composed
         .servers
@@ -197,7 +198,7 @@ fn compose_servers(
         Kind::Implementation => context.task.mcp_servers.clone(),
         Kind::Docs => context.task.mcp_servers.clone().or_else(|| Some(shareable())),
     };
-    compose(catalogue, chosen.as_deref(), &host).map_err(|error| failure(error.reason(), &error))
+    compose(catalogue, chosen.as_deref(), &host).map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {
@@ -221,7 +222,7 @@ async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(),
     let results =
         run_commands(&context.task.setup, &command_context, &context.redactor, SETUP_TIMEOUT, on_done)
             .await
-            .map_err(|error| failure(Reason::InternalError, &error))?;
+            .map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
     match results.failure_text() {
         Some(text) => Err(Failure::new(
             Reason::InvalidConfiguration,

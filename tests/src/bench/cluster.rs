@@ -1,4 +1,4 @@
-//! The controller beside a simple client that makes the same Jobs, on a real API server.
+//! The controller compared with a client that only creates the same Jobs, on a real API server.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,65 +14,65 @@ use serde_json::json;
 use crate::kubernetes::test_cluster::{CONTROLLER, NAMESPACE, TestCluster};
 use crate::messages_api::Script;
 
-/// How many requests are under way at once, of the simple client and of who submits.
-const AT_ONCE: usize = 16;
+/// Concurrent requests of the plain client, and concurrent submissions.
+const CONCURRENCY: usize = 16;
 
-/// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
-    /// TaskRuns that were brought to their Job, each second.
+    /// TaskRuns per second, until their Jobs exist.
     pub runs_a_second: f64,
-    /// The same Jobs, made by plain requests, each second.
+    /// The same Jobs per second, created by plain requests.
     pub jobs_a_second: f64,
-    /// From a submission's answer to its Job: the median, milliseconds.
+    /// Median time from a submission's response to its Job, in milliseconds.
     pub median: f64,
-    /// The same, of the slowest in a hundred.
+    /// 99th percentile of the same time.
     pub slowest: f64,
-    /// Requests of the controller for each run.
+    /// Requests of the controller per run.
     pub requests: f64,
-    /// Processor time of the controller for each run, milliseconds.
+    /// CPU time of the controller per run, in milliseconds.
     pub processor: f64,
-    /// The controller's memory with so many runs at work, MiB.
+    /// Memory of the controller with all runs active, in MiB.
     pub memory: f64,
-    /// The same with more that wait.
+    /// The same with queued runs.
     pub memory_with_waiting: f64,
-    /// How many wait then.
+    /// Number of queued runs.
     pub waiting: usize,
 }
 
-/// Measures with `count` runs, each of a service of its own, and `more` that wait then; none where there is no
-/// real API server, whose work is what the ratio is about.
+/// Measures `count` runs of one service each, and then `more` queued runs.
+/// / Returns `None` without a real API server: the ratio depends on its work.
 pub fn measure(count: usize, more: usize) -> Option<Measured> {
     let settings = format!("max_concurrent_runs = {count}");
-    let team = TestCluster::with(Script::new(), &settings);
-    if !team.plane.is_real() {
+    let cluster = TestCluster::with(Script::new(), &settings);
+    if !cluster.plane.is_real() {
         return None;
     }
-    // Both sides make Jobs; what pods would cost the API server is neither's.
-    team.plane.end_controllers();
-    let controller = team.controller();
-    team.wait_for("leader", || controller.leads().then_some(()));
+    // Both sides create Jobs; the cost of their pods is not measured.
+    cluster.plane.end_controllers();
+    let controller = cluster.controller();
+    cluster.wait_for("leader", || controller.leads().then_some(()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let client = team.client();
+    let client = cluster.client();
     let begin = Instant::now();
     let latencies = runtime.block_on(submit_and_wait(&client, count));
     let runs = begin.elapsed();
-    let requests = team.plane.requests();
-    let asked = requests.iter().filter(|asked| asked.user == CONTROLLER && !asked.path.contains("/leases"));
-    let requests = asked.count() as f64 / count as f64;
+    let requests = cluster.plane.requests();
+    let by_controller =
+        requests.iter().filter(|request| request.user == CONTROLLER && !request.path.contains("/leases"));
+    let requests = by_controller.count() as f64 / count as f64;
     let process = controller.process().as_raw_nonzero().get();
     let (memory, processor) = (memory(process), processor(process));
 
     let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
     let templates = runtime.block_on(jobs.list(&ListParams::default())).expect("the Jobs").items;
-    runtime.block_on(team.plane.namespace("plain"));
+    runtime.block_on(cluster.plane.namespace("plain"));
     let begin = Instant::now();
     runtime.block_on(post(&client, templates));
     let plain = begin.elapsed();
 
     runtime.block_on(submit(&client, count..count + more));
-    team.wait_for("knowledge of all runs", || {
+    cluster.wait_for("knowledge of all runs", || {
         let listed = controller.metric("orchestrator_queue_length")?;
         (listed as usize >= more).then_some(())
     });
@@ -114,10 +114,10 @@ async fn submit(client: &Client, numbers: std::ops::Range<usize>) -> Vec<(String
             (name, Instant::now())
         }
     };
-    stream::iter(numbers).map(one).buffer_unordered(AT_ONCE).collect().await
+    stream::iter(numbers).map(one).buffer_unordered(CONCURRENCY).collect().await
 }
 
-/// Submits, and waits until each has its Job: milliseconds from answer to Job.
+/// Submits runs and returns the milliseconds from each response to its Job.
 async fn submit_and_wait(client: &Client, count: usize) -> Vec<f64> {
     let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
     let seen = async {
@@ -149,7 +149,7 @@ async fn post(client: &Client, templates: Vec<Job>) {
             plain.metadata.name = job.metadata.name;
             plain.metadata.labels = job.metadata.labels;
             plain.spec = job.spec;
-            // What the server has filled in of the other one.
+            // Fields that the server has set.
             if let Some(spec) = &mut plain.spec {
                 spec.selector = None;
                 if let Some(labels) =
@@ -161,10 +161,10 @@ async fn post(client: &Client, templates: Vec<Job>) {
             api.create(&PostParams::default(), &plain).await.expect("a Job");
         }
     };
-    stream::iter(templates).map(one).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    stream::iter(templates).map(one).buffer_unordered(CONCURRENCY).collect::<Vec<()>>().await;
 }
 
-/// The processor time of a process so far, seconds.
+/// Returns the CPU time of a process, in seconds.
 fn processor(process: i32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("a living process");
     // utime and stime, after the name in parentheses; proc_pid_stat(5).
@@ -173,7 +173,7 @@ fn processor(process: i32) -> f64 {
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// The resident memory of a process, MiB.
+/// Returns the resident memory of a process, in MiB.
 fn memory(process: i32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a living process");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");

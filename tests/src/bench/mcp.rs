@@ -1,5 +1,4 @@
-//! What the MCP server costs, beside a server that was written on the official TypeScript SDK: interleaved,
-//! in one run.
+//! Cost of the MCP server compared with a server on the official TypeScript SDK, measured interleaved.
 
 use std::process::Command;
 use std::time::Instant;
@@ -10,7 +9,7 @@ use crate::dispatcher_env::{DispatcherEnv, peak_memory};
 use crate::mcp_client::McpClient;
 use crate::mcp_tools::NodeClients;
 
-/// How often each is started, and how many submissions and looks each gets.
+/// Number of starts, and of submissions and status calls per server.
 const STARTS: usize = 15;
 const CALLS: u32 = 60;
 
@@ -23,32 +22,30 @@ struct Measured {
     memory: u64,
 }
 
-/// One number of ours and the peer's.
+/// A measurement of both servers.
 #[derive(Debug)]
 pub struct Compared {
-    /// What was measured, with its unit.
+    /// Description with unit.
     pub what: String,
-    /// Ours.
     pub ours: f64,
-    /// The peer's.
     pub peer: f64,
 }
 
 /// Measures both servers.
 pub fn measure() -> Vec<Compared> {
-    let stage = DispatcherEnv::new("held");
-    let peers = stage.path("peer");
+    let env = DispatcherEnv::new("held");
+    let peers = env.path("peer");
     std::fs::create_dir(&peers).expect("a folder");
-    let ours = || stage.dispatcher(&["mcp"]);
+    let ours = || env.dispatcher(&["mcp"]);
     let peer = || {
         let clients = NodeClients::get();
         let mut command: Command = clients.command(&clients.peer);
-        // It starts a child for each submission, as ours does.
-        command.arg(&peers).args(["/bin/sh", "-c", "exit 0"]).env("HOME", stage.path("home"));
+        // Starts a child for each submission, as the orchestrator does.
+        command.arg(&peers).args(["/bin/sh", "-c", "exit 0"]).env("HOME", env.path("home"));
         command
     };
     let (mut our, mut theirs) = (Measured::default(), Measured::default());
-    // The first start of each fills the caches of the disk and does not count.
+    // The first start fills the disk caches and is not counted.
     for round in 0..=STARTS {
         for (measured, command) in [(&mut our, ours()), (&mut theirs, peer())] {
             let seconds = start(command);
@@ -68,7 +65,7 @@ pub fn measure() -> Vec<Compared> {
             client.call("get_task_status", json!({"run": run}));
             measured.status.push(milliseconds(started));
         }
-        let run = stage.path(&format!("state/runs/trader-claude-agent-1-task{task}-attempt1/go"));
+        let run = env.path(&format!("state/runs/trader-claude-agent-1-task{task}-attempt1/go"));
         std::fs::write(run, "").expect("the run may end");
     }
     our.memory = peak_memory(our_client.id());
@@ -76,7 +73,7 @@ pub fn measure() -> Vec<Compared> {
     compare(&mut our, &mut theirs)
 }
 
-/// Milliseconds from the start of a server to its list of tools.
+/// Returns the milliseconds from the start of a server to its list of tools.
 fn start(command: Command) -> f64 {
     let started = Instant::now();
     let mut client = McpClient::start(command);

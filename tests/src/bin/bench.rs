@@ -1,4 +1,4 @@
-//! What supervising costs: ratios of medians, measured interleaved in one run.
+//! Overhead of the supervisor: ratios of medians, measured interleaved in one run.
 //!
 //! `cargo run --release -p orchestrator-tests --bin bench [-- --strict] [--rounds N]
 //! [--sandbox auto|off] [--only prepare|stream|mcp|cluster]`
@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use orchestrator_tests::bench::cluster;
+use orchestrator_tests::bench::env::{BenchEnv, RunResult, TARGET, TOKEN};
 use orchestrator_tests::bench::mcp::{Compared, measure};
 use orchestrator_tests::bench::script::{Script, Step, verdict};
-use orchestrator_tests::bench::world::{BenchEnv, Ran, TARGET, TOKEN};
 use orchestrator_tests::binaries::Binaries;
 
 const FILES: usize = 6_000;
@@ -19,8 +19,8 @@ const COMMITS: usize = 1_500;
 const BRANCHES: usize = 250;
 const GIGABYTE: u64 = 1_000_000_000;
 
-/// The steps of preparation that are told apart.
-const STEPS: [&str; 4] = ["check", "platform", "target", "branch"];
+/// Preparation steps that are measured separately.
+const STEPS: [&str; 4] = ["preflight", "fetch_platform", "fetch_target", "branch"];
 
 struct Row {
     what: String,
@@ -42,11 +42,11 @@ fn main() {
     let agent = supervisor.with_file_name("scripted_agent");
     let mut rows = Vec::new();
     for sandbox in &settings.sandboxes {
-        let wanted = |what: &str| settings.only.as_deref().is_none_or(|only| only == what);
-        if wanted("prepare") {
+        let selected = |what: &str| settings.only.as_deref().is_none_or(|only| only == what);
+        if selected("prepare") {
             rows.extend(preparation(supervisor, &agent, sandbox, settings.rounds));
         }
-        if wanted("stream") {
+        if selected("stream") {
             rows.extend(stream(supervisor, &agent, sandbox));
         }
     }
@@ -65,10 +65,10 @@ fn main() {
     }
 }
 
-/// The controller beside plain requests, where `KUBEBUILDER_ASSETS` names a real API server.
+/// The controller compared with plain requests, if `KUBEBUILDER_ASSETS` names a real API server.
 fn cluster() -> Vec<Row> {
     if std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
-        println!("cluster: not measured, KUBEBUILDER_ASSETS names no real API server");
+        println!("cluster: skipped, KUBEBUILDER_ASSETS is not set");
         return Vec::new();
     }
     let Some(measured) = cluster::measure(1_000, 9_000) else { return Vec::new() };
@@ -86,7 +86,7 @@ fn cluster() -> Vec<Row> {
         row("submission to Job, slowest in a hundred", "", format!("{:.0} ms", measured.slowest), true),
         row("controller's requests for a run", "", format!("{:.1}", measured.requests), true),
         row("controller's processor time for a run", "", format!("{:.1} ms", measured.processor), true),
-        row("controller's memory, 1,000 runs at work", "", format!("{:.0} MiB", measured.memory), true),
+        row("controller's memory, 1,000 active runs", "", format!("{:.0} MiB", measured.memory), true),
         row(
             "the same with 9,000 more that wait",
             "",
@@ -113,7 +113,7 @@ fn settings() -> Settings {
     settings
 }
 
-/// The MCP server beside a peer on the official TypeScript SDK.
+/// The MCP server compared with a server on the official TypeScript SDK.
 fn mcp() -> Vec<Row> {
     println!("{:<36} {:>9} {:>9} {:>7}", "MCP server", "ours", "peer", "ratio");
     let compared = measure();
@@ -131,18 +131,18 @@ fn mcp() -> Vec<Row> {
 }
 
 fn preparation(supervisor: &Path, agent: &Path, sandbox: &str, rounds: usize) -> Vec<Row> {
-    let world = BenchEnv::new(supervisor, agent, false);
-    generate(&world.server.path(TARGET));
+    let env = BenchEnv::new(supervisor, agent, false);
+    generate(&env.server.path(TARGET));
     let arguments = ["--until", "branch", "--sandbox", sandbox];
     let (mut clone, mut cold, mut warm) = (Vec::new(), Vec::new(), Vec::new());
     let (mut cold_steps, mut warm_steps) = (Vec::new(), Vec::new());
-    // The first round fills the caches of the disk and does not count.
+    // The first round fills the disk caches and is not counted.
     for round in 0..=rounds {
-        let cloned = clone_by_git(&world);
-        world.forget_workspace();
-        let first = prepare(&world, 1, &arguments);
-        let again = clone_by_git(&world);
-        let second = prepare(&world, 2, &arguments);
+        let cloned = clone_by_git(&env);
+        env.forget_workspace();
+        let first = prepare(&env, 1, &arguments);
+        let again = clone_by_git(&env);
+        let second = prepare(&env, 2, &arguments);
         if round == 0 {
             continue;
         }
@@ -169,28 +169,28 @@ fn preparation(supervisor: &Path, agent: &Path, sandbox: &str, rounds: usize) ->
     ]
 }
 
-fn prepare(world: &BenchEnv, attempt: u32, arguments: &[&str]) -> Ran {
-    let mut task = world.task(attempt);
+fn prepare(env: &BenchEnv, attempt: u32, arguments: &[&str]) -> RunResult {
+    let mut task = env.task(attempt);
     // Both prepare a first attempt: another task of the same service on the warm workspace.
     task["run"] = format!("trader-claude-agent-1-task1-attempt{attempt}").into();
     task["mode"] = if attempt == 1 { "first" } else { "fresh" }.into();
-    let ran = world.run(&Script::default(), &task, arguments);
-    assert_eq!(ran.code, 0, "{}\n{}", ran.story(), world.stderr());
-    ran
+    let output = env.run(&Script::default(), &task, arguments);
+    assert_eq!(output.code, 0, "{}\n{}", output.messages(), env.stderr());
+    output
 }
 
-fn steps(rounds: &[Ran]) -> String {
+fn steps(rounds: &[RunResult]) -> String {
     let mut text = String::new();
     for step in STEPS {
-        let seconds: Vec<f64> = rounds.iter().filter_map(|ran| ran.step_seconds(step)).collect();
+        let seconds: Vec<f64> = rounds.iter().filter_map(|output| output.step_seconds(step)).collect();
         let _ = write!(text, "{step} {:.3} s  ", median(seconds));
     }
     text
 }
 
-fn clone_by_git(world: &BenchEnv) -> f64 {
+fn clone_by_git(env: &BenchEnv) -> f64 {
     let folder = tempfile::tempdir().expect("a folder");
-    let url = world.server.url(TARGET).replacen("http://", &format!("http://x-access-token:{TOKEN}@"), 1);
+    let url = env.server.url(TARGET).replacen("http://", &format!("http://x-access-token:{TOKEN}@"), 1);
     let mut git = Command::new("git");
     git.args(["clone", "--quiet", "--depth", "1", "--single-branch", &url, "clone"]);
     git.current_dir(folder.path()).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", folder.path());
@@ -199,7 +199,7 @@ fn clone_by_git(world: &BenchEnv) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// A repository of a grown project, written in one go by `git fast-import`.
+/// Creates a large repository with `git fast-import`.
 fn generate(bare: &Path) {
     std::fs::create_dir_all(bare).expect("a folder");
     let git = |arguments: &[&str]| {
@@ -217,7 +217,7 @@ fn generate(bare: &Path) {
             1_700_000_000 + commit * 60,
             data(&format!("Change {commit}"))
         );
-        // The first commit brings all files, each other one changes four.
+        // The first commit adds all files, each later one changes four.
         let changed: Vec<usize> = if commit == 1 {
             (0..FILES).collect()
         } else {
@@ -247,7 +247,7 @@ fn data(text: &str) -> String {
     format!("data {}\n{text}\n", text.len())
 }
 
-/// About 4 KiB that compress as source does.
+/// Returns about 4 KiB that compress like source code.
 fn source(file: usize, commit: usize) -> String {
     let mut seed = file * 7919 + commit;
     let mut text = String::new();
@@ -264,17 +264,17 @@ fn source(file: usize, commit: usize) -> String {
 }
 
 fn stream(supervisor: &Path, agent: &Path, sandbox: &str) -> Vec<Row> {
-    let world = BenchEnv::new(supervisor, agent, true);
+    let env = BenchEnv::new(supervisor, agent, true);
     let script = |bytes| Script::of([Step::Flood { bytes }, verdict("already_done")]);
     let arguments = ["--sandbox", sandbox];
     let mut seconds = Vec::new();
     let mut peak = 0;
     for round in 0..3 {
-        world.forget_workspace();
-        let ran = world.run(&script(GIGABYTE), &world.task(1), &arguments);
-        assert_eq!(ran.code, 0, "round {round}: {}\n{}", ran.story(), world.stderr());
-        seconds.push(ran.step_seconds("agent").expect("the agent ran"));
-        peak = peak.max(ran.peak);
+        env.forget_workspace();
+        let output = env.run(&script(GIGABYTE), &env.task(1), &arguments);
+        assert_eq!(output.code, 0, "round {round}: {}\n{}", output.messages(), env.stderr());
+        seconds.push(output.step_seconds("agent").expect("the agent ran"));
+        peak = peak.max(output.peak);
     }
     let rate = 1000.0 / median(seconds);
     let megabytes = peak as f64 / 1e6;
@@ -291,12 +291,7 @@ fn stream(supervisor: &Path, agent: &Path, sandbox: &str) -> Vec<Row> {
             format!("{rate:.0} MB/s"),
             rate >= 200.0,
         ),
-        row(
-            "supervisor's own peak memory meanwhile",
-            "< 40 MB",
-            format!("{megabytes:.1} MB"),
-            megabytes < 40.0,
-        ),
+        row("supervisor's own peak memory change", "< 40 MB", format!("{megabytes:.1} MB"), megabytes < 40.0),
     ]
 }
 

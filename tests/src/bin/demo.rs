@@ -1,8 +1,7 @@
-//! The main job by one command: `cargo run --bin demo`.
+//! Demonstrates an implementation run: `cargo run --bin demo`.
 //!
-//! No key, no cluster, no account: the model is a script, the git host and GitHub
-//! are stand-ins on this machine. Everything else is real: the dispatcher, the
-//! supervisor, the Claude Code CLI, the MCP servers, git, cargo.
+//! It needs no key, cluster or account: the model is a script, the git host and GitHub are fakes on this
+//! machine. The dispatcher, the supervisor, the Claude Code CLI, the MCP servers, git and cargo are real.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -57,31 +56,31 @@ fn demo() -> Result<()> {
     println!("dispatcher  {}", binaries.dispatcher.display());
 
     let script = if retry { wrong_then_right() } else { right(tools.rustdoc_mcp.is_some()) };
-    let world = TestEnv::start(script);
+    let env = TestEnv::start(script);
     heading("A platform repository, a target repository with a failing test, a model that is a script");
-    println!("platform    {}", world.git.url("acme/platform"));
-    println!("target      {}", world.git.url("acme/trader"));
+    println!("platform    {}", env.git.url("acme/platform"));
+    println!("target      {}", env.git.url("acme/trader"));
 
     heading("Submitting task 1 of the trader service");
-    let (target, platform) = (world.git.url("acme/trader"), world.git.url("acme/platform"));
+    let (target, platform) = (env.git.url("acme/trader"), env.git.url("acme/platform"));
     let mut arguments = vec!["submit", "--service", "trader", "--task", "1", "--repository-url", &target];
     arguments.extend(["--platform-repository-url", &platform, "--verify", CHECK]);
-    show(&world, &arguments)?;
+    show(&env, &arguments)?;
     let mut run = "trader-claude-agent-1-task1-attempt1";
-    follow(&world, run)?;
+    follow(&env, run)?;
     if retry {
         heading("The first attempt failed. Sending it back with guidance");
         let guidance = "The last bid is not the highest. Take the maximum of all bids.";
-        show(&world, &["retry", run, "--guidance", guidance])?;
+        show(&env, &["retry", run, "--guidance", guidance])?;
         run = "trader-claude-agent-1-task1-attempt2";
-        follow(&world, run)?;
+        follow(&env, run)?;
     }
-    let outcome = world.last_outcome("trader", "1");
-    show_result(&world, &outcome)?;
-    prove(&world, &outcome)
+    let outcome = env.last_outcome("trader", "1");
+    show_result(&env, &outcome)?;
+    prove(&env, &outcome)
 }
 
-/// A model that reads the documents, takes a note, mends the code, tests it and says so.
+/// A script that reads the documents, takes a note, fixes the code, tests it and reports.
 fn right(with_rustdocs: bool) -> Script {
     let docs = "../platform-repo/.taskmaster/docs";
     let mut script = Script::new()
@@ -116,7 +115,7 @@ fn right(with_rustdocs: bool) -> Script {
         ))
 }
 
-/// A model that takes the wrong way first, and the right one when it is told.
+/// A script that first takes the wrong approach, and the right one with guidance.
 fn wrong_then_right() -> Script {
     let last = "    bids.last().copied()";
     Script::new()
@@ -141,48 +140,48 @@ fn heading(text: &str) {
     println!("\n== {text}");
 }
 
-/// Runs the dispatcher and shows what it says.
-fn show(world: &TestEnv, arguments: &[&str]) -> Result<()> {
+/// Runs the dispatcher and prints its output.
+fn show(env: &TestEnv, arguments: &[&str]) -> Result<()> {
     println!("$ dispatcher {}\n", arguments.join(" "));
-    let ran = world.dispatcher(arguments);
-    print!("{}{}", ran.stdout, ran.stderr);
-    ensure!(ran.code == 0, "dispatcher {} ended with {}", arguments[0], ran.code);
+    let output = env.dispatcher(arguments);
+    print!("{}{}", output.stdout, output.stderr);
+    ensure!(output.code == 0, "dispatcher {} ended with {}", arguments[0], output.code);
     Ok(())
 }
 
-/// Shows the log as it grows, until the run has ended.
-fn follow(world: &TestEnv, run: &str) -> Result<()> {
+/// Prints the log until the run ends.
+fn follow(env: &TestEnv, run: &str) -> Result<()> {
     println!("\n$ dispatcher logs -f {run}\n");
     let mut logs = Command::new(&Binaries::get().dispatcher);
-    logs.args(["logs", "-f", run]).env_clear().envs(world.environment()).stdin(Stdio::null());
+    logs.args(["logs", "-f", run]).env_clear().envs(env.environment()).stdin(Stdio::null());
     let status = logs.status().context("cannot start the dispatcher")?;
     ensure!(status.success(), "dispatcher logs ended with {status}");
-    let waited = world.dispatcher(&["wait", run]);
+    let waited = env.dispatcher(&["wait", run]);
     println!("\n$ dispatcher wait {run}    # exit code {}", waited.code);
     Ok(())
 }
 
-fn show_result(world: &TestEnv, outcome: &Outcome) -> Result<()> {
+fn show_result(env: &TestEnv, outcome: &Outcome) -> Result<()> {
     ensure!(outcome.exit_code == 0, "the run ended as {}: {}", outcome.reason, outcome.message);
-    for pull in world.github.pulls() {
+    for pull in env.github.pulls() {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         heading(&format!("Pull request {}: {}", pull["number"], text(&pull["title"])));
         println!("{}", text(&pull["body"]));
     }
     heading("Its diff");
-    println!("{}", world.git.ask("acme/trader", &["diff", "--stat", "-p", &format!("main..{BRANCH}")]));
+    println!("{}", env.git.ask("acme/trader", &["diff", "--stat", "-p", &format!("main..{BRANCH}")]));
     Ok(())
 }
 
-/// The proof: in a fresh clone of the pushed branch the crate's test passes.
-fn prove(world: &TestEnv, outcome: &Outcome) -> Result<()> {
+/// Proves the fix: the test passes in a fresh clone of the pushed branch.
+fn prove(env: &TestEnv, outcome: &Outcome) -> Result<()> {
     heading(&format!("Proof: `{CHECK}` in a fresh clone of the pushed branch"));
-    let clone = world.path("proof");
-    world.git.clone_fresh("acme/trader", BRANCH, &clone);
+    let clone = env.path("proof");
+    env.git.clone_fresh("acme/trader", BRANCH, &clone);
     let passed = test_passes(&clone)?;
     ensure!(passed, "the test does not pass on the pushed branch");
-    world.assert_invariants(outcome);
-    world.model.assert_played();
+    env.assert_invariants(outcome);
+    env.model.assert_played();
     println!("\nDone: the task is implemented, pushed, and proposed in {:.1} s.", seconds(outcome));
     Ok(())
 }

@@ -1,8 +1,7 @@
-//! Stands in for the `claude` program in fault tests and benchmarks.
+//! A fake `claude` program for fault tests and benchmarks.
 //!
-//! It performs the steps of `script.json` beside its own executable, because the
-//! supervisor hands on nothing else that a test could set. After the last step it
-//! exits with 0. Happy paths use the real CLI.
+//! It performs the steps of `script.json` beside its own executable, because the supervisor passes nothing
+//! else that a test could set. It exits with 0 after the last step. Happy paths use the real CLI.
 
 use std::fs;
 use std::io::{self, BufRead as _, Write};
@@ -15,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use orchestrator_tests::bench::script::{Script, Step};
 use serde_json::json;
 
-/// How much is written at once.
+/// Bytes per write.
 const CHUNK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
@@ -34,7 +33,7 @@ fn run() -> Result<u8> {
     if script.ignore_term && std::env::args_os().nth(1).is_none_or(|first| first != "--ignoring-term") {
         return Err(ignore_term(&program).into());
     }
-    // The supervisor's message, so that it never writes to a closed pipe.
+    // Reads the supervisor's message, so that the supervisor never writes to a closed pipe.
     let mut prompt = String::new();
     io::stdin().lock().read_line(&mut prompt).context("the prompt")?;
     for step in &script.steps {
@@ -51,14 +50,15 @@ fn read_script(program: &Path) -> Result<Script> {
     serde_json::from_slice(&text).context("script.json")
 }
 
-/// An ignored signal stays ignored across exec, so the shell can set it for us without unsafe code.
+/// A shell ignores the signal and execs this program: ignored signals survive exec, and no unsafe code is
+/// needed.
 fn ignore_term(program: &Path) -> io::Error {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "trap '' TERM; exec \"$0\" --ignoring-term"]).arg(program);
     shell.exec()
 }
 
-/// Performs a step; answers with the exit code if it was the last one.
+/// Performs a step; returns the exit code if it was the last one.
 fn perform(step: &Step) -> Result<Option<u8>> {
     match step {
         Step::Line { line } => print(format!("{line}\n").as_bytes())?,
@@ -86,7 +86,7 @@ fn perform(step: &Step) -> Result<Option<u8>> {
         Step::Exit { code } => return Ok(Some(*code)),
         Step::Signal { name } => {
             let me = std::process::id();
-            // Twice and more: Rust's handler of SEGV takes the first one for itself.
+            // Sends the signal repeatedly: Rust's SIGSEGV handler catches the first one.
             let script = format!("while kill -{name} {me} 2>/dev/null; do sleep 0.01; done");
             Command::new("/bin/sh").args(["-c", &script]).status()?;
             loop {
@@ -110,7 +110,7 @@ fn print_often(bytes: &[u8], times: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints valid lines of the CLI, in the mix of a real session: few answers, large tool results.
+/// Prints valid lines of the CLI, in the mix of a real session: few messages, large tool results.
 fn flood(bytes: u64) -> io::Result<()> {
     let tool = json!({"type": "assistant", "session_id": "s", "message": {
         "id": "msg_1", "role": "assistant", "content": [
@@ -121,13 +121,13 @@ fn flood(bytes: u64) -> io::Result<()> {
         {"type": "tool_result", "tool_use_id": "toolu_1",
          "content": "    let answer = compute(&input)?; // \"quoted\"\n".repeat(600)}
     ]}});
-    // An answer for every 64 results: a session of 1 GB has some hundred thousand log lines otherwise.
+    // One message for 64 results: otherwise a session of 1 GB has some hundred thousand log lines.
     let mut round = format!("{tool}\n").into_bytes();
     let result = format!("{result}\n").into_bytes();
     for _ in 0..64 {
         round.extend_from_slice(&result);
     }
-    // Unbuffered: one write a round keeps the pipe full.
+    // Unbuffered: one write per round keeps the pipe full.
     let mut out = fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut written = 0;
     while written < bytes {

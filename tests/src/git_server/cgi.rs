@@ -1,4 +1,4 @@
-//! One request through `git http-backend`, streamed both ways.
+//! One request to `git http-backend`, streamed in both directions.
 
 use std::io;
 use std::path::Path;
@@ -14,13 +14,13 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::Fault;
 
-/// Lets git answer the request and applies what is to go wrong with the answer.
+/// Runs git for a request and applies a fault to the response.
 pub(super) async fn run(root: &Path, repository: &str, request: Request, fault: Option<&Fault>) -> Response {
     let mut child = command(root, repository, &request).spawn().expect("git http-backend starts");
     let mut stdin = child.stdin.take().expect("a pipe");
     let mut body = request.into_body().into_data_stream();
     tokio::spawn(async move {
-        // Git may stop reading, and the client may go; both end the transfer.
+        // Git or the client may close the connection early, which ends the transfer.
         while let Some(Ok(chunk)) = body.next().await {
             if stdin.write_all(&chunk).await.is_err() {
                 break;
@@ -127,7 +127,7 @@ fn spoil(mut whole: Vec<u8>, fault: &Fault) -> Body {
             if let Some(kept) = kept {
                 return Some((Ok(kept), None));
             }
-            // Lets what was kept go out: curl repeats a request that broke without an answer.
+            // Sends the buffered bytes first: curl repeats a request that was reset without a response.
             tokio::task::yield_now().await;
             Some((Err(io::Error::other("cut on purpose")), None))
         })),

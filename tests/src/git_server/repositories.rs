@@ -1,4 +1,4 @@
-//! Repositories made and looked at with the real git program.
+//! Creates and inspects repositories with the git program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,17 +9,17 @@ use std::process::{Command, Output};
 use super::GitServer;
 
 impl GitServer {
-    /// Makes `owner/name` with one commit of these files; answers with its oid.
+    /// Creates `owner/name` with one commit of these files and returns its oid.
     pub fn create(&self, repository: &str, branch: &str, files: &[(&str, &str)]) -> String {
         let bare = self.path(repository);
         fs::create_dir_all(&bare).expect("a folder");
         git(&bare, &["init", "--quiet", "--bare", "--initial-branch", branch, "."]);
-        // The record of what changed, for tests that ask which refs moved.
+        // The reflog, for tests that inspect moved refs.
         git(&bare, &["config", "core.logAllRefUpdates", "always"]);
         self.commit(repository, branch, "Begin", files)
     }
 
-    /// Adds a commit with these files to a branch, from the default branch if it is new.
+    /// Commits files to a branch, created from the default branch if it is new.
     pub fn commit(&self, repository: &str, branch: &str, message: &str, files: &[(&str, &str)]) -> String {
         let work = tempfile::tempdir().expect("a folder");
         let bare = self.path(repository);
@@ -40,7 +40,7 @@ impl GitServer {
         git(work.path(), &["rev-parse", "HEAD"])
     }
 
-    /// Commits a clone as it is, links and modes included, and moves the branch there.
+    /// Commits the worktree of a clone, with symlinks and modes, and moves the branch to it.
     pub fn commit_tree(&self, repository: &str, branch: &str, clone: &Path) {
         git(clone, &["add", "--all", "--force"]);
         git(clone, &["commit", "--quiet", "--message", "As it is"]);
@@ -48,57 +48,57 @@ impl GitServer {
         git(clone, &["push", "--quiet", &bare.to_string_lossy(), &format!("HEAD:refs/heads/{branch}")]);
     }
 
-    /// The branches and their oids.
+    /// Returns the branches and their oids.
     pub fn tips(&self, repository: &str) -> BTreeMap<String, String> {
         refs(&self.path(repository), "refs/heads/", "%(refname:strip=2)")
     }
 
-    /// Every ref by its full name and its oid: what a test compares before and after.
+    /// Returns every ref and its oid.
     pub fn refs(&self, repository: &str) -> BTreeMap<String, String> {
         refs(&self.path(repository), "refs/", "%(refname)")
     }
 
-    /// The branch that `HEAD` names.
+    /// Returns the branch that `HEAD` names.
     pub fn default_branch(&self, repository: &str) -> String {
         git(&self.path(repository), &["symbolic-ref", "--short", "HEAD"])
     }
 
-    /// A file of a branch; none if it is not there.
+    /// Returns a file of a branch, if it exists.
     pub fn read(&self, repository: &str, branch: &str, path: &str) -> Option<String> {
         let output = run(&self.path(repository), &["show", &format!("refs/heads/{branch}:{path}")]);
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// How many commits `head` has that `base` has not.
+    /// Returns the number of commits of `head` that `base` lacks.
     pub fn ahead(&self, repository: &str, base: &str, head: &str) -> usize {
         let range = format!("refs/heads/{base}..refs/heads/{head}");
         git(&self.path(repository), &["rev-list", "--count", &range]).parse().expect("a number")
     }
 
-    /// Whether the second commit contains the first.
+    /// Returns whether the second commit contains the first.
     pub fn is_ancestor(&self, repository: &str, first: &str, second: &str) -> bool {
         run(&self.path(repository), &["merge-base", "--is-ancestor", first, second]).status.success()
     }
 
-    /// What git prints for any other question about a repository.
+    /// Returns the output of a git command in a repository.
     pub fn ask(&self, repository: &str, arguments: &[&str]) -> String {
         git(&self.path(repository), arguments)
     }
 
-    /// Clones a branch into an empty folder.
+    /// Clones a branch into an empty directory.
     pub fn clone_fresh(&self, repository: &str, branch: &str, into: &Path) {
         fs::create_dir_all(into).expect("a folder");
         let bare = self.path(repository);
         git(into, &["clone", "--quiet", "--branch", branch, &bare.to_string_lossy(), "."]);
     }
 
-    /// Declines every push with this message, as a hook of the host does.
+    /// Declines every push with a message, as a hook of the host does.
     pub fn decline_pushes(&self, repository: &str, message: &str) {
         let quoted = message.replace('\'', r"'\''");
         self.hook(repository, "pre-receive", &format!("echo '{quoted}' >&2; exit 1"));
     }
 
-    /// Declines every push with a change of this path, as the host does with workflows.
+    /// Declines every push that changes a path, as GitHub does with workflows.
     pub fn decline_path(&self, repository: &str, path: &str, message: &str) {
         let quoted = message.replace('\'', r"'\''");
         let script = format!(
@@ -108,7 +108,7 @@ impl GitServer {
         self.hook(repository, "pre-receive", &script);
     }
 
-    /// Deletes a branch, as a person does.
+    /// Deletes a branch.
     pub fn delete(&self, repository: &str, branch: &str) {
         git(&self.path(repository), &["update-ref", "-d", &format!("refs/heads/{branch}")]);
     }
@@ -128,7 +128,7 @@ impl GitServer {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable hook");
     }
 
-    /// Where the bare repository is.
+    /// Returns the path of the bare repository.
     pub fn path(&self, repository: &str) -> PathBuf {
         self.root().join(format!("{repository}.git"))
     }
@@ -142,12 +142,12 @@ fn refs(bare: &Path, under: &str, name: &str) -> BTreeMap<String, String> {
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "git {arguments:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {arguments:?}: {stderr}");
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
-/// Runs git with nothing of this machine's configuration and always the same dates.
+/// Runs git without system or user configuration and with fixed dates.
 pub(super) fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new("git");
     command.args(arguments).current_dir(folder).env_clear();

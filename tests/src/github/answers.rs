@@ -1,8 +1,8 @@
-//! What is answered to who may ask.
+//! Responses to authorized calls.
 
 use serde_json::{Value, json};
 
-use super::{Api, Asked, Call, State, refusal};
+use super::{Api, Call, CallParams, State, refusal};
 use crate::git_server::Access;
 
 impl Api {
@@ -11,9 +11,9 @@ impl Api {
         state: &mut State,
         call: Call,
         access: Access,
-        asked: &Asked<'_>,
+        params: &CallParams<'_>,
     ) -> (u16, Value) {
-        let Asked { repository, number, query, body } = *asked;
+        let CallParams { repository, number, query, body } = *params;
         let archived = state.archived.iter().any(|name| name == repository);
         match call {
             Call::Repository => (200, self.repository(repository, access, archived)),
@@ -70,7 +70,7 @@ impl Api {
 
     fn list(&self, pulls: &[Value], repository: &str, query: &str) -> Value {
         let query = query.replace("%3A", ":").replace("%2F", "/");
-        let wanted = |pull: &Value| {
+        let matches = |pull: &Value| {
             query.split('&').filter_map(|pair| pair.split_once('=')).all(|(key, value)| match key {
                 "head" => pull["head"]["label"] == value,
                 "base" => pull["base"]["ref"] == value,
@@ -78,7 +78,7 @@ impl Api {
                 _ => true,
             })
         };
-        let own = pulls.iter().filter(|pull| pull["repository"] == repository && wanted(pull));
+        let own = pulls.iter().filter(|pull| pull["repository"] == repository && matches(pull));
         own.map(|pull| self.live(pull)).collect()
     }
 
@@ -117,7 +117,7 @@ impl Api {
         (201, pull)
     }
 
-    /// The pull request with the head that its branch has now.
+    /// Returns the pull request with the current head of its branch.
     fn live(&self, pull: &Value) -> Value {
         let mut pull = pull.clone();
         let tips = self.git.tips(pull["repository"].as_str().unwrap_or_default());
@@ -132,7 +132,7 @@ fn is(pull: &Value, repository: &str, number: &str) -> bool {
     pull["repository"] == repository && pull["number"].as_u64() == number.parse().ok()
 }
 
-/// When everything here happened.
+/// The time of every object.
 const WHEN: &str = "2026-01-02T03:04:05Z";
 
 fn issue(repository: &str, number: &str) -> String {

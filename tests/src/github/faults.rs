@@ -1,55 +1,47 @@
-//! What is to go wrong with which call.
+//! Injected faults by call.
 
 use std::time::Duration;
 
 use axum::http::Method;
 
-/// What a request asks for.
+/// What a request does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Call {
-    /// The repository itself.
     Repository,
-    /// The list of pull requests.
     List,
-    /// A new pull request.
     Create,
-    /// One pull request.
     Read,
-    /// A change of one pull request.
     Change,
-    /// The comments on an issue or pull request.
     Comments,
-    /// A new comment.
     Comment,
 }
 
-/// What goes wrong with one answer.
+/// An injected fault of one response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// This status, with `Retry-After` seconds where given; nothing is carried out.
+    /// Does nothing and answers with this status, and `Retry-After` in seconds if given.
     Status(u16, Option<u32>),
-    /// The 403 of the secondary rate limit, with `Retry-After` seconds; nothing is carried out.
+    /// Does nothing and answers 403 of the secondary rate limit, with `Retry-After` in seconds.
     SecondaryLimit(u32),
-    /// The call is carried out, and answered with this status.
+    /// Performs the call and answers with this status.
     StatusAfter(u16),
-    /// The call is carried out at once, and answered so much later.
+    /// Performs the call immediately and delays the response.
     Late(Duration),
 }
 
-/// A request as it arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What it asked for; none for what this API does not have.
+    /// `None` for calls that this API does not have.
     pub call: Option<Call>,
-    /// The method and the path with its query.
+    /// Method, path and query.
     pub line: String,
-    /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// The status it was answered with.
+    /// Status of the response.
     pub status: u16,
 }
 
-/// The faults that are set, and how many calls of each kind were let through.
+/// The injected faults, and the number of authorized calls of each kind.
 #[derive(Default)]
 pub(super) struct Faults {
     set: Vec<(Call, usize, Fault)>,
@@ -57,7 +49,7 @@ pub(super) struct Faults {
 }
 
 impl Call {
-    /// Reads the path behind `repos/{owner}/{name}`.
+    /// Parses the path after `repos/{owner}/{name}`.
     pub(super) fn of(method: &Method, rest: &[&str]) -> Option<Self> {
         match (method.as_str(), rest) {
             ("GET", []) => Some(Self::Repository),
@@ -77,7 +69,7 @@ impl Faults {
         self.set.push((call, nth, fault));
     }
 
-    /// Counts a call that was let through; answers with the fault that is set for it.
+    /// Counts an authorized call and returns its fault.
     pub(super) fn next(&mut self, call: Call) -> Option<Fault> {
         self.seen.push(call);
         let count = self.seen.iter().filter(|seen| **seen == call).count();

@@ -1,4 +1,4 @@
-//! A control plane that a test starts and throws away.
+//! A disposable control plane.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,16 +23,15 @@ use super::recording_proxy::{HookPoint, RecordingProxy, Request, Server};
 use super::tls::{Certificate, TlsListener};
 use super::users::{ADMIN, NODES, User, write_kubeconfig};
 
-/// A running control plane; everything it started ends when it is dropped.
-///
-/// A real one (etcd, API server, controller manager) where `KUBEBUILDER_ASSETS` names a folder with the
-/// programs, as envtest does; else the stand-in of this crate.
+/// A running control plane; dropping it stops everything.
+/// / It uses etcd, API server and controller manager if `KUBEBUILDER_ASSETS` names their directory (envtest),
+/// otherwise the fake API server.
 pub struct ControlPlane {
-    // The order of the fields is the order of their end: first nobody answers any more.
+    // Fields are dropped in this order: the servers stop first.
     runtime: Option<Runtime>,
     real: Option<Mutex<Envtest>>,
-    front: Arc<RecordingProxy>,
-    gate: FaultyProxy,
+    proxy: Arc<RecordingProxy>,
+    network: FaultyProxy,
     address: SocketAddr,
     authority: String,
     token: String,
@@ -40,108 +39,107 @@ pub struct ControlPlane {
     folder: tempfile::TempDir,
 }
 
-/// What is ready once a control plane answers.
+/// The parts of a started control plane.
 struct Started {
     real: Option<Envtest>,
-    front: Arc<RecordingProxy>,
-    gate: FaultyProxy,
+    proxy: Arc<RecordingProxy>,
+    network: FaultyProxy,
     address: SocketAddr,
     authority: String,
 }
 
 impl ControlPlane {
-    /// Starts what this machine has, and says on standard error which that is.
+    /// Starts the control plane that this machine has and prints its kind to standard error.
     pub fn start() -> Self {
         Self::start_with(Envtest::programs())
     }
 
-    /// Starts the stand-in, whatever this machine has.
-    pub fn start_stand_in() -> Self {
+    /// Starts the fake API server.
+    pub fn start_fake() -> Self {
         Self::start_with(None)
     }
 
     fn start_with(programs: Option<PathBuf>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime for the control plane");
-        // The caller may be in a runtime of its own, where it may not wait for another.
+        // The caller may be in another runtime, where blocking is not allowed.
         let (ready, started) = mpsc::channel();
         runtime.spawn(async move { ready.send(assemble(programs).await) });
-        let Started { real, front, gate, address, authority } =
+        let Started { real, proxy, network, address, authority } =
             started.recv().expect("the control plane starts");
         match &real {
-            Some(real) => eprintln!("control plane: real, {}", real.version()),
-            None => eprintln!("control plane: stand-in"),
+            Some(real) => eprintln!("control plane: envtest, {}", real.version()),
+            None => eprintln!("control plane: fake"),
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let token = front.users.token(User::new(ADMIN, &["system:masters"]));
+        let token = proxy.users.token(User::new(ADMIN, &["system:masters"]));
         let kubeconfig = write_kubeconfig(folder.path(), &url(address), &authority, ADMIN, &token);
         let real = real.map(Mutex::new);
-        Self { runtime: Some(runtime), real, front, gate, address, authority, token, kubeconfig, folder }
+        Self { runtime: Some(runtime), real, proxy, network, address, authority, token, kubeconfig, folder }
     }
 
-    /// Whether a real API server answers.
+    /// Returns whether a real API server runs.
     pub fn is_real(&self) -> bool {
         self.real.is_some()
     }
 
-    /// Whether Jobs make pods and owners take along what they own: not on a real API server that has no
-    /// controller manager beside it.
+    /// Returns whether the Job and garbage collection controllers run.
+    /// / They are missing if the real API server has no controller manager.
     pub fn has_controllers(&self) -> bool {
         self.real.as_ref().is_none_or(|real| lock(real).has_controllers())
     }
 
-    /// The API server's address.
     pub fn url(&self) -> String {
         url(self.address)
     }
 
-    /// A file for `KUBECONFIG`, of a user who may do everything.
+    /// Returns a kubeconfig file of the administrator.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// A file for `KUBECONFIG` of somebody who may do what RBAC objects allow them.
+    /// Creates a kubeconfig file of a user with the permissions of RBAC objects.
     pub fn kubeconfig_for(&self, user: &str, groups: &[&str]) -> PathBuf {
         self.kubeconfig_of(User::new(user, groups))
     }
 
-    /// The same for a service account; its user is `system:serviceaccount:NAMESPACE:NAME`.
+    /// Creates a kubeconfig file of the service account `system:serviceaccount:NAMESPACE:NAME`.
     pub fn kubeconfig_for_account(&self, namespace: &str, name: &str) -> PathBuf {
         self.kubeconfig_of(User::service_account(namespace, name))
     }
 
     fn kubeconfig_of(&self, user: User) -> PathBuf {
         let name = user.name.clone();
-        let token = self.front.users.token(user);
+        let token = self.proxy.users.token(user);
         write_kubeconfig(self.folder.path(), &self.url(), &self.authority, &name, &token)
     }
 
-    /// A client that may do everything; to be called in a runtime.
+    /// Returns a client of the administrator. Must be called in a runtime.
     pub fn client(&self) -> Client {
         Client::try_from(self.config(&self.token)).expect("a client")
     }
 
-    /// A client of somebody who may do what RBAC objects allow them; to be called in a runtime.
+    /// Returns a client of a user with the permissions of RBAC objects. Must be called in a runtime.
     pub fn client_for(&self, user: &str, groups: &[&str]) -> Client {
-        let token = self.front.users.token(User::new(user, groups));
+        let token = self.proxy.users.token(User::new(user, groups));
         Client::try_from(self.config(&token)).expect("a client")
     }
 
-    /// Gives tokens for service accounts, as the server does when a node asks.
+    /// Returns a function that creates service account tokens, for the node.
     pub(super) fn account_tokens(&self) -> impl Fn(&str, &str) -> String + Send + Sync + use<> {
-        let front = Arc::clone(&self.front);
-        move |namespace, name| front.users.token(User::service_account(namespace, name))
+        let proxy = Arc::clone(&self.proxy);
+        move |namespace, name| proxy.users.token(User::service_account(namespace, name))
     }
 
-    /// The certificate by which the server is known, in PEM.
+    /// Returns the CA certificate in PEM.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// What the node's client is made of: what it asks is not written down.
+    /// Returns the configuration of the node's client, whose requests are not recorded.
     pub(super) fn node_config(&self, node: &str) -> Config {
         let user = User::new(&format!("system:node:{node}"), &["system:masters", NODES]);
-        let mut config = self.config(&self.front.users.token(user));
+        let mut config = self.config(&self.proxy.users.token(user));
         config.default_retry = false;
         config
     }
@@ -154,7 +152,7 @@ impl ControlPlane {
         config
     }
 
-    /// Makes a namespace.
+    /// Creates a namespace.
     pub async fn namespace(&self, name: &str) {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
@@ -162,7 +160,7 @@ impl ControlPlane {
         namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace");
     }
 
-    /// Installs a CustomResourceDefinition and waits until its resource is served and collected as garbage.
+    /// Installs a CustomResourceDefinition and waits until it is served and garbage collected.
     pub async fn install(&self, definition: &Value) {
         let kind =
             kube::core::GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
@@ -187,32 +185,32 @@ impl ControlPlane {
         }
     }
 
-    /// Ends a real controller manager, for what is to be measured without it.
+    /// Stops a real controller manager, for measurements without it.
     pub fn end_controllers(&self) {
         if let Some(real) = &self.real {
             lock(real).end_manager();
         }
     }
 
-    /// Takes the API server away: connections are reset, new ones too.
-    pub fn cut(&self) {
-        self.gate.disconnect();
+    /// Makes the API server unreachable: existing and new connections are reset.
+    pub fn disconnect(&self) {
+        self.network.disconnect();
     }
 
-    /// Gives it back.
-    pub fn mend(&self) {
-        self.gate.reconnect();
+    /// Makes the API server reachable again.
+    pub fn reconnect(&self) {
+        self.network.reconnect();
     }
 
-    /// Everything that was asked so far, but for what the node asked.
+    /// Returns all recorded requests; those of the node are not recorded.
     pub fn requests(&self) -> Vec<Request> {
-        self.front.requests()
+        self.proxy.requests()
     }
 
-    /// Calls `action` once at the `nth` change (from 1, counted from now) that `user` asks for.
+    /// Calls `action` once at the `nth` mutation (from 1, counted from now) of `user`.
     ///
-    /// Leases, events and access reviews do not count. At [`Moment::CarriedOut`] the answer waits until
-    /// the action returns, so a client that the action kills never hears it.
+    /// Leases, events and access reviews do not count. With [`HookPoint::CarriedOut`] the response waits
+    /// until the action returns, so a client that the action kills never receives it.
     pub fn on_mutation(
         &self,
         user: &str,
@@ -220,42 +218,41 @@ impl ControlPlane {
         moment: HookPoint,
         action: impl FnOnce() + Send + 'static,
     ) {
-        self.front.on_mutation(user, nth, moment, Box::new(action));
+        self.proxy.on_mutation(user, nth, moment, Box::new(action));
     }
 
-    /// Answers the `nth` change (from 1, counted from now) that `user` asks for with this status, and does
-    /// not carry it out.
+    /// Rejects the `nth` mutation (from 1, counted from now) of `user` with this status.
     pub fn refuse_mutation(&self, user: &str, nth: usize, status: u16) {
-        self.front.refuse_mutation(user, nth, status);
+        self.proxy.refuse_mutation(user, nth, status);
     }
 
-    /// Forgets the history: connections are reset, and watches from any version of before get `410 Gone`.
+    /// Compacts the history: connections are reset, and watches from older versions get `410 Gone`.
     pub async fn expire(&self) {
-        // A change, so that what is read from now on is newer than what is forgotten.
+        // Creates a version, so that new reads are newer than the compacted history.
         let path = "/api/v1/namespaces/default/configmaps";
         let object =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "expired-"}});
         let made = self.ask(Method::POST, path, object.to_string()).await;
         let version = made["metadata"]["resourceVersion"].as_str().expect("a version");
-        self.front.forget_before(version.parse().expect("versions are numbers"));
+        self.proxy.forget_before(version.parse().expect("versions are numbers"));
         let name = made["metadata"]["name"].as_str().expect("a name");
         self.ask(Method::DELETE, &format!("{path}/{name}"), String::new()).await;
-        self.gate.reset();
+        self.network.reset();
     }
 
-    /// Asks the server without leaving a trace in the requests, even while the network is cut.
+    /// Sends a request that is not recorded and works while the network is disconnected.
     async fn ask(&self, method: Method, path: &str, body: String) -> Value {
-        let (front, uri) = (Arc::clone(&self.front), path.parse().expect("a path"));
+        let (proxy, uri) = (Arc::clone(&self.proxy), path.parse().expect("a path"));
         let mut headers = HeaderMap::new();
         headers.insert("content-type", "application/json".parse().expect("a header"));
-        let asked = async move {
+        let request = async move {
             let admin = User::new(ADMIN, &["system:masters"]);
-            let response = front.ask(&admin, method, uri, headers, Bytes::from(body)).await;
+            let response = proxy.ask(&admin, method, uri, headers, Bytes::from(body)).await;
             axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("an answer")
         };
-        // The server's client lives in our runtime, not in the caller's.
+        // The server's client lives in this runtime, not in the caller's.
         let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
-        let answer = runtime.spawn(asked).await.expect("the server answers");
+        let answer = runtime.spawn(request).await.expect("the server answers");
         serde_json::from_slice(&answer).expect("JSON")
     }
 }
@@ -263,7 +260,7 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Waiting is not allowed in the runtime that the caller may be in.
+            // Blocking is not allowed in the caller's runtime.
             runtime.shutdown_background();
         }
     }
@@ -276,21 +273,21 @@ async fn assemble(programs: Option<PathBuf>) -> Started {
             let real = Envtest::start(programs).await;
             (Server::Real(real.client()), Some(real))
         }
-        None => (Server::StandIn(FakeApiServer::start()), None),
+        None => (Server::Fake(FakeApiServer::start()), None),
     };
-    let front = Arc::new(RecordingProxy::new(server));
+    let proxy = Arc::new(RecordingProxy::new(server));
     let outside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let inside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = outside.local_addr().expect("a bound address");
-    let gate = FaultyProxy::open(outside, inside.local_addr().expect("a bound address"));
+    let network = FaultyProxy::open(outside, inside.local_addr().expect("a bound address"));
     let router = Router::new()
         .fallback(
-            |Shared(front): Shared<Arc<RecordingProxy>>, request| async move { front.answer(request).await },
+            |Shared(proxy): Shared<Arc<RecordingProxy>>, request| async move { proxy.answer(request).await },
         )
-        .with_state(Arc::clone(&front));
+        .with_state(Arc::clone(&proxy));
     let listener = TlsListener::new(inside, &certificate);
     tokio::spawn(async move { axum::serve(listener, router).await.expect("serving") });
-    Started { real, front, gate, address, authority: certificate.pem }
+    Started { real, proxy, network, address, authority: certificate.pem }
 }
 
 fn lock(real: &Mutex<Envtest>) -> std::sync::MutexGuard<'_, Envtest> {

@@ -1,4 +1,4 @@
-//! A real control plane: etcd, the API server and the controller manager, from envtest's folder.
+//! A real control plane: etcd, API server and controller manager of envtest.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use serde_json::Value;
 
-/// The token that may do everything; nobody but the front knows the port.
+/// The token of the administrator; only the recording proxy uses it.
 const TOKEN: &str = "front";
 
-/// What the controllers are that tests rely on; the others cost start-up time.
+/// Controllers that tests rely on; the others would slow down the start.
 const CONTROLLERS: &str = "garbage-collector-controller,job-controller,namespace-controller,\
     ttl-after-finished-controller,persistentvolumeclaim-protection-controller";
 
-/// Time for a server to say that it is ready; it takes three seconds on a machine without load.
+/// Timeout for a server to become ready; normally three seconds.
 const START: Duration = Duration::from_secs(90);
 
 /// A running control plane; its programs are killed when dropped.
@@ -30,7 +30,7 @@ pub struct Envtest {
 }
 
 impl Envtest {
-    /// The folder with the programs, where the environment names one.
+    /// Returns the directory of the programs, from `KUBEBUILDER_ASSETS`.
     pub fn programs() -> Option<PathBuf> {
         let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS").filter(|it| !it.is_empty())?);
         for program in ["etcd", "kube-apiserver"] {
@@ -39,7 +39,7 @@ impl Envtest {
         Some(folder)
     }
 
-    /// Starts all that is there, and waits until it is ready.
+    /// Starts the programs and waits until they are ready.
     pub async fn start(programs: PathBuf) -> Self {
         let folder = tempfile::Builder::new().prefix("kube-").tempdir().expect("a temporary folder");
         prepare(folder.path());
@@ -48,8 +48,8 @@ impl Envtest {
             Ok(version) => version,
             Err(why) => {
                 servers.iter_mut().for_each(end);
-                let said = ["etcd.log", "api.log"].map(|log| tail(&folder.path().join(log))).join("\n");
-                panic!("the API server does not start: {why}\n{said}");
+                let logs = ["etcd.log", "api.log"].map(|log| tail(&folder.path().join(log))).join("\n");
+                panic!("the API server does not start: {why}\n{logs}");
             }
         };
         let mut real = Self { programs, folder, url, version, servers, manager: None };
@@ -57,22 +57,22 @@ impl Envtest {
         real
     }
 
-    /// A client that may do everything, for requests that bring no credentials of their own.
+    /// Returns a client of the administrator, for requests without credentials.
     pub fn client(&self) -> Client {
         client(&self.url)
     }
 
-    /// What the API server calls itself.
+    /// Returns the version of the API server.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Whether a controller manager runs: Jobs make pods, owners take what they own along.
+    /// Returns whether a controller manager runs.
     pub fn has_controllers(&self) -> bool {
         self.manager.is_some()
     }
 
-    /// Starts the controller manager again: its garbage collector looks for new kinds at its start and
+    /// Restarts the controller manager: its garbage collector discovers new kinds at its start and then
     /// every thirty seconds.
     pub fn restart_manager(&mut self) {
         if let Some(mut manager) = self.manager.take() {
@@ -81,7 +81,7 @@ impl Envtest {
         }
     }
 
-    /// Ends the controller manager: Jobs make no pods from now on.
+    /// Stops the controller manager.
     pub fn end_manager(&mut self) {
         if let Some(mut manager) = self.manager.take() {
             end(&mut manager);
@@ -104,7 +104,7 @@ impl Envtest {
         let mut command = tied(&program);
         command
             .arg("--kubeconfig=manager.kubeconfig")
-            // It asks for what its own client may not need to; the limits are those of a test.
+            // Raises the client limits for tests.
             .args(["--kube-api-qps=1000", "--kube-api-burst=1000", "--leader-elect=false"])
             .args(["--secure-port=0", "--use-service-account-credentials=false"])
             .arg(format!("--controllers={CONTROLLERS}"));
@@ -121,7 +121,7 @@ impl Drop for Envtest {
     }
 }
 
-/// A client of a server whose certificate nobody signed.
+/// Returns a client that accepts the self-signed certificate.
 fn client(url: &str) -> Client {
     let mut config = kube::Config::new(url.parse().expect("an address"));
     config.accept_invalid_certs = true;
@@ -137,7 +137,7 @@ fn prepare(folder: &Path) {
     fs::write(folder.join("accounts.pub"), key.public_key_pem()).expect("a key file");
 }
 
-/// Starts etcd and the API server, until ports are found that nobody took meanwhile.
+/// Starts etcd and the API server, and retries if another process took a port.
 async fn start_servers(programs: &Path, folder: &Path) -> (Vec<Child>, String) {
     let [clients, peers, secure] = free_ports();
     let mut etcd = tied(&programs.join("etcd"));
@@ -151,7 +151,7 @@ async fn start_servers(programs: &Path, folder: &Path) -> (Vec<Child>, String) {
         .arg(format!("--secure-port={secure}"))
         .args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"])
         .args(["--service-account-key-file=accounts.pub", "--service-account-signing-key-file=accounts.key"])
-        // No controller makes service accounts and their tokens here.
+        // No controller creates service accounts and their tokens here.
         .args(["--disable-admission-plugins=ServiceAccount", "--service-cluster-ip-range=10.0.0.0/24"])
         .args(["--endpoint-reconciler-type=none", "--profiling=false", "--allow-privileged=true"])
         .args(["--kubelet-preferred-address-types=InternalIP", "--kubelet-timeout=10s"]);
@@ -179,14 +179,14 @@ async fn wait_for_version(url: &str, servers: &mut [Child]) -> Result<String, St
     Ok(format!("v{major}.{minor}"))
 }
 
-/// A program that ends with whoever started it, even if that is killed; `setpriv` belongs to util-linux.
+/// Returns a command that is killed when its parent dies (`setpriv` of util-linux).
 fn tied(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// Starts it on a thread that stays: the kernel's promise above is about the thread, not the process.
+/// Spawns on a permanent thread: the parent-death signal follows the thread, not the process.
 fn launch(mut command: Command, folder: &Path, log: &str) -> Child {
     let log = File::create(folder.join(log)).expect("a log file");
     let errors = log.try_clone().expect("a log file");
@@ -195,7 +195,7 @@ fn launch(mut command: Command, folder: &Path, log: &str) -> Child {
 }
 
 fn end(child: &mut Child) {
-    // Nothing of it is needed again, and a program that is gone is as good.
+    // The process may have exited already.
     child.kill().ok();
     child.wait().ok();
 }
@@ -206,14 +206,14 @@ fn tail(file: &Path) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// Ports that are free together.
+/// Returns ports that are free at the same time.
 fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("a bound address").port())
 }
 
 mod keeper {
-    //! The one thread of this process that starts servers, and never ends.
+    //! The permanent thread of this process that spawns servers.
 
     use std::process::{Child, Command};
     use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
@@ -224,7 +224,7 @@ mod keeper {
         let (orders, arrived) = mpsc::channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, answer) in arrived {
-                // Whoever ordered waits for it.
+                // The caller waits for the response.
                 answer.send(command.spawn()).ok();
             }
         });

@@ -1,21 +1,22 @@
-//! An API server in this process, with the controllers that tests need, where there is no real one.
+//! An API server in this process, with the controllers that tests need, for machines without envtest.
 //!
-//! It keeps state and refuses what the real one refuses; the suite in `tests/control_plane.rs` runs the
-//! same on both. What it does not have: admission webhooks, quotas, paged lists, conversion between
-//! versions of a definition, `podFailurePolicy`, Indexed Jobs, and controllers other than those for Jobs,
-//! garbage, namespaces and claims in use.
+//! It is frozen: nothing is added that the envtest path does not need, and tests of new behavior need envtest.
+//! It keeps state and rejects what the real server rejects; the suite `control_plane` runs the same tests on
+//! both. Not supported: admission webhooks, quotas, paged lists, conversion between versions of a definition,
+//! `podFailurePolicy`, indexed Jobs, and controllers other than those for Jobs, garbage, namespaces and claims.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
 //! | `store` | objects and their history |
-//! | `world`, `patch`, `deletion` | what changes are allowed, and what they do |
-//! | `admission`, `names`, `definition` | what objects must look like |
-//! | `fields`, `managers` | who manages which fields |
-//! | `watch`, `selector`, `present`, `place`, `discovery`, `access`, `refusal` | what a request asks for, and how it is answered |
+//! | `api_state`, `patch`, `deletion` | changes and their rules |
+//! | `admission`, `names`, `definition` | defaults and validation |
+//! | `fields`, `managers` | field managers |
+//! | `watch`, `selector`, `present`, `resource_path`, `discovery`, `access`, `status_error` | requests and responses |
 //! | `garbage`, `jobs` | the controllers |
 
 mod access;
 mod admission;
+mod api_state;
 mod definition;
 mod deletion;
 mod discovery;
@@ -33,7 +34,6 @@ mod selector;
 pub mod status_error;
 mod store;
 mod watch;
-mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,6 +44,7 @@ use tokio::sync::watch::Receiver;
 
 use super::users::User;
 use access::ResourceAttributes;
+use api_state::{ApiState, ManagedFieldsMode, WriteOptions};
 use deletion::{DeleteOptions, DeleteOutcome};
 use patch::PatchKind;
 use present::Form;
@@ -52,18 +53,16 @@ use resource_path::ResourcePath;
 use selector::Selector;
 use status_error::StatusError;
 use store::Change;
-use world::{ApiState, ManagedFieldsMode, WriteOptions};
 
-/// A request body that the real server reads; a larger one is refused before anything else.
+/// Maximum bytes of a request body.
 const LARGEST_BODY: usize = 3 << 20;
 
-/// The server.
 pub struct FakeApiServer {
-    world: Mutex<ApiState>,
+    state: Mutex<ApiState>,
     announcements: Receiver<u64>,
 }
 
-/// A request, read.
+/// A parsed request.
 struct ApiRequest<'a> {
     user: &'a User,
     method: &'a Method,
@@ -74,17 +73,17 @@ struct ApiRequest<'a> {
 }
 
 impl FakeApiServer {
-    /// Starts it with its controllers; to be called in a runtime, which ends them.
+    /// Starts the server and its controllers. Must be called in a runtime, which ends them.
     pub fn start() -> Arc<Self> {
-        let world = ApiState::new();
-        let announcements = world.store.announcements();
-        let server = Arc::new(Self { world: Mutex::new(world), announcements });
+        let state = ApiState::new();
+        let announcements = state.store.announcements();
+        let server = Arc::new(Self { state: Mutex::new(state), announcements });
         tokio::spawn(control(Arc::clone(&server)));
         server
     }
 
-    fn world(&self) -> MutexGuard<'_, ApiState> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ApiState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn announcements(&self) -> Receiver<u64> {
@@ -92,10 +91,10 @@ impl FakeApiServer {
     }
 
     fn changes_since(&self, version: u64) -> Vec<Arc<Change>> {
-        self.world().store.since(version).to_vec()
+        self.state().store.since(version).to_vec()
     }
 
-    /// Answers a request of somebody.
+    /// Handles a request of a user.
     pub async fn answer(
         self: &Arc<Self>,
         user: &User,
@@ -108,47 +107,47 @@ impl FakeApiServer {
             let message = format!("Request entity too large: limit is {LARGEST_BODY}");
             return StatusError::too_large(&message).into();
         }
-        let asked = match parse_body(headers, body) {
+        let request = match parse_body(headers, body) {
             Ok(body) => ApiRequest { user, method, uri, headers, query: Query::parse(uri), body },
             Err(refusal) => return refusal.into(),
         };
-        self.dispatch(asked).await.unwrap_or_else(Response::from)
+        self.dispatch(request).await.unwrap_or_else(Response::from)
     }
 
-    async fn dispatch(self: &Arc<Self>, asked: ApiRequest<'_>) -> Result<Response<Body>, StatusError> {
-        let path = asked.uri.path();
+    async fn dispatch(self: &Arc<Self>, request: ApiRequest<'_>) -> Result<Response<Body>, StatusError> {
+        let path = request.uri.path();
         if ["/readyz", "/livez", "/healthz"].contains(&path) {
             return Ok(Response::new(Body::from("ok")));
         }
-        if asked.method == Method::POST && path.ends_with("/selfsubjectaccessreviews") {
-            return Ok(json(201, &access::review(&self.world(), asked.user, &asked.body)));
+        if request.method == Method::POST && path.ends_with("/selfsubjectaccessreviews") {
+            return Ok(json(201, &access::review(&self.state(), request.user, &request.body)));
         }
-        let found = ResourcePath::parse(path, &self.world().resources);
-        let Some(place) = found else {
-            let said =
-                discovery::answer(path, &self.world().resources).filter(|_| asked.method == Method::GET);
-            return said.map(|value| json(200, &value)).ok_or_else(StatusError::no_such_path);
+        let found = ResourcePath::parse(path, &self.state().resources);
+        let Some(path) = found else {
+            let document =
+                discovery::answer(path, &self.state().resources).filter(|_| request.method == Method::GET);
+            return document.map(|value| json(200, &value)).ok_or_else(StatusError::no_such_path);
         };
-        let watches = asked.query.is("watch");
-        self.authorise(&asked, &place, watches)?;
-        if place.subresource == "log" {
-            return logs::answer(self, &place, asked.uri).await;
+        let watches = request.query.is("watch");
+        self.authorize(&request, &path, watches)?;
+        if path.subresource == "log" {
+            return logs::answer(self, &path, request.uri).await;
         }
-        if watches && asked.method == Method::GET {
-            return watch::start(self, place, &asked.query, asked.form());
+        if watches && request.method == Method::GET {
+            return watch::start(self, path, &request.query, request.form());
         }
-        let (code, value) = self.perform(&asked, &place)?;
+        let (code, value) = self.perform(&request, &path)?;
         Ok(json(code, &value))
     }
 
-    fn authorise(
+    fn authorize(
         &self,
-        asked: &ApiRequest<'_>,
-        place: &ResourcePath,
+        request: &ApiRequest<'_>,
+        path: &ResourcePath,
         watches: bool,
     ) -> Result<(), StatusError> {
-        let collection = place.name.is_empty();
-        let verb = match (asked.method.as_str(), collection) {
+        let collection = path.name.is_empty();
+        let verb = match (request.method.as_str(), collection) {
             ("GET", _) if watches => "watch",
             ("GET", true) => "list",
             ("GET", false) => "get",
@@ -159,63 +158,64 @@ impl FakeApiServer {
             ("DELETE", false) => "delete",
             _ => return Err(StatusError::method_not_allowed()),
         };
-        let resource = match place.subresource.as_str() {
-            "" => place.resource.plural.clone(),
-            subresource => format!("{}/{subresource}", place.resource.plural),
+        let resource = match path.subresource.as_str() {
+            "" => path.resource.plural.clone(),
+            subresource => format!("{}/{subresource}", path.resource.plural),
         };
-        let ResourcePath { namespace, name, .. } = place;
-        let deed =
-            ResourceAttributes { verb, group: &place.resource.group, resource: &resource, namespace, name };
-        let allowed = access::is_allowed(&self.world(), asked.user, &deed);
+        let ResourcePath { namespace, name, .. } = path;
+        let attributes =
+            ResourceAttributes { verb, group: &path.resource.group, resource: &resource, namespace, name };
+        let allowed = access::is_allowed(&self.state(), request.user, &attributes);
         if allowed {
             Ok(())
         } else {
-            Err(StatusError::forbidden(&place.resource, name, &deed.refusal(asked.user)))
+            Err(StatusError::forbidden(&path.resource, name, &attributes.refusal(request.user)))
         }
     }
 
-    fn perform(&self, asked: &ApiRequest<'_>, place: &ResourcePath) -> Result<(u16, Value), StatusError> {
-        let mut world = self.world();
-        let (resource, form, manner) = (&place.resource, asked.form(), asked.manner());
+    fn perform(&self, request: &ApiRequest<'_>, path: &ResourcePath) -> Result<(u16, Value), StatusError> {
+        let mut state = self.state();
+        let (resource, form, options) = (&path.resource, request.form(), request.options());
         let show = |object: &Value| form.of(resource, object);
-        let collection = place.name.is_empty();
-        match asked.method.as_str() {
-            "GET" if collection => Ok((200, list(&world, asked, place)?)),
-            "GET" => Ok((200, show(world.get(place)?.as_ref()))),
+        let collection = path.name.is_empty();
+        match request.method.as_str() {
+            "GET" if collection => Ok((200, list(&state, request, path)?)),
+            "GET" => Ok((200, show(state.get(path)?.as_ref()))),
             "POST" if collection => {
-                Ok((201, show(world.create(place, asked.body.clone(), &manner)?.as_ref())))
+                Ok((201, show(state.create(path, request.body.clone(), &options)?.as_ref())))
             }
-            "POST" if place.subresource == "binding" => {
-                bind(&mut world, place, &asked.body)?;
+            "POST" if path.subresource == "binding" => {
+                bind(&mut state, path, &request.body)?;
                 Ok((
                     201,
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
                 ))
             }
             "PUT" if !collection => {
-                let changed = world.change(place, asked.body.clone(), &manner, ManagedFieldsMode::Needed)?;
+                let changed =
+                    state.change(path, request.body.clone(), &options, ManagedFieldsMode::Needed)?;
                 Ok((200, show(&changed)))
             }
             "PATCH" if !collection => {
-                let kind = PatchKind::of(asked.header("content-type"))?;
-                let (made, object) = world.patch(place, kind, &asked.body, &manner)?;
+                let kind = PatchKind::of(request.header("content-type"))?;
+                let (made, object) = state.patch(path, kind, &request.body, &options)?;
                 Ok((if made { 201 } else { 200 }, show(&object)))
             }
             "DELETE" if collection => {
-                let wish = DeleteOptions::parse(&asked.body, &asked.query);
-                let shown = list(&world, asked, place)?;
+                let delete_options = DeleteOptions::parse(&request.body, &request.query);
+                let shown = list(&state, request, path)?;
                 for item in shown["items"].as_array().into_iter().flatten() {
                     let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                     let namespace = item["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-                    world.delete(&ResourcePath { name, namespace, ..place.clone() }, &wish)?;
+                    state.delete(&ResourcePath { name, namespace, ..path.clone() }, &delete_options)?;
                 }
                 Ok((200, shown))
             }
             "DELETE" => Ok((
                 200,
-                match world.delete(place, &DeleteOptions::parse(&asked.body, &asked.query))? {
+                match state.delete(path, &DeleteOptions::parse(&request.body, &request.query))? {
                     DeleteOutcome::Going(object) => show(&object),
-                    // These answer with what they were.
+                    // These respond with the deleted object.
                     DeleteOutcome::Gone(object)
                         if ["pods", "persistentvolumeclaims"].contains(&resource.plural.as_str()) =>
                     {
@@ -223,7 +223,7 @@ impl FakeApiServer {
                     }
                     DeleteOutcome::Gone(object) => {
                         let mut details = json!({
-                            "name": place.name, "kind": resource.plural, "uid": object["metadata"]["uid"],
+                            "name": path.name, "kind": resource.plural, "uid": object["metadata"]["uid"],
                         });
                         if !resource.group.is_empty() {
                             details["group"] = json!(resource.group);
@@ -243,12 +243,12 @@ impl ApiRequest<'_> {
     }
 
     fn form(&self) -> Form {
-        Form::wanted(self.header("accept"))
+        Form::expected(self.header("accept"))
     }
 
-    fn manner(&self) -> WriteOptions {
+    fn options(&self) -> WriteOptions {
         let applies = self.header("content-type").starts_with("application/apply-patch");
-        // Whoever does not say who he is is known by his program; but not when he applies.
+        // The default manager is the user agent; apply must name one.
         let agent = self.header("user-agent").split('/').next().unwrap_or_default();
         let default = if applies {
             ""
@@ -266,34 +266,34 @@ impl ApiRequest<'_> {
     }
 }
 
-fn list(world: &ApiState, asked: &ApiRequest<'_>, place: &ResourcePath) -> Result<Value, StatusError> {
-    let query = &asked.query;
-    let selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &place.resource)?;
-    let version = world.store.version();
-    if let Some(wanted) = query.number::<u64>("resourceVersion").filter(|wanted| *wanted > version) {
-        return Err(StatusError::too_new(wanted, version));
+fn list(state: &ApiState, request: &ApiRequest<'_>, path: &ResourcePath) -> Result<Value, StatusError> {
+    let query = &request.query;
+    let selector = Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &path.resource)?;
+    let version = state.store.version();
+    if let Some(expected) = query.number::<u64>("resourceVersion").filter(|expected| *expected > version) {
+        return Err(StatusError::too_new(expected, version));
     }
-    let objects = world.store.list(&place.resource.stored_as(), place.within());
+    let objects = state.store.list(&path.resource.stored_as(), path.within());
     let objects = objects.map(|(_, object)| object.as_ref()).filter(|object| selector.matches(object));
-    Ok(asked.form().list(&place.resource, version, objects))
+    Ok(request.form().list(&path.resource, version, objects))
 }
 
-/// Puts a pod on a node, as a scheduler asks for it.
-fn bind(world: &mut ApiState, place: &ResourcePath, body: &Value) -> Result<(), StatusError> {
-    let pod = world.get(place)?;
+/// Binds a pod to a node.
+fn bind(state: &mut ApiState, path: &ResourcePath, body: &Value) -> Result<(), StatusError> {
+    let pod = state.get(path)?;
     let node = body["target"]["name"].as_str().unwrap_or_default().to_owned();
     if let Some(bound) = pod["spec"]["nodeName"].as_str().filter(|it| !it.is_empty()) {
-        let why = format!("pod {} is already assigned to node \"{bound}\"", place.name);
-        return Err(StatusError::conflict(&place.resource, &place.name, &why));
+        let why = format!("pod {} is already assigned to node \"{bound}\"", path.name);
+        return Err(StatusError::conflict(&path.resource, &path.name, &why));
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {
-        let why = format!("pod {} is being deleted, cannot be assigned to a host", place.name);
-        return Err(StatusError::conflict(&place.resource, &place.name, &why));
+        let why = format!("pod {} is being deleted, cannot be assigned to a host", path.name);
+        return Err(StatusError::conflict(&path.resource, &path.name, &why));
     }
-    world.amend(&place.key(), |pod| {
+    state.amend(&path.key(), |pod| {
         pod["spec"]["nodeName"] = json!(node);
         let conditions = &mut pod["status"]["conditions"];
-        let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": world::now()});
+        let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": api_state::now()});
         match conditions {
             Value::Array(list) => {
                 list.retain(|it| it["type"] != "PodScheduled");
@@ -305,15 +305,15 @@ fn bind(world: &mut ApiState, place: &ResourcePath, body: &Value) -> Result<(), 
     Ok(())
 }
 
-/// Runs the controllers whenever something changed, and when their next deadline comes.
+/// Runs the controllers after every change and at their next deadline.
 async fn control(server: Arc<FakeApiServer>) {
     let mut announcements = server.announcements();
     loop {
         announcements.mark_unchanged();
         let next = {
-            let mut world = server.world();
-            garbage::collect(&mut world);
-            jobs::reconcile(&mut world)
+            let mut state = server.state();
+            garbage::collect(&mut state);
+            jobs::reconcile(&mut state)
         };
         let wake = async {
             match next {
@@ -334,7 +334,7 @@ fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, StatusError> {
     }
     let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.contains("protobuf") || kind.contains("cbor") {
-        return Err(StatusError::unsupported_media_type("the stand-in reads JSON"));
+        return Err(StatusError::unsupported_media_type("the fake API server reads JSON"));
     }
     serde_json::from_slice(body)
         .map_err(|error| StatusError::bad_request(format!("the body is not JSON: {error}")))

@@ -1,4 +1,4 @@
-//! The network in front of a server: it can be cut, and mended.
+//! A TCP proxy in front of a server that a test can disconnect.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Passes connections on as long as it is not cut.
+/// Forwards connections unless it is disconnected.
 #[derive(Clone)]
 pub struct FaultyProxy {
     state: Arc<Mutex<State>>,
@@ -18,14 +18,15 @@ struct State {
 }
 
 impl FaultyProxy {
-    /// Passes what connects to `listener` on to `server`; to be called in a runtime, which ends it.
+    /// Forwards connections from `listener` to `server`.
+    /// / Must be called in a runtime, which ends it.
     pub fn open(listener: TcpListener, server: SocketAddr) -> Self {
         let state = Arc::new(Mutex::new(State { cut: false, connections: JoinSet::new() }));
-        let gate = Self { state: Arc::clone(&state) };
+        let proxy = Self { state: Arc::clone(&state) };
         tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
-                // What is closed while data may be under way is reset, as by a network that went away.
+                // Closing with unsent data then sends a reset, like a broken network.
                 client.set_zero_linger().ok();
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 while state.connections.try_join_next().is_some() {}
@@ -34,22 +35,22 @@ impl FaultyProxy {
                 }
             }
         });
-        gate
+        proxy
     }
 
-    /// Resets every connection and every new one until it is mended.
+    /// Resets every connection and rejects new ones.
     pub fn disconnect(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.cut = true;
         state.connections.abort_all();
     }
 
-    /// Lets connections pass again.
+    /// Accepts connections again.
     pub fn reconnect(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).cut = false;
     }
 
-    /// Resets every connection; new ones pass.
+    /// Resets every connection; new ones are accepted.
     pub fn reset(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).connections.abort_all();
     }
@@ -59,6 +60,6 @@ async fn pass(mut client: TcpStream, server: SocketAddr) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     client.set_nodelay(true).ok();
     server.set_nodelay(true).ok();
-    // Its error is the end of one of both sides.
+    // Either side closed the connection.
     tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
 }

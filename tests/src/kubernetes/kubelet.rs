@@ -1,22 +1,21 @@
-//! A node: it takes every pod, runs its first container as a process of this machine, and tells how it is.
+//! A node: runs the first container of every pod as a process of this machine and reports its status.
 //!
-//! It plays scheduler and kubelet over the API, on either control plane. There is no container: the
-//! program is the container's `command`, or what [`Kubelet::program`] names for its image, and it sees
-//! this machine's files. Volumes are folders; wherever an argument, a variable or a file of a ConfigMap holds a path at or below
-//! a `mountPath` (or `terminationMessagePath`), the folder is put in its place. So a program finds its
-//! volumes if it is told their paths in these ways, and only then.
+//! It acts as scheduler and kubelet through the API, on both control planes. There are no containers: the
+//! program is the container's `command`, or the one that [`Kubelet::program`] sets for its image, and it sees
+//! this machine's files. Volumes are directories. Paths at or below a `mountPath` (or `terminationMessagePath`)
+//! are replaced by host paths in arguments, variables and ConfigMap files, and nowhere else.
 //!
-//! Not played: init containers, side cars, restarts (every pod runs once), probes, resource limits.
+//! Not supported: init containers, sidecars, restarts (every pod runs once), probes, resource limits.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | `life` | one pod, from its binding to its end |
-//! | `schedule` | which pods are taken |
-//! | `process` | the program, and all that it started |
-//! | `environment`, `volumes` | what the program is given |
-//! | `logs` | what it said, and who may read it |
-//! | `status` | how a pod's status is put |
-//! | `node` | the node's own object, and its loss |
+//! | `pod_worker` | one pod, from binding to deletion |
+//! | `schedule` | binding of pods |
+//! | `process` | the program and its descendants |
+//! | `environment`, `volumes` | input of the program |
+//! | `logs` | output of the program |
+//! | `status` | status of the pod |
+//! | `node` | the Node object and its loss |
 
 mod environment;
 mod logs;
@@ -46,28 +45,28 @@ use super::ControlPlane;
 use logs::Logs;
 use process::Group;
 
-/// Between two attempts of anything.
+/// Delay between two attempts of any request.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What goes wrong with a pod before its program starts.
+/// An injected fault before a pod's program starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// The image cannot be pulled: `ErrImagePull`, then `ImagePullBackOff`.
     ImagePull,
-    /// No node takes it, for this reason.
+    /// No node fits, for this reason.
     Unschedulable(String),
 }
 
-/// What happens to the programs of a node that is lost.
+/// What happens to the programs of a lost node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnNodeLoss {
-    /// They die with it.
+    /// The programs are killed.
     Kill,
-    /// They go on; only the network is gone.
+    /// The programs continue; only the network is lost.
     Keep,
 }
 
-/// What is done to a pod whose program runs.
+/// A disruption of a running pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Disruption {
     Evict,
@@ -78,20 +77,20 @@ type AccountToken = Box<dyn Fn(&str, &str) -> String + Send + Sync>;
 
 type Rule = (Box<dyn Fn(&Pod) -> bool + Send>, Fault);
 
-/// Where a pod is.
+/// Namespace and name.
 type PodName = (String, String);
 
 /// A running node; its processes are killed when it is dropped.
 pub struct Kubelet {
     inner: Arc<Inner>,
     runtime: Option<Runtime>,
-    /// Here, because tasks that are on their way hold the rest a little longer.
+    /// Kept here, because unfinished tasks hold `inner` a little longer.
     _folder: tempfile::TempDir,
 }
 
 struct Inner {
     client: Client,
-    /// A token for a service account, by namespace and name.
+    /// Creates a token for a service account, by namespace and name.
     account_token: AccountToken,
     node: String,
     port: u16,
@@ -99,10 +98,10 @@ struct Inner {
     programs: Mutex<BTreeMap<String, PathBuf>>,
     rules: Mutex<Vec<Rule>>,
     running: Mutex<BTreeMap<PodName, Running>>,
-    /// Whether nothing may start any more.
+    /// Set when the node stops: no program may start.
     over: AtomicBool,
     logs: Logs,
-    /// Whether the node does not reach the API server.
+    /// Whether the node is disconnected from the API server.
     lost: watch::Sender<bool>,
 }
 
@@ -113,7 +112,7 @@ struct Running {
 }
 
 impl Kubelet {
-    /// Starts a node and waits until the control plane knows it.
+    /// Starts a node and waits until it is registered.
     pub fn start(plane: &ControlPlane) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime for the node");
@@ -147,17 +146,17 @@ impl Kubelet {
         Self { inner, runtime: Some(runtime), _folder: kept }
     }
 
-    /// The node's name.
+    /// Returns the node's name.
     pub fn node(&self) -> &str {
         &self.inner.node
     }
 
-    /// The program that containers of an image run which name no command.
+    /// Sets the program of containers of an image without `command`.
     pub fn program(&self, image: &str, program: impl Into<PathBuf>) {
         lock(&self.inner.programs).insert(image.to_owned(), program.into());
     }
 
-    /// Lets pods whose name starts like this fail, until the faults are cleared.
+    /// Injects a fault into pods with this name prefix, until the faults are cleared.
     pub fn fail(&self, prefix: &str, fault: Fault) {
         let prefix = prefix.to_owned();
         self.fail_where(
@@ -166,76 +165,79 @@ impl Kubelet {
         );
     }
 
-    /// Lets pods for which this holds fail, until the faults are cleared.
+    /// Injects a fault into pods that match, until the faults are cleared.
     pub fn fail_where(&self, which: impl Fn(&Pod) -> bool + Send + 'static, fault: Fault) {
         lock(&self.inner.rules).push((Box::new(which), fault));
     }
 
-    /// Lets no pod fail any more; those that waited go on.
+    /// Clears all faults; waiting pods continue.
     pub fn clear_faults(&self) {
         lock(&self.inner.rules).clear();
     }
 
-    /// The process of a pod's program, while it runs.
+    /// Returns the PID of a pod's program while it runs.
     pub fn pid(&self, namespace: &str, pod: &str) -> Option<u32> {
         self.inner.of(namespace, pod, |running| running.group.pid())
     }
 
-    /// Kills a pod's program, as its own bug would: with SIGKILL and no word.
+    /// Kills a pod's program with SIGKILL, like a crash.
     ///
     /// # Panics
-    /// If it does not run.
+    ///
+    /// Panics if it does not run.
     pub fn kill(&self, namespace: &str, pod: &str) {
         self.inner.of(namespace, pod, |running| running.group.kill()).expect("a running pod");
     }
 
-    /// Kills a pod's program as the kernel does when its memory is used up.
+    /// Kills a pod's program like the OOM killer.
     ///
     /// # Panics
-    /// If it does not run.
+    ///
+    /// Panics if it does not run.
     pub fn run_out_of_memory(&self, namespace: &str, pod: &str) {
         self.inner.disrupt(namespace, pod, Disruption::OomKill);
     }
 
-    /// Evicts a pod, as a node short of resources does.
+    /// Evicts a pod, like a node under resource pressure.
     ///
     /// # Panics
-    /// If it does not run.
+    ///
+    /// Panics if it does not run.
     pub fn evict(&self, namespace: &str, pod: &str) {
         self.inner.disrupt(namespace, pod, Disruption::Evict);
     }
 
-    /// Takes the node away: it tells nothing any more, is not ready, and its pods are told to go by the
-    /// controller that looks after taints. They stay until the node returns or is removed.
+    /// Disconnects the node: it is not ready, and the taint controller deletes its pods.
+    /// / The pods stay until the node returns or is removed.
     pub async fn lose(&self, processes: OnNodeLoss) {
         let inner = Arc::clone(&self.inner);
         self.here(async move { node::lose(&inner, processes).await }).await;
     }
 
-    /// Gives a node that was lost back.
+    /// Reconnects a lost node.
     pub async fn recover(&self) {
         let inner = Arc::clone(&self.inner);
         self.here(async move { node::recover(&inner).await }).await;
     }
 
-    /// Removes a lost node from the cluster, and with it, by force, its pods.
+    /// Removes a lost node from the cluster and force-deletes its pods.
     pub async fn remove(&self) {
         let inner = Arc::clone(&self.inner);
         self.here(async move { node::remove(&inner).await }).await;
     }
 
-    /// The folder behind a claim, if a pod ever used it.
+    /// Returns the directory of a claim, if a pod has used it.
     pub fn claim_folder(&self, namespace: &str, claim: &str) -> Option<PathBuf> {
         volumes::find_claim(&self.inner.folder, namespace, claim)
     }
 
-    /// A file in a volume of a pod that is there now, by volume and path.
+    /// Returns a file in a volume of an existing pod.
     pub fn volume_file(&self, volume: &str, path: &str) -> Option<PathBuf> {
         let pods = std::fs::read_dir(self.inner.folder.join("pods")).ok()?.flatten();
         pods.map(|pod| pod.path().join("volumes").join(volume).join(path)).find(|file| file.is_file())
     }
 
-    /// The node's client lives in its own runtime.
+    /// Runs in the node's own runtime, where its client lives.
     async fn here(&self, work: impl Future<Output = ()> + Send + 'static) {
         let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
         runtime.spawn(work).await.expect("the node does it");
@@ -247,7 +249,7 @@ impl Drop for Kubelet {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        // A program may be starting on another thread right now.
+        // Another thread may be spawning a program.
         self.inner.over.store(true, Ordering::SeqCst);
         for running in lock(&self.inner.running).values() {
             running.group.kill();
@@ -285,9 +287,9 @@ impl Inner {
         &self.folder
     }
 
-    /// Returns once the node reaches the API server.
+    /// Waits until the node is connected to the API server.
     async fn connected(&self) {
-        // The sender lives as long as this does.
+        // The sender lives as long as `self`.
         self.lost.subscribe().wait_for(|lost| !lost).await.ok();
     }
 }
@@ -296,7 +298,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A string inside an object; empty where there is none.
+/// Returns a string inside an object, or an empty one.
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

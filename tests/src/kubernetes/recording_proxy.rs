@@ -1,7 +1,7 @@
-//! What clients talk to: it knows who asks, writes down what was asked, and hands the request on.
+//! The HTTP endpoint of the control plane: authenticates, records and forwards requests.
 //!
-//! Two faults live here, because they are the same on every server: a history that is forgotten
-//! (`410 Gone` on watches), and hooks at the moment a change arrives or was carried out.
+//! It injects the faults that are equal on every server: a compacted history (`410 Gone` on watches), and hooks
+//! before and after a mutation.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,42 +14,40 @@ use super::fake_apiserver::FakeApiServer;
 use super::fake_apiserver::status_error::StatusError;
 use super::users::{User, Users};
 
-/// More than the largest request that an API server takes.
+/// Larger than any request that an API server accepts.
 const LARGEST: usize = 8 << 20;
 
-/// A request as it arrived; those of the node are left out.
+/// A recorded request; those of nodes are not recorded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request {
-    /// Who asked.
+    /// Name of the user.
     pub user: String,
-    /// The method.
     pub method: String,
-    /// The path, without its query.
+    /// Path without query.
     pub path: String,
-    /// The query, without its question mark.
+    /// Query without question mark.
     pub query: String,
-    /// The status it was answered with; 0 while it is under way.
+    /// Status of the response; 0 before it is sent.
     pub status: u16,
 }
 
 impl Request {
-    /// Whether it changes something that a test counts: not a lease, not an event, not a question.
+    /// Returns whether it is a mutation that tests count: leases, events and access reviews are not.
     pub fn is_mutation(&self) -> bool {
         let beside = ["/leases", "/events", "/selfsubject", "/subjectaccessreviews"];
         self.method != "GET" && self.method != "HEAD" && !beside.iter().any(|part| self.path.contains(part))
     }
 }
 
-/// When a hook acts.
+/// When a hook runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HookPoint {
-    /// Before the server sees the request; it is carried out afterwards.
+    /// Before the server receives the request.
     Arrived,
-    /// When the server has carried it out, before the client hears of it.
+    /// After the server performed the request, before the client receives the response.
     CarriedOut,
 }
 
-/// What a hook does.
 enum HookAction {
     Call(HookPoint, Box<dyn FnOnce() + Send>),
     Refuse(u16),
@@ -61,17 +59,17 @@ struct Hook {
     act: HookAction,
 }
 
-/// Who answers.
+/// The server behind the proxy.
 pub enum Server {
-    /// A real API server; the client may do everything.
+    /// A real API server, with a client of the administrator.
     Real(Client),
-    /// The one in this process.
-    StandIn(Arc<FakeApiServer>),
+    /// The server in this process.
+    Fake(Arc<FakeApiServer>),
 }
 
-/// The front of a control plane.
+/// The proxy of a control plane.
 pub struct RecordingProxy {
-    /// Who may ask.
+    /// Users and their tokens.
     pub users: Users,
     server: Server,
     state: Mutex<State>,
@@ -81,17 +79,16 @@ pub struct RecordingProxy {
 struct State {
     requests: Vec<Request>,
     hooks: Vec<Hook>,
-    /// Watches from before this version are answered 410.
+    /// Watches from versions before this one get 410.
     forgotten: u64,
 }
 
 impl RecordingProxy {
-    /// A front of this server.
     pub fn new(server: Server) -> Self {
         Self { users: Users::default(), server, state: Mutex::default() }
     }
 
-    /// Everything that was asked so far.
+    /// Returns all recorded requests.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests.clone()
     }
@@ -101,17 +98,17 @@ impl RecordingProxy {
         self.state().hooks.push(Hook { by: by.to_owned(), left: nth, act: HookAction::Call(moment, action) });
     }
 
-    /// Answers the `nth` mutation (from 1, counted from now) of a user with an error, and does not do it.
+    /// Rejects the `nth` mutation (from 1, counted from now) of a user with this status.
     pub fn refuse_mutation(&self, by: &str, nth: usize, status: u16) {
         self.state().hooks.push(Hook { by: by.to_owned(), left: nth, act: HookAction::Refuse(status) });
     }
 
-    /// Forgets the history before this version.
+    /// Compacts the history before this version.
     pub fn forget_before(&self, version: u64) {
         self.state().forgotten = version;
     }
 
-    /// Answers a request that came over the network.
+    /// Handles a request from the network.
     pub async fn answer(&self, request: HttpRequest<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let Some(user) = bearer(&parts.headers).and_then(|token| self.users.of(&token)) else {
@@ -120,20 +117,20 @@ impl RecordingProxy {
         let Ok(body) = axum::body::to_bytes(body, LARGEST).await else {
             return StatusError::too_large("the request body is larger than any server takes").into();
         };
-        let asked = Request {
+        let record = Request {
             user: user.name.clone(),
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             status: 0,
         };
-        if self.has_forgotten(&asked) {
+        if self.has_forgotten(&record) {
             return expired();
         }
-        let acts = self.acts_for(&asked);
+        let acts = self.acts_for(&record);
         let number = (!user.is_node()).then(|| {
             let mut state = self.state();
-            state.requests.push(asked);
+            state.requests.push(record);
             state.requests.len() - 1
         });
         let mut after = Vec::new();
@@ -156,7 +153,7 @@ impl RecordingProxy {
         response
     }
 
-    /// Asks the server in the name of a user.
+    /// Sends a request to the server in the name of a user.
     pub async fn ask(
         &self,
         user: &User,
@@ -166,7 +163,7 @@ impl RecordingProxy {
         body: Bytes,
     ) -> Response<Body> {
         match &self.server {
-            Server::StandIn(server) => server.answer(user, &method, &uri, &headers, &body).await,
+            Server::Fake(server) => server.answer(user, &method, &uri, &headers, &body).await,
             Server::Real(client) => forward(client, user, method, &uri, headers, body).await,
         }
     }
@@ -175,23 +172,23 @@ impl RecordingProxy {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn acts_for(&self, asked: &Request) -> Vec<HookAction> {
-        if !asked.is_mutation() {
+    fn acts_for(&self, record: &Request) -> Vec<HookAction> {
+        if !record.is_mutation() {
             return Vec::new();
         }
         let mut state = self.state();
         for hook in &mut state.hooks {
-            hook.left -= usize::from(hook.by == asked.user);
+            hook.left -= usize::from(hook.by == record.user);
         }
         let (due, later) = std::mem::take(&mut state.hooks).into_iter().partition(|hook| hook.left == 0);
         state.hooks = later;
         due.into_iter().map(|hook: Hook| hook.act).collect()
     }
 
-    /// Whether it is a watch from a version whose history is gone.
-    fn has_forgotten(&self, asked: &Request) -> bool {
+    /// Returns whether it is a watch from a compacted version.
+    fn has_forgotten(&self, record: &Request) -> bool {
         let value = |name: &str| {
-            let mut pairs = asked.query.split('&').filter_map(|pair| pair.split_once('='));
+            let mut pairs = record.query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
         let watches = matches!(value("watch"), Some("true" | "1"));
@@ -200,7 +197,7 @@ impl RecordingProxy {
     }
 }
 
-/// How a real server says it: the watch begins, and its first event is an error.
+/// Responds as a real server: the watch starts, and its first event is an error.
 fn expired() -> Response<Body> {
     let status = StatusError::expired().status();
     let event = json!({"type": "ERROR", "object": status});
@@ -210,7 +207,7 @@ fn expired() -> Response<Body> {
         .expect("a response")
 }
 
-/// The token of a request.
+/// Returns the bearer token of a request.
 fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("authorization")?.to_str().ok()?;
     value.strip_prefix("Bearer ").map(str::to_owned)
@@ -230,7 +227,7 @@ async fn forward(
     for (name, value) in headers.iter().filter(|(name, _)| !ours.contains(&name.as_str())) {
         request = request.header(name, value);
     }
-    // The master may impersonate for himself (`kubectl --as`).
+    // The administrator may impersonate users (`kubectl --as`).
     if !user.is_master() {
         request = request.header("impersonate-user", &user.name);
         for group in &user.groups {
@@ -240,6 +237,6 @@ async fn forward(
     let request = request.body(kube::client::Body::from(body.to_vec())).expect("a request");
     match client.send(request).await {
         Ok(response) => response.map(Body::new),
-        Err(error) => StatusError::unavailable(&format!("the server behind is gone: {error}")).into(),
+        Err(error) => StatusError::unavailable(&format!("the API server is unreachable: {error}")).into(),
     }
 }

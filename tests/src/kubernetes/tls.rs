@@ -1,4 +1,4 @@
-//! Certificates of this test run, and listeners that speak TLS with them.
+//! Self-signed certificates and TLS listeners.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use tokio_rustls::server::TlsStream;
 
 /// A self-signed certificate for `127.0.0.1`.
 pub struct Certificate {
-    /// What clients trust.
+    /// The certificate that clients trust.
     pub pem: String,
     config: Arc<ServerConfig>,
 }
 
 impl Certificate {
-    /// Makes a new one.
+    /// Generates a certificate.
     pub fn generate() -> Self {
-        // Whichever comes first sets it; a second time is refused and changes nothing.
+        // The first caller installs the provider; later calls have no effect.
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
@@ -34,14 +34,14 @@ impl Certificate {
     }
 }
 
-/// Connections whose handshake is done.
+/// A listener that returns connections after the handshake.
 pub struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
 }
 
 impl TlsListener {
-    /// Shakes hands with whoever connects; to be called in a runtime, which ends it.
+    /// Accepts connections and performs handshakes. Must be called in a runtime, which ends it.
     pub fn new(listener: TcpListener, certificate: &Certificate) -> Self {
         let address = listener.local_addr().expect("a bound address");
         let acceptor = TlsAcceptor::from(Arc::clone(&certificate.config));
@@ -51,7 +51,7 @@ impl TlsListener {
                 let Ok((stream, peer)) = listener.accept().await else { continue };
                 stream.set_nodelay(true).ok();
                 let (acceptor, done) = (acceptor.clone(), done.clone());
-                // A client that does not shake hands must not hold up the others.
+                // A slow handshake must not block other connections.
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
                         done.send((stream, peer)).await.ok();

@@ -1,4 +1,4 @@
-//! Who may ask: a token for each user, and kubeconfig files that carry them.
+//! Users with tokens, and kubeconfig files for them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,38 +9,36 @@ use serde_json::json;
 /// The test itself.
 pub const ADMIN: &str = "admin";
 
-/// What whoever is in this group does is not written down: it is part of the cluster.
+/// The group of nodes; their requests are not recorded.
 pub const NODES: &str = "system:nodes";
 
-/// Somebody who asks.
+/// A user of the API server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct User {
-    /// As RBAC knows them.
     pub name: String,
-    /// As RBAC knows them.
     pub groups: Vec<String>,
 }
 
 impl User {
-    /// A user with these groups and the one of everybody who has a token.
+    /// Creates a user with these groups and `system:authenticated`.
     pub fn new(name: &str, groups: &[&str]) -> Self {
         let mut groups: Vec<String> = groups.iter().map(|&group| group.to_owned()).collect();
         groups.push("system:authenticated".to_owned());
         Self { name: name.to_owned(), groups }
     }
 
-    /// A service account.
+    /// Creates the user of a service account.
     pub fn service_account(namespace: &str, name: &str) -> Self {
         let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
         Self::new(&format!("system:serviceaccount:{namespace}:{name}"), &groups)
     }
 
-    /// Whether they may do everything.
+    /// Returns whether the user is in `system:masters`.
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|group| group == "system:masters")
     }
 
-    /// Whether they belong to the cluster.
+    /// Returns whether the user is a node.
     pub fn is_node(&self) -> bool {
         self.groups.iter().any(|group| group == NODES)
     }
@@ -53,20 +51,20 @@ pub struct Users {
 }
 
 impl Users {
-    /// The token of a user, who is known from now on.
+    /// Creates a token for a user.
     pub fn token(&self, user: User) -> String {
         let token = uuid::Uuid::new_v4().simple().to_string();
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), user);
         token
     }
 
-    /// Whose token this is.
+    /// Returns the user of a token.
     pub fn of(&self, token: &str) -> Option<User> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
     }
 }
 
-/// Writes a file that kubectl and kube understand; JSON is YAML.
+/// Writes a kubeconfig file (JSON is YAML).
 pub fn write_kubeconfig(folder: &Path, server: &str, authority: &str, user: &str, token: &str) -> PathBuf {
     use base64::Engine as _;
     let authority = base64::engine::general_purpose::STANDARD.encode(authority);

@@ -1,4 +1,4 @@
-//! Answers in the two shapes the API has: one JSON object, or a stream of events.
+//! Responses in both formats of the API: a JSON object, or a stream of events.
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use super::script::{Block, FaultKind, Turn};
 
-/// A whole message for `request`.
+/// Builds the message for a request.
 pub(super) fn message(turn: &Turn, request: &Value) -> Value {
     let content: Vec<Value> = turn.blocks.iter().map(|block| content(block, request)).collect();
     let calls = content.iter().any(|block| block["type"] == "tool_use");
     let (input, output) = turn.usage.unwrap_or_else(|| usage_of(request, &content));
-    // Most of a conversation's later requests is read from the cache, as with the real API.
+    // As with the real API, most input of later requests is read from the cache.
     let cached = if turn.usage.is_none() { input * 9 / 10 } else { 0 };
     json!({
         "id": format!("msg_{}", Uuid::new_v4().simple()),
@@ -46,13 +46,13 @@ fn content(block: &Block, request: &Value) -> Value {
     }
 }
 
-/// About four characters a token.
+/// Estimates tokens: about four characters each.
 pub(super) fn usage_of(request: &Value, content: &[Value]) -> (u64, u64) {
     let tokens = |length: usize| length as u64 / 4 + 1;
     (tokens(request.to_string().len()), tokens(content.iter().map(|block| block.to_string().len()).sum()))
 }
 
-/// The message as the request wants it: streamed or whole.
+/// Sends a message in the requested format: streamed or whole.
 pub(super) fn respond(message: Value, request: &Value) -> Response {
     if request["stream"] != true {
         return Json(message).into_response();
@@ -60,28 +60,28 @@ pub(super) fn respond(message: Value, request: &Value) -> Response {
     event_stream(stream::iter(events(&message)).map(Ok).boxed())
 }
 
-/// An answer that goes wrong; `None` when there is never to be one.
+/// Builds a faulty response; `None` if there is no response.
 pub(super) fn faulty(kind: FaultKind, message: &Value) -> Option<Response> {
-    // The start of the message and of its first block, and half of what the block says.
-    let begun = || stream::iter(events(message)).take(3).map(Ok);
+    // The start of the message and half of its first block.
+    let partial = || stream::iter(events(message)).take(3).map(Ok);
     match kind {
         FaultKind::Status { status, retry_after } => {
-            let mut response = error(status, error_type(status), "as the script says");
+            let mut response = error(status, error_type(status), "injected fault");
             if let Some(seconds) = retry_after {
                 response.headers_mut().insert(RETRY_AFTER, seconds.into());
             }
             Some(response)
         }
         FaultKind::NoAnswer => None,
-        FaultKind::StallsMidStream => Some(event_stream(begun().chain(stream::pending()).boxed())),
+        FaultKind::StallsMidStream => Some(event_stream(partial().chain(stream::pending()).boxed())),
         FaultKind::DropsMidStream => {
             let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-            Some(event_stream(begun().chain(stream::iter([Err(broken)])).boxed()))
+            Some(event_stream(partial().chain(stream::iter([Err(broken)])).boxed()))
         }
     }
 }
 
-/// The API's error body.
+/// Builds an error response of the API.
 pub(super) fn error(status: u16, kind: &str, text: &str) -> Response {
     let status = StatusCode::from_u16(status).expect("an HTTP status");
     let request_id = format!("req_{}", Uuid::new_v4().simple());

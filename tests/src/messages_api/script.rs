@@ -1,4 +1,4 @@
-//! What the model says: turns played in order, with faults before them.
+//! Scripts of the model: turns in order, with injected faults.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 type FromRequest = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
-/// The turns of one conversation, or of every conversation that mentions a marker.
+/// The turns of one session, or of every session that mentions a marker.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
     pub(super) marker: Option<String>,
@@ -18,29 +18,28 @@ pub struct Script {
 }
 
 impl Script {
-    /// Played for every request that no script with a marker takes.
+    /// A script for every request that no script with a marker matches.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Played for requests with `marker` in one of their strings (the task's text, say).
+    /// A script for requests with `marker` in one of their strings, such as the task's title.
     pub fn when(marker: impl Into<String>) -> Self {
         Self { marker: Some(marker.into()), ..Self::default() }
     }
 
-    /// Every session plays the script from its start; without this they share one position.
+    /// Lets every session play the script from its start; by default they share one position.
     pub fn for_each_session(mut self) -> Self {
         self.per_session = true;
         self
     }
 
-    /// Adds a turn.
     pub fn turn(mut self, turn: Turn) -> Self {
         self.turns.push(turn);
         self
     }
 
-    /// The request that turn `turn` (from 0) answers must contain `text`.
+    /// Requires the request of turn `turn` (from 0) to contain `text`.
     pub fn expect_in_request(mut self, turn: usize, text: impl Into<String>) -> Self {
         let turns = self.turns.len();
         let turn =
@@ -49,14 +48,14 @@ impl Script {
         self
     }
 
-    /// No request of this script may contain `text` (a secret, say).
+    /// Requires that no request of this script contains `text`, such as a secret.
     pub fn never_in_requests(mut self, text: impl Into<String>) -> Self {
         self.forbidden.push(text.into());
         self
     }
 }
 
-/// One answer of the model.
+/// One response of the model.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
     pub(super) blocks: Vec<Block>,
@@ -67,7 +66,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Says `text` and ends its turn.
+    /// Responds with `text` and ends the turn.
     pub fn text(text: impl Into<String>) -> Self {
         Self { blocks: vec![Block::Text(text.into())], ..Self::default() }
     }
@@ -77,7 +76,7 @@ impl Turn {
         Self::default().and_tool(name, input)
     }
 
-    /// Calls a tool with an input made from the request it answers.
+    /// Calls a tool with an input derived from the request.
     pub fn tool_from(
         name: impl Into<String>,
         input: impl Fn(&Value) -> Value + Send + Sync + 'static,
@@ -90,58 +89,58 @@ impl Turn {
         Self::tool("Bash", json!({ "command": command.into(), "description": "Run a command" }))
     }
 
-    /// Ends the work with a verdict: the tool `--json-schema` adds. The CLI asks nothing more.
+    /// Ends the session with a verdict: the tool that `--json-schema` adds.
     pub fn verdict(status: &str, summary: impl Into<String>) -> Self {
         Self::verdict_with(json!({ "status": status, "summary": summary.into() }))
     }
 
-    /// A verdict of any shape: with a question, or one that breaks the schema.
+    /// Ends the session with a verdict of any shape, such as one that violates the schema.
     pub fn verdict_with(verdict: Value) -> Self {
         Self::tool("StructuredOutput", verdict)
     }
 
-    /// Never answers: `fault`, however often it is asked.
+    /// Responds with `fault` to every request.
     pub fn never(fault: Fault) -> Self {
-        Self::text("never said").after(fault.for_ever())
+        Self::text("never sent").after(fault.forever())
     }
 
-    /// Says `text` before its tool calls.
+    /// Adds text before the tool calls.
     pub fn saying(mut self, text: impl Into<String>) -> Self {
         self.blocks.insert(0, Block::Text(text.into()));
         self
     }
 
-    /// Calls one more tool in the same answer.
+    /// Adds a tool call to the same response.
     pub fn and_tool(mut self, name: impl Into<String>, input: Value) -> Self {
         self.blocks.push(Block::Tool(name.into(), Input::Is(input)));
         self
     }
 
-    /// `fault` comes first, as often as it says; faults of one turn come in their order.
+    /// Injects a fault before the response; several faults of a turn apply in order.
     pub fn after(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
         self
     }
 
-    /// The request this turn answers must contain `text`.
+    /// Requires the request of this turn to contain `text`.
     pub fn expecting(mut self, text: impl Into<String>) -> Self {
         self.expected.push(text.into());
         self
     }
 
-    /// Thinks this long before it answers.
+    /// Delays the response.
     pub fn thinking(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Reports this usage, for tests about cost.
+    /// Reports this usage, for tests of cost limits.
     pub fn using(mut self, input_tokens: u64, output_tokens: u64) -> Self {
         self.usage = Some((input_tokens, output_tokens));
         self
     }
 
-    /// The fault that the `attempt`-th request (from 0) for this turn meets.
+    /// Returns the fault of the `attempt`-th request (from 0) for this turn.
     pub(super) fn fault(&self, attempt: usize) -> Option<&Fault> {
         let mut left = attempt;
         self.faults.iter().find(|fault| match left.checked_sub(fault.times) {
@@ -184,7 +183,7 @@ impl fmt::Debug for Input {
     }
 }
 
-/// What goes wrong instead of an answer.
+/// An injected fault instead of a response.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub(super) kind: FaultKind,
@@ -204,39 +203,39 @@ impl Fault {
         Self { kind, times: 1 }
     }
 
-    /// The API answers with an error.
+    /// An error status.
     pub fn status(status: u16) -> Self {
         Self::once(FaultKind::Status { status, retry_after: None })
     }
 
-    /// The API answers with an error and says when to come back.
+    /// An error status with `Retry-After`.
     pub fn retry_after(status: u16, seconds: u32) -> Self {
         Self::once(FaultKind::Status { status, retry_after: Some(seconds) })
     }
 
-    /// Nothing comes back, not even headers, until the client goes or the server is dropped.
+    /// No response until the client or the server closes the connection.
     pub fn no_answer() -> Self {
         Self::once(FaultKind::NoAnswer)
     }
 
-    /// The answer begins and then stands still.
+    /// The response starts and then stalls.
     pub fn stalls_mid_stream() -> Self {
         Self::once(FaultKind::StallsMidStream)
     }
 
-    /// The answer begins and then the connection breaks.
+    /// The response starts and then the connection breaks.
     pub fn drops_mid_stream() -> Self {
         Self::once(FaultKind::DropsMidStream)
     }
 
-    /// Not once but `times`.
+    /// Repeats the fault `times` times.
     pub fn times(mut self, times: usize) -> Self {
         self.times = times;
         self
     }
 
-    /// Whenever it is asked.
-    pub fn for_ever(self) -> Self {
+    /// Repeats the fault forever.
+    pub fn forever(self) -> Self {
         self.times(usize::MAX)
     }
 }

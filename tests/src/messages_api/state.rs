@@ -1,4 +1,4 @@
-//! Where each script stands, what was asked, and what went against expectation.
+//! Position of each script, received requests, and unmet expectations.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -7,40 +7,39 @@ use serde_json::Value;
 
 use super::script::{FaultKind, Script, Turn};
 
-/// One request the server got.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Method and path, without the query.
     pub line: String,
-    /// The session the CLI said it is.
+    /// The session ID that the CLI sent.
     pub session: Option<String>,
-    /// What was sent, as JSON; null when there was nothing.
+    /// The JSON body; null if there was none.
     pub body: Value,
-    /// Script and turn that took it, for a request of a main conversation.
+    /// Script and turn that answered it, for a request of a main conversation.
     pub taken: Option<(usize, usize)>,
-    /// When it came.
     pub at: Instant,
 }
 
 impl Request {
-    /// Whether one of the strings in its body contains `text`.
+    /// Returns whether a string of the body contains `text`.
     pub fn contains(&self, text: &str) -> bool {
         contains(&self.body, text)
     }
 
-    /// The model it asks.
+    /// Returns the requested model.
     pub fn model(&self) -> &str {
         self.body["model"].as_str().unwrap_or_default()
     }
 
-    /// The names of the tools it offers.
+    /// Returns the names of the offered tools.
     pub fn tools(&self) -> Vec<&str> {
         let tools = self.body["tools"].as_array();
         tools.into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect()
     }
 }
 
-/// Whether a string in `value`, however deep, contains `text`.
+/// Returns whether a string in `value`, at any depth, contains `text`.
 pub(super) fn contains(value: &Value, text: &str) -> bool {
     match value {
         Value::String(string) => string.contains(text),
@@ -53,19 +52,19 @@ pub(super) fn contains(value: &Value, text: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct State {
     scripts: Vec<Script>,
-    places: HashMap<(usize, String), ScriptPosition>,
+    positions: HashMap<(usize, String), ScriptPosition>,
     pub(super) requests: Vec<Request>,
     pub(super) failures: Vec<String>,
 }
 
-/// How far a script got.
+/// The position in a script.
 #[derive(Clone, Copy, Debug, Default)]
 struct ScriptPosition {
     turn: usize,
     attempt: usize,
 }
 
-/// What a request of a main conversation gets.
+/// The response to a request of a main conversation.
 #[derive(Debug)]
 pub(super) struct ScriptStep {
     pub(super) turn: Turn,
@@ -77,29 +76,29 @@ impl State {
         Self { scripts, ..Self::default() }
     }
 
-    /// The next step for the request at `index` of `requests`.
+    /// Advances the script for the request at `index` of `requests`.
     pub(super) fn step(&mut self, index: usize) -> ScriptStep {
         let request = &mut self.requests[index];
-        let Some(which) = take(&self.scripts, request) else {
+        let Some(which) = find_script(&self.scripts, request) else {
             self.failures.push(format!("request {index}: no script takes it"));
             return ScriptStep { turn: Turn::text("no script takes this request"), fault: None };
         };
         let script = &self.scripts[which];
-        let place = self.places.entry((which, seat(script, request))).or_default();
-        let at = place.turn;
+        let position = self.positions.entry((which, session_key(script, request))).or_default();
+        let at = position.turn;
         for text in script.forbidden.iter().filter(|text| request.contains(text)) {
             self.failures.push(format!("{}: the request contains {text:?}", name(script, at)));
         }
         let Some(turn) = script.turns.get(at) else {
-            self.failures.push(format!("{}: asked for more than the script has", name(script, at)));
+            self.failures.push(format!("{}: requested more than the script has", name(script, at)));
             return ScriptStep { turn: Turn::text("script exhausted"), fault: None };
         };
         request.taken = Some((which, at));
-        let fault = turn.fault(place.attempt).map(|fault| fault.kind);
+        let fault = turn.fault(position.attempt).map(|fault| fault.kind);
         if fault.is_some() {
-            place.attempt += 1;
+            position.attempt += 1;
         } else {
-            *place = ScriptPosition { turn: at + 1, attempt: 0 };
+            *position = ScriptPosition { turn: at + 1, attempt: 0 };
             for text in turn.expected.iter().filter(|text| !request.contains(text)) {
                 self.failures.push(format!("{}: the request lacks {text:?}", name(script, at)));
             }
@@ -107,40 +106,40 @@ impl State {
         ScriptStep { turn: turn.clone(), fault }
     }
 
-    /// What went wrong, and what was expected of turns that nobody asked for.
+    /// Returns unmet expectations, including those of turns that were never requested.
     pub(super) fn failures(&self) -> Vec<String> {
         let mut failures = self.failures.clone();
         for (which, script) in self.scripts.iter().enumerate() {
             for (at, turn) in script.turns.iter().enumerate().skip(self.played(which)) {
                 let missing = turn.expected.iter();
                 failures.extend(
-                    missing.map(|text| format!("{}: never asked for, expected {text:?}", name(script, at))),
+                    missing.map(|text| format!("{}: never requested, expected {text:?}", name(script, at))),
                 );
             }
         }
         failures
     }
 
-    /// The turns that no request was answered with.
+    /// Returns the number of turns that were never requested.
     pub(super) fn unplayed(&self) -> usize {
         self.scripts.iter().enumerate().map(|(which, script)| script.turns.len() - self.played(which)).sum()
     }
 
-    /// How many turns of a script were played, by the session that got least far.
+    /// Returns how many turns of a script were played, by the session that played the fewest.
     fn played(&self, which: usize) -> usize {
-        let places = self.places.iter().filter(|((script, _), _)| *script == which);
-        places.map(|(_, place)| place.turn).min().unwrap_or(0)
+        let positions = self.positions.iter().filter(|((script, _), _)| *script == which);
+        positions.map(|(_, position)| position.turn).min().unwrap_or(0)
     }
 }
 
-/// A script with a marker goes before one without.
-fn take(scripts: &[Script], request: &Request) -> Option<usize> {
+/// Returns the script for a request; scripts with a marker take precedence.
+fn find_script(scripts: &[Script], request: &Request) -> Option<usize> {
     let marked = |script: &Script| script.marker.as_ref().is_some_and(|marker| request.contains(marker));
     let by_marker = scripts.iter().position(marked);
     by_marker.or_else(|| scripts.iter().position(|script| script.marker.is_none()))
 }
 
-fn seat(script: &Script, request: &Request) -> String {
+fn session_key(script: &Script, request: &Request) -> String {
     match (script.per_session, &request.session) {
         (true, Some(session)) => session.clone(),
         _ => String::new(),
@@ -184,13 +183,13 @@ mod tests {
         ask(&mut state, "s", "a secret");
         ask(&mut state, "s", "red");
 
-        let told = [
+        let reported = [
             "turn 0: the request lacks \"hello\"",
             "turn 1: the request contains \"secret\"",
-            "script \"red\", turn 0: asked for more than the script has",
-            "turn 2: never asked for, expected \"never\"",
+            "script \"red\", turn 0: requested more than the script has",
+            "turn 2: never requested, expected \"never\"",
         ];
-        assert_eq!(state.failures(), told);
+        assert_eq!(state.failures(), reported);
         assert_eq!(state.unplayed(), 1);
     }
 

@@ -20,11 +20,11 @@ use orchestrator_contract::{Reason, TaskSpec};
 
 use super::archive::{self, Archive};
 use super::spec::{INPUT_MOUNT_PATH, MCP_CONFIGS, SECRETS, STOP, TASK};
-use crate::backend::StopMode;
 use crate::backend::credentials;
 use crate::config::{Config, EnvDelivery, User};
 use crate::error::Error;
 use crate::files;
+use crate::task::stop_mode::StopMode;
 
 /// The longest file that is taken as a secret.
 const SECRET_MAX: u64 = 1024 * 1024;

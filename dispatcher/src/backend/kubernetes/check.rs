@@ -1,4 +1,4 @@
-//! What runs in a cluster need, as far as it can be seen with the user's own rights.
+//! Checks the requirements for runs in a cluster, with the permissions of the user.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use kube::{Api, Client};
 
 use crate::cluster;
 use crate::config::Config;
-use crate::controller::crd::TaskRun;
-use crate::controller::manager::LEASE;
 use crate::task::check::{Check, CheckStatus};
+use crate::taskrun::definition::TaskRun;
+use crate::taskrun::names::LEASE;
 
-/// How long one question may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How old the leader's last sign of life may be.
+/// Seconds since the last renewal after which the leader counts as gone.
 const LEASE_STALE_SECONDS: i64 = 60;
 
-/// Looks at everything that a run in a cluster needs. Changes nothing.
+/// Checks every requirement without changing anything.
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let settings = config.kubernetes();
     let client = match cluster::connect(settings, &config.environment).await {
         Ok(client) => client,
-        Err(problem) => {
-            return vec![Check::failed("cluster", CheckStatus::Error, problem.message(), problem.hint())];
+        Err(error) => {
+            return vec![Check::failed("cluster", CheckStatus::Error, error.message(), error.hint())];
         }
     };
     let mut checks = vec![reachable(&client).await];
@@ -36,21 +36,23 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         return checks;
     }
     checks.push(installed(&client, config).await);
-    for (verb, resource, subresource, finding, why) in [
+    for (verb, resource, subresource, severity, purpose) in [
         ("create", "taskruns", None, CheckStatus::Error, "submit runs"),
         ("patch", "taskruns", None, CheckStatus::Warning, "stop runs"),
-        ("get", "pods", Some("log"), CheckStatus::Warning, "read logs of runs at work"),
-        ("get", "configmaps", None, CheckStatus::Warning, "read logs of runs that have ended"),
+        ("get", "pods", Some("log"), CheckStatus::Warning, "read logs of active runs"),
+        ("get", "configmaps", None, CheckStatus::Warning, "read logs of finished runs"),
     ] {
-        checks.push(allowed(&client, &settings.namespace, verb, resource, subresource, finding, why).await);
+        checks.push(
+            allowed(&client, &settings.namespace, verb, resource, subresource, severity, purpose).await,
+        );
     }
     checks.push(check_leader(&client, &settings.namespace).await);
     checks
 }
 
-async fn query<T>(question: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
-    match tokio::time::timeout(LIMIT, question).await {
-        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
+async fn query<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+    match tokio::time::timeout(CALL_TIMEOUT, request).await {
+        Err(_) => Err(format!("timed out after {} s", CALL_TIMEOUT.as_secs())),
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(value)) => Ok(value),
     }
@@ -62,8 +64,8 @@ async fn reachable(client: &Client) -> Check {
         Err(error) => Check::failed(
             "cluster",
             CheckStatus::Error,
-            format!("the API server cannot be asked: {error}"),
-            "Check with kubectl version; name a context with `context` in [kubernetes], or a file with KUBECONFIG.",
+            format!("cannot reach the API server: {error}"),
+            cluster::CONFIGURATION_HINT,
         ),
     }
 }
@@ -71,17 +73,17 @@ async fn reachable(client: &Client) -> Check {
 async fn installed(client: &Client, config: &Config) -> Check {
     let settings = config.kubernetes();
     let runs: Api<TaskRun> = Api::namespaced(client.clone(), &settings.namespace);
-    let asked = tokio::time::timeout(LIMIT, runs.list(&ListParams::default().limit(1))).await;
-    match asked {
-        Ok(Ok(_)) => Check::ok("taskruns", format!("the namespace {} keeps them", settings.namespace)),
+    let result = tokio::time::timeout(CALL_TIMEOUT, runs.list(&ListParams::default().limit(1))).await;
+    match result {
+        Ok(Ok(_)) => Check::ok("taskruns", format!("available in namespace {}", settings.namespace)),
         Ok(Err(error)) => {
-            let problem = cluster::to_error("list the runs", &error, settings);
-            Check::failed("taskruns", CheckStatus::Error, problem.message(), problem.hint())
+            let error = cluster::to_error("list runs", &error, settings);
+            Check::failed("taskruns", CheckStatus::Error, error.message(), error.hint())
         }
         Err(_) => Check::failed(
             "taskruns",
             CheckStatus::Error,
-            "no answer in time",
+            format!("timed out after {} s", CALL_TIMEOUT.as_secs()),
             "Check with kubectl get taskruns.",
         ),
     }
@@ -93,11 +95,11 @@ async fn allowed(
     verb: &str,
     resource: &'static str,
     subresource: Option<&str>,
-    finding: CheckStatus,
-    why: &str,
+    severity: CheckStatus,
+    purpose: &str,
 ) -> Check {
     let group = if resource == "taskruns" { "orchestrator.io" } else { "" };
-    let question = SelfSubjectAccessReview {
+    let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {
                 namespace: Some(namespace.to_owned()),
@@ -113,41 +115,41 @@ async fn allowed(
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let name = "permission";
-    match query(reviews.create(&PostParams::default(), &question)).await {
-        Ok(answer) if answer.status.as_ref().is_some_and(|status| status.allowed) => {
-            Check::ok(name, format!("to {why}"))
+    match query(reviews.create(&PostParams::default(), &review)).await {
+        Ok(reviewed) if reviewed.status.as_ref().is_some_and(|status| status.allowed) => {
+            Check::ok(name, format!("to {purpose}"))
         }
         Ok(_) => Check::failed(
             name,
-            finding,
-            format!("to {why} is missing"),
-            format!("Ask for the role orchestrator-user in the namespace {namespace}."),
+            severity,
+            format!("missing permission to {purpose}"),
+            format!("Ask an administrator for the role orchestrator-user in namespace {namespace}."),
         ),
         Err(error) => Check::failed(
             name,
             CheckStatus::Warning,
-            format!("to {why} cannot be told: {error}"),
-            "Ask kubectl auth can-i.",
+            format!("cannot check the permission to {purpose}: {error}"),
+            "Check with kubectl auth can-i.",
         ),
     }
 }
 
-/// Whether somebody looks after runs, told by the Lease, where it may be read.
+/// Checks by the Lease whether a controller is running; without permission to read it, passes.
 async fn check_leader(client: &Client, namespace: &str) -> Check {
     let name = "controller";
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let renewed = match query(leases.get_opt(LEASE)).await {
         Ok(lease) => lease.and_then(|lease| lease.spec?.renew_time),
-        Err(_) => return Check::ok(name, "whether it works cannot be told with these rights"),
+        Err(_) => return Check::ok(name, "not checked: no permission to read the Lease"),
     };
-    let quiet = renewed.map(|time| Timestamp::now().duration_since(time.0).as_secs());
-    match quiet {
-        Some(seconds) if seconds <= LEASE_STALE_SECONDS => Check::ok(name, "it works"),
+    let age = renewed.map(|time| Timestamp::now().duration_since(time.0).as_secs());
+    match age {
+        Some(seconds) if seconds <= LEASE_STALE_SECONDS => Check::ok(name, "running"),
         Some(_) | None => Check::failed(
             name,
             CheckStatus::Error,
-            "nobody looks after runs: what is submitted waits",
-            format!("Look at the log: kubectl logs -n {namespace} deployment/orchestrator."),
+            "not running, so submitted runs stay queued",
+            format!("Check its log with kubectl logs -n {namespace} deployment/orchestrator."),
         ),
     }
 }

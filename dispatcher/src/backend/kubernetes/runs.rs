@@ -1,34 +1,29 @@
-//! TaskRuns as runs, and their status (pure).
+//! Converts TaskRuns to runs and their status. Pure.
 
 use jiff::Timestamp;
 use orchestrator_contract::event::Progress;
-use orchestrator_contract::{Outcome, Phase, Reason, RunName, Step, TaskKey};
+use orchestrator_contract::{Outcome, Phase, Reason, RunName, Step};
 
 use crate::backend::{StoredRun, SubmissionRecord};
-use crate::controller::crd::{TaskRun, TaskRunStatus};
 use crate::task::event_fold::RunSnapshot;
 use crate::task::request::{Overrides, Request};
 use crate::task::status::{RunInfo, Status};
+use crate::taskrun::definition::TaskRun;
+use crate::taskrun::status::{STARTING_MESSAGE, TaskRunStatus};
 
-/// Whose attempt a TaskRun is.
-pub(super) fn identity(run: &TaskRun) -> TaskKey {
-    let spec = &run.spec;
-    TaskKey { kind: spec.kind, service: spec.service.clone(), agent: spec.agent.clone(), task: spec.task_id }
-}
-
-/// The run of a TaskRun; none of one that no supervisor would take, which its controller says.
+/// Returns the run of a TaskRun; `None` if its task is invalid, which the controller reports.
 pub(super) fn run(found: &TaskRun) -> Option<StoredRun> {
     let request = found.spec.request.clone().and_then(|value| serde_json::from_value(value).ok());
     let submitted_at =
         found.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    // One that was made by hand says it all in its specification.
-    let request = request.unwrap_or_else(|| request_of(found));
+    // A TaskRun that was not created by a dispatcher has no request.
+    let request = request.unwrap_or_else(|| request_from_spec(found));
     let record = SubmissionRecord { version: 1, backend: "kubernetes".to_owned(), submitted_at, request };
     let Ok(task) = found.task() else { return None };
     Some(StoredRun { record, task })
 }
 
-fn request_of(found: &TaskRun) -> Request {
+fn request_from_spec(found: &TaskRun) -> Request {
     let spec = found.spec.clone();
     Request {
         kind: spec.kind,
@@ -58,8 +53,8 @@ fn request_of(found: &TaskRun) -> Request {
     }
 }
 
-/// What the status of a TaskRun says.
-pub(super) fn observed(status: &TaskRunStatus, run: &RunName) -> RunSnapshot {
+/// Returns the snapshot that the status of a TaskRun describes.
+fn snapshot(status: &TaskRunStatus, run: &RunName) -> RunSnapshot {
     let phase = status.phase.unwrap_or(Phase::Pending);
     let outcome = status.outcome.clone().and_then(|value| serde_json::from_value::<Outcome>(value).ok());
     let step = status.step;
@@ -68,12 +63,12 @@ pub(super) fn observed(status: &TaskRunStatus, run: &RunName) -> RunSnapshot {
         step: step.unwrap_or(Step::Preflight),
         turns: status.turns.and_then(|turns| u32::try_from(turns).ok()).unwrap_or_default(),
         cost_usd: status.cost_usd.unwrap_or_default(),
-        // What keeps it is more to the point than what it did last.
+        // A problem matters more than the last activity.
         activity: status
             .message
             .clone()
             .or(status.activity.clone())
-            .unwrap_or_else(|| "its container is being started".to_owned()),
+            .unwrap_or_else(|| STARTING_MESSAGE.to_owned()),
         activity_since: status
             .activity_since
             .or(status.last_event_time)
@@ -94,55 +89,54 @@ pub(super) fn observed(status: &TaskRunStatus, run: &RunName) -> RunSnapshot {
     }
 }
 
-/// The status of a run, from its TaskRun.
+/// Returns the status of a run from its TaskRun.
 pub(super) fn status(found: &TaskRun, run: &StoredRun, workspace: &str, now: Timestamp) -> Status {
-    let kept = found.status.clone().unwrap_or_default();
-    let mut seen = observed(&kept, &run.task.run);
+    let recorded = found.status.clone().unwrap_or_default();
+    let mut snapshot = snapshot(&recorded, &run.task.run);
     if let Some(progress) =
-        seen.progress.as_mut().filter(|progress| progress.activity_since == Timestamp::UNIX_EPOCH)
+        snapshot.progress.as_mut().filter(|progress| progress.activity_since == Timestamp::UNIX_EPOCH)
     {
         progress.activity_since = run.record.submitted_at;
     }
-    compose(run, seen, &kept, workspace, now)
+    compose(run, snapshot, &recorded, workspace, now)
 }
 
-/// Puts together what was observed, and what the controller has found out where the supervisor could not.
+/// Combines a snapshot of the events with the end that the controller inferred, if it did.
 pub(super) fn compose(
     run: &StoredRun,
-    seen: RunSnapshot,
-    kept: &TaskRunStatus,
+    snapshot: RunSnapshot,
+    recorded: &TaskRunStatus,
     workspace: &str,
     now: Timestamp,
 ) -> Status {
-    let known = RunInfo {
+    let info = RunInfo {
         task: &run.task,
         submitted_at: run.record.submitted_at,
         workspace: workspace.to_owned(),
-        lost_at: kept.completion_time,
+        lost_at: recorded.completion_time,
         last_stderr_line: None,
     };
-    let untold = seen.outcome.is_none() && seen.reason.is_some();
-    let mut status = Status::compose(&known, seen, now);
-    if untold {
-        status.message = kept.message.clone().or(status.message);
-        status.work = kept.work.clone();
-        status.pull_request.clone_from(&kept.pull_request);
-        status.branch = kept.branch.clone().or(status.branch);
+    let is_inferred = snapshot.outcome.is_none() && snapshot.reason.is_some();
+    let mut status = Status::compose(&info, snapshot, now);
+    if is_inferred {
+        status.message = recorded.message.clone().or(status.message);
+        status.work = recorded.work.clone();
+        status.pull_request.clone_from(&recorded.pull_request);
+        status.branch = recorded.branch.clone().or(status.branch);
     }
     status
 }
 
-/// The status of a run whose TaskRun is gone.
+/// Returns the status of a run whose TaskRun was deleted.
 pub(super) fn deleted_status(run: &StoredRun, workspace: &str, now: Timestamp) -> Status {
     let reason = Reason::SupervisorLost;
-    let message =
-        format!("the TaskRun was deleted; whatever it made is pushed, or in the volume {workspace}");
-    let kept = TaskRunStatus {
+    let message = format!("the TaskRun was deleted; its work was pushed or is in the volume {workspace}");
+    let recorded = TaskRunStatus {
         phase: Some(reason.phase()),
         reason: Some(reason),
         message: Some(message),
         ..TaskRunStatus::default()
     };
-    let seen = observed(&kept, &run.task.run);
-    compose(run, seen, &kept, workspace, now)
+    let snapshot = snapshot(&recorded, &run.task.run);
+    compose(run, snapshot, &recorded, workspace, now)
 }

@@ -9,9 +9,10 @@ use orchestrator_contract::{Reason, RunName, TaskKey, TaskSpec};
 use serde::{Deserialize, Serialize};
 
 use super::{Local, lock};
-use crate::backend::{StopMode, StoredRun, SubmissionRecord};
+use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
 use crate::files;
+use crate::task::stop_mode::StopMode;
 
 #[derive(Debug, Deserialize, Serialize)]
 struct LostRecord {

@@ -1,5 +1,6 @@
 use super::*;
-use crate::controller::crd::TaskRunSpec;
+use crate::task::event_fold::RunSnapshot;
+use crate::taskrun::definition::TaskRunSpec;
 use orchestrator_contract::event::Progress;
 use orchestrator_contract::{Step, TaskSpec};
 use proptest::prelude::*;
@@ -11,10 +12,10 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
 
-/// A run that is held, submitted at second 0.
+/// A run with finalizer, submitted at second 0.
 fn run() -> TaskRun {
     let task = TaskSpec::from_json(TASK).unwrap();
-    let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, None, None));
+    let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::from_task(&task, None, None));
     run.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
     run.metadata.finalizers = Some(vec![TASKRUN_FINALIZER.to_owned()]);
     run.metadata.generation = Some(1);
@@ -33,7 +34,7 @@ fn outcome() -> Box<Outcome> {
     Box::new(outcome)
 }
 
-fn told(seq: u64, phase: Phase, outcome: Option<Box<Outcome>>) -> Box<RunSnapshot> {
+fn snapshot(seq: u64, phase: Phase, outcome: Option<Box<Outcome>>) -> Box<RunSnapshot> {
     let progress = Progress {
         phase,
         step: Step::Agent,
@@ -67,15 +68,15 @@ fn pod(state: PodState) -> PodInfo {
 }
 
 fn running() -> PodInfo {
-    pod(PodState::Running { since: Some(at(1)), trouble: None })
+    pod(PodState::Running { since: Some(at(1)), problem: None })
 }
 
-fn ended(message: Option<&str>, trouble: Option<PodProblem>) -> PodInfo {
+fn ended(message: Option<&str>, problem: Option<PodProblem>) -> PodInfo {
     pod(PodState::Ended(PodEnd {
         started: Some(at(1)),
         finished: Some(at(10)),
         message: message.map(str::to_owned),
-        trouble,
+        problem,
         exit_code: Some(1),
     }))
 }
@@ -96,29 +97,36 @@ fn end_of(decision: &Decision) -> Option<(Phase, Reason)> {
 fn finalizer_is_added_before_any_other_action() {
     let mut run = run();
     run.metadata.finalizers = None;
-    let decision =
-        decide(&run, &ClusterState { turn: Some(Admission::Admitted), ..ClusterState::default() }, at(0));
+    let decision = decide(
+        &run,
+        &ClusterState { admission: Some(Admission::Admitted), ..ClusterState::default() },
+        at(0),
+    );
     assert_eq!(actions(&decision), [&Action::AddFinalizer]);
 }
 
 #[test]
 fn admitted_run_acquires_volume_then_creates_job() {
-    let decision =
-        decide(&run(), &ClusterState { turn: Some(Admission::Admitted), ..ClusterState::default() }, at(0));
+    let decision = decide(
+        &run(),
+        &ClusterState { admission: Some(Admission::Admitted), ..ClusterState::default() },
+        at(0),
+    );
     assert_eq!(actions(&decision), [&Action::AcquireVolume, &Action::CreateJob]);
     assert_eq!(decision.status.job_name.as_deref(), Some(run().name()));
 }
 
 #[test]
 fn queued_run_reports_blocking_run_until_timeout() {
-    let turn = Some(Admission::Queued { position: 2, waiting_for: "other".to_owned() });
-    let decision = decide(&run(), &ClusterState { turn: turn.clone(), ..ClusterState::default() }, at(60));
+    let admission = Some(Admission::Queued { position: 2, waiting_for: "other".to_owned() });
+    let decision =
+        decide(&run(), &ClusterState { admission: admission.clone(), ..ClusterState::default() }, at(60));
     assert_eq!(actions(&decision), [] as [&Action; 0]);
     assert_eq!(decision.status.queue_position, Some(2));
     assert_eq!(decision.status.waiting_for.as_deref(), Some("other"));
     let longest = run().spec.limits.queue_minutes * 60.0;
     #[expect(clippy::cast_possible_truncation, reason = "minutes of a sample")]
-    let late = decide(&run(), &ClusterState { turn, ..ClusterState::default() }, at(longest as i64 + 1));
+    let late = decide(&run(), &ClusterState { admission, ..ClusterState::default() }, at(longest as i64 + 1));
     assert_eq!(end_of(&late), Some((Phase::Failed, Reason::WorkspaceBusy)));
 }
 
@@ -126,8 +134,11 @@ fn queued_run_reports_blocking_run_until_timeout() {
 fn invalid_task_fails_before_job_creation() {
     let mut run = run();
     run.spec.model = "--evil".to_owned();
-    let decision =
-        decide(&run, &ClusterState { turn: Some(Admission::Admitted), ..ClusterState::default() }, at(0));
+    let decision = decide(
+        &run,
+        &ClusterState { admission: Some(Admission::Admitted), ..ClusterState::default() },
+        at(0),
+    );
     assert_eq!(end_of(&decision), Some((Phase::Failed, Reason::InvalidTask)));
     assert_eq!(actions(&decision), [] as [&Action; 0]);
 }
@@ -145,8 +156,8 @@ fn progress_is_written_every_15_seconds_or_on_new_phase() {
     let seen = |seq, phase| ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: LogStream::Open(told(seq, phase, None)),
-        turn: None,
+        stream: LogStream::Open(snapshot(seq, phase, None)),
+        admission: None,
     };
     let mut run = with_job(run());
     let first = decide(&run, &seen(1, Phase::Running), at(100));
@@ -166,15 +177,15 @@ fn finished_run_saves_result_before_releasing_pod() {
     let seen = ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: LogStream::Open(told(9, Phase::Publishing, Some(outcome()))),
-        turn: None,
+        stream: LogStream::Open(snapshot(9, Phase::Publishing, Some(outcome()))),
+        admission: None,
     };
     let mut run = with_job(run());
     let decision = decide(&run, &seen, at(50));
     assert_eq!(end_of(&decision), Some((outcome().phase, outcome().reason)));
     assert!(decision.status.outcome.is_some());
     run.status = Some(decision.status);
-    // It ends by itself, if it is let.
+    // The supervisor gets time to exit.
     let finished = run.status.as_ref().unwrap().completion_time.unwrap();
     assert_eq!(actions(&decide(&run, &seen, finished)), [&Action::SaveResult]);
     let hung = decide(&run, &seen, finished + LOG_DRAIN_TIMEOUT);
@@ -186,15 +197,16 @@ fn finished_run_saves_result_before_releasing_pod() {
 
 #[test]
 fn pod_end_without_outcome_reports_reason_and_volume() {
-    let closed = || LogStream::Closed(told(3, Phase::Running, None));
-    let trouble = |reason| Some(PodProblem { reason, message: "told".to_owned(), terminal: true });
-    for (trouble, expected) in [
+    let closed = || LogStream::Closed(snapshot(3, Phase::Running, None));
+    let problem = |reason| Some(PodProblem { reason, message: "details".to_owned(), terminal: true });
+    for (problem, expected) in [
         (None, Reason::SupervisorLost),
-        (trouble(Reason::OutOfMemory), Reason::OutOfMemory),
-        (trouble(Reason::Evicted), Reason::Evicted),
-        (trouble(Reason::NodeLost), Reason::NodeLost),
+        (problem(Reason::OutOfMemory), Reason::OutOfMemory),
+        (problem(Reason::Evicted), Reason::Evicted),
+        (problem(Reason::NodeLost), Reason::NodeLost),
     ] {
-        let seen = ClusterState { job: job(), pod: Some(ended(None, trouble)), stream: closed(), turn: None };
+        let seen =
+            ClusterState { job: job(), pod: Some(ended(None, problem)), stream: closed(), admission: None };
         let decision = decide(&with_job(run()), &seen, at(11));
         assert_eq!(end_of(&decision), Some((expected.phase(), expected)));
         let work = decision.status.work.unwrap();
@@ -205,19 +217,19 @@ fn pod_end_without_outcome_reports_reason_and_volume() {
 
 #[test]
 fn termination_message_is_used_when_log_is_missing() {
-    let digest = outcome().termination_message();
+    let message = outcome().termination_message();
     let seen = ClusterState {
         job: job(),
-        pod: Some(ended(Some(&digest), None)),
-        stream: LogStream::Closed(told(3, Phase::Running, None)),
-        turn: None,
+        pod: Some(ended(Some(&message), None)),
+        stream: LogStream::Closed(snapshot(3, Phase::Running, None)),
+        admission: None,
     };
     let decision = decide(&with_job(run()), &seen, at(11));
     assert_eq!(end_of(&decision), Some((outcome().phase, outcome().reason)));
     assert_eq!(decision.status.work, Some(outcome().work));
-    // One of another run is not believed.
-    let foreign = digest.replace(run().name(), "other");
-    let seen = ClusterState { pod: Some(ended(Some(&foreign), None)), ..seen };
+    // The message of another run is ignored.
+    let other = message.replace(run().name(), "other");
+    let seen = ClusterState { pod: Some(ended(Some(&other), None)), ..seen };
     let decision = decide(&with_job(run()), &seen, at(11));
     assert_eq!(end_of(&decision), Some((Phase::Failed, Reason::SupervisorLost)));
 }
@@ -227,8 +239,8 @@ fn log_drain_after_pod_end_is_bounded() {
     let seen = ClusterState {
         job: job(),
         pod: Some(ended(None, None)),
-        stream: LogStream::Open(told(3, Phase::Running, None)),
-        turn: None,
+        stream: LogStream::Open(snapshot(3, Phase::Running, None)),
+        admission: None,
     };
     let early = decide(&with_job(run()), &seen, at(15));
     assert_eq!(early.status.reason, None);
@@ -239,13 +251,13 @@ fn log_drain_after_pod_end_is_bounded() {
 
 #[test]
 fn startup_problem_fails_run_only_when_terminal() {
-    let seen = |hopeless| ClusterState {
+    let seen = |terminal| ClusterState {
         job: job(),
         pod: Some(pod(PodState::Starting {
-            hindrance: Some(PodProblem {
+            problem: Some(PodProblem {
                 reason: Reason::ImageUnavailable,
                 message: "no such image".to_owned(),
-                terminal: hopeless,
+                terminal,
             }),
         })),
         ..ClusterState::default()
@@ -271,8 +283,8 @@ fn stop_is_graceful_until_escalated_to_now() {
     let seen = ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: LogStream::Open(told(3, Phase::Running, None)),
-        turn: None,
+        stream: LogStream::Open(snapshot(3, Phase::Running, None)),
+        admission: None,
     };
     let mut run = with_job(run());
     run.spec.stop = Some(StopMode::Graceful);
@@ -286,7 +298,7 @@ fn stop_is_graceful_until_escalated_to_now() {
         actions(&decide(&run, &suspended, at(30))),
         [&Action::DeletePod { grace_seconds: STOP_NOW_GRACE_SECONDS }]
     );
-    // Whatever hangs is given up, and said to be.
+    // A pod that exceeds its grace period is lost.
     let late =
         decide(&run, &suspended, at(20 + TERMINATION_GRACE_PERIOD_SECONDS + POD_DELETION_SLACK_SECONDS));
     assert_eq!(end_of(&late), Some((Phase::Failed, Reason::SupervisorLost)));
@@ -299,19 +311,20 @@ fn deleted_run_is_stopped_before_finalizer_removal() {
     let seen = ClusterState {
         job: job(),
         pod: Some(running()),
-        stream: LogStream::Open(told(3, Phase::Running, None)),
-        turn: None,
+        stream: LogStream::Open(snapshot(3, Phase::Running, None)),
+        admission: None,
     };
     let decision = decide(&deleted, &seen, at(20));
     assert_eq!(actions(&decision), [&Action::SuspendJob]);
     deleted.status = Some(decision.status);
-    let over = ClusterState { stream: LogStream::Open(told(9, Phase::Publishing, Some(outcome()))), ..seen };
+    let over =
+        ClusterState { stream: LogStream::Open(snapshot(9, Phase::Publishing, Some(outcome()))), ..seen };
     deleted.status = Some(decide(&deleted, &over, at(25)).status);
     let over = ClusterState { pod: Some(ended(None, None)), ..over };
     let released = decide(&deleted, &over, at(26));
     assert_eq!(actions(&released).last(), Some(&&Action::RemoveFinalizer));
     assert!(released.actions.contains(&Action::SaveResult));
-    // One that never began is let go as well.
+    // A run that never started is released as well.
     let mut waiting = run();
     waiting.metadata.deletion_timestamp = waiting.metadata.creation_timestamp.clone();
     let decision = decide(&waiting, &ClusterState::default(), at(1));
@@ -320,116 +333,118 @@ fn deleted_run_is_stopped_before_finalizer_removal() {
     assert_eq!(actions(&decide(&waiting, &ClusterState::default(), at(2))), [&Action::RemoveFinalizer]);
 }
 
-/// What can happen to a run from outside.
+/// An external event.
 #[derive(Clone, Copy, Debug)]
-enum Happening {
-    Turn,
-    PodAppears,
-    PodRuns,
-    StreamTells,
-    OutcomeIsTold,
-    PodEnds,
-    PodIsEvicted,
-    PodVanishes,
-    JobVanishes,
-    StopIsAsked,
-    StopNowIsAsked,
-    RunIsDeleted,
-    ControllerRestarts,
-    MinutesPass,
-    DayPasses,
+enum ClusterEvent {
+    Admitted,
+    PodCreated,
+    PodStarted,
+    ProgressReported,
+    OutcomeReported,
+    PodTerminated,
+    PodEvicted,
+    PodDeleted,
+    JobDeleted,
+    GracefulStopRequested,
+    StopNowRequested,
+    RunDeleted,
+    ControllerRestarted,
+    MinutesPassed,
+    DayPassed,
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
-    use Happening::*;
+fn cluster_event() -> impl Strategy<Value = ClusterEvent> {
+    use ClusterEvent::*;
     prop::sample::select(vec![
-        Turn,
-        PodAppears,
-        PodRuns,
-        StreamTells,
-        OutcomeIsTold,
-        PodEnds,
-        PodIsEvicted,
-        PodVanishes,
-        JobVanishes,
-        StopIsAsked,
-        StopNowIsAsked,
-        RunIsDeleted,
-        ControllerRestarts,
-        MinutesPass,
-        DayPasses,
+        Admitted,
+        PodCreated,
+        PodStarted,
+        ProgressReported,
+        OutcomeReported,
+        PodTerminated,
+        PodEvicted,
+        PodDeleted,
+        JobDeleted,
+        GracefulStopRequested,
+        StopNowRequested,
+        RunDeleted,
+        ControllerRestarted,
+        MinutesPassed,
+        DayPassed,
     ])
 }
 
-/// A cluster with one run, as far as the decision can see it.
+/// The observed state of a cluster with one run.
 struct Cluster {
     run: TaskRun,
     seen: ClusterState,
     now: i64,
-    jobs_made: u32,
-    gone: bool,
+    jobs_created: u32,
+    is_deleted: bool,
     first_end: Option<(Phase, Reason)>,
 }
 
 impl Cluster {
-    fn happen(&mut self, happening: Happening) {
+    fn apply(&mut self, event: ClusterEvent) {
         let live = matches!(
             self.seen.pod.as_ref().map(|pod| &pod.state),
             Some(PodState::Starting { .. } | PodState::Running { .. })
         );
-        match happening {
-            Happening::Turn => self.seen.turn = Some(Admission::Admitted),
-            Happening::PodAppears
+        match event {
+            ClusterEvent::Admitted => self.seen.admission = Some(Admission::Admitted),
+            ClusterEvent::PodCreated
                 if self.seen.job.as_ref().is_some_and(|job| !job.suspended) && self.seen.pod.is_none() =>
             {
-                self.seen.pod = Some(pod(PodState::Starting { hindrance: None }));
+                self.seen.pod = Some(pod(PodState::Starting { problem: None }));
             }
-            Happening::PodRuns if live => self.seen.pod = Some(running()),
-            Happening::StreamTells if !matches!(self.seen.stream, LogStream::NotStarted) => {
+            ClusterEvent::PodStarted if live => self.seen.pod = Some(running()),
+            ClusterEvent::ProgressReported if !matches!(self.seen.stream, LogStream::NotStarted) => {
                 self.seen.stream =
-                    LogStream::Open(told(u64::try_from(self.now).unwrap(), Phase::Running, None));
+                    LogStream::Open(snapshot(u64::try_from(self.now).unwrap(), Phase::Running, None));
             }
-            Happening::OutcomeIsTold if !matches!(self.seen.stream, LogStream::NotStarted) => {
-                self.seen.stream = LogStream::Closed(told(999_999, Phase::Publishing, Some(outcome())));
+            ClusterEvent::OutcomeReported if !matches!(self.seen.stream, LogStream::NotStarted) => {
+                self.seen.stream = LogStream::Closed(snapshot(999_999, Phase::Publishing, Some(outcome())));
             }
-            Happening::PodEnds if live => {
+            ClusterEvent::PodTerminated if live => {
                 self.seen.pod = Some(PodInfo {
                     state: PodState::Ended(PodEnd { finished: Some(at(self.now)), ..PodEnd::default() }),
                     ..running()
                 });
             }
-            Happening::PodIsEvicted if live => {
-                let trouble =
-                    PodProblem { reason: Reason::Evicted, message: "told".to_owned(), terminal: true };
-                self.seen.pod = Some(ended(None, Some(trouble)));
+            ClusterEvent::PodEvicted if live => {
+                let problem =
+                    PodProblem { reason: Reason::Evicted, message: "details".to_owned(), terminal: true };
+                self.seen.pod = Some(ended(None, Some(problem)));
             }
-            Happening::PodVanishes => self.seen.pod = None,
-            Happening::JobVanishes => {
+            ClusterEvent::PodDeleted => self.seen.pod = None,
+            ClusterEvent::JobDeleted => {
                 self.seen.job = None;
                 self.seen.pod = None;
             }
-            Happening::StopIsAsked => self.run.spec.stop = self.run.spec.stop.or(Some(StopMode::Graceful)),
-            Happening::StopNowIsAsked => self.run.spec.stop = Some(StopMode::Now),
-            Happening::RunIsDeleted => {
+            ClusterEvent::GracefulStopRequested => {
+                self.run.spec.stop = self.run.spec.stop.or(Some(StopMode::Graceful));
+            }
+            ClusterEvent::StopNowRequested => self.run.spec.stop = Some(StopMode::Now),
+            ClusterEvent::RunDeleted => {
                 self.run.metadata.deletion_timestamp = self.run.metadata.creation_timestamp.clone();
             }
-            Happening::ControllerRestarts => self.seen.stream = LogStream::NotStarted,
-            Happening::MinutesPass => self.now += 90,
-            Happening::DayPasses => self.now += 86_400,
-            // It cannot happen now.
-            Happening::PodAppears
-            | Happening::PodRuns
-            | Happening::StreamTells
-            | Happening::OutcomeIsTold
-            | Happening::PodEnds
-            | Happening::PodIsEvicted => {}
+            ClusterEvent::ControllerRestarted => self.seen.stream = LogStream::NotStarted,
+            ClusterEvent::MinutesPassed => self.now += 90,
+            ClusterEvent::DayPassed => self.now += 86_400,
+            // The event is impossible in the current state.
+            ClusterEvent::PodCreated
+            | ClusterEvent::PodStarted
+            | ClusterEvent::ProgressReported
+            | ClusterEvent::OutcomeReported
+            | ClusterEvent::PodTerminated
+            | ClusterEvent::PodEvicted => {}
         }
     }
 
-    /// Lets the controller work until nothing changes, and holds it to what it promised.
+    /// Reconciles until nothing changes, and checks the invariants.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         for _ in 0..20 {
-            if self.gone {
+            if self.is_deleted {
                 return Ok(());
             }
             let decision = decide(&self.run, &self.seen, at(self.now));
@@ -437,24 +452,27 @@ impl Cluster {
             for action in &decision.actions {
                 match action {
                     Action::CreateJob => {
-                        prop_assert!(self.run.requested_stop().is_none(), "begun although it was to stop");
-                        prop_assert!(!was_final, "begun although it had ended");
-                        self.jobs_made += 1;
+                        prop_assert!(
+                            self.run.requested_stop().is_none(),
+                            "a Job was created despite a stop request"
+                        );
+                        prop_assert!(!was_final, "a Job was created for a finished run");
+                        self.jobs_created += 1;
                         self.seen.job = Some(JobState::default());
                     }
                     Action::FollowLogs => {
-                        let empty = told(0, Phase::Pending, None);
+                        let empty = snapshot(0, Phase::Pending, None);
                         self.seen.stream = LogStream::Open(empty);
                     }
                     Action::SuspendJob => {
                         let job = self.seen.job.as_mut();
-                        prop_assert!(job.is_some(), "there is no Job to suspend");
+                        prop_assert!(job.is_some(), "a missing Job was suspended");
                         if let Some(job) = job {
                             job.suspended = true;
                         }
                     }
                     Action::RemovePodFinalizer => {
-                        prop_assert!(was_final, "the pod was let go before the end was written");
+                        prop_assert!(was_final, "the pod was released before the final status was written");
                         self.seen.pod = None;
                     }
                     Action::DeleteJob => {
@@ -464,21 +482,21 @@ impl Cluster {
                     Action::SetJobTtl => self.seen.job.as_mut().unwrap().has_ttl = true,
                     Action::SaveResult => prop_assert!(was_final),
                     Action::RemoveFinalizer => {
-                        prop_assert!(was_final, "let go before the end was written");
+                        prop_assert!(was_final, "the run was released before the final status was written");
                         prop_assert!(self.run.metadata.deletion_timestamp.is_some());
-                        self.gone = true;
+                        self.is_deleted = true;
                     }
-                    Action::DeletePod { grace_seconds: seconds } => {
-                        self.seen.pod.as_mut().unwrap().deletion_grace_seconds = Some(*seconds);
+                    Action::DeletePod { grace_seconds } => {
+                        self.seen.pod.as_mut().unwrap().deletion_grace_seconds = Some(*grace_seconds);
                     }
                     Action::AddFinalizer | Action::AcquireVolume | Action::RecordEvent { .. } => {}
                 }
             }
-            prop_assert!(self.jobs_made <= 1, "a second Job");
+            prop_assert!(self.jobs_created <= 1, "a second Job was created");
             let end = end_of(&decision);
             prop_assert_eq!(end.is_some(), decision.status.phase.is_some_and(Phase::is_final));
             if let Some(first) = self.first_end {
-                prop_assert_eq!(end, Some(first), "an end was rewritten");
+                prop_assert_eq!(end, Some(first), "the final reason changed");
             }
             self.first_end = self.first_end.or(end);
             let same = self.run.status.as_ref() == Some(&decision.status);
@@ -487,31 +505,31 @@ impl Cluster {
                 return Ok(());
             }
         }
-        Err(TestCaseError::fail("the controller does not come to rest"))
+        Err(TestCaseError::fail("the controller does not settle"))
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever happens in whatever order: one Job, one end, which stays; and everything ends.
+    /// In any order of events, a run has at most one Job and exactly one final reason.
     #[test]
-    fn any_event_order_reaches_single_final_state(events in prop::collection::vec(happening(), 0..40)) {
-        let seen = ClusterState { turn: Some(Admission::Queued { position: 1, waiting_for: "other".to_owned() }), ..ClusterState::default() };
-        let mut cluster = Cluster { run: run(), seen, now: 0, jobs_made: 0, gone: false, first_end: None };
+    fn any_event_order_reaches_single_final_state(events in prop::collection::vec(cluster_event(), 0..40)) {
+        let seen = ClusterState { admission: Some(Admission::Queued { position: 1, waiting_for: "other".to_owned() }), ..ClusterState::default() };
+        let mut cluster = Cluster { run: run(), seen, now: 0, jobs_created: 0, is_deleted: false, first_end: None };
         cluster.settle()?;
         for event in events {
-            cluster.happen(event);
+            cluster.apply(event);
             cluster.settle()?;
         }
-        // Somebody loses patience, and the cluster does what is asked of it.
-        cluster.happen(Happening::RunIsDeleted);
+        // The run is deleted, and the cluster terminates its pod.
+        cluster.apply(ClusterEvent::RunDeleted);
         cluster.settle()?;
-        cluster.happen(Happening::PodEnds);
-        cluster.happen(Happening::DayPasses);
+        cluster.apply(ClusterEvent::PodTerminated);
+        cluster.apply(ClusterEvent::DayPassed);
         cluster.settle()?;
-        cluster.happen(Happening::PodVanishes);
+        cluster.apply(ClusterEvent::PodDeleted);
         cluster.settle()?;
-        prop_assert!(cluster.gone, "a deleted run stays: {:?} {:?}", cluster.run.status, cluster.seen);
+        prop_assert!(cluster.is_deleted, "a deleted run remains: {:?} {:?}", cluster.run.status, cluster.seen);
     }
 }

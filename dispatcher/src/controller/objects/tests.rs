@@ -1,5 +1,5 @@
 use super::*;
-use crate::controller::crd::TaskRunSpec;
+use crate::taskrun::definition::TaskRunSpec;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -7,13 +7,13 @@ fn run_and_task() -> (TaskRun, TaskSpec) {
     let sample = include_str!("../../../../supervisor/contract/samples/task-v1.json");
     let mut task = TaskSpec::from_json(sample).unwrap();
     task.target.url = RepositoryUrl::new("git@github.com:myorg/trader.git").unwrap();
-    let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::of(&task, None, None));
+    let mut run = TaskRun::new(task.run.as_str(), TaskRunSpec::from_task(&task, None, None));
     run.metadata.namespace = Some("orchestrator".to_owned());
     run.metadata.uid = Some("7f1e".to_owned());
     (run, task)
 }
 
-/// Everything that can be set, set.
+/// Settings with every key set.
 fn all_settings() -> KubernetesSettings {
     let text = r#"
         image = "ghcr.io/myorg/agent:1.4"
@@ -39,27 +39,27 @@ fn all_settings() -> KubernetesSettings {
     toml::from_str(text).unwrap()
 }
 
-fn surroundings() -> GitHostSettings {
+fn git_hosts() -> GitHostSettings {
     GitHostSettings {
         github_api_url: Some("https://github.example.com/api/v3".to_owned()),
         git_hosts: vec!["github.example.com".to_owned()],
     }
 }
 
-/// The object as the API's own definition has it: nothing unknown, nothing of another type.
+/// Validates an object against the schema of its API type and returns its JSON.
 fn check<T: Serialize + DeserializeOwned + JsonSchema>(object: &T) -> Value {
     let value = serde_json::to_value(object).unwrap();
     let schema = serde_json::to_value(schemars::schema_for!(T)).unwrap();
-    let faults: Vec<String> = jsonschema::validator_for(&schema)
+    let errors: Vec<String> = jsonschema::validator_for(&schema)
         .unwrap()
         .iter_errors(&value)
         .map(|error| error.to_string())
         .collect();
-    assert!(faults.is_empty(), "{faults:?}");
+    assert!(errors.is_empty(), "{errors:?}");
     value
 }
 
-/// What was written and is not in the typed object: a field that the API does not know.
+/// Returns the paths that the typed object dropped, which are unknown to the API.
 fn lost(written: &Value, kept: &Value, path: &str) -> Vec<String> {
     match (written, kept) {
         (Value::Object(written), Value::Object(kept)) => written
@@ -80,7 +80,7 @@ fn lost(written: &Value, kept: &Value, path: &str) -> Vec<String> {
 #[test]
 fn job_manifest_matches_snapshot() {
     let (run, task) = run_and_task();
-    let job = check(&build_job(&run, &task, &all_settings(), &surroundings()).unwrap());
+    let job = check(&build_job(&run, &task, &all_settings(), &git_hosts()).unwrap());
     insta::assert_json_snapshot!(job);
 }
 
@@ -101,7 +101,7 @@ fn default_settings_build_hardened_pod() {
     assert_eq!(pod["enableServiceLinks"], false);
     assert_eq!(pod["restartPolicy"], "Never");
     assert_eq!(job["spec"]["backoffLimit"], 0);
-    assert!(job["spec"].get("ttlSecondsAfterFinished").is_none(), "only once outcome and log are kept");
+    assert!(job["spec"].get("ttlSecondsAfterFinished").is_none(), "set only once outcome and log are saved");
     for host in ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"] {
         assert!(pod.get(host).is_none(), "{host}");
     }
@@ -114,7 +114,7 @@ fn job_deadline_exceeds_supervisor_timeouts() {
     task.limits.queue_minutes = 0.0;
     let job = build_job(&run, &task, &KubernetesSettings::default(), &GitHostSettings::default()).unwrap();
     let deadline = job.spec.unwrap().active_deadline_seconds.unwrap();
-    // Its own limit, its grace, and 600 s for each of save, push and pull request.
+    // Timeout, grace period, and 600 s for each of commit, push and pull request.
     assert!(deadline > 120 * 60 + 10 + 3 * 600 + TERMINATION_GRACE_PERIOD_SECONDS, "{deadline}");
 }
 
@@ -133,7 +133,7 @@ fn task_configmap_and_pvc_match_snapshots() {
 #[test]
 fn pod_manifest_has_no_unknown_api_fields() {
     let (run, _) = run_and_task();
-    let written = build_pod(&run, &all_settings(), &surroundings(), 7200);
+    let written = build_pod(&run, &all_settings(), &git_hosts(), 7200);
     let typed: k8s_openapi::api::core::v1::PodSpec = serde_json::from_value(written.clone()).unwrap();
     let kept = serde_json::to_value(typed).unwrap();
     assert_eq!(lost(&written, &kept, "spec"), [] as [String; 0]);
@@ -145,7 +145,7 @@ fn pod_manifest_has_no_unknown_api_fields() {
 #[test]
 fn secrets_are_mounted_as_files_only() {
     let (run, _) = run_and_task();
-    let pod = build_pod(&run, &all_settings(), &surroundings(), 7200).to_string();
+    let pod = build_pod(&run, &all_settings(), &git_hosts(), 7200).to_string();
     assert!(!pod.contains("secretKeyRef") && !pod.contains("envFrom"), "{pod}");
     for name in
         ["github-pat-claude-agent-1", "github-ssh-claude-agent-1", "anthropic-api-key", "brave-api-key"]
@@ -162,23 +162,20 @@ fn cluster_access_is_granted_to_named_services_only() {
         toml::from_str::<KubernetesSettings>(&text).unwrap()
     };
     let plain = KubernetesSettings::default();
-    let surroundings = GitHostSettings::default();
+    let git = GitHostSettings::default();
     let other = access("other");
-    assert_eq!(
-        build_job(&run, &task, &other, &surroundings).unwrap(),
-        build_job(&run, &task, &plain, &surroundings).unwrap()
-    );
+    assert_eq!(build_job(&run, &task, &other, &git).unwrap(), build_job(&run, &task, &plain, &git).unwrap());
     assert_eq!(
         super::build_task_configmap(&run, &task, &other).unwrap(),
         super::build_task_configmap(&run, &task, &plain).unwrap()
     );
 
     let named = access(run.spec.service.as_str());
-    let job = check(&build_job(&run, &task, &named, &surroundings).unwrap());
+    let job = check(&build_job(&run, &task, &named, &git).unwrap());
     let template = &job["spec"]["template"];
     assert_eq!(template["metadata"]["labels"][labels::CLUSTER_ACCESS], "true");
     assert_eq!(template["spec"]["serviceAccountName"], "orchestrator-inspector");
-    assert_eq!(template["spec"]["automountServiceAccountToken"], false, "the token is the supervisor's");
+    assert_eq!(template["spec"]["automountServiceAccountToken"], false, "only the supervisor gets a token");
     let volumes = template["spec"]["volumes"].as_array().unwrap();
     let secrets = volumes.iter().find(|volume| volume["name"] == "secrets").unwrap();
     let sources = secrets["projected"]["sources"].as_array().unwrap();

@@ -5,7 +5,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::ToolOutput;
-use crate::backend::StopMode;
 use crate::mcp::arguments::StopArguments;
 use crate::mcp::outputs::{RunSummary, StopOutput};
 use crate::mcp::select::{ToolError, which};
@@ -13,6 +12,7 @@ use crate::mcp::server::Server;
 use crate::mcp::text::render_stop;
 use crate::operations::StopOutcome;
 use crate::task::selection::Purpose;
+use crate::task::stop_mode::StopMode;
 
 /// How long the end is waited for: an answer is due within two seconds, and saving may take minutes.
 const LIMIT: Duration = Duration::from_millis(1_500);

@@ -4,12 +4,13 @@ use std::io::{self, Read, Seek as _, Write};
 
 use base64::Engine as _;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
-use orchestrator_contract::Reason;
+use orchestrator_contract::{Reason, http_url};
 use secrecy::ExposeSecret as _;
 use tempfile::SpooledTempFile;
-use ureq::http::{HeaderMap, Response, Uri};
+use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy, SendBody};
+use url::{Origin, ParseError, Url};
 
 use super::advertisement::Advertisement;
 use super::operation::{Context, add_bytes, record_failure};
@@ -43,12 +44,9 @@ impl Http {
     }
 }
 
-/// Scheme, host and port.
-fn origin(url: &str) -> Option<(String, String, u16)> {
-    let uri: Uri = url.parse().ok()?;
-    let scheme = uri.scheme_str()?.to_ascii_lowercase();
-    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+/// Returns scheme, host and port; `None` if programs may read the host differently.
+fn origin(url: &str) -> Option<Origin> {
+    http_url::parse(url).map(|url| url.origin())
 }
 
 fn agent(context: &Context) -> io::Result<Agent> {
@@ -73,7 +71,8 @@ fn agent(context: &Context) -> io::Result<Agent> {
 fn proxy(context: &Context) -> io::Result<Option<Proxy>> {
     let Some(url) = &context.proxy else { return Ok(None) };
     let excluded = context.no_proxy.as_deref().unwrap_or_default();
-    let host = origin(&context.url).map(|(_, host, _)| host).unwrap_or_default();
+    let host = http_url::parse(&context.url).and_then(|url| url.host_str().map(str::to_owned));
+    let host = host.unwrap_or_default();
     if excluded.split(',').map(str::trim).any(|rule| no_proxy_matches(rule, &host)) {
         return Ok(None);
     }
@@ -218,7 +217,7 @@ impl Write for PendingRequest {
 }
 
 fn host(url: &str) -> String {
-    origin(url).map_or_else(|| url.to_owned(), |(_, host, _)| host)
+    http_url::parse(url).and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| redact_url(url))
 }
 
 fn failure_of(error: &ureq::Error, url: &str) -> io::Error {
@@ -279,17 +278,18 @@ fn reason_of_status(status: u16, headers: &HeaderMap, message: &str) -> Reason {
     }
 }
 
-/// An address without query and credentials.
-fn redact_url(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let url = url.strip_suffix("/info/refs").unwrap_or(url);
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
-            let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            format!("{scheme}://{authority}/{path}")
-        }
-        None => url.to_owned(),
+/// Returns a URL without query, fragment and credentials.
+fn redact_url(text: &str) -> String {
+    let without_query = text.split(['?', '#']).next().unwrap_or_default();
+    let without_query = without_query.strip_suffix("/info/refs").unwrap_or(without_query);
+    let redacted = Url::parse(without_query).map(|mut url| {
+        let is_redacted = url.set_username("").is_ok() && url.set_password(None).is_ok();
+        is_redacted.then(|| url.to_string())
+    });
+    match redacted {
+        Ok(Some(url)) => url,
+        Err(ParseError::RelativeUrlWithoutBase) if !text.contains('@') => without_query.to_owned(),
+        Ok(None) | Err(_) => "an invalid URL".to_owned(),
     }
 }
 
@@ -300,10 +300,21 @@ mod tests {
     #[test]
     fn origin_compares_scheme_host_port() {
         let ours = origin("https://github.com/o/r");
+        assert!(ours.is_some());
         assert_eq!(ours, origin("https://GitHub.com:443/o/r/info/refs?service=x"));
-        for other in
-            ["http://github.com/o/r", "https://github.com:8443/o/r", "https://github.com.evil.org/o/r"]
-        {
+        for other in [
+            "http://github.com/o/r",
+            "https://github.com:8443/o/r",
+            "https://github.com.evil.org/o/r",
+            "https://github.com./o/r",
+            "https://github.com@evil.org/o/r",
+            "https://evil.org\\@github.com/o/r",
+            "https://github.com\\@evil.org/o/r",
+            "https:github.com/o/r",
+            "https://git%68ub.com/o/r",
+            "https://\u{ff47}ithub.com/o/r",
+            "/o/r",
+        ] {
             assert_ne!(ours, origin(other), "{other}");
         }
     }
@@ -339,6 +350,17 @@ mod tests {
 
     #[test]
     fn redacted_url_has_no_credentials() {
-        assert_eq!(redact_url("https://me:secret@host/x?y=z"), "https://host/x");
+        for (text, redacted) in [
+            ("https://me:secret@host/x?y=z", "https://host/x"),
+            ("https://me:sec@ret@host", "https://host/"),
+            ("https://host:8443/o/r/info/refs?service=x#y", "https://host:8443/o/r"),
+            ("/login?return=x", "/login"),
+            ("//me:secret@host/x", "an invalid URL"),
+            ("https://me:sec/ret@host/x", "an invalid URL"),
+            ("me:secret@host", "an invalid URL"),
+            ("", ""),
+        ] {
+            assert_eq!(redact_url(text), redacted, "{text}");
+        }
     }
 }

@@ -10,7 +10,10 @@ use std::thread::JoinHandle;
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
 use orchestrator_contract::Reason;
+use orchestrator_contract::names::ScpAddress;
+use percent_encoding::percent_decode_str;
 use tempfile::TempDir;
+use url::{Host, Url};
 
 use super::advertisement::Advertisement;
 use super::operation::{Context, add_bytes, record_failure};
@@ -39,37 +42,39 @@ struct SshUrl {
     path: String,
 }
 
-/// Reads `ssh://user@host:port/path` and `user@host:path`.
-fn parse_place(url: &str) -> Option<SshUrl> {
-    let (authority, path, with_port) = match url.strip_prefix("ssh://") {
+/// Parses `ssh://user@host:port/path` and `user@host:path`.
+fn parse_ssh_url(text: &str) -> Option<SshUrl> {
+    let url = match text.strip_prefix("ssh://") {
         Some(rest) => {
-            let (authority, path) = rest.split_at(rest.find('/')?);
-            // As git does: `/~user` is that user's home.
-            (authority, if path.starts_with("/~") { &path[1..] } else { path }, true)
+            let parsed = Url::parse(text).ok()?;
+            // A path as written: the remote shell reads it, and it resolves `..` and `%` on its own.
+            let path = rest.get(rest.find('/')?..).filter(|_| parsed.path().starts_with('/'))?;
+            let has_user = !parsed.username().is_empty() || rest.starts_with('@');
+            let user = percent_decode_str(parsed.username()).decode_utf8().ok()?;
+            SshUrl {
+                user: has_user.then(|| user.into_owned()),
+                host: match parsed.host()? {
+                    Host::Ipv6(address) => address.to_string(),
+                    Host::Ipv4(_) | Host::Domain(_) => parsed.host_str()?.to_owned(),
+                },
+                port: parsed.port(),
+                // As in git, `/~user` is the home directory of that user.
+                path: path.strip_prefix('/').filter(|path| path.starts_with('~')).unwrap_or(path).to_owned(),
+            }
         }
         None => {
-            let (authority, path) = url.split_once(':')?;
-            (authority, path, false)
+            let ScpAddress { user, host, path } = ScpAddress::parse(text)?;
+            SshUrl {
+                user: user.map(str::to_owned),
+                host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+                port: None,
+                path: path.to_owned(),
+            }
         }
     };
-    let (user, host) = match authority.rsplit_once('@') {
-        Some((user, host)) => (Some(user.to_owned()), host),
-        None => (None, authority),
-    };
-    let (host, port) = match host.rsplit_once(':') {
-        Some((host, port)) if with_port && !host.ends_with(':') && !port.ends_with(']') => {
-            (host, Some(port.parse().ok()?))
-        }
-        Some(_) | None => (host, None),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let safe = |text: &str| !text.is_empty() && !text.starts_with('-');
-    (safe(host) && user.as_deref().is_none_or(safe) && !path.is_empty()).then(|| SshUrl {
-        user,
-        host: host.to_owned(),
-        port,
-        path: path.to_owned(),
-    })
+    // ssh(1) would read a leading hyphen as an option.
+    let is_argument = |text: &str| !text.is_empty() && !text.starts_with('-');
+    (is_argument(&url.host) && url.user.as_deref().is_none_or(is_argument)).then_some(url)
 }
 
 /// Quotes a path for the remote shell.
@@ -79,8 +84,8 @@ fn shell_quote(path: &str) -> String {
 
 /// Returns the arguments of `ssh`.
 fn arguments(
-    place: &SshUrl,
-    known: &Path,
+    url: &SshUrl,
+    known_hosts_file: &Path,
     key: Option<&Path>,
     user: Option<&str>,
     service: &str,
@@ -109,45 +114,45 @@ fn arguments(
     ] {
         option(text.into());
     }
-    option(with("UserKnownHostsFile=", known));
+    option(with("UserKnownHostsFile=", known_hosts_file));
     // Without a configured key, `ssh` must not try keys of the home directory.
     option(with("IdentityFile=", key.unwrap_or(Path::new("/dev/null"))));
     arguments.splice(0..0, ["-F".into(), "/dev/null".into()]);
-    if let Some(port) = place.port {
+    if let Some(port) = url.port {
         arguments.extend(["-p".into(), port.to_string().into()]);
     }
-    if let Some(user) = place.user.as_deref().or(user) {
+    if let Some(user) = url.user.as_deref().or(user) {
         arguments.extend(["-l".into(), user.into()]);
     }
     arguments.extend([
         "--".into(),
-        (&place.host).into(),
-        format!("{service} {}", shell_quote(&place.path)).into(),
+        (&url.host).into(),
+        format!("{service} {}", shell_quote(&url.path)).into(),
     ]);
     arguments
 }
 
-/// Writes the known hosts file and, if `ssh` would reject the mode of the key, a copy of the key.
+/// Writes the known_hosts_file hosts file and, if `ssh` would reject the mode of the key, a copy of the key.
 fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)> {
     let folder = tempfile::Builder::new().prefix("git-ssh-").tempdir()?;
-    let known = folder.path().join("known_hosts");
+    let known_hosts_file = folder.path().join("known_hosts");
     let mut lines = known_hosts::PUBLISHED.as_bytes().to_vec();
     if let Some(file) = &context.known_hosts {
         let configured = fs::read(file).map_err(|error| {
-            let text = format!("cannot read known hosts file `{}`: {error}", file.display());
+            let text = format!("cannot read known_hosts_file hosts file `{}`: {error}", file.display());
             record_failure(Reason::InvalidConfiguration, text)
         })?;
         lines.extend_from_slice(&configured);
         lines.push(b'\n');
     }
-    fs::write(&known, lines)?;
-    let Some(key) = &context.ssh_key else { return Ok((folder, known, None)) };
+    fs::write(&known_hosts_file, lines)?;
+    let Some(key) = &context.ssh_key else { return Ok((folder, known_hosts_file, None)) };
     let unreadable = |error: io::Error| {
         record_failure(Reason::CredentialMissing, format!("cannot read SSH key `{}`: {error}", key.display()))
     };
     let mode = fs::metadata(key).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 == 0 {
-        return Ok((folder, known, Some(key.clone())));
+        return Ok((folder, known_hosts_file, Some(key.clone())));
     }
     let copy = folder.path().join("key");
     let text = fs::read(key).map_err(unreadable)?;
@@ -156,7 +161,7 @@ fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)>
     if text.last() != Some(&b'\n') {
         file.write_all(b"\n")?;
     }
-    Ok((folder, known, Some(copy)))
+    Ok((folder, known_hosts_file, Some(copy)))
 }
 
 impl SmartSubtransport for Ssh {
@@ -187,11 +192,11 @@ struct Session {
 
 impl Session {
     fn start(context: &Context, service: &str) -> io::Result<Self> {
-        let place = parse_place(&context.url).ok_or_else(|| {
+        let url = parse_ssh_url(&context.url).ok_or_else(|| {
             record_failure(Reason::InvalidConfiguration, format!("invalid SSH URL `{}`", context.url))
         })?;
-        let (files, known, key) = prepare(context)?;
-        let arguments = arguments(&place, &known, key.as_deref(), context.username.as_deref(), service);
+        let (files, known_hosts_file, key) = prepare(context)?;
+        let arguments = arguments(&url, &known_hosts_file, key.as_deref(), context.username.as_deref(), service);
         let environment = passwd::environment(files.path())?;
         let mut child = blocking_command(&context.ssh_program, &environment, ProcessGroup::Inherit)
             .args(arguments)
@@ -219,7 +224,7 @@ impl Session {
             input: Some(input),
             output,
             stderr_tail: Some(stderr_tail),
-            host: place.host,
+            host: url.host,
             _files: files,
         })
     }
@@ -307,21 +312,43 @@ impl Drop for Session {
 mod tests {
     use super::*;
 
-    fn place(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<SshUrl> {
+    fn parts(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<SshUrl> {
         Some(SshUrl { user: user.map(str::to_owned), host: host.to_owned(), port, path: path.to_owned() })
     }
 
     #[test]
     fn ssh_url_parses_scp_or_scheme_form() {
         for (url, expected) in [
-            ("git@github.com:o/r.git", place(Some("git"), "github.com", None, "o/r.git")),
-            ("ssh://git@host:2222/srv/r.git", place(Some("git"), "host", Some(2222), "/srv/r.git")),
-            ("ssh://[::1]:22/r", place(None, "::1", Some(22), "/r")),
-            ("ssh://host/~me/r", place(None, "host", None, "~me/r")),
+            ("git@github.com:o/r.git", parts(Some("git"), "github.com", None, "o/r.git")),
+            ("ssh://git@host:2222/srv/r.git", parts(Some("git"), "host", Some(2222), "/srv/r.git")),
+            ("ssh://[::1]:22/r", parts(None, "::1", Some(22), "/r")),
+            ("ssh://host/~me/r", parts(None, "host", None, "~me/r")),
+            ("ssh://GitHub.com/o/../r%20x", parts(None, "GitHub.com", None, "/o/../r%20x")),
+            ("ssh://me@corp.example@host/r", parts(Some("me@corp.example"), "host", None, "/r")),
+            ("ssh://github.com\\@evil/r", parts(Some("github.com\\"), "evil", None, "/r")),
+            ("git@github.com@evil:r", parts(Some("git@github.com"), "evil", None, "r")),
+            ("git@[host]:r", parts(Some("git"), "host", None, "r")),
+            ("git@host:22:r", parts(Some("git"), "host", None, "22:r")),
             ("ssh://-oProxyCommand=x/r", None),
+            ("ssh://git@-oProxyCommand=x/r", None),
+            ("ssh://-lroot@host/r", None),
+            ("ssh://%2DoProxyCommand=x@host/r", None),
             ("-oProxyCommand=x:r", None),
+            ("git@-oProxyCommand=x:r", None),
+            ("-lroot@host:r", None),
+            ("ssh://@host/r", None),
+            ("@host:r", None),
+            ("ssh://host", None),
+            ("ssh://host?x/r", None),
+            ("ssh:///r", None),
+            ("ssh://host:99999/r", None),
+            ("ssh://host:a/r", None),
+            ("ssh://host\\evil/r", None),
+            ("ssh:host/r", parts(None, "ssh", None, "host/r")),
+            ("host:", None),
+            (":r", None),
         ] {
-            assert_eq!(parse_place(url), expected, "{url}");
+            assert_eq!(parse_ssh_url(url), expected, "{url}");
         }
     }
 
@@ -349,8 +376,8 @@ mod tests {
 
     #[test]
     fn ssh_arguments_disable_user_configuration() {
-        let place = parse_place("git@h:r").unwrap();
-        let arguments = arguments(&place, Path::new("/k"), None, None, "git-upload-pack");
+        let url = parse_ssh_url("git@h:r").unwrap();
+        let arguments = arguments(&url, Path::new("/k"), None, None, "git-upload-pack");
         let text = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         assert!(text.starts_with("-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes"), "{text}");
         assert!(

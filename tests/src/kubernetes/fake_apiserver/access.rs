@@ -1,48 +1,48 @@
-//! Who may do what: roles and their bindings, as RBAC reads them.
+//! Authorization with RBAC roles and bindings.
 
 use serde_json::{Value, json};
 
-use super::world::ApiState;
+use super::api_state::ApiState;
 use crate::kubernetes::users::User;
 
-/// Something that somebody wants to do.
+/// The action to authorize.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResourceAttributes<'a> {
     pub verb: &'a str,
     pub group: &'a str,
-    /// With the subresource behind a slash.
+    /// With the subresource after a slash.
     pub resource: &'a str,
-    /// Empty for the cluster or all namespaces.
+    /// Empty for cluster scope or all namespaces.
     pub namespace: &'a str,
     /// Empty for a collection.
     pub name: &'a str,
 }
 
 impl ResourceAttributes<'_> {
-    /// Why it is refused, as the server says it.
+    /// Returns the server's error message.
     pub fn refusal(&self, user: &User) -> String {
         let Self { verb, group, resource, namespace, .. } = self;
-        let place = if namespace.is_empty() {
+        let scope = if namespace.is_empty() {
             "at the cluster scope".to_owned()
         } else {
             format!("in the namespace \"{namespace}\"")
         };
         format!(
-            "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}",
+            "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {scope}",
             user.name
         )
     }
 }
 
-/// Whether a user may do it.
-pub fn is_allowed(world: &ApiState, user: &User, deed: &ResourceAttributes<'_>) -> bool {
-    if user.is_master() || deed.resource.starts_with("selfsubject") {
+/// Returns whether a user may do it.
+pub fn is_allowed(state: &ApiState, user: &User, attributes: &ResourceAttributes<'_>) -> bool {
+    if user.is_master() || attributes.resource.starts_with("selfsubject") {
         return true;
     }
     let group = "rbac.authorization.k8s.io";
-    let everywhere = world.store.list(&format!("clusterrolebindings.{group}"), None);
-    let here = (!deed.namespace.is_empty())
-        .then(|| world.store.list(&format!("rolebindings.{group}"), Some(deed.namespace)))
+    let everywhere = state.store.list(&format!("clusterrolebindings.{group}"), None);
+    let here = (!attributes.namespace.is_empty())
+        .then(|| state.store.list(&format!("rolebindings.{group}"), Some(attributes.namespace)))
         .into_iter()
         .flatten();
     everywhere.chain(here).filter(|(_, binding)| binds(binding, user)).any(|(key, binding)| {
@@ -50,10 +50,10 @@ pub fn is_allowed(world: &ApiState, user: &User, deed: &ResourceAttributes<'_>) 
         let plural = if role["kind"] == "ClusterRole" { "clusterroles" } else { "roles" };
         let namespace = if plural == "roles" { key.namespace.as_str() } else { "" };
         let name = role["name"].as_str().unwrap_or_default();
-        let mut roles = world.store.list(&format!("{plural}.{group}"), Some(namespace));
+        let mut roles = state.store.list(&format!("{plural}.{group}"), Some(namespace));
         let role = roles.find(|(key, _)| key.name == name).map(|(_, role)| role);
         role.is_some_and(|role| {
-            role["rules"].as_array().into_iter().flatten().any(|rule| permits(rule, deed))
+            role["rules"].as_array().into_iter().flatten().any(|rule| permits(rule, attributes))
         })
     })
 }
@@ -73,26 +73,26 @@ fn binds(binding: &Value, user: &User) -> bool {
     })
 }
 
-fn permits(rule: &Value, deed: &ResourceAttributes<'_>) -> bool {
-    let lists = |field: &str, wanted: &str| {
-        rule[field].as_array().into_iter().flatten().any(|it| it == wanted || it == "*")
+fn permits(rule: &Value, attributes: &ResourceAttributes<'_>) -> bool {
+    let lists = |field: &str, expected: &str| {
+        rule[field].as_array().into_iter().flatten().any(|it| it == expected || it == "*")
     };
     let names = rule["resourceNames"].as_array().filter(|names| !names.is_empty());
-    lists("verbs", deed.verb)
-        && lists("apiGroups", deed.group)
-        && lists("resources", deed.resource)
-        && names.is_none_or(|names| names.iter().any(|name| name == deed.name))
+    lists("verbs", attributes.verb)
+        && lists("apiGroups", attributes.group)
+        && lists("resources", attributes.resource)
+        && names.is_none_or(|names| names.iter().any(|name| name == attributes.name))
 }
 
-/// The answer to a SelfSubjectAccessReview.
-pub fn review(world: &ApiState, user: &User, body: &Value) -> Value {
-    let asked = &body["spec"]["resourceAttributes"];
-    let text = |field: &str| asked[field].as_str().unwrap_or_default();
+/// Returns the response to a SelfSubjectAccessReview.
+pub fn review(state: &ApiState, user: &User, body: &Value) -> Value {
+    let request = &body["spec"]["resourceAttributes"];
+    let text = |field: &str| request[field].as_str().unwrap_or_default();
     let resource = match text("subresource") {
         "" => text("resource").to_owned(),
         subresource => format!("{}/{subresource}", text("resource")),
     };
-    let deed = ResourceAttributes {
+    let attributes = ResourceAttributes {
         verb: text("verb"),
         group: text("group"),
         resource: &resource,
@@ -100,6 +100,6 @@ pub fn review(world: &ApiState, user: &User, body: &Value) -> Value {
         name: text("name"),
     };
     let mut answer = body.clone();
-    answer["status"] = json!({"allowed": is_allowed(world, user, &deed)});
+    answer["status"] = json!({"allowed": is_allowed(state, user, &attributes)});
     answer
 }

@@ -1,21 +1,21 @@
-//! What the server fills in and refuses, for each built-in kind.
+//! Defaults and validation of the built-in kinds.
 
 use serde_json::{Map, Value, json};
 
 use super::names;
 use super::status_error::StatusCause;
 
-/// The contents of a ConfigMap or a Secret.
+/// Maximum bytes of a ConfigMap or a Secret.
 const CONTENTS: usize = 1 << 20;
 
-/// Sets `object[path] = value` where nothing is.
+/// Sets `object[path] = value` if it is absent.
 fn default(object: &mut Value, field: &str, value: Value) {
     if object[field].is_null() {
         object[field] = value;
     }
 }
 
-/// Fills in what is not said in an object of a built-in kind, new or changed.
+/// Sets the defaults of a new or changed object.
 pub fn fill_defaults(kind: &str, object: &mut Value) {
     match kind {
         "Pod" => fill_pod_spec(&mut object["spec"]),
@@ -24,7 +24,7 @@ pub fn fill_defaults(kind: &str, object: &mut Value) {
     }
 }
 
-/// Fills in what a new object of a built-in kind gets.
+/// Sets the fields that only a new object gets.
 pub fn fill(kind: &str, object: &mut Value) {
     match kind {
         "Pod" => {
@@ -121,7 +121,7 @@ fn fill_job_spec(spec: &mut Value) {
     fill_pod_spec(&mut spec["template"]["spec"]);
 }
 
-/// What is wrong with an object of a built-in kind, and with its change.
+/// Validates an object and its change.
 pub fn check(kind: &str, object: &Value, before: Option<&Value>) -> Vec<StatusCause> {
     match kind {
         "ConfigMap" => check_contents(object, before, &["data", "binaryData"]),
@@ -158,7 +158,7 @@ fn check_contents(object: &Value, before: Option<&Value>, fields: &[&str]) -> Ve
                 wrongs.push(StatusCause::invalid(&format!("{field}[{key}]"), &json!(key), why));
             }
             let length = value.as_str().unwrap_or_default().len();
-            // Three bytes of four letters of base64.
+            // Base64: four characters encode three bytes.
             size +=
                 if *field == "binaryData" || object["type"].is_string() { length / 4 * 3 } else { length };
         }
@@ -182,7 +182,7 @@ fn check_job(job: &Value, before: Option<&Value>) -> Vec<StatusCause> {
             "podFailurePolicy",
             "backoffLimitPerIndex",
         ] {
-            // A Job that is suspended and never ran may still be told where to run.
+            // The scheduling of a suspended Job that never ran may change.
             let movable =
                 field == "template" && was["suspend"] == true && before["status"]["startTime"].is_null();
             if spec[field] != was[field]
@@ -336,7 +336,7 @@ fn check_event(event: &Value) -> Vec<StatusCause> {
         wrongs.push(StatusCause::invalid("involvedObject.namespace", &event["regarding"]["namespace"], why));
     }
     if event["eventTime"].is_null() {
-        // The older kind, which the newer one's rules are not for.
+        // The rules of the newer kind do not apply to the older one.
         return wrongs;
     }
     for (field, limit) in
@@ -362,7 +362,7 @@ fn check_event(event: &Value) -> Vec<StatusCause> {
     wrongs
 }
 
-/// An event of the core group as `events.k8s.io` has it, which is how events are kept.
+/// Converts a core event to `events.k8s.io`, the stored form.
 pub fn event_from_core(mut event: Value) -> Value {
     let Some(fields) = event.as_object_mut() else { return event };
     rename(fields, &CORE_EVENT, false);
@@ -373,7 +373,7 @@ pub fn event_from_core(mut event: Value) -> Value {
     event
 }
 
-/// An event as the core group has it.
+/// Converts an event to the core group.
 pub fn event_to_core(mut event: Value) -> Value {
     let Some(fields) = event.as_object_mut() else { return event };
     rename(fields, &CORE_EVENT, true);

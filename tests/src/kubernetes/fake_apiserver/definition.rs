@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: what they serve, and the schema their objects are held to.
+//! CustomResourceDefinitions: their resources and schemas.
 
 use kube_cel::Validator as CelValidator;
 use serde_json::{Map, Value, json};
@@ -6,22 +6,22 @@ use serde_json::{Map, Value, json};
 use super::resource::{Resource, Scope, Shape};
 use super::status_error::StatusCause;
 
-/// A schema, ready to be used.
+/// A compiled schema.
 pub struct Schema {
-    /// As the definition says it.
+    /// The schema of the definition.
     pub source: Value,
     validator: jsonschema::Validator,
-    /// Fields of objects that lists may be filtered by.
+    /// Fields that list requests can filter by.
     pub selectable: Vec<String>,
 }
 
-/// The resources that a definition serves, one for each version; or what is wrong with it.
+/// Returns a resource for each version of a definition, or its errors.
 pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<StatusCause>> {
     let spec = &definition["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let names = &spec["names"];
-    let wanted = format!("{}.{}", text(&names["plural"]), text(&spec["group"]));
-    if definition["metadata"]["name"] != wanted.as_str() {
+    let expected = format!("{}.{}", text(&names["plural"]), text(&spec["group"]));
+    if definition["metadata"]["name"] != expected.as_str() {
         let name = &definition["metadata"]["name"];
         return Err(vec![StatusCause::invalid(
             "metadata.name",
@@ -68,7 +68,7 @@ pub fn resources(definition: &Value) -> Result<Vec<Resource>, Vec<StatusCause>> 
     Ok(served)
 }
 
-/// The definition with the status that a server gives it once it serves it.
+/// Returns the definition with the status of a served one.
 pub fn established(mut definition: Value, now: &str) -> Value {
     let names = definition["spec"]["names"].clone();
     let stored: Vec<Value> = definition["spec"]["versions"]
@@ -106,14 +106,14 @@ impl Schema {
         Ok(Self { source: source.clone(), validator, selectable })
     }
 
-    /// The object without what the schema does not know and with its defaults; and what was dropped.
+    /// Returns the object with defaults and without unknown fields, and the removed fields.
     pub fn prune_and_default(&self, object: &Value) -> (Value, Vec<String>) {
         let mut dropped = Vec::new();
         let pruned = prune(&self.source, object, "", &mut dropped, true);
         (kube_cel::apply_defaults(&self.source, &pruned), dropped)
     }
 
-    /// What is wrong with an object, and with its change.
+    /// Validates an object and its change.
     pub fn check(&self, object: &Value, before: Option<&Value>) -> Vec<StatusCause> {
         let mut wrongs: Vec<StatusCause> = Vec::new();
         for error in self.validator.iter_errors(object) {
@@ -128,7 +128,7 @@ impl Schema {
             });
         }
         if !wrongs.is_empty() {
-            // A rule may assume what the schema promises.
+            // Rules may assume a valid object.
             return wrongs;
         }
         let errors = CelValidator::new().validate(&self.source, object, before).err();
@@ -144,7 +144,7 @@ impl Schema {
     }
 }
 
-/// All rules of a schema, wherever they are.
+/// Returns all validation rules of a schema.
 fn rules(schema: &Value) -> Vec<String> {
     let inner: Vec<&Value> = match schema {
         Value::Object(words) => words.values().collect(),
@@ -156,7 +156,7 @@ fn rules(schema: &Value) -> Vec<String> {
     here.chain(inner.into_iter().flat_map(rules)).collect()
 }
 
-/// Drops what the schema does not name, and nulls where none may be.
+/// Removes unknown fields, and nulls that are not nullable.
 fn prune(schema: &Value, value: &Value, path: &str, dropped: &mut Vec<String>, root: bool) -> Value {
     let keeps = schema["x-kubernetes-preserve-unknown-fields"] == true;
     let embedded = root || schema["x-kubernetes-embedded-resource"] == true;
@@ -192,10 +192,10 @@ fn prune(schema: &Value, value: &Value, path: &str, dropped: &mut Vec<String>, r
     }
 }
 
-/// The schema in words that a JSON Schema validator knows.
+/// Converts the schema to JSON Schema.
 fn to_json_schema(schema: &Value) -> Value {
     let Value::Object(words) = schema else { return schema.clone() };
-    let mut said = Map::new();
+    let mut result = Map::new();
     for (word, value) in words {
         let value = match word.as_str() {
             "properties" | "patternProperties" | "definitions" => {
@@ -209,7 +209,7 @@ fn to_json_schema(schema: &Value) -> Value {
             "allOf" | "anyOf" | "oneOf" => {
                 value.as_array().into_iter().flatten().map(to_json_schema).collect()
             }
-            // Neither checked nor needed; `default` may break `type`, and numbers' formats are not JSON Schema's.
+            // Not needed; `default` may violate `type`, and number formats are not those of JSON Schema.
             "default" | "example" | "nullable" | "description" | "title" | "externalDocs" => continue,
             "format"
                 if ["int32", "int64", "float", "double"].contains(&value.as_str().unwrap_or_default()) =>
@@ -219,19 +219,19 @@ fn to_json_schema(schema: &Value) -> Value {
             word if word.starts_with("x-kubernetes-") => continue,
             _ => value.clone(),
         };
-        said.insert(word.clone(), value);
+        result.insert(word.clone(), value);
     }
     if schema["x-kubernetes-int-or-string"] == true {
-        said.insert("type".to_owned(), json!(["integer", "string"]));
+        result.insert("type".to_owned(), json!(["integer", "string"]));
     }
     if schema["nullable"] == true
-        && let Some(kind) = said.get("type").and_then(Value::as_str)
+        && let Some(kind) = result.get("type").and_then(Value::as_str)
     {
         let kinds = json!([kind, "null"]);
-        said.insert("type".to_owned(), kinds);
-        if let Some(Value::Array(values)) = said.get_mut("enum") {
+        result.insert("type".to_owned(), kinds);
+        if let Some(Value::Array(values)) = result.get_mut("enum") {
             values.push(Value::Null);
         }
     }
-    Value::Object(said)
+    Value::Object(result)
 }

@@ -1,15 +1,14 @@
-//! What happens when an object is deleted: at once, with a grace period, or when finalizers allow it.
+//! Deletion: immediate, with a grace period, or blocked by finalizers.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::api_state::{ApiState, now};
 use super::resource_path::{Query, ResourcePath};
 use super::status_error::StatusError;
-use super::world::{ApiState, now};
 
-/// How an object is to be deleted.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     grace: Option<i64>,
@@ -20,7 +19,7 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
-    /// Reads the body and, where it says nothing, the query.
+    /// Parses the body; the query sets absent fields.
     pub fn parse(body: &Value, query: &Query) -> Self {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let given = &body["preconditions"];
@@ -34,26 +33,23 @@ impl DeleteOptions {
         }
     }
 
-    /// In the background, for good.
     pub fn background() -> Self {
         Self { policy: Some("Background".to_owned()), ..Self::default() }
     }
 
-    /// What depends on it first.
     pub fn foreground() -> Self {
         Self { policy: Some("Foreground".to_owned()), ..Self::default() }
     }
 }
 
-/// What became of it.
 pub enum DeleteOutcome {
-    /// It is gone; this is what it was.
+    /// Deleted; the last state.
     Gone(Arc<Value>),
-    /// It goes when its finalizers, or its node, let it go.
+    /// Marked for deletion; finalizers or the node delay it.
     Going(Arc<Value>),
 }
 
-/// Whether nothing holds an object any more that was asked to go.
+/// Returns whether nothing blocks the deletion of a marked object.
 pub fn is_over(object: &Value) -> bool {
     let metadata = &object["metadata"];
     let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
@@ -69,35 +65,36 @@ fn is_namespace_with_content(object: &Value) -> bool {
 }
 
 impl ApiState {
-    /// Deletes an object as wished.
+    /// Deletes an object.
     pub fn delete(
         &mut self,
-        place: &ResourcePath,
-        wish: &DeleteOptions,
+        path: &ResourcePath,
+        delete_options: &DeleteOptions,
     ) -> Result<DeleteOutcome, StatusError> {
-        let old = self.get(place)?;
+        let old = self.get(path)?;
         let metadata = &old["metadata"];
-        let differs = |wanted: &Option<String>, field: &str| {
-            wanted.as_ref().is_some_and(|it| metadata[field] != it.as_str())
+        let differs = |expected: &Option<String>, field: &str| {
+            expected.as_ref().is_some_and(|it| metadata[field] != it.as_str())
         };
-        for (wanted, field, what) in
-            [(&wish.uid, "uid", "UID"), (&wish.version, "resourceVersion", "ResourceVersion")]
-        {
-            if differs(wanted, field) {
-                let (wanted, is) =
-                    (wanted.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
+        for (expected, field, what) in [
+            (&delete_options.uid, "uid", "UID"),
+            (&delete_options.version, "resourceVersion", "ResourceVersion"),
+        ] {
+            if differs(expected, field) {
+                let (expected, is) =
+                    (expected.as_deref().unwrap_or_default(), metadata[field].as_str().unwrap_or_default());
                 let why = format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}"
+                    "Precondition failed: {what} in precondition: {expected}, {what} in object meta: {is}"
                 );
-                return Err(StatusError::conflict(&place.resource, &place.name, &why));
+                return Err(StatusError::conflict(&path.resource, &path.name, &why));
             }
         }
-        if wish.dry_run {
+        if delete_options.dry_run {
             return Ok(DeleteOutcome::Going(old));
         }
         let mut next = Value::clone(&old);
-        set_propagation(&mut next, wish, place);
-        let grace = grace(&old, wish.grace);
+        set_propagation(&mut next, delete_options, path);
+        let grace = grace(&old, delete_options.grace);
         let metadata = &mut next["metadata"];
         let before = metadata["deletionGracePeriodSeconds"].as_i64();
         if metadata["deletionTimestamp"].is_null() || before.is_some_and(|before| grace < before) {
@@ -112,26 +109,26 @@ impl ApiState {
         if next["kind"] == "Namespace" {
             next["status"]["phase"] = json!("Terminating");
         }
-        let key = place.key();
+        let key = path.key();
         if is_over(&next) {
-            let gone = self.erase(&key).expect("it was there above");
-            return Ok(DeleteOutcome::Gone(gone));
+            let last = self.erase(&key).expect("it was there above");
+            return Ok(DeleteOutcome::Gone(last));
         }
         let going = if next == *old { old } else { self.store.put(key, next) };
         Ok(DeleteOutcome::Going(going))
     }
 }
 
-/// The finalizers by which the garbage collector hears of the wish.
-fn set_propagation(object: &mut Value, wish: &DeleteOptions, place: &ResourcePath) {
+/// Sets the finalizers of the propagation policy.
+fn set_propagation(object: &mut Value, delete_options: &DeleteOptions, path: &ResourcePath) {
     let finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
     let mut kept = finalizers.clone();
-    let policy = match wish.policy.as_deref() {
+    let policy = match delete_options.policy.as_deref() {
         Some(policy) => policy,
         None if finalizers.contains(&json!("foregroundDeletion")) => "Foreground",
         None if finalizers.contains(&json!("orphan")) => "Orphan",
-        // As it was before owners took along what they own.
-        None if place.resource.group_resource() == "jobs.batch" => "Orphan",
+        // The default of the `batch/v1` API before garbage collection existed.
+        None if path.resource.group_resource() == "jobs.batch" => "Orphan",
         None => "Background",
     };
     kept.retain(|it| it != "foregroundDeletion" && it != "orphan");
@@ -145,7 +142,7 @@ fn set_propagation(object: &mut Value, wish: &DeleteOptions, place: &ResourcePat
     }
 }
 
-/// The seconds that a pod gets; nothing but pods gets any.
+/// Returns the grace period in seconds; only pods have one.
 fn grace(object: &Value, wished: Option<i64>) -> i64 {
     if object["kind"] != "Pod" {
         return 0;

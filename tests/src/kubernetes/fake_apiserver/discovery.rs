@@ -1,4 +1,4 @@
-//! What the server says about itself.
+//! Discovery documents of the server.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use super::resource::{Resource, Resources, Scope};
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
-/// The answer for a path that is about no object; nothing for other paths.
+/// Returns the document at a path, if it is one.
 pub fn answer(path: &str, resources: &Resources) -> Option<Value> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
         ["version"] => Some(json!({
-            "major": "1", "minor": "33", "gitVersion": "v1.33.0-stand-in", "gitCommit": "", "gitTreeState": "",
+            "major": "1", "minor": "33", "gitVersion": "v1.33.0-fake", "gitCommit": "", "gitTreeState": "",
             "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "",
         })),
         ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),

@@ -1,26 +1,25 @@
-//! Which fields an object has, as server-side apply counts them: maps by name, some lists by key.
+//! Field sets of server-side apply: maps by name, some lists by key.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-/// The steps from the root to a field: `f:name`, `k:{"name":"x"}` or `v:"value"`; `.` at the end is the
+/// The path from the root to a field: `f:name`, `k:{"name":"x"}` or `v:"value"`; a final `.` is the
 /// item of a list itself.
 pub type Path = Vec<String>;
 
-/// The fields of somebody.
+/// A set of fields.
 pub type Fields = BTreeSet<Path>;
 
-/// How the lists and maps at a place are merged.
+/// How lists and maps are merged.
 #[derive(Clone, Copy)]
 pub enum Hint<'a> {
-    /// A type of Kubernetes.
+    /// A built-in type.
     BuiltIn,
-    /// A definition's schema.
+    /// The schema of a definition.
     Schema(&'a Value),
 }
 
-/// What a list is.
 enum ListKind {
     Atomic,
     Set,
@@ -72,7 +71,7 @@ impl<'a> Hint<'a> {
     }
 }
 
-/// The fields of an object that managers can own.
+/// Returns the fields of an object that managers can own.
 pub fn fields_of(object: &Value, hint: Hint<'_>) -> Fields {
     let mut fields = Fields::new();
     collect(object, hint, "", &mut Vec::new(), &mut fields);
@@ -151,7 +150,7 @@ fn is_item(item: &Value, step: &str) -> bool {
     key.as_object().is_some_and(|key| !key.is_empty() && key.iter().all(|(name, value)| item[name] == *value))
 }
 
-/// The value of a field.
+/// Returns the value of a field.
 pub fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, step| match step.strip_prefix("f:") {
         Some(name) => value.get(name),
@@ -160,7 +159,7 @@ pub fn value_at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
     })
 }
 
-/// Removes a field, and what is empty without it.
+/// Removes a field and its empty parents.
 pub fn remove_at(object: &mut Value, path: &[String]) {
     let Some((step, rest)) = path.split_first() else { return };
     let last = rest.is_empty() || rest == ["."];
@@ -189,7 +188,7 @@ pub fn remove_at(object: &mut Value, path: &[String]) {
     }
 }
 
-/// What `onto` becomes when `from` is merged into it: lists with keys by key, others as a whole.
+/// Merges `from` into `onto`: lists with keys by key, others as a whole.
 pub fn merge(onto: &mut Value, from: &Value, hint: Hint<'_>, name: &str) {
     match (onto, from) {
         (Value::Object(onto), Value::Object(from)) if !hint.is_atomic_map() => {
@@ -245,7 +244,7 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// As `fieldsV1` writes them.
+/// Converts to the `fieldsV1` format.
 pub fn to_fields_v1(fields: &Fields) -> Value {
     let mut root = json!({});
     for path in fields {
@@ -260,7 +259,7 @@ pub fn to_fields_v1(fields: &Fields) -> Value {
     root
 }
 
-/// As `fieldsV1` writes them, read.
+/// Parses the `fieldsV1` format.
 pub fn from_fields_v1(value: &Value) -> Fields {
     let mut fields = Fields::new();
     read(value, &mut Vec::new(), &mut fields);
@@ -282,7 +281,7 @@ fn read(value: &Value, path: &mut Path, fields: &mut Fields) {
     }
 }
 
-/// A field as messages name it.
+/// Formats a field for messages.
 pub fn display(path: &[String]) -> String {
     let mut text = String::new();
     for step in path.iter().filter(|step| *step != ".") {

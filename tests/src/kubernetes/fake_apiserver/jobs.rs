@@ -1,7 +1,7 @@
-//! The Job controller: a pod for each try, and what became of it in the Job's status.
+//! The Job controller: creates a pod for each attempt and records the result in the Job's status.
 //!
-//! As the real one it counts a pod once and then takes its finalizer away, announces an end
-//! (`FailureTarget`, `SuccessCriteriaMet`) before the last pod is gone, and declares it afterwards.
+//! Like the real one it counts a pod once and then removes its finalizer, announces the end
+//! (`FailureTarget`, `SuccessCriteriaMet`) before the last pod is deleted, and declares it afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,38 +9,38 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::api_state::{ApiState, WriteOptions, generate_name, now};
 use super::deletion::DeleteOptions;
 use super::garbage::drop_finalizer;
 use super::resource_path::ResourcePath;
 use super::store::Key;
-use super::world::{ApiState, WriteOptions, generate_name, now};
 
-/// On every pod that was not counted yet.
+/// Finalizer of pods that are not counted yet.
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
-/// Before the second try; each further one waits twice as long.
+/// Seconds before the second attempt; doubled for each further one.
 const BACKOFF: i64 = 10;
 
-/// Looks after all Jobs; tells when to look again if nothing happens.
-pub fn reconcile(world: &mut ApiState) -> Option<Duration> {
-    release_strays(world);
-    let jobs: Vec<Key> = world.store.list("jobs.batch", None).map(|(key, _)| key.clone()).collect();
-    let waits: Vec<i64> = jobs.iter().filter_map(|key| look_after(world, key)).collect();
-    // The next whole second: times have no fractions.
+/// Reconciles all Jobs; returns when to reconcile again without a change.
+pub fn reconcile(state: &mut ApiState) -> Option<Duration> {
+    release_strays(state);
+    let jobs: Vec<Key> = state.store.list("jobs.batch", None).map(|(key, _)| key.clone()).collect();
+    let waits: Vec<i64> = jobs.iter().filter_map(|key| reconcile_job(state, key)).collect();
+    // Rounded up to a whole second: times have no fractions.
     waits.into_iter().min().map(|seconds| Duration::from_millis(seconds.max(0).unsigned_abs() * 1000 + 50))
 }
 
-/// Pods whose Job is gone, or going, are not counted any more.
-fn release_strays(world: &mut ApiState) {
-    let pods = world.store.list("pods", None).filter(|(_, pod)| is_tracked(pod));
+/// Releases the pods of deleted Jobs.
+fn release_strays(state: &mut ApiState) {
+    let pods = state.store.list("pods", None).filter(|(_, pod)| is_tracked(pod));
     let pods: Vec<(Key, Arc<Value>)> = pods.map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
     for (key, pod) in pods {
-        let alive = world
+        let alive = state
             .store
             .list("jobs.batch", Some(&key.namespace))
             .any(|(_, job)| owns(job, &pod) && job["metadata"]["deletionTimestamp"].is_null());
         if !alive {
-            world.amend(&key, |pod| drop_finalizer(pod, TRACKING));
+            state.amend(&key, |pod| drop_finalizer(pod, TRACKING));
         }
     }
 }
@@ -76,7 +76,7 @@ fn seconds_since(time: &Value) -> Option<i64> {
     Some(Timestamp::now().as_second() - time.as_second())
 }
 
-/// A condition of a Job that is true.
+/// Returns a condition that is true.
 fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
     let mut conditions = job["status"]["conditions"].as_array().into_iter().flatten();
     conditions.find(|it| it["type"] == kind && it["status"] == "True")
@@ -101,16 +101,16 @@ fn set_condition(status: &mut Value, kind: &str, value: &str, reason: &str, mess
     }
 }
 
-/// One Job; the seconds until its next deadline.
-fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
-    let job = Arc::clone(world.store.get(key)?);
+/// Reconciles one Job; returns the seconds until its next deadline.
+fn reconcile_job(state: &mut ApiState, key: &Key) -> Option<i64> {
+    let job = Arc::clone(state.store.get(key)?);
     if is_going(&job) {
         return None;
     }
-    let pods = world.store.list("pods", Some(&key.namespace)).filter(|(_, pod)| owns(&job, pod));
+    let pods = state.store.list("pods", Some(&key.namespace)).filter(|(_, pod)| owns(&job, pod));
     let pods: Vec<(Key, Arc<Value>)> = pods.map(|(key, pod)| (key.clone(), Arc::clone(pod))).collect();
     if condition(&job, "Complete").or_else(|| condition(&job, "Failed")).is_some() {
-        return after_the_end(world, key, &job, &pods);
+        return after_the_end(state, key, &job, &pods);
     }
     let (spec, mut status) = (&job["spec"], job["status"].clone());
     let counted = count(&mut status, &pods);
@@ -124,19 +124,14 @@ fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
     let succeeded = status["succeeded"].as_i64().unwrap_or(0);
     let failed = status["failed"].as_i64().unwrap_or(0);
     let completions = spec["completions"].as_i64().unwrap_or(1);
-    let announced =
-        condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_some();
-    if !announced {
-        if failed > spec["backoffLimit"].as_i64().unwrap_or(6) {
-            let message = "Job has reached the specified backoff limit";
-            set_condition(&mut status, "FailureTarget", "True", "BackoffLimitExceeded", message);
-        } else if left.is_some_and(|left| left <= 0) {
-            let message = "Job was active longer than specified deadline";
-            set_condition(&mut status, "FailureTarget", "True", "DeadlineExceeded", message);
-        } else if succeeded >= completions {
-            let message = "Reached expected number of succeeded pods";
-            set_condition(&mut status, "SuccessCriteriaMet", "True", "CompletionsReached", message);
-        }
+    if condition(&job, "FailureTarget").or_else(|| condition(&job, "SuccessCriteriaMet")).is_none() {
+        let limit = spec["backoffLimit"].as_i64().unwrap_or(6);
+        announce_end(
+            &mut status,
+            failed > limit,
+            left.is_some_and(|left| left <= 0),
+            succeeded >= completions,
+        );
     }
     let active: Vec<&(Key, Arc<Value>)> =
         pods.iter().filter(|(_, pod)| !has_ended(pod) && !is_going(pod)).collect();
@@ -145,10 +140,10 @@ fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
     let mut wait = left.filter(|left| *left > 0);
     let ends = ending(&status);
     if let Some((kind, end)) = &ends {
-        active.iter().for_each(|(pod, _)| delete(world, pod));
+        active.iter().for_each(|(pod, _)| delete(state, pod));
         if alive == 0 && going == 0 {
-            let said = |field: &str| end[field].as_str().unwrap_or_default().to_owned();
-            set_condition(&mut status, kind, "True", &said("reason"), &said("message"));
+            let field_text = |field: &str| end[field].as_str().unwrap_or_default().to_owned();
+            set_condition(&mut status, kind, "True", &field_text("reason"), &field_text("message"));
             if *kind == "Complete" {
                 status["completionTime"] = json!(now());
             }
@@ -156,9 +151,9 @@ fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
         alive = 0;
     } else if suspended {
         for (pod, _) in &active {
-            // What is stopped on purpose is no failure.
-            world.amend(pod, |pod| drop_finalizer(pod, TRACKING));
-            delete(world, pod);
+            // A pod that the controller stopped does not count as failed.
+            state.amend(pod, |pod| drop_finalizer(pod, TRACKING));
+            delete(state, pod);
         }
         alive = 0;
         set_condition(&mut status, "Suspended", "True", "JobSuspended", "Job suspended");
@@ -170,11 +165,11 @@ fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
             set_condition(&mut status, "Suspended", "False", "JobResumed", "Job resumed");
             status["startTime"] = json!(now());
         }
-        let wanted = spec["parallelism"].as_i64().unwrap_or(1).min(completions - succeeded);
-        let missing = wanted - i64::try_from(alive).unwrap_or(i64::MAX);
+        let desired = spec["parallelism"].as_i64().unwrap_or(1).min(completions - succeeded);
+        let missing = desired - i64::try_from(alive).unwrap_or(i64::MAX);
         let backoff = backoff(&pods, failed);
         if missing > 0 && backoff <= 0 {
-            (0..missing).for_each(|_| start_pod(world, &job));
+            (0..missing).for_each(|_| start_pod(state, &job));
             alive += usize::try_from(missing).unwrap_or(0);
         } else if missing > 0 {
             wait = Some(wait.map_or(backoff, |wait| wait.min(backoff)));
@@ -188,21 +183,35 @@ fn look_after(world: &mut ApiState, key: &Key) -> Option<i64> {
     if let Some(fields) = status.as_object_mut() {
         fields.retain(|name, value| name != "active" || *value != json!(0));
     }
-    world.amend(key, |job| job["status"] = status);
+    state.amend(key, |job| job["status"] = status);
     for pod in counted {
-        world.amend(&pod, |pod| drop_finalizer(pod, TRACKING));
+        state.amend(&pod, |pod| drop_finalizer(pod, TRACKING));
     }
     wait
 }
 
-/// The end that was announced, and the condition that declares it.
+/// Announces the end of a Job that failed too often, took too long, or has succeeded.
+fn announce_end(status: &mut Value, failed_too_often: bool, late: bool, succeeded: bool) {
+    if failed_too_often {
+        let message = "Job has reached the specified backoff limit";
+        set_condition(status, "FailureTarget", "True", "BackoffLimitExceeded", message);
+    } else if late {
+        let message = "Job was active longer than specified deadline";
+        set_condition(status, "FailureTarget", "True", "DeadlineExceeded", message);
+    } else if succeeded {
+        let message = "Reached expected number of succeeded pods";
+        set_condition(status, "SuccessCriteriaMet", "True", "CompletionsReached", message);
+    }
+}
+
+/// Returns the announced condition and the one that declares the end.
 fn ending(status: &Value) -> Option<(&'static str, Value)> {
     let job = json!({"status": status});
     let failed = condition(&job, "FailureTarget").map(|it| ("Failed", it.clone()));
     failed.or_else(|| condition(&job, "SuccessCriteriaMet").map(|it| ("Complete", it.clone())))
 }
 
-/// Counts the pods that ended, or that somebody deleted, and tells which these are.
+/// Counts terminated and deleted pods and returns their keys.
 fn count(status: &mut Value, pods: &[(Key, Arc<Value>)]) -> Vec<Key> {
     let mut counted = Vec::new();
     for (key, pod) in pods.iter().filter(|(_, pod)| is_tracked(pod)) {
@@ -218,7 +227,7 @@ fn count(status: &mut Value, pods: &[(Key, Arc<Value>)]) -> Vec<Key> {
     counted
 }
 
-/// Seconds until the next try may start.
+/// Returns the seconds until the next attempt may start.
 fn backoff(pods: &[(Key, Arc<Value>)], failed: i64) -> i64 {
     if failed == 0 {
         return 0;
@@ -231,9 +240,9 @@ fn backoff(pods: &[(Key, Arc<Value>)], failed: i64) -> i64 {
     ended.min().map_or(0, |since| BACKOFF * 2_i64.pow(doublings) - since)
 }
 
-fn after_the_end(world: &mut ApiState, key: &Key, job: &Value, pods: &[(Key, Arc<Value>)]) -> Option<i64> {
+fn after_the_end(state: &mut ApiState, key: &Key, job: &Value, pods: &[(Key, Arc<Value>)]) -> Option<i64> {
     for (pod, _) in pods.iter().filter(|(_, pod)| is_tracked(pod)) {
-        world.amend(pod, |pod| drop_finalizer(pod, TRACKING));
+        state.amend(pod, |pod| drop_finalizer(pod, TRACKING));
     }
     let lasts = job["spec"]["ttlSecondsAfterFinished"].as_i64()?;
     let end = condition(job, "Complete").or_else(|| condition(job, "Failed"))?;
@@ -241,12 +250,12 @@ fn after_the_end(world: &mut ApiState, key: &Key, job: &Value, pods: &[(Key, Arc
     if left > 0 {
         return Some(left);
     }
-    let place = ResourcePath::of(key, &world.resources)?;
-    world.delete(&place, &DeleteOptions::foreground()).ok();
+    let path = ResourcePath::of(key, &state.resources)?;
+    state.delete(&path, &DeleteOptions::foreground()).ok();
     None
 }
 
-fn start_pod(world: &mut ApiState, job: &Value) {
+fn start_pod(state: &mut ApiState, job: &Value) {
     let metadata = &job["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();
     let template = &job["spec"]["template"];
@@ -264,18 +273,18 @@ fn start_pod(world: &mut ApiState, job: &Value) {
         },
         "spec": template["spec"],
     });
-    let resource = world.resources.find("", "v1", "pods").expect("a built-in resource");
+    let resource = state.resources.find("", "v1", "pods").expect("a built-in resource");
     let namespace = metadata["namespace"].as_str().unwrap_or_default().to_owned();
-    let place = ResourcePath { resource, namespace, name: String::new(), subresource: String::new() };
-    let manner = WriteOptions { manager: "kube-controller-manager".to_owned(), ..WriteOptions::default() };
-    if let Err(refusal) = world.create(&place, pod, &manner) {
-        eprintln!("the stand-in's Job controller cannot make a pod: {}", refusal.status());
+    let path = ResourcePath { resource, namespace, name: String::new(), subresource: String::new() };
+    let options = WriteOptions { manager: "kube-controller-manager".to_owned(), ..WriteOptions::default() };
+    if let Err(refusal) = state.create(&path, pod, &options) {
+        eprintln!("fake Job controller cannot create a pod: {}", refusal.status());
     }
 }
 
-fn delete(world: &mut ApiState, pod: &Key) {
-    if let Some(place) = ResourcePath::of(pod, &world.resources) {
-        // It may be gone meanwhile.
-        world.delete(&place, &DeleteOptions::background()).ok();
+fn delete(state: &mut ApiState, pod: &Key) {
+    if let Some(path) = ResourcePath::of(pod, &state.resources) {
+        // The pod may be deleted already.
+        state.delete(&path, &DeleteOptions::background()).ok();
     }
 }

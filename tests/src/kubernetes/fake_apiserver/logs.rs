@@ -1,4 +1,4 @@
-//! `pods/log`: the node has them.
+//! `pods/log`, forwarded to the node.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use super::FakeApiServer;
 use super::resource_path::{Query, ResourcePath};
 use super::status_error::StatusError;
 
-/// Asks the kubelet of the pod's node.
+/// Requests the log from the kubelet of the pod's node.
 pub async fn answer(
     server: &Arc<FakeApiServer>,
-    place: &ResourcePath,
+    path: &ResourcePath,
     uri: &Uri,
 ) -> Result<Response<Body>, StatusError> {
     let (node, path) = {
-        let world = server.world();
-        let pod = world.get(place)?;
+        let state = server.state();
+        let pod = state.get(path)?;
         let query = Query::parse(uri);
         let names: Vec<&str> = pod["spec"]["containers"]
             .as_array()
@@ -27,41 +27,41 @@ pub async fn answer(
             .filter_map(|it| it["name"].as_str())
             .collect();
         let container = match (query.get("container"), names.as_slice()) {
-            (Some(wanted), names) if names.contains(&wanted) => wanted.to_owned(),
-            (Some(wanted), _) => {
-                let why = format!("container {wanted} is not valid for pod {}", place.name);
+            (Some(expected), names) if names.contains(&expected) => expected.to_owned(),
+            (Some(expected), _) => {
+                let why = format!("container {expected} is not valid for pod {}", path.name);
                 return Err(StatusError::bad_request(why));
             }
             (None, [only]) => (*only).to_owned(),
             (None, names) => {
                 let why = format!(
                     "a container name must be specified for pod {}, choose one of: [{}]",
-                    place.name,
+                    path.name,
                     names.join(" ")
                 );
                 return Err(StatusError::bad_request(why));
             }
         };
         let Some(node) = pod["spec"]["nodeName"].as_str().filter(|it| !it.is_empty()) else {
-            // Nothing was said yet.
+            // The container has not started.
             return Ok(Response::new(Body::empty()));
         };
-        let mut nodes = world.store.list("nodes", Some(""));
+        let mut nodes = state.store.list("nodes", Some(""));
         let found = nodes.find(|(key, _)| key.name == node).map(|(_, node)| Arc::clone(node));
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let path = format!("/containerLogs/{}/{}/{container}{query}", place.namespace, place.name);
+        let path = format!("/containerLogs/{}/{}/{container}{query}", path.namespace, path.name);
         (found, path)
     };
-    let gone = || StatusError::fault(500);
-    let node = node.ok_or_else(gone)?;
-    let address = node["status"]["addresses"][0]["address"].as_str().ok_or_else(gone)?;
+    let unreachable = || StatusError::fault(500);
+    let node = node.ok_or_else(unreachable)?;
+    let address = node["status"]["addresses"][0]["address"].as_str().ok_or_else(unreachable)?;
     let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
-    let mut config = Config::new(format!("https://{address}:{port}").parse().map_err(|_| gone())?);
+    let mut config = Config::new(format!("https://{address}:{port}").parse().map_err(|_| unreachable())?);
     config.accept_invalid_certs = true;
     config.default_retry = false;
-    let client = Client::try_from(config).map_err(|_| gone())?;
+    let client = Client::try_from(config).map_err(|_| unreachable())?;
     let request = Request::get(path).body(kube::client::Body::empty()).expect("a request");
-    let answered = client.send(request).await.map_err(|_| gone())?;
+    let answered = client.send(request).await.map_err(|_| unreachable())?;
     if answered.status().is_success() {
         return Ok(answered.map(Body::new));
     }

@@ -1,4 +1,4 @@
-//! Who manages which fields: what apply conflicts about, and what it removes.
+//! Field managers: conflicts of apply, and fields that apply removes.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use super::fields::{
 };
 use super::status_error::StatusError;
 
-/// Who writes, and how.
+/// The writer of a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Writer<'a> {
-    /// The field manager.
+    /// Name of the field manager.
     pub manager: &'a str,
     /// `Apply` or `Update`.
     pub operation: &'a str,
@@ -31,7 +31,7 @@ impl Entry {
     }
 }
 
-/// Writes down that `writer` made `after` of `before`; true when any field changed.
+/// Records that `writer` changed `before` to `after`; returns whether a field changed.
 pub fn track(
     before: Option<&Value>,
     after: &mut Value,
@@ -44,7 +44,7 @@ pub fn track(
     let fields = fields_of(after, hint);
     let is_new =
         |path: &&Vec<String>| value_at(old, path) != value_at(after, path) || value_at(old, path).is_none();
-    // An item of a list is not changed by what changes in it.
+    // A change inside of a list item does not change the item itself.
     let changed: Fields = fields
         .iter()
         .filter(|path| {
@@ -52,7 +52,7 @@ pub fn track(
         })
         .cloned()
         .collect();
-    let gone = fields_of(old, hint).difference(&fields).next().is_some();
+    let removed = fields_of(old, hint).difference(&fields).next().is_some();
     let mut entries = entries(old);
     for entry in &mut entries {
         entry.fields.retain(|path| fields.contains(path) || has_below(&fields, path));
@@ -64,18 +64,18 @@ pub fn track(
         add(&mut entries, writer, changed.clone(), now);
     }
     write(after, entries);
-    !changed.is_empty() || gone
+    !changed.is_empty() || removed
 }
 
-/// Whether something lies below a path.
+/// Returns whether a field lies below a path.
 fn has_below(fields: &Fields, path: &[String]) -> bool {
     fields.range(path.to_vec()..).next().is_some_and(|it| it.starts_with(path))
 }
 
-/// What an object becomes when `writer` applies `wanted`; nothing is there before the first time.
+/// Returns the object after `writer` applies `wanted`; `None` if it does not exist yet.
 pub fn apply(
     live: Option<&Value>,
-    wanted: &Value,
+    expected: &Value,
     writer: &Writer<'_>,
     hint: Hint<'_>,
     force: bool,
@@ -83,12 +83,12 @@ pub fn apply(
 ) -> Result<Value, StatusError> {
     let nothing = json!({});
     let old = live.unwrap_or(&nothing);
-    let wants = fields_of(wanted, hint);
+    let wants = fields_of(expected, hint);
     let mut entries = entries(old);
     let mut conflicts = Vec::new();
     for entry in entries.iter_mut().filter(|entry| !entry.is_of(writer)) {
         let differs = |path: &&Vec<String>| {
-            path.last().is_none_or(|it| it != ".") && value_at(old, path) != value_at(wanted, path)
+            path.last().is_none_or(|it| it != ".") && value_at(old, path) != value_at(expected, path)
         };
         let disputed: Vec<_> = entry.fields.intersection(&wants).filter(differs).cloned().collect();
         for path in disputed {
@@ -107,7 +107,7 @@ pub fn apply(
             remove_at(&mut next, &path);
         }
     }
-    merge(&mut next, wanted, hint, "");
+    merge(&mut next, expected, hint, "");
     let same = mine.as_ref() == Some(&wants);
     if let Some(entry) = entries.iter_mut().find(|entry| entry.is_of(writer)) {
         entry.fields = wants;
@@ -149,7 +149,7 @@ fn add(entries: &mut Vec<Entry>, writer: &Writer<'_>, fields: Fields, now: &str)
     entries.push(Entry { value, fields });
 }
 
-/// Puts the entries that still have fields into the object.
+/// Writes the entries that still have fields into the object.
 fn write(object: &mut Value, entries: Vec<Entry>) {
     let api_version = object["apiVersion"].clone();
     let list: Vec<Value> = entries

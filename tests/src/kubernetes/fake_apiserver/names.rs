@@ -1,4 +1,4 @@
-//! What names, labels and annotations must look like.
+//! Validation of names, labels and annotations.
 
 use serde_json::Value;
 
@@ -9,10 +9,10 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const KEY: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
-/// The sum of all annotations.
+/// Maximum bytes of all annotations.
 const ANNOTATIONS: usize = 256 * 1024;
 
-/// What is wrong with the metadata of an object of this resource.
+/// Validates the metadata of an object.
 pub fn check(metadata: &Value, plural: &str) -> Vec<StatusCause> {
     let mut wrongs = Vec::new();
     let name = metadata["name"].as_str().unwrap_or_default();
@@ -55,7 +55,7 @@ pub fn check(metadata: &Value, plural: &str) -> Vec<StatusCause> {
     wrongs
 }
 
-/// What is wrong with a set of labels.
+/// Validates a set of labels.
 pub fn check_labels(labels: &Value, field: &str) -> Vec<StatusCause> {
     let mut wrongs = Vec::new();
     for (key, value) in labels.as_object().into_iter().flatten() {
@@ -71,7 +71,7 @@ pub fn check_labels(labels: &Value, field: &str) -> Vec<StatusCause> {
 
 fn name_fault(name: &str, plural: &str) -> Option<String> {
     match plural {
-        // A path segment, nothing more.
+        // Any path segment is valid.
         "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings" => (name.contains(['/', '%'])
             || [".", ".."].contains(&name))
         .then(|| "may not contain '/' or '%'".to_owned()),
@@ -83,7 +83,7 @@ fn name_fault(name: &str, plural: &str) -> Option<String> {
     }
 }
 
-/// What is wrong with the name of a container or a volume.
+/// Validates the name of a container or a volume.
 pub fn dns_label_fault(name: &str) -> Option<&'static str> {
     if name.len() > 63 {
         Some("must be no more than 63 characters")
@@ -104,7 +104,7 @@ fn is_name_part(text: &str) -> bool {
     text.bytes().all(inner) && edge(text.as_bytes().first()) && edge(text.as_bytes().last())
 }
 
-/// What is wrong with the key of a label or an annotation.
+/// Validates the key of a label or an annotation.
 fn key_fault(key: &str) -> Option<String> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     if prefix.is_some_and(|it| it.len() > 253 || !it.split('.').all(is_dns_label)) {

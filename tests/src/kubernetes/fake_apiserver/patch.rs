@@ -4,27 +4,27 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::api_state::{ApiState, ManagedFieldsMode, WriteOptions, hint, now, understand};
 use super::fields::merge;
 use super::managers::{Writer, apply};
 use super::resource_path::ResourcePath;
 use super::status_error::StatusError;
-use super::world::{ApiState, ManagedFieldsMode, WriteOptions, hint, now, understand};
 
-/// How the body of a patch is meant.
+/// The kind of a patch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PatchKind {
     /// RFC 6902.
     Json,
     /// RFC 7396.
     Merge,
-    /// Merge, but some lists by key.
+    /// Merge, with some lists merged by key.
     Strategic,
     /// Server-side apply.
     Apply,
 }
 
 impl PatchKind {
-    /// What a content type says.
+    /// Parses a content type.
     pub fn of(content_type: &str) -> Result<Self, StatusError> {
         match content_type.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Ok(Self::Json),
@@ -39,19 +39,19 @@ impl PatchKind {
 }
 
 impl ApiState {
-    /// Patches an object, or makes it when it is applied for the first time; true when it was made.
+    /// Patches an object; the first apply creates it. Returns whether it was created.
     pub fn patch(
         &mut self,
-        place: &ResourcePath,
+        path: &ResourcePath,
         kind: PatchKind,
         body: &Value,
-        manner: &WriteOptions,
+        options: &WriteOptions,
     ) -> Result<(bool, Arc<Value>), StatusError> {
         if kind == PatchKind::Apply {
-            return self.apply(place, body, manner);
+            return self.apply(path, body, options);
         }
-        let old = self.get(place)?;
-        let mut next = as_seen(place, &old);
+        let old = self.get(path)?;
+        let mut next = as_seen(path, &old);
         match kind {
             PatchKind::Json => {
                 let patch = serde_json::from_value::<json_patch::Patch>(body.clone())
@@ -63,28 +63,28 @@ impl ApiState {
                 })?;
             }
             PatchKind::Merge => json_patch::merge(&mut next, body),
-            PatchKind::Strategic if place.resource.is_custom() => {
+            PatchKind::Strategic if path.resource.is_custom() => {
                 return Err(StatusError::unsupported_media_type(
                     "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                 ));
             }
-            PatchKind::Strategic | PatchKind::Apply => merge(&mut next, body, hint(&place.resource), ""),
+            PatchKind::Strategic | PatchKind::Apply => merge(&mut next, body, hint(&path.resource), ""),
         }
-        // A version that the patch does not name is no condition.
+        // A version that the patch does not name is not a precondition.
         if body["metadata"]["resourceVersion"].is_null() && kind != PatchKind::Json {
             next["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         }
-        let changed = self.change(place, next, manner, ManagedFieldsMode::Needed)?;
+        let changed = self.change(path, next, options, ManagedFieldsMode::Needed)?;
         Ok((false, changed))
     }
 
     fn apply(
         &mut self,
-        place: &ResourcePath,
+        path: &ResourcePath,
         body: &Value,
-        manner: &WriteOptions,
+        options: &WriteOptions,
     ) -> Result<(bool, Arc<Value>), StatusError> {
-        if manner.manager.is_empty() {
+        if options.manager.is_empty() {
             let why = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
             return Err(StatusError::unprocessable(why));
         }
@@ -96,47 +96,47 @@ impl ApiState {
                 return Err(StatusError::bad_request(format!("invalid object type: {field} must be set")));
             }
         }
-        let live = self.store.get(&place.key()).map(|live| as_seen(place, live));
-        if live.is_none() && !place.subresource.is_empty() {
-            return Err(StatusError::not_found(&place.resource, &place.name));
+        let live = self.store.get(&path.key()).map(|live| as_seen(path, live));
+        if live.is_none() && !path.subresource.is_empty() {
+            return Err(StatusError::not_found(&path.resource, &path.name));
         }
-        let wanted = wanted(place, body, manner)?;
-        let writer = Writer { manager: &manner.manager, operation: "Apply", subresource: &place.subresource };
-        let mut next = apply(live.as_ref(), &wanted, &writer, hint(&place.resource), manner.force, &now())?;
+        let expected = expected(path, body, options)?;
+        let writer = Writer { manager: &options.manager, operation: "Apply", subresource: &path.subresource };
+        let mut next = apply(live.as_ref(), &expected, &writer, hint(&path.resource), options.force, &now())?;
         let named = &body["metadata"]["resourceVersion"];
         match &live {
             Some(live) => {
                 let version = if named.is_string() { named } else { &live["metadata"]["resourceVersion"] };
                 next["metadata"]["resourceVersion"] = version.clone();
-                Ok((false, self.change(place, next, manner, ManagedFieldsMode::Done)?))
+                Ok((false, self.change(path, next, options, ManagedFieldsMode::Done)?))
             }
             None => {
-                next["metadata"]["name"] = json!(place.name);
-                let collection = ResourcePath { name: String::new(), ..place.clone() };
-                Ok((true, self.create_tracked(&collection, next, manner, ManagedFieldsMode::Done)?))
+                next["metadata"]["name"] = json!(path.name);
+                let collection = ResourcePath { name: String::new(), ..path.clone() };
+                Ok((true, self.create_tracked(&collection, next, options, ManagedFieldsMode::Done)?))
             }
         }
     }
 }
 
-/// An object in the version of the place.
-fn as_seen(place: &ResourcePath, object: &Value) -> Value {
+/// Converts an object to the version of the path.
+fn as_seen(path: &ResourcePath, object: &Value) -> Value {
     let mut object = object.clone();
-    object["apiVersion"] = json!(place.resource.api_version());
-    if object["kind"] == "Event" && place.resource.group.is_empty() {
+    object["apiVersion"] = json!(path.resource.api_version());
+    if object["kind"] == "Event" && path.resource.group.is_empty() {
         object = super::admission::event_to_core(object);
     }
     object
 }
 
-/// What an applied body is about: defaults are not wishes, and a subresource is about itself alone.
-fn wanted(place: &ResourcePath, body: &Value, manner: &WriteOptions) -> Result<Value, StatusError> {
-    // Kind, name, types and unknown fields are refused as they are for every other body.
-    let checked = understand(place, body.clone(), manner)?;
-    let mut wanted = keep_known(body, &checked);
-    let fields = wanted.as_object_mut().expect("an object");
-    if place.subresource.is_empty() {
-        if place.resource.has("status") {
+/// Returns the applied fields: without defaults, and only those of the subresource.
+fn expected(path: &ResourcePath, body: &Value, options: &WriteOptions) -> Result<Value, StatusError> {
+    // Validates kind, name, types and unknown fields as for any other body.
+    let checked = understand(path, body.clone(), options)?;
+    let mut expected = keep_known(body, &checked);
+    let fields = expected.as_object_mut().expect("an object");
+    if path.subresource.is_empty() {
+        if path.resource.has("status") {
             fields.remove("status");
         }
     } else {
@@ -144,10 +144,10 @@ fn wanted(place: &ResourcePath, body: &Value, manner: &WriteOptions) -> Result<V
         fields.retain(|name, _| name == "apiVersion" || name == "kind");
         fields.extend(status.map(|status| ("status".to_owned(), status)));
     }
-    Ok(wanted)
+    Ok(expected)
 }
 
-/// The body without what is unknown, in the words of what is known.
+/// Returns the body with only the fields of `known`.
 fn keep_known(body: &Value, known: &Value) -> Value {
     match (body, known) {
         (Value::Object(body), Value::Object(known)) => body

@@ -1,26 +1,25 @@
-//! How objects are shown: in the version that was asked for, whole or their metadata alone.
+//! Representation of objects: in the requested version, complete or metadata only.
 
 use serde_json::{Value, json};
 
 use super::admission::event_to_core;
 use super::resource::Resource;
 
-/// What a client wants to see.
+/// The requested representation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
-    /// All of an object.
     Whole,
     /// `PartialObjectMetadata`.
     Metadata,
 }
 
 impl Form {
-    /// What an `Accept` header asks for.
-    pub fn wanted(accept: &str) -> Self {
+    /// Parses an `Accept` header.
+    pub fn expected(accept: &str) -> Self {
         if accept.contains("as=PartialObjectMetadata") { Self::Metadata } else { Self::Whole }
     }
 
-    /// An object in this form.
+    /// Returns an object in this form.
     pub fn of(self, resource: &Resource, object: &Value) -> Value {
         match self {
             Self::Metadata => json!({
@@ -38,7 +37,7 @@ impl Form {
         }
     }
 
-    /// A list in this form.
+    /// Returns a list in this form.
     pub fn list<'a>(
         self,
         resource: &Resource,
@@ -47,7 +46,7 @@ impl Form {
     ) -> Value {
         let item = |object: &Value| {
             let mut item = self.of(resource, object);
-            // The lists of Kubernetes' own types name their type once.
+            // Lists of built-in types name the type only once.
             if let Some(fields) =
                 item.as_object_mut().filter(|_| self == Self::Whole && !resource.is_custom())
             {

@@ -1,4 +1,4 @@
-//! What the server serves: the built-in resources that are used, and those of definitions.
+//! The served resources: the built-in ones that are used, and those of definitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,25 +11,22 @@ use serde_json::Value;
 
 use super::definition::Schema;
 
-/// Whether objects live in namespaces.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// In one.
     Namespace,
-    /// In none.
     Cluster,
 }
 
-/// What an object must look like.
+/// The validation of an object.
 #[derive(Clone)]
 pub enum Shape {
-    /// A type of Kubernetes: unknown fields are dropped, wrong types refused.
+    /// A built-in type: unknown fields are dropped, wrong types rejected.
     Type(fn(Value) -> Result<Value, String>),
     /// The schema of a definition.
     Schema(Arc<Schema>),
 }
 
-/// One resource in one version.
+/// A resource in one version.
 #[derive(Clone)]
 pub struct Resource {
     pub group: String,
@@ -44,45 +41,43 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// `plural.group`, or the plural alone in the core group.
+    /// Returns `plural.group`, or only the plural in the core group.
     pub fn group_resource(&self) -> String {
         group_resource(&self.group, &self.plural)
     }
 
-    /// What its objects are kept under: both kinds of events are the same objects.
+    /// Returns the name of the stored resource: events of both groups are the same objects.
     pub fn stored_as(&self) -> String {
         if self.plural == "events" { "events".to_owned() } else { self.group_resource() }
     }
 
-    /// `group/version`, or the version alone in the core group.
+    /// Returns `group/version`, or only the version in the core group.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// Whether it has this subresource.
+    /// Returns whether it has a subresource.
     pub fn has(&self, subresource: &str) -> bool {
         self.subresources.iter().any(|it| it == subresource)
     }
 
-    /// Whether it comes from a definition.
+    /// Returns whether it comes from a definition.
     pub fn is_custom(&self) -> bool {
         matches!(self.shape, Shape::Schema(_))
     }
 }
 
-/// `plural.group`, or the plural alone in the core group.
+/// Returns `plural.group`, or only the plural in the core group.
 pub fn group_resource(group: &str, plural: &str) -> String {
     if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
 }
 
-/// All resources that are served.
 pub struct Resources {
     built_in: Vec<Arc<Resource>>,
     custom: BTreeMap<String, Vec<Arc<Resource>>>,
 }
 
 impl Resources {
-    /// Those that are always there.
     pub fn built_in() -> Self {
         let (ns, cluster) = (Scope::Namespace, Scope::Cluster);
         let (rbac, status) = ("rbac.authorization.k8s.io", &["status"][..]);
@@ -136,29 +131,28 @@ impl Resources {
         Self { built_in: built_in.into_iter().map(Arc::new).collect(), custom: BTreeMap::new() }
     }
 
-    /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.built_in.iter().chain(self.custom.values().flatten())
     }
 
-    /// The resource of a path.
+    /// Returns the resource of a path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let is = |it: &&Arc<Resource>| it.group == group && it.version == version && it.plural == plural;
         self.all().find(is).map(Arc::clone)
     }
 
-    /// The resource of what is kept under this name.
+    /// Returns the resource of a stored name.
     pub fn stored_as(&self, stored: &str) -> Option<Arc<Resource>> {
         self.all().find(|it| it.stored_as() == stored).map(Arc::clone)
     }
 
-    /// Serves what a definition says; its name is the resource's.
+    /// Serves the resources of a definition.
     pub fn define(&mut self, definition: &str, resources: Vec<Resource>) {
         let resources = resources.into_iter().map(Arc::new).collect();
         self.custom.insert(definition.to_owned(), resources);
     }
 
-    /// Serves it no longer.
+    /// Removes the resources of a definition.
     pub fn undefine(&mut self, definition: &str) {
         self.custom.remove(definition);
     }

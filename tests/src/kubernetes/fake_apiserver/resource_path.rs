@@ -1,4 +1,4 @@
-//! What a request is about: a path and a query, read.
+//! The parsed path and query of a request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::store::Key;
 #[derive(Clone)]
 pub struct ResourcePath {
     pub resource: Arc<Resource>,
-    /// Empty for the cluster, or for all namespaces.
+    /// Empty for cluster scope, or for all namespaces.
     pub namespace: String,
     /// Empty for the collection.
     pub name: String,
@@ -21,7 +21,7 @@ pub struct ResourcePath {
 }
 
 impl ResourcePath {
-    /// The place of a path under `/api/v1/` or `/apis/`; nothing where no resource is.
+    /// Parses a path under `/api/v1/` or `/apis/`; returns `None` if it names no resource.
     pub fn parse(path: &str, resources: &Resources) -> Option<Self> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let (group, version, rest) = match parts.as_slice() {
@@ -60,7 +60,7 @@ impl ResourcePath {
         })
     }
 
-    /// The place of what is kept under a key.
+    /// Returns the path of a stored object.
     pub fn of(key: &Key, resources: &Resources) -> Option<Self> {
         Some(Self {
             resource: resources.stored_as(&key.resource)?,
@@ -70,7 +70,7 @@ impl ResourcePath {
         })
     }
 
-    /// Where the object is kept.
+    /// Returns the key of the stored object.
     pub fn key(&self) -> Key {
         Key {
             resource: self.resource.stored_as(),
@@ -79,34 +79,34 @@ impl ResourcePath {
         }
     }
 
-    /// The namespace, unless it is about all of them.
+    /// Returns the namespace; `None` for all namespaces.
     pub fn within(&self) -> Option<&str> {
         Some(self.namespace.as_str()).filter(|it| !it.is_empty())
     }
 }
 
-/// The parameters of a request.
+/// The query parameters of a request.
 pub struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// Those behind the question mark.
+    /// Parses the query of a URI.
     pub fn parse(uri: &Uri) -> Self {
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
     }
 
-    /// One of them; an empty one is as good as none.
+    /// Returns a parameter; an empty value counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Whether one is set to true.
+    /// Returns whether a parameter is true.
     pub fn is(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1"))
     }
 
-    /// One that is a number.
+    /// Returns a numeric parameter.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         self.get(name)?.parse().ok()
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::resource::{Resource, Shape};
 use super::status_error::StatusError;
 
-/// Which objects a list or a watch is about.
+/// The selection of a list or a watch.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     labels: Vec<Requirement>,
@@ -21,7 +21,7 @@ enum Requirement {
 }
 
 impl Selector {
-    /// Reads both parameters of a request.
+    /// Parses both parameters of a request.
     pub fn parse(
         labels: Option<&str>,
         fields: Option<&str>,
@@ -36,14 +36,14 @@ impl Selector {
             if !is_supported(&field, resource) {
                 return Err(StatusError::bad_request(format!("field label not supported: {field}")));
             }
-            // Both groups' events are kept in the words of the newer one.
+            // Events of both groups are stored in the form of the newer one.
             let field = field.replace("involvedObject.", "regarding.");
             parsed.push((field, value, equal));
         }
         Ok(Self { labels, fields: parsed })
     }
 
-    /// Whether an object is meant.
+    /// Returns whether an object is selected.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         let value = |key: &str| labels.get(key).and_then(Value::as_str);
@@ -58,13 +58,13 @@ impl Selector {
             Requirement::Missing(key) => value(key).is_none(),
         });
         labelled
-            && self.fields.iter().all(|(field, wanted, equal)| {
+            && self.fields.iter().all(|(field, expected, equal)| {
                 let value = field.split('.').fold(object, |value, name| &value[name]);
                 let is = value.as_str().map_or_else(
                     || if value.is_null() { String::new() } else { value.to_string() },
                     str::to_owned,
                 );
-                (is == *wanted) == *equal
+                (is == *expected) == *equal
             })
     }
 }
@@ -96,7 +96,7 @@ fn is_supported(field: &str, resource: &Resource) -> bool {
     ["metadata.name", "metadata.namespace"].contains(&field) || named.contains(&field) || selectable
 }
 
-/// Splits at commas that are not in parentheses.
+/// Splits at commas outside of parentheses.
 fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0;
@@ -151,7 +151,7 @@ fn requirement(term: &str) -> Result<Requirement, StatusError> {
 }
 
 impl Selector {
-    /// Only the object of this name, if it names one: `watch` on a single object.
+    /// Restricts a watch on a single object to its name.
     pub fn only_named(&mut self, name: &str) {
         if !name.is_empty() {
             self.fields.push(("metadata.name".to_owned(), name.to_owned(), true));

@@ -1,4 +1,4 @@
-//! Errors as an API server puts them: a `Status` object with a code and a reason.
+//! Errors of the API server: a `Status` object with code and reason.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::resource::Resource;
 
-/// Why a request was not carried out.
+/// Why a request was rejected.
 #[derive(Clone, Debug)]
 pub struct StatusError {
     code: u16,
@@ -15,7 +15,7 @@ pub struct StatusError {
     details: Option<Value>,
 }
 
-/// One thing that is wrong with an object.
+/// An invalid field of an object.
 #[derive(Clone, Debug)]
 pub struct StatusCause {
     field: String,
@@ -24,24 +24,20 @@ pub struct StatusCause {
 }
 
 impl StatusCause {
-    /// A value that may not be set, or not changed.
     pub fn forbidden(field: &str, why: &str) -> Self {
         Self::new(field, "FieldValueForbidden", format!("Forbidden: {why}"))
     }
 
-    /// A value that is not allowed.
     pub fn invalid(field: &str, value: &Value, why: &str) -> Self {
         Self::new(field, "FieldValueInvalid", format!("Invalid value: {value}: {why}"))
     }
 
-    /// A value that is missing.
     pub fn required(field: &str, why: &str) -> Self {
         let message =
             if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
         Self::new(field, "FieldValueRequired", message)
     }
 
-    /// A value that is too long.
     pub fn too_long(field: &str, limit: usize) -> Self {
         Self::new(field, "FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"))
     }
@@ -98,27 +94,27 @@ impl StatusError {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
-    /// 409 for an object that is there.
+    /// 409 for an existing object.
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", resource.group_resource());
         Self::new(409, "AlreadyExists", message).about(resource, name)
     }
 
-    /// 409 for an object that changed.
+    /// 409 for a changed object.
     pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
         let of = resource.group_resource();
         let message = format!("Operation cannot be fulfilled on {of} \"{name}\": {why}");
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
-    /// 409 for an object that somebody else changed first.
+    /// 409 for an object that another client changed first.
     pub fn modified(resource: &Resource, name: &str) -> Self {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(resource, name, why)
     }
 
-    /// 409 for fields that another manager applied: manager and field.
+    /// 409 for fields of other managers: manager and field.
     pub fn apply_conflict(conflicts: &[(String, String)]) -> Self {
         let all: Vec<String> =
             conflicts.iter().map(|(who, field)| format!("conflict with \"{who}\": {field}")).collect();
@@ -139,7 +135,7 @@ impl StatusError {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
-    /// 500, as etcd's limit shows: without a reason.
+    /// 500 for etcd's size limit, without a reason.
     pub fn etcd_too_large() -> Self {
         Self::new(500, "", "etcdserver: request is too large")
     }
@@ -149,7 +145,7 @@ impl StatusError {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
-    /// 422 for an object with faults.
+    /// 422 for an invalid object.
     pub fn invalid(resource: &Resource, name: &str, wrongs: &[StatusCause]) -> Self {
         let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
         let all: Vec<String> = wrongs.iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
@@ -165,7 +161,7 @@ impl StatusError {
         refusal
     }
 
-    /// 422 for a patch that does not fit.
+    /// 422 for a patch that cannot be applied.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(422, "Invalid", message)
     }
@@ -175,13 +171,13 @@ impl StatusError {
         Self::new(503, "ServiceUnavailable", message)
     }
 
-    /// 504 for a version that is not there yet.
+    /// 504 for a future version.
     pub fn too_new(version: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {version}, current: {current}");
         Self::new(504, "Timeout", message)
     }
 
-    /// A fault that a test set.
+    /// An injected fault.
     pub fn fault(code: u16) -> Self {
         let reason = match code {
             403 => "Forbidden",
@@ -196,12 +192,12 @@ impl StatusError {
         Self::new(code, reason, "a fault that the test set")
     }
 
-    /// The reason, as clients compare it.
+    /// Returns the machine-readable reason.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
 
-    /// The `Status` object.
+    /// Returns the `Status` object.
     pub fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

@@ -1,4 +1,4 @@
-//! The objects and the history of their changes; versions grow over the whole server, as etcd's do.
+//! Objects and the history of their changes. Versions increase over the whole server, as in etcd.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,31 +6,28 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Where an object is.
+/// The key of an object.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Key {
-    /// `plural.group`, or the plural alone in the core group.
+    /// `plural.group`, or only the plural in the core group.
     pub resource: String,
-    /// Empty for what belongs to the cluster.
+    /// Empty for cluster-scoped objects.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
-/// One change of one object.
+/// A change of an object.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The version it made.
+    /// The version of the change.
     pub version: u64,
-    /// Where the object is.
     pub key: Key,
-    /// What it was; nothing for a new one.
+    /// `None` for a new object.
     pub before: Option<Arc<Value>>,
-    /// What it is; nothing once it is gone.
+    /// `None` for a deleted object.
     pub after: Option<Arc<Value>>,
 }
 
-/// All of it.
 pub struct Store {
     version: u64,
     objects: BTreeMap<Key, Arc<Value>>,
@@ -39,27 +36,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// Nothing, at version 1.
+    /// Creates an empty store at version 1.
     pub fn new() -> Self {
         Self { version: 1, objects: BTreeMap::new(), history: Vec::new(), announce: watch::Sender::new(1) }
     }
 
-    /// The version of the last change.
+    /// Returns the version of the last change.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Tells the version after every change.
+    /// Returns a channel with the latest version.
     pub fn announcements(&self) -> watch::Receiver<u64> {
         self.announce.subscribe()
     }
 
-    /// An object.
     pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
         self.objects.get(key)
     }
 
-    /// The objects of a resource, in a namespace or in all.
+    /// Returns the objects of a resource, in one namespace or in all.
     pub fn list<'a>(
         &'a self,
         resource: &str,
@@ -76,18 +72,17 @@ impl Store {
         })
     }
 
-    /// Everything.
     pub fn all(&self) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
         self.objects.iter()
     }
 
-    /// The changes after a version.
+    /// Returns the changes after a version.
     pub fn since(&self, version: u64) -> &[Arc<Change>] {
         let from = self.history.partition_point(|change| change.version <= version);
         &self.history[from..]
     }
 
-    /// Keeps an object under a new version, which it carries from now on.
+    /// Stores an object under a new version.
     pub fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -97,7 +92,7 @@ impl Store {
         after
     }
 
-    /// Removes an object; what is told of it carries the version of its end.
+    /// Removes an object; its last state carries the version of the removal.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let mut last = Value::clone(self.objects.remove(key)?.as_ref());
         self.version += 1;

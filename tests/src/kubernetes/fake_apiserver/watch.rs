@@ -1,4 +1,4 @@
-//! Watches: the history from a version on, as it grows.
+//! Watches: the changes after a version.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,31 +18,29 @@ use super::selector::Selector;
 use super::status_error::StatusError;
 use super::store::Change;
 
-/// How long a watch lasts that names no limit.
+/// Duration of a watch without `timeoutSeconds`.
 const DEFAULT: Duration = Duration::from_secs(1800);
 
-/// Between bookmarks. A real server sends one a minute; a test has no minute.
+/// Interval of bookmarks. A real server sends one a minute, too slow for tests.
 const BOOKMARKS: Duration = Duration::from_secs(5);
 
-/// What is watched.
 struct Watch {
-    place: ResourcePath,
+    path: ResourcePath,
     selector: Selector,
     form: Form,
     bookmarks: bool,
     until: Instant,
 }
 
-/// Starts a watch.
 pub fn start(
     server: &Arc<FakeApiServer>,
-    place: ResourcePath,
+    path: ResourcePath,
     query: &Query,
     form: Form,
 ) -> Result<Response<Body>, StatusError> {
     let mut selector =
-        Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &place.resource)?;
-    selector.only_named(&place.name);
+        Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &path.resource)?;
+    selector.only_named(&path.name);
     let from = match query.get("resourceVersion") {
         None => 0,
         Some(text) => text
@@ -56,7 +54,7 @@ pub fn start(
     }
     let limit = query.number("timeoutSeconds").filter(|it| *it > 0).map_or(DEFAULT, Duration::from_secs);
     let watch = Watch {
-        place,
+        path,
         selector,
         form,
         bookmarks: query.is("allowWatchBookmarks"),
@@ -75,7 +73,7 @@ pub fn start(
 }
 
 impl Watch {
-    /// Sends what happens until the client or the time is gone.
+    /// Sends changes until the client disconnects or the watch times out.
     async fn run(
         self,
         server: &FakeApiServer,
@@ -111,11 +109,11 @@ impl Watch {
         }
     }
 
-    /// What is there now, as additions.
+    /// Returns the current objects as `ADDED` events.
     fn state(&self, server: &FakeApiServer, end: bool) -> (u64, Vec<Bytes>) {
-        let world = server.world();
-        let version = world.store.version();
-        let objects = world.store.list(&self.place.resource.stored_as(), self.place.within());
+        let state = server.state();
+        let version = state.store.version();
+        let objects = state.store.list(&self.path.resource.stored_as(), self.path.within());
         let mut events: Vec<Bytes> = objects
             .filter(|(_, object)| self.selector.matches(object))
             .map(|(_, object)| self.line("ADDED", object))
@@ -126,10 +124,10 @@ impl Watch {
         (version, events)
     }
 
-    /// The event of a change; nothing when it is about something else.
+    /// Returns the event of a change, if it is selected.
     fn event(&self, change: &Change) -> Option<Bytes> {
-        let here = change.key.resource == self.place.resource.stored_as()
-            && self.place.within().is_none_or(|namespace| namespace == change.key.namespace);
+        let here = change.key.resource == self.path.resource.stored_as()
+            && self.path.within().is_none_or(|namespace| namespace == change.key.namespace);
         if !here {
             return None;
         }
@@ -140,7 +138,7 @@ impl Watch {
                 let kind = if meant(&change.before) { "MODIFIED" } else { "ADDED" };
                 Some(self.line(kind, after))
             }
-            // What is not meant any more looks deleted, as it was, at the version of now.
+            // An object that is no longer selected looks deleted, with the current version.
             (Some(before), _) if meant(&change.before) => {
                 let mut last = Value::clone(before);
                 last["metadata"]["resourceVersion"] = json!(change.version.to_string());
@@ -151,7 +149,7 @@ impl Watch {
     }
 
     fn line(&self, kind: &str, object: &Value) -> Bytes {
-        let object = self.form.of(&self.place.resource, object);
+        let object = self.form.of(&self.path.resource, object);
         Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
     }
 
@@ -161,7 +159,7 @@ impl Watch {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = json!({
-            "kind": self.place.resource.kind, "apiVersion": self.place.resource.api_version(), "metadata": metadata,
+            "kind": self.path.resource.kind, "apiVersion": self.path.resource.api_version(), "metadata": metadata,
         });
         Bytes::from(format!("{}\n", json!({"type": "BOOKMARK", "object": object})))
     }

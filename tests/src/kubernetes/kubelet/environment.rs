@@ -1,4 +1,4 @@
-//! What a program is told: arguments and variables, with this machine's folders for the pod's paths.
+//! Arguments and variables of a program, with host directories instead of the pod's paths.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,35 +7,33 @@ use serde_json::Value;
 
 use super::{items, text};
 
-/// Why a container cannot be started yet, as its status says it.
+/// Why a container cannot start yet, as in its status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Waiting {
-    /// The reason.
     pub reason: &'static str,
-    /// The message.
     pub message: String,
 }
 
-/// Where the paths of a pod are on this machine.
+/// Maps paths of a pod to paths of this machine.
 #[derive(Clone, Debug, Default)]
 pub struct Mounts(Vec<(String, PathBuf)>);
 
 impl Mounts {
-    /// Puts a folder, or a file, in the place of a path.
+    /// Maps a path to a host directory or file.
     pub fn add(&mut self, path: &str, here: PathBuf) {
         self.0.push((path.trim_end_matches('/').to_owned(), here));
-        // What is mounted below another mount hides it.
+        // A mount below another mount takes precedence.
         self.0.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
     }
 
-    /// The folders and files of this machine below a folder.
+    /// Returns the host paths that are mounted below a directory.
     pub fn below(&self, folder: &Path) -> Vec<PathBuf> {
         let folders = self.0.iter().map(|(_, here)| here.clone());
         folders.filter(|here| here.starts_with(folder)).collect()
     }
 
-    /// A text with this machine's paths in the place of the pod's. What is there under its own name, such as a
-    /// program below `/tmp`, is this machine's already.
+    /// Replaces the pod's paths in a text by host paths.
+    /// / A path that exists on this machine, such as a program below `/tmp`, stays.
     pub fn translate(&self, text: &str) -> String {
         let mut done = String::new();
         let mut rest = text;
@@ -68,20 +66,19 @@ impl Mounts {
         done
     }
 
-    /// This machine's path for one of the pod's.
+    /// Returns the host path of a path of the pod.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(self.translate(path))
     }
 }
 
-/// Looks up a key of a ConfigMap (`configmaps`) or a Secret (`secrets`); the whole object when no key is
-/// named. Nothing when it is not there.
+/// Looks up ConfigMaps (`configmaps`) and Secrets (`secrets`).
 pub trait Lookup {
-    /// The data of an object.
+    /// Returns the data of an object, if it exists.
     fn data(&self, resource: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>>;
 }
 
-/// The variables of a container, in the order of their definition.
+/// Returns the variables of a container, in the order of their definition.
 pub fn variables(
     pod: &Value,
     container: &Value,
@@ -137,7 +134,7 @@ fn from_source(pod: &Value, source: &Value, objects: &impl Lookup) -> Result<Opt
             None => Err(missing(resource, name, None)),
         };
     }
-    // `resourceFieldRef`: there are no limits here.
+    // `resourceFieldRef`: no limits are set.
     Ok(Some("0".to_owned()))
 }
 
@@ -149,7 +146,7 @@ fn missing(resource: &str, name: &str, key: Option<&str>) -> Waiting {
     Waiting { reason: "CreateContainerConfigError", message }
 }
 
-/// What a `fieldPath` says of a pod.
+/// Returns the value of a `fieldPath`.
 pub fn field_of(pod: &Value, field: &str) -> String {
     if let Some((map, key)) = field.strip_suffix("']").and_then(|field| field.split_once("['")) {
         let map = pod.pointer(&format!("/{}", map.replace('.', "/"))).unwrap_or(&Value::Null);
@@ -162,7 +159,7 @@ pub fn field_of(pod: &Value, field: &str) -> String {
     }
 }
 
-/// `$(NAME)` for variables that are known; `$$` for a dollar; everything else as it is.
+/// Expands `$(NAME)` of known variables and `$$`.
 pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut done = String::new();
     let mut rest = text;
@@ -193,7 +190,7 @@ mod tests {
         let mut mounts = Mounts::default();
         mounts.add("/work", "/tmp/1".into());
         mounts.add("/work/in", "/tmp/2".into());
-        for (text, wanted) in [
+        for (text, expected) in [
             ("/work", "/tmp/1"),
             ("/work/", "/tmp/1/"),
             ("/work/a/work", "/tmp/1/a/work"),
@@ -203,7 +200,7 @@ mod tests {
             ("--dir=/work/x:/work/in", "--dir=/tmp/1/x:/tmp/2"),
             ("cat /work/x > /work/in/y", "cat /tmp/1/x > /tmp/2/y"),
         ] {
-            assert_eq!(mounts.translate(text), wanted, "{text}");
+            assert_eq!(mounts.translate(text), expected, "{text}");
         }
     }
 
@@ -211,10 +208,10 @@ mod tests {
     fn existing_host_paths_are_not_translated() {
         let mut mounts = Mounts::default();
         mounts.add("/proc", "/tmp/1".into());
-        for (text, wanted) in
+        for (text, expected) in
             [("/proc", "/tmp/1"), ("/proc/self/exe:/proc/none", "/proc/self/exe:/tmp/1/none")]
         {
-            assert_eq!(mounts.translate(text), wanted, "{text}");
+            assert_eq!(mounts.translate(text), expected, "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What containers said, and the HTTPS server that API servers fetch it from.
+//! Container logs, and the HTTPS server from which the API server fetches them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use super::{Inner, PodName, lock};
 use crate::kubernetes::fake_apiserver::Query;
 use crate::kubernetes::tls::{Certificate, TlsListener};
 
-/// One container's output, both streams as they came.
+/// The output of a container, both streams in order of arrival.
 #[derive(Default)]
 pub struct Log {
     lines: Mutex<Vec<(Timestamp, Bytes)>>,
@@ -33,7 +33,7 @@ struct State {
 }
 
 impl Log {
-    /// Takes in what a stream brings until its end.
+    /// Reads a stream to its end.
     pub async fn read(self: Arc<Self>, stream: impl AsyncRead + Unpin) {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
@@ -44,12 +44,12 @@ impl Log {
         }
     }
 
-    /// Says that nothing more comes.
+    /// Marks the log as complete.
     pub fn end(&self) {
         self.state.send_modify(|state| state.ended = true);
     }
 
-    /// The last lines, as long as they have this many bytes together.
+    /// Returns the last lines, up to `limit` bytes.
     pub fn tail(&self, limit: usize) -> String {
         let lines = lock(&self.lines);
         let all: Vec<u8> = lines.iter().rev().take(80).rev().flat_map(|(_, line)| line.to_vec()).collect();
@@ -57,19 +57,19 @@ impl Log {
     }
 }
 
-/// The logs of a node; each stays until its pod is gone.
+/// The logs of a node; each is removed with its pod.
 #[derive(Default)]
 pub struct Logs(Mutex<BTreeMap<(PodName, String), Arc<Log>>>);
 
 impl Logs {
-    /// A new log of a container.
+    /// Creates the log of a container.
     pub fn begin(&self, pod: PodName, container: &str) -> Arc<Log> {
         let log = Arc::new(Log::default());
         lock(&self.0).insert((pod, container.to_owned()), Arc::clone(&log));
         log
     }
 
-    /// Forgets a pod.
+    /// Removes the logs of a pod.
     pub fn forget(&self, pod: &PodName) {
         lock(&self.0).retain(|(of, _), _| of != pod);
     }
@@ -80,7 +80,7 @@ impl Logs {
     }
 }
 
-/// Which part of a log is wanted.
+/// The requested part of a log.
 struct Part {
     follow: bool,
     since: Option<Timestamp>,
@@ -98,7 +98,7 @@ pub(super) async fn serve(listener: TcpListener, inner: Arc<Inner>) {
 
 async fn answer(Shared(inner): Shared<Arc<Inner>>, uri: Uri) -> Response<Body> {
     if *inner.lost.borrow() {
-        // Nobody is there to answer.
+        // A lost node does not answer.
         std::future::pending::<()>().await;
     }
     let parts: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
@@ -132,7 +132,7 @@ async fn answer(Shared(inner): Shared<Arc<Inner>>, uri: Uri) -> Response<Body> {
 }
 
 impl Part {
-    /// Sends it until its end, or until nobody listens.
+    /// Sends the log until its end, or until the client disconnects.
     async fn send(self, log: &Log, send: &mpsc::Sender<Bytes>) -> Option<()> {
         let mut state = log.state.subscribe();
         let mut at = {
@@ -161,7 +161,7 @@ impl Part {
             tokio::select! {
                 changed = state.changed() => changed.ok()?,
                 () = send.closed() => return None,
-                // The change may have come between the two looks above.
+                // A change between the two reads above would be missed otherwise.
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! The node's own object, and what a cluster does about a node that is lost.
+//! The Node object, and the cluster's reaction to a lost node.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::status::now;
 use super::{Inner, OnNodeLoss, has_ended, is_going, lock, text};
 
-/// Makes the node known; a logs request finds its way by what is said here.
+/// Registers the node, with the address of its log server.
 pub(super) async fn register(inner: &Arc<Inner>) {
     let nodes: Api<Node> = Api::all(inner.client.clone());
     let node: Node = serde_json::from_value(json!({
@@ -17,10 +17,10 @@ pub(super) async fn register(inner: &Arc<Inner>) {
     }))
     .expect("a node");
     nodes.create(&PostParams::default(), &node).await.expect("the API server takes a node");
-    tell(inner, "True", "KubeletReady").await;
+    publish_status(inner, "True", "KubeletReady").await;
 }
 
-async fn tell(inner: &Inner, ready: &str, reason: &str) {
+async fn publish_status(inner: &Inner, ready: &str, reason: &str) {
     let nodes: Api<Node> = Api::all(inner.client.clone());
     let status = json!({"status": {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
@@ -36,7 +36,7 @@ async fn tell(inner: &Inner, ready: &str, reason: &str) {
     nodes.patch_status(&inner.node, &PatchParams::default(), &patch).await.expect("the node's status");
 }
 
-/// The pods that were bound to the node and have not ended.
+/// Returns the pods of the node that have not terminated.
 async fn pods(inner: &Inner) -> Vec<Value> {
     let pods: Api<Pod> = Api::all(inner.client.clone());
     let of_it = ListParams::default().fields(&format!("spec.nodeName={}", inner.node));
@@ -51,23 +51,23 @@ async fn condition(inner: &Inner, pod: &Value, condition: Value, phase: Option<&
         status["phase"] = json!(phase);
     }
     let patch = Patch::Strategic(json!({"status": status}));
-    // It may be gone meanwhile.
+    // The pod may have been deleted.
     pods.patch_status(text(pod, "/metadata/name"), &PatchParams::default(), &patch).await.ok();
 }
 
 async fn delete(inner: &Inner, pod: &Value, parameters: &DeleteParams) {
     let pods: Api<Pod> = Api::namespaced(inner.client.clone(), text(pod, "/metadata/namespace"));
-    // It may be gone meanwhile.
+    // The pod may have been deleted.
     pods.delete(text(pod, "/metadata/name"), parameters).await.ok();
 }
 
-/// The kubelet falls silent; the controllers of nodes and taints notice.
+/// Disconnects the kubelet; the node and taint controllers react.
 pub(super) async fn lose(inner: &Arc<Inner>, processes: OnNodeLoss) {
     inner.lost.send_replace(true);
     if processes == OnNodeLoss::Kill {
         lock(&inner.running).values().for_each(|running| running.group.kill());
     }
-    tell(inner, "Unknown", "NodeStatusUnknown").await;
+    publish_status(inner, "Unknown", "NodeStatusUnknown").await;
     for pod in pods(inner).await {
         let not_ready = json!({
             "type": "Ready", "status": "False", "reason": "NodeNotReady", "lastProbeTime": null,
@@ -82,13 +82,13 @@ pub(super) async fn lose(inner: &Arc<Inner>, processes: OnNodeLoss) {
     }
 }
 
-/// The kubelet is heard of again.
+/// Reconnects the kubelet.
 pub(super) async fn recover(inner: &Arc<Inner>) {
-    tell(inner, "True", "KubeletReady").await;
+    publish_status(inner, "True", "KubeletReady").await;
     inner.lost.send_replace(false);
 }
 
-/// The node is taken out of the cluster; the collector of pods does the rest.
+/// Removes the node from the cluster; the pod garbage collector deletes its pods.
 pub(super) async fn remove(inner: &Arc<Inner>) {
     let nodes: Api<Node> = Api::all(inner.client.clone());
     let left = pods(inner).await;

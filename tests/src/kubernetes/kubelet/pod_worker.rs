@@ -1,4 +1,4 @@
-//! One pod, from its binding to its end.
+//! One pod, from binding to deletion.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,59 +18,59 @@ use tokio::time::Instant;
 use super::environment::{Mounts, Waiting, expand, variables};
 use super::logs::Log;
 use super::process::{Group, MARKER};
-use super::status::{Report, now, tell};
+use super::status::{Report, now, publish_status};
 use super::volumes::{Objects, mount};
 use super::{Disruption, Fault, Inner, PAUSE, Running, has_ended, is_going, items, lock, name_of, text};
 
-/// What of a termination message is kept.
+/// Maximum bytes of a termination message.
 const MESSAGE: usize = 4096;
 
-/// What of the log is kept where there is no message.
+/// Maximum bytes of the log as a termination message.
 const LOG_AS_MESSAGE: usize = 2048;
 
-/// How long output may take to arrive after the program is gone.
+/// Timeout for the rest of the output after the program exits.
 const PIPES: Duration = Duration::from_secs(2);
 
-/// How often descendants are counted, see [`Group::look`].
+/// Interval at which descendants are recorded, see [`Group::look`].
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What the API server says of a pod; nothing once it is gone.
+/// The pod on the API server; `None` after its deletion.
 type News = watch::Receiver<Option<Arc<Value>>>;
 
-/// A program that is ready to be started.
+/// A program to be spawned.
 struct Prepared {
     program: PathBuf,
     arguments: Vec<String>,
     variables: BTreeMap<String, String>,
     folder: PathBuf,
     message: PathBuf,
-    /// The folders that are the pod's.
+    /// Directories of the pod's volumes.
     folders: Vec<PathBuf>,
 }
 
-/// Looks after a pod until it is gone.
+/// Runs a pod until it is deleted.
 pub(super) async fn run_pod(inner: Arc<Inner>, mut news: News) {
     let Some(pod) = news.borrow_and_update().clone() else { return };
     if !has_ended(&pod)
         && let Some(report) = run(&inner, &pod, &mut news).await
     {
-        tell(&inner, &pod, &report).await;
+        publish_status(&inner, &pod, &report).await;
     }
-    // The end: whoever deletes the pod waits for the node's consent.
+    // A deleted pod stays until the node confirms that it has stopped.
     if news.wait_for(|pod| pod.as_ref().is_none_or(|pod| is_going(pod))).await.is_ok() {
         let there = news.borrow().is_some();
         if there {
             consent(&inner, &pod).await;
         }
     }
-    // The volumes of a pod end with it.
+    // The pod's volumes are deleted with it.
     std::fs::remove_dir_all(inner.pod_folder(text(&pod, "/metadata/uid"))).ok();
 }
 
-/// Starts a pod's program and waits for its end; nothing when the pod was gone before.
+/// Spawns the pod's program and waits for its exit; returns `None` if the pod was deleted before.
 async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Report> {
     let container = &pod["spec"]["containers"][0];
-    let mut told = None;
+    let mut reported = None;
     let prepared = loop {
         let current = news.borrow_and_update().clone()?;
         if is_going(&current) {
@@ -80,16 +80,16 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
         match prepare(inner, &current, container).await {
             Ok(prepared) => break prepared,
             Err(waiting) => {
-                if told.as_ref() != Some(&waiting) {
-                    tell(inner, pod, &Report::waiting(waiting.reason, &waiting.message)).await;
+                if reported.as_ref() != Some(&waiting) {
+                    publish_status(inner, pod, &Report::waiting(waiting.reason, &waiting.message)).await;
                 } else if waiting.reason == "ErrImagePull" {
                     let message = format!("Back-off pulling image {}", container["image"]);
-                    tell(inner, pod, &Report::waiting("ImagePullBackOff", &message)).await;
-                    told = Some(Waiting { reason: "ImagePullBackOff", message });
+                    publish_status(inner, pod, &Report::waiting("ImagePullBackOff", &message)).await;
+                    reported = Some(Waiting { reason: "ImagePullBackOff", message });
                     wait_for_repair(inner, pod, news).await;
                     continue;
                 }
-                told = Some(waiting);
+                reported = Some(waiting);
                 tokio::time::timeout(PAUSE, news.changed()).await.ok();
             }
         }
@@ -123,24 +123,24 @@ async fn run(inner: &Arc<Inner>, pod: &Arc<Value>, news: &mut News) -> Option<Re
         tokio::spawn(Arc::clone(&log).read(child.stdout.take().expect("a pipe"))),
         tokio::spawn(Arc::clone(&log).read(child.stderr.take().expect("a pipe"))),
     ];
-    // The API server may be away; the program is not.
+    // Runs in the background, because the API server may be unreachable.
     let (telling, about, report) = (Arc::clone(inner), Arc::clone(pod), Report::running(&started));
-    let told = tokio::spawn(async move { tell(&telling, &about, &report).await });
+    let reported = tokio::spawn(async move { publish_status(&telling, &about, &report).await });
     let end = wait_for_end(pod, news, &mut child, &group).await;
     group.kill_rest();
     for output in output {
-        // A process that left the family may hold the pipe; nobody waits for it.
+        // A process that left the group may hold the pipe open.
         tokio::time::timeout(PIPES, output).await.ok();
     }
     log.end();
     lock(&inner.running).remove(&name_of(pod));
     let struck = *struck.borrow();
-    // What is told last must arrive last.
-    told.await.ok();
+    // The final status must arrive last.
+    reported.await.ok();
     Some(report_end(container, &prepared, &end, struck, &started, &log))
 }
 
-/// A pull that failed is tried again when the fault is gone, or never.
+/// Waits until an injected pull error is cleared.
 async fn wait_for_repair(inner: &Arc<Inner>, pod: &Value, news: &mut News) {
     loop {
         let going = news.borrow().as_ref().is_none_or(|pod| is_going(pod));
@@ -194,7 +194,7 @@ fn translated(pod: &Value, variables: BTreeMap<String, String>, mounts: &Mounts)
     let mut all = BTreeMap::from([
         ("HOSTNAME".to_owned(), text(pod, "/metadata/name").to_owned()),
         (MARKER.to_owned(), text(pod, "/metadata/uid").to_owned()),
-        // Where the programs of this machine are; an image brings its own.
+        // The directories of programs on this machine; an image would contain them.
         ("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()),
     ]);
     all.extend(variables.into_iter().map(|(name, value)| (name, mounts.translate(&value))));
@@ -214,14 +214,14 @@ fn start(prepared: &Prepared) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// How a program ended.
+/// How a program exited.
 struct End {
     status: ExitStatus,
     /// Whether the pod's own deadline had passed.
     late: bool,
 }
 
-/// Waits for the program; asks it to end, and kills it, when the pod is to go.
+/// Waits for the program; terminates and then kills it when the pod is deleted.
 async fn wait_for_end(pod: &Value, news: &mut News, child: &mut Child, group: &Group) -> End {
     let limit = pod["spec"]["activeDeadlineSeconds"].as_u64();
     let deadline = limit.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -250,21 +250,21 @@ async fn wait_for_end(pod: &Value, news: &mut News, child: &mut Child, group: &G
             changed = news.changed() => {
                 let current = news.borrow_and_update().clone().filter(|_| changed.is_ok());
                 match current {
-                    // Whoever took the pod away by force took its program's time, too.
+                    // A forced deletion skips the grace period.
                     None => group.kill(),
                     Some(current) if is_going(&current) => {
-                        let asked = Instant::now() + grace(&current);
+                        let deadline = Instant::now() + grace(&current);
                         if kill_at.is_none() {
                             group.terminate();
                         }
-                        kill_at = Some(kill_at.map_or(asked, |before| before.min(asked)));
+                        kill_at = Some(kill_at.map_or(deadline, |before| before.min(deadline)));
                     }
                     Some(_) => {}
                 }
             }
         }
         if news.has_changed().is_err() {
-            // The node ends, and kills what runs.
+            // The node stops and kills its programs.
             group.kill();
             let status = child.wait().await.expect("our own child");
             return End { status, late };
@@ -273,8 +273,8 @@ async fn wait_for_end(pod: &Value, news: &mut News, child: &mut Child, group: &G
 }
 
 fn grace(pod: &Value) -> Duration {
-    let asked = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
-    let seconds = asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30);
+    let requested = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
+    let seconds = requested.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30);
     Duration::from_secs(seconds)
 }
 
@@ -286,7 +286,7 @@ fn report_end(
     started: &str,
     log: &Log,
 ) -> Report {
-    // As a container runtime counts it.
+    // As a container runtime reports it.
     let code = end.status.code().unwrap_or_else(|| 128 + end.status.signal().unwrap_or(0));
     let mut message = std::fs::read(&prepared.message).unwrap_or_default();
     message.truncate(MESSAGE);
@@ -321,7 +321,7 @@ fn report_end(
     }
 }
 
-/// Lets a pod go that was deleted, and is no longer running.
+/// Confirms the deletion of a pod that stopped.
 async fn consent(inner: &Arc<Inner>, pod: &Value) {
     let pods: Api<Pod> = Api::namespaced(inner.client.clone(), text(pod, "/metadata/namespace"));
     let meant = Preconditions { uid: Some(text(pod, "/metadata/uid").to_owned()), resource_version: None };
@@ -329,7 +329,7 @@ async fn consent(inner: &Arc<Inner>, pod: &Value) {
     loop {
         inner.connected().await;
         match pods.delete(text(pod, "/metadata/name"), &now).await {
-            // Gone, or another of the same name.
+            // Deleted, or replaced by another pod of the same name.
             Ok(_) => return,
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
             Err(_) => tokio::time::sleep(PAUSE).await,

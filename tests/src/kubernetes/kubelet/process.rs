@@ -1,4 +1,4 @@
-//! A program and all that it started: a container ends as a whole, and so do they.
+//! A program and its descendants, which end together like the processes of a container.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process that may be somebody else's by now, unless it started at the same time.
+/// PID and start time: a PID may be reused.
 type Known = (i32, u64);
 
-/// A variable that tells whose a process is.
+/// Environment variable that marks the processes of a pod.
 pub const MARKER: &str = "POD_OF_TEST";
 
-/// A program and its descendants, those among them too whose parents are gone.
+/// A program and its descendants, including orphans.
 ///
-/// There is no namespace that would end them together. They are known by their parents, by the variable
-/// [`MARKER`], or by a working folder in the pod's volumes. Whoever leaves his family at once, with
-/// another environment and elsewhere, is not found; pods that share a claim at the same time are one.
+/// No namespace contains them. They are found by parent, by the variable [`MARKER`], or by a working directory
+/// in the pod's volumes. A process that leaves all three immediately is not found; concurrent pods that share a
+/// claim count as one.
 #[derive(Clone)]
 pub struct Group {
     pid: i32,
@@ -27,7 +27,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group of a process that has just started with this value of the variable, for a pod with these folders.
+    /// Creates the group of a process that was just spawned with this marker, for a pod with these directories.
     pub fn of(pid: u32, mark: &str, folders: Vec<PathBuf>) -> Self {
         let pid = i32::try_from(pid).expect("a process id");
         let mark = format!("{MARKER}={mark}").into_bytes();
@@ -36,12 +36,12 @@ impl Group {
         group
     }
 
-    /// The program itself.
+    /// Returns the PID of the program.
     pub fn pid(&self) -> u32 {
         self.pid.unsigned_abs()
     }
 
-    /// Remembers the descendants of now: they are no descendants once their parent is gone.
+    /// Records the current descendants: after their parent exits they are orphans.
     pub fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let processes = processes();
@@ -62,8 +62,8 @@ impl Group {
         seen.extend(family.iter().filter_map(|pid| Some((*pid, processes.get(pid)?.start))));
     }
 
-    /// Remembers those who are known by what they carry.
-    fn look_closely(&self) {
+    /// Records processes with the marker or with a working directory in the volumes.
+    fn record_marked(&self) {
         let carriers = processes().into_iter().filter(|(pid, _)| self.is_marked(*pid));
         let carriers: Vec<Known> = carriers.map(|(pid, it)| (pid, it.start)).collect();
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(carriers);
@@ -77,25 +77,25 @@ impl Group {
                 .is_ok_and(|here| self.folders.iter().any(|folder| here.starts_with(folder)))
     }
 
-    /// Asks the program to end; its children are its own affair.
+    /// Terminates the program only; it is responsible for its children.
     pub fn terminate(&self) {
         signal(self.pid, Signal::TERM);
     }
 
-    /// Kills all of it.
+    /// Kills the whole group.
     pub fn kill(&self) {
-        // Whoever is stopped starts nothing while we look.
+        // A stopped process spawns nothing during the search.
         signal(self.pid, Signal::STOP);
         self.look();
         signal(self.pid, Signal::KILL);
         self.kill_rest();
     }
 
-    /// Kills what the program left behind.
+    /// Kills the descendants of an exited program.
     pub fn kill_rest(&self) {
-        // A process may have started another after the look; its parent is dead in the second round.
+        // A process may have spawned another after the search; the second round finds it.
         for _ in 0..3 {
-            self.look_closely();
+            self.record_marked();
             let seen: Vec<Known> =
                 self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
             let rest: Vec<Known> = seen.into_iter().filter(|(pid, _)| *pid != self.pid).collect();
@@ -109,7 +109,7 @@ impl Group {
 
 fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // It may be gone already, which is as good.
+        // The process may have exited already.
         kill_process(pid, signal).ok();
     }
 }
@@ -119,17 +119,17 @@ struct Process {
     start: u64,
 }
 
-/// The processes of this machine, but for those that ended and wait for their parents.
+/// Returns the processes of this machine, without zombies.
 fn processes() -> BTreeMap<i32, Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(|pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything.
+        // The name, in parentheses, may contain any character.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
-        // proc_pid_stat(5): field 22, the third being the state.
+        // proc_pid_stat(5): field 22; the state is field 3.
         let start = fields.nth(17)?.parse().ok()?;
         (state != "Z").then_some((pid, Process { parent, start }))
     })

@@ -1,4 +1,4 @@
-//! Which pods the node takes, and who looks after each.
+//! Binds pods to the node and starts a worker for each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use tokio::sync::watch;
 use super::status::now;
 use super::{Fault, Inner, PAUSE, has_ended, is_going, items, name_of, pod_worker, text};
 
-/// How often pods that no node takes are looked at again.
+/// Interval at which unschedulable pods are retried.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// The pods that the node knows of.
+/// The pods of the node.
 #[derive(Default)]
 struct Known {
     pods: BTreeMap<String, Value>,
     lives: BTreeMap<String, watch::Sender<Option<Arc<Value>>>>,
 }
 
-/// Follows all pods until the runtime ends.
+/// Watches all pods until the runtime ends.
 pub(super) async fn run(inner: Arc<Inner>) {
     let pods: Api<Pod> = Api::all(inner.client.clone());
     let mut events = watcher(pods, watcher::Config::default()).boxed();
@@ -40,8 +40,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
                     known.update(&inner, json!(pod)).await;
                 }
                 Some(Ok(Event::InitDone)) => {
-                    let gone: Vec<String> = known.pods.keys().filter(|uid| !seen.contains(uid)).cloned().collect();
-                    gone.iter().for_each(|uid| known.forget(&inner, uid));
+                    let deleted: Vec<String> = known.pods.keys().filter(|uid| !seen.contains(uid)).cloned().collect();
+                    deleted.iter().for_each(|uid| known.forget(&inner, uid));
                 }
                 Some(Ok(Event::Apply(pod))) => known.update(&inner, json!(pod)).await,
                 Some(Ok(Event::Delete(pod))) => {
@@ -91,14 +91,14 @@ impl Known {
         }
     }
 
-    /// Binds a pod to the node, or says why not.
+    /// Binds a pod to the node, or reports why it cannot.
     async fn schedule(&self, inner: &Arc<Inner>, pod: &Value) {
         if *inner.lost.borrow() || is_going(pod) {
             return;
         }
         let (namespace, name) = name_of(pod);
         let pods: Api<Pod> = Api::namespaced(inner.client.clone(), &namespace);
-        // What fails here is tried again at the next look.
+        // An error is retried with the next attempt.
         match self.obstacle(inner, pod).await {
             Ok(None) => {
                 let binding = json!({
@@ -110,9 +110,9 @@ impl Known {
                     .ok();
             }
             Ok(Some(message)) => {
-                let said = items(pod, "/status/conditions")
+                let reported = items(pod, "/status/conditions")
                     .any(|it| it["type"] == "PodScheduled" && it["message"] == message.as_str());
-                if !said {
+                if !reported {
                     let condition = json!({
                         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
                         "lastProbeTime": null, "lastTransitionTime": now(),
@@ -125,7 +125,7 @@ impl Known {
         }
     }
 
-    /// Why no node takes a pod.
+    /// Returns why a pod cannot be scheduled.
     async fn obstacle(&self, inner: &Arc<Inner>, pod: &Value) -> Result<Option<String>, kube::Error> {
         if let Some(Fault::Unschedulable(why)) = inner.fault_of(pod) {
             return Ok(Some(why));

@@ -1,4 +1,4 @@
-//! How a pod's status is put, and told to the API server until it hears.
+//! Builds a pod's status and reports it until the API server accepts it.
 
 use std::sync::Arc;
 
@@ -9,20 +9,19 @@ use serde_json::{Value, json};
 
 use super::{Inner, PAUSE, items, text};
 
-/// How a pod is.
+/// The state of a pod.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub phase: &'static str,
-    /// Why, where the pod as a whole ended for a reason.
+    /// Reason and message, if the pod as a whole failed.
     pub reason: Option<(&'static str, String)>,
-    /// The state of the container, as `ContainerState` has it.
+    /// `ContainerState` of the container.
     pub state: Value,
-    /// A reason of `DisruptionTarget`.
+    /// Reason of the condition `DisruptionTarget`.
     pub disruption: Option<&'static str>,
 }
 
 impl Report {
-    /// The container waits.
     pub fn waiting(reason: &str, message: &str) -> Self {
         let mut waiting = json!({"reason": reason});
         if !message.is_empty() {
@@ -31,7 +30,6 @@ impl Report {
         Self { phase: "Pending", reason: None, state: json!({"waiting": waiting}), disruption: None }
     }
 
-    /// The container runs.
     pub fn running(since: &str) -> Self {
         Self {
             phase: "Running",
@@ -42,13 +40,13 @@ impl Report {
     }
 }
 
-/// The time as objects carry it.
+/// Returns the current time in the format of objects.
 pub fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Tells how a pod is; returns once the API server knows, or once there is nobody to tell it about.
-pub async fn tell(inner: &Arc<Inner>, pod: &Value, report: &Report) {
+/// Reports the status of a pod; returns once the API server has it or the pod is deleted.
+pub async fn publish_status(inner: &Arc<Inner>, pod: &Value, report: &Report) {
     let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
     let pods: Api<Pod> = Api::namespaced(inner.client.clone(), namespace);
     loop {
@@ -104,7 +102,7 @@ fn compose(pod: &Value, report: &Report) -> Value {
             last["reason"] = json!(reason);
         }
     }
-    // What others said of the pod stays.
+    // Keeps the conditions of others.
     let ours: Vec<Value> = conditions.iter().map(|it| it["type"].clone()).collect();
     conditions.extend(items(pod, "/status/conditions").filter(|it| !ours.contains(&it["type"])).cloned());
     let mut status = json!({
@@ -122,7 +120,7 @@ fn compose(pod: &Value, report: &Report) -> Value {
     status
 }
 
-/// A merge keeps what it does not name, and a container has one state.
+/// Adds nulls: a merge patch keeps absent fields, and a container has one state.
 fn with_absent_states(state: &Value) -> Value {
     let mut state = state.clone();
     if let Some(fields) = state.as_object_mut() {

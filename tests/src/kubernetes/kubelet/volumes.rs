@@ -1,4 +1,4 @@
-//! The volumes of a pod as folders of this machine.
+//! The volumes of a pod as directories of this machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::environment::{Lookup, Mounts, Waiting, field_of};
 use super::{Inner, items, text};
 
-/// The ConfigMaps and Secrets that a pod names, as they are now.
+/// The ConfigMaps and Secrets that a pod references.
 #[derive(Default)]
 pub struct Objects(BTreeMap<(String, String), BTreeMap<String, Vec<u8>>>);
 
@@ -24,7 +24,7 @@ impl Lookup for Objects {
 }
 
 impl Objects {
-    /// Fetches what the pod names and what is there.
+    /// Fetches the existing objects that the pod references.
     pub async fn fetch(inner: &Inner, pod: &Value) -> Result<Self, kube::Error> {
         let namespace = text(pod, "/metadata/namespace");
         let maps: Api<ConfigMap> = Api::namespaced(inner.client.clone(), namespace);
@@ -49,7 +49,7 @@ impl Objects {
     }
 }
 
-/// The ConfigMaps and Secrets that a pod's specification names, wherever.
+/// Returns the ConfigMaps and Secrets that a pod specification references.
 fn named(spec: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut places = vec![spec];
@@ -76,7 +76,7 @@ fn named(spec: &Value) -> Vec<(String, String)> {
     found
 }
 
-/// Makes the folders of a pod and tells where its container finds them.
+/// Creates the directories of a pod and maps its mount paths to them.
 pub async fn mount(
     inner: &Arc<Inner>,
     pod: &Value,
@@ -174,7 +174,7 @@ fn files_of(
             if reference["optional"] == true {
                 continue;
             }
-            // The reason that a pod shows whose volumes are not there; the event has the rest.
+            // The pod's reason if a volume is missing; the event has the details.
             let message = format!("{} \"{name}\" not found", resource.trim_end_matches('s'));
             return Err(Waiting { reason: "ContainerCreating", message });
         };
@@ -198,7 +198,7 @@ fn files_of(
     Ok(files)
 }
 
-/// The folder of a claim, which outlives the pods; it is bound once a pod uses it.
+/// Returns the directory of a claim, which outlives its pods, and binds the claim.
 async fn bind_claim(inner: &Arc<Inner>, namespace: &str, name: &str) -> Result<PathBuf, Waiting> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(inner.client.clone(), namespace);
     let waiting = |message: String| Waiting { reason: "ContainerCreating", message };
@@ -225,7 +225,7 @@ fn claims_folder(root: &Path, namespace: &str) -> PathBuf {
     root.join("claims").join(namespace)
 }
 
-/// The newest folder of a claim of this name.
+/// Returns the newest directory of a claim of this name.
 pub fn find_claim(root: &Path, namespace: &str, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(claims_folder(root, namespace)).ok()?.flatten();
     let of_it = entries.filter(|entry| entry.file_name().to_string_lossy().split('@').next() == Some(name));

@@ -1,0 +1,94 @@
+//! Selection of runs, and errors of ambiguous calls.
+
+use serde_json::json;
+
+use crate::bench::Bench;
+use crate::client::{Era, call, connect, server, steady};
+
+#[tokio::test]
+async fn ambiguous_tool_call_among_active_runs_is_not_guessed() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "held"), Era::Stateless).await;
+    for service in ["auth", "trader"] {
+        let submitted = call(
+            &client,
+            "submit_implementation_task",
+            json!({ "task_id": 1, "service": service, "repository_url": "https://github.com/myorg/x" }),
+        )
+        .await;
+        assert!(!submitted.is_error, "{submitted:?}");
+    }
+    let status = call(&client, "get_task_status", json!({})).await;
+    assert!(!status.is_error);
+    assert_eq!(status.value["candidates"].as_array().unwrap().len(), 2);
+    assert!(status.value["run"].is_null());
+
+    let stop = call(&client, "stop_task", json!({ "run": "current" })).await;
+    assert!(stop.is_error);
+    insta::assert_snapshot!("candidates", steady(&stop.text, &bench));
+    for tool in ["get_task_logs", "wait_for_task"] {
+        assert!(call(&client, tool, json!({})).await.is_error, "{tool}");
+    }
+    let one = call(&client, "stop_task", json!({ "run": "that auth task" })).await;
+    assert_eq!(one.value["run"]["run"], "auth-claude-agent-1-task1-attempt1", "{one:?}");
+    let other = call(&client, "get_task_status", json!({})).await;
+    assert_eq!(other.value["run"]["service"], "trader");
+}
+
+#[tokio::test]
+async fn retry_uses_agent_of_previous_attempt() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "failed"), Era::Handshake).await;
+    let first = json!({ "task_id": 4, "service": "trader", "agent": "claude-agent-7", "model": "opus" });
+    call(&client, "submit_implementation_task", first).await;
+    call(&client, "wait_for_task", json!({ "task_id": 4 })).await;
+    let retry = json!({ "task_id": 4, "service": "trader", "retry": true, "guidance": "better" });
+    let retried = call(&client, "submit_implementation_task", retry).await;
+    assert_eq!(retried.value["run"]["run"], "trader-claude-agent-7-task4-attempt2", "{retried:?}");
+    assert!(retried.text.contains("**Model**: opus"), "{retried:?}");
+    call(&client, "wait_for_task", json!({ "task_id": 4 })).await;
+    let fresh = json!({ "task_id": 4, "service": "trader", "fresh": true });
+    let fresh = call(&client, "submit_implementation_task", fresh).await;
+    assert_eq!(fresh.value["run"]["run"], "trader-claude-agent-7-task4-attempt3", "{fresh:?}");
+}
+
+#[tokio::test]
+async fn tool_errors_use_tool_vocabulary() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "done"), Era::Stateless).await;
+    let mut reported = Vec::new();
+    for (tool, arguments) in [
+        ("get_task_status", json!({})),
+        ("get_task_status", json!({ "run": "no-such-run" })),
+        ("get_task_status", json!({ "bogus": 1 })),
+        ("list_tasks", json!({ "phase": "walking" })),
+        ("submit_implementation_task", json!({ "service": "trader" })),
+        ("submit_implementation_task", json!({})),
+        ("submit_implementation_task", json!({ "task_id": 1, "service": "payments" })),
+        ("submit_implementation_task", json!({ "task_id": 1, "service": "Bad Name" })),
+        ("submit_implementation_task", json!({ "task_id": "1.2", "service": "trader" })),
+        ("submit_implementation_task", json!({ "retry": true })),
+        ("submit_implementation_task", json!({ "task_id": 1, "service": "trader", "retry": true })),
+        ("submit_implementation_task", json!({ "retry": true, "fresh": true })),
+        ("wait_for_task", json!({ "timeout_seconds": -1 })),
+    ] {
+        let answer = call(&client, tool, arguments.clone()).await;
+        assert!(answer.is_error, "{tool} {arguments}: {answer:?}");
+        assert!(!answer.text.contains(" --") && !answer.text.contains("dispatcher "), "{answer:?}");
+        reported.push(format!("{tool} {arguments}\n  {}", steady(&answer.text, &bench)));
+    }
+    insta::assert_snapshot!("errors", reported.join("\n"));
+}
+
+#[tokio::test]
+async fn broken_config_is_reported_until_fixed_without_restart() {
+    let bench = Bench::new();
+    let file = bench.path("open/orchestrator.toml");
+    std::fs::write(&file, "nonsense = = 1").unwrap();
+    let client = connect(server(&bench, "done"), Era::Stateless).await;
+    assert_eq!(client.list_all_tools().await.unwrap().len(), 7);
+    let broken = call(&client, "list_tasks", json!({})).await;
+    assert!(broken.is_error && broken.text.contains("orchestrator.toml"), "{broken:?}");
+    std::fs::write(&file, "").unwrap();
+    assert!(!call(&client, "list_tasks", json!({})).await.is_error);
+}

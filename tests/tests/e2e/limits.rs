@@ -1,0 +1,200 @@
+//! Every run ends: by its limits, a stop request, or a model error. Its work is kept.
+
+use std::time::Duration;
+
+use orchestrator_contract::outcome::{VerdictStatus, WorkLocation};
+use orchestrator_contract::{Outcome, Phase, Reason};
+use orchestrator_tests::command::CommandOutput;
+use orchestrator_tests::git_server::{Fault as GitFault, Operation};
+use orchestrator_tests::messages_api::{Fault, Script, Turn};
+use orchestrator_tests::projects::{fix, fixes};
+use orchestrator_tests::test_env::TestEnv;
+use rustix::process::Signal;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A script that changes a file and then stalls.
+fn stalls() -> Script {
+    Script::new().turn(fix()).turn(Turn::never(Fault::stalls_mid_stream()))
+}
+
+/// A script that runs a command in every turn.
+fn endless(turns: usize) -> Script {
+    (0..turns).fold(Script::new().turn(fix()), |script, number| {
+        script.turn(Turn::bash(format!("echo {number} >> notes.txt")))
+    })
+}
+
+fn assert_pushed_without_pull_request(env: &TestEnv, outcome: &Outcome) {
+    assert_eq!(outcome.work.location, WorkLocation::Remote, "{outcome:#?}");
+    assert_eq!(outcome.work.branch.as_deref(), Some("feature/task-1-implementation"));
+    let lib = env.git.read("acme/trader", "feature/task-1-implementation", "src/lib.rs").unwrap();
+    assert!(lib.contains("max()"), "{lib}");
+    assert!(env.github.pulls().is_empty());
+    env.assert_invariants(outcome);
+}
+
+fn assert_ended(output: &CommandOutput, outcome: &Outcome, code: i32, reason: Reason) {
+    assert_eq!((output.code, outcome.reason), (code, reason), "{output:#?}\n{outcome:#?}");
+}
+
+#[test]
+fn turn_limit_leaves_work_on_branch() {
+    let env = TestEnv::start(endless(8));
+    let (output, outcome) = env.submit(&["--turns", "3"]);
+    assert_ended(&output, &outcome, 124, Reason::TurnLimit);
+    assert_eq!(env.model.conversation().len(), 3);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn cost_limit_leaves_work_on_branch() {
+    let script =
+        Script::new().turn(fix().using(10, 10)).turn(Turn::bash("echo more").using(1_000_000, 1_000));
+    let env = TestEnv::start(script);
+    let (output, outcome) = env.submit(&["--cost", "0.50"]);
+    assert_ended(&output, &outcome, 124, Reason::CostLimit);
+    assert!(outcome.usage.cost_usd >= 0.5, "{:?}", outcome.usage);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn time_limit_leaves_work_on_branch() {
+    let env = TestEnv::start(stalls());
+    let (output, outcome) = env.submit(&["--minutes", "0.2"]);
+    assert_ended(&output, &outcome, 124, Reason::TimeLimit);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn idle_limit_leaves_work_on_branch() {
+    let env = TestEnv::start(stalls());
+    std::fs::write(env.path("orchestrator.toml"), "[services.trader]\nlimits = { idle_minutes = 0.1 }\n")
+        .unwrap();
+    let (output, outcome) = env.submit(&[]);
+    assert_ended(&output, &outcome, 124, Reason::IdleLimit);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn stopped_run_leaves_work_on_branch() {
+    let env = TestEnv::start(stalls());
+    let run = env.start_run("1", &[]);
+    assert!(env.model.wait_for_requests(2, SOON), "{:#}", env.status(&run));
+    let stop = env.dispatcher(&["stop", &run]);
+    assert_eq!(stop.code, 0, "{stop:?}");
+    let (output, outcome) = env.wait(&run);
+    assert_ended(&output, &outcome, 143, Reason::Stopped);
+    assert_eq!(outcome.phase, Phase::Stopped);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn sigterm_stops_run_like_stop_command() {
+    let env = TestEnv::start(stalls());
+    let run = env.start_run("1", &[]);
+    assert!(env.model.wait_for_requests(2, SOON), "{:#}", env.status(&run));
+    env.signal(&run, Signal::TERM);
+    let (output, outcome) = env.wait(&run);
+    assert_ended(&output, &outcome, 143, Reason::Stopped);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn stop_during_verify_pushes_work() {
+    let env = TestEnv::start(fixes());
+    let run = env.start_run("1", &["--verify", "sleep 300"]);
+    env.wait_until(&run, |status| status["step"] == "verify");
+    env.signal(&run, Signal::TERM);
+    let (output, outcome) = env.wait(&run);
+    assert_ended(&output, &outcome, 143, Reason::Stopped);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn stop_during_fetch_ends_immediately() {
+    let env = TestEnv::start(Script::new());
+    for number in 1..=2 {
+        env.git.fail(Operation::Fetch, number, GitFault::Silence);
+    }
+    let run = env.start_run("1", &[]);
+    env.wait_until(&run, |status| status["step"] == "fetch_platform");
+    env.signal(&run, Signal::TERM);
+    let (output, outcome) = env.wait(&run);
+    assert_ended(&output, &outcome, 143, Reason::Stopped);
+    assert_eq!(outcome.work.location, WorkLocation::None);
+    env.assert_invariants(&outcome);
+}
+
+#[test]
+fn stop_now_keeps_work_in_workspace() {
+    let env = TestEnv::start(fixes());
+    env.git.fail(Operation::Push, 1, GitFault::Silence);
+    let run = env.start_run("1", &[]);
+    env.wait_until(&run, |status| status["step"] == "push");
+    let stop = env.dispatcher(&["stop", "--now", &run]);
+    assert_eq!(stop.code, 0, "{stop:?}");
+    let (_, outcome) = env.wait(&run);
+    assert_eq!(outcome.work.location, WorkLocation::Workspace, "{outcome:#?}");
+    assert_eq!(outcome.phase, Phase::Stopped, "{outcome:#?}");
+    assert!(env.github.pulls().is_empty());
+    env.assert_invariants(&outcome);
+}
+
+fn assert_no_work(env: &TestEnv, outcome: &Outcome) {
+    assert_eq!(outcome.work.location, WorkLocation::None, "{outcome:#?}");
+    assert_eq!(env.git.tips("acme/trader").len(), 1);
+    assert!(env.github.pulls().is_empty());
+    env.assert_invariants(outcome);
+}
+
+#[test]
+fn wrong_model_key_is_model_authentication_failed() {
+    let mut env = TestEnv::start(Script::new());
+    env.set("ANTHROPIC_API_KEY", "sk-ant-api03-wrong");
+    let (output, outcome) = env.submit(&[]);
+    assert_ended(&output, &outcome, 77, Reason::ModelAuthenticationFailed);
+    assert_no_work(&env, &outcome);
+}
+
+#[test]
+fn unknown_model_is_model_not_found() {
+    let env = TestEnv::start(Script::new());
+    let (output, outcome) = env.submit(&["--model", "mistake-9"]);
+    assert_ended(&output, &outcome, 78, Reason::ModelNotFound);
+    assert_no_work(&env, &outcome);
+}
+
+#[test]
+fn overloaded_model_is_model_unavailable() {
+    let env = TestEnv::start(Script::new().turn(Turn::never(Fault::status(529))));
+    let (output, outcome) = env.submit(&[]);
+    assert_ended(&output, &outcome, 69, Reason::ModelUnavailable);
+    assert_no_work(&env, &outcome);
+}
+
+#[test]
+fn no_pull_request_option_completes_with_branch() {
+    let env = TestEnv::start(fixes());
+    let (output, outcome) = env.submit(&["--no-pull-request"]);
+    assert_ended(&output, &outcome, 0, Reason::Completed);
+    assert_eq!(outcome.pull_request, None);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn already_done_verdict_succeeds_without_branch() {
+    let env = TestEnv::start(Script::new().turn(Turn::verdict("already_done", "It is the highest already.")));
+    let (output, outcome) = env.submit(&[]);
+    assert_ended(&output, &outcome, 0, Reason::AlreadyDone);
+    assert_eq!(outcome.verdict.as_ref().unwrap().status, VerdictStatus::AlreadyDone);
+    assert_no_work(&env, &outcome);
+}
+
+#[test]
+fn done_verdict_without_changes_fails() {
+    let env = TestEnv::start(Script::new().turn(Turn::verdict("done", "I did it all.")));
+    let (output, outcome) = env.submit(&[]);
+    assert_ended(&output, &outcome, 1, Reason::NoChanges);
+    assert_no_work(&env, &outcome);
+}
