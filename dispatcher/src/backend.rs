@@ -1,8 +1,7 @@
-//! Where runs run, and what every such place can do.
+//! Backends: where runs execute.
 //!
-//! A backend gives out attempt numbers, starts runs, tells what they tell, asks
-//! them to stop and forgets them. What a submission means is decided above it,
-//! by [`crate::task::decide`].
+//! A backend allocates attempt numbers, starts runs, streams their events, stops and removes them.
+//! [`crate::task::decide`] decides what a submission means.
 
 pub mod credentials;
 pub mod docker;
@@ -24,169 +23,163 @@ use crate::task::resolve::TaskDraft;
 use crate::task::status::Status;
 use crate::task::stop_mode::StopMode;
 
-/// What was asked for, and when.
+/// The metadata of a submission.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SubmissionRecord {
-    /// The version of this form.
+    /// Format version.
     pub version: u32,
-    /// Where the run runs.
+    /// Name of the backend.
     pub backend: String,
-    /// When it was submitted.
     pub submitted_at: Timestamp,
-    /// What was asked for.
+    /// The request as submitted, before defaults.
     pub request: Request,
 }
 
-/// A run as its backend keeps it.
+/// A run as stored by its backend.
 #[derive(Clone, Debug)]
 pub struct StoredRun {
-    /// What was asked for.
     pub record: SubmissionRecord,
-    /// What the supervisor was asked to do.
     pub task: TaskSpec,
 }
 
-/// A run that is to be made.
+/// Arguments of [`Backend::create`].
 #[derive(Clone, Copy, Debug)]
 pub struct CreateRun<'a> {
-    /// Whose attempt it is.
+    /// Task key of the run.
     pub identity: &'a TaskKey,
-    /// Its number, above all that were known when it was decided upon.
+    /// Attempt number, above all that were known when it was chosen.
     pub attempt: u32,
-    /// What it is to do.
     pub draft: &'a TaskDraft,
-    /// What was asked for.
     pub request: &'a Request,
 }
 
-/// What came of making a run.
+/// Result of [`Backend::create`].
 #[derive(Clone, Debug)]
 pub enum CreateOutcome {
-    /// It is there, and starts.
+    /// The run exists and is starting.
     Created(Box<StoredRun>),
-    /// Somebody else has that number by now: decide again.
+    /// Another submission allocated the number first: decide again.
     AttemptTaken,
 }
 
-/// A piece of what the supervisor keeps of a run in the workspace. It was redacted when it was written.
+/// An artifact in the workspace. The supervisor redacted it when it wrote it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Artifact {
-    /// What the agent's program printed; its end, where it is long.
+    /// The agent's transcript; its tail if it is long.
     Transcript,
-    /// What the run's branch changes; its beginning, where it is long.
+    /// The diff of the run's branch; its head if it is long.
     Diff,
 }
 
-/// How much of a piece is read, in bytes.
+/// Maximum bytes to read of an artifact.
 const MAX_ARTIFACT_BYTES: u64 = 1024 * 1024;
 
-/// A place where runs run.
+/// A platform that executes runs.
 ///
-/// All methods may be called by several programs at once; what must happen
-/// once (a number, a run) is the backend's to guard.
+/// All methods may be called by several processes concurrently; the backend ensures that a number is
+/// allocated and a run is created only once.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
-    /// What the place is called in the configuration.
+    /// Returns the backend's name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// Where it keeps its runs, for messages.
+    /// Describes where runs are stored, for messages.
     fn location(&self) -> String;
 
-    /// The workspace of a service, as people find it: a folder or a volume.
+    /// Describes the workspace of a service: a folder, a volume or a PVC.
     fn workspace(&self, service: &ServiceName) -> String;
 
-    /// The command by which people look at a run without this program; none if there is none.
+    /// Returns the platform's own command for a run, such as `docker logs -f RUN`.
     fn native_command(&self, _run: &RunName) -> Option<String> {
         None
     }
 
-    /// All runs, the newest first. What is half made is left out.
+    /// Returns all complete runs, newest first.
     ///
     /// # Errors
-    /// The state cannot be read.
+    /// Returns an error if the state cannot be read.
     async fn runs(&self) -> Result<Vec<StoredRun>, Error>;
 
-    /// A run; none if there is none, or only a half-made one.
+    /// Returns a run; `None` if it does not exist or is incomplete.
     ///
     /// # Errors
-    /// The state cannot be read.
+    /// Returns an error if the state cannot be read.
     async fn run(&self, name: &RunName) -> Result<Option<StoredRun>, Error>;
 
-    /// Follows a run from its first event on.
+    /// Follows a run from its first event.
     fn follow(&self, run: StoredRun) -> Box<dyn RunFollower>;
 
-    /// Where a run stands now.
+    /// Returns the current status of a run.
     ///
     /// # Errors
-    /// What it told cannot be read.
+    /// Returns an error if the run's events cannot be read.
     async fn status(&self, run: StoredRun, now: Timestamp) -> Result<Status, Error> {
         self.follow(run).status(now, &mut |_, _| {}).await
     }
 
-    /// The highest attempt number ever given out to an identity; 0 if there is none.
+    /// Returns the highest attempt number ever allocated for a task key; 0 if none.
     ///
     /// # Errors
-    /// The mark cannot be read.
+    /// Returns an error if the stored number cannot be read.
     async fn last_attempt(&self, identity: &TaskKey) -> Result<u32, Error>;
 
-    /// Makes a run and starts it. Its number is given out for ever, even if it cannot start.
+    /// Creates and starts a run. Its number stays allocated even if the start fails.
     ///
     /// # Errors
-    /// The run cannot be made or started; no record of it stays.
+    /// Returns an error if the run cannot be created or started; its record is then removed.
     async fn create(&self, new: CreateRun<'_>) -> Result<CreateOutcome, Error>;
 
-    /// The name that an attempt would have now.
+    /// Returns the name that an attempt would have now.
     async fn run_name(&self, identity: &TaskKey, attempt: u32) -> RunName;
 
-    /// What the place itself needs so that runs can run there. Changes nothing.
+    /// Checks the platform's requirements for runs. Changes nothing.
     async fn check(&self) -> Vec<Check> {
         Vec::new()
     }
 
-    /// A piece of what the workspace keeps of a run; none if there is none (yet).
+    /// Returns an artifact of a run; `None` if it does not exist yet.
     ///
     /// # Errors
-    /// It cannot be read.
-    async fn artifact(&self, run: &StoredRun, piece: Artifact) -> Result<Option<Excerpt>, Error>;
+    /// Returns an error if the artifact cannot be read.
+    async fn artifact(&self, run: &StoredRun, artifact: Artifact) -> Result<Option<Excerpt>, Error>;
 
-    /// The command that starts a run, for people. Writes nothing.
+    /// Returns the command line that starts a run, for display. Writes nothing.
     ///
     /// # Errors
-    /// Something that it needs is missing.
+    /// Returns an error if a required program or file is missing.
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error>;
 
-    /// Asks a run to stop; asking again does no harm.
+    /// Requests a run to stop; idempotent.
     ///
     /// # Errors
-    /// It cannot be asked.
-    async fn request_stop(&self, run: &StoredRun, manner: StopMode) -> Result<(), Error>;
+    /// Returns an error if the request cannot be delivered.
+    async fn request_stop(&self, run: &StoredRun, mode: StopMode) -> Result<(), Error>;
 
-    /// Removes what interrupted removals have left.
+    /// Removes leftovers of interrupted removals.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// Returns an error if something cannot be removed.
     async fn sweep(&self) -> Result<(), Error>;
 
-    /// The bytes that the record of a run takes, its log and transcript in the workspace too.
+    /// Returns the bytes of a run's record, log and transcript.
     async fn size(&self, run: &StoredRun) -> u64;
 
-    /// Removes the record of a run that has ended, its log and transcript in the workspace too;
-    /// false if it is alive after all.
+    /// Removes the record, log and transcript of a finished run; returns false if it is still alive.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// Returns an error if something cannot be removed.
     async fn remove(&self, run: &StoredRun) -> Result<bool, Error>;
 }
 
-/// What sees each new event of a run, with its line.
+/// Callback for each new event of a run, with its JSON line.
 pub type OnEvent<'a> = dyn FnMut(&Event, &str) + Send + 'a;
 
-/// A reader of one run that remembers how far it is.
+/// A reader of a run's events that keeps its position.
 #[async_trait]
 pub trait RunFollower: Send {
-    /// Reads what is new, shows each new event with its line, and says where the run stands.
+    /// Reads new events, passes each to `each`, and returns the current status.
     ///
     /// # Errors
-    /// What it told cannot be read.
+    /// Returns an error if the run's events cannot be read.
     async fn status(&mut self, now: Timestamp, each: &mut OnEvent<'_>) -> Result<Status, Error>;
 }

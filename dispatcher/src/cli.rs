@@ -1,7 +1,8 @@
-//! The command line: one file per subcommand parses, calls a verb and prints.
+//! The command line: one file per subcommand parses, calls an operation and prints.
 
 mod complete;
 mod completions;
+mod context;
 mod crd;
 mod debug;
 mod docs;
@@ -23,28 +24,40 @@ mod submit;
 mod wait;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use orchestrator_contract::Reason;
 
-use crate::config::{BackendKind, Config, Environment, Flags};
+use self::context::{CliContext, GlobalArgs};
 use crate::error::Error;
-use crate::operations::Dispatcher;
-use crate::output::{self, Output, OutputFormat};
+use crate::output;
 
-/// Gives tasks to agents, and follows what they do.
+/// Run coding agents on the tasks of Task Master
 #[derive(Debug, Parser)]
-#[command(name = "dispatcher", version, max_term_width = 100, after_long_help = AFTER)]
+#[command(
+    name = "dispatcher",
+    version,
+    max_term_width = 100,
+    long_about = LONG_ABOUT,
+    after_long_help = AFTER_HELP
+)]
 struct Args {
     #[command(flatten)]
     global: GlobalArgs,
     #[command(subcommand)]
-    verb: Command,
+    command: Command,
 }
 
-const AFTER: &str = "\
+const LONG_ABOUT: &str = "\
+Run coding agents on the tasks of Task Master
+
+A task is an entry of Task Master's tasks.json (https://github.com/eyaltoledano/claude-task-master), \
+which the platform repository holds in its folder `.taskmaster`. An agent is a named account with which \
+the Claude Code CLI works on a task. A run is one attempt: the agent changes the code of the target \
+repository in the workspace of a service, then the run pushes a branch and opens a pull request.";
+
+const AFTER_HELP: &str = "\
 Examples:
   dispatcher doctor
   dispatcher submit --task 1 --service trader
@@ -52,47 +65,19 @@ Examples:
   dispatcher logs -f
   dispatcher retry trader-claude-agent-1-task1-attempt1 --guidance \"Use reqwest, not curl.\"
 
-Configuration: orchestrator.toml (the nearest upwards from the open folder, then the one in your
-configuration folder), ORCHESTRATOR_* environment variables, flags; the later wins. The file that
-comes with a folder names no programs and no secrets. --config FILE reads that file alone.
+Configuration: flags override ORCHESTRATOR_* environment variables, which override orchestrator.toml
+in your configuration folder, which overrides the nearest orchestrator.toml upwards from the working
+directory. The latter may not name programs or secrets. With --config, no other file is read.
 
-Exit codes: 0 done; 64 the request cannot be carried out as it is; 73, 74 the disk; 75 try again
-later; 78 the configuration or a credential; 124 the time given for waiting is over; 130 Ctrl-C,
-which ends this command and no run. `wait` and `submit --wait` end with the run's own:
-  0         it succeeded                   75        network, remote, or the workspace is in use
-  1         the agent did not succeed      76        the push was refused
-  64, 65    the request, the repository    77        a credential was refused
-  69        a service it needs             78        configuration, or a credential is missing
-  70        a fault of this program        124       a limit of the run
-  73, 74    the disk                       143       it was stopped";
-
-/// What every verb understands.
-#[derive(Clone, Debug, Default, clap::Args)]
-#[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
-struct GlobalArgs {
-    /// How results are printed.
-    #[arg(short, long, value_enum, global = true, default_value_t, value_name = "FORMAT")]
-    output: OutputFormat,
-    /// The configuration file [env: ORCHESTRATOR_CONFIG].
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
-    config: Option<PathBuf>,
-    /// Where runs run [env: ORCHESTRATOR_BACKEND] [default: local].
-    #[arg(long, value_enum, global = true, value_name = "BACKEND", help_heading = "Configuration")]
-    backend: Option<BackendKind>,
-    /// Where runs and workspaces are kept [env: ORCHESTRATOR_STATE_DIR] [default:
-    /// ~/.local/state/orchestrator].
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
-    state_dir: Option<PathBuf>,
-    /// The supervisor's program [env: ORCHESTRATOR_SUPERVISOR].
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
-    supervisor: Option<PathBuf>,
-    /// The Claude Code CLI's program [env: ORCHESTRATOR_CLAUDE].
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
-    claude: Option<PathBuf>,
-    /// The folder of MCP server configurations [env: ORCHESTRATOR_MCP_CONFIG_DIR].
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
-    mcp_config_dir: Option<PathBuf>,
-}
+Exit codes: 0 success; 64 invalid request; 73, 74 disk error; 75 temporary failure, try again;
+78 invalid configuration or credential; 124 wait timed out; 130 interrupted (runs continue).
+`wait` and `submit --wait` exit with the code of the run:
+  0         success                        75        network, remote, or workspace in use
+  1         the agent did not succeed      76        push refused
+  64, 65    request, repository            77        credential refused
+  69        required service unavailable   78        configuration, or missing credential
+  70        internal error                124        a limit of the run
+  73, 74    disk error                    143       stopped";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -115,23 +100,16 @@ enum Command {
     Crd(crd::Arguments),
 }
 
-/// What a verb works with.
-struct CliContext {
-    dispatcher: Dispatcher,
-    output: Output,
-    cwd: PathBuf,
-}
-
-/// Parses the arguments, does what they say, and tells it by the exit code.
+/// Parses the arguments, runs the command and returns its exit code.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if complete::complete_if_requested(&arguments).await {
+    if complete::complete_if_requested(&arguments, Args::command).await {
         return ExitCode::SUCCESS;
     }
     let arguments = match Args::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no errors; whoever closed the pipe does not want to hear of it.
+            // Help and version are reported as errors too; a closed pipe is ignored.
             drop(error.print());
             return if error.use_stderr() {
                 Reason::InvalidTask.exit_code().into()
@@ -140,13 +118,13 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let owns_signals = matches!(arguments.verb, Command::Serve(_) | Command::Debug(_));
-    let verb = perform(arguments.global, arguments.verb);
+    let owns_signals = matches!(arguments.command, Command::Serve(_) | Command::Debug(_));
+    let command = run_command(arguments.global, arguments.command);
     tokio::select! {
-        // The verb comes first: whoever types guidance can still end it as usual,
-        // because Ctrl-C is only taken over once there is something to wait for.
+        // The command comes first: Ctrl-C is only handled once the command waits for something, so
+        // that it still interrupts reading guidance from stdin.
         biased;
-        result = verb => match result {
+        result = command => match result {
             Ok(code) => code.into(),
             Err(problem) => {
                 output::error(&problem);
@@ -157,7 +135,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Says that the program cannot even begin.
+/// Prints that the program cannot start.
 #[must_use]
 pub fn cannot_start(error: &std::io::Error) -> ExitCode {
     let problem = Error::new(Reason::IoError, format!("cannot start: {error}"));
@@ -165,7 +143,7 @@ pub fn cannot_start(error: &std::io::Error) -> ExitCode {
     problem.exit_code().into()
 }
 
-/// Waits for Ctrl-C. Runs have sessions of their own: they go on.
+/// Waits for Ctrl-C, which does not reach runs: they have their own process sessions.
 async fn wait_for_ctrl_c() -> ExitCode {
     match tokio::signal::ctrl_c().await {
         Ok(()) => {
@@ -177,42 +155,22 @@ async fn wait_for_ctrl_c() -> ExitCode {
     }
 }
 
-/// What the process brings along, whatever the verb.
-fn load_context(format: OutputFormat) -> Result<(Environment, Output, PathBuf), Error> {
-    let environment = Environment::of_this_process();
-    let output = Output::new(format, &environment);
-    let cwd = std::env::current_dir().map_err(|error| {
-        Error::new(Reason::IoError, format!("cannot tell the working directory: {error}"))
-            .with_hint("Change to a folder that exists.")
-    })?;
-    Ok((environment, output, cwd))
-}
-
-fn session(global: GlobalArgs) -> Result<CliContext, Error> {
-    let GlobalArgs { output, config, backend, state_dir, supervisor, claude, mcp_config_dir: mcp_configs } =
-        global;
-    let (environment, output, cwd) = load_context(output)?;
-    let flags = Flags { config, backend, state_dir, supervisor, claude, mcp_config_dir: mcp_configs };
-    let config = Config::load(environment, flags, &cwd)?;
-    Ok(CliContext { dispatcher: Dispatcher::new(config), output, cwd })
-}
-
-async fn perform(global: GlobalArgs, verb: Command) -> Result<u8, Error> {
-    let session = || session(global.clone());
-    match verb {
-        Command::Submit(arguments) => submit::run(&session()?, arguments).await,
-        Command::Docs(arguments) => docs::run(&session()?, arguments).await,
-        Command::Retry(arguments) => retry::run(&session()?, arguments).await,
-        Command::Status(arguments) => status::run(&session()?, &arguments).await,
-        Command::List(arguments) => list::run(&session()?, &arguments).await,
-        Command::Logs(arguments) => logs::run(&session()?, arguments).await,
-        Command::Wait(arguments) => wait::run(&session()?, arguments).await,
-        Command::Stop(arguments) => stop::run(&session()?, arguments).await,
-        Command::Debug(arguments) => debug::run(&session()?, *arguments).await,
-        Command::Gc(arguments) => gc::run(&session()?, arguments).await,
-        Command::Doctor(arguments) => doctor::run(&session()?, arguments).await,
+async fn run_command(global: GlobalArgs, command: Command) -> Result<u8, Error> {
+    let context = || CliContext::load(global.clone());
+    match command {
+        Command::Submit(arguments) => submit::run(&context()?, arguments).await,
+        Command::Docs(arguments) => docs::run(&context()?, arguments).await,
+        Command::Retry(arguments) => retry::run(&context()?, arguments).await,
+        Command::Status(arguments) => status::run(&context()?, &arguments).await,
+        Command::List(arguments) => list::run(&context()?, &arguments).await,
+        Command::Logs(arguments) => logs::run(&context()?, arguments).await,
+        Command::Wait(arguments) => wait::run(&context()?, arguments).await,
+        Command::Stop(arguments) => stop::run(&context()?, arguments).await,
+        Command::Debug(arguments) => debug::run(&context()?, *arguments).await,
+        Command::Gc(arguments) => gc::run(&context()?, arguments).await,
+        Command::Doctor(arguments) => doctor::run(&context()?, arguments).await,
         Command::Serve(arguments) => serve::run(global, arguments).await,
-        // These work without a configuration, and so with a broken one too.
+        // These also work with an invalid configuration.
         Command::Mcp(arguments) => mcp::run(global, arguments).await,
         Command::Setup(arguments) => setup::run(global, arguments),
         Command::Completions(arguments) => completions::run(&global, arguments),
@@ -224,7 +182,6 @@ async fn perform(global: GlobalArgs, verb: Command) -> Result<u8, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn command_help_matches_snapshot() {

@@ -1,7 +1,6 @@
 //! The only reader of the environment and of `orchestrator.toml`.
 //!
-//! File, `ORCHESTRATOR_*` environment, flags: the later wins. Every key has a
-//! default.
+//! Flags override `ORCHESTRATOR_*` variables, which override files. Every key has a default.
 
 mod backend;
 mod docker;
@@ -9,11 +8,12 @@ mod environment;
 mod file;
 pub mod kubernetes;
 mod layers;
+mod repository;
 mod serve;
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName};
+use orchestrator_contract::{AgentName, ServiceName};
 
 pub use backend::BackendKind;
 pub use docker::{Cpus, DockerSettings, Memory, NetworkName, User};
@@ -21,6 +21,7 @@ pub use environment::{EnvDelivery, Environment};
 use layers::Layers;
 
 pub use file::{AgentSettings, FileSettings, Secrets};
+pub use repository::parse_repository;
 pub use serve::{ServeSettings, parse_address};
 
 use crate::error::Error;
@@ -28,45 +29,35 @@ use crate::folder::ProjectFolder;
 use crate::task::request::DEFAULT_AGENT;
 use crate::task::settings::{Defaults, ServiceSettings};
 
-/// What the command line says about the dispatcher itself.
+/// Global flags of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// The configuration file.
     pub config: Option<PathBuf>,
-    /// Where runs run.
     pub backend: Option<BackendKind>,
-    /// The state's root.
     pub state_dir: Option<PathBuf>,
-    /// The supervisor.
     pub supervisor: Option<PathBuf>,
-    /// The Claude Code CLI.
     pub claude: Option<PathBuf>,
-    /// The folder of MCP server configurations.
     pub mcp_config_dir: Option<PathBuf>,
 }
 
-/// The configuration in effect.
+/// The effective configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder that the user works in.
     pub folder: ProjectFolder,
-    /// The files that were read, the last of which goes before the others.
+    /// The files that were read; later ones override earlier ones.
     pub files: Vec<PathBuf>,
-    /// Where runs run.
     pub backend: BackendKind,
-    /// The state's root.
     pub state_dir: PathBuf,
-    /// The supervisor, where it was named.
+    /// Path of the supervisor, if configured.
     pub supervisor: Option<PathBuf>,
-    /// The Claude Code CLI, where it was named.
+    /// Path of the Claude Code CLI, if configured.
     pub claude: Option<PathBuf>,
-    /// The folder of MCP server configurations, where it was named.
+    /// Folder of MCP server configurations, if configured.
     pub mcp_config_dir: Option<PathBuf>,
-    /// The address of the GitHub API, where it is not the public one.
+    /// Base URL of the GitHub API, if it is not the public one.
     pub github_api_url: Option<String>,
-    /// The folder of this program, where a supervisor may lie as well.
+    /// Folder of this executable; a supervisor beside it is used.
     pub executable_dir: Option<PathBuf>,
-    /// The environment.
     pub environment: Environment,
     settings: FileSettings,
 }
@@ -75,8 +66,8 @@ impl Config {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// A file that cannot be read or understood, or a value that cannot be used;
-    /// the message names file, line and column, or the variable.
+    /// Returns an error if a file cannot be read or parsed, or a value is invalid; the message names
+    /// file, line and column, or the variable.
     pub fn load(environment: Environment, flags: Flags, cwd: &Path) -> Result<Self, Error> {
         let folder = ProjectFolder::find(&environment, cwd);
         let named =
@@ -95,8 +86,10 @@ impl Config {
             .or_else(|| settings.state_dir.clone())
             .or_else(|| environment.default_state_dir())
             .ok_or_else(|| {
-                Error::configuration("cannot tell where to keep runs: neither HOME nor XDG_STATE_HOME is set")
-                    .with_hint("Name a folder with --state-dir or ORCHESTRATOR_STATE_DIR.")
+                Error::configuration(
+                    "cannot find the state directory: neither HOME nor XDG_STATE_HOME is set",
+                )
+                .with_hint("Set a folder with --state-dir or ORCHESTRATOR_STATE_DIR.")
             })?;
         Ok(Self {
             folder,
@@ -113,19 +106,19 @@ impl Config {
         })
     }
 
-    /// The same configuration for callers over the network: they have no open folder.
+    /// Returns the configuration for remote callers, which have no project folder.
     #[must_use]
     pub fn for_remote_callers(self) -> Self {
-        Self { folder: self.folder.for_callers_elsewhere(), ..self }
+        Self { folder: self.folder.for_remote_callers(), ..self }
     }
 
-    /// What a run gets if nobody says otherwise.
+    /// Returns the defaults of all runs.
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
         &self.settings.defaults
     }
 
-    /// Who works if nobody says otherwise.
+    /// Returns the agent that runs tasks by default.
     ///
     /// # Errors
     /// Never, as long as [`DEFAULT_AGENT`] is a valid name.
@@ -136,80 +129,63 @@ impl Config {
         }
     }
 
-    /// The services that have an entry.
+    /// Returns the services with an entry in the configuration.
     pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
         self.settings.services.keys()
     }
 
-    /// The agents that have an entry.
+    /// Returns the agents with an entry in the configuration.
     pub fn agent_names(&self) -> impl Iterator<Item = &AgentName> {
         self.settings.agents.keys()
     }
 
-    /// The entry of a service.
+    /// Returns the settings of a service; the defaults if it has no entry.
     #[must_use]
     pub fn service(&self, service: &ServiceName) -> ServiceSettings {
         self.settings.services.get(service).cloned().unwrap_or_default()
     }
 
-    /// The entry of an agent, with what the environment says over it.
+    /// Returns the settings of an agent, overridden by the environment.
     ///
     /// # Errors
-    /// A variable cannot be used.
+    /// Returns an error if a variable is invalid.
     pub fn agent(&self, agent: &AgentName) -> Result<AgentSettings, Error> {
         let mut settings = self.settings.agents.get(agent).cloned().unwrap_or_default();
         self.environment.overlay_agent(&mut settings)?;
         Ok(settings)
     }
 
-    /// The files that hold secrets of no agent in particular.
+    /// Returns the secret files that all agents share.
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.settings.secrets
     }
 
-    /// How runs in containers are run.
+    /// Returns the settings of the docker backend.
     #[must_use]
     pub fn docker(&self) -> &DockerSettings {
         &self.settings.docker
     }
 
-    /// How `dispatcher serve` is reached.
+    /// Returns the settings of `dispatcher serve`.
     #[must_use]
     pub fn serve(&self) -> &ServeSettings {
         &self.settings.serve
     }
 
-    /// How runs run in a cluster.
+    /// Returns the settings of the kubernetes backend.
     #[must_use]
     pub fn kubernetes(&self) -> &kubernetes::KubernetesSettings {
         &self.settings.kubernetes
     }
 
-    /// How messages call the configuration.
+    /// Describes the configuration's files, for messages.
     #[must_use]
     pub fn source_description(&self) -> String {
         let names: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
         if names.is_empty() {
-            return "the configuration (there is no orchestrator.toml)".to_owned();
+            return "the configuration (no orchestrator.toml found)".to_owned();
         }
         names.join(", ")
     }
-}
-
-/// Reads a repository's address as people write it: what the contract knows, a
-/// relative path, or `file://`.
-///
-/// # Errors
-/// Says what is wrong with the address.
-pub fn parse_repository(text: &str, relative_to: &Path) -> Result<RepositoryUrl, Error> {
-    let local = text.strip_prefix("file://").unwrap_or(text);
-    let relative = local == "." || local == ".." || local.starts_with("./") || local.starts_with("../");
-    let path = if relative {
-        let path = relative_to.join(local);
-        path.canonicalize().unwrap_or(path).to_string_lossy().into_owned()
-    } else {
-        local.to_owned()
-    };
-    RepositoryUrl::new(path).map_err(|error| Error::invalid_request(error.to_string()))
 }

@@ -1,75 +1,77 @@
-//! What a person is told when something cannot be done: what, why, what next.
+//! The error of the dispatcher: reason, message and hint.
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::task::FieldError;
 
-/// A refusal or failure of the dispatcher itself, in one line.
+use crate::task::advice::Advice;
+
+/// Error of the dispatcher itself; displays the message without the hint.
 #[derive(Debug, thiserror::Error)]
-#[error("{message}. {next}")]
+#[error("{message}")]
 pub struct Error {
     reason: Reason,
     message: String,
-    next: String,
+    hint: Advice,
 }
 
 impl Error {
-    /// A problem with the reason's own hint as the next step.
+    /// Creates an error with the reason's own hint.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), next: reason.hint().to_owned() }
+        Self { reason, message: message.into(), hint: Advice::Resolve(reason) }
     }
 
-    /// The same problem with a next step that fits the case better.
+    /// Replaces the hint.
     #[must_use]
-    pub fn with_hint(mut self, next: impl Into<String>) -> Self {
-        self.next = next.into();
+    pub fn with_hint(mut self, hint: impl Into<Advice>) -> Self {
+        self.hint = hint.into();
         self
     }
 
-    /// A request that cannot be carried out as it is.
+    /// Creates an error about the request or its arguments.
     #[must_use]
     pub fn invalid_request(message: impl Into<String>) -> Self {
         Self::new(Reason::InvalidTask, message)
     }
 
-    /// A configuration that cannot be used as it is.
+    /// Creates an error about the configuration.
     #[must_use]
     pub fn configuration(message: impl Into<String>) -> Self {
         Self::new(Reason::InvalidConfiguration, message)
     }
 
-    /// Nobody reads the result any more (`| head`): a reason to end, not a failure.
+    /// Creates the error for a closed stdout (`| head`): exits with 0 and is not printed.
     #[must_use]
     pub fn broken_pipe() -> Self {
-        Self::new(Reason::Completed, "nobody reads the result any more")
+        Self::new(Reason::Completed, "stdout was closed by its reader")
     }
 
-    /// Every fault of a task, in one line.
+    /// Creates one error from all validation errors of a task.
     #[must_use]
-    pub fn from_field_errors(faults: &[FieldError]) -> Self {
-        let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Self::invalid_request(format!("the task is not valid: {}", all.join("; ")))
+    pub fn from_field_errors(errors: &[FieldError]) -> Self {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Self::invalid_request(format!("invalid task: {}", all.join("; ")))
     }
 
-    /// What is wrong, without the next step.
+    /// Returns what failed, on which object and why.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What can be done about it.
+    /// Returns what to do about it.
     #[must_use]
-    pub fn hint(&self) -> &str {
-        &self.next
+    pub fn hint(&self) -> &Advice {
+        &self.hint
     }
 
-    /// Why, in the contract's words.
+    /// Returns the reason, which fixes the exit code.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// The exit code that says so.
+    /// Returns the exit code of the reason.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         self.reason.exit_code()

@@ -1,4 +1,4 @@
-//! Files, with errors that name the path.
+//! File access with errors that name the path.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -9,12 +9,12 @@ use orchestrator_contract::Reason;
 
 use crate::error::Error;
 
-/// Turns an error of the file system into a problem that names the path.
+/// Converts a file system error to an [`Error`] that names the path.
 pub(crate) fn problem(doing: &str, path: &Path, error: &std::io::Error) -> Error {
-    // The rest of the kinds are faults of the disk, or so rare that the text must do.
+    // All other kinds are disk faults, or too rare for a reason of their own.
     let reason = if matches!(
         error.kind(),
-        // The latter two: something else is where the folder belongs.
+        // The last two: another file exists where the folder should be.
         ErrorKind::PermissionDenied
             | ErrorKind::ReadOnlyFilesystem
             | ErrorKind::NotADirectory
@@ -29,7 +29,7 @@ pub(crate) fn problem(doing: &str, path: &Path, error: &std::io::Error) -> Error
     Error::new(reason, format!("cannot {doing} {}: {error}", path.display()))
 }
 
-/// The file's text; none if there is no such file.
+/// Returns the file's text; `None` if the file does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -38,30 +38,29 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// A part of a text file, in whole lines.
+/// Part of a text file, in whole lines.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Excerpt {
-    /// The text.
     pub text: String,
-    /// Whether there is more in the file.
+    /// Whether the file has more.
     pub truncated: bool,
 }
 
 impl Excerpt {
-    /// The first `most` bytes of a text, in whole lines.
-    pub(crate) fn head(mut bytes: Vec<u8>, most: usize) -> Self {
-        let truncated = bytes.len() > most;
-        bytes.truncate(most);
+    /// Returns the first `max` bytes of a text, in whole lines.
+    pub(crate) fn head(mut bytes: Vec<u8>, max: usize) -> Self {
+        let truncated = bytes.len() > max;
+        bytes.truncate(max);
         if truncated && let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
             bytes.truncate(end + 1);
         }
         Self { text: String::from_utf8_lossy(&bytes).into_owned(), truncated }
     }
 
-    /// The last `most` bytes of a text, in whole lines.
-    pub(crate) fn tail(mut bytes: Vec<u8>, most: usize) -> Self {
-        let truncated = bytes.len() > most;
-        bytes.drain(..bytes.len().saturating_sub(most));
+    /// Returns the last `max` bytes of a text, in whole lines.
+    pub(crate) fn tail(mut bytes: Vec<u8>, max: usize) -> Self {
+        let truncated = bytes.len() > max;
+        bytes.drain(..bytes.len().saturating_sub(max));
         if truncated && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             bytes.drain(..=end);
         }
@@ -69,12 +68,12 @@ impl Excerpt {
     }
 }
 
-/// The first `most` bytes of a file; none if there is no such file.
-pub(crate) fn read_head(path: &Path, most: u64) -> Result<Option<Excerpt>, Error> {
+/// Returns the first `max` bytes of a file; `None` if the file does not exist.
+pub(crate) fn read_head(path: &Path, max: u64) -> Result<Option<Excerpt>, Error> {
     excerpt(path, |file, size| {
         let mut bytes = Vec::new();
-        file.take(most).read_to_end(&mut bytes)?;
-        let is_cut = size > most;
+        file.take(max).read_to_end(&mut bytes)?;
+        let is_cut = size > max;
         if is_cut && let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
             bytes.truncate(end + 1);
         }
@@ -82,13 +81,13 @@ pub(crate) fn read_head(path: &Path, most: u64) -> Result<Option<Excerpt>, Error
     })
 }
 
-/// The last `most` bytes of a file; none if there is no such file.
-pub(crate) fn read_tail(path: &Path, most: u64) -> Result<Option<Excerpt>, Error> {
+/// Returns the last `max` bytes of a file; `None` if the file does not exist.
+pub(crate) fn read_tail(path: &Path, max: u64) -> Result<Option<Excerpt>, Error> {
     excerpt(path, |file, size| {
         let mut bytes = Vec::new();
-        let is_cut = size > most;
-        file.seek(SeekFrom::Start(size.saturating_sub(most)))?;
-        file.take(most).read_to_end(&mut bytes)?;
+        let is_cut = size > max;
+        file.seek(SeekFrom::Start(size.saturating_sub(max)))?;
+        file.take(max).read_to_end(&mut bytes)?;
         if is_cut && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             bytes.drain(..=end);
         }
@@ -114,17 +113,16 @@ fn excerpt(
     }
 }
 
-/// Makes a folder and its parents, readable by nobody else.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+/// Creates a folder and its parents, accessible by the owner only.
+pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| problem("make folder", path, &error))
+        .map_err(|error| problem("create folder", path, &error))
 }
 
-/// Replaces a file's content at once: readers see the old or the new text, and
-/// after a crash too.
+/// Atomically and durably replaces a file's content.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let Some(folder) = path.parent() else {
         return Err(problem("write", path, &ErrorKind::InvalidInput.into()));
@@ -145,7 +143,7 @@ pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// The names in a folder, sorted; none if there is no such folder.
+/// Returns the names in a folder, sorted; empty if the folder does not exist.
 pub(crate) fn list_names(folder: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -160,7 +158,7 @@ pub(crate) fn list_names(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The bytes that a folder and everything in it hold; what cannot be read counts nothing.
+/// Returns the total bytes of a path; unreadable files count as 0.
 pub(crate) fn size(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     if !meta.is_dir() {

@@ -1,6 +1,6 @@
-//! The folder that the user works in, and its git remote.
+//! The project folder that the user works in, and its git remote.
 //!
-//! Read without the git program and without changing anything.
+//! Read without the git program and without writing.
 
 mod checkout;
 mod git_config;
@@ -14,35 +14,34 @@ pub use checkout::Checkout;
 
 use crate::config::{Environment, parse_repository};
 
-/// The folder that the user works in.
+/// The project folder that the user works in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ProjectFolder {
-    /// The folder.
     pub path: PathBuf,
     owner: FolderOwner,
 }
 
-/// Who works in the folder.
+/// Owner of the project folder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum FolderOwner {
-    /// Whoever asks.
+    /// The caller's own.
     Caller,
-    /// The server alone; those who call it over the network work elsewhere.
+    /// The server's; remote callers work elsewhere.
     Server,
 }
 
-/// A git remote, as far as it can be used.
+/// The git remote of a project folder.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Remote {
-    /// Its address, without credentials.
+    /// URL without credentials; `None` if there is no usable one.
     pub url: Option<RepositoryUrl>,
-    /// What the user should know about it.
+    /// Why the URL is missing or was changed.
     pub warning: Option<String>,
 }
 
 impl ProjectFolder {
-    /// The first that exists of `CLAUDE_PROJECT_DIR`, the first of
-    /// `WORKSPACE_FOLDER_PATHS`, and the working directory.
+    /// Finds the folder: `CLAUDE_PROJECT_DIR`, the first of `WORKSPACE_FOLDER_PATHS`, or `cwd`,
+    /// whichever exists first.
     #[must_use]
     pub fn find(environment: &Environment, cwd: &Path) -> Self {
         let project = environment.path("CLAUDE_PROJECT_DIR").filter(|path| path.is_dir());
@@ -50,13 +49,13 @@ impl ProjectFolder {
         Self { path: path.unwrap_or_else(|| cwd.to_owned()), owner: FolderOwner::Caller }
     }
 
-    /// The same folder, for callers who do not work in it: its remote says nothing about what they mean.
+    /// Returns the folder for remote callers, ignoring its git remote.
     #[must_use]
-    pub fn for_callers_elsewhere(self) -> Self {
+    pub fn for_remote_callers(self) -> Self {
         Self { owner: FolderOwner::Server, ..self }
     }
 
-    /// The clone that the folder lies in; none for callers who do not work in it.
+    /// Returns the clone that contains the folder; `None` for remote callers.
     #[must_use]
     pub fn checkout(&self) -> Option<Checkout> {
         match self.owner {
@@ -65,11 +64,11 @@ impl ProjectFolder {
         }
     }
 
-    /// The remote of the repository that the folder lies in: `origin`, else the first.
+    /// Returns the remote `origin`, else the first one.
     #[must_use]
     pub fn remote(&self) -> Remote {
         if self.owner == FolderOwner::Server {
-            return Remote { url: None, warning: Some("a call over HTTP has no open folder".to_owned()) };
+            return Remote { url: None, warning: Some("a call over HTTP has no project folder".to_owned()) };
         }
         let Some(checkout) = Checkout::around(&self.path) else { return Remote::default() };
         let (root, config) = (checkout.root.as_path(), checkout.config().unwrap_or_default());
@@ -81,16 +80,16 @@ impl ProjectFolder {
         let mut warnings = Vec::new();
         if stripped {
             warnings.push(format!(
-                "the remote `{name}` of {} carries credentials; they are not used: give the token in a file, \
+                "remote `{name}` of {} contains credentials, which are not used: provide the token in a file \
                  or as GITHUB_TOKEN",
                 root.display()
             ));
         }
-        // A remote's relative path starts at the working tree's root.
+        // A relative path in a remote starts at the root of the working tree.
         let url = parse_repository(&url, root)
             .map_err(|problem| {
                 warnings.push(format!(
-                    "the remote `{name}` of {} cannot be used: {}",
+                    "cannot use remote `{name}` of {}: {}",
                     root.display(),
                     problem.message()
                 ));
@@ -100,12 +99,12 @@ impl ProjectFolder {
     }
 }
 
-/// Editors separate several folders by a comma, a semicolon or a colon; a folder's
-/// own name may hold any of them.
+/// Returns the first folder of a list. Editors separate folders by comma, semicolon or colon, which
+/// may also be part of a folder's name.
 fn first_folder(text: &str) -> Option<PathBuf> {
-    let firsts = [',', ';', ':'].iter().filter_map(|separator| text.split(*separator).next());
+    let candidates = [',', ';', ':'].iter().filter_map(|separator| text.split(*separator).next());
     std::iter::once(text)
-        .chain(firsts)
+        .chain(candidates)
         .map(|text| PathBuf::from(text.trim()))
         .find(|path| path.is_absolute() && path.is_dir())
 }
@@ -155,8 +154,8 @@ mod tests {
     fn project_folder_for_remote_callers_has_no_remote() {
         let root = folder("[remote \"origin\"]\n\turl = https://h/o/r\n");
         let open = ProjectFolder { path: root.path().to_owned(), owner: FolderOwner::Caller };
-        let remote = open.for_callers_elsewhere().remote();
-        assert!(remote.url.is_none() && remote.warning.unwrap().contains("no open folder"));
+        let remote = open.for_remote_callers().remote();
+        assert!(remote.url.is_none() && remote.warning.unwrap().contains("no project folder"));
     }
 
     #[test]

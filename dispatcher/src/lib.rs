@@ -1,26 +1,25 @@
-//! Turns a request into a run and follows it.
+//! Submits runs and follows them.
 //!
-//! | module | what it knows |
+//! | module | responsibility |
 //! |---|---|
-//! | [`cli`] | one file per subcommand: parse, call, print |
-//! | [`mcp`] | the MCP server: tools over the verbs, and the text that a model reads |
-//! | [`operations`] | what each verb does, once: resolve, decide, call the backend |
-//! | [`task`] | the domain: requests, decisions, statuses, their text (pure) |
-//! | [`backend`] | where runs run: `local`, supervised processes of this machine; `docker`, containers; `kubernetes`, TaskRuns |
-//! | [`taskrun`] | the TaskRun resource, which the Kubernetes backend and the controller share (pure) |
-//! | [`controller`] | has the Jobs of a cluster perform TaskRuns |
-//! | [`config`] | the only reader of environment and `orchestrator.toml` |
-//! | [`folder`] | the open folder and its git remote |
-//! | [`setup`] | how clients (Claude Code, Cursor, VS Code) get to know this server |
-//! | [`output`] | the only place that prints |
-//! | [`serve`] | MCP over HTTP: who may call, limits, audit log, health |
-//! | [`telemetry`] | log format, level, field names |
-//! | [`problem`] | what a person is told when something cannot be done |
+//! | [`cli`] | one file per subcommand: parses, calls an operation, prints |
+//! | [`mcp`] | the MCP server: tools over the operations, and the text that the model reads |
+//! | [`operations`] | submit, status, stop and so on, for command line and MCP: resolves, decides, calls the backend |
+//! | [`task`] | the domain: requests, decisions, statuses and their text (pure) |
+//! | [`backend`] | executes runs: `local` as supervised processes, `docker` as containers, `kubernetes` as TaskRuns |
+//! | [`taskrun`] | the TaskRun resource, shared by the kubernetes backend and the controller (pure) |
+//! | [`controller`] | reconciles TaskRuns of a cluster with Jobs |
+//! | [`config`] | the only reader of the environment and `orchestrator.toml` |
+//! | [`folder`] | the project folder and its git remote |
+//! | [`setup`] | registers this server with MCP clients (Claude Code, Cursor, VS Code) |
+//! | [`output`] | the only module that prints |
+//! | [`serve`] | MCP over HTTP: authentication, limits, audit log, health |
+//! | [`logging`] | log format, level, field names |
+//! | [`error`] | errors with a reason and a hint |
 //!
-//! Only `process` starts programs, and only `files` and the backend touch the
-//! disk. Nothing here talks to git or to the network: that is the supervisor's;
-//! the docker backend talks to its engine's socket, the Kubernetes backend and the
-//! controller to the API server.
+//! Only `process` spawns programs, and only `files` and the backends access the disk. Git and the model
+//! are the supervisor's job: the dispatcher only connects to the docker engine and the Kubernetes API
+//! server.
 
 pub mod backend;
 pub mod cli;

@@ -1,20 +1,20 @@
-//! Logs: on stderr, in words with fields.
+//! Logging to stderr, with structured fields.
 //!
-//! JSON, one object a line; text on a terminal. `ORCHESTRATOR_LOG` says what is
-//! logged, in the words of tracing-subscriber's `EnvFilter` (default `info`).
+//! Text on a terminal, otherwise one JSON object per line. `ORCHESTRATOR_LOG` sets the filter in the
+//! syntax of tracing-subscriber's `EnvFilter` (default `info`).
 //!
-//! | field | what |
+//! | field | meaning |
 //! |---|---|
-//! | `address` | where the server listens |
+//! | `address` | the address the server listens on |
 //! | `client` | the caller's address |
 //! | `identity` | `bearer` or `none` |
 //! | `method` | the MCP method |
-//! | `tool` | the tool's name, or that of the prompt |
-//! | `run` | the run's name |
-//! | `status` | how it was answered: the HTTP status |
-//! | `result` | `ok`, `error` (a tool said so), `refused` (not a call that can be answered), `cut` (the caller went away), `-` (nothing to tell) |
-//! | `ms` | how long it took, in milliseconds |
-//! | `error` | what went wrong |
+//! | `tool` | the name of the tool or prompt |
+//! | `run` | the run name |
+//! | `status` | the HTTP status |
+//! | `result` | `ok`, `error` (the tool failed), `refused` (an invalid or rejected call), `cut` (the caller disconnected), `-` (none) |
+//! | `ms` | the duration in milliseconds |
+//! | `error` | the error |
 
 use std::io::IsTerminal as _;
 
@@ -27,15 +27,15 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use crate::config::Environment;
 use crate::error::Error;
 
-/// Starts logging, once for a process.
+/// Starts logging, once per process.
 ///
 /// # Errors
-/// `ORCHESTRATOR_LOG` cannot be understood.
+/// Returns an error if `ORCHESTRATOR_LOG` is invalid.
 pub fn start(environment: &Environment) -> Result<(), Error> {
-    let wanted = environment.text("ORCHESTRATOR_LOG").unwrap_or("info");
-    let filter = EnvFilter::try_new(wanted).map_err(|error| {
-        Error::configuration(format!("the environment variable ORCHESTRATOR_LOG cannot be used: {error}"))
-            .with_hint("Give a level, such as debug, or a list, such as info,dispatcher=debug.")
+    let directives = environment.text("ORCHESTRATOR_LOG").unwrap_or("info");
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
+        Error::configuration(format!("invalid environment variable ORCHESTRATOR_LOG: {error}"))
+            .with_hint("Use a level, such as debug, or a list, such as info,dispatcher=debug.")
     })?;
     let filter = filter.and(filter_fn(is_level_allowed));
     let lines = fmt::layer().with_writer(std::io::stderr);
@@ -44,18 +44,18 @@ pub fn start(environment: &Environment) -> Result<(), Error> {
     } else {
         lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
     };
-    // A second start changes nothing: tests may share a process.
+    // A second call is ignored: tests may share a process.
     drop(tracing_subscriber::registry().with(lines).try_init());
     Ok(())
 }
 
-/// Whether what is logged there may be: at lower levels, these libraries log what callers send and
-/// what they get, guidance and all, and nobody is to turn that on.
+/// Returns whether a log event may be written. At lower levels, these libraries log requests and
+/// responses, including guidance; no setting may enable that.
 fn is_level_allowed(metadata: &Metadata<'_>) -> bool {
-    let most = match metadata.target().split("::").next() {
+    let max_level = match metadata.target().split("::").next() {
         Some("rmcp") => Level::ERROR,
         Some("hyper" | "hyper_util") => Level::INFO,
         Some(_) | None => Level::TRACE,
     };
-    *metadata.level() <= most
+    *metadata.level() <= max_level
 }

@@ -1,4 +1,4 @@
-//! The dispatcher's program: arguments in, exit code out.
+//! Entry point of the dispatcher.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ fn main() -> ExitCode {
         Err(error) => return dispatcher::cli::cannot_start(&error),
     };
     let code = runtime.block_on(dispatcher::cli::run(std::env::args_os()));
-    // A read from a terminal or a socket cannot be broken off: it must not keep the program from ending.
+    // A blocking read from a terminal or socket cannot be cancelled; do not wait for it.
     runtime.shutdown_background();
     code
 }

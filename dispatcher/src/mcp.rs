@@ -1,14 +1,14 @@
-//! The MCP server: what an IDE's model calls, and what it reads.
+//! The MCP server: tools, prompts and resources for the model of an IDE.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | `server` | who the server is, and whose verbs it speaks |
-//! | [`stdio`] | the server over stdin and stdout |
-//! | `tools` | the tools, a file each |
-//! | [`arguments`], [`answers`] | what they take, what they answer |
-//! | [`text`], [`wording`] | the text that a model reads (pure) |
-//! | [`prompts`], `resources`, `completion` | what clients offer their users |
-//! | `which` | the run that a call means |
+//! | `server` | the server and its instructions |
+//! | [`stdio`] | the transport over stdin and stdout |
+//! | `tools` | the tools, one file each |
+//! | [`arguments`], [`outputs`] | input and output of the tools |
+//! | [`text`] | the text for the model (pure) |
+//! | [`prompts`], `resources`, `completion` | prompts, resources and completion of their arguments |
+//! | `select` | the run that a call refers to |
 
 pub mod arguments;
 mod completion;
@@ -20,6 +20,5 @@ mod server;
 pub mod stdio;
 pub mod text;
 mod tools;
-pub mod wording;
 
 pub use server::{DispatcherFactory, Server, TransportKind};

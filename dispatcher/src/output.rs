@@ -1,7 +1,6 @@
-//! The only place that prints.
+//! The only module that prints.
 //!
-//! Results go to stdout, everything said about them to stderr. A reader that
-//! went away (`| head`) is no error.
+//! Results go to stdout, all other messages to stderr. A closed pipe (`| head`) is not an error.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -10,58 +9,59 @@ use serde::Serialize;
 
 use crate::config::Environment;
 use crate::error::Error;
+use crate::task::advice::render_for_cli;
 use crate::task::text::{ColorChoice, sanitize};
 
-/// The form of results.
+/// Output format of results.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum OutputFormat {
-    /// For people.
+    /// Human-readable text
     #[default]
     Table,
-    /// One JSON document.
+    /// One JSON document
     Json,
-    /// One YAML document.
+    /// One YAML document
     Yaml,
 }
 
-/// Prints results and remarks.
+/// Prints results and messages.
 #[derive(Clone, Debug)]
 pub struct Output {
     format: OutputFormat,
-    colour: ColorChoice,
+    color: ColorChoice,
     terminal: bool,
 }
 
 impl Output {
-    /// Colours where stdout is a terminal, unless the environment wants it otherwise.
+    /// Uses colors if stdout is a terminal, unless the environment overrides that.
     #[must_use]
     pub fn new(format: OutputFormat, environment: &Environment) -> Self {
-        let colour = decide_colour(environment, std::io::stdout().is_terminal());
-        Self { format, colour, terminal: std::io::stderr().is_terminal() && !is_dumb(environment) }
+        let color = decide_color(environment, std::io::stdout().is_terminal());
+        Self { format, color, terminal: std::io::stderr().is_terminal() && !is_dumb(environment) }
     }
 
-    /// Whether to use colours.
+    /// Returns whether to use colors.
     #[must_use]
-    pub fn colour(&self) -> ColorChoice {
-        self.colour
+    pub fn color(&self) -> ColorChoice {
+        self.color
     }
 
-    /// The form of results.
+    /// Returns the output format of results.
     #[must_use]
     pub fn format(&self) -> OutputFormat {
         self.format
     }
 
-    /// Whether a person watches the remarks on a terminal.
+    /// Returns whether a user sees stderr on a terminal.
     #[must_use]
     pub fn is_interactive(&self) -> bool {
         self.terminal
     }
 
-    /// Prints a result: `text` for people, else `value`.
+    /// Prints a result: `text` for the table format, else `value`.
     ///
     /// # Errors
-    /// Stdout cannot be written to.
+    /// Returns an error if stdout cannot be written to.
     pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Error> {
         let internal = |error: String| {
             Error::new(
@@ -83,10 +83,10 @@ impl Output {
         }
     }
 
-    /// Prints text as it is.
+    /// Prints text unchanged.
     ///
     /// # Errors
-    /// Stdout cannot be written to.
+    /// Returns an error if stdout cannot be written to.
     pub fn text(&self, text: &str) -> Result<(), Error> {
         let mut stdout = std::io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -99,46 +99,47 @@ impl Output {
         }
     }
 
-    /// Says something about the result, on stderr.
+    /// Prints a note to stderr.
     pub fn note(&self, text: &str) {
-        remark(text);
+        print_line(text);
     }
 
-    /// Warns, on stderr.
+    /// Prints a warning to stderr.
     pub fn warn(&self, text: &str) {
-        remark(&format!("warning: {text}"));
+        print_line(&format!("warning: {text}"));
     }
 }
 
-/// <https://no-color.org> and <https://bixense.com/clicolors/>: `NO_COLOR` goes before
-/// `CLICOLOR_FORCE`, that before everything else.
-fn decide_colour(environment: &Environment, terminal: bool) -> ColorChoice {
-    let is = |name: &str, wanted: fn(&str) -> bool| environment.text(name).is_some_and(wanted);
+/// Returns whether to use colors (<https://no-color.org>, <https://bixense.com/clicolors/>):
+/// `NO_COLOR` overrides `CLICOLOR_FORCE`, which overrides everything else.
+fn decide_color(environment: &Environment, terminal: bool) -> ColorChoice {
+    let is = |name: &str, predicate: fn(&str) -> bool| environment.text(name).is_some_and(predicate);
     let forced = is("CLICOLOR_FORCE", |value| value != "0");
-    let wanted = forced || (terminal && !is_dumb(environment) && !is("CLICOLOR", |value| value == "0"));
-    if wanted && environment.os("NO_COLOR").is_none() { ColorChoice::Yes } else { ColorChoice::No }
+    let enabled = forced || (terminal && !is_dumb(environment) && !is("CLICOLOR", |value| value == "0"));
+    if enabled && environment.os("NO_COLOR").is_none() { ColorChoice::Yes } else { ColorChoice::No }
 }
 
-/// A terminal that understands nothing but text.
+/// Returns whether the terminal supports plain text only.
 fn is_dumb(environment: &Environment) -> bool {
     environment.text("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Prints the one line that says why nothing came of it.
+/// Prints an error, and its hint on a line of its own.
 pub fn error(problem: &Error) {
     if problem.exit_code() == 0 {
         return;
     }
-    remark(&format!("error: {problem}"));
+    print_line(&format!("error: {problem}"));
+    print_line(&format!("hint: {}", render_for_cli(problem.hint())));
 }
 
-/// Says what Ctrl-C did not do.
+/// Prints that Ctrl-C does not stop runs.
 pub fn interrupted() {
-    remark("interrupted; a run that was started goes on: dispatcher status");
+    print_line("interrupted; a started run continues, see: dispatcher status");
 }
 
-fn remark(text: &str) {
-    // There is nobody to tell that stderr cannot be written to.
+fn print_line(text: &str) {
+    // An error cannot be reported if stderr is unwritable.
     drop(writeln!(std::io::stderr().lock(), "{}", sanitize(text)));
 }
 
@@ -165,7 +166,7 @@ mod tests {
         for (variables, terminal, expected) in cases {
             let environment: Environment =
                 variables.split(' ').filter_map(|variable| variable.split_once('=')).collect();
-            assert_eq!(decide_colour(&environment, terminal), expected, "{variables}, {terminal}");
+            assert_eq!(decide_color(&environment, terminal), expected, "{variables}, {terminal}");
         }
     }
 }

@@ -1,28 +1,28 @@
-//! The only place that starts other programs.
+//! The only module that spawns other programs.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// A command with an empty environment and no stdin.
+/// Returns a command with an empty environment and no stdin.
 pub(crate) fn command(program: &Path) -> std::process::Command {
-    #[expect(clippy::disallowed_methods, reason = "this is the place where children are prepared")]
+    #[expect(clippy::disallowed_methods, reason = "all children are prepared here")]
     let mut command = std::process::Command::new(program);
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// A command with an empty environment, before whoever started this program.
+/// Returns a command with an empty environment that shares this program's stdin, stdout and stderr.
 pub(crate) fn foreground_command(program: &Path) -> std::process::Command {
     let mut command = command(program);
     command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     command
 }
 
-/// What a program printed, if it ended well within `limit`; else why it did not.
+/// Returns a program's trimmed stdout if it succeeds within `limit`, else why it did not.
 ///
-/// The program is killed when the time is over.
+/// Kills the program on timeout.
 pub(crate) async fn output_with_timeout(
     mut command: std::process::Command,
     limit: Duration,
@@ -33,17 +33,17 @@ pub(crate) async fn output_with_timeout(
     let output = match tokio::time::timeout(limit, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("gave no answer in {} s", limit.as_secs())),
+        Err(_) => return Err(format!("timed out after {} s", limit.as_secs())),
     };
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint = complaint.lines().next().unwrap_or_default().to_owned();
-    Err(format!("{}: {complaint}", output.status))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr.lines().next().unwrap_or_default().to_owned();
+    Err(format!("{}: {stderr}", output.status))
 }
 
-/// Finds a program in the folders of a `PATH`.
+/// Finds a program in the folders of `PATH`.
 pub(crate) fn find(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     std::env::split_paths(path?)
         .filter(|folder| folder.is_absolute())
@@ -51,7 +51,7 @@ pub(crate) fn find(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .find(|file| is_program(file))
 }
 
-/// Whether a file can be executed.
+/// Returns whether a file is executable.
 pub(crate) fn is_program(file: &Path) -> bool {
     file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -1,12 +1,11 @@
-//! MCP over HTTP: `/mcp`, and `/healthz` and `/readyz` for whoever watches over it.
+//! MCP over HTTP: `/mcp`, and `/healthz` and `/readyz` for probes.
 //!
 //! ```text
-//! connection (limit, timeouts) -> route -> Host and Origin once only -> token
+//! connection (limit, timeouts) -> route -> single Host and Origin -> token
 //!     -> whole request (limit, timeout) -> audit -> MCP library (Host, Origin, headers) -> tools
 //! ```
 //!
-//! There is no state here: every call stands for itself, and a restart loses
-//! nothing but the calls that were in flight.
+//! The server is stateless: each call is independent, and a restart only loses calls in flight.
 
 pub mod auth;
 pub mod guard;
@@ -18,16 +17,14 @@ mod endpoint;
 mod health;
 mod limits;
 mod signals;
+mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
 use axum::routing::{any, get};
-use futures::future::BoxFuture;
 use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -38,74 +35,50 @@ use tracing::{info, warn};
 
 pub use limits::Limits;
 pub use signals::{Shutdown, signals};
+pub use state::Check;
 
 use self::auth::TokenSource;
+use self::state::{Mcp, Server};
 use crate::error::Error;
 
-/// Where it listens if nobody says otherwise.
+/// Default address to listen on.
 pub const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8750);
 
-/// How the server is reached.
+/// Options of the server.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Where it listens.
     pub address: SocketAddr,
-    /// What callers must show.
+    /// Accepted tokens.
     pub tokens: TokenSource,
-    /// Names, with or without a port, by which it may be called, loopback apart.
+    /// Accepted `Host` names besides loopback, with or without a port.
     pub allowed_hosts: Vec<String>,
-    /// Web pages that may call it, as `scheme://name:port`.
+    /// Web origins that may call the server, as `scheme://name:port`.
     pub allowed_origins: Vec<String>,
-    /// How much of everything a caller gets.
     pub limits: Limits,
 }
 
-/// Says whether calls can be carried out now.
-pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
-
-type Mcp = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
-
-/// What every call needs; a clone is cheap.
-#[derive(Clone)]
-struct Server {
-    tokens: TokenSource,
-    limits: Limits,
-    mcp: Mcp,
-    check: Check,
-    calls: TaskTracker,
-    stopping: CancellationToken,
-}
-
-impl Server {
-    async fn check(&self) -> Result<(), Error> {
-        if self.tokens.are_needed() {
-            self.tokens.check()?;
-        }
-        (self.check)().await
-    }
-}
-
-/// Refuses what must not be started.
+/// Rejects unsafe options.
 ///
 /// # Errors
-/// Others than this machine could call, and need no token; or the token cannot be used.
+/// Returns an error if the server is reachable from other machines without a token, or the token is
+/// invalid.
 pub fn check(settings: &ServeOptions) -> Result<(), Error> {
     let loopback = settings.address.ip().to_canonical().is_loopback();
-    if !loopback && !settings.tokens.are_needed() {
+    if !loopback && !settings.tokens.is_required() {
         let problem = format!(
-            "{} can be reached from other machines, and whoever reaches it could start agents",
+            "{} is reachable from other machines, and every caller could start agents",
             settings.address
         );
         return Err(Error::configuration(problem).with_hint(
-            "Name a file with a token (--token-file FILE, ORCHESTRATOR_SERVE_TOKEN_FILE or token_file in [serve]; \
-             make one with: openssl rand -hex 32), or listen on 127.0.0.1.",
+            "Provide a token file (--token-file FILE, ORCHESTRATOR_SERVE_TOKEN_FILE or token_file in [serve]; \
+             create one with: openssl rand -hex 32), or listen on 127.0.0.1.",
         ));
     }
     settings.tokens.check()
 }
 
-/// A server that has its address, and is not serving yet.
+/// A server that is bound to its address, but not serving yet.
 #[derive(Debug)]
 pub struct BoundServer {
     listener: TcpListener,
@@ -113,15 +86,15 @@ pub struct BoundServer {
     settings: ServeOptions,
 }
 
-/// Takes the address.
+/// Binds the address.
 ///
 /// # Errors
-/// The settings are refused, or the address cannot be used.
+/// Returns an error if the options are unsafe, or the address cannot be bound.
 pub async fn bind(settings: ServeOptions) -> Result<BoundServer, Error> {
     check(&settings)?;
     let unusable = |error: std::io::Error| {
         Error::configuration(format!("cannot listen on {}: {error}", settings.address))
-            .with_hint("Give another address with --address IP:PORT.")
+            .with_hint("Use another address with --address IP:PORT.")
     };
     let listener = TcpListener::bind(settings.address).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
@@ -129,13 +102,13 @@ pub async fn bind(settings: ServeOptions) -> Result<BoundServer, Error> {
 }
 
 impl BoundServer {
-    /// Where it listens.
+    /// Returns the bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop`, and then answers what is in flight, until `now` or the limit for it.
+    /// Serves until `stop`, then finishes calls in flight until `now` or the grace period.
     pub async fn serve<H: ServerHandler>(
         self,
         handler: impl Fn() -> H + Send + Sync + 'static,
@@ -147,7 +120,7 @@ impl BoundServer {
         let ServeOptions { address: _, tokens, allowed_hosts, allowed_origins, limits } = settings;
         let hosts = guard::allowed_hosts(address, &allowed_hosts);
         if address.ip().is_unspecified() && allowed_hosts.is_empty() {
-            warn!("only loopback names are let in: give the names that callers use, with --allowed-host");
+            warn!("no --allowed-host set, accepting loopback host names only");
         }
         let cut = CancellationToken::new();
         let calls = TaskTracker::new();
@@ -155,7 +128,7 @@ impl BoundServer {
         let service = service(handler, hosts, allowed_origins, limits, cut.clone());
         let server =
             Server { tokens, limits, mcp: service, check, calls: calls.clone(), stopping: stopping.clone() };
-        let token = server.tokens.are_needed();
+        let token = server.tokens.is_required();
         let router = Router::new()
             .route("/mcp", any(endpoint::answer))
             .route("/healthz", get(health::live))
@@ -164,15 +137,15 @@ impl BoundServer {
         info!(%address, token, "listening");
 
         let connections = TaskTracker::new();
-        let taking = connections::accept_loop(listener, &router, limits, &stopping, &connections);
-        let mut taking = std::pin::pin!(taking);
+        let accepting = connections::accept_loop(listener, &router, limits, &stopping, &connections);
+        let mut accepting = std::pin::pin!(accepting);
         let first = tokio::select! {
-            () = &mut taking => Shutdown::Graceful,
+            () = &mut accepting => Shutdown::Graceful,
             first = stop => first,
         };
-        info!("stopping: no more calls are taken, those in flight are answered");
+        info!("shutting down, finishing calls in flight");
         stopping.cancel();
-        taking.await;
+        accepting.await;
         for tasks in [&connections, &calls] {
             tasks.close();
         }
@@ -184,7 +157,7 @@ impl BoundServer {
             () = all => info!("stopped"),
             () = tokio::time::sleep(limits.grace) => {
                 cut.cancel();
-                warn!(calls = calls.len(), "stopped with calls in flight; runs go on");
+                warn!(calls = calls.len(), "stopped with calls in flight");
             }
             now = now => return now,
         }
@@ -192,7 +165,7 @@ impl BoundServer {
     }
 }
 
-/// The MCP library's service: no sessions, so that any process can answer any call.
+/// Builds the MCP service, without sessions, so that any replica can handle any call.
 fn service<H: ServerHandler>(
     handler: impl Fn() -> H + Send + Sync + 'static,
     hosts: Vec<String>,

@@ -1,11 +1,11 @@
-//! How this server is made known to the programs that people work in.
+//! Registers this server with MCP clients.
 //!
-//! | module | what it knows |
+//! | module | responsibility |
 //! |---|---|
-//! | [`entry`] | what a client's entry for this server says (pure) |
-//! | [`edit`] | how the entry gets into a file whose other bytes stay (pure) |
-//! | [`place`] | where each client keeps that file |
-//! | [`write`] | how the file is replaced |
+//! | [`entry`] | the client's entry for this server (pure) |
+//! | [`edit`] | inserts the entry and keeps all other bytes of the file (pure) |
+//! | [`paths`] | the path of each client's configuration file |
+//! | [`write`] | replaces the file |
 
 pub mod edit;
 pub mod entry;
@@ -14,32 +14,32 @@ pub mod write;
 
 use clap::ValueEnum;
 
-/// The server's name in every client.
+/// The server's name in each client's configuration.
 pub const SERVER: &str = "orchestrator";
 
-/// A program that talks to MCP servers.
+/// An MCP client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Client {
-    /// Claude Code.
+    /// Claude Code
     Claude,
-    /// Cursor.
+    /// Cursor
     Cursor,
-    /// Visual Studio Code.
+    /// Visual Studio Code
     Vscode,
 }
 
-/// For whom the entry is.
+/// Who gets the entry.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Scope {
-    /// You, in every folder.
+    /// You, in all folders
     #[default]
     User,
-    /// Everybody who opens this folder.
+    /// Everyone who opens this folder
     Project,
 }
 
 impl Client {
-    /// How people call it.
+    /// Returns the product name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Client {
         }
     }
 
-    /// The key of the object that holds the servers.
+    /// Returns the key of the object that holds the servers.
     #[must_use]
     pub fn servers_key(self) -> &'static str {
         match self {

@@ -1,6 +1,8 @@
-//! The domain: what a request means and what a run's traces say. Pure: no file,
-//! no clock, no process, no sibling.
+//! The domain: what a request means, and what the events of a run say.
+//!
+//! Pure: no I/O, no clock, no process, no sibling module but the error type.
 
+pub mod advice;
 pub mod check;
 pub mod event_fold;
 pub mod image;

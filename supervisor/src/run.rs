@@ -304,13 +304,8 @@ impl RunMachine {
         if !batch.is_finished() {
             return start_effects(starts);
         }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Batch(batch, _) => self.batch_finished(batch),
-            state => {
-                self.state = state;
-                vec![]
-            }
-        }
+        let batch = batch.clone();
+        self.batch_finished(batch)
     }
 
     fn batch_finished(&mut self, batch: Batch) -> Vec<Effect> {

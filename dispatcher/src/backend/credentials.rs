@@ -1,4 +1,4 @@
-//! Which credentials a run gets: files that the configuration names, and the token of `gh`.
+//! Credentials of a run: configured files, and the token of `gh`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,30 +10,26 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::process;
 
-/// How long `gh` may take to tell its token.
+/// Timeout of `gh auth token`.
 const GH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a file holds.
+/// Content of a credential file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FileKind {
-    /// The token for the target.
+    /// Token for the target repository.
     GithubToken,
-    /// The token for the platform.
+    /// Token for the platform repository.
     PlatformToken,
-    /// The private SSH key.
     SshKey,
-    /// The known hosts for SSH.
     KnownHosts,
-    /// The key of the model.
     AnthropicApiKey,
-    /// The key of the Brave search.
     BraveApiKey,
-    /// A folder with one file for each secret.
+    /// Folder with one file per secret.
     Folder,
 }
 
 impl FileKind {
-    /// The supervisor's flag for such a file.
+    /// Returns the supervisor's flag for the file.
     #[must_use]
     pub fn flag(self) -> &'static str {
         match self {
@@ -47,7 +43,7 @@ impl FileKind {
         }
     }
 
-    /// Its name in a folder of secrets; none for the folder itself.
+    /// Returns the file's name in a folder of secrets; `None` for the folder itself.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         match self {
@@ -62,19 +58,17 @@ impl FileKind {
     }
 }
 
-/// A file, or a folder of files, that the configuration names.
+/// A configured file, or folder of files.
 #[derive(Clone, Debug)]
 pub struct CredentialFile {
-    /// What it holds.
     pub kind: FileKind,
-    /// Where it is.
     pub path: PathBuf,
 }
 
-/// The files that the configuration names for a run.
+/// Returns the credential files configured for a run.
 ///
 /// # Errors
-/// One that is named is not there.
+/// Returns an error if a configured file does not exist.
 pub fn files(config: &Config, task: &TaskSpec) -> Result<Vec<CredentialFile>, Error> {
     let agent = config.agent(&task.agent)?;
     let secrets = config.secrets().clone();
@@ -99,11 +93,10 @@ pub fn files(config: &Config, task: &TaskSpec) -> Result<Vec<CredentialFile>, Er
     Ok(files)
 }
 
-/// The programs and folders of this machine that the configuration names for a supervisor, with their
-/// flags.
+/// Returns the host's programs and folders configured for a supervisor, with their flags.
 ///
 /// # Errors
-/// One that is named is not there.
+/// Returns an error if a configured path does not exist.
 pub fn programs(config: &Config) -> Result<Vec<(&'static str, PathBuf)>, Error> {
     let mut given = Vec::new();
     for (flag, path) in [("--claude", &config.claude), ("--mcp-config-dir", &config.mcp_config_dir)] {
@@ -122,14 +115,14 @@ fn missing<'a>(
     flag: &'a str,
     path: &'a std::path::Path,
 ) -> impl Fn(&str) -> Error + 'a {
-    move |whose| {
+    move |suffix| {
         let name = flag.trim_start_matches('-').replace('-', "_");
-        Error::new(reason, format!("`{name}` names {}, which does not exist{whose}", path.display()))
-            .with_hint(format!("Make the file, or mend {}.", config.source_description()))
+        Error::new(reason, format!("`{name}` is set to {}, which does not exist{suffix}", path.display()))
+            .with_hint(format!("Create the file, or fix {}.", config.source_description()))
     }
 }
 
-/// The token that `gh` has, where a repository is on a server and the environment has none.
+/// Returns the token of `gh`, if a repository is remote and the environment has no token.
 pub async fn gh_auth_token_if_needed(config: &Config, task: &TaskSpec) -> Option<String> {
     let remote = [&task.target.url, &task.platform.url].iter().any(|url| url.transport() != Transport::Local);
     let has = |name: &str| config.environment.os(name).is_some();
@@ -139,14 +132,14 @@ pub async fn gh_auth_token_if_needed(config: &Config, task: &TaskSpec) -> Option
     gh_auth_token(config).await.ok()
 }
 
-/// The token that `gh` has, if it is there and logged in.
+/// Returns the token of `gh`.
 ///
 /// # Errors
-/// Says why there is none.
+/// Returns why there is no token.
 pub async fn gh_auth_token(config: &Config) -> Result<String, String> {
-    let gh = process::find("gh", config.environment.os("PATH")).ok_or("there is no `gh` in PATH")?;
+    let gh = process::find("gh", config.environment.os("PATH")).ok_or("`gh` not found in PATH")?;
     let mut command = process::command(&gh);
-    // gh finds its login by HOME, or in the folders and keyring that these name.
+    // Variables with which gh finds its login.
     for name in ["HOME", "PATH", "XDG_CONFIG_HOME", "GH_CONFIG_DIR", "DBUS_SESSION_BUS_ADDRESS"] {
         if let Some(value) = config.environment.os(name) {
             command.env(name, value);
@@ -154,5 +147,5 @@ pub async fn gh_auth_token(config: &Config) -> Result<String, String> {
     }
     command.args(["auth", "token"]);
     let token = process::output_with_timeout(command, GH_TIMEOUT).await?;
-    if token.is_empty() { Err("`gh auth token` says nothing".to_owned()) } else { Ok(token) }
+    if token.is_empty() { Err("`gh auth token` printed nothing".to_owned()) } else { Ok(token) }
 }

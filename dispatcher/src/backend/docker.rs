@@ -1,13 +1,13 @@
-//! Runs as containers of docker or podman.
+//! Runs as docker or podman containers.
 //!
-//! The engine holds all state: a container is the run, its labels are the record, its log the events.
-//! Whoever asks it again, after a restart of this program or of the engine, is told the same.
+//! The engine holds all state: a container is a run, its labels are the record, its log the events.
+//! The dispatcher and the engine may restart at any time.
 //!
-//! | | |
+//! | object | content |
 //! |---|---|
-//! | container `{run}` | one attempt; making it takes the attempt's number |
-//! | volume `workspace-{service}` | the persistent folder of a service; never removed here |
-//! | volume `{run}-input` | task and secrets of one run; goes with its container |
+//! | container `{run}` | one attempt; creating it allocates the attempt number |
+//! | volume `workspace-{service}` | the workspace of a service; never removed here |
+//! | volume `{run}-input` | task and secrets of one run; removed with its container |
 
 mod archive;
 mod attempts;
@@ -18,92 +18,34 @@ mod create;
 mod debug;
 mod doctor;
 mod follow;
+mod handle;
 mod inputs;
 mod labels;
+mod liveness;
 mod spec;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use bollard::models::{ContainerState, ContainerStateStatusEnum};
-use bollard::query_parameters::ListContainersOptionsBuilder;
 use jiff::Timestamp;
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{RunName, ServiceName, TaskKey, TaskSpec};
-use tokio::sync::OnceCell;
 
 pub(crate) use command_line::quote;
 pub use debug::{CommandLine, DebugOptions, DebugRun, DebugVolume, Shell};
+pub use handle::Docker;
 
-use self::command_line::{Terminal, compose_arguments};
-use self::connect::{Engine, problem, status};
-use self::follow::{ContainerLiveness, Follower, liveness};
+use self::command_line::{Terminal, build_arguments};
+use self::connect::{problem, status};
+use self::follow::Follower;
+use self::handle::attempt_of;
 use self::inputs::RunInputs;
 use self::labels::{HELPER, RUN, SERVICE};
 use super::{Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun};
-use crate::config::Config;
 use crate::error::Error;
 use crate::files::Excerpt;
 use crate::task::check::Check;
 use crate::task::event_fold::Liveness;
 use crate::task::status::Status;
 use crate::task::stop_mode::StopMode;
-
-/// The docker backend.
-#[derive(Clone, Debug)]
-pub struct Docker {
-    config: Arc<Config>,
-    /// Found when it is needed: whoever only starts this program needs none.
-    engine: Arc<OnceCell<Engine>>,
-}
-
-impl Docker {
-    /// The backend over the engine that the configuration names. Connects to nothing yet.
-    #[must_use]
-    pub fn new(config: Arc<Config>) -> Self {
-        Self { config, engine: Arc::new(OnceCell::new()) }
-    }
-
-    async fn engine(&self) -> Result<&Engine, Error> {
-        self.engine.get_or_try_init(|| connect::connect(&self.config)).await
-    }
-
-    /// Our containers that have all of these labels.
-    async fn containers(&self, filter: Vec<String>) -> Result<Vec<bollard::models::ContainerSummary>, Error> {
-        let filters = HashMap::from([("label".to_owned(), filter)]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let client = &self.engine().await?.client;
-        client.list_containers(Some(options)).await.map_err(|error| problem("list containers", &error))
-    }
-
-    /// The container of a name; none if there is none.
-    async fn inspect(&self, name: &str) -> Result<Option<bollard::models::ContainerInspectResponse>, Error> {
-        match self.engine().await?.client.inspect_container(name, None).await {
-            Ok(container) => Ok(Some(container)),
-            Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(problem(&format!("look at container {name}"), &error)),
-        }
-    }
-
-    /// Whether a run lives.
-    async fn look(&self, run: &RunName, now: Timestamp) -> Result<ContainerLiveness, Error> {
-        if let Some(container) = self.inspect(run.as_str()).await? {
-            let made_at = container.created.as_deref().and_then(|at| at.parse().ok());
-            return Ok(liveness(&container.state.unwrap_or_default(), made_at, now));
-        }
-        // An engine lists a container while it is still making it, and shows it alone only afterwards.
-        let listed = self.containers(vec![format!("{RUN}={run}")]).await?.into_iter().next();
-        let made_at = listed.as_ref().and_then(|container| Timestamp::from_second(container.created?).ok());
-        let status = listed.map(|_| ContainerStateStatusEnum::CREATED);
-        Ok(liveness(&ContainerState { status, ..ContainerState::default() }, made_at, now))
-    }
-}
-
-/// A run's number, if it is an attempt of an identity.
-fn attempt_of(run: &StoredRun, identity: &TaskKey) -> Option<u32> {
-    (run.task.identity() == *identity).then_some(run.task.attempt)
-}
 
 #[async_trait]
 impl Backend for Docker {
@@ -113,8 +55,8 @@ impl Backend for Docker {
 
     fn location(&self) -> String {
         match self.engine.get() {
-            Some(engine) => format!("the containers of {}", engine.address),
-            None => "the containers".to_owned(),
+            Some(engine) => format!("containers of {}", engine.address),
+            None => "containers".to_owned(),
         }
     }
 
@@ -130,7 +72,7 @@ impl Backend for Docker {
         let containers = self.containers(vec![RUN.to_owned()]).await?;
         let mut runs: Vec<StoredRun> = containers
             .into_iter()
-            // A damaged one is told of when it is asked for by its name.
+            // A damaged one is reported when it is requested by name.
             .filter_map(|container| labels::parse_run(&container.labels?).ok().flatten())
             .collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
@@ -167,30 +109,30 @@ impl Backend for Docker {
         self.check_engine().await
     }
 
-    async fn artifact(&self, run: &StoredRun, piece: Artifact) -> Result<Option<Excerpt>, Error> {
+    async fn artifact(&self, run: &StoredRun, artifact: Artifact) -> Result<Option<Excerpt>, Error> {
         let record = Layout::new(spec::WORKSPACE).run_dir(&run.task.run);
-        let path = match piece {
+        let path = match artifact {
             Artifact::Transcript => record.transcript(),
             Artifact::Diff => record.diff(),
         };
         let client = &self.engine().await?.client;
         let bytes = archive::read(client, run.task.run.as_str(), &path.to_string_lossy()).await?;
-        let most = usize::try_from(MAX_ARTIFACT_BYTES).unwrap_or(usize::MAX);
-        Ok(bytes.map(|bytes| match piece {
-            Artifact::Transcript => Excerpt::tail(bytes, most),
-            Artifact::Diff => Excerpt::head(bytes, most),
+        let max = usize::try_from(MAX_ARTIFACT_BYTES).unwrap_or(usize::MAX);
+        Ok(bytes.map(|bytes| match artifact {
+            Artifact::Transcript => Excerpt::tail(bytes, max),
+            Artifact::Diff => Excerpt::head(bytes, max),
         }))
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error> {
-        let gift = RunInputs::collect(&self.config, task).await?;
-        let spec = self.spec(task, &gift);
-        let words = compose_arguments(&spec, Terminal::No);
+        let inputs = RunInputs::collect(&self.config, task).await?;
+        let spec = self.spec(task, &inputs);
+        let words = build_arguments(&spec, Terminal::No);
         Ok(std::iter::once("docker".to_owned()).chain(words).collect())
     }
 
-    async fn request_stop(&self, run: &StoredRun, manner: StopMode) -> Result<(), Error> {
-        inputs::ask_to_stop(&self.engine().await?.client, run.task.run.as_str(), manner).await
+    async fn request_stop(&self, run: &StoredRun, mode: StopMode) -> Result<(), Error> {
+        inputs::request_stop(&self.engine().await?.client, run.task.run.as_str(), mode).await
     }
 
     async fn sweep(&self) -> Result<(), Error> {
@@ -198,11 +140,11 @@ impl Backend for Docker {
     }
 
     async fn size(&self, run: &StoredRun) -> u64 {
-        self.size_of(run).await
+        self.run_size(run).await
     }
 
     async fn remove(&self, run: &StoredRun) -> Result<bool, Error> {
-        if self.look(&run.task.run, Timestamp::now()).await?.life == Liveness::Alive {
+        if self.probe(&run.task.run, Timestamp::now()).await?.liveness == Liveness::Alive {
             return Ok(false);
         }
         self.remove_run(run).await
@@ -210,14 +152,14 @@ impl Backend for Docker {
 }
 
 impl Docker {
-    /// The highest attempt number ever given out to an identity, as containers and volume tell.
+    /// Returns the highest attempt number ever allocated for a task key, from containers and volume.
     async fn highest_attempt(&self, identity: &TaskKey) -> Result<u32, Error> {
         let known = self.runs().await?.iter().filter_map(|run| attempt_of(run, identity)).max();
-        Ok(known.unwrap_or_default().max(self.mark_in_volume(identity).await?))
+        Ok(known.unwrap_or_default().max(self.stored_attempt(identity).await?))
     }
 
-    /// The mark in the service's volume, read through whatever container of ours has it.
-    async fn mark_in_volume(&self, identity: &TaskKey) -> Result<u32, Error> {
+    /// Reads the stored attempt number through any container with the service's volume.
+    async fn stored_attempt(&self, identity: &TaskKey) -> Result<u32, Error> {
         let engine = self.engine().await?;
         let service = &identity.service;
         let any = self.containers(vec![format!("{SERVICE}={service}"), RUN.to_owned()]).await?;
@@ -231,11 +173,11 @@ impl Docker {
         match engine.client.inspect_volume(&volume).await {
             Ok(_) => {}
             Err(error) if status(&error) == Some(404) => return Ok(0),
-            Err(error) => return Err(problem(&format!("look at volume {volume}"), &error)),
+            Err(error) => return Err(problem(&format!("inspect volume {volume}"), &error)),
         }
         let helper = self.create_helper(service, None, &[]).await?;
-        let mark = attempts::read(&engine.client, &helper, identity).await;
+        let stored = attempts::read(&engine.client, &helper, identity).await;
         self.remove_container(&helper).await?;
-        mark
+        stored
     }
 }

@@ -24,6 +24,7 @@ use crate::cluster;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Excerpt;
+use crate::task::advice::Advice;
 use crate::task::check::Check;
 use crate::task::status::Status;
 use crate::task::stop_mode::StopMode;
@@ -174,7 +175,7 @@ impl Backend for Kubernetes {
         Err(Error::invalid_request(format!(
             "transcript and diff are in the volume {volume}, which the dispatcher cannot read"
         ))
-        .with_hint(format!("Read the log instead: dispatcher logs {}", run.task.run)))
+        .with_hint(Advice::ReadLog(run.task.run.clone())))
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error> {

@@ -1,59 +1,44 @@
-//! Runs as supervised processes on this machine: no daemon, no cluster.
+//! Runs as supervised processes on this machine, without a daemon.
 //!
-//! All state is files below one root; whoever reads them tolerates half-made
-//! ones. Whether a supervisor lives is told by a lock that it inherits, never
-//! by a process id.
+//! All state is files below one root; readers tolerate incomplete ones. A supervisor is alive while
+//! its lock is held; PIDs are not stored.
 //!
 //! ```text
-//! workspaces/workspace-{service}/   the persistent folder of a service
+//! workspaces/workspace-{service}/   the workspace of a service
 //! runs/{run}/
-//!     lock           held as long as the supervisor lives: it is its stdin
-//!     task.json      what the supervisor was asked to do
-//!     record.json    what was asked for, and when: the run exists once this does
+//!     lock           held by the supervisor, as its stdin
+//!     task.json      the task spec
+//!     record.json    the submission; the run exists once this file does
 //!     events.jsonl   the supervisor's stdout
-//!     stderr.log     its last words, if it could not say them properly
-//!     stop           appears when somebody wants it to stop
-//!     lost.json      when it was found to have ended without an outcome
+//!     stderr.log     the supervisor's stderr
+//!     stop           created to request a stop
+//!     lost.json      when the run was found lost
 //! ```
 
 mod attempts;
 mod follow;
+mod handle;
 pub mod launch;
 mod lock;
 mod store;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use orchestrator_contract::{RunName, ServiceName, TaskKey, TaskSpec};
+
+pub use handle::Local;
 
 use self::follow::Follower;
 use self::launch::SupervisorCommand;
 use super::{
     Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun, SubmissionRecord,
 };
-use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Excerpt};
 use crate::task::status::Status;
 use crate::task::stop_mode::StopMode;
-
-/// The local backend.
-#[derive(Clone, Debug)]
-pub struct Local {
-    root: PathBuf,
-    config: Arc<Config>,
-}
-
-impl Local {
-    /// The backend whose state is below the configuration's state folder.
-    #[must_use]
-    pub fn new(config: Arc<Config>) -> Self {
-        Self { root: config.state_dir.clone(), config }
-    }
-}
 
 #[async_trait]
 impl Backend for Local {
@@ -93,8 +78,8 @@ impl Backend for Local {
         let CreateRun { identity, attempt, draft, request } = new;
         let preview = draft.with_attempt(identity.run_name(attempt, |_| false), attempt);
         let mut launch = SupervisorCommand::prepare(&self.config, &preview)?;
-        launch.add_token_of_gh(&self.config, &preview).await;
-        let gate = self.lock_submissions(&identity.service).await?;
+        launch.add_gh_token(&self.config, &preview).await;
+        let lock = self.lock_submissions(&identity.service).await?;
         if self.highest_attempt(identity)? >= attempt {
             return Ok(CreateOutcome::AttemptTaken);
         }
@@ -105,8 +90,8 @@ impl Backend for Local {
             request: request.clone(),
         };
         let prepared = self.prepare(identity, attempt, record, |run| draft.with_attempt(run, attempt))?;
-        // After the record: whoever sees the mark sees the run too, and decides about it.
-        gate.record_attempt(identity, attempt).inspect_err(|_| prepared.run.discard())?;
+        // After the record: a submission that sees the number must also see the run.
+        lock.record_attempt(identity, attempt).inspect_err(|_| prepared.run.discard())?;
         let run = StoredRun::from(prepared.run.clone());
         self.spawn(prepared, &launch)?;
         Ok(CreateOutcome::Created(Box::new(run)))
@@ -116,9 +101,9 @@ impl Backend for Local {
         identity.run_name(attempt, |name| self.run_folder(name).exists())
     }
 
-    async fn artifact(&self, run: &StoredRun, piece: Artifact) -> Result<Option<Excerpt>, Error> {
+    async fn artifact(&self, run: &StoredRun, artifact: Artifact) -> Result<Option<Excerpt>, Error> {
         let record = self.layout(&run.task.service).run_dir(&run.task.run);
-        match piece {
+        match artifact {
             Artifact::Transcript => files::read_tail(&record.transcript(), MAX_ARTIFACT_BYTES),
             Artifact::Diff => files::read_head(&record.diff(), MAX_ARTIFACT_BYTES),
         }
@@ -132,8 +117,8 @@ impl Backend for Local {
         Ok(line.map(|argument| argument.to_string_lossy().into_owned()).collect())
     }
 
-    async fn request_stop(&self, run: &StoredRun, manner: StopMode) -> Result<(), Error> {
-        self.stored(run.clone()).ask_to_stop(manner)
+    async fn request_stop(&self, run: &StoredRun, mode: StopMode) -> Result<(), Error> {
+        self.stored(run.clone()).request_stop(mode)
     }
 
     async fn sweep(&self) -> Result<(), Error> {
@@ -146,9 +131,9 @@ impl Backend for Local {
     }
 
     async fn remove(&self, run: &StoredRun) -> Result<bool, Error> {
-        // Nobody may be starting a retry of the run whose record goes.
-        let gate = self.lock_submissions(&run.task.service).await?;
-        gate.record_attempt(&run.task.identity(), run.task.attempt)?;
+        // Prevents a retry of the run while its record is removed.
+        let lock = self.lock_submissions(&run.task.service).await?;
+        lock.record_attempt(&run.task.identity(), run.task.attempt)?;
         if !self.stored(run.clone()).remove()? {
             return Ok(false);
         }
@@ -160,7 +145,7 @@ impl Backend for Local {
 }
 
 impl Local {
-    /// What the workspace keeps of a run: its log and transcript, and the agent's home in it.
+    /// Returns the run's folders in the workspace: log and transcript, and the agent's home.
     fn folders_in_workspace(&self, run: &StoredRun) -> [PathBuf; 2] {
         let (layout, name) = (self.layout(&run.task.service), &run.task.run);
         [layout.run_dir(name).folder().to_owned(), layout.agent_home(name)]

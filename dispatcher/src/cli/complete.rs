@@ -1,29 +1,28 @@
-//! Answers a shell that asks how a line may go on.
+//! Answers shell completion requests.
 //!
-//! It never fails and never says anything but candidates: a person who presses
-//! Tab has no use for an error in the middle of the line.
+//! Prints candidates only and never fails: an error message would break the user's command line.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 use orchestrator_contract::Phase;
 
-use super::{Args, GlobalArgs, session};
+use super::context::{CliContext, GlobalArgs};
 use crate::config::Environment;
 use crate::operations::Filter;
 use crate::task::selection::PHASES;
 use crate::task::status::Status;
 
-/// The variable by which the scripts of `dispatcher completions` ask.
+/// The variable with which the scripts of `dispatcher completions` request candidates.
 ///
-/// Not the engine's own `COMPLETE`: anybody may have set that for another reason.
+/// Not clap's default `COMPLETE`, which may be set for other programs.
 pub(super) const COMPLETE_VAR: &str = "DISPATCHER_COMPLETE";
 
-/// The names that a line can go on with.
+/// Names to offer as candidates.
 #[derive(Clone, Debug, Default)]
 struct CompletionNames {
     /// Newest first.
@@ -33,20 +32,20 @@ struct CompletionNames {
     tasks: BTreeSet<String>,
 }
 
-/// Answers if a shell asks; says whether one did.
-pub(super) async fn complete_if_requested(arguments: &[OsString]) -> bool {
-    if Environment::of_this_process().os(COMPLETE_VAR).is_none() {
+/// Answers a completion request; returns whether there was one.
+pub(super) async fn complete_if_requested(arguments: &[OsString], command: fn() -> Command) -> bool {
+    if Environment::from_process().os(COMPLETE_VAR).is_none() {
         return false;
     }
     let names = names(arguments).await.unwrap_or_default();
-    let factory = || attach_candidates(Args::command(), &names);
+    let factory = || attach_candidates(command(), &names);
     let folder = std::env::current_dir().ok();
-    // What went wrong is of no use to whoever pressed Tab.
+    // Errors are dropped: the shell would show them in the middle of the command line.
     drop(CompleteEnv::with_factory(factory).var(COMPLETE_VAR).try_complete(arguments, folder.as_deref()));
     true
 }
 
-/// Reads the names from the state that the line is about.
+/// Reads the names from the configuration and backend that the command line selects.
 async fn names(arguments: &[OsString]) -> Option<CompletionNames> {
     let value = |flag: &str| -> Option<PathBuf> {
         let mut all = arguments.iter().filter_map(|argument| argument.to_str());
@@ -68,7 +67,7 @@ async fn names(arguments: &[OsString]) -> Option<CompletionNames> {
         state_dir: value("--state-dir"),
         ..GlobalArgs::default()
     };
-    let dispatcher = session(global).ok()?.dispatcher;
+    let dispatcher = CliContext::load(global).ok()?.dispatcher;
     let config = dispatcher.config();
     let mut names = CompletionNames {
         runs: dispatcher.list(&Filter::default()).await.unwrap_or_default(),
@@ -85,15 +84,15 @@ async fn names(arguments: &[OsString]) -> Option<CompletionNames> {
     Some(names)
 }
 
-/// Tells the arguments of every verb what they can be.
+/// Attaches the candidates to the arguments of all commands.
 fn attach_candidates(command: Command, names: &CompletionNames) -> Command {
-    command.mut_subcommands(|verb| {
-        let runs: fn(&Status) -> bool = match verb.get_name() {
+    command.mut_subcommands(|subcommand| {
+        let runs: fn(&Status) -> bool = match subcommand.get_name() {
             "stop" | "wait" => |run| !run.phase.is_final(),
             "retry" => |run| run.phase.is_final(),
             _ => |_| true,
         };
-        verb.mut_args(|arg| match arg.get_id().as_str() {
+        subcommand.mut_args(|arg| match arg.get_id().as_str() {
             "run" => {
                 let runs = names.runs.iter().filter(|run| runs(run)).map(candidate);
                 with_candidates(arg, runs.collect())
@@ -108,12 +107,13 @@ fn attach_candidates(command: Command, names: &CompletionNames) -> Command {
     })
 }
 
-/// A name, and what is said beside it.
+/// A name and its description.
 type Candidate = (String, Option<String>);
 
 fn with_candidates(arg: Arg, candidates: Vec<Candidate>) -> Arg {
-    let candidate =
-        |(name, beside): &Candidate| CompletionCandidate::new(name).help(beside.clone().map(Into::into));
+    let candidate = |(name, description): &Candidate| {
+        CompletionCandidate::new(name).help(description.clone().map(Into::into))
+    };
     arg.add(ArgValueCandidates::new(move || candidates.iter().map(candidate).collect()))
 }
 

@@ -1,5 +1,4 @@
-//! completions: the script that a shell reads once. What it then asks for is
-//! answered by [`super::complete`].
+//! `dispatcher completions`: the script that registers [`super::complete`] with a shell.
 
 use std::path::PathBuf;
 
@@ -8,20 +7,20 @@ use clap_complete::env::Shells;
 use orchestrator_contract::Reason;
 
 use super::complete::COMPLETE_VAR;
-use super::{GlobalArgs, load_context};
+use super::context::{GlobalArgs, load_environment};
 use crate::error::Error;
 
-/// Prints what makes a shell complete commands, flags, and the names of runs and services.
+/// Print a shell completion script
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Put one of these into your shell's startup file:
+Add one of these lines to your shell's startup file:
   bash        source <(dispatcher completions bash)
   zsh         source <(dispatcher completions zsh)
   fish        dispatcher completions fish | source
   elvish      eval (dispatcher completions elvish | slurp)
   powershell  dispatcher completions powershell | Out-String | Invoke-Expression")]
 pub(super) struct Arguments {
-    /// The shell.
+    /// Shell to print the script for
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -48,12 +47,12 @@ impl Shell {
 }
 
 pub(super) fn run(global: &GlobalArgs, Arguments { shell }: Arguments) -> Result<u8, Error> {
-    let (_, output, _) = load_context(global.output)?;
+    let (_, output, _) = load_environment(global.output)?;
     let failed = |error: String| {
         Error::new(Reason::InternalError, format!("cannot write the script for {}: {error}", shell.name()))
     };
     let shells = Shells::builtins();
-    let engine = shells.completer(shell.name()).ok_or_else(|| failed("it is not known".to_owned()))?;
+    let engine = shells.completer(shell.name()).ok_or_else(|| failed("unknown shell".to_owned()))?;
     let name = env!("CARGO_PKG_NAME");
     let mut script = Vec::new();
     engine
@@ -63,8 +62,8 @@ pub(super) fn run(global: &GlobalArgs, Arguments { shell }: Arguments) -> Result
     Ok(0)
 }
 
-/// What the shell is to ask: the name, if `PATH` led to this program, so that a
-/// newer version is asked as soon as it is there; else this very file.
+/// Returns the command that the script calls: the bare name if it was found in `PATH`, so that an
+/// upgrade takes effect immediately; else the absolute path of this executable.
 fn completer() -> String {
     let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let by_path = called.components().count() > 1;

@@ -1,13 +1,13 @@
-//! crd.
+//! `dispatcher crd`.
 
-use super::load_context;
+use super::context::load_environment;
 use crate::error::Error;
 use crate::output::OutputFormat;
 use crate::taskrun::crd;
 
-/// Prints the definition of TaskRuns, for a cluster.
+/// Print the Kubernetes CustomResourceDefinition of TaskRuns
 ///
-/// `dispatcher/deploy` has it already, with everything else that a cluster needs.
+/// `dispatcher/deploy` contains it together with all other manifests.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -16,7 +16,7 @@ Examples:
 pub(super) struct Arguments {}
 
 pub(super) fn run(format: OutputFormat, Arguments {}: Arguments) -> Result<u8, Error> {
-    let (_, output, _) = load_context(format)?;
+    let (_, output, _) = load_environment(format)?;
     let definition = crd::definition();
     output.result(&definition, || serde_saphyr::to_string(&definition).unwrap_or_default())?;
     Ok(0)

@@ -1,4 +1,4 @@
-//! debug.
+//! `dispatcher debug`.
 
 use std::io::IsTerminal as _;
 
@@ -6,17 +6,18 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{AgentName, Kind, ServiceName, Step, TaskId};
 use serde_json::json;
 
-use super::CliContext;
+use super::context::CliContext;
 use super::overrides::OverrideArgs;
 use crate::backend::docker::{DebugOptions, DebugVolume, Shell};
 use crate::error::Error;
 use crate::task::request::Request;
 
-/// Runs a task by hand, in a container in the foreground, and shows the `docker run` line that does it.
+/// Run a task in a container in the foreground
 ///
-/// The container is that of a submitted run: same image, limits and privileges. It works in a volume of
-/// its own, which stays for the next time. What it does is real: without --until it pushes a branch and
-/// opens a pull request. Such a run is in no list; the exit code is its own.
+/// Prints and runs the `docker run` command of a submitted run: same image, limits and privileges. The
+/// workspace is a volume for debugging, which is kept for the next time. The run has real effects:
+/// without --until it pushes a branch and opens a pull request. It does not show up in `list`. Exits
+/// with the run's exit code.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -28,26 +29,27 @@ Examples:
 Steps: check, platform, target, branch, documents, mcp, agent, verify, save, policy, push,
 pull_request, report.")]
 pub(super) struct Arguments {
-    /// The task: its `id` in tasks.json.
+    /// Task ID: `id` in tasks.json
     #[arg(long, value_name = "ID")]
     task: TaskId,
-    /// The service, which owns the workspace.
+    /// Service that owns the workspace
     #[arg(long, value_name = "NAME")]
     service: ServiceName,
-    /// Who works [default: claude-agent-1].
+    /// Agent that runs the task [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// Go on from the last attempt in the volume: same branch, same conversation.
+    /// Continue from the last attempt in the volume: same branch and session
     #[arg(long, conflicts_with = "fresh")]
     retry: bool,
-    /// Start over: new branch, new conversation, new pull request.
+    /// Start over: new branch, session and pull request
     #[arg(long)]
     fresh: bool,
-    /// End after this step, without an outcome.
+    /// Stop after this step, without an outcome
     #[arg(long, value_name = "STEP", help_heading = "Debugging")]
     until: Option<Step>,
-    /// Prepare the workspace, then open a shell in it, as the agent sees it: without any credential.
-    /// With a command, run that instead.
+    /// Prepare the workspace, then open a shell in it
+    ///
+    /// The shell has the agent's view: no credentials. With a command, runs that instead.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -57,23 +59,25 @@ pub(super) struct Arguments {
         help_heading = "Debugging"
     )]
     shell: Option<String>,
-    /// Print the line and run nothing. The task and the secrets are in a volume until you remove it.
+    /// Print the command, do not run it
+    ///
+    /// The task and its secrets stay in a volume until you remove it.
     #[arg(long, conflicts_with = "rm_volume", help_heading = "Debugging")]
     print: bool,
-    /// Work in this volume [default: workspace-SERVICE-debug].
+    /// Workspace volume [default: workspace-SERVICE-debug]
     #[arg(long, value_name = "NAME", conflicts_with = "service_volume", help_heading = "Debugging")]
     volume: Option<String>,
-    /// Work in the volume of submitted runs; one that is at work there is waited for.
+    /// Use the service's own volume, after any active run
     #[arg(long, help_heading = "Debugging")]
     service_volume: bool,
-    /// Remove the volume of debugging at the end, with everything in it.
+    /// Remove the debugging volume and its content at the end
     #[arg(long, conflicts_with_all = ["volume", "service_volume"], help_heading = "Debugging")]
     rm_volume: bool,
     #[command(flatten)]
-    wishes: OverrideArgs,
+    overrides: OverrideArgs,
 }
 
-pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
+pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments {
         task,
         service,
@@ -86,20 +90,19 @@ pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8
         volume,
         service_volume,
         rm_volume,
-        wishes,
+        overrides,
     } = arguments;
     let agent = match agent {
         Some(agent) => agent,
-        None => session.dispatcher.config().default_agent()?,
+        None => context.dispatcher.config().default_agent()?,
     };
     let mode = match (retry, fresh) {
         (true, _) => Mode::Retry,
         (false, true) => Mode::Fresh,
         (false, false) => Mode::First,
     };
-    let wishes = wishes.into_overrides(session)?;
-    let request =
-        Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, overrides: wishes };
+    let overrides = overrides.into_overrides(context)?;
+    let request = Request { kind: Kind::Implementation, task: Some(task), service, agent, mode, overrides };
     let volume = match (volume, service_volume) {
         (Some(name), _) => DebugVolume::Named(name),
         (None, true) => DebugVolume::Service,
@@ -107,10 +110,10 @@ pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8
     };
     let shell = shell.map(|command| if command.is_empty() { Shell::Open } else { Shell::Command(command) });
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let wish = DebugOptions { until, shell, volume, terminal: terminal && !print };
-    let (debugging, warnings) = session.dispatcher.prepare_debugging(request, &wish).await?;
+    let options = DebugOptions { until, shell, volume, terminal: terminal && !print };
+    let (debugging, warnings) = context.dispatcher.prepare_debugging(request, &options).await?;
     for warning in &warnings {
-        session.output.warn(warning);
+        context.output.warn(warning);
     }
     let lines: Vec<String> = debugging.commands.iter().map(|command| command.render()).collect();
     let line = lines.join(" &&\n");
@@ -124,21 +127,21 @@ pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8
             "secrets_volume": debugging.input_volume,
             "workspace_volume": debugging.workspace,
         });
-        session.output.result(&value, || format!("{line}\n"))?;
-        session.output.note(&format!(
-            "the task and its secrets are in the volume {given}; when you are done: docker volume rm {given}",
+        context.output.result(&value, || format!("{line}\n"))?;
+        context.output.note(&format!(
+            "the task and its secrets are in volume {given}; remove it with: docker volume rm {given}",
             given = debugging.input_volume
         ));
         return Ok(0);
     }
-    session.output.note(&line);
-    let code = session.dispatcher.debug(&debugging).await;
-    // Whatever came of it: the secrets do not stay.
-    session.dispatcher.forget_debugging(&debugging, rm_volume).await?;
+    context.output.note(&line);
+    let code = context.dispatcher.debug(&debugging).await;
+    // Remove the secrets whether or not the run succeeded.
+    context.dispatcher.remove_debug_run(&debugging, rm_volume).await?;
     if !rm_volume {
-        session.output.note(&format!(
-            "the workspace is in the volume {volume}; the next time goes on with it (docker volume rm {volume} \
-             removes it)",
+        context.output.note(&format!(
+            "the workspace is in volume {volume} and is reused by the next debug run; remove it with: docker \
+             volume rm {volume}",
             volume = debugging.workspace
         ));
     }

@@ -1,21 +1,23 @@
-//! docs.
+//! `dispatcher docs`.
 
 use std::path::PathBuf;
 
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{AgentName, BranchName, ServiceName, TaskId};
 
+use super::context::CliContext;
 use super::overrides::{Guidance, SubmitMode};
-use super::{CliContext, submit};
+use super::submit;
 use crate::config::parse_repository;
 use crate::error::Error;
 use crate::operations::DocsRequest;
 use crate::task::request::Overrides;
 
-/// Has an agent write the documents of tasks: task.md, prompt.md and acceptance-criteria.md.
+/// Write the documents of tasks with an agent
 ///
-/// They are written on a branch of the platform repository, from the branch that is open here, and
-/// come as a pull request. Your own files, changes and branches are only looked at.
+/// Writes task.md, prompt.md and acceptance-criteria.md on a new branch of the platform repository,
+/// starting from the branch that is checked out here, and opens a pull request. Your own checkout is
+/// not modified.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -25,81 +27,81 @@ Examples:
   dispatcher docs --all --retry")]
 #[group(id = "which", required = true, multiple = false, args = ["task", "all"])]
 pub(super) struct Arguments {
-    /// The task: its `id` in tasks.json.
+    /// Task ID: `id` in tasks.json
     #[arg(long, value_name = "ID")]
     task: Option<TaskId>,
-    /// All tasks.
+    /// Write the documents of all tasks
     #[arg(long)]
     all: bool,
-    /// Write documents again that are there; the agent gets the old text.
+    /// Rewrite existing documents; the agent sees the old text
     #[arg(long)]
     force: bool,
-    /// The service [default: the folder or repository that holds `.taskmaster`].
+    /// Service name [default: the folder or repository that holds `.taskmaster`]
     #[arg(long, value_name = "NAME")]
     service: Option<ServiceName>,
-    /// Who works [default: claude-agent-1].
+    /// Agent that writes the documents [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// The model [default: opus].
+    /// Claude model, by any name the Claude Code CLI accepts [default: opus]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// The folder that holds `.taskmaster` [default: the nearest upwards from here].
+    /// Folder that holds `.taskmaster` [default: the nearest upwards from here]
     #[arg(long, value_name = "DIR", visible_alias = "docs-directory")]
     working_directory: Option<PathBuf>,
-    /// The branch that is read, and that the pull request is for [default: the one that is open here].
+    /// Branch to read, and base of the pull request [default: the one checked out here]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<BranchName>,
-    /// Where the tasks are [default: the git remote of the open folder].
+    /// Repository that holds `.taskmaster` [default: this folder's git remote]
     #[arg(long, value_name = "URL")]
     platform_repository_url: Option<String>,
-    /// Go on with a run that ended early: what is missing is written.
+    /// Resume an unfinished docs run
     #[arg(long)]
     retry: bool,
     #[command(flatten)]
     guidance: Guidance,
-    /// How many tasks are documented at once [default: 2].
+    /// Maximum number of tasks to document concurrently [default: 2]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
-    /// Minutes that the run may take [default: 120].
+    /// Time limit of the run in minutes [default: 120]
     #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, alias = "minutes")]
     timeout_minutes: Option<f64>,
-    /// US dollars that the run may cost [default: no limit].
+    /// Cost limit of the run in US dollars [default: none]
     #[arg(long, value_name = "USD", help_heading = "Limits", allow_negative_numbers = true)]
     cost: Option<f64>,
-    /// Turns that the agents may take in all [default: no limit].
+    /// Turn limit of all agent sessions together [default: none]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     turns: Option<u32>,
-    /// Push the branch, open no pull request.
+    /// Push the branch without opening a pull request
     #[arg(long)]
     no_pull_request: bool,
     #[command(flatten)]
-    conduct: SubmitMode,
+    mode: SubmitMode,
 }
 
-pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
+pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { task, all: _, force, service, agent, model, working_directory, branch, .. } = &arguments;
     let url = arguments.platform_repository_url.as_deref();
-    let wishes = Overrides {
+    let overrides = Overrides {
         model: model.clone(),
         branch: branch.clone(),
-        guidance: arguments.guidance.text(session)?,
-        platform_repository_url: url.map(|text| parse_repository(text, &session.cwd)).transpose()?,
+        guidance: arguments.guidance.text(context)?,
+        platform_repository_url: url.map(|text| parse_repository(text, &context.cwd)).transpose()?,
         timeout_minutes: arguments.timeout_minutes,
         cost_usd: arguments.cost,
         turns: arguments.turns,
         pull_request: arguments.no_pull_request.then_some(PullRequestPolicy::None),
         force: force.then_some(true),
-        at_once: arguments.concurrency,
+        concurrency: arguments.concurrency,
         ..Overrides::default()
     };
-    let wish = DocsRequest {
+    let docs = DocsRequest {
         task: *task,
         service: service.clone(),
         agent: agent.clone(),
         working_directory: working_directory.clone(),
         mode: if arguments.retry { Mode::Retry } else { Mode::First },
-        wishes,
+        overrides,
     };
-    let request = session.dispatcher.docs_request(wish).await?;
-    submit::submit(session, request, arguments.conduct).await
+    let request = context.dispatcher.docs_request(docs).await?;
+    submit::submit(context, request, arguments.mode).await
 }

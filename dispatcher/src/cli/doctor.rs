@@ -1,16 +1,16 @@
-//! doctor.
+//! `dispatcher doctor`.
 
 use orchestrator_contract::Reason;
 use serde_json::json;
 
-use super::CliContext;
+use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::{Check, CheckStatus};
 
-/// Checks everything that a run on this machine needs, and says how to mend it.
+/// Check the requirements for runs and suggest fixes
 ///
-/// Changes nothing. The exit code is 78 if a run would fail over what was found;
-/// warnings are about what some runs would miss.
+/// Changes nothing. Exits with 78 if a check would make every run fail; warnings affect some runs
+/// only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -18,11 +18,11 @@ Examples:
   dispatcher doctor -o json")]
 pub(super) struct Arguments {}
 
-pub(super) async fn run(session: &CliContext, Arguments {}: Arguments) -> Result<u8, Error> {
-    let checks = session.dispatcher.doctor().await;
-    let well = !checks.iter().any(|check| check.status == CheckStatus::Error);
-    session.output.result(&json!({ "ok": well, "checks": checks }), || render(&checks))?;
-    Ok(if well { 0 } else { Reason::InvalidConfiguration.exit_code() })
+pub(super) async fn run(context: &CliContext, Arguments {}: Arguments) -> Result<u8, Error> {
+    let checks = context.dispatcher.doctor().await;
+    let ok = !checks.iter().any(|check| check.status == CheckStatus::Error);
+    context.output.result(&json!({ "ok": ok, "checks": checks }), || render(&checks))?;
+    Ok(if ok { 0 } else { Reason::InvalidConfiguration.exit_code() })
 }
 
 fn render(checks: &[Check]) -> String {
@@ -30,10 +30,10 @@ fn render(checks: &[Check]) -> String {
         let word = match check.status {
             CheckStatus::Ok => "ok",
             CheckStatus::Warning => "warning",
-            CheckStatus::Error => "problem",
+            CheckStatus::Error => "error",
         };
-        let mend = check.fix.as_ref().map_or(String::new(), |mend| format!("{:26}{mend}\n", ""));
-        format!("{word:<8} {:<16} {}\n{mend}", check.name, check.message)
+        let fix = check.fix.as_ref().map_or(String::new(), |fix| format!("{:26}{fix}\n", ""));
+        format!("{word:<8} {:<16} {}\n{fix}", check.name, check.message)
     };
     checks.iter().map(line).collect()
 }

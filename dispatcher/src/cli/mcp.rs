@@ -1,13 +1,13 @@
-//! mcp.
+//! `dispatcher mcp`.
 
-use super::{GlobalArgs, session};
+use super::context::{CliContext, GlobalArgs};
 use crate::error::Error;
 use crate::mcp::{Server, TransportKind, stdio};
 
-/// Serves the MCP protocol over stdin and stdout, for an IDE.
+/// Serve the MCP tools over stdin and stdout
 ///
-/// The configuration is read anew for each call: what is edited is in effect at
-/// once. Ends when stdin does; runs go on.
+/// For MCP clients that start the server themselves, such as an IDE; `dispatcher setup` configures
+/// them. The configuration is read on every call. Exits when stdin closes; runs continue.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -16,7 +16,7 @@ Examples:
 pub(super) struct Arguments {}
 
 pub(super) async fn run(global: GlobalArgs, Arguments {}: Arguments) -> Result<u8, Error> {
-    let load = move || Ok(session(global.clone())?.dispatcher);
+    let load = move || Ok(CliContext::load(global.clone())?.dispatcher);
     stdio::serve(Server::loading(load, TransportKind::Stdio)).await;
     Ok(0)
 }

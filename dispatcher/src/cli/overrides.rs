@@ -1,4 +1,4 @@
-//! The arguments that submit and retry share.
+//! Arguments that submit, retry and debug share.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use orchestrator_contract::task::{GUIDANCE_MAX, PullRequestPolicy};
 use orchestrator_contract::{BranchName, RepositoryUrl, WorkingDirectory};
 
-use super::CliContext;
+use super::context::CliContext;
 use crate::config::parse_repository;
 use crate::error::Error;
 use crate::files;
@@ -14,19 +14,19 @@ use crate::task::request::Overrides;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Guidance {
-    /// What the agent is told beyond the task's documents.
+    /// Additional instructions for the agent
     #[arg(long, value_name = "TEXT", conflicts_with = "guidance_file")]
     guidance: Option<String>,
-    /// The same from a file; `-` is stdin.
+    /// Read the guidance from a file; `-` for stdin
     #[arg(long, alias = "prompt-file", value_name = "FILE")]
     guidance_file: Option<String>,
 }
 
 impl Guidance {
-    /// The text, wherever it was given.
-    pub(super) fn text(&self, session: &CliContext) -> Result<Option<String>, Error> {
+    /// Returns the text from either option.
+    pub(super) fn text(&self, context: &CliContext) -> Result<Option<String>, Error> {
         match &self.guidance_file {
-            Some(file) => read_guidance(file, &session.cwd).map(Some),
+            Some(file) => read_guidance(file, &context.cwd).map(Some),
             None => Ok(self.guidance.clone()),
         }
     }
@@ -34,73 +34,75 @@ impl Guidance {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct OverrideArgs {
-    /// The model, by any name that the Claude CLI takes [default: sonnet].
+    /// Claude model, by any name the Claude Code CLI accepts [default: sonnet]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// The base branch [default: the remote's default].
+    /// Base branch [default: the remote's default branch]
     #[arg(long, value_name = "BRANCH")]
     branch: Option<BranchName>,
     #[command(flatten)]
     guidance: Guidance,
-    /// The code to change [default: the configuration's entry of the service, else the repository of
-    /// its last run, else the open repository if it is the service's own].
+    /// Repository to change
+    ///
+    /// [default: the service's entry in the configuration, else the repository of its last run, else
+    /// this folder's git remote if it is the service's own]
     #[arg(long, value_name = "URL")]
     repository_url: Option<String>,
-    /// Where the task documentation is [default: the open folder's git remote].
+    /// Repository that holds `.taskmaster` [default: this folder's git remote]
     #[arg(long, value_name = "URL")]
     platform_repository_url: Option<String>,
-    /// The documentation's branch [default: the remote's default].
+    /// Branch of the platform repository [default: the remote's default branch]
     #[arg(long, value_name = "BRANCH")]
     platform_branch: Option<BranchName>,
-    /// The folder of the platform repository that holds `.taskmaster` [default: looked for].
+    /// Folder of the platform repository that holds `.taskmaster` [default: detected]
     #[arg(long, value_name = "DIR")]
     docs_directory: Option<WorkingDirectory>,
-    /// The account on the git host [default: the configuration's entry of the agent, else its name].
+    /// Account on the git host [default: the agent's entry in the configuration, else its name]
     #[arg(long, value_name = "NAME")]
     github_user: Option<String>,
-    /// Where in the repository the agent works [default: found by the service's name].
+    /// Folder of the repository to work in [default: detected by the service's name]
     #[arg(long, value_name = "DIR")]
     working_directory: Option<WorkingDirectory>,
-    /// Minutes that the run may take [default: 120].
+    /// Time limit of the run in minutes [default: 120]
     #[arg(long, value_name = "N", help_heading = "Limits", allow_negative_numbers = true, alias = "minutes")]
     timeout_minutes: Option<f64>,
-    /// US dollars that the run may cost [default: no limit].
+    /// Cost limit of the run in US dollars [default: none]
     #[arg(long, value_name = "USD", help_heading = "Limits", allow_negative_numbers = true)]
     cost: Option<f64>,
-    /// Turns that the agent may take [default: no limit].
+    /// Turn limit of the agent [default: none]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     turns: Option<u32>,
-    /// A command that must succeed on the agent's work; may be repeated.
+    /// Command that must succeed on the agent's work (repeatable)
     #[arg(long, value_name = "CMD")]
     verify: Vec<String>,
-    /// A command that runs before the agent; may be repeated.
+    /// Command to run before the agent (repeatable)
     #[arg(long, value_name = "CMD")]
     setup: Vec<String>,
-    /// Push the branch, open no pull request.
+    /// Push the branch without opening a pull request
     #[arg(long)]
     no_pull_request: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct SubmitMode {
-    /// Wait until the run has ended, and end with its exit code.
+    /// Wait for the run to end and exit with its exit code
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) wait: bool,
-    /// Show the task and what would happen; start and write nothing.
+    /// Print the task and what would happen; start and write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 }
 
 impl OverrideArgs {
-    pub(super) fn into_overrides(self, session: &CliContext) -> Result<Overrides, Error> {
+    pub(super) fn into_overrides(self, context: &CliContext) -> Result<Overrides, Error> {
         let url = |text: Option<String>| -> Result<Option<RepositoryUrl>, Error> {
-            text.map(|text| parse_repository(&text, &session.cwd)).transpose()
+            text.map(|text| parse_repository(&text, &context.cwd)).transpose()
         };
         let commands = |commands: Vec<String>| (!commands.is_empty()).then_some(commands);
         Ok(Overrides {
             model: self.model,
             branch: self.branch,
-            guidance: self.guidance.text(session)?,
+            guidance: self.guidance.text(context)?,
             repository_url: url(self.repository_url)?,
             platform_repository_url: url(self.platform_repository_url)?,
             platform_branch: self.platform_branch,
@@ -118,7 +120,7 @@ impl OverrideArgs {
     }
 }
 
-/// Reads guidance, and one byte more than is allowed, so that too much is noticed.
+/// Reads at most one byte more than is allowed, so that guidance that is too long is detected.
 fn read_guidance(file: &str, cwd: &Path) -> Result<String, Error> {
     let mut text = String::new();
     let path = cwd.join(file);
@@ -134,7 +136,7 @@ fn read_guidance(file: &str, cwd: &Path) -> Result<String, Error> {
             let name = if file == "-" { Path::new("stdin") } else { &path };
             let problem = files::problem("read the guidance from", name, &error);
             Err(Error::invalid_request(problem.message())
-                .with_hint("Give a readable UTF-8 text, or --guidance TEXT."))
+                .with_hint("Name a readable UTF-8 file, or pass --guidance TEXT."))
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What is shown while a run is waited for.
+//! Progress display while a command waits for a run.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CliContext;
+use super::context::CliContext;
 use crate::output::Output;
 use crate::task::status::Status;
 use crate::task::text::render_progress;
 
-/// A spinner on a terminal; elsewhere a line whenever the step changes.
+/// A spinner on a terminal; otherwise one line per step.
 pub(super) struct Progress<'a> {
     output: &'a Output,
     spinner: Option<ProgressBar>,
@@ -15,15 +15,15 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(session: &'a CliContext) -> Self {
-        let spinner = session.output.is_interactive().then(|| {
+    pub(super) fn new(context: &'a CliContext) -> Self {
+        let spinner = context.output.is_interactive().then(|| {
             let spinner = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 spinner.set_style(style);
             }
             spinner
         });
-        Self { output: &session.output, spinner, last: String::new() }
+        Self { output: &context.output, spinner, last: String::new() }
     }
 
     pub(super) fn show(&mut self, status: &Status) {
@@ -33,7 +33,7 @@ impl<'a> Progress<'a> {
             spinner.tick();
             return;
         }
-        // Each turn would be a flood: phase, step and queue are what matters in a file.
+        // Not a terminal: print a line only when phase, step or queue changes, not on every turn.
         let key = format!("{} {:?} {:?}", status.phase, status.step, status.waiting_for);
         if key != self.last && !status.phase.is_final() {
             self.output.note(&line);

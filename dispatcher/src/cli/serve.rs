@@ -1,4 +1,4 @@
-//! serve.
+//! `dispatcher serve`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{GlobalArgs, session};
+use super::context::{CliContext, GlobalArgs};
 use crate::cluster;
 use crate::config::{Config, ServeSettings, parse_address};
 use crate::controller::manager;
@@ -22,10 +22,10 @@ use crate::operations::Dispatcher;
 use crate::serve::auth::TokenSource;
 use crate::serve::{self, DEFAULT_ADDRESS, Limits, ServeOptions};
 
-/// Serves the MCP tools over HTTP, for clients that cannot start this program themselves.
+/// Serve the MCP tools over HTTP
 ///
-/// The endpoint is `/mcp`; `/healthz` and `/readyz` tell whether it lives and can work. Without a token it
-/// listens on this machine only.
+/// For clients that cannot start this program themselves. The endpoint is `/mcp`; `/healthz` and
+/// `/readyz` are for probes. Without a token, the server listens on loopback only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -35,25 +35,27 @@ Examples:
   claude mcp add --transport http orchestrator http://127.0.0.1:8750/mcp")]
 #[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
 pub(super) struct Arguments {
-    /// Where to listen [env: ORCHESTRATOR_SERVE_ADDRESS] [default: 127.0.0.1:8750].
+    /// Address to listen on [env: ORCHESTRATOR_SERVE_ADDRESS] [default: 127.0.0.1:8750]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     address: Option<SocketAddr>,
-    /// The file with the token that callers must show, one on each line; read at every call [env:
-    /// ORCHESTRATOR_SERVE_TOKEN_FILE, or the token itself in ORCHESTRATOR_SERVE_TOKEN].
+    /// File with the accepted bearer tokens, one per line [env: ORCHESTRATOR_SERVE_TOKEN_FILE]
+    ///
+    /// Read on every request. ORCHESTRATOR_SERVE_TOKEN may hold a token instead.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// A name by which callers may call it, with or without a port; may be repeated [env:
-    /// ORCHESTRATOR_SERVE_ALLOWED_HOSTS].
+    /// Accepted Host name, with or without a port (repeatable) [env:
+    /// ORCHESTRATOR_SERVE_ALLOWED_HOSTS]
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
-    /// Looks after the TaskRuns of the configured namespace as well: one of several servers at a time does.
+    /// Also reconcile TaskRuns of the configured namespace; one replica leads at a time
     #[arg(long)]
     controller: bool,
-    /// Where to tell Prometheus what is counted [env: ORCHESTRATOR_SERVE_METRICS_ADDRESS] [default: nowhere].
+    /// Address to serve Prometheus metrics on [env: ORCHESTRATOR_SERVE_METRICS_ADDRESS] [default:
+    /// disabled]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     metrics_address: Option<SocketAddr>,
-    /// A web page that may call it, as https://name:port; may be repeated [env:
-    /// ORCHESTRATOR_SERVE_ALLOWED_ORIGINS].
+    /// Web origin that may call the server, as https://name:port (repeatable) [env:
+    /// ORCHESTRATOR_SERVE_ALLOWED_ORIGINS]
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
 }
@@ -61,7 +63,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(global: GlobalArgs, mut arguments: Arguments) -> Result<u8, Error> {
     let (first, second) = serve::signals()?;
     let load = move || {
-        let config = session(global.clone())?.dispatcher.config().clone();
+        let config = CliContext::load(global.clone())?.dispatcher.config().clone();
         Ok(Dispatcher::new(config.for_remote_callers()))
     };
     let dispatcher = load()?;
@@ -74,7 +76,7 @@ pub(super) async fn run(global: GlobalArgs, mut arguments: Arguments) -> Result<
     let closing = server.closing();
     let stop = async move {
         let stop = first.await;
-        // Whoever waits for a run is told how it stands.
+        // Pending waits return the current status.
         closing.cancel();
         stop
     };
@@ -87,14 +89,14 @@ pub(super) async fn run(global: GlobalArgs, mut arguments: Arguments) -> Result<
     Ok(stop.exit_code())
 }
 
-/// What runs beside the server.
+/// Background tasks beside the HTTP server.
 struct Helpers {
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// How long the controller may take to finish what it is doing.
-const FINISH: Duration = Duration::from_secs(10);
+/// How long the controller may take to finish its current reconciliations.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Helpers {
     async fn start(
@@ -112,7 +114,7 @@ impl Helpers {
         if controller {
             let config = Arc::new(dispatcher.config().clone());
             let client = cluster::connect(config.kubernetes(), &config.environment).await?;
-            // Two on one machine must not take each other for themselves.
+            // Two replicas on one machine need different lease identities.
             let host = config.environment.text("HOSTNAME").unwrap_or("dispatcher");
             let name = format!("{host}-{}", std::process::id());
             tasks.spawn(manager::run(client, config, metrics, name, stopping.clone()));
@@ -123,8 +125,8 @@ impl Helpers {
 
     async fn stop(self) {
         self.stopping.cancel();
-        if tokio::time::timeout(FINISH, self.tasks.wait()).await.is_err() {
-            tracing::warn!("stopped with work in hand; whoever leads next goes on with it");
+        if tokio::time::timeout(FINISH_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("shut down mid-reconcile; the next leader resumes");
         }
     }
 }
@@ -139,13 +141,13 @@ fn settings(config: &Config, arguments: Arguments) -> Result<ServeOptions, Error
         allowed_origins,
         metrics_address: _,
     } = config.serve().clone();
-    let named = match token_file {
+    let file = match token_file {
         Some(path) => Some(absolute(path)?),
         None => None,
     };
-    let given =
+    let inline =
         || config.environment.text("ORCHESTRATOR_SERVE_TOKEN").map(|token| TokenSource::Inline(token.into()));
-    let tokens = named.map(TokenSource::File).or_else(given).or(set_file.map(TokenSource::File));
+    let tokens = file.map(TokenSource::File).or_else(inline).or(set_file.map(TokenSource::File));
     let over = |flags: Vec<String>, set: Vec<String>| if flags.is_empty() { set } else { flags };
     Ok(ServeOptions {
         address: address.or(set_address).unwrap_or(DEFAULT_ADDRESS),
@@ -158,5 +160,5 @@ fn settings(config: &Config, arguments: Arguments) -> Result<ServeOptions, Error
 
 fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
     std::path::absolute(&path)
-        .map_err(|error| Error::configuration(format!("cannot tell where {} is: {error}", path.display())))
+        .map_err(|error| Error::configuration(format!("cannot resolve {}: {error}", path.display())))
 }

@@ -1,23 +1,22 @@
-//! setup.
+//! `dispatcher setup`.
 
 use std::path::Path;
 
 use orchestrator_contract::{Reason, http_url};
 use serde_json::{Value, json};
 
-use super::{GlobalArgs, load_context};
+use super::context::{GlobalArgs, load_environment};
 use crate::error::Error;
 use crate::folder::ProjectFolder;
 use crate::output::Output;
 use crate::setup::edit::{Edit, plan_edit};
-use crate::setup::entry::{ServerTransport, compose_entry, cursor_link, describe_entry};
+use crate::setup::entry::{ServerTransport, build_entry, cursor_link, describe_entry};
 use crate::setup::{Client, SERVER, Scope, paths, write};
 
-/// Makes this server known to Claude Code, Cursor or VS Code.
+/// Add this MCP server to Claude Code, Cursor or VS Code
 ///
-/// Writes one entry, `orchestrator`, into the client's file of MCP servers and
-/// leaves every other byte of it as it is. --config, --state-dir, --supervisor,
-/// --claude and --mcp-config-dir, if given, become part of the entry.
+/// Writes the entry `orchestrator` to the client's MCP configuration and leaves the rest of the file
+/// unchanged. Global options that are set, such as --config, become part of the entry.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -29,29 +28,29 @@ Examples:
 Files: claude: ~/.claude.json, .mcp.json; cursor: ~/.cursor/mcp.json, .cursor/mcp.json;
 vscode: mcp.json of the user's profile, .vscode/mcp.json.")]
 pub(super) struct Arguments {
-    /// The client.
+    /// MCP client to configure
     #[arg(value_enum)]
     client: Client,
-    /// For whom: you in every folder, or everybody who opens this one.
+    /// Whether to configure the server for you or for the project
     #[arg(long, value_enum, default_value_t, value_name = "SCOPE")]
     scope: Scope,
-    /// Use a server that runs already, at this address, instead of this program.
+    /// Connect to a running server at this URL instead of starting this program
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     url: Option<String>,
-    /// The client's environment variable that holds the bearer token for --url.
+    /// Environment variable of the client that holds the bearer token for --url
     #[arg(long, value_name = "VAR", requires = "url", value_parser = parse_variable)]
     token_env: Option<String>,
-    /// Say what would be written and where; write nothing.
+    /// Print the entry and its file; write nothing
     #[arg(long)]
     print: bool,
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
     if http_url::split_user_info(text).is_some() {
-        return Err("it carries credentials: name a variable with --token-env instead".to_owned());
+        return Err("the URL contains credentials: use --token-env instead".to_owned());
     }
     if http_url::parse(text).is_none() {
-        return Err("give an address such as https://orchestrator.example.com/mcp".to_owned());
+        return Err("use a URL such as https://orchestrator.example.com/mcp".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -60,54 +59,51 @@ fn parse_variable(text: &str) -> Result<String, String> {
     let valid = !text.starts_with(|c: char| c.is_ascii_digit())
         && !text.is_empty()
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if valid { Ok(text.to_owned()) } else { Err("give the name of a variable, not its value".to_owned()) }
+    if valid { Ok(text.to_owned()) } else { Err("use the name of a variable, not its value".to_owned()) }
 }
 
 pub(super) fn run(global: GlobalArgs, arguments: Arguments) -> Result<u8, Error> {
-    let (environment, output, cwd) = load_context(global.output)?;
+    let (environment, output, cwd) = load_environment(global.output)?;
     let Arguments { client, scope, url, token_env, print } = arguments;
-    let reach = match url {
+    let transport = match url {
         Some(url) => ServerTransport::Http { url, token_variable: token_env },
         None => this_program(&cwd, global)?,
     };
-    let entry = compose_entry(client, &reach);
+    let entry = build_entry(client, &transport);
     let folder = ProjectFolder::find(&environment, &cwd).path;
     let path = paths::config_path(client, scope, &folder, &environment)?;
     let found = write::find(&path)?;
     let name = client.name();
     let edit = plan_edit(client, found.text.as_deref().unwrap_or_default(), &entry).map_err(|error| {
-        Error::configuration(format!("{}: {error}; the file was left as it is", path.display()))
-            .with_hint("Mend the file, or put the entry in yourself: see --print.")
+        Error::configuration(format!("{}: {error}; the file was not changed", path.display()))
+            .with_hint("Fix the file, or add the entry yourself: see --print.")
     });
     if print {
-        // Whoever has to mend the file by hand needs the entry all the same.
+        // Useful even if the file cannot be edited.
         return show(&output, client, &path, &entry);
     }
-    let (change, remark) = match edit? {
-        Edit::Unchanged => ("same", format!("{name} knows this server already")),
+    let (change, summary) = match edit? {
+        Edit::Unchanged => ("same", format!("{name} is already configured")),
         Edit::Added(text) => {
             write::replace(&found, &text)?;
-            ("added", format!("{name} knows this server now"))
+            ("added", format!("{name} is configured"))
         }
         Edit::Replaced { text, before } => {
             write::replace(&found, &text)?;
-            (
-                "replaced",
-                format!("{name} knows this server now; the entry before: {}", describe_entry(&before)),
-            )
+            ("replaced", format!("{name} is configured; the previous entry was: {}", describe_entry(&before)))
         }
     };
     let result = json!({ "client": name, "path": path, "change": change, "server": SERVER, "entry": entry });
     output.result(&result, || {
-        format!("{remark}\n{SERVER}: {}\nin {}\n", describe_entry(&entry), path.display())
+        format!("{summary}\n{SERVER}: {}\nin {}\n", describe_entry(&entry), path.display())
     })?;
     match (client, scope, change) {
         (_, _, "same") => {}
         (Client::Claude, Scope::Project, _) => {
-            output.note("Claude Code asks for your consent at its next start");
+            output.note("Claude Code asks for approval on its next start");
         }
         (Client::Claude | Client::Cursor | Client::Vscode, _, _) => {
-            output.note(&format!("a {name} that is open may need a restart"));
+            output.note(&format!("restart {name} if it is running"));
         }
     }
     Ok(0)
@@ -125,21 +121,17 @@ fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u
     Ok(0)
 }
 
-/// This program as it was called: with the flags that name files, absolute.
+/// Returns the command line of this program, with the global flags and absolute paths.
 fn this_program(cwd: &Path, global: GlobalArgs) -> Result<ServerTransport, Error> {
-    let GlobalArgs { output: _, config, backend, state_dir, supervisor, claude, mcp_config_dir: mcp_configs } =
-        global;
+    let GlobalArgs { output: _, config, backend, state_dir, supervisor, claude, mcp_config_dir } = global;
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::invalid_request(format!(
-                "the path {} is no UTF-8; a JSON file cannot name it",
-                path.display()
-            ))
-            .with_hint("Use a path in UTF-8.")
+            Error::invalid_request(format!("the path {} is not valid UTF-8", path.display()))
+                .with_hint("JSON can only hold UTF-8 paths: use another path.")
         })
     };
     let program = std::env::current_exe().map_err(|error| {
-        Error::new(Reason::IoError, format!("cannot tell where this program is: {error}"))
+        Error::new(Reason::IoError, format!("cannot find the path of this program: {error}"))
     })?;
     let mut arguments = vec!["mcp".to_owned()];
     if let Some(backend) = backend {
@@ -150,7 +142,7 @@ fn this_program(cwd: &Path, global: GlobalArgs) -> Result<ServerTransport, Error
         ("--state-dir", state_dir),
         ("--supervisor", supervisor),
         ("--claude", claude),
-        ("--mcp-config-dir", mcp_configs),
+        ("--mcp-config-dir", mcp_config_dir),
     ] {
         if let Some(path) = path {
             arguments

@@ -1,18 +1,17 @@
-//! status.
+//! `dispatcher status`.
 
 use jiff::Timestamp;
 use orchestrator_contract::{RunName, ServiceName, TaskId};
 use serde_json::json;
 
-use super::CliContext;
+use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::{Filter, StatusMatch};
 use crate::task::text::{render_list, render_status};
 
-/// Says where a run stands.
+/// Show the status of a run
 ///
-/// Without a name: the one that is at work, else the latest. If several are at
-/// work, they are listed.
+/// Without a run name: the active run, else the latest. Lists the runs if several are active.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -20,25 +19,25 @@ Examples:
   dispatcher status --service trader --task 1
   dispatcher status trader-claude-agent-1-task1-attempt1 -o json")]
 pub(super) struct Arguments {
-    /// The run.
+    /// Run name
     run: Option<RunName>,
-    /// Of this service.
+    /// Filter by service
     #[arg(long, value_name = "NAME", conflicts_with = "run")]
     service: Option<ServiceName>,
-    /// For this task.
+    /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]
     task: Option<TaskId>,
 }
 
-pub(super) async fn run(session: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
+pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
     let Arguments { run, service, task } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
-    let (now, colour) = (Timestamp::now(), session.output.colour());
-    match session.dispatcher.status(run.as_ref(), &filter).await? {
-        StatusMatch::One(status) => session.output.result(&status, || render_status(&status, now, colour))?,
+    let (now, color) = (Timestamp::now(), context.output.color());
+    match context.dispatcher.status(run.as_ref(), &filter).await? {
+        StatusMatch::One(status) => context.output.result(&status, || render_status(&status, now, color))?,
         StatusMatch::Ambiguous(statuses) => {
-            session.output.result(&json!({ "runs": statuses }), || render_list(&statuses, now, colour))?;
-            session.output.note("several runs are at work; name one to see more of it");
+            context.output.result(&json!({ "runs": statuses }), || render_list(&statuses, now, color))?;
+            context.output.note("several runs are active; name one for its details");
         }
     }
     Ok(0)

@@ -1,11 +1,11 @@
-//! wait.
+//! `dispatcher wait`.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use orchestrator_contract::{Reason, RunName};
 
-use super::CliContext;
+use super::context::CliContext;
 use super::progress::Progress;
 use super::run_selector::RunSelector;
 use crate::error::Error;
@@ -14,50 +14,51 @@ use crate::task::selection::{Purpose, Recency};
 use crate::task::status::Status;
 use crate::task::text::render_status;
 
-/// Waits until a run has ended, and ends with its exit code.
+/// Wait for a run to end and exit with its exit code
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   dispatcher wait trader-claude-agent-1-task1-attempt1
   dispatcher wait --service trader --timeout 600; echo $?
 
-The exit code is the run's own: `dispatcher --help` lists them; 124 if --timeout was over first.")]
+Exits with the run's exit code (see `dispatcher --help`), or with 124 if --timeout expires first.")]
 pub(super) struct Arguments {
-    /// The run [default: the one at work, else the latest].
+    /// Run name [default: the active run, else the latest]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,
-    /// Wait at most so many seconds; the exit code is 124 if the run has not ended by then.
+    /// Maximum seconds to wait; exits with 124 on timeout
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 }
 
-/// Reads seconds, with a fraction if need be.
+/// Parses a number of seconds, with an optional fraction.
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}` is no number of seconds: {error}"))
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|error| format!("`{text}` is not a number of seconds: {error}"))
 }
 
-pub(super) async fn run(session: &CliContext, arguments: Arguments) -> Result<u8, Error> {
+pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, timeout } = arguments;
-    let run = which.run(session, run, Purpose::Inspect, Recency::Any).await?;
-    wait(session, &run, timeout).await
+    let run = which.run(context, run, Purpose::Inspect, Recency::Any).await?;
+    wait(context, &run, timeout).await
 }
 
-/// Waits, shows progress, prints the end.
-pub(super) async fn wait(session: &CliContext, run: &RunName, limit: Option<Duration>) -> Result<u8, Error> {
-    let mut progress = Progress::new(session);
-    let end = session.dispatcher.wait(run, limit, |status| progress.show(status)).await?;
+/// Waits for a run, shows progress and prints the final status.
+pub(super) async fn wait(context: &CliContext, run: &RunName, limit: Option<Duration>) -> Result<u8, Error> {
+    let mut progress = Progress::new(context);
+    let outcome = context.dispatcher.wait(run, limit, |status| progress.show(status)).await?;
     drop(progress);
-    match end {
+    match outcome {
         WaitOutcome::Finished(status) => {
-            print(session, &status)?;
+            print(context, &status)?;
             Ok(status.exit_code.unwrap_or(Reason::InternalError.exit_code()))
         }
         WaitOutcome::TimedOut(status) => {
-            print(session, &status)?;
-            session.output.note(&format!(
-                "{run} has not ended in the time given ({}); it goes on: dispatcher wait {run}",
+            print(context, &status)?;
+            context.output.note(&format!(
+                "timed out waiting for {run} ({}), which continues; wait again with: dispatcher wait {run}",
                 status.phase
             ));
             Ok(Reason::TimeLimit.exit_code())
@@ -66,6 +67,6 @@ pub(super) async fn wait(session: &CliContext, run: &RunName, limit: Option<Dura
 }
 
 /// Prints the status of a run.
-pub(super) fn print(session: &CliContext, status: &Status) -> Result<(), Error> {
-    session.output.result(status, || render_status(status, Timestamp::now(), session.output.colour()))
+pub(super) fn print(context: &CliContext, status: &Status) -> Result<(), Error> {
+    context.output.result(status, || render_status(status, Timestamp::now(), context.output.color()))
 }

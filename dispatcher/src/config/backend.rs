@@ -1,25 +1,25 @@
-//! Where runs run.
+//! The selectable backends.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Where runs run.
+/// Backend that executes runs.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendKind {
-    /// As processes of this machine.
+    /// Supervised processes on this machine.
     #[default]
     Local,
-    /// In containers of docker or podman.
+    /// Docker or podman containers.
     Docker,
-    /// As Jobs of a cluster.
+    /// Jobs of a Kubernetes cluster.
     Kubernetes,
 }
 
 impl BackendKind {
-    /// Its name, as in the configuration.
+    /// Returns the name used in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +41,6 @@ impl std::str::FromStr for BackendKind {
 
     fn from_str(text: &str) -> Result<Self, String> {
         clap::ValueEnum::from_str(text, false)
-            .map_err(|_| format!("`{text}` is no backend: there are `local`, `docker` and `kubernetes`"))
+            .map_err(|_| format!("unknown backend `{text}`: use `local`, `docker` or `kubernetes`"))
     }
 }

@@ -1,4 +1,4 @@
-//! How runs in containers are run.
+//! Settings of the docker backend.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use serde::Deserialize;
 
 use crate::task::image::ImageReference;
 
-/// How runs in containers of docker or podman are run.
+/// Settings of runs in docker or podman containers.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DockerSettings {
-    /// The engine's socket, as `unix:///path`: `DOCKER_HOST` if not given, else the first of the usual
-    /// ones that is there.
+    /// Engine socket as `unix:///path` (default: `DOCKER_HOST`, else the first existing well-known
+    /// socket).
     pub host: Option<String>,
-    /// The image of services that name none: `orchestrator/agent` of this version if not given.
+    /// Image of services without their own `image` (default: `orchestrator/agent` of this version).
     pub image: Option<ImageReference>,
-    /// The memory of one run, such as `512m` or `4g`: `4g` if not given.
+    /// Memory limit of a run, such as `512m` (default: `4g`).
     pub memory: Option<Memory>,
-    /// The processors of one run, such as `1.5`: all if not given.
+    /// CPU limit of a run, such as `1.5` (default: all CPUs).
     pub cpus: Option<Cpus>,
-    /// The processes of one run: 1024 if not given.
+    /// Process limit of a run (default: 1024).
     pub pids: Option<u32>,
-    /// The network of runs: the engine's default if not given; `host` for the machine's own.
+    /// Network of a run, or `host` for the host network (default: the engine's default network).
     pub network: Option<NetworkName>,
-    /// Who runs are in their containers, as `UID:GID`: `10001:0`, the image's own, if not given.
+    /// User of a run in its container, as `UID:GID` (default: `10001:0`, as in the image).
     pub user: Option<User>,
 }
 
@@ -34,14 +34,13 @@ pub struct DockerSettings {
 #[schemars(with = "String")]
 pub struct Memory(u64);
 
-/// The least that is taken: the supervisor and the Claude Code CLI alone need that much.
+/// Minimum memory of a run: the supervisor and the Claude Code CLI alone need this much.
 const MEMORY_MIN: u64 = 256 << 20;
 
 impl Memory {
-    /// What a run gets if nobody says otherwise: a build of a middling project fits.
+    /// Memory of a run by default: enough to build a medium-sized project.
     pub const DEFAULT: Self = Self(4 << 30);
 
-    /// In bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
         self.0
@@ -62,34 +61,33 @@ impl TryFrom<String> for Memory {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no amount of memory: give a number with `m` or `g`, such as `4g`");
+        let invalid =
+            || format!("`{text}` is not a valid memory size: use a number with `m` or `g`, such as `4g`");
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "k" | "kb" => 1 << 10,
             "m" | "mb" => 1 << 20,
             "g" | "gb" => 1 << 30,
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
-        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        let number: u64 = digits.parse().map_err(|_| invalid())?;
         let bytes =
-            number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(wrong)?;
+            number.checked_mul(unit).filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or_else(invalid)?;
         if bytes < MEMORY_MIN {
-            return Err(format!("`{text}` is too little memory for a run: give 256m or more"));
+            return Err(format!("`{text}` is too little memory for a run: use 256m or more"));
         }
         Ok(Self(bytes))
     }
 }
 
-/// A share of the machine's processors.
+/// A CPU limit, in CPUs.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(try_from = "f64")]
 #[schemars(with = "f64")]
 pub struct Cpus(f64);
 
 impl Cpus {
-    /// How many.
     #[must_use]
     pub fn number(self) -> f64 {
         self.0
@@ -103,7 +101,7 @@ impl TryFrom<f64> for Cpus {
         if (0.01..=4096.0).contains(&number) {
             Ok(Self(number))
         } else {
-            Err(format!("{number} is no number of processors"))
+            Err(format!("{number} is not a valid number of CPUs"))
         }
     }
 }
@@ -115,7 +113,6 @@ impl TryFrom<f64> for Cpus {
 pub struct NetworkName(String);
 
 impl NetworkName {
-    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -127,23 +124,21 @@ impl TryFrom<String> for NetworkName {
 
     fn try_from(text: String) -> Result<Self, String> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        // `container:` would share another container's network, and with it its loopback.
+        // `container:` would share another container's network namespace, including its loopback.
         if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) {
             Ok(Self(text))
         } else {
-            Err(format!("`{text}` is no name of a network"))
+            Err(format!("invalid network name `{text}`"))
         }
     }
 }
 
-/// A user and a group by their numbers.
+/// A numeric user and group id.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
 pub struct User {
-    /// The user.
     pub uid: u32,
-    /// The group.
     pub gid: u32,
 }
 
@@ -168,10 +163,10 @@ impl TryFrom<String> for User {
             text.split_once(':').and_then(|(uid, gid)| Some(Self { uid: number(uid)?, gid: number(gid)? }));
         match user {
             Some(Self { uid: 0, .. }) => {
-                Err("a run is never root in its container: give another uid".to_owned())
+                Err("uid 0 is not allowed: runs must not be root in their container".to_owned())
             }
             Some(user) => Ok(user),
-            None => Err(format!("`{text}` is no user: give two numbers, as in `10001:0`")),
+            None => Err(format!("invalid user `{text}`: use two numbers, such as `10001:0`")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The process's environment, read once.
+//! The process environment, read once, and the variables passed to supervisors.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -8,10 +8,9 @@ use super::file::{AgentSettings, FileSettings};
 use crate::error::Error;
 use crate::task::image::ImageReference;
 
-/// The variables that a supervisor gets if they are set; a trailing `*` stands for any rest.
+/// Variables passed to a supervisor; a trailing `*` matches any suffix.
 ///
-/// Everything else stays behind: a shell's environment is full of secrets that
-/// are none of a run's business.
+/// All others are dropped: a shell's environment holds secrets that a run must not receive.
 const ENV_ALLOWLIST: &[&str] = &[
     "PATH",
     "HOME",
@@ -46,11 +45,11 @@ const ENV_ALLOWLIST: &[&str] = &[
     "ORCHESTRATOR_*",
 ];
 
-/// Passed as well where the model is reached through a cloud: its credentials.
+/// Cloud credentials, passed only if the model runs on Bedrock or Vertex.
 const CLOUD_ENV_ALLOWLIST: &[&str] = &["AWS_*", "GOOGLE_*", "CLOUD_ML_REGION"];
 
-/// Not passed although they begin with `ORCHESTRATOR_`: a supervisor would take
-/// a task from them, and it has its task from a file.
+/// Task options, not passed although they start with `ORCHESTRATOR_`: the supervisor reads its task
+/// from a file.
 const TASK_VARS: &[&str] = &[
     "ORCHESTRATOR_AGENT",
     "ORCHESTRATOR_ALL",
@@ -80,8 +79,7 @@ const TASK_VARS: &[&str] = &[
     "ORCHESTRATOR_WORKING_DIRECTORY",
 ];
 
-/// What a container gets of the variables that are passed, where anybody may read them: an engine
-/// shows the environment of a container to everyone who may ask it. None of these is a secret.
+/// Allowlisted variables that are not secret and may show up in `docker inspect`.
 const NON_SECRET_VARS: &[&str] = &[
     "TZ",
     "NO_PROXY",
@@ -113,8 +111,7 @@ const NON_SECRET_VARS: &[&str] = &[
     "ORCHESTRATOR_SANDBOX",
 ];
 
-/// What a container does not get at all: its image has its own, and paths of this machine mean
-/// nothing there.
+/// Variables that only make sense on the host; the image has its own.
 const HOST_ONLY_VARS: &[&str] = &[
     "PATH",
     "HOME",
@@ -134,19 +131,19 @@ const HOST_ONLY_VARS: &[&str] = &[
     "GOOGLE_APPLICATION_CREDENTIALS",
 ];
 
-/// How a container gets a variable.
+/// How a container receives a variable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EnvDelivery {
-    /// In its environment, which everyone who may ask the engine can read.
+    /// As an environment variable, visible in `docker inspect`.
     Plain,
-    /// In a file.
+    /// As a secret file.
     SecretFile,
 }
 
-/// Not passed either: how the MCP server is reached, its token above all.
+/// Prefix of the MCP server's variables, not passed either: one of them is its token.
 const SERVE_VAR_PREFIX: &str = "ORCHESTRATOR_SERVE_";
 
-/// The environment as a value.
+/// A snapshot of environment variables.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
@@ -164,45 +161,45 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment 
 }
 
 impl Environment {
-    /// The environment of this process.
+    /// Reads the environment of this process.
     #[must_use]
-    pub fn of_this_process() -> Self {
+    pub fn from_process() -> Self {
         std::env::vars_os().collect()
     }
 
-    /// A variable; an empty one counts as not set.
+    /// Returns a variable; an empty one counts as unset.
     #[must_use]
     pub fn os(&self, name: &str) -> Option<&OsStr> {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
-    /// A variable as text.
+    /// Returns a variable if it is valid UTF-8.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.os(name)?.to_str()
     }
 
-    /// A variable that holds an absolute path; another one is no use (XDG Base Directory Specification).
+    /// Returns a variable that holds an absolute path; relative paths are ignored (XDG Base Directory).
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.os(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
-    /// Where the user keeps configuration files.
+    /// Returns the folder of the user's configuration files.
     #[must_use]
     pub fn user_config_folder(&self) -> Option<PathBuf> {
         let home = || self.path("HOME").map(|home| home.join(".config"));
         Some(self.path("XDG_CONFIG_HOME").or_else(home)?.join("orchestrator"))
     }
 
-    /// Where runs are kept if nobody says otherwise.
+    /// Returns the default state folder.
     #[must_use]
     pub fn default_state_dir(&self) -> Option<PathBuf> {
         let home = || self.path("HOME").map(|home| home.join(".local/state"));
         Some(self.path("XDG_STATE_HOME").or_else(home)?.join("orchestrator"))
     }
 
-    /// What a supervisor gets of it: the variables in `PASSED`.
+    /// Returns the variables to pass to a supervisor, see [`ENV_ALLOWLIST`].
     pub fn passed(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         let cloud =
             ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"].iter().any(|name| self.os(name).is_some());
@@ -213,8 +210,8 @@ impl Environment {
                 Some(head) => name.starts_with(head),
                 None => name == *pattern,
             };
-            let ours = TASK_VARS.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
-            !ours && ENV_ALLOWLIST.iter().chain(cloud).any(passed)
+            let excluded = TASK_VARS.contains(&name) || name.starts_with(SERVE_VAR_PREFIX);
+            !excluded && ENV_ALLOWLIST.iter().chain(cloud).any(passed)
         };
         self.0
             .iter()
@@ -222,28 +219,29 @@ impl Environment {
             .filter(move |(name, _)| passes(name))
     }
 
-    /// What a supervisor in a container gets of it, and how. Whatever is not known to be harmless is a
-    /// secret, and so is an address that has a password in it.
+    /// Returns the variables to pass to a supervisor in a container, and how.
+    ///
+    /// A variable is a secret unless it is known not to be; so is a URL with a password.
     pub fn container_vars(&self) -> impl Iterator<Item = (&str, &str, EnvDelivery)> {
         self.passed().filter_map(|(name, value)| {
             let (name, value) = (name.to_str()?, value.to_str()?);
-            let shown = NON_SECRET_VARS.contains(&name);
-            let stays = HOST_ONLY_VARS.contains(&name) || (name.starts_with("ORCHESTRATOR_") && !shown);
-            let way =
-                if shown && !value.contains('@') { EnvDelivery::Plain } else { EnvDelivery::SecretFile };
-            (!stays && !value.is_empty()).then_some((name, value, way))
+            let is_plain = NON_SECRET_VARS.contains(&name);
+            let host_only =
+                HOST_ONLY_VARS.contains(&name) || (name.starts_with("ORCHESTRATOR_") && !is_plain);
+            let delivery =
+                if is_plain && !value.contains('@') { EnvDelivery::Plain } else { EnvDelivery::SecretFile };
+            (!host_only && !value.is_empty()).then_some((name, value, delivery))
         })
     }
 
-    /// Puts the `ORCHESTRATOR_*` variables over what a file says.
+    /// Overrides settings with `ORCHESTRATOR_*` variables.
     pub(super) fn overlay(&self, settings: &mut FileSettings) -> Result<(), Error> {
         let path = |name: &str, slot: &mut Option<PathBuf>| self.file(name, slot);
         self.name("ORCHESTRATOR_BACKEND", &mut settings.backend)?;
         self.name("ORCHESTRATOR_DOCKER_HOST", &mut settings.docker.host)?;
         if let Some(value) = self.text("ORCHESTRATOR_DOCKER_IMAGE") {
-            let wrong =
-                |error| Error::configuration(format!("ORCHESTRATOR_DOCKER_IMAGE cannot be used: {error}"));
-            settings.docker.image = Some(ImageReference::new(value).map_err(wrong)?);
+            let invalid = |error| Error::configuration(format!("invalid ORCHESTRATOR_DOCKER_IMAGE: {error}"));
+            settings.docker.image = Some(ImageReference::new(value).map_err(invalid)?);
         }
         path("ORCHESTRATOR_STATE_DIR", &mut settings.state_dir)?;
         path("ORCHESTRATOR_SUPERVISOR", &mut settings.supervisor)?;
@@ -265,8 +263,8 @@ impl Environment {
             ("ORCHESTRATOR_SERVE_METRICS_ADDRESS", &mut settings.serve.metrics_address),
         ] {
             if let Some(value) = self.text(name) {
-                let wrong = |error| Error::configuration(format!("{name} cannot be used: {error}"));
-                *slot = Some(super::serve::parse_address(value).map_err(wrong)?);
+                let invalid = |error| Error::configuration(format!("invalid {name}: {error}"));
+                *slot = Some(super::serve::parse_address(value).map_err(invalid)?);
             }
         }
         self.name("ORCHESTRATOR_KUBERNETES_CONTEXT", &mut settings.kubernetes.context)?;
@@ -279,7 +277,7 @@ impl Environment {
         Ok(())
     }
 
-    /// Puts the variables that name credentials over the entry of an agent.
+    /// Overrides an agent's credential files and account with `ORCHESTRATOR_*` variables.
     pub(super) fn overlay_agent(&self, agent: &mut AgentSettings) -> Result<(), Error> {
         self.file("ORCHESTRATOR_GITHUB_TOKEN_FILE", &mut agent.github_token_file)?;
         self.file("ORCHESTRATOR_PLATFORM_TOKEN_FILE", &mut agent.platform_token_file)?;
@@ -290,14 +288,14 @@ impl Environment {
     fn file(&self, name: &str, slot: &mut Option<PathBuf>) -> Result<(), Error> {
         let Some(value) = self.os(name) else { return Ok(()) };
         if !Path::new(value).is_absolute() {
-            let problem = format!("the environment variable {name} is no absolute path: {}", value.display());
-            return Err(Error::configuration(problem).with_hint("Give the path from the root on."));
+            let problem = format!("environment variable {name} is not an absolute path: {}", value.display());
+            return Err(Error::configuration(problem).with_hint("Use an absolute path."));
         }
         *slot = Some(PathBuf::from(value));
         Ok(())
     }
 
-    /// Entries are separated by commas.
+    /// Reads a comma-separated list.
     fn list(&self, name: &str, slot: &mut Vec<String>) {
         if let Some(value) = self.text(name) {
             *slot = value
@@ -315,9 +313,10 @@ impl Environment {
         T::Err: std::fmt::Display,
     {
         let Some(value) = self.os(name) else { return Ok(()) };
-        let parsed = value.to_string_lossy().parse().map_err(|error| {
-            Error::configuration(format!("the environment variable {name} cannot be used: {error}"))
-        })?;
+        let parsed = value
+            .to_string_lossy()
+            .parse()
+            .map_err(|error| Error::configuration(format!("invalid environment variable {name}: {error}")))?;
         *slot = Some(parsed);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `orchestrator.toml`: found, read, and refused with line and column.
+//! `orchestrator.toml`: its keys, its schema, and errors with line and column.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,80 +16,80 @@ use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
 
 pub(super) const NAME: &str = "orchestrator.toml";
 
-/// The schema's name, after the API's group; nothing is fetched from there.
+/// The schema's id, in the API group's domain; it is not downloadable.
 const SCHEMA_ID: &str = "https://orchestrator.io/v1alpha1/orchestrator.schema.json";
 
-/// What `orchestrator.toml` can say. Relative paths start at the file's folder,
-/// `~/` at the user's home. A file that comes with a folder may not name programs,
-/// images, secrets, `backend`, `docker`, `state_dir` and `github_api_url`.
+/// Configuration of the orchestrator. Relative paths start at the file's folder, `~/` at the home
+/// folder. A file in a project folder may not name programs, images, secrets, `backend`, `docker`,
+/// `state_dir` and `github_api_url`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileSettings {
-    /// Where runs run: `local` if not given.
+    /// Backend that executes runs (default: `local`).
     pub backend: Option<BackendKind>,
-    /// Where runs and workspaces are kept.
+    /// Folder of runs and workspaces of the local backend (default: `~/.local/state/orchestrator`).
     pub state_dir: Option<PathBuf>,
-    /// The supervisor's program.
+    /// Path of the supervisor, the program that executes one run.
     pub supervisor: Option<PathBuf>,
-    /// The Claude Code CLI's program.
+    /// Path of the Claude Code CLI.
     pub claude: Option<PathBuf>,
-    /// The folder of MCP server configurations.
+    /// Folder of MCP server configurations.
     pub mcp_config_dir: Option<PathBuf>,
-    /// The address of the GitHub API.
+    /// Base URL of the GitHub API (default: `https://api.github.com`).
     pub github_api_url: Option<String>,
-    /// What a run gets if neither the request nor its service says otherwise.
+    /// Defaults of all runs; the service's entry and the request override them.
     pub defaults: Defaults,
-    /// What the runs of one service get.
+    /// Settings of runs by service.
     pub services: BTreeMap<ServiceName, ServiceSettings>,
-    /// Who works, and with which credentials.
+    /// Accounts and credentials by agent.
     pub agents: BTreeMap<AgentName, AgentSettings>,
-    /// Files that hold secrets of no agent in particular.
+    /// Secret files that all agents share.
     pub secrets: Secrets,
-    /// How runs in containers of docker or podman are run.
+    /// Settings of the docker backend.
     pub docker: DockerSettings,
-    /// How `dispatcher serve` is reached.
+    /// Settings of `dispatcher serve`.
     pub serve: ServeSettings,
-    /// How runs run in a cluster.
+    /// Settings of the kubernetes backend.
     pub kubernetes: KubernetesSettings,
 }
 
-/// Who works, and with which credentials.
+/// Account and credentials of one agent.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentSettings {
-    /// The account on the git host: the agent's name if not given.
+    /// Account on the git host (default: the agent's name).
     pub github_user: Option<String>,
-    /// The name on commits: the account if not given.
+    /// Author name of commits (default: the account).
     pub commit_name: Option<String>,
-    /// The e-mail address on commits.
+    /// Author email address of commits.
     pub commit_email: Option<String>,
-    /// The file that holds the token for the target.
+    /// File with the token for the target repository.
     pub github_token_file: Option<PathBuf>,
-    /// The file that holds the token for the platform, where it needs another.
+    /// File with the token for the platform repository (default: the target's token).
     pub platform_token_file: Option<PathBuf>,
-    /// The file that holds the private SSH key.
+    /// File with the private SSH key.
     pub ssh_key_file: Option<PathBuf>,
-    /// Hosts that the tokens are for, besides github.com and the host of `github_api_url`: no
-    /// other host gets to see them.
+    /// Additional hosts that may receive the tokens; github.com and the host of `github_api_url`
+    /// always may.
     pub git_hosts: Vec<String>,
 }
 
-/// Files that hold secrets of no agent in particular.
+/// Secret files that all agents share.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Secrets {
-    /// The known hosts for SSH.
+    /// SSH known hosts file.
     pub known_hosts_file: Option<PathBuf>,
-    /// The key of the Anthropic API.
+    /// File with the Anthropic API key.
     pub anthropic_api_key_file: Option<PathBuf>,
-    /// The key of the Brave search API.
+    /// File with the Brave Search API key.
     pub brave_api_key_file: Option<PathBuf>,
-    /// A folder with one file for each secret that MCP servers ask for.
+    /// Folder with one file for each secret that MCP servers require.
     pub secrets_dir: Option<PathBuf>,
 }
 
 impl AgentSettings {
-    /// What is known of the agent, credentials apart.
+    /// Returns the agent's account and commit identity, without credentials.
     #[must_use]
     pub fn profile(&self) -> AgentProfile {
         AgentProfile {
@@ -101,7 +101,7 @@ impl AgentSettings {
 }
 
 impl FileSettings {
-    /// The JSON Schema of the file, for editors.
+    /// Returns the JSON Schema of the file, for editors.
     #[must_use]
     pub fn schema() -> Schema {
         let mut schema = schemars::schema_for!(Self);
@@ -110,7 +110,7 @@ impl FileSettings {
         schema
     }
 
-    /// Makes the paths absolute: they start at the file's folder, or with `~` at the user's home.
+    /// Makes all paths absolute: relative to the file's folder, `~` to the home folder.
     pub(super) fn resolve_paths(&mut self, file: &Path, home: Option<&Path>) {
         let base = file.parent().unwrap_or(Path::new("/"));
         for slot in self.paths() {
@@ -121,29 +121,19 @@ impl FileSettings {
         }
     }
 
-    /// Reads a file's text.
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| fault(text, path, &error))
+        toml::from_str(text).map_err(|error| parse_error(text, path, &error))
     }
 
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let Self {
-            state_dir,
-            supervisor,
-            claude,
-            mcp_config_dir: mcp_configs,
-            services,
-            agents,
-            secrets,
-            serve,
-            ..
-        } = self;
+        let Self { state_dir, supervisor, claude, mcp_config_dir, services, agents, secrets, serve, .. } =
+            self;
         let Secrets { known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir } = secrets;
         let agents = agents.values_mut().flat_map(|agent| {
             [&mut agent.github_token_file, &mut agent.platform_token_file, &mut agent.ssh_key_file]
         });
         let services = services.values_mut().map(|service| &mut service.secrets_dir);
-        [state_dir, supervisor, claude, mcp_configs]
+        [state_dir, supervisor, claude, mcp_config_dir]
             .into_iter()
             .chain([&mut serve.token_file])
             .chain([known_hosts_file, anthropic_api_key_file, brave_api_key_file, secrets_dir])
@@ -153,15 +143,15 @@ impl FileSettings {
     }
 }
 
-/// Says what is wrong with a file, and where.
-pub(super) fn fault(text: &str, path: &Path, error: &toml::de::Error) -> Error {
+/// Returns a parse error with file, line and column.
+pub(super) fn parse_error(text: &str, path: &Path, error: &toml::de::Error) -> Error {
     let (line, column) = position(text, error.span().map_or(0, |span| span.start));
     let message = error.message().replace('\n', " ");
     Error::configuration(format!("{}:{line}:{column}: {message}", path.display()))
-        .with_hint("Mend the file; `dispatcher doctor` checks it.")
+        .with_hint("Fix the file, then check it with `dispatcher doctor`.")
 }
 
-/// Line and column of a byte, both from 1, as editors count.
+/// Returns the 1-based line and column of a byte offset, in characters.
 pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -177,7 +167,7 @@ mod tests {
     fn malformed_config_file_error_has_line_and_column() {
         let cases = [
             ("state_dir = \n", "c.toml:1:13: "),
-            ("\n[services.trader]\ncolour = 1\n", "c.toml:3:1: unknown field `colour`"),
+            ("\n[services.trader]\ncolor = 1\n", "c.toml:3:1: unknown field `color`"),
             ("[services.\"../x\"]\n", "c.toml:1:11: invalid service name `../x`"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: repository `ext::sh`"),
             ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:19: invalid type"),
@@ -268,6 +258,6 @@ mod tests {
         let published = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/orchestrator.schema.json");
         let published: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(published).unwrap()).unwrap();
-        assert!(FileSettings::schema().to_value() == published, "write it anew: just generate");
+        assert!(FileSettings::schema().to_value() == published, "regenerate it: just generate");
     }
 }

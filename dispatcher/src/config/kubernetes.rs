@@ -1,4 +1,4 @@
-//! How runs run in a cluster.
+//! Settings of the kubernetes backend.
 
 use std::collections::BTreeMap;
 
@@ -8,120 +8,120 @@ use serde::Deserialize;
 
 use crate::task::image::ImageReference;
 
-/// How runs run in a cluster. The command line and the MCP server need `namespace` and `context`
-/// only; the rest is the controller's.
+/// Settings of the kubernetes backend. The command line and the MCP server need `namespace` and
+/// `context` only; the controller uses the rest.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct KubernetesSettings {
-    /// The context of the kubeconfig: its current one if not given. In a pod its service account is used.
+    /// Context of the kubeconfig (default: its current context). Not used in a pod.
     pub context: Option<String>,
-    /// The namespace of TaskRuns and of everything made for them.
+    /// Namespace of TaskRuns and of all objects created for them.
     pub namespace: String,
-    /// The agent image of services that name no other.
+    /// Agent image of services without their own `image`.
     pub image: Option<ImageReference>,
-    /// When images are pulled.
+    /// Pull policy of the agent image (default: that of Kubernetes).
     pub image_pull_policy: Option<PullPolicy>,
-    /// The Secrets that hold the credentials of image registries.
+    /// Names of the Secrets with registry credentials.
     pub image_pull_secrets: Vec<String>,
-    /// The volume of a service that has none yet.
+    /// Volume to create for a service that has none.
     pub storage: StorageSettings,
-    /// What a run's container asks for and may use.
+    /// Resource requests and limits of a run's container.
     pub resources: ResourceSettings,
-    /// How many runs are at work at once; the others wait.
+    /// Maximum number of active runs; further runs are queued.
     pub max_concurrent_runs: u32,
-    /// Minutes until a run that no node has room for is given up.
+    /// Minutes until a run that fits on no node fails.
     pub scheduling_timeout_minutes: f64,
-    /// Minutes for which a Job and its pod are kept once outcome and log have been copied.
+    /// Minutes to keep a Job and its pod after its outcome and log were copied.
     pub ttl_minutes_after_finished: f64,
-    /// The user that the container runs as; `fsGroup` of its volumes too.
+    /// Numeric user of the container, and `fsGroup` of its volumes.
     pub user: i64,
-    /// The service account of the pods: it is given no token.
+    /// Service account of the pods; its token is not mounted.
     pub service_account: Option<String>,
-    /// The priority of the pods.
+    /// Priority class of the pods.
     pub priority_class: Option<String>,
-    /// The container runtime of the pods, such as gVisor's.
+    /// Runtime class of the pods, such as that of gVisor.
     pub runtime_class: Option<String>,
     /// Labels that a node must have.
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pods tolerate, as in a pod's specification.
+    /// Tolerations of the pods, as in a pod's spec.
     #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     pub tolerations: Vec<toml::Table>,
-    /// Variables of the container, such as `HTTPS_PROXY`, or `CLAUDE_CODE_USE_BEDROCK`. No secrets: these
-    /// are readable for everybody who may read a Job.
+    /// Environment variables of the container, such as `HTTPS_PROXY` or `CLAUDE_CODE_USE_BEDROCK`.
+    /// Not for secrets: everyone who may read a Job can read them.
     pub environment: BTreeMap<String, String>,
-    /// The names of Secrets; `{agent}` stands for who works.
+    /// Names of the Secrets with credentials; `{agent}` is replaced by the agent's name.
     pub secret_names: SecretNames,
-    /// Services whose agents may look at the cluster, and the service account that they do it as:
-    /// what RBAC allows it, they can read through the MCP server `kubernetes`. Their pods run as that
-    /// account, instead of `service_account`. None if not given.
+    /// Services whose agents may read the cluster through the MCP server `kubernetes`, each with the
+    /// service account that they use. RBAC decides what they can read. Their pods run as that account
+    /// instead of `service_account` (default: none).
     pub cluster_access: BTreeMap<ServiceName, String>,
-    /// The address of the API server for those agents.
+    /// URL of the API server for these agents.
     pub api_server: String,
 }
 
-/// When images are pulled.
+/// When the agent image is pulled.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 pub enum PullPolicy {
-    /// At each start.
+    /// On every start.
     Always,
-    /// Where the node has none.
+    /// If the node does not have it.
     IfNotPresent,
     /// Never.
     Never,
 }
 
-/// The volume of a service that has none yet.
+/// Volume to create for a service that has none.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageSettings {
-    /// Its size, as Kubernetes writes quantities.
+    /// Size, as a Kubernetes quantity.
     pub size: String,
-    /// Its storage class: the cluster's default if not given.
+    /// Storage class (default: the cluster's default class).
     pub class: Option<String>,
-    /// Its access mode. `ReadWriteOncePod` is the safest, where the driver can.
+    /// Access mode; `ReadWriteOncePod` is the safest if the driver supports it.
     pub access_mode: AccessMode,
 }
 
-/// Who may use a volume at once.
+/// Which pods may use a volume concurrently.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 pub enum AccessMode {
     /// One pod.
     ReadWriteOncePod,
-    /// One node.
+    /// All pods of one node.
     ReadWriteOnce,
-    /// Everybody.
+    /// All pods.
     ReadWriteMany,
 }
 
-/// What a run's container asks for and may use, as Kubernetes writes quantities.
+/// Resource requests and limits of a run's container, as Kubernetes quantities.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceSettings {
-    /// The cpu that is asked for.
+    /// CPU request.
     pub cpu: String,
-    /// The cpu that may be used: no limit if not given, since a limit slows builds even on idle nodes.
+    /// CPU limit (default: none, since a limit slows builds even on idle nodes).
     pub cpu_limit: Option<String>,
-    /// The memory that is asked for and may be used.
+    /// Memory request and limit.
     pub memory: String,
-    /// The space of the node's disk, for `/tmp` and the like.
+    /// Ephemeral storage request and limit, for `/tmp` and similar.
     pub ephemeral_storage: String,
 }
 
-/// The names of Secrets; `{agent}` stands for who works.
+/// Names of the Secrets with credentials; `{agent}` is replaced by the agent's name.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecretNames {
-    /// Key `token`: the token for the target repository.
+    /// Token for the target repository, in key `token`.
     pub github: String,
-    /// Key `token`: the token for the platform repository, where it needs another.
+    /// Token for the platform repository, if it needs another one, in key `token`.
     pub platform: String,
-    /// Key `ssh-privatekey`, and `known_hosts` if there are any: for repositories over SSH.
+    /// SSH key in `ssh-privatekey`, and optional `known_hosts`.
     pub ssh: String,
-    /// Key `api-key`: the key of the model's service.
+    /// Anthropic API key, in key `api-key`.
     pub anthropic: String,
-    /// Key `api-key`: the key of the Brave search API.
+    /// Brave Search API key, in key `api-key`.
     pub brave: String,
-    /// All keys: what other MCP servers ask for.
+    /// Secrets of other MCP servers, by key.
     pub extra: String,
 }
 
@@ -148,7 +148,7 @@ impl Default for KubernetesSettings {
             environment: BTreeMap::new(),
             secret_names: SecretNames::default(),
             cluster_access: BTreeMap::new(),
-            // Its name in every cluster: <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>.
+            // The API server's name in every cluster: <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>.
             api_server: "https://kubernetes.default.svc".to_owned(),
         }
     }

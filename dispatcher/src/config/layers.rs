@@ -1,36 +1,36 @@
-//! Which files are read, what each may say, and how they come together.
+//! Finds, checks and merges the configuration files.
 
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::file::{FileSettings, NAME, fault};
+use super::file::{FileSettings, NAME, parse_error};
 use crate::error::Error;
 use crate::files;
 
-/// Where a file was found, and so how far it is trusted.
+/// Where a configuration file was found, which decides how far it is trusted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Origin {
-    /// It came with a folder, and that may be anybody's repository.
+    /// In the project folder, which may be a third-party repository.
     Project,
-    /// Its user made or named it.
+    /// In the user's configuration folder, or named by the user.
     User,
 }
 
-/// What was read.
+/// The merged settings and their source files.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layers {
     pub(super) settings: FileSettings,
-    /// In the order in which they were read.
+    /// In read order; later files override earlier ones.
     pub(super) files: Vec<PathBuf>,
 }
 
-/// Keys that name programs, or files and addresses that secrets are read from or
-/// sent to. `*` stands for any name.
+/// Keys that name programs, or files and addresses that secrets are read from or sent to. `*`
+/// matches any name.
 ///
-/// Whoever clones a repository and asks for a task must not thereby start its
-/// programs or give it the user's files.
+/// They are rejected in project files: cloning a repository must not let it run programs or read the
+/// user's secrets.
 const TRUSTED_ONLY: &[&[&str]] = &[
     &["backend"],
     &["docker"],
@@ -50,20 +50,20 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["agents", "*", "git_hosts"],
 ];
 
-/// Reads the one file that was named.
+/// Reads only the file that the user named.
 pub(super) fn read_named(path: &Path, home: Option<&Path>) -> Result<Layers, Error> {
-    let text =
-        read(path)?.ok_or_else(|| Error::configuration(format!("there is no file {}", path.display())))?;
+    let text = read(path)?
+        .ok_or_else(|| Error::configuration(format!("cannot read {}: no such file", path.display())))?;
     let mut settings = FileSettings::parse(&text, path)?;
     settings.resolve_paths(path, home);
     Ok(Layers { settings, files: vec![path.to_owned()] })
 }
 
-/// Reads the file nearest upwards from the open folder, and the user's own, which goes before it.
+/// Reads the project file nearest upwards from `folder`, then the user's file, which overrides it.
 pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>) -> Result<Layers, Error> {
     let user = user.map(|folder| folder.join(NAME)).filter(|file| file.is_file());
     let nearest = folder.ancestors().map(|folder| folder.join(NAME)).find(|file| file.is_file());
-    // Somebody may work in the configuration folder itself.
+    // The project folder may be the user's configuration folder itself.
     let nearest = nearest.filter(|file| Some(file) != user.as_ref());
     let mut merged = Table::new();
     let mut files = Vec::new();
@@ -74,10 +74,10 @@ pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>
     }
     let mut settings: FileSettings = Value::Table(merged).try_into().map_err(|error: toml::de::Error| {
         let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        Error::configuration(format!("{} do not fit together: {}", names.join(" and "), error.message()))
+        Error::configuration(format!("cannot merge {}: {}", names.join(" and "), error.message()))
     })?;
     if let Some(user) = user {
-        // Only that file may name paths.
+        // Only the user's file may name paths.
         settings.resolve_paths(&user, home);
     }
     Ok(Layers { settings, files })
@@ -89,28 +89,28 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
 
 fn layer(path: &Path, origin: Origin) -> Result<Table, Error> {
     let text = read(path)?.unwrap_or_default();
-    // Each file for itself first: its faults have a line and a column.
+    // Parse each file alone first: its errors have a line and a column.
     FileSettings::parse(&text, path)?;
     match origin {
         Origin::User => {}
         Origin::Project => reject_untrusted_keys(&text, path)?,
     }
-    toml::from_str(&text).map_err(|error| fault(&text, path, &error))
+    toml::from_str(&text).map_err(|error| parse_error(&text, path, &error))
 }
 
 fn reject_untrusted_keys(text: &str, path: &Path) -> Result<(), Error> {
-    let table = DeTable::parse(text).map_err(|error| fault(text, path, &error))?;
+    let table = DeTable::parse(text).map_err(|error| parse_error(text, path, &error))?;
     for keys in TRUSTED_ONLY {
         if let Some((name, at)) = find(table.get_ref(), keys) {
             let (line, column) = super::file::position(text, at);
             return Err(Error::configuration(format!(
-                "{}:{line}:{column}: `{name}` is not taken from a file that comes with a folder: it decides \
-                 which programs run, or where your secrets go",
+                "{}:{line}:{column}: `{name}` is not allowed in a project file: it decides \
+                 which programs run or where your secrets go",
                 path.display()
             ))
             .with_hint(format!(
-                "Put it into orchestrator.toml in your configuration folder (~/.config/orchestrator), or, if you \
-                 trust this file, name it: --config {}.",
+                "Move it to orchestrator.toml in your configuration folder (~/.config/orchestrator), or, if you \
+                 trust this file, pass --config {}.",
                 path.display()
             )));
         }
@@ -118,7 +118,7 @@ fn reject_untrusted_keys(text: &str, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first key that fits, with where it is.
+/// Returns the first key that matches, with its byte offset.
 fn find(table: &DeTable<'_>, keys: &[&str]) -> Option<(String, usize)> {
     let (first, rest) = keys.split_first()?;
     table.iter().filter(|(key, _)| *first == "*" || key.get_ref() == first).find_map(|(key, value)| {
@@ -131,7 +131,7 @@ fn find(table: &DeTable<'_>, keys: &[&str]) -> Option<(String, usize)> {
     })
 }
 
-/// Puts `over` over `under`, table by table.
+/// Merges `over` into `under`, table by table; `over` wins.
 fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {

@@ -1,4 +1,4 @@
-//! How `dispatcher serve` is reached.
+//! Settings of `dispatcher serve`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,37 +6,37 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How `dispatcher serve` is reached.
+/// Settings of `dispatcher serve`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeSettings {
-    /// Where it listens, as `IP:PORT`: 127.0.0.1:8750 if not given. Any address but loopback needs a token.
+    /// Address to listen on, as `IP:PORT` (default: 127.0.0.1:8750). Other than loopback requires a token.
     #[serde(deserialize_with = "address")]
     #[schemars(with = "Option<String>")]
     pub address: Option<SocketAddr>,
-    /// Where it tells Prometheus what is counted, as `IP:PORT`: nowhere if not given. Whoever reaches it may
-    /// read it.
+    /// Address to serve Prometheus metrics on, as `IP:PORT`, without authentication (default: disabled).
     #[serde(deserialize_with = "address")]
     #[schemars(with = "Option<String>")]
     pub metrics_address: Option<SocketAddr>,
-    /// The file that holds the token that callers must show, one on each line; read at every call.
+    /// File with the accepted bearer tokens, one per line; read on every request.
     pub token_file: Option<PathBuf>,
-    /// The names, with or without a port, by which callers may call it; loopback names always work.
+    /// Accepted `Host` names, with or without a port; loopback names are always accepted.
     pub allowed_hosts: Vec<String>,
-    /// The web pages that may call it, as `https://name:port`; none if not given.
+    /// Web origins that may call the server, as `https://name:port` (default: none).
     pub allowed_origins: Vec<String>,
 }
 
-/// Reads an address as `IP:PORT`, or `localhost:PORT`.
+/// Parses an address as `IP:PORT`, or `localhost:PORT`.
+///
+/// Other names are not resolved: whether a token is required depends on the address.
 ///
 /// # Errors
-/// Says what it should look like. Names are not resolved: what they mean may
-/// change, and whether a token is needed depends on it.
+/// Returns a message with valid examples.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let literal = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     literal.as_deref().unwrap_or(text).parse().map_err(|_| {
         format!(
-            "`{text}` is no address: give IP and port, such as 127.0.0.1:8750, [::1]:8750 or 0.0.0.0:8750"
+            "invalid address `{text}`: use IP and port, such as 127.0.0.1:8750, [::1]:8750 or 0.0.0.0:8750"
         )
     })
 }

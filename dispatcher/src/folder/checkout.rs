@@ -1,6 +1,6 @@
-//! The clone that a folder lies in: its root, its branch, where it keeps tasks.
+//! A git clone: its root, its branch and the folder of its tasks.
 //!
-//! Read from files, without the git program and without changing anything.
+//! Read from files, without the git program and without writing.
 
 use std::path::{Path, PathBuf};
 
@@ -8,28 +8,28 @@ use orchestrator_contract::{BranchName, WorkingDirectory};
 
 use crate::files;
 
-/// The folder that Task Master keeps tasks in.
+/// Task Master's folder.
 const TASKMASTER: &str = ".taskmaster";
 
-/// A working tree of git.
+/// A git working tree.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Checkout {
-    /// The working tree's root.
+    /// Root of the working tree.
     pub root: PathBuf,
-    /// Where git keeps what belongs to this working tree alone.
+    /// Git directory of this working tree.
     git: PathBuf,
 }
 
 impl Checkout {
-    /// The clone that a folder lies in.
+    /// Finds the working tree that contains `folder`.
     #[must_use]
     pub fn around(folder: &Path) -> Option<Self> {
-        folder.ancestors().find_map(|root| Some(Self { root: root.to_owned(), git: git_of(root)? }))
+        folder.ancestors().find_map(|root| Some(Self { root: root.to_owned(), git: git_dir(root)? }))
     }
 
-    /// The text of the clone's configuration.
+    /// Returns the text of the repository's git configuration.
     pub(super) fn config(&self) -> Option<String> {
-        // A linked working tree shares the configuration of its repository.
+        // A linked working tree shares its repository's configuration.
         let common = match files::read(&self.git.join("commondir")).ok()? {
             Some(text) => self.git.join(text.trim()),
             None => self.git.clone(),
@@ -37,22 +37,24 @@ impl Checkout {
         files::read(&common.join("config")).ok()?
     }
 
-    /// The branch that is checked out; none where it is no branch, or none that can be named here.
+    /// Returns the checked-out branch; `None` for a detached HEAD or an unsupported name.
     #[must_use]
     pub fn branch(&self) -> Option<BranchName> {
         let head = files::read(&self.git.join("HEAD")).ok()??;
         BranchName::new(head.trim().strip_prefix("ref: refs/heads/")?).ok()
     }
 
-    /// The folder with tasks that is meant: `named` (absolute, or from `folder` or the root), else the
-    /// nearest upwards from `folder`. Relative to the root; none if there is none.
+    /// Returns the folder that holds `.taskmaster`, relative to the root.
+    ///
+    /// Searches `named` (absolute, or relative to `folder` or the root) if given, else the nearest
+    /// folder upwards from `folder`.
     #[must_use]
     pub fn tasks(&self, folder: &Path, named: Option<&Path>) -> Option<WorkingDirectory> {
         let holds = |candidate: &PathBuf| candidate.join(TASKMASTER).is_dir();
         let found = match named {
             Some(named) => [folder.join(named), self.root.join(named)].into_iter().find(holds),
             None => folder.ancestors().map(Path::to_owned).find(|candidate| {
-                // Above the root are other people's folders.
+                // Do not leave the repository.
                 candidate.starts_with(&self.root) && holds(candidate)
             }),
         }?;
@@ -62,8 +64,8 @@ impl Checkout {
     }
 }
 
-/// Where git keeps what belongs to a working tree; none if the folder is no working tree's root.
-fn git_of(root: &Path) -> Option<PathBuf> {
+/// Returns the git directory of a working tree; `None` if `root` is not the root of one.
+fn git_dir(root: &Path) -> Option<PathBuf> {
     let dot_git = root.join(".git");
     if dot_git.is_dir() {
         return Some(dot_git);

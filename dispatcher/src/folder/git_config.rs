@@ -1,11 +1,11 @@
-//! A small reader of git's configuration format (git-config(1), "Syntax"):
-//! enough for the remotes' addresses. Includes and rewrites are not followed. Pure.
+//! A minimal parser of git's configuration format (git-config(1), "Syntax"), for remote URLs only.
+//! It does not follow includes and rewrites. Pure.
 
-/// The remotes with their first address, in the file's order.
+/// Returns each remote with its first URL, in file order.
 pub(super) fn remotes(text: &str) -> Vec<(String, String)> {
     let mut remotes: Vec<(String, String)> = Vec::new();
     let mut section: Option<String> = None;
-    // A line that ends in a backslash goes on in the next one.
+    // A trailing backslash continues the line.
     let text = text.replace("\\\r\n", "").replace("\\\n", "");
     for line in text.lines() {
         let mut line = line.trim();
@@ -22,14 +22,13 @@ pub(super) fn remotes(text: &str) -> Vec<(String, String)> {
             && key.trim().eq_ignore_ascii_case("url")
             && !remotes.iter().any(|(known, _)| known == name)
         {
-            remotes.push((name.clone(), unquoted(value.trim())));
+            remotes.push((name.clone(), unquote(value.trim())));
         }
     }
     remotes
 }
 
-/// Takes a section's header apart: the remote's name, if it is one, and what
-/// follows on the same line.
+/// Splits a section header into the remote's name, if it names one, and the rest of the line.
 fn header(text: &str) -> Option<(Option<String>, &str)> {
     let Some((section, rest)) = text.split_once('"') else {
         // The old form: [remote.origin].
@@ -52,12 +51,12 @@ fn header(text: &str) -> Option<(Option<String>, &str)> {
     None
 }
 
-/// A value without its quotes, escapes and comment.
-fn unquoted(value: &str) -> String {
+/// Returns a value without quotes, escapes and comment.
+fn unquote(value: &str) -> String {
     let mut text = String::new();
     let mut quoted = false;
     let mut characters = value.chars();
-    // What was inside quotes or escaped keeps its blanks.
+    // Quoted or escaped whitespace is significant.
     let mut keep = 0;
     while let Some(character) = characters.next() {
         match character {

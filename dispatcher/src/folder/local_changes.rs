@@ -1,8 +1,7 @@
-//! What a run that clones a branch does not see of the open folder: commits that were not pushed,
-//! and changes that were not committed.
+//! Warnings about local work that a run does not see: unpushed commits and uncommitted changes.
 //!
-//! Told by the user's own git, which is asked not to write anything, not even its index
-//! (git(1), `--no-optional-locks`), and to run no hook and no file system monitor.
+//! Runs the user's git with `--no-optional-locks`, without hooks and file system monitor, so that it
+//! writes nothing, not even the index.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,14 +12,14 @@ use super::Checkout;
 use crate::config::Environment;
 use crate::process;
 
-/// How long git may take: whoever asks for documents waits for the answer.
-const LIMIT: Duration = Duration::from_millis(700);
+/// Time limit of each git command: the user waits for the submission.
+const GIT_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// How many files are named.
-const NAMED: usize = 5;
+/// Maximum number of changed files to list.
+const MAX_LISTED_FILES: usize = 5;
 
 impl Checkout {
-    /// What somebody should know about a run that reads `branch` from the remote, a sentence each.
+    /// Returns warnings about local work that a run on `branch` of the remote does not see.
     pub async fn warnings(
         &self,
         environment: &Environment,
@@ -28,7 +27,7 @@ impl Checkout {
         tasks: Option<&WorkingDirectory>,
     ) -> Vec<String> {
         let Some(git) = process::find("git", environment.os("PATH")) else {
-            return vec![unknown_state("there is no `git` in PATH")];
+            return vec![unknown_state("`git` not found in PATH")];
         };
         let folder = tasks.map_or("", WorkingDirectory::relative);
         let tasks = Path::new(folder).join(".taskmaster").display().to_string();
@@ -38,26 +37,26 @@ impl Checkout {
         let count = ["rev-list", "--count", &ahead];
         let status = ["status", "--porcelain", "--untracked-files=all", "--", &tasks];
         let (known, ahead, changed) = tokio::join!(
-            self.ask(&git, environment, &known),
-            self.ask(&git, environment, &count),
-            self.ask(&git, environment, &status),
+            self.query(&git, environment, &known),
+            self.query(&git, environment, &count),
+            self.query(&git, environment, &status),
         );
-        let mut told = Vec::new();
+        let mut warnings = Vec::new();
         match (known, ahead) {
-            (Err(_), _) => told.push(format!(
-                "as far as this clone knows, the branch `{branch}` is not on the remote: push it, or the run \
+            (Err(_), _) => warnings.push(format!(
+                "branch `{branch}` is not on the remote as far as this clone knows: push it, or the run \
                  will not find it"
             )),
             (Ok(_), Ok(count)) if count == "0" => {}
             (Ok(_), Ok(count)) if count == "1" => {
-                told.push(format!("a commit of `{branch}` is not pushed: the agent does not see it"));
+                warnings.push(format!("1 commit of `{branch}` is not pushed; the agent does not see it"));
             }
             (Ok(_), Ok(count)) => {
-                told.push(format!(
-                    "{count} commits of `{branch}` are not pushed: the agent does not see them"
+                warnings.push(format!(
+                    "{count} commits of `{branch}` are not pushed; the agent does not see them"
                 ));
             }
-            (Ok(_), Err(error)) => told.push(unknown_state(&error)),
+            (Ok(_), Err(error)) => warnings.push(unknown_state(&error)),
         }
         match changed {
             Ok(text) if text.is_empty() => {}
@@ -67,19 +66,22 @@ impl Checkout {
                     .filter_map(|line| line.trim().split_once(' '))
                     .map(|(_, file)| file.trim())
                     .collect();
-                let more = files.len().saturating_sub(NAMED);
-                let named = files[..files.len().min(NAMED)].join(", ");
+                let more = files.len().saturating_sub(MAX_LISTED_FILES);
+                let named = files[..files.len().min(MAX_LISTED_FILES)].join(", ");
                 let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-                told.push(format!(
-                    "changes that are not committed, which the agent does not see: {named}{more}"
-                ));
+                warnings.push(format!("uncommitted changes that the agent does not see: {named}{more}"));
             }
-            Err(error) => told.push(unknown_state(&error)),
+            Err(error) => warnings.push(unknown_state(&error)),
         }
-        told
+        warnings
     }
 
-    async fn ask(&self, git: &Path, environment: &Environment, arguments: &[&str]) -> Result<String, String> {
+    async fn query(
+        &self,
+        git: &Path,
+        environment: &Environment,
+        arguments: &[&str],
+    ) -> Result<String, String> {
         let mut command = process::command(git);
         for name in ["HOME", "PATH", "XDG_CONFIG_HOME", "LANG"] {
             if let Some(value) = environment.os(name) {
@@ -93,13 +95,13 @@ impl Checkout {
             .arg(&self.root)
             .args(arguments)
             .env("GIT_TERMINAL_PROMPT", "0");
-        process::output_with_timeout(command, LIMIT).await
+        process::output_with_timeout(command, GIT_TIMEOUT).await
     }
 }
 
 fn unknown_state(why: &str) -> String {
     format!(
-        "whether everything is committed and pushed could not be told ({why}): the agent sees only what is on \
+        "cannot detect unpushed or uncommitted changes ({why}); the agent sees only what is on \
          the remote"
     )
 }

@@ -1,5 +1,4 @@
-//! What the tools take. Names and forms are checked here, so that whoever calls
-//! with a wrong one is told what would be right.
+//! Arguments of the tools, parsed into the domain's types with errors that name the valid form.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -10,13 +9,11 @@ use serde::Deserialize;
 
 use crate::error::Error;
 
-/// A task's number, as a number or as text.
+/// A task number, as a number or as text.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum TaskIdArg {
-    /// `1`
     Number(u32),
-    /// `"1"`
     Text(String),
 }
 
@@ -44,12 +41,12 @@ impl TaskIdArg {
             }
         }
         .map_err(|error| {
-            Error::invalid_request(error.to_string()).with_hint("Give the task's number, such as 1.")
+            Error::invalid_request(error.to_string()).with_hint("Use the task's number, such as 1.")
         })
     }
 }
 
-/// Checks an argument that may be left out; an empty text counts as left out.
+/// Parses an optional argument; blank text counts as absent.
 pub(super) fn parse_optional<T>(text: Option<&str>) -> Result<Option<T>, Error>
 where
     T: FromStr,
@@ -61,7 +58,7 @@ where
         .transpose()
 }
 
-/// The task's number, if there is one.
+/// Parses an optional task number; blank text counts as absent.
 pub(super) fn task(number: Option<&TaskIdArg>) -> Result<Option<TaskId>, Error> {
     number
         .filter(|number| !matches!(number, TaskIdArg::Text(text) if text.trim().is_empty()))
@@ -69,16 +66,16 @@ pub(super) fn task(number: Option<&TaskIdArg>) -> Result<Option<TaskId>, Error> 
         .transpose()
 }
 
-/// Which run is meant; all may be left out.
+/// Arguments that select a run.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunArguments {
-    /// The run's name, such as `trader-claude-agent-1-task1-attempt1`; or `current`, `latest`, `task 3`,
-    /// the name of a service. Left out: the run at work, else the latest.
+    /// Run name, such as `trader-claude-agent-1-task1-attempt1`; also `current`, `latest`, `task 3` or the
+    /// name of a service (default: the active run, else the latest).
     pub run: Option<String>,
-    /// Only runs of this service, such as `trader`.
+    /// Service to filter by, such as `trader`.
     pub service: Option<String>,
-    /// Only runs for this task, such as 1.
+    /// Task number to filter by, such as 1.
     pub task_id: Option<TaskIdArg>,
 }
 
@@ -92,57 +89,54 @@ impl RunArguments {
     }
 }
 
-/// What `submit_implementation_task` takes.
+/// Arguments of `submit_implementation_task`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitArguments {
-    /// The task to implement: its number in tasks.json, such as 1. Required, except for a retry of the
-    /// service's last task.
+    /// Number of the task in tasks.json, such as 1. Required, except to retry the last task of a service.
     pub task_id: Option<TaskIdArg>,
-    /// The service that the task belongs to, such as `trader`: a short lower-case name. A new name makes a
-    /// new workspace, `workspace-{service}`. Required, except for a retry where only one service has runs.
+    /// Service that the task belongs to, such as `trader`: a short lowercase name. A new name creates a new
+    /// workspace, `workspace-{service}`. Required, except for a retry if only one service has runs.
     pub service: Option<String>,
-    /// The agent who works, whose GitHub account and credentials are used (default: claude-agent-1; for a
-    /// retry, the one of the attempt before).
+    /// Agent that runs the task, with its own GitHub account and credentials (default: claude-agent-1; for a
+    /// retry, the agent of the earlier attempt).
     pub agent: Option<String>,
-    /// The Claude model, such as sonnet or opus (default: sonnet).
+    /// Claude model, such as sonnet or opus (default: sonnet).
     pub model: Option<String>,
-    /// The base branch to start from and to merge into (default: main, or whatever the repository's
-    /// default branch is). The feature branch gets its own name.
+    /// Base branch to start from and to open the pull request against (default: the repository's default
+    /// branch, such as main). The feature branch gets its own name.
     pub branch: Option<String>,
-    /// Try a finished attempt again: same feature branch, same conversation, everything that was made is
-    /// kept. Give guidance with it.
+    /// Retry a finished attempt on the same branch and session, keeping its work. Pass `guidance`.
     #[serde(default)]
     pub retry: bool,
-    /// Start over although there was an attempt: new branch, new conversation, new pull request. Not for a
-    /// task's first attempt.
+    /// Start over despite an earlier attempt: new branch, new session, new pull request. Not for the first
+    /// attempt of a task.
     #[serde(default)]
     pub fresh: bool,
-    /// What the agent is told beyond the task's documents: what went wrong before and what to do instead,
-    /// in the user's words.
+    /// Extra instructions for the agent beyond the task's documents: what went wrong before and what to do
+    /// instead, in the user's words.
     pub guidance: Option<String>,
-    /// With retry: the run to try again, by its name (default: the last finished one that fits).
+    /// Name of the run to retry, with `retry` (default: the last finished run that matches).
     pub run: Option<String>,
-    /// The git repository with the code to change, such as git@github.com:myorg/trader.git. Found by
-    /// itself once the service has one: in the configuration, in its last run, in the open folder.
+    /// Git repository with the code to change, such as git@github.com:myorg/trader.git (default: from the
+    /// configuration, the service's last run, or the remote of the open folder).
     pub repository_url: Option<String>,
-    /// The git repository with the task documents, the folder `.taskmaster` (default: the remote of the
-    /// open folder).
+    /// Git repository with the task documents in `.taskmaster` (default: the remote of the open folder).
     pub platform_repository_url: Option<String>,
-    /// The branch of the task documents (default: that repository's default branch).
+    /// Branch of the task documents (default: the default branch of their repository).
     pub platform_branch: Option<String>,
-    /// The folder of the platform repository that holds `.taskmaster` (default: looked for).
+    /// Directory of the platform repository that holds `.taskmaster` (default: found automatically).
     pub docs_directory: Option<String>,
-    /// The account's name on GitHub (default: configured for the agent, else the agent's name).
+    /// GitHub account name (default: the one configured for the agent, else the agent's name).
     pub github_user: Option<String>,
-    /// The folder inside the repository to work in; made if it is not there (default: the service's name
-    /// if there is such a folder, the root if the repository is the service's own).
+    /// Directory of the repository to work in, such as trading-engine; created if missing (default: the
+    /// service's name if such a directory exists, the root if the repository is the service's own).
     pub working_directory: Option<String>,
-    /// Minutes that the run may take (default: 120).
+    /// Maximum minutes for the run (default: 120).
     pub timeout_minutes: Option<f64>,
-    /// US dollars that the run may cost (default: no limit).
+    /// Maximum cost of the run in US dollars (default: no limit).
     pub cost_usd: Option<f64>,
-    /// Turns that the agent may take (default: no limit).
+    /// Maximum number of agent turns (default: no limit).
     pub turns: Option<u32>,
 }
 
@@ -160,37 +154,39 @@ impl SubmitArguments {
     }
 }
 
-/// What `init_docs` takes.
+/// Arguments of `init_docs`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DocsArguments {
-    /// The task to document: its number in tasks.json, such as 5. Left out: all tasks.
+    /// Number of the task in tasks.json to document, such as 5 (default: all tasks).
     pub task_id: Option<TaskIdArg>,
-    /// The Claude model, such as opus or sonnet (default: opus).
+    /// Claude model, such as opus or sonnet (default: opus).
     pub model: Option<String>,
-    /// Write documents again that are there: regenerate, overwrite. Without it they are left alone.
+    /// Rewrite existing documents: regenerate, overwrite (default: keep them).
     #[serde(default)]
     pub force: bool,
-    /// The folder that holds `.taskmaster` (default: the nearest upwards from the open folder).
+    /// Directory that holds `.taskmaster`, such as services/trader (default: the nearest one, from the open
+    /// folder upwards).
     pub working_directory: Option<String>,
-    /// The service whose tasks these are (default: the folder or repository that holds `.taskmaster`).
+    /// Service that the tasks belong to, such as `trader` (default: the name of the directory or repository
+    /// that holds `.taskmaster`).
     pub service: Option<String>,
-    /// The agent who writes (default: claude-agent-1).
+    /// Agent that writes the documents (default: claude-agent-1).
     pub agent: Option<String>,
-    /// The branch that is read, and that the pull request is for (default: the one that is open).
+    /// Branch to read the tasks from and to open the pull request against (default: the checked-out branch).
     pub branch: Option<String>,
-    /// The git repository with the tasks (default: the remote of the open folder).
+    /// Git repository with the tasks (default: the remote of the open folder).
     pub platform_repository_url: Option<String>,
-    /// Go on with an earlier run that failed or was stopped: what is missing is written.
+    /// Resume an earlier run that failed or was stopped: write the missing documents.
     #[serde(default)]
     pub retry: bool,
-    /// What the agent is told beyond the tasks, in the user's words.
+    /// Extra instructions for the agent beyond the tasks, in the user's words.
     pub guidance: Option<String>,
-    /// Minutes that the run may take (default: 120).
+    /// Maximum minutes for the run (default: 120).
     pub timeout_minutes: Option<f64>,
-    /// US dollars that the run may cost (default: no limit).
+    /// Maximum cost of the run in US dollars (default: no limit).
     pub cost_usd: Option<f64>,
-    /// Turns that the agents may take in all (default: no limit).
+    /// Maximum number of turns of all agent sessions together (default: no limit).
     pub turns: Option<u32>,
 }
 
@@ -200,79 +196,79 @@ impl DocsArguments {
     }
 }
 
-/// What `list_tasks` takes.
+/// Arguments of `list_tasks`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListArguments {
-    /// Only runs of this service.
+    /// Service to filter by, such as `trader`.
     pub service: Option<String>,
-    /// Only runs for this task.
+    /// Task number to filter by, such as 1.
     pub task_id: Option<TaskIdArg>,
-    /// Only runs in this phase: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
+    /// Phase to filter by: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
     pub phase: Option<String>,
-    /// At most so many runs (default: 20).
+    /// Maximum number of runs to return (default: 20).
     #[schemars(range(min = 1, max = 200))]
     pub limit: Option<u32>,
 }
 
-/// What `get_task_logs` takes.
+/// Arguments of `get_task_logs`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogsArguments {
-    /// The run's name; or `current`, `latest`, `task 3`, the name of a service. Left out: the run at work,
-    /// else the latest.
+    /// Run name; also `current`, `latest`, `task 3` or the name of a service (default: the active run, else
+    /// the latest).
     pub run: Option<String>,
-    /// Only runs of this service.
+    /// Service to filter by, such as `trader`.
     pub service: Option<String>,
-    /// Only runs for this task.
+    /// Task number to filter by, such as 1.
     pub task_id: Option<TaskIdArg>,
-    /// Only what came after this cursor: `next` of the answer before. 0 is the beginning.
+    /// Cursor to read after: `next_cursor` of the previous result. 0 reads from the start.
     pub cursor: Option<u64>,
-    /// The last so many lines (default, where no cursor is given: 100).
+    /// Number of last lines to return (default without a cursor: 100).
     #[schemars(range(min = 1, max = 500))]
     pub tail: Option<u32>,
-    /// With a cursor: at most so many lines (default: 100).
+    /// Maximum number of lines to return after the cursor (default: 100).
     #[schemars(range(min = 1, max = 500))]
     pub limit: Option<u32>,
 }
 
-/// What `wait_for_task` takes.
+/// Arguments of `wait_for_task`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaitArguments {
-    /// The run's name; or `current`, `latest`, `task 3`, the name of a service. Left out: the run at work,
-    /// else the latest.
+    /// Run name; also `current`, `latest`, `task 3` or the name of a service (default: the active run, else
+    /// the latest).
     pub run: Option<String>,
-    /// Only runs of this service.
+    /// Service to filter by, such as `trader`.
     pub service: Option<String>,
-    /// Only runs for this task.
+    /// Task number to filter by, such as 1.
     pub task_id: Option<TaskIdArg>,
-    /// How long to wait, in seconds (default: 30, at most 45). Call again to wait longer.
+    /// Maximum seconds to wait, up to 45 (default: 30). Call again to wait longer.
     #[schemars(range(min = 0, max = 45))]
     pub timeout_seconds: Option<f64>,
 }
 
-/// What `stop_task` takes.
+/// Arguments of `stop_task`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopArguments {
-    /// The run's name; or `current`, `task 3`, the name of a service. Left out: the run at work, if there
-    /// is only one.
+    /// Run name; also `current`, `task 3` or the name of a service (default: the active run, if there is only
+    /// one).
     pub run: Option<String>,
-    /// Only runs of this service.
+    /// Service to filter by, such as `trader`.
     pub service: Option<String>,
-    /// Only runs for this task.
+    /// Task number to filter by, such as 1.
     pub task_id: Option<TaskIdArg>,
-    /// Save the work in the workspace without pushing it: faster, but the branch on the remote stays behind.
+    /// Save the work in the workspace without pushing it: faster, but the remote branch lacks the latest work.
     #[serde(default)]
     pub now: bool,
 }
 
-/// The arguments that say which run is meant are the same in several tools.
-macro_rules! which_run {
+/// Implements the conversion to [`RunArguments`] for tools with the same three arguments.
+macro_rules! impl_run_arguments {
     ($($arguments:ty),*) => {$(
         impl $arguments {
-            pub(super) fn which(&self) -> RunArguments {
+            pub(super) fn run_arguments(&self) -> RunArguments {
                 RunArguments {
                     run: self.run.clone(),
                     service: self.service.clone(),
@@ -282,7 +278,7 @@ macro_rules! which_run {
         }
     )*};
 }
-which_run!(SubmitArguments, LogsArguments, WaitArguments, StopArguments);
+impl_run_arguments!(SubmitArguments, LogsArguments, WaitArguments, StopArguments);
 
 #[cfg(test)]
 mod tests {

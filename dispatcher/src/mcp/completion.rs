@@ -1,28 +1,26 @@
-//! What an argument may be, while it is typed.
+//! Completion of prompt and resource arguments.
 
 use std::collections::{BTreeSet, HashMap};
 
 use rmcp::model::CompletionInfo;
 
 use super::select::all;
-use super::server::Server;
+use crate::operations::Dispatcher;
 use crate::task::status::Status;
 
-/// The values that an argument may have and that begin with what was typed.
-///
-/// Whatever stands in the way of an answer is no error here: nothing is offered.
+/// Returns the values of an argument that start with the typed text; none if the runs cannot be read.
 pub(super) async fn complete(
-    server: &Server,
+    dispatcher: &Dispatcher,
     argument: &str,
     typed: &str,
     given: &HashMap<String, String>,
 ) -> CompletionInfo {
-    let Ok(dispatcher) = server.dispatcher() else { return CompletionInfo::default() };
-    let runs = all(&dispatcher).await.unwrap_or_default();
+    let runs = all(dispatcher).await.unwrap_or_default();
     let mut values = values(argument, &runs, given);
     if argument == "service" {
-        let known: BTreeSet<String> = dispatcher.config().service_names().map(ToString::to_string).collect();
-        let new: Vec<String> = known.into_iter().filter(|service| !values.contains(service)).collect();
+        let configured: BTreeSet<String> =
+            dispatcher.config().service_names().map(ToString::to_string).collect();
+        let new: Vec<String> = configured.into_iter().filter(|service| !values.contains(service)).collect();
         values.extend(new);
     }
     values.retain(|value| value.starts_with(typed.trim()));
@@ -32,7 +30,7 @@ pub(super) async fn complete(
     CompletionInfo::with_pagination(values, total, has_more).unwrap_or_default()
 }
 
-/// The values of an argument among the runs, the newest first, each once.
+/// Returns the distinct values of an argument among the runs, newest first.
 fn values(argument: &str, runs: &[Status], given: &HashMap<String, String>) -> Vec<String> {
     let of_service =
         |status: &&Status| given.get("service").is_none_or(|service| status.service.as_str() == service);

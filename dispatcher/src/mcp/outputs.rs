@@ -1,70 +1,70 @@
-//! The structured half of what the tools answer. The text half says the same.
+//! Structured output of the tools; the text output has the same content.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::wording::in_tool_words;
+use super::text::render_for_mcp;
 use crate::task::status::Status;
 
-/// A run, as short as it can be said. The outcome in full is a resource.
+/// Summary of a run; the full outcome is a resource.
 #[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
 pub struct RunSummary {
-    /// The run's name.
+    /// Run name.
     pub run: String,
-    /// The service.
+    /// Service.
     pub service: String,
-    /// Who works.
+    /// Agent that runs the task.
     pub agent: String,
-    /// The task.
+    /// Task number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<u32>,
-    /// The task's title.
+    /// Task title.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_title: Option<String>,
-    /// The attempt's number.
+    /// Attempt number.
     pub attempt: u32,
-    /// Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
+    /// Phase: Pending, Preparing, Running, Publishing, Succeeded, Failed or Stopped.
     pub phase: String,
-    /// The step it is in, or ended in.
+    /// Current or last step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Why it ended.
+    /// Reason of the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Cause and next step, once it has ended.
+    /// Description of the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// What it is doing now.
+    /// Current activity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
-    /// Since when it does that.
+    /// Start time of the activity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity_since: Option<String>,
-    /// When it was submitted.
+    /// Submission time.
     pub submitted_at: String,
-    /// When it ended.
+    /// End time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// How long it has taken.
+    /// Minutes since submission, until the end.
     pub minutes: f64,
-    /// The agent's turns.
+    /// Number of agent turns.
     pub turns: u32,
-    /// US dollars.
+    /// Cost in US dollars.
     pub cost_usd: f64,
-    /// The feature branch.
+    /// Feature branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// The pull request's page.
+    /// URL of the pull request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<String>,
-    /// The repository that is changed.
+    /// URL of the target repository.
     pub repository: String,
-    /// The folder or volume that holds the work.
+    /// Directory or volume of the workspace.
     pub workspace: String,
-    /// What to do next.
+    /// Recommended next step.
     pub next_step: String,
-    /// The cursor of the log's end.
+    /// Cursor of the end of the log.
     pub last_event_seq: u64,
 }
 
@@ -93,79 +93,79 @@ impl From<&Status> for RunSummary {
             pull_request: status.pull_request.clone(),
             repository: status.repository.clone(),
             workspace: status.workspace.clone(),
-            next_step: in_tool_words(&status.next_step),
+            next_step: render_for_mcp(&status.next_step),
             last_event_seq: status.last_event_seq,
         }
     }
 }
 
-/// The runs of several statuses.
-pub(super) fn views<'a>(statuses: impl IntoIterator<Item = &'a Status>) -> Vec<RunSummary> {
+/// Summarizes several runs.
+pub(super) fn summaries<'a>(statuses: impl IntoIterator<Item = &'a Status>) -> Vec<RunSummary> {
     statuses.into_iter().map(RunSummary::from).collect()
 }
 
-/// What `submit_implementation_task` answers.
+/// Output of `submit_implementation_task` and `init_docs`.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct SubmitOutput {
-    /// `new`: a run was started. `already_running`: the same is being done already, nothing was started.
-    /// `conflicting_run`: the task is at work with other wishes, nothing was started.
+    /// `created`: a run was started. `already_running`: the same run is active; nothing was started.
+    /// `conflicting_run`: the task is running with other options; nothing was started.
     pub result: String,
-    /// The run.
+    /// Started or active run.
     pub run: RunSummary,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// What `get_task_status` answers.
+/// Output of `get_task_status`.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct StatusOutput {
-    /// The run that is meant; none if several may be.
+    /// Selected run; absent if several match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunSummary>,
-    /// The runs that may be meant, where it is not clear.
+    /// Matching runs, if several match.
     pub candidates: Vec<RunSummary>,
 }
 
-/// What `list_tasks` answers.
+/// Output of `list_tasks`.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct ListOutput {
-    /// The runs, the newest first.
+    /// Runs, newest first.
     pub runs: Vec<RunSummary>,
-    /// How many more there are.
+    /// Number of further matching runs.
     pub remaining: usize,
 }
 
-/// What `get_task_logs` answers.
+/// Output of `get_task_logs`.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct LogsOutput {
-    /// The run.
+    /// Run name.
     pub run: String,
-    /// Its phase.
+    /// Phase of the run.
     pub phase: String,
-    /// The lines.
+    /// Log lines.
     pub lines: Vec<String>,
-    /// The cursor for what comes after them.
+    /// Cursor for the next page.
     pub next_cursor: u64,
-    /// How many lines there are after them already.
+    /// Number of lines after these.
     pub remaining: usize,
-    /// How many lines there are before them.
+    /// Number of lines before these.
     pub skipped: usize,
 }
 
-/// What `wait_for_task` answers.
+/// Output of `wait_for_task`.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct WaitOutput {
-    /// Whether the run has ended.
+    /// Whether the run is finished.
     pub finished: bool,
-    /// The run.
+    /// Awaited run.
     pub run: RunSummary,
 }
 
-/// What `stop_task` answers.
+/// Output of `stop_task`.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct StopOutput {
-    /// `stopped`, `stopping` (it is still saving its work), or `already_finished` (before it was asked).
+    /// `stopped`, `stopping` (the run is still saving its work), or `already_finished`.
     pub state: String,
-    /// The run.
+    /// Stopped run.
     pub run: RunSummary,
 }

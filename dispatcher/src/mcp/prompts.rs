@@ -1,4 +1,4 @@
-//! The prompts: what a client offers its user as commands of their own.
+//! The prompts, which clients offer as commands.
 
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{GetPromptResult, PromptMessage, Role};
@@ -8,84 +8,83 @@ use serde::Deserialize;
 
 use super::server::Server;
 
-/// What `submit` takes.
+/// Arguments of `submit`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct SubmitPrompt {
-    /// The service, such as trader.
+    /// Service, such as trader.
     pub service: String,
-    /// The task's number, such as 1.
+    /// Task number, such as 1.
     pub task_id: String,
 }
 
-/// What `retry` takes.
+/// Arguments of `retry`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct RetryPrompt {
-    /// What the agent is to do otherwise.
+    /// Extra instructions for the agent: what to do differently.
     pub guidance: String,
-    /// The service (default: that of the last task).
+    /// Service, such as trader (default: that of the last task).
     pub service: Option<String>,
 }
 
-/// What `document` takes.
+/// Arguments of `document`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct DocumentPrompt {
-    /// The task's number, such as 5 (default: all tasks).
+    /// Task number, such as 5 (default: all tasks).
     pub task_id: Option<String>,
 }
 
-/// What `status_report` takes.
+/// Arguments of `status_report`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct ReportPrompt {
-    /// The service (default: all).
+    /// Service, such as trader (default: all services).
     pub service: Option<String>,
 }
 
-#[expect(missing_docs, reason = "the macro makes public functions that cannot be given any")]
 #[prompt_router(vis = "pub(super)")]
 impl Server {
-    /// Has an agent implement a task.
+    /// Implement a task with an agent.
     #[prompt(name = "submit", title = "Implement a task")]
-    async fn submit_prompt(&self, Parameters(asked): Parameters<SubmitPrompt>) -> GetPromptResult {
-        let SubmitPrompt { service, task_id } = asked;
+    async fn submit_prompt(&self, Parameters(arguments): Parameters<SubmitPrompt>) -> GetPromptResult {
+        let SubmitPrompt { service, task_id } = arguments;
         message(format!(
-            "Implement task {} of the {} service: submit it with submit_implementation_task, tell me what was \
-             submitted and what will happen, and how I can follow it.",
+            "Implement task {} of the {} service: submit it with submit_implementation_task. Then summarize what \
+             was submitted, what the run will do, and how I can follow it.",
             single_line(&task_id),
             single_line(&service)
         ))
     }
 
-    /// Has an agent write the documentation of a task, or of all.
+    /// Write the documentation of one task or all tasks with an agent.
     #[prompt(name = "document", title = "Write task documentation")]
-    async fn document_prompt(&self, Parameters(asked): Parameters<DocumentPrompt>) -> GetPromptResult {
-        let which = asked.task_id.as_deref().map(single_line).filter(|task| !task.is_empty());
+    async fn document_prompt(&self, Parameters(arguments): Parameters<DocumentPrompt>) -> GetPromptResult {
+        let which = arguments.task_id.as_deref().map(single_line).filter(|task| !task.is_empty());
         let which = which.map_or("all tasks".to_owned(), |task| format!("task {task}"));
         message(format!(
-            "Generate the documentation of {which}: use init_docs, tell me what was submitted, what the agent will \
-             not see of my changes, and how I can follow it."
+            "Generate the documentation of {which} with init_docs. Then summarize what was submitted, which of my \
+             local changes the agent does not see, and how I can follow the run."
         ))
     }
 
-    /// Has the agent try the last task again, with guidance.
+    /// Retry the last task with guidance for the agent.
     #[prompt(name = "retry", title = "Retry the last task with guidance")]
-    async fn retry_prompt(&self, Parameters(asked): Parameters<RetryPrompt>) -> GetPromptResult {
-        let RetryPrompt { guidance, service } = asked;
+    async fn retry_prompt(&self, Parameters(arguments): Parameters<RetryPrompt>) -> GetPromptResult {
+        let RetryPrompt { guidance, service } = arguments;
         message(format!(
             "Retry the last task{} but tell the agent: {}\n\nUse submit_implementation_task with retry: true and \
-             that guidance. If it is not clear which task is meant, ask me.",
+             that guidance. If several tasks match, ask me which one.",
             service_suffix(service.as_deref()),
             guidance.trim()
         ))
     }
 
-    /// Reports on what is running, what has ended, and what needs a decision.
+    /// Report on running and finished tasks, and on what needs a decision.
     #[prompt(name = "status_report", title = "Report on all tasks")]
-    async fn status_report(&self, Parameters(asked): Parameters<ReportPrompt>) -> GetPromptResult {
+    async fn status_report(&self, Parameters(arguments): Parameters<ReportPrompt>) -> GetPromptResult {
         message(format!(
-            "Report on the implementation tasks{}: list them with list_tasks and look at those at work, and at \
-             those that failed last, with get_task_status. Say what is running and how far it is, what is ready \
-             for review with its pull request, what failed and why, and what I have to decide.",
-            service_suffix(asked.service.as_deref())
+            "Report on the implementation tasks{}: list them with list_tasks, then check the active ones and the \
+             latest failures with get_task_status. Report what is running and its progress, what is ready for \
+             review with its pull request, what failed and why, and what needs my decision.",
+            service_suffix(arguments.service.as_deref())
         ))
     }
 }
@@ -101,7 +100,7 @@ fn service_suffix(service: Option<&str>) -> String {
         .map_or(String::new(), |service| format!(" of the {service} service"))
 }
 
-/// An argument in one line.
+/// Returns an argument in one line, without control characters.
 fn single_line(text: &str) -> String {
     crate::task::text::sanitize(text.trim())
 }

@@ -1,26 +1,22 @@
-//! The resources: what is kept of runs, by address.
+//! The resources: log, outcome, transcript and diff of runs, by URI.
 
 use orchestrator_contract::RunName;
 use rmcp::ErrorData;
 use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
 
 use super::select::all;
-use super::server::Server;
-use super::wording::in_tool_words;
+use super::text::render_error;
 use crate::error::Error;
 use crate::files::Excerpt;
 use crate::operations::{Artifact, Dispatcher};
+use crate::task::advice::Advice;
 use crate::task::text::{ColorChoice, render_event};
 
-/// How many runs are listed.
+/// Number of runs to list.
 const LISTED_RUNS: usize = 20;
 
-/// How much of a log is given, in bytes: its end.
-const LOG_MAX: usize = 1024 * 1024;
-
-/// What there is of each run.
-const ALL: [RunResource; 4] =
-    [RunResource::Log, RunResource::Outcome, RunResource::Transcript, RunResource::Diff];
+/// Maximum size of a log in bytes; the start is cut.
+const LOG_TAIL_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum RunResource {
@@ -31,6 +27,8 @@ enum RunResource {
 }
 
 impl RunResource {
+    const ALL: [Self; 4] = [Self::Log, Self::Outcome, Self::Transcript, Self::Diff];
+
     fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
@@ -42,12 +40,10 @@ impl RunResource {
 
     fn description(self) -> &'static str {
         match self {
-            Self::Log => "The readable log of a run: what happened, step by step",
-            Self::Outcome => {
-                "The outcome of a run that has ended: reason, work, pull request, cost, verification"
-            }
-            Self::Transcript => "What the agent said and did in a run, as its program printed it",
-            Self::Diff => "What a run's branch changes, as a patch",
+            Self::Log => "Readable log of a run, step by step",
+            Self::Outcome => "Outcome of a finished run: reason, work, pull request, cost, verification",
+            Self::Transcript => "Transcript of the agent: the output of the Claude Code CLI",
+            Self::Diff => "Changes of a run's branch, as a patch",
         }
     }
 
@@ -65,34 +61,31 @@ impl RunResource {
     }
 }
 
-/// Run and part of an address.
+/// Parses a URI into run and resource.
 fn parse(uri: &str) -> Option<(RunName, RunResource)> {
     let (run, part) = uri.strip_prefix("orchestrator://runs/")?.split_once('/')?;
-    let part = ALL.into_iter().find(|known| known.name() == part)?;
+    let part = RunResource::ALL.into_iter().find(|candidate| candidate.name() == part)?;
     Some((RunName::new(run).ok()?, part))
 }
 
-/// The forms of all addresses.
+/// Returns the URI templates.
 pub(super) fn templates() -> Vec<ResourceTemplate> {
-    ALL.map(|part| {
-        ResourceTemplate::new(part.uri("{run}"), format!("run_{}", part.name()))
-            .with_description(part.description())
-            .with_mime_type(part.mime_type())
-    })
-    .to_vec()
+    RunResource::ALL
+        .map(|part| {
+            ResourceTemplate::new(part.uri("{run}"), format!("run_{}", part.name()))
+                .with_description(part.description())
+                .with_mime_type(part.mime_type())
+        })
+        .to_vec()
 }
 
-/// What there is of the newest runs.
-pub(super) async fn list(server: &Server) -> Result<Vec<Resource>, ErrorData> {
-    let runs = match server.dispatcher() {
-        Ok(dispatcher) => all(&dispatcher).await,
-        Err(problem) => Err(problem),
-    }
-    .map_err(|problem| told(&problem))?;
+/// Lists the resources of the newest runs.
+pub(super) async fn list(dispatcher: &Dispatcher) -> Result<Vec<Resource>, ErrorData> {
+    let runs = all(dispatcher).await.map_err(|error| not_found(&error))?;
     let mut resources = Vec::new();
     for status in runs.into_iter().take(LISTED_RUNS) {
-        for part in ALL {
-            // A run at work has no outcome and no diff yet.
+        for part in RunResource::ALL {
+            // An active run has no outcome and no diff yet.
             if !status.phase.is_final() && matches!(part, RunResource::Outcome | RunResource::Diff) {
                 continue;
             }
@@ -107,25 +100,21 @@ pub(super) async fn list(server: &Server) -> Result<Vec<Resource>, ErrorData> {
     Ok(resources)
 }
 
-/// Reads what an address stands for.
-pub(super) async fn read(server: &Server, uri: &str) -> Result<ResourceContents, ErrorData> {
+/// Reads the resource of a URI.
+pub(super) async fn read(dispatcher: &Dispatcher, uri: &str) -> Result<ResourceContents, ErrorData> {
     let Some((run, part)) = parse(uri) else {
-        let known = ALL.map(|part| part.uri("{run}")).join(", ");
-        return Err(ErrorData::resource_not_found(
-            format!("there is no resource `{uri}`. Use one of {known}."),
-            None,
-        ));
+        let known = RunResource::ALL.map(|part| part.uri("{run}")).join(", ");
+        let error =
+            Error::invalid_request(format!("no resource `{uri}`")).with_hint(format!("Use one of {known}."));
+        return Err(not_found(&error));
     };
-    let text = match server.dispatcher() {
-        Ok(dispatcher) => text(&dispatcher, &run, part).await,
-        Err(problem) => Err(problem),
-    }
-    .map_err(|problem| told(&problem))?;
+    let text = text(dispatcher, &run, part).await.map_err(|error| not_found(&error))?;
     Ok(ResourceContents::text(text, uri).with_mime_type(part.mime_type()))
 }
 
-fn told(problem: &Error) -> ErrorData {
-    ErrorData::resource_not_found(in_tool_words(&problem.to_string()), None)
+/// Converts an error to that of MCP.
+pub(super) fn not_found(error: &Error) -> ErrorData {
+    ErrorData::resource_not_found(render_error(error), None)
 }
 
 async fn text(dispatcher: &Dispatcher, run: &RunName, part: RunResource) -> Result<String, Error> {
@@ -137,9 +126,9 @@ async fn text(dispatcher: &Dispatcher, run: &RunName, part: RunResource) -> Resu
             Ok(text)
         }
         RunResource::Diff => {
-            let Excerpt { mut text, truncated: is_cut } = dispatcher.record(run, Artifact::Diff).await?;
-            if is_cut {
-                text.push_str("... (the rest is left out)\n");
+            let Excerpt { mut text, truncated } = dispatcher.record(run, Artifact::Diff).await?;
+            if truncated {
+                text.push_str("... (truncated)\n");
             }
             Ok(text)
         }
@@ -157,26 +146,26 @@ async fn log(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Error> {
             Ok(())
         })
         .await?;
-    let from = text.len().saturating_sub(LOG_MAX);
+    let from = text.len().saturating_sub(LOG_TAIL_BYTES);
     let Some(at) = (from > 0).then(|| text.as_bytes().iter().skip(from).position(|byte| *byte == b'\n'))
     else {
         return Ok(text);
     };
     let rest = text.split_off(from + at.unwrap_or_default() + 1);
-    Ok(format!("... (the beginning is left out)\n{rest}"))
+    Ok(format!("... (earlier lines omitted)\n{rest}"))
 }
 
 async fn outcome(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Error> {
     let all = all(dispatcher).await?;
     let status = all.iter().find(|status| status.run == *run);
     let Some(status) = status else {
-        return Err(Error::invalid_request(format!("there is no run `{run}`"))
-            .with_hint("List them: dispatcher list."));
+        return Err(Error::invalid_request(format!("no run named `{run}`"))
+            .with_hint(Advice::ListRuns { newest: Vec::new() }));
     };
     match &status.outcome {
         Some(outcome) => Ok(serde_json::to_string_pretty(outcome).unwrap_or_default()),
         None => Err(Error::invalid_request(format!("`{run}` has no outcome: it is {}", status.phase))
-            .with_hint(format!("See where it stands: dispatcher status {run}"))),
+            .with_hint(Advice::ShowStatus(run.clone()))),
     }
 }
 
@@ -186,7 +175,7 @@ mod tests {
 
     #[test]
     fn resource_uri_names_run_and_part() {
-        for part in ALL {
+        for part in RunResource::ALL {
             let (run, parsed) = parse(&part.uri("trader-claude-agent-1-task1-attempt1")).unwrap();
             assert_eq!((run.as_str(), parsed), ("trader-claude-agent-1-task1-attempt1", part));
         }

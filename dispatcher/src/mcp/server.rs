@@ -1,4 +1,4 @@
-//! The server itself: who it is, and whose verbs it speaks.
+//! The server: its identity, instructions and request handlers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rmcp::handler::server::router::prompt::PromptRouter;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::model::{
-    CompleteRequestParams, CompleteResult, Implementation, ListResourceTemplatesResult, ListResourcesResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-    ServerCapabilities, ServerConfig,
+    CompleteRequestParams, CompleteResult, CompletionInfo, Implementation, ListResourceTemplatesResult,
+    ListResourcesResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, prompt_handler, tool_handler};
@@ -19,19 +19,19 @@ use super::{completion, resources};
 use crate::error::Error;
 use crate::operations::Dispatcher;
 
-/// Where a request comes from.
+/// Transport of the client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TransportKind {
-    /// A client that started this program: its open folder is ours too.
+    /// The client spawned this process: both share the working directory.
     Stdio,
-    /// A client somewhere else: there is no open folder, and its paths are not ours.
+    /// The client may be remote: it has no working directory here, and its paths are not valid here.
     Http,
 }
 
-/// Makes the verbs for one call.
+/// Creates the dispatcher for one call.
 pub type DispatcherFactory = dyn Fn() -> Result<Dispatcher, Error> + Send + Sync;
 
-/// The MCP server. It keeps nothing between two calls: every one may go to another process.
+/// The MCP server. Stateless: each call may reach another process.
 #[derive(Clone)]
 pub struct Server {
     load: Arc<DispatcherFactory>,
@@ -47,31 +47,33 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What a model is told about the server as a whole.
+/// Instructions for the model about the server.
 const INSTRUCTIONS: &str = "\
-Has Claude agents implement tasks in containers or background processes, each ending in a pull request, and follows \
-them. Use it when the user wants a task of a service implemented, started, retried, stopped, or asks how it goes.
+Runs Claude agents that implement tasks in containers or background processes; each run ends in a pull request. Use \
+it when the user wants a task of a service implemented, started, retried or stopped, or asks how it is going.
 - Start: submit_implementation_task with task_id and service (\"implement task 1 of the trader service\"). It \
-answers at once with the run's name; the run goes on by itself, for minutes to hours.
-- How is it going: get_task_status (no arguments: the run at work, else the latest). Details: get_task_logs. \
-Overview: list_tasks. To see it through: wait_for_task, again and again until it has ended.
-- It failed or chose the wrong way: submit_implementation_task with retry: true and guidance in the user's words; \
-task_id and service may be left out for the last task. Same branch, nothing is lost.
+returns the run's name immediately; the run continues in the background, for minutes to hours.
+- How is it going: get_task_status (without arguments: the active run, else the latest). Details: get_task_logs. \
+Overview: list_tasks. To wait for the end, call wait_for_task repeatedly.
+- It failed or took a wrong approach: submit_implementation_task with retry: true and guidance in the user's words; \
+omit task_id and service for the last task. The branch and its work are kept.
 - Stop: stop_task. The work is saved, the workspace is kept.
 - Documentation of tasks, before they are implemented: init_docs (\"generate documentation for task 5\", \"create docs \
-for all tasks\"; regenerate: force: true). Followed and stopped like any other run.
-Pass on what the user said about repository, model, agent, branch and working directory; leave out what they did \
-not say. Where a tool lists several runs, ask the user which one is meant.";
+for all tasks\"; regenerate: force: true). Follow and stop it like any other run.
+Pass on what the user said about repository, model, agent, branch and working directory; omit what they did not say. \
+If a tool lists several runs, ask the user which one is meant.";
 
 impl Server {
-    /// A server over verbs that stay the same.
+    /// Creates a server with a fixed dispatcher.
     #[must_use]
     pub fn new(dispatcher: Dispatcher, origin: TransportKind) -> Self {
         Self::loading(move || Ok(dispatcher.clone()), origin)
     }
 
-    /// A server that makes its verbs anew for each call, so that an edited configuration is in effect at
-    /// once, and a broken one is told by each tool instead of keeping the server from starting.
+    /// Creates a server that loads the dispatcher for each call.
+    ///
+    /// An edited configuration applies immediately, and each tool reports an invalid one instead of the
+    /// server failing to start.
     pub fn loading(
         load: impl Fn() -> Result<Dispatcher, Error> + Send + Sync + 'static,
         origin: TransportKind,
@@ -85,15 +87,19 @@ impl Server {
         }
     }
 
-    /// Cancelled when the connection or the program ends: no call waits any longer then.
+    /// Returns the token that is canceled when the connection or process ends, so that calls stop waiting.
     #[must_use]
     pub fn closing(&self) -> CancellationToken {
         self.closing.clone()
     }
 
-    /// The verbs for one call.
+    /// Loads the dispatcher for one call.
     pub(super) fn dispatcher(&self) -> Result<Dispatcher, Error> {
         (self.load)()
+    }
+
+    fn resource_dispatcher(&self) -> Result<Dispatcher, ErrorData> {
+        self.dispatcher().map_err(|error| resources::not_found(&error))
     }
 }
 
@@ -109,7 +115,7 @@ impl ServerHandler for Server {
             .build();
         let implementation = Implementation::new("orchestrator", env!("CARGO_PKG_VERSION"))
             .with_title("Orchestrator")
-            .with_description("Has Claude agents implement tasks, and follows what they do");
+            .with_description("Runs Claude agents that implement tasks, and reports their progress");
         ServerConfig::new(capabilities).with_server_info(implementation).with_instructions(INSTRUCTIONS)
     }
 
@@ -118,7 +124,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        Ok(ListResourcesResult::with_all_items(resources::list(self).await?))
+        Ok(ListResourcesResult::with_all_items(resources::list(&self.resource_dispatcher()?).await?))
     }
 
     async fn list_resource_templates(
@@ -134,7 +140,8 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        Ok(ReadResourceResult::new(vec![resources::read(self, &request.uri).await?]).into())
+        let contents = resources::read(&self.resource_dispatcher()?, &request.uri).await?;
+        Ok(ReadResourceResult::new(vec![contents]).into())
     }
 
     async fn complete(
@@ -144,6 +151,12 @@ impl ServerHandler for Server {
     ) -> Result<CompleteResult, ErrorData> {
         let given = request.context.and_then(|context| context.arguments).unwrap_or_default();
         let argument = request.argument;
-        Ok(CompleteResult::new(completion::complete(self, &argument.name, &argument.value, &given).await))
+        // An unusable configuration offers no values; the tools report it.
+        let Ok(dispatcher) = self.dispatcher() else {
+            return Ok(CompleteResult::new(CompletionInfo::default()));
+        };
+        Ok(CompleteResult::new(
+            completion::complete(&dispatcher, &argument.name, &argument.value, &given).await,
+        ))
     }
 }

@@ -1,4 +1,4 @@
-//! The server over stdin and stdout: one message a line, and nothing else.
+//! The transport over stdin and stdout: one JSON-RPC message a line.
 
 use rmcp::model::JsonRpcMessage;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::Server;
 
-/// How long a line may be, in bytes. The longest honest one is a submission with guidance of 64 KiB;
-/// what is longer is skipped without being kept.
-const LINE_MAX: usize = 4 * 1024 * 1024;
+/// Maximum length of a line; longer ones are skipped without buffering. The largest valid message is a
+/// submission with 64 KiB of guidance.
+const LINE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Serves until stdin ends or nobody reads stdout any more.
+/// Serves until stdin ends or stdout is closed.
 pub async fn serve(server: Server) {
     let (input, output) = stdio_pipes();
     serve_over(server, input, output).await;
@@ -26,35 +26,35 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let unread = CancellationToken::new();
+    let output_closed = CancellationToken::new();
     let lines = LineTransport {
-        inner: AsyncRwTransport::new_server(input, output).with_max_line_length(LINE_MAX),
+        inner: AsyncRwTransport::new_server(input, output).with_max_line_length(LINE_MAX_BYTES),
         initialized: false,
         closing: server.closing(),
-        pending: unread.clone(),
+        output_closed: output_closed.clone(),
     };
     let serving = async {
-        // An error: the client left before it said anything that could be answered.
+        // Errors if the client disconnects before its first request.
         if let Ok(running) = server.serve(lines).await {
             drop(running.waiting().await);
         }
     };
     tokio::select! {
         () = serving => {}
-        () = unread.cancelled() => {}
+        () = output_closed.cancelled() => {}
     }
 }
 
-/// Lines of messages, with what rmcp's own do not do: they let a client begin with what needs no answer, and
-/// tell when either side is gone.
+/// Transport over lines that, unlike rmcp's own, ignores notifications before the first request and
+/// reports when either side closes.
 struct LineTransport<R: AsyncRead, W: AsyncWrite> {
     inner: AsyncRwTransport<RoleServer, R, W>,
-    /// Whether there was a request.
+    /// Whether a request was received.
     initialized: bool,
-    /// Cancelled when the input ends, so that no call goes on waiting.
+    /// Canceled when the input ends, so that calls stop waiting.
     closing: CancellationToken,
-    /// Cancelled when the output cannot be written to.
-    pending: CancellationToken,
+    /// Canceled when a write to the output fails.
+    output_closed: CancellationToken,
 }
 
 impl<R, W> Transport<RoleServer> for LineTransport<R, W>
@@ -68,9 +68,9 @@ where
         &mut self,
         item: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        let unread = self.pending.clone();
+        let output_closed = self.output_closed.clone();
         let sending = self.inner.send(item);
-        async move { sending.await.inspect_err(|_| unread.cancel()) }
+        async move { sending.await.inspect_err(|_| output_closed.cancel()) }
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
@@ -79,7 +79,7 @@ where
             match &message {
                 None => self.closing.cancel(),
                 Some(JsonRpcMessage::Request(_)) => self.initialized = true,
-                // rmcp would end the connection over it.
+                // rmcp would close the connection.
                 Some(
                     JsonRpcMessage::Notification(_) | JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_),
                 ) if !self.initialized => continue,

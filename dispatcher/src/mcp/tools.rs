@@ -1,91 +1,38 @@
-//! The tools: a file each, and the table that lists them.
+//! The tools, one file each, and the router that describes them.
 //!
-//! Names and descriptions hold the words that people use, because clients
+//! Names and descriptions contain the words that users say, because clients
 //! search in them.
 
 mod docs;
 mod logs;
+mod output;
 mod status;
 mod stop;
 mod submit;
 mod wait;
 
-use std::time::Duration;
-
-use orchestrator_contract::Reason;
 use rmcp::handler::server::tool::schema_for_output;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::CallToolResult;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
-use schemars::JsonSchema;
-use serde::Serialize;
 
+use self::output::{StructuredContent, into_result, with_timeout};
 use super::arguments::{
     DocsArguments, ListArguments, LogsArguments, RunArguments, StopArguments, SubmitArguments, WaitArguments,
 };
 use super::outputs::{ListOutput, LogsOutput, StatusOutput, StopOutput, SubmitOutput, WaitOutput};
-use super::select::ToolError;
 use super::server::Server;
-use crate::error::Error;
-
-/// A tool's result: the text that a model reads, and the same as a value.
-struct ToolOutput<T> {
-    text: String,
-    value: T,
-}
-
-/// The structured half. Claude Code gives its model nothing else where there is one (2.1.330, measured), so
-/// it holds the text as well.
-#[derive(JsonSchema, Serialize)]
-struct StructuredContent<T> {
-    /// The answer in words.
-    text: String,
-    #[serde(flatten)]
-    value: T,
-}
-
-/// How long any call may take but a wait: what runs elsewhere may not answer at all, and a client that is told
-/// so can do something about it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Gives up on a call that takes too long. What it has set going goes on.
-async fn with_timeout<T>(call: impl Future<Output = Result<ToolOutput<T>, ToolError>>) -> CallToolResult
-where
-    T: Serialize,
-{
-    let late = || {
-        let seconds = CALL_TIMEOUT.as_secs();
-        Error::new(
-            Reason::RemoteUnavailable,
-            format!("where the runs are kept did not answer within {seconds} s"),
-        )
-        .with_hint("Try again; look with `list_tasks` before anything is submitted a second time.")
-    };
-    into_result(tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late().into())))
-}
-
-fn into_result<T: Serialize>(result: Result<ToolOutput<T>, ToolError>) -> CallToolResult {
-    match result {
-        Ok(ToolOutput { text, value }) => {
-            let mut result = CallToolResult::success(vec![ContentBlock::text(text.clone())]);
-            result.structured_content = serde_json::to_value(StructuredContent { text, value }).ok();
-            result
-        }
-        // What a protocol error says is seldom shown; this is.
-        Err(refusal) => CallToolResult::error(vec![ContentBlock::text(refusal.message())]),
-    }
-}
 
 #[tool_router(vis = "pub(super)")]
 impl Server {
     #[tool(
         name = "submit_implementation_task",
         title = "Implement or retry a task",
-        description = "Start implementing a task of a service with a Claude agent, which ends in a pull request \
-            (implement, start, begin, run, work on task 1 of the trader service). Also retry, redo or continue a \
-            failed or finished task with better guidance (retry: true, guidance), or start it over (fresh: true). \
-            Answers at once with the run's name and what will happen.",
+        description = "Implement a task of a service with a Claude agent and open a pull request. Also: start implementing, \
+            begin, run or work on task 1 of the trader service; retry, redo or continue a failed or finished task \
+            with better guidance (retry: true, guidance); start it over (fresh: true). Immediately returns the run's \
+            name and its planned steps; the run continues in the background.",
         annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = true),
         output_schema = schema_for_output::<StructuredContent<SubmitOutput>>()
     )]
@@ -99,10 +46,10 @@ impl Server {
     #[tool(
         name = "init_docs",
         title = "Write task documentation",
-        description = "Generate, create or regenerate the documentation of tasks from Task Master's tasks.json with a \
-            Claude agent (task.md, prompt.md, acceptance-criteria.md), for one task or all tasks of a service, which \
-            ends in a pull request. Also goes on with a documentation run that ended early (retry: true). Answers at \
-            once with the run's name and what will happen.",
+        description = "Generate the documentation of one task or all tasks of a service from Task Master's tasks.json \
+            with a Claude agent (task.md, prompt.md, acceptance-criteria.md), and open a pull request. Also: create \
+            docs, write or regenerate documents (force: true). Also resumes an unfinished documentation run (retry: \
+            true). Immediately returns the run's name and its planned steps; the run continues in the background.",
         annotations(read_only_hint = false, destructive_hint = false, idempotent_hint = false, open_world_hint = true),
         output_schema = schema_for_output::<StructuredContent<SubmitOutput>>()
     )]
@@ -113,9 +60,9 @@ impl Server {
     #[tool(
         name = "get_task_status",
         title = "Status of a task",
-        description = "Check the status and progress of an implementation task: how's it going, is it still running, \
-            what is the agent doing now, did it finish or fail and why, cost, turns, branch, pull request, next step. \
-            Without arguments: the current task, else the last one.",
+        description = "Check the status and progress of an implementation task. Also: how's it going, is it still \
+            running, what is the agent doing now, did it finish, why did it fail. Returns phase, activity, cost, \
+            turns, branch, pull request and next step. Without arguments: the current task, else the last one.",
         annotations(read_only_hint = true, open_world_hint = false),
         output_schema = schema_for_output::<StructuredContent<StatusOutput>>()
     )]
@@ -126,8 +73,8 @@ impl Server {
     #[tool(
         name = "list_tasks",
         title = "List tasks",
-        description = "List implementation tasks and their runs across services, newest first: an overview, history, \
-            what is running, what failed. Filter by service, task or phase.",
+        description = "List the runs of implementation tasks across services. Also: overview, history, what is \
+            running, what failed. Returns one line per run, newest first; filter by service, task or phase.",
         annotations(read_only_hint = true, open_world_hint = false),
         output_schema = schema_for_output::<StructuredContent<ListOutput>>()
     )]
@@ -138,9 +85,9 @@ impl Server {
     #[tool(
         name = "get_task_logs",
         title = "Logs of a task",
-        description = "Read the logs of an implementation task: what the agent did step by step, errors, output, why \
-            it failed. The last 100 lines, or by cursor what came after an earlier answer (after). Works while it \
-            runs and afterwards.",
+        description = "Read the logs of an implementation task, while it runs and afterwards. Also: what did the agent \
+            do step by step, errors, output, why it failed. Returns the last 100 lines, or with a cursor the lines \
+            after an earlier result.",
         annotations(read_only_hint = true, open_world_hint = false),
         output_schema = schema_for_output::<StructuredContent<LogsOutput>>()
     )]
@@ -151,8 +98,8 @@ impl Server {
     #[tool(
         name = "wait_for_task",
         title = "Wait for a task",
-        description = "Wait until an implementation task has finished, with progress; watch or follow it to the end. \
-            Waits at most 45 seconds, then says that it is still running: call it again to go on waiting.",
+        description = "Wait for an implementation task to finish. Also: watch or follow it to the end, with progress. \
+            Returns the status after the end or after 45 seconds at most: call it again to wait longer.",
         annotations(read_only_hint = true, open_world_hint = false),
         output_schema = schema_for_output::<StructuredContent<WaitOutput>>()
     )]
@@ -167,8 +114,8 @@ impl Server {
     #[tool(
         name = "stop_task",
         title = "Stop a task",
-        description = "Stop, cancel or abort a running implementation task. The agent ends, what it made is saved and \
-            pushed, and the workspace is kept, so that a retry can go on from there.",
+        description = "Stop a running implementation task. Also: cancel, abort, kill, halt. The agent stops, its work \
+            is saved and pushed, and the workspace is kept for a retry. Returns whether the run has stopped.",
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true),
         output_schema = schema_for_output::<StructuredContent<StopOutput>>()
     )]

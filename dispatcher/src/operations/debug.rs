@@ -1,39 +1,39 @@
-//! debug.
+//! The `debug` command: a run in the foreground, in a container.
 
 use std::process::ExitStatus;
 
 use orchestrator_contract::Reason;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::backend::docker::{CommandLine, DebugOptions, DebugRun, Docker};
 use crate::error::Error;
 use crate::process;
 use crate::task::request::Request;
 
 impl Dispatcher {
-    /// Makes a run by hand ready, in a container, wherever submitted runs run.
+    /// Prepares a debug run in a container; returns it with the warnings about the request.
     ///
     /// # Errors
-    /// The request is refused, or there is no engine.
+    /// Returns an error if the request is invalid or no container engine is reachable.
     pub async fn prepare_debugging(
         &self,
         request: Request,
-        wish: &DebugOptions,
+        options: &DebugOptions,
     ) -> Result<(DebugRun, Vec<String>), Error> {
         let resolved = self.resolve(request).await?;
-        let identity = resolved.request.identity();
-        let debugging = self.docker().prepare_debug_run(&resolved.draft, &identity, wish).await?;
-        Ok((debugging, resolved.warnings))
+        let task_key = resolved.request.identity();
+        let run = self.docker().prepare_debug_run(&resolved.draft, &task_key, options).await?;
+        Ok((run, resolved.warnings))
     }
 
-    /// Runs it in the foreground; gives the exit code of the last command that was started.
+    /// Runs a debug run in the foreground; returns the exit code of its last command.
     ///
     /// # Errors
-    /// The engine's command line cannot be started.
-    pub async fn debug(&self, debugging: &DebugRun) -> Result<u8, Error> {
+    /// Returns an error if the engine's command line cannot be spawned.
+    pub async fn debug(&self, run: &DebugRun) -> Result<u8, Error> {
         let mut code = 0;
-        for command in &debugging.commands {
+        for command in &run.commands {
             code = self.run_in_foreground(command).await?;
             if code != 0 {
                 break;
@@ -42,12 +42,12 @@ impl Dispatcher {
         Ok(code)
     }
 
-    /// Removes the secrets of a run by hand, and its workspace if that is wanted.
+    /// Removes the secrets of a debug run, and optionally its workspace.
     ///
     /// # Errors
-    /// The engine cannot.
-    pub async fn forget_debugging(&self, debugging: &DebugRun, workspace_too: bool) -> Result<(), Error> {
-        self.docker().remove_debug_run(debugging, workspace_too).await
+    /// Returns an error if the engine fails.
+    pub async fn remove_debug_run(&self, run: &DebugRun, with_workspace: bool) -> Result<(), Error> {
+        self.docker().remove_debug_run(run, with_workspace).await
     }
 
     fn docker(&self) -> Docker {
@@ -57,11 +57,9 @@ impl Dispatcher {
     async fn run_in_foreground(&self, line: &CommandLine) -> Result<u8, Error> {
         let CommandLine { program, arguments } = line;
         let missing = || {
-            Error::configuration(format!("there is no `{program}` in PATH to run it with")).with_hint(
-                format!(
-                    "Install {program}'s command line, or take the line (--print) to where there is one."
-                ),
-            )
+            Error::configuration(format!("`{program}` not found in PATH")).with_hint(format!(
+                "Install the command line of {program}, or print the commands with `--print` and run them elsewhere."
+            ))
         };
         let path = process::find(program, self.config.environment.os("PATH")).ok_or_else(missing)?;
         let cannot = |error: std::io::Error| {
@@ -74,7 +72,7 @@ impl Dispatcher {
             }
         }
         command.args(arguments);
-        // Ctrl-C goes to the program as well, which passes it on: the run saves its work, and we wait.
+        // Ctrl-C reaches the engine's client too, which forwards it: wait while the run saves its work.
         let mut interrupts = signal(SignalKind::interrupt()).map_err(cannot)?;
         let mut terminations = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut child = tokio::process::Command::from(command).spawn().map_err(cannot)?;
@@ -84,7 +82,7 @@ impl Dispatcher {
                 _ = interrupts.recv() => {}
                 _ = terminations.recv() => {
                     let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
-                    // One that has ended meanwhile is waited for next.
+                    // None if the child has exited: `wait` returns next.
                     if let Some(pid) = pid {
                         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
                     }

@@ -1,4 +1,4 @@
-//! doctor.
+//! The `doctor` command: checks the requirements of runs.
 
 mod files;
 mod servers;
@@ -8,32 +8,32 @@ use std::time::Duration;
 
 use orchestrator_contract::AgentName;
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::backend::credentials::gh_auth_token;
 use crate::backend::local::launch::{check_platform, find_supervisor};
 use crate::config::BackendKind;
 use crate::process;
-pub use crate::task::check::{Check, CheckStatus};
+use crate::task::check::{Check, CheckStatus};
 
-/// How long a program may take to tell its version: the CLI needs a second on a busy machine.
-const VERSION_LIMIT: Duration = Duration::from_secs(10);
+/// Maximum time for `--version`: the Claude Code CLI needs a second on a busy machine.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Dispatcher {
-    /// Looks at everything that a run needs where runs run. Changes nothing.
+    /// Checks the requirements of the configured backend; changes nothing.
     pub async fn doctor(&self) -> Vec<Check> {
         match self.config.backend {
             BackendKind::Local => self.check_this_machine().await,
             BackendKind::Docker => {
-                // The image brings the programs along.
+                // The image contains the programs.
                 let mut checks = vec![Check::ok("configuration", self.config.source_description())];
-                checks.extend(files::named(&self.config));
+                checks.extend(files::configured(&self.config));
                 checks.extend(self.backend.check().await);
                 checks.push(self.model_credential());
                 checks.push(self.git_token().await);
                 checks
             }
             BackendKind::Kubernetes => {
-                // The cluster has the secrets as well.
+                // The cluster contains the secrets too.
                 let mut checks = vec![Check::ok("configuration", self.config.source_description())];
                 checks.extend(self.backend.check().await);
                 checks
@@ -43,8 +43,8 @@ impl Dispatcher {
 
     async fn check_this_machine(&self) -> Vec<Check> {
         let mut checks = vec![system(), Check::ok("configuration", self.config.source_description())];
-        checks.extend(files::named(&self.config));
-        checks.push(files::state_folder(&self.config.state_dir));
+        checks.extend(files::configured(&self.config));
+        checks.push(files::state_directory(&self.config.state_dir));
         checks.push(self.supervisor().await);
         checks.push(self.claude().await);
         checks.push(self.model_credential());
@@ -61,15 +61,15 @@ impl Dispatcher {
             command.env(name, value);
         }
         command.arg("--version");
-        process::output_with_timeout(command, VERSION_LIMIT).await
+        process::output_with_timeout(command, VERSION_TIMEOUT).await
     }
 
     async fn supervisor(&self) -> Check {
         let name = "supervisor";
         let path = match find_supervisor(&self.config) {
             Ok(path) => path,
-            Err(problem) => {
-                return Check::failed(name, CheckStatus::Error, problem.message(), problem.hint());
+            Err(error) => {
+                return Check::failed(name, CheckStatus::Error, error.message(), error.hint());
             }
         };
         let ours = env!("CARGO_PKG_VERSION");
@@ -86,7 +86,7 @@ impl Dispatcher {
             Err(error) => Check::failed(
                 name,
                 CheckStatus::Error,
-                format!("{} does not tell its version: {error}", path.display()),
+                format!("{} --version failed: {error}", path.display()),
                 "Install the supervisor of this dispatcher's release.",
             ),
         }
@@ -94,18 +94,18 @@ impl Dispatcher {
 
     async fn claude(&self) -> Check {
         let name = "claude";
-        let mend = "Install the Claude Code CLI (npm install -g @anthropic-ai/claude-code), or name it with --claude.";
+        let fix = "Install the Claude Code CLI (npm install -g @anthropic-ai/claude-code), or set its path with --claude.";
         let path = self.config.claude.clone().or_else(|| self.find("claude"));
         let Some(path) = path else {
-            return Check::failed(name, CheckStatus::Error, "there is no `claude` in PATH", mend);
+            return Check::failed(name, CheckStatus::Error, "`claude` not found in PATH", fix);
         };
         match self.version(&path).await {
             Ok(version) => Check::ok(name, format!("{} ({version})", path.display())),
             Err(error) => Check::failed(
                 name,
                 CheckStatus::Error,
-                format!("{} does not tell its version: {error}", path.display()),
-                mend,
+                format!("{} --version failed: {error}", path.display()),
+                fix,
             ),
         }
     }
@@ -133,13 +133,13 @@ impl Dispatcher {
         match variables.iter().find(|variable| self.has(variable)) {
             Some(variable) => Check::ok(name, format!("{variable} is set")),
             None if self.config.secrets().secrets_dir.is_some() => {
-                Check::ok(name, "none in the environment; the secrets folder may have it")
+                Check::ok(name, "not set in the environment; expected in the secrets directory")
             }
             None => Check::failed(
                 name,
                 CheckStatus::Error,
-                "there is none",
-                "Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (claude setup-token), or name a file with \
+                "not set",
+                "Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN (claude setup-token), or \
                  `anthropic_api_key_file` in [secrets].",
             ),
         }
@@ -147,12 +147,12 @@ impl Dispatcher {
 
     async fn git_token(&self) -> Check {
         let name = "git token";
-        let named = |agent: AgentName| Ok((self.config.agent(&agent)?.github_token_file, agent));
-        let agent = match self.config.default_agent().and_then(named) {
+        let with_token_file = |agent: AgentName| Ok((self.config.agent(&agent)?.github_token_file, agent));
+        let agent = match self.config.default_agent().and_then(with_token_file) {
             Ok((Some(path), _)) => return Check::ok(name, path.display().to_string()),
             Ok((None, agent)) => agent,
-            Err(problem) => {
-                return Check::failed(name, CheckStatus::Error, problem.message(), problem.hint());
+            Err(error) => {
+                return Check::failed(name, CheckStatus::Error, error.message(), error.hint());
             }
         };
         if let Some(variable) = ["GITHUB_TOKEN", "GH_TOKEN"].iter().find(|variable| self.has(variable)) {
@@ -163,9 +163,9 @@ impl Dispatcher {
             Err(error) => Check::failed(
                 name,
                 CheckStatus::Warning,
-                format!("there is none for {agent}: {error}"),
+                format!("not set for {agent}: {error}"),
                 format!(
-                    "Name a file with `github_token_file` in [agents.{agent}], set GITHUB_TOKEN, or gh auth login."
+                    "Set GITHUB_TOKEN or `github_token_file` in [agents.{agent}], or run `gh auth login`."
                 ),
             ),
         }
@@ -177,7 +177,7 @@ impl Dispatcher {
             None => Check::failed(
                 "ssh",
                 CheckStatus::Warning,
-                "there is no `ssh` in PATH: repositories are reached over https only",
+                "`ssh` not found in PATH: repositories are reachable over https only",
                 "Install the OpenSSH client.",
             ),
         }
@@ -192,19 +192,19 @@ impl Dispatcher {
         Check::failed(
             "node",
             CheckStatus::Warning,
-            format!("not in PATH: {}; MCP servers that need it are left out", missing.join(", ")),
+            format!("not found in PATH: {}; MCP servers that need it are skipped", missing.join(", ")),
             "Install Node.js 22 or newer.",
         )
     }
 
-    /// What rustup has installed; none if it is not there.
+    /// Returns the output of `rustup toolchain list`; `None` without rustup.
     async fn toolchains(&self) -> Option<String> {
         let mut command = process::command(&self.find("rustup")?);
         for (name, value) in self.config.environment.passed() {
             command.env(name, value);
         }
         command.args(["toolchain", "list"]);
-        process::output_with_timeout(command, VERSION_LIMIT).await.ok()
+        process::output_with_timeout(command, VERSION_TIMEOUT).await.ok()
     }
 }
 
@@ -212,6 +212,6 @@ fn system() -> Check {
     let name = "system";
     match check_platform(std::env::consts::OS) {
         Ok(()) => Check::ok(name, format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH)),
-        Err(problem) => Check::failed(name, CheckStatus::Error, problem.message(), problem.hint()),
+        Err(error) => Check::failed(name, CheckStatus::Error, error.message(), error.hint()),
     }
 }

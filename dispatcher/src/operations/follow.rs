@@ -1,50 +1,49 @@
-//! wait and logs.
+//! The `wait` and `logs` commands.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use orchestrator_contract::{Event, RunName};
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::backend::RunFollower;
 use crate::error::Error;
 use crate::task::status::Status;
 
-/// How often a run is looked at while something happens.
+/// Poll interval while events arrive.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How often it is looked at while nothing happens: nobody notices a quarter of
-/// a second, and looking costs a lock and a read.
+/// Poll interval without events: each poll costs a lock and a read, and a quarter of a
+/// second goes unnoticed.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What came of waiting.
+/// Result of waiting for a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WaitOutcome {
-    /// The run has ended.
     Finished(Box<Status>),
-    /// It has not, in the time that was given.
+    /// The timeout elapsed first.
     TimedOut(Box<Status>),
 }
 
 impl Dispatcher {
-    /// Waits until a run has ended; `each` sees its status at every look.
+    /// Waits for a run to end; `each` receives its status at every poll.
     ///
     /// # Errors
-    /// There is no such run, or its state cannot be read.
+    /// Returns an error if no such run exists or its state cannot be read.
     pub async fn wait(
         &self,
         name: &RunName,
-        limit: Option<Duration>,
+        timeout: Option<Duration>,
         mut each: impl FnMut(&Status) + Send,
     ) -> Result<WaitOutcome, Error> {
         let mut follower = self.backend.follow(self.run(name).await?);
-        until_ended(&mut *follower, limit, |_, _| Ok(()), |status| each(status)).await
+        until_finished(&mut *follower, timeout, |_, _| Ok(()), |status| each(status)).await
     }
 
-    /// Shows the events of a run, and goes on showing them until it has ended if `follow` says so.
+    /// Passes the events of a run to `each`; with `follow`, until the run ends.
     ///
     /// # Errors
-    /// There is no such run, its state cannot be read, or `each` fails.
+    /// Returns an error if no such run exists, its state cannot be read, or `each` fails.
     pub async fn logs(
         &self,
         name: &RunName,
@@ -52,49 +51,49 @@ impl Dispatcher {
         each: impl FnMut(&Event, &str) -> Result<(), Error> + Send,
     ) -> Result<Status, Error> {
         let mut follower = self.backend.follow(self.run(name).await?);
-        let limit = if follow { None } else { Some(Duration::ZERO) };
-        match until_ended(&mut *follower, limit, each, |_| {}).await? {
+        let timeout = if follow { None } else { Some(Duration::ZERO) };
+        match until_finished(&mut *follower, timeout, each, |_| {}).await? {
             WaitOutcome::Finished(status) | WaitOutcome::TimedOut(status) => Ok(*status),
         }
     }
 }
 
-async fn until_ended(
+async fn until_finished(
     follower: &mut dyn RunFollower,
-    limit: Option<Duration>,
+    timeout: Option<Duration>,
     mut each_event: impl FnMut(&Event, &str) -> Result<(), Error> + Send,
     mut each_status: impl FnMut(&Status) + Send,
 ) -> Result<WaitOutcome, Error> {
-    let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+    let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
     let mut pause = ACTIVE_POLL_INTERVAL;
-    let mut seen = 0;
+    let mut seen_seq = 0;
     loop {
-        let mut failed = Ok(());
+        let mut result = Ok(());
         let mut each = |event: &Event, line: &str| {
-            if failed.is_ok() {
-                failed = each_event(event, line);
+            if result.is_ok() {
+                result = each_event(event, line);
             }
         };
         let status = follower.status(Timestamp::now(), &mut each).await?;
-        failed?;
+        result?;
         each_status(&status);
         if status.phase.is_final() {
             return Ok(WaitOutcome::Finished(Box::new(status)));
         }
-        // Quick again as soon as something was said.
-        pause = if status.last_event_seq == seen {
+        // Each event resets the backoff.
+        pause = if status.last_event_seq == seen_seq {
             (pause * 2).min(IDLE_POLL_INTERVAL)
         } else {
             ACTIVE_POLL_INTERVAL
         };
-        seen = status.last_event_seq;
-        let wake = tokio::time::Instant::now() + pause;
+        seen_seq = status.last_event_seq;
+        let next_poll = tokio::time::Instant::now() + pause;
         match deadline {
             Some(deadline) if deadline <= tokio::time::Instant::now() => {
                 return Ok(WaitOutcome::TimedOut(Box::new(status)));
             }
-            Some(deadline) => tokio::time::sleep_until(wake.min(deadline)).await,
-            None => tokio::time::sleep_until(wake).await,
+            Some(deadline) => tokio::time::sleep_until(next_poll.min(deadline)).await,
+            None => tokio::time::sleep_until(next_poll).await,
         }
     }
 }

@@ -1,27 +1,28 @@
-//! gc.
+//! The `gc` command: removes old run records.
 
 use orchestrator_contract::RunName;
 use serde::Serialize;
 
-use super::{Dispatcher, Filter};
+use super::dispatcher::Dispatcher;
+use super::query::Filter;
 use crate::error::Error;
 use crate::task::retention::select_expired;
 
-/// A record that was removed, or would be.
+/// A run record that was removed, or would be in a dry run.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Removal {
-    /// The run.
     pub run: RunName,
-    /// What it took.
+    /// Size of the record.
     pub bytes: u64,
 }
 
 impl Dispatcher {
-    /// Removes the records of old runs, in the workspace too; its trees, its repositories and the
-    /// attempt numbers stay.
+    /// Removes the records of old runs, keeping `keep` of each service.
+    ///
+    /// Worktrees, repositories and attempt numbers stay.
     ///
     /// # Errors
-    /// The state cannot be read or written.
+    /// Returns an error if the state cannot be read or written.
     pub async fn gc(&self, keep: usize, dry_run: bool) -> Result<Vec<Removal>, Error> {
         let mut removals = Vec::new();
         if !dry_run {

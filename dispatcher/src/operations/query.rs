@@ -1,46 +1,43 @@
-//! status and list.
+//! The `status` and `list` commands.
 
 use jiff::Timestamp;
 use orchestrator_contract::{Phase, Reason, RunName, ServiceName, TaskId};
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::backend::StoredRun;
 use crate::error::Error;
+use crate::task::advice::Advice;
+use crate::task::selection::no_runs_message;
 use crate::task::status::Status;
 
-/// Which runs are meant.
+/// Conditions that runs must meet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Filter {
-    /// Those of a service.
     pub service: Option<ServiceName>,
-    /// Those of a task.
     pub task: Option<TaskId>,
-    /// Those in a phase.
     pub phase: Option<Phase>,
 }
 
-/// What was found.
+/// Result of a status query.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StatusMatch {
-    /// One run.
     One(Box<Status>),
-    /// Several at work, all of which may be meant.
+    /// Several active runs match.
     Ambiguous(Vec<Status>),
 }
 
 impl Dispatcher {
-    /// The status of every run that fits, the newest first.
+    /// Returns the status of every matching run, newest first.
     ///
     /// # Errors
-    /// The state cannot be read.
+    /// Returns an error if the state cannot be read.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Status>, Error> {
         let now = Timestamp::now();
-
         let mut statuses = Vec::new();
         for run in self.matching_runs(filter).await? {
             let name = run.task.run.clone();
             let status = self.backend.status(run, now).await?;
-            // A record that is cleared away meanwhile would look like a lost run.
+            // A record that gc removes concurrently looks like a lost run.
             if status.reason != Some(Reason::SupervisorLost) || self.backend.run(&name).await?.is_some() {
                 statuses.push(status);
             }
@@ -58,19 +55,19 @@ impl Dispatcher {
         Ok(runs)
     }
 
-    /// The status of a run; without a name, of the one at work, else of the latest.
+    /// Returns the status of a run; without a name, of the active run, else of the latest.
     ///
     /// # Errors
-    /// No run fits, or the state cannot be read.
+    /// Returns an error if no run matches or the state cannot be read.
     pub async fn status(&self, name: Option<&RunName>, filter: &Filter) -> Result<StatusMatch, Error> {
         if let Some(name) = name {
             let status = self.status_of(self.run(name).await?).await?;
             return Ok(StatusMatch::One(Box::new(status)));
         }
         let mut all = self.list(filter).await?;
-        let live: Vec<usize> =
+        let active: Vec<usize> =
             all.iter().enumerate().filter(|(_, status)| !status.phase.is_final()).map(|(at, _)| at).collect();
-        match live.as_slice() {
+        match active.as_slice() {
             [] if all.is_empty() => Err(no_run(filter)),
             [] => Ok(StatusMatch::One(Box::new(all.swap_remove(0)))),
             [one] => Ok(StatusMatch::One(Box::new(all.swap_remove(*one)))),
@@ -81,15 +78,15 @@ impl Dispatcher {
         }
     }
 
-    /// Where a run stands now.
+    /// Returns the current status of a run.
     pub(super) async fn status_of(&self, run: StoredRun) -> Result<Status, Error> {
         self.backend.status(run, Timestamp::now()).await
     }
 
-    /// The name of the latest run that fits.
+    /// Returns the name of the latest matching run.
     ///
     /// # Errors
-    /// No run fits, or the state cannot be read.
+    /// Returns an error if no run matches or the state cannot be read.
     pub async fn latest_run(&self, filter: &Filter) -> Result<RunName, Error> {
         let first = self.matching_runs(filter).await?.into_iter().next();
         first.map(|run| run.task.run).ok_or_else(|| no_run(filter))
@@ -97,13 +94,6 @@ impl Dispatcher {
 }
 
 fn no_run(filter: &Filter) -> Error {
-    let service = filter.service.as_ref().map(|service| format!(" of service `{service}`"));
-    let task = filter.task.map(|task| format!(" for task {task}"));
-    let all = "Submit a task: dispatcher submit --task ID --service NAME.";
-    Error::invalid_request(format!(
-        "there is no run{}{}",
-        service.unwrap_or_default(),
-        task.unwrap_or_default()
-    ))
-    .with_hint(all)
+    Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
+        .with_hint(Advice::SubmitTask)
 }

@@ -1,15 +1,15 @@
-//! Whether anything can be done at all.
+//! Readiness of the backend.
 
 use orchestrator_contract::RunName;
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::error::Error;
 
 impl Dispatcher {
-    /// Asks the backend the cheapest question there is: for one run.
+    /// Checks that the backend responds, by looking up one run.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// Returns an error if the backend is unreachable.
     pub async fn ready(&self) -> Result<(), Error> {
         let name = RunName::new("ready").map_err(|error| Error::invalid_request(error.to_string()))?;
         self.backend.run(&name).await.map(drop)

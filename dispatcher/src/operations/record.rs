@@ -1,27 +1,28 @@
-//! What the supervisor keeps of a run in the workspace.
+//! Artifacts that the supervisor keeps of a run in the workspace.
 
 use orchestrator_contract::RunName;
 
-use super::Dispatcher;
-pub use crate::backend::Artifact;
+use super::dispatcher::Dispatcher;
+use crate::backend::Artifact;
 use crate::error::Error;
 use crate::files::Excerpt;
 
 impl Dispatcher {
-    /// Reads a piece of a run's record.
+    /// Reads an artifact of a run.
     ///
     /// # Errors
-    /// There is no such run, its workspace cannot be reached, or there is no such piece (yet).
-    pub async fn record(&self, run: &RunName, piece: Artifact) -> Result<Excerpt, Error> {
-        let found = self.backend.artifact(&self.run(run).await?, piece).await?;
-        let what = match piece {
+    /// Returns an error if no such run exists, its workspace is unreachable, or it has no such
+    /// artifact (yet).
+    pub async fn record(&self, run: &RunName, artifact: Artifact) -> Result<Excerpt, Error> {
+        let found = self.backend.artifact(&self.run(run).await?, artifact).await?;
+        let kind = match artifact {
             Artifact::Transcript => "transcript",
             Artifact::Diff => "diff",
         };
         found.ok_or_else(|| {
-            Error::invalid_request(format!("there is no {what} of `{run}`")).with_hint(
-                "There is one once the agent has worked, and a diff once its work was saved; those of old runs \
-                 are cleared away.",
+            Error::invalid_request(format!("`{run}` has no {kind}")).with_hint(
+                "A run has a transcript once its agent started, and a diff once its work is saved; those of old \
+                 runs are removed.",
             )
         })
     }

@@ -1,35 +1,35 @@
-//! stop.
+//! The `stop` command.
 
 use std::time::Duration;
 
 use orchestrator_contract::RunName;
 
-use super::{Dispatcher, WaitOutcome};
+use super::dispatcher::Dispatcher;
+use super::follow::WaitOutcome;
 use crate::error::Error;
 use crate::task::status::Status;
 use crate::task::stop_mode::StopMode;
 
-/// What came of asking a run to stop.
+/// Result of a stop request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StopOutcome {
-    /// It had ended before.
+    /// The run had finished before the request.
     AlreadyFinished(Box<Status>),
-    /// It has stopped.
     Stopped(Box<Status>),
-    /// It was asked, and is still saving its work.
+    /// The run is still saving its work.
     Requested(Box<Status>),
 }
 
 impl Dispatcher {
-    /// Asks a run to stop and waits until it has, as long as `limit` allows.
+    /// Requests a run to stop and waits up to `timeout` for it to end.
     ///
     /// # Errors
-    /// There is no such run, or it cannot be asked.
+    /// Returns an error if no such run exists or the request fails.
     pub async fn stop(
         &self,
         name: &RunName,
-        manner: StopMode,
-        limit: Duration,
+        mode: StopMode,
+        timeout: Duration,
         each: impl FnMut(&Status) + Send,
     ) -> Result<StopOutcome, Error> {
         let run = self.run(name).await?;
@@ -37,8 +37,8 @@ impl Dispatcher {
         if status.phase.is_final() {
             return Ok(StopOutcome::AlreadyFinished(Box::new(status)));
         }
-        self.backend.request_stop(&run, manner).await?;
-        Ok(match self.wait(name, Some(limit), each).await? {
+        self.backend.request_stop(&run, mode).await?;
+        Ok(match self.wait(name, Some(timeout), each).await? {
             WaitOutcome::Finished(status) => StopOutcome::Stopped(status),
             WaitOutcome::TimedOut(status) => StopOutcome::Requested(status),
         })

@@ -1,4 +1,4 @@
-//! submit and retry.
+//! The `submit` and `retry` commands.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RunName, TaskSpec};
 use serde::Serialize;
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::backend::{CreateOutcome, CreateRun, StoredRun};
 use crate::error::Error;
 use crate::task::request::{Overrides, Request};
@@ -15,61 +15,55 @@ use crate::task::resolve::{ResolveInput, TaskDraft, resolve};
 use crate::task::status::Status;
 use crate::task::submission::{PriorRun, SubmitDecision, decide_submission};
 
-/// How long a new run is waited for: a supervisor says something within
-/// milliseconds, and a submission is to be answered within two seconds.
+/// Maximum wait for a new run's first event: a supervisor needs milliseconds, and a
+/// submission must return within two seconds.
 const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a submission is decided upon anew because somebody else was faster; each time, that
-/// one's run is there to answer with.
+/// Maximum attempts to submit while concurrent submissions of the same task win; each time, the
+/// winner's run can be returned instead.
 const MAX_SUBMIT_ATTEMPTS: u32 = 8;
 
-/// What came of a submission.
+/// Result of a submission.
 #[derive(Clone, Debug, Serialize)]
 pub struct Submission {
-    /// Whether anything was started.
     pub result: SubmitOutcome,
-    /// The run.
     pub run: RunName,
-    /// What it was asked to do.
     pub task: TaskSpec,
-    /// Where it stands.
     pub status: Status,
-    /// What the user should know.
     pub warnings: Vec<String>,
-    /// The command by which people look at it without this program.
+    /// The platform's own command for the run, such as `docker logs -f RUN`.
     #[serde(skip)]
     pub native_command: Option<String>,
 }
 
-/// Whether anything was started.
+/// Whether a submission started a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubmitOutcome {
-    /// A new run.
+    /// It started a new run.
     Created,
-    /// The run at work was asked for the same.
+    /// The active run has the same task spec.
     AlreadyRunning,
-    /// The run at work is for the same task, but was asked for something else.
+    /// The active run is of the same task, but has other options.
     ConflictingRun,
 }
 
 /// What a submission would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct Preview {
-    /// Always true: nothing was written or started.
+    /// Always true.
     pub dry_run: bool,
-    /// The run that is at work already, if that would be the answer.
+    /// The active run that the submission would return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub already_running: Option<RunName>,
-    /// The task as it would be given to the supervisor.
+    /// The task spec for the supervisor.
     pub task: TaskSpec,
     /// The supervisor's command line.
     pub command: Vec<String>,
-    /// What the user should know.
     pub warnings: Vec<String>,
 }
 
-/// A request with everything filled in.
+/// A request with its resolved task draft.
 pub(super) struct Resolved {
     pub(super) request: Request,
     pub(super) draft: TaskDraft,
@@ -77,41 +71,41 @@ pub(super) struct Resolved {
 }
 
 impl Dispatcher {
-    /// The request that tries a run again, with other wishes where there are any.
+    /// Builds the request that retries a run; `overrides` replace its options.
     ///
     /// # Errors
-    /// There is no such run, or it is no run of a task.
-    pub async fn retry_request(&self, run: &RunName, wishes: Overrides) -> Result<Request, Error> {
+    /// Returns an error if no such run exists.
+    pub async fn retry_request(&self, run: &RunName, overrides: Overrides) -> Result<Request, Error> {
         let earlier = self.run(run).await?;
         Ok(Request {
             mode: Mode::Retry,
-            overrides: wishes.merged_over(&earlier.record.request.overrides),
+            overrides: overrides.merged_over(&earlier.record.request.overrides),
             ..earlier.record.request
         })
     }
 
-    /// Starts a run, or answers with the one that is at work already.
+    /// Starts a run, or returns the active run of the same task.
     ///
     /// # Errors
-    /// The request is refused, or the run cannot be started. Nothing stays
-    /// behind of a request that is refused.
+    /// Returns an error if the request is rejected or the run cannot be started. A
+    /// rejected request leaves nothing behind.
     pub async fn submit(&self, request: Request) -> Result<Submission, Error> {
         let resolved = self.resolve(request).await?;
-        let identity = resolved.request.identity();
+        let task_key = resolved.request.identity();
         for _ in 0..MAX_SUBMIT_ATTEMPTS {
-            // The mark first: a run that appears after it is seen here, or has taken the number.
-            let mark = self.backend.last_attempt(&identity).await?;
-            if let Some(answer) = self.existing_run(&resolved, mark).await? {
-                return Ok(answer);
+            // Read the number first: a concurrent run is then seen below, or has acquired the number.
+            let last_attempt = self.backend.last_attempt(&task_key).await?;
+            if let Some(existing) = self.existing_run(&resolved, last_attempt).await? {
+                return Ok(existing);
             }
-            let attempt = mark + 1;
+            let attempt = last_attempt + 1;
             let new = CreateRun {
-                identity: &identity,
+                identity: &task_key,
                 attempt,
                 draft: &resolved.draft,
                 request: &resolved.request,
             };
-            // The number is what only one can have: whoever was late decides again.
+            // Only one submission acquires the number; the others decide again.
             let CreateOutcome::Created(run) = self.backend.create(new).await? else { continue };
             let status = self.wait_for_first_event(&run).await?;
             return Ok(Submission {
@@ -123,11 +117,10 @@ impl Dispatcher {
                 warnings: resolved.warnings,
             });
         }
-        Err(Error::new(Reason::WorkspaceBusy, "others keep submitting the same task at the same time"))
+        Err(Error::new(Reason::WorkspaceBusy, "gave up: too many concurrent submissions of this task"))
     }
 
-    /// Waits a moment for the first thing that a new run says, so that one that
-    /// cannot even begin is told at once.
+    /// Waits briefly for the first event of a new run, so that a failed start is reported immediately.
     async fn wait_for_first_event(&self, run: &StoredRun) -> Result<Status, Error> {
         let deadline = tokio::time::Instant::now() + FIRST_EVENT_TIMEOUT;
         let mut follower = self.backend.follow(run.clone());
@@ -141,42 +134,42 @@ impl Dispatcher {
         }
     }
 
-    /// What [`Self::submit`] would do. Writes nothing.
+    /// Returns what [`Self::submit`] would do; writes nothing.
     ///
     /// # Errors
-    /// The same as those of [`Self::submit`].
+    /// Returns the errors of [`Self::submit`].
     pub async fn preview(&self, request: Request) -> Result<Preview, Error> {
         let resolved = self.resolve(request).await?;
-        let identity = resolved.request.identity();
-        let mark = self.backend.last_attempt(&identity).await?;
-        let answer = self.existing_run(&resolved, mark).await?;
-        let task = match &answer {
-            Some(answer) => answer.task.clone(),
+        let task_key = resolved.request.identity();
+        let last_attempt = self.backend.last_attempt(&task_key).await?;
+        let existing = self.existing_run(&resolved, last_attempt).await?;
+        let task = match &existing {
+            Some(existing) => existing.task.clone(),
             None => {
-                let attempt = mark + 1;
-                resolved.draft.with_attempt(self.backend.run_name(&identity, attempt).await, attempt)
+                let attempt = last_attempt + 1;
+                resolved.draft.with_attempt(self.backend.run_name(&task_key, attempt).await, attempt)
             }
         };
         let command = self.backend.command(&task).await?;
         Ok(Preview {
             dry_run: true,
-            already_running: answer.map(|answer| answer.run),
+            already_running: existing.map(|existing| existing.run),
             task,
             command,
             warnings: resolved.warnings,
         })
     }
 
-    /// Fills in what a request leaves out.
+    /// Resolves a request against the configuration, the working directory and earlier runs.
     pub(super) async fn resolve(&self, mut request: Request) -> Result<Resolved, Error> {
-        let identity = request.identity();
+        let task_key = request.identity();
         let runs = self.backend.runs().await?;
         let of_service = runs.iter().filter(|run| run.task.service == request.service);
         let changed_code = |run: &&StoredRun| run.task.kind == Kind::Implementation;
         let last_target = of_service.clone().find(changed_code).map(|run| run.task.target.url.clone());
         let mut earlier = None;
         if request.mode == Mode::Retry {
-            for run in of_service.filter(|run| run.task.identity() == identity) {
+            for run in of_service.filter(|run| run.task.identity() == task_key) {
                 if self.status_of(run.clone()).await?.phase.is_final() {
                     request.overrides = request.overrides.merged_over(&run.record.request.overrides);
                     earlier = Some(run.task.clone());
@@ -185,7 +178,7 @@ impl Dispatcher {
             }
         }
         let remote = self.config.folder.remote();
-        let sources = ResolveInput {
+        let input = ResolveInput {
             defaults: self.config.defaults().clone(),
             service: self.config.service(&request.service),
             agent: self.config.agent(&request.agent)?.profile(),
@@ -197,43 +190,47 @@ impl Dispatcher {
             earlier,
             open_branch: self.platform_checkout(&request.overrides).and_then(|checkout| checkout.branch()),
         };
-        let draft = resolve(&request, &sources)?;
-        // What is wrong with a remote that is not used is nobody's concern.
-        let used = sources.remote.as_ref().is_some_and(|url| draft.uses(url));
-        let mut warnings: Vec<String> = sources.remote_warning.filter(|_| used).into_iter().collect();
+        let draft = resolve(&request, &input)?;
+        // Warn about the remote only if the task uses it.
+        let uses_remote = input.remote.as_ref().is_some_and(|url| draft.uses(url));
+        let mut warnings: Vec<String> = input.remote_warning.filter(|_| uses_remote).into_iter().collect();
         if request.kind == Kind::Docs {
-            let preview = draft.with_attempt(identity.run_name(1, |_| false), 1);
+            let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
             warnings.extend(self.local_change_warnings(&preview, &request.overrides).await);
         }
         Ok(Resolved { request, draft, warnings })
     }
 
-    /// The run that is at work already, or nothing if a new one is to be started.
-    async fn existing_run(&self, resolved: &Resolved, mark: u32) -> Result<Option<Submission>, Error> {
+    /// Returns the active run of the same task, or `None` if a new run is to be started.
+    async fn existing_run(
+        &self,
+        resolved: &Resolved,
+        last_attempt: u32,
+    ) -> Result<Option<Submission>, Error> {
         let Resolved { request, draft, warnings } = resolved;
-        let identity = request.identity();
-        let mut known = Vec::new();
-        let mut at_work = Vec::new();
-        for run in self.backend.runs().await?.into_iter().filter(|run| run.task.identity() == identity) {
+        let task_key = request.identity();
+        let mut prior = Vec::new();
+        let mut statuses = Vec::new();
+        for run in self.backend.runs().await?.into_iter().filter(|run| run.task.identity() == task_key) {
             let status = self.status_of(run.clone()).await?;
-            // One that never said anything did nothing either: it is no attempt to go on from.
+            // A lost run without events did nothing: it is not an attempt to continue from.
             if status.reason == Some(Reason::SupervisorLost) && status.last_event_seq == 0 {
                 continue;
             }
-            known.push(PriorRun {
+            prior.push(PriorRun {
                 run: run.task.run.clone(),
                 attempt: run.task.attempt,
                 phase: status.phase,
                 reason: status.reason,
                 same: draft.is_same_as(&run.task),
             });
-            at_work.push((run, status));
+            statuses.push((run, status));
         }
-        match decide_submission(request.mode, &known, mark) {
+        match decide_submission(request.mode, &prior, last_attempt) {
             SubmitDecision::Start => Ok(None),
-            SubmitDecision::Reject(refusal) => Err(refusal.into()),
+            SubmitDecision::Reject(rejection) => Err(rejection.into()),
             SubmitDecision::ReuseRunning { run: name, same } => {
-                let found = at_work.into_iter().find(|(run, _)| run.task.run == name);
+                let found = statuses.into_iter().find(|(run, _)| run.task.run == name);
                 Ok(found.map(|(run, status)| Submission {
                     native_command: self.backend.native_command(&name),
                     result: if same { SubmitOutcome::AlreadyRunning } else { SubmitOutcome::ConflictingRun },

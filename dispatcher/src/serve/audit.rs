@@ -1,7 +1,7 @@
-//! One line a call: who, from where, what, how it ended.
+//! Audit log: one line per call, with caller, operation and result.
 //!
-//! Never what was said: arguments, guidance and answers stay out of it, and so
-//! does the token. Names are only told if they look like names.
+//! Arguments, guidance, responses and tokens are never logged. Names are logged only if they are
+//! well-formed.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -17,13 +17,13 @@ use tracing::{debug, info};
 
 use super::auth::Caller;
 
-/// The longest name of a method or tool that is told.
-const LONGEST: usize = 64;
+/// Maximum length of a method or tool name to log.
+const MAX_NAME_BYTES: usize = 64;
 
-/// A call, told when it ends: when this value goes.
+/// A call, logged when the entry is dropped.
 #[derive(Debug)]
 pub(super) struct AuditEntry {
-    began: Instant,
+    started: Instant,
     client: SocketAddr,
     identity: &'static str,
     method: String,
@@ -34,11 +34,11 @@ pub(super) struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// A call that begins now. As long as nothing else is said, its caller went away.
-    pub(super) fn begin(client: SocketAddr) -> Self {
+    /// Starts an entry. Unless updated, it counts as cut off by the caller.
+    pub(super) fn start(client: SocketAddr) -> Self {
         let unknown = || "-".to_owned();
         Self {
-            began: Instant::now(),
+            started: Instant::now(),
             client,
             identity: "-",
             method: unknown(),
@@ -49,38 +49,38 @@ impl AuditEntry {
         }
     }
 
-    /// Who calls.
-    pub(super) fn identified(&mut self, identity: Caller) {
+    /// Records the caller.
+    pub(super) fn record_caller(&mut self, identity: Caller) {
         self.identity = identity.word();
     }
 
-    /// What is asked for.
+    /// Records method, tool and run of the request.
     pub(super) fn on_request(&mut self, body: &[u8]) {
-        let Ok(asked) = serde_json::from_slice::<Value>(body) else { return };
-        self.method = name(&asked["method"]);
-        self.tool = name(&asked["params"]["name"]);
-        self.record_run(&asked["params"]["arguments"]["run"]);
-        debug!(target: "audit", client = %self.client, method = self.method, tool = self.tool, "call begins");
+        let Ok(request) = serde_json::from_slice::<Value>(body) else { return };
+        self.method = name(&request["method"]);
+        self.tool = name(&request["params"]["name"]);
+        self.record_run(&request["params"]["arguments"]["run"]);
+        debug!(target: "audit", client = %self.client, method = self.method, tool = self.tool, "call started");
     }
 
-    /// With which status it is answered.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    /// Records the HTTP status.
+    pub(super) fn record_status(&mut self, status: StatusCode) {
         self.status = status.as_u16();
         self.result = if status.is_client_error() || status.is_server_error() { "refused" } else { "-" };
     }
 
-    /// One message of the answer.
+    /// Records one message of the response.
     fn on_response_chunk(&mut self, message: &[u8]) {
-        let Ok(said) = serde_json::from_slice::<Value>(message) else { return };
-        if said.get("error").is_some() {
+        let Ok(response) = serde_json::from_slice::<Value>(message) else { return };
+        if response.get("error").is_some() {
             self.result = "refused";
-        } else if let Some(result) = said.get("result") {
+        } else if let Some(result) = response.get("result") {
             self.result = if result["isError"] == Value::Bool(true) { "error" } else { "ok" };
             self.record_run(&result["structuredContent"]["run"]);
         }
     }
 
-    /// A run's name, or what is told of the run.
+    /// Records a run's name, or the name in a run summary.
     fn record_run(&mut self, run: &Value) {
         let run = if run.is_object() { &run["run"] } else { run };
         if let Some(run) = run.as_str().and_then(|run| RunName::new(run).ok()) {
@@ -88,13 +88,13 @@ impl AuditEntry {
         }
     }
 
-    /// The same answer. The call has ended when the answer is complete; where it comes in pieces,
-    /// when the last one was sent, or its reader is gone.
+    /// Passes the response on. The call ends when the response is complete: a stream when its last
+    /// chunk was sent, or its reader disconnected.
     pub(super) async fn follow(mut self, response: Response) -> Response {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let in_pieces = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let is_stream = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
         let (head, body) = response.into_parts();
-        if !in_pieces {
+        if !is_stream {
             let Ok(whole) = to_bytes(body, usize::MAX).await else {
                 return Response::from_parts(head, Body::empty());
             };
@@ -114,7 +114,7 @@ impl AuditEntry {
         Response::from_parts(head, body)
     }
 
-    /// Reads events with a message each as they pass; one that comes in pieces is put together in `tail`.
+    /// Parses server-sent events as they pass; `tail` buffers an incomplete line.
     fn read(&mut self, chunk: &Bytes, tail: &mut Vec<u8>) {
         tail.extend_from_slice(chunk);
         while let Some(end) = tail.iter().position(|byte| *byte == b'\n') {
@@ -128,17 +128,17 @@ impl AuditEntry {
 
 impl Drop for AuditEntry {
     fn drop(&mut self) {
-        let Self { began, client, identity, method, tool, run, status, result } = self;
-        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Self { started, client, identity, method, tool, run, status, result } = self;
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(target: "audit", %client, identity, method, tool, run, status, result, ms, "call");
     }
 }
 
-/// A name as it may stand in a log.
+/// Returns a name that is safe to log.
 fn name(value: &Value) -> String {
     let fits = |name: &&str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-.$".contains(&byte);
-        !name.is_empty() && name.len() <= LONGEST && name.bytes().all(plain)
+        !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(plain)
     };
     match value {
         Value::String(text) => Some(text.as_str()).filter(fits).unwrap_or("?").to_owned(),
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn call() -> AuditEntry {
-        AuditEntry::begin("127.0.0.1:9".parse().unwrap())
+        AuditEntry::start("127.0.0.1:9".parse().unwrap())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who calls: told by a bearer token, compared in constant time.
+//! Bearer token authentication, with constant-time comparison.
 
 use std::path::PathBuf;
 
@@ -10,20 +10,20 @@ use subtle::{Choice, ConstantTimeEq as _};
 use crate::error::Error;
 use crate::files;
 
-/// The shortest token that is taken: 16 characters of a random token cannot be guessed.
+/// Minimum token length: 16 random characters cannot be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 
-/// Who called, as far as it is known.
+/// An authenticated caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Caller {
-    /// No token is asked for.
+    /// No token is required.
     Anyone,
-    /// The caller had a token.
+    /// The caller sent a valid token.
     Bearer,
 }
 
 impl Caller {
-    /// The word for it in the audit log.
+    /// Returns the name used in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -33,85 +33,85 @@ impl Caller {
     }
 }
 
-/// Where the tokens are that callers must show.
+/// Where the accepted tokens come from.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
-    /// Callers need none.
+    /// No token is required.
     Disabled,
-    /// One on each line of a file, read at every call: so they can be exchanged while it runs.
+    /// A file with one token per line, read on every request, so that tokens can be rotated.
     File(PathBuf),
-    /// This one.
+    /// A single token.
     Inline(SecretString),
 }
 
-/// Why a call goes no further.
+/// Why a caller is rejected.
 #[derive(Debug)]
 pub enum AuthError {
-    /// There is no token, or none that is known.
+    /// The token is missing or unknown.
     Unknown,
-    /// What callers must show cannot be read.
+    /// The accepted tokens cannot be read.
     Unreadable(Error),
 }
 
 impl TokenSource {
-    /// Whether callers must show a token.
+    /// Returns whether callers need a token.
     #[must_use]
-    pub fn are_needed(&self) -> bool {
+    pub fn is_required(&self) -> bool {
         match self {
             Self::Disabled => false,
             Self::File(_) | Self::Inline(_) => true,
         }
     }
 
-    /// Looks for a usable token, before anybody calls.
+    /// Checks that there is a valid token, before the first call.
     ///
     /// # Errors
-    /// The file cannot be read, holds no token, or one that is too short.
+    /// Returns an error if the file cannot be read, or holds no token or one that is too short.
     pub fn check(&self) -> Result<(), Error> {
         self.read().map(drop)
     }
 
-    /// Tells who calls.
+    /// Identifies the caller.
     ///
     /// # Errors
-    /// The caller is not let in.
+    /// Returns an error if the caller is rejected.
     pub fn identify(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        if !self.are_needed() {
+        if !self.is_required() {
             return Ok(Caller::Anyone);
         }
-        let shown = bearer_token(headers).ok_or(AuthError::Unknown)?;
+        let presented = bearer_token(headers).ok_or(AuthError::Unknown)?;
         let known = self.read().map_err(AuthError::Unreadable)?;
-        // Every one is compared, so that the time does not tell which one was close.
+        // Compare all tokens, so that timing does not reveal which one was close.
         let found = known.iter().fold(Choice::from(0), |found, token| {
-            found | token.expose_secret().as_bytes().ct_eq(shown.as_bytes())
+            found | token.expose_secret().as_bytes().ct_eq(presented.as_bytes())
         });
         if bool::from(found) { Ok(Caller::Bearer) } else { Err(AuthError::Unknown) }
     }
 
     fn read(&self) -> Result<Vec<SecretString>, Error> {
-        let (tokens, place) = match self {
+        let (tokens, source) = match self {
             Self::Disabled => return Ok(Vec::new()),
             Self::Inline(token) => (vec![token.clone()], "ORCHESTRATOR_SERVE_TOKEN".to_owned()),
             Self::File(path) => {
                 let text = files::read(path)?.ok_or_else(|| {
-                    Error::configuration(format!("there is no token file {}", path.display()))
-                        .with_hint("Make it, for example with: openssl rand -hex 32.")
+                    Error::configuration(format!("no token file {}", path.display()))
+                        .with_hint("Create one, for example with: openssl rand -hex 32.")
                 })?;
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 (lines.map(SecretString::from).collect(), path.display().to_string())
             }
         };
         if tokens.is_empty() || tokens.iter().any(|token| token.expose_secret().len() < MIN_TOKEN_CHARS) {
-            let problem = format!("{place} holds no token, or one of less than {MIN_TOKEN_CHARS} characters");
-            return Err(
-                Error::configuration(problem).with_hint("Make one, for example with: openssl rand -hex 32.")
-            );
+            let problem =
+                format!("{source} holds no token, or a token of less than {MIN_TOKEN_CHARS} characters");
+            return Err(Error::configuration(problem)
+                .with_hint("Create one, for example with: openssl rand -hex 32."));
         }
         Ok(tokens)
     }
 }
 
-/// The token of a call that shows exactly one (RFC 6750, section 2.1).
+/// Returns the token of a request with exactly one (RFC 6750, section 2.1).
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (all.next(), all.next()) else { return None };
@@ -158,17 +158,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let tokens = TokenSource::File(path.clone());
-        let lets_in = |token: &str| tokens.identify(&headers(&[&format!("Bearer {token}")])).is_ok();
-        assert!(tokens.check().is_err() && !lets_in(TOKEN));
+        let authorizes = |token: &str| tokens.identify(&headers(&[&format!("Bearer {token}")])).is_ok();
+        assert!(tokens.check().is_err() && !authorizes(TOKEN));
         std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
-        assert!(tokens.check().is_ok() && lets_in(TOKEN));
+        assert!(tokens.check().is_ok() && authorizes(TOKEN));
         std::fs::write(&path, format!("{TOKEN}\n\nanother-token-of-good-length\n")).unwrap();
-        assert!(lets_in(TOKEN) && lets_in("another-token-of-good-length"));
+        assert!(authorizes(TOKEN) && authorizes("another-token-of-good-length"));
         std::fs::write(&path, "another-token-of-good-length").unwrap();
-        assert!(!lets_in(TOKEN));
+        assert!(!authorizes(TOKEN));
         for useless in ["", "\n \n", "short"] {
             std::fs::write(&path, useless).unwrap();
-            assert!(tokens.check().is_err() && !lets_in(useless.trim()), "{useless:?}");
+            assert!(tokens.check().is_err() && !authorizes(useless.trim()), "{useless:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Connections: taken up to a limit, timed, and ended in good order.
+//! Accepts connections up to a limit, with timeouts and graceful shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use tracing::{debug, warn};
 
 use super::limits::Limits;
 
-/// How long to wait when no connection can be taken, as when files run out:
-/// trying at once would burn the processor, and nothing tells when it is over.
+/// Pause after a failed accept, for example when file descriptors run out: retrying immediately would
+/// spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Who is at the other end.
+/// The peer address of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client(pub(super) SocketAddr);
 
-/// Takes connections until `stopping`; each is then ended once its call is answered.
+/// Accepts connections until `stopping`; open ones then close after their current call.
 pub(super) async fn accept_loop(
     listener: TcpListener,
     router: &Router,
@@ -39,18 +39,18 @@ pub(super) async fn accept_loop(
             match listener.accept().await {
                 Ok((stream, client)) => return Some((permit, stream, client)),
                 Err(error) => {
-                    warn!(%error, "cannot take a connection");
+                    warn!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }
     };
     loop {
-        let taken = tokio::select! {
-            taken = next() => taken,
+        let accepted = tokio::select! {
+            accepted = next() => accepted,
             () = stopping.cancelled() => return,
         };
-        let Some((permit, stream, client)) = taken else { return };
+        let Some((permit, stream, client)) = accepted else { return };
         let router = router.clone().layer(Extension(Client(client)));
         connections.spawn(serve(stream, router, limits, stopping.clone(), permit));
     }
@@ -63,22 +63,22 @@ async fn serve(
     stopping: CancellationToken,
     _permit: OwnedSemaphorePermit,
 ) {
-    // Answers are small and written at once.
+    // Responses are small and written in one piece.
     drop(stream.set_nodelay(true));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
-    if let Err(error) = ended {
-        // Callers that vanish, or are too slow: nothing of ours.
-        debug!(%error, "a connection ended early");
+    if let Err(error) = result {
+        // The caller disconnected or was too slow.
+        debug!(%error, "connection closed early");
     }
 }

@@ -1,4 +1,4 @@
-//! One MCP call over HTTP: who, the whole request, then the answer.
+//! The MCP endpoint: authorize, read the whole request, respond.
 
 use std::error::Error as _;
 
@@ -12,55 +12,50 @@ use tracing::error;
 use super::audit::AuditEntry;
 use super::auth::AuthError;
 use super::connections::Client;
-use super::{Server, guard};
+use super::guard;
+use super::state::Server;
 
-/// Answers a call, and tells the audit log about it.
+/// Handles a call and writes its audit entry.
 pub(super) async fn answer(
     State(server): State<Server>,
     Extension(Client(client)): Extension<Client>,
     request: Request,
 ) -> Response {
-    let mut call = AuditEntry::begin(client);
+    let mut call = AuditEntry::start(client);
     match authorize(&server, &mut call, request).await {
         Ok(request) => handle(&server, call, request).await,
         Err(refusal) => {
-            call.answered(refusal.status());
+            call.record_status(refusal.status());
             refusal
         }
     }
 }
 
-/// The complete request of a caller that may call.
+/// Returns the complete request of an authorized caller.
 async fn authorize(server: &Server, call: &mut AuditEntry, request: Request) -> Result<Request, Response> {
     if !guard::has_single_headers(request.headers()) {
-        return Err(error_response(StatusCode::BAD_REQUEST, "Host and Origin may come once only"));
+        return Err(error_response(StatusCode::BAD_REQUEST, "duplicate Host or Origin header"));
     }
     let identity = server.tokens.identify(request.headers()).map_err(|denial| match denial {
         AuthError::Unknown => {
             let mut refusal = error_response(
                 StatusCode::UNAUTHORIZED,
-                "a token is needed: send it as `Authorization: Bearer TOKEN`",
+                "missing or invalid token: send `Authorization: Bearer TOKEN`",
             );
             refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refusal
         }
         AuthError::Unreadable(problem) => {
-            error!(error = %problem, "nobody can call: there is no usable token");
-            error_response(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the server has no usable token: its log says why",
-            )
+            error!(error = %problem, "no usable token, rejecting all calls");
+            error_response(StatusCode::SERVICE_UNAVAILABLE, "the server has no usable token, see its log")
         }
     })?;
-    call.identified(identity);
+    call.record_caller(identity);
     if server.calls.len() >= server.limits.calls {
-        return Err(error_response(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many calls at the same time: try again",
-        ));
+        return Err(error_response(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent calls, try again"));
     }
     if request.method() != Method::POST {
-        let mut refusal = error_response(StatusCode::METHOD_NOT_ALLOWED, "MCP is spoken by POST here");
+        let mut refusal = error_response(StatusCode::METHOD_NOT_ALLOWED, "only POST is supported");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return Err(refusal);
     }
@@ -74,33 +69,33 @@ async fn receive(server: &Server, body: Body) -> Result<Bytes, Response> {
     let limits = server.limits;
     match tokio::time::timeout(limits.body_time, to_bytes(body, limits.body)).await {
         Ok(Ok(body)) => Ok(body),
-        // axum names this error, but only as a source of its own.
+        // axum exposes this error as a nested source only.
         Ok(Err(error))
             if error.source().is_some_and(|source| source.to_string().contains("length limit")) =>
         {
-            let text = format!("a request may have {} bytes at most", limits.body);
+            let text = format!("request larger than {} bytes", limits.body);
             Err(error_response(StatusCode::PAYLOAD_TOO_LARGE, &text))
         }
-        Ok(Err(_)) => Err(error_response(StatusCode::BAD_REQUEST, "the request cannot be read to its end")),
+        Ok(Err(_)) => Err(error_response(StatusCode::BAD_REQUEST, "incomplete request")),
         Err(_) => {
-            let text = format!("a request has to be complete within {} s", limits.body_time.as_secs_f32());
+            let text = format!("request not complete within {} s", limits.body_time.as_secs_f32());
             Err(error_response(StatusCode::REQUEST_TIMEOUT, &text))
         }
     }
 }
 
-/// Carries out a complete call, to its answer, whether or not anybody still waits for that.
+/// Handles a complete request, even if the caller disconnects.
 async fn handle(server: &Server, mut call: AuditEntry, request: Request) -> Response {
     let answer = (server.mcp)(request);
-    // A task of its own: what drops this function when the connection is gone must not drop the call.
+    // Spawned, so that a dropped connection does not drop the call.
     let answered = server.calls.spawn(async move {
         let response = answer.await;
-        call.answered(response.status());
+        call.record_status(response.status());
         call.follow(response).await
     });
     answered.await.unwrap_or_else(|error| {
-        error!(%error, "a call failed inside the server");
-        error_response(StatusCode::INTERNAL_SERVER_ERROR, "an error in the server: its log says more")
+        error!(%error, "call panicked");
+        error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the server's log")
     })
 }
 

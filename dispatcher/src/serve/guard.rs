@@ -1,18 +1,18 @@
-//! Which names and web pages may be used to call the server.
+//! Protection against DNS rebinding.
 //!
-//! A web page can make a browser call a server on its user's machine, and by
-//! DNS rebinding even read the answers. Such calls carry the page's own name
-//! in `Host` and `Origin`; the MCP library compares both with the lists made here.
+//! A web page can make a browser call a server on its user's machine, and by DNS rebinding even read
+//! the responses. Such requests carry the page's own name in `Host` and `Origin`; the MCP library
+//! compares both with these lists.
 
 use std::net::SocketAddr;
 
 use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 
-/// What always reaches a server on one's own machine.
+/// Names that are always accepted.
 const LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "::1"];
 
-/// The values of `Host` that are taken: loopback, the address it listens on, and what was configured.
+/// Returns the accepted `Host` values: loopback, the listen address, and the configured names.
 #[must_use]
 pub fn allowed_hosts(address: SocketAddr, configured: &[String]) -> Vec<String> {
     let mut hosts: Vec<String> = LOOPBACK.iter().map(|host| (*host).to_owned()).collect();
@@ -24,8 +24,8 @@ pub fn allowed_hosts(address: SocketAddr, configured: &[String]) -> Vec<String> 
     hosts
 }
 
-/// Whether there is at most one of each header that is compared: with two,
-/// somebody else on the way may have looked at the other one.
+/// Returns whether each checked header occurs at most once: with two, a proxy may have checked the
+/// other one.
 #[must_use]
 pub fn has_single_headers(headers: &HeaderMap) -> bool {
     [HOST, ORIGIN].iter().all(|name| headers.get_all(name).iter().count() <= 1)

@@ -1,15 +1,15 @@
-//! What a supervisor of services asks: does it live, can it work.
+//! Liveness and readiness probes.
 
 use axum::http::StatusCode;
 
-use super::Server;
+use super::state::Server;
 
-/// Always: whoever can answer lives.
+/// Liveness: always succeeds.
 pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Whether calls can be carried out. Says no more than that: anybody may ask.
+/// Readiness: whether calls can be handled. Public, so without details.
 pub(super) async fn ready(server: axum::extract::State<Server>) -> (StatusCode, &'static str) {
     if server.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
@@ -18,7 +18,7 @@ pub(super) async fn ready(server: axum::extract::State<Server>) -> (StatusCode, 
         Ok(()) => (StatusCode::OK, "ready\n"),
         Err(problem) => {
             tracing::warn!(error = %problem, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "not ready: its log says why\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready, see the log\n")
         }
     }
 }

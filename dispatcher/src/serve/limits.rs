@@ -1,21 +1,21 @@
-//! How much of everything a caller gets.
+//! Limits of the server.
 
 use std::time::Duration;
 
-/// Bounds on connections and calls.
+/// Limits on connections and calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time; more wait until one is free.
+    /// Maximum open connections; further ones wait.
     pub connections: usize,
-    /// Calls being carried out, those whose caller has gone included; more are refused.
+    /// Maximum calls in progress, including those of disconnected callers; further ones are rejected.
     pub calls: usize,
-    /// The longest request, in bytes.
+    /// Maximum request size in bytes.
     pub body: usize,
-    /// The longest until the head of a request is there; also, until an idle connection is closed.
+    /// Timeout for the request head, and for idle connections.
     pub head_time: Duration,
-    /// The longest until the rest of a request is there.
+    /// Timeout for the request body.
     pub body_time: Duration,
-    /// The longest that a call goes on after the server was asked to stop.
+    /// Grace period of calls in flight after a stop request.
     pub grace: Duration,
 }
 
@@ -24,11 +24,11 @@ impl Default for Limits {
         Self {
             connections: 256,
             calls: 512,
-            // What the MCP library takes as well.
+            // The default of the MCP library.
             body: 4 * 1024 * 1024,
             head_time: Duration::from_secs(15),
             body_time: Duration::from_secs(30),
-            // Less than what Kubernetes gives a pod if nobody says otherwise (30 s).
+            // Below the default grace period of a pod (30 s).
             grace: Duration::from_secs(20),
         }
     }

@@ -1,4 +1,4 @@
-//! Being told to stop: the first time in good order, the second time at once.
+//! Shutdown signals: the first is graceful, the second immediate.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -6,17 +6,17 @@ use orchestrator_contract::Reason;
 
 use crate::error::Error;
 
-/// Why the server stopped.
+/// How the server stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shutdown {
-    /// It was asked to, and did so in good order.
+    /// On a first signal, after finishing calls in flight.
     Graceful,
-    /// It was told to stop at once, by the signal of this number.
+    /// On a second signal, of this number.
     Immediate(u8),
 }
 
 impl Shutdown {
-    /// The exit code that says so: 128 + signal, as shells count.
+    /// Returns the exit code; 128 + signal for an immediate shutdown.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -26,10 +26,10 @@ impl Shutdown {
     }
 }
 
-/// The first and the second time that SIGTERM or SIGINT arrives, from now on.
+/// Returns futures of the first and the second SIGTERM or SIGINT from now on.
 ///
 /// # Errors
-/// Signals cannot be waited for.
+/// Returns an error if signal handlers cannot be installed.
 pub fn signals() -> Result<(impl Future<Output = Shutdown>, impl Future<Output = Shutdown>), Error> {
     let (first, second) = (SignalPair::new()?, SignalPair::new()?);
     let first = async move {
@@ -39,7 +39,7 @@ pub fn signals() -> Result<(impl Future<Output = Shutdown>, impl Future<Output =
     };
     let second = async move {
         let mut second = second;
-        // The first one is remembered until it is looked for, and is not the one that is meant.
+        // Skip the first signal, which is buffered here too.
         second.next().await;
         Shutdown::Immediate(second.next().await)
     };
@@ -55,7 +55,7 @@ impl SignalPair {
     fn new() -> Result<Self, Error> {
         let wait = |kind: SignalKind| {
             signal(kind).map_err(|error| {
-                Error::new(Reason::InternalError, format!("cannot wait for signals: {error}"))
+                Error::new(Reason::InternalError, format!("cannot install signal handlers: {error}"))
             })
         };
         Ok(Self { terminate: wait(SignalKind::terminate())?, interrupt: wait(SignalKind::interrupt())? })

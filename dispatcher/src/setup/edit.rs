@@ -1,4 +1,4 @@
-//! How the entry gets into a file whose other bytes stay as they are.
+//! Inserts the entry into a client's file and keeps all other bytes.
 
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
@@ -6,50 +6,50 @@ use serde_json::Value;
 
 use super::{Client, SERVER};
 
-/// Editors on Windows put it before a text; it is no part of the JSON.
+/// Written by editors on Windows; not part of the JSON.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// What becomes of a file.
+/// The edit that a file needs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
-    /// The entry is there as it should be.
+    /// The entry is already up to date.
     Unchanged,
-    /// The file's new text, which has the entry for the first time.
+    /// The entry was added; holds the new text.
     Added(String),
-    /// The file's new text, and the entry that it had before.
+    /// The entry replaced another one.
     Replaced {
-        /// The new text.
+        /// The file's new text.
         text: String,
-        /// The old entry.
+        /// The previous entry.
         before: Value,
     },
 }
 
-/// Why a file is left alone.
+/// Why a file is not edited.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum EditError {
-    /// It is not what the client reads.
+    /// The client could not parse it.
     #[error("line {line}, column {column}: {message}")]
     Malformed {
-        /// From 1.
+        /// 1-based line.
         line: usize,
-        /// From 1, in characters.
+        /// 1-based column, in characters.
         column: usize,
-        /// What is wrong.
+        /// The parser's message.
         message: String,
     },
-    /// Something else is where an object belongs.
-    #[error("{0} is no JSON object")]
+    /// A value is not a JSON object.
+    #[error("{0} is not a JSON object")]
     NotAnObject(String),
-    /// A key is there twice: which one counts is the reader's secret.
-    #[error("the key `{0}` is there more than once")]
+    /// A key occurs more than once; parsers disagree on which one counts.
+    #[error("duplicate key `{0}`")]
     DuplicateKey(String),
 }
 
-/// Puts `entry` into the text of a client's file. An empty text is a new file.
+/// Adds `entry` to the text of a client's file. An empty text is a new file.
 ///
 /// # Errors
-/// The text is not what the client reads; nothing is guessed then.
+/// Returns an error if the client could not parse the text.
 pub fn plan_edit(client: Client, text: &str, entry: &Value) -> Result<Edit, EditError> {
     let key = client.servers_key();
     let (mark, body) = match text.strip_prefix(BYTE_ORDER_MARK) {
@@ -87,17 +87,17 @@ pub fn plan_edit(client: Client, text: &str, entry: &Value) -> Result<Edit, Edit
     Ok(Edit::Replaced { text: format!("{mark}{root}"), before })
 }
 
-/// Claude Code reads JSON and nothing more.
+/// Claude Code only reads strict JSON.
 fn strict(text: &str) -> Result<(), EditError> {
     serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|error| EditError::Malformed {
         line: error.line(),
         column: error.column(),
-        // It names the place once more.
+        // The message repeats line and column.
         message: error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
     })
 }
 
-/// The editors read JSON with comments and trailing commas, and nothing looser than that.
+/// The editors read JSON with comments and trailing commas, without other extensions.
 const LENIENT: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_trailing_commas: true,
@@ -111,7 +111,7 @@ const LENIENT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-/// The one property of a name.
+/// Returns the only property with a name.
 fn only(object: &CstObject, name: &str) -> Result<Option<jsonc_parser::cst::CstObjectProp>, EditError> {
     let mut named =
         object.properties().into_iter().filter(|property| property.decoded_name().as_deref() == Some(name));

@@ -1,4 +1,4 @@
-//! What a client's entry for this server says.
+//! A client's configuration entry for this server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,35 +6,33 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, SERVER};
 
-/// How a client reaches the server.
+/// MCP transport between client and server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ServerTransport {
-    /// It starts this program and talks to it over stdin and stdout.
+    /// The client spawns this program and uses stdin and stdout.
     Stdio {
-        /// The program's absolute path.
+        /// Absolute path of the program.
         command: String,
-        /// Its arguments.
         arguments: Vec<String>,
     },
-    /// It talks to a server that runs already.
+    /// The client connects to a running server.
     Http {
-        /// The address.
         url: String,
-        /// The environment variable of the client that holds the bearer token.
+        /// Environment variable of the client that holds the bearer token.
         token_variable: Option<String>,
     },
 }
 
-/// The entry in the client's own form.
+/// Builds the entry in the client's format.
 #[must_use]
-pub fn compose_entry(client: Client, reach: &ServerTransport) -> Value {
-    match reach {
+pub fn build_entry(client: Client, transport: &ServerTransport) -> Value {
+    match transport {
         ServerTransport::Stdio { command, arguments } => {
             json!({ "type": "stdio", "command": command, "args": arguments })
         }
         ServerTransport::Http { url, token_variable } => {
             let mut entry = Map::new();
-            // Cursor tells the transport by the `url` itself.
+            // Cursor derives the transport from `url`.
             match client {
                 Client::Claude | Client::Vscode => drop(entry.insert("type".to_owned(), json!("http"))),
                 Client::Cursor => {}
@@ -49,7 +47,7 @@ pub fn compose_entry(client: Client, reach: &ServerTransport) -> Value {
     }
 }
 
-/// How a client's file refers to one of its environment variables.
+/// Returns the client's syntax for an environment variable.
 fn reference(client: Client, variable: &str) -> String {
     match client {
         // https://code.claude.com/docs/en/mcp, "Environment variable expansion"
@@ -59,22 +57,22 @@ fn reference(client: Client, variable: &str) -> String {
     }
 }
 
-/// The link that has Cursor ask whether to install the server
+/// Returns a link that makes Cursor offer to install the server
 /// (<https://cursor.com/docs/mcp/install-links>).
 #[must_use]
 pub fn cursor_link(entry: &Value) -> String {
     let config = STANDARD.encode(entry.to_string());
-    // The three of base64's characters that mean something else in a query.
+    // Escape the base64 characters that are special in a query string.
     let config = config.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     format!("cursor://anysphere.cursor-deeplink/mcp/install?name={SERVER}&config={config}")
 }
 
-/// An entry in one line. What may be a secret (values of headers and variables) is left out.
+/// Describes an entry in one line, without possible secrets such as header values.
 #[must_use]
 pub fn describe_entry(entry: &Value) -> String {
     let text = |key: &str| entry.get(key).and_then(Value::as_str);
     if let Some(url) = text("url") {
-        // Some put the token into the query.
+        // The query may contain a token.
         return url.split(['?', '#']).next().unwrap_or_default().to_owned();
     }
     let Some(command) = text("command") else { return "an entry without `command` and `url`".to_owned() };
@@ -93,12 +91,12 @@ mod tests {
             url: "https://orchestrator.example.com/mcp".to_owned(),
             token_variable: Some("TEAM_TOKEN".to_owned()),
         };
-        let header = |client| compose_entry(client, &reach)["headers"]["Authorization"].clone();
+        let header = |client| build_entry(client, &reach)["headers"]["Authorization"].clone();
         assert_eq!(header(Client::Claude), "Bearer ${TEAM_TOKEN}");
         assert_eq!(header(Client::Cursor), "Bearer ${env:TEAM_TOKEN}");
         assert_eq!(header(Client::Vscode), "Bearer ${env:TEAM_TOKEN}");
-        assert_eq!(compose_entry(Client::Claude, &reach)["type"], "http");
-        assert!(compose_entry(Client::Cursor, &reach).get("type").is_none());
+        assert_eq!(build_entry(Client::Claude, &reach)["type"], "http");
+        assert!(build_entry(Client::Cursor, &reach).get("type").is_none());
     }
 
     #[test]

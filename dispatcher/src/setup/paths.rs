@@ -1,4 +1,4 @@
-//! Where each client keeps the file that names its MCP servers.
+//! Paths of the MCP configuration files of each client.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use super::{Client, Scope};
 use crate::config::Environment;
 use crate::error::Error;
 
-/// The file of a client: the user's own, or that of the folder.
+/// Returns a client's configuration file, of the user or the project.
 ///
 /// # Errors
-/// The user's home is not known.
+/// Returns an error if HOME is needed and not set.
 pub fn config_path(
     client: Client,
     scope: Scope,
@@ -18,11 +18,8 @@ pub fn config_path(
 ) -> Result<PathBuf, Error> {
     let home = || {
         environment.path("HOME").ok_or_else(|| {
-            Error::configuration(format!(
-                "cannot tell where {} keeps its settings: HOME is not set",
-                client.name()
-            ))
-            .with_hint("Set HOME, or use --scope project.")
+            Error::configuration(format!("cannot find the settings of {}: HOME is not set", client.name()))
+                .with_hint("Set HOME, or use --scope project.")
         })
     };
     Ok(match (client, scope) {
@@ -35,8 +32,8 @@ pub fn config_path(
         // https://cursor.com/docs/mcp, "Configuration locations"
         (Client::Cursor, Scope::Project) => folder.join(".cursor/mcp.json"),
         (Client::Cursor, Scope::User) => home()?.join(".cursor/mcp.json"),
-        // https://code.visualstudio.com/docs/copilot/reference/mcp-configuration; the user's profile
-        // lies where the user's settings.json does.
+        // https://code.visualstudio.com/docs/copilot/reference/mcp-configuration; the user's file is
+        // beside settings.json.
         (Client::Vscode, Scope::Project) => folder.join(".vscode/mcp.json"),
         (Client::Vscode, Scope::User) => vscode_user_folder(home()?, environment).join("mcp.json"),
     })

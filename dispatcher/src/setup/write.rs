@@ -1,4 +1,4 @@
-//! How a client's file is replaced.
+//! Replaces a client's configuration file.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,27 +8,27 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::files;
 
-/// A file as it was found.
+/// A file as it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExistingFile {
-    /// The file itself, where the name is a symbolic link.
+    /// The real path, with symbolic links resolved.
     pub path: PathBuf,
-    /// Its text; none if there is no such file.
+    /// The text; `None` if the file does not exist.
     pub text: Option<String>,
 }
 
 /// Reads a client's file.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// Returns an error if the file exists but cannot be read.
 pub fn find(path: &Path) -> Result<ExistingFile, Error> {
-    // Whoever keeps the file elsewhere and links to it wants the link to stay.
+    // Resolve a symbolic link, so that the link itself is not replaced.
     let path = match fs::canonicalize(path) {
         Ok(real) => real,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if path.is_symlink() {
                 return Err(files::problem("read", path, &error)
-                    .with_hint("The link leads nowhere: remove it, or make the file it names."));
+                    .with_hint("The symbolic link is dangling: remove it, or create its target."));
             }
             path.to_owned()
         }
@@ -38,27 +38,27 @@ pub fn find(path: &Path) -> Result<ExistingFile, Error> {
     Ok(ExistingFile { path, text })
 }
 
-/// Replaces the file at once, with the permissions that it had.
+/// Atomically replaces the file and keeps its permissions.
 ///
 /// # Errors
-/// It was changed since it was found, or cannot be written.
+/// Returns an error if the file changed since it was read, or cannot be written.
 pub fn replace(found: &ExistingFile, text: &str) -> Result<(), Error> {
     let ExistingFile { path, text: before } = found;
     let Some(folder) = path.parent() else {
         return Err(files::problem("write", path, &std::io::ErrorKind::InvalidInput.into()));
     };
     let failed = |error: std::io::Error| files::problem("write", path, &error);
-    fs::create_dir_all(folder).map_err(|error| files::problem("make folder", folder, &error))?;
-    // A new file may come to hold tokens: it is for its owner.
+    fs::create_dir_all(folder).map_err(|error| files::problem("create folder", folder, &error))?;
+    // A new file may later hold tokens: make it private.
     let mode = fs::metadata(path).map_or(fs::Permissions::from_mode(0o600), |meta| meta.permissions());
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).map_err(failed)?;
     file.as_file().set_permissions(mode).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    // The client may be running, and writes the same file.
+    // A running client may write the same file.
     if files::read(path)? != *before {
         return Err(Error::new(
             orchestrator_contract::Reason::IoError,
-            format!("{} was changed by another program meanwhile; it was left as it is", path.display()),
+            format!("{} was changed by another program; it was not modified", path.display()),
         )
         .with_hint("Run the command again."));
     }

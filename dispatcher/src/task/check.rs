@@ -1,48 +1,46 @@
-//! What a check found.
+//! The result of one `doctor` check.
 
 use serde::Serialize;
 
-/// One thing that was looked at.
+use super::advice::{Advice, render_for_cli};
+
+/// One requirement of runs, and whether it is met.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Check {
-    /// What.
     pub name: &'static str,
-    /// What was found.
     pub status: CheckStatus,
-    /// It in words.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it, for the command line; none if the check passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
-/// What was found.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
-    /// It is as it should be.
     Ok,
-    /// Some runs will miss it.
+    /// Some runs will fail or lack something.
     Warning,
-    /// No run can do without it.
+    /// Every run will fail.
     Error,
 }
 
 impl Check {
-    /// All is well.
+    /// Creates a passed check.
     #[must_use]
     pub fn ok(name: &'static str, message: impl Into<String>) -> Self {
         Self { name, status: CheckStatus::Ok, message: message.into(), fix: None }
     }
 
-    /// Something is not.
+    /// Creates a failed check with its fix.
     #[must_use]
     pub fn failed(
         name: &'static str,
         status: CheckStatus,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<Advice>,
     ) -> Self {
-        Self { name, status, message: message.into(), fix: Some(mend.into()) }
+        Self { name, status, message: message.into(), fix: Some(render_for_cli(&fix.into())) }
     }
 }

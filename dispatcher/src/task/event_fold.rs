@@ -1,4 +1,4 @@
-//! Where a run stands, told from what it left behind.
+//! Folds the events of a run into its current state.
 
 use jiff::Timestamp;
 use orchestrator_contract::event::{EventBody, Progress, StepState};
@@ -6,21 +6,19 @@ use orchestrator_contract::{Event, Outcome, Phase, Reason, RunName, Step};
 
 use super::lines::EventLines;
 
-/// Whether the supervisor holds its run's lock, which it does as long as it lives.
+/// Whether the supervisor holds its run's lock; a process is alive while it does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LockState {
-    /// It lives.
     Held,
-    /// It has ended.
     Free,
 }
 
-/// Whether a run lives, and where it does not, why not as far as can be told from outside.
+/// Whether a supervisor is alive, as observed from outside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Liveness {
-    /// It lives, or is about to.
+    /// It is alive or about to start.
     Alive,
-    /// It has ended. The reason counts if the supervisor could not tell one.
+    /// It exited; the reason applies unless the supervisor reported an outcome.
     Ended(Reason),
 }
 
@@ -33,112 +31,111 @@ impl From<LockState> for Liveness {
     }
 }
 
-/// Everything that the events of a run have told so far.
+/// State of a run, accumulated from its events.
 #[derive(Debug)]
 pub struct EventFold {
     run: RunName,
     lines: EventLines,
-    /// Events up to this number were told before.
+    /// Events up to this number were already emitted, before a restart.
     seen_seq: u64,
     last_event_seq: u64,
     last_time: Option<Timestamp>,
-    /// The phase as long as the supervisor lives: never a final one.
+    /// Phase while the supervisor is alive; never final.
     phase: Phase,
     step: Option<Step>,
     progress: Option<Progress>,
     outcome: Option<Box<Outcome>>,
 }
 
-/// Where a run stands.
+/// State of a run at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunSnapshot {
-    /// The phase.
     pub phase: Phase,
-    /// The step, once there is one.
+    /// Current or last step.
     pub step: Option<Step>,
-    /// Why it ended, once it has.
+    /// Why the run ended; none while it is active.
     pub reason: Option<Reason>,
-    /// The last progress.
+    /// Last progress event.
     pub progress: Option<Progress>,
-    /// How it ended, where the supervisor could tell.
+    /// Outcome, if the supervisor reported one.
     pub outcome: Option<Box<Outcome>>,
-    /// The last event's number, a cursor for the log.
+    /// Number of the last event: a cursor for the log.
     pub last_event_seq: u64,
-    /// The last event's time.
+    /// Time of the last event.
     pub last_time: Option<Timestamp>,
-    /// Lines that were no events.
+    /// Number of lines that are not events.
     pub garbage: u64,
 }
 
 impl EventFold {
-    /// The story of a run that has told nothing yet.
+    /// Creates the state of a run without events.
     #[must_use]
     pub fn new(run: RunName) -> Self {
-        let (lines, last_event_seq) = (EventLines::default(), 0);
-        let phase = Phase::Pending;
         Self {
             run,
-            lines,
+            lines: EventLines::default(),
             seen_seq: 0,
-            last_event_seq,
+            last_event_seq: 0,
             last_time: None,
-            phase,
+            phase: Phase::Pending,
             step: None,
             progress: None,
             outcome: None,
         }
     }
 
-    /// Takes the next bytes of the stream; `each` sees every new event with its line.
+    /// Feeds the next bytes of the stream; `each` receives every new event with its line.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(&Event, &str)) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.feed(bytes, |event, line| {
             if event.seq > self.seen_seq {
                 each(&event, line);
-                self.take(event);
+                self.record(event);
             }
         });
         self.lines = lines;
     }
 
-    /// The stream is read anew, from some earlier place on: what was told is not told again.
+    /// Prepares for rereading the stream from an earlier offset; emits no event twice.
     pub fn restart(&mut self) {
         self.lines = EventLines::default();
         self.seen_seq = self.last_event_seq;
     }
 
-    /// The last event's time.
+    /// Returns the time of the last event.
     #[must_use]
     pub fn last_time(&self) -> Option<Timestamp> {
         self.last_time
     }
 
-    /// Takes an outcome that was found elsewhere, unless the stream had one.
+    /// Records an outcome from another source, unless the stream contained one.
     pub fn set_outcome(&mut self, outcome: Outcome) {
         if outcome.run == self.run && self.outcome.is_none() {
             self.outcome = Some(Box::new(outcome));
         }
     }
 
-    /// Whether the stream has told the outcome.
+    /// Returns whether the outcome is known.
     #[must_use]
     pub fn has_outcome(&self) -> bool {
         self.outcome.is_some()
     }
 
-    fn take(&mut self, event: Event) {
+    fn record(&mut self, event: Event) {
         self.last_event_seq = self.last_event_seq.max(event.seq);
         self.last_time = Some(event.time);
         match event.body {
-            EventBody::Step { step, state: StepState::Started | StepState::Failed, .. } => self.at(step),
+            EventBody::Step { step, state: StepState::Started | StepState::Failed, .. } => {
+                self.set_step(step)
+            }
             EventBody::Step { step, state: StepState::Done, .. } => {
                 if self.step.is_none() {
-                    self.at(step);
+                    self.set_step(step);
                 }
             }
             EventBody::Progress(progress) => {
-                self.at(progress.step);
-                // A run has ended when its outcome says so; progress alone cannot.
+                self.set_step(progress.step);
+                // Only an outcome ends a run, not a progress event.
                 if !progress.phase.is_final() {
                     self.phase = progress.phase;
                 }
@@ -149,13 +146,13 @@ impl EventFold {
         }
     }
 
-    /// Where the run stands.
+    /// Returns the state of the run.
     ///
-    /// Whether it lives must have been looked at *before* the last bytes were read:
-    /// otherwise an outcome written in between would be overlooked.
+    /// Determine `liveness` *before* reading the last bytes; otherwise an outcome written in
+    /// between is missed.
     #[must_use]
-    pub fn observe(&self, life: impl Into<Liveness>) -> RunSnapshot {
-        let (phase, reason, step) = match (&self.outcome, life.into()) {
+    pub fn observe(&self, liveness: impl Into<Liveness>) -> RunSnapshot {
+        let (phase, reason, step) = match (&self.outcome, liveness.into()) {
             (Some(outcome), _) => (outcome.phase, Some(outcome.reason), Some(outcome.step)),
             (None, Liveness::Ended(reason)) => (reason.phase(), Some(reason), self.step),
             (None, Liveness::Alive) => (self.phase, None, self.step),
@@ -172,7 +169,7 @@ impl EventFold {
         }
     }
 
-    fn at(&mut self, step: Step) {
+    fn set_step(&mut self, step: Step) {
         self.step = Some(step);
         self.phase = step.phase();
     }
@@ -186,9 +183,9 @@ mod tests {
     const SAMPLE: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
 
     fn after(bytes: &[u8], lock: LockState) -> RunSnapshot {
-        let mut story = EventFold::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
-        story.feed(bytes, |_, _| {});
-        story.observe(lock)
+        let mut fold = EventFold::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
+        fold.feed(bytes, |_, _| {});
+        fold.observe(lock)
     }
 
     fn first(lines: usize) -> String {
@@ -208,8 +205,8 @@ mod tests {
             (0, LockState::Free, Phase::Failed, Some(Reason::SupervisorLost)),
         ];
         for (lines, lock, phase, reason) in cases {
-            let observed = after(first(lines).as_bytes(), lock);
-            assert_eq!((observed.phase, observed.reason), (phase, reason), "{lines} {lock:?}");
+            let snapshot = after(first(lines).as_bytes(), lock);
+            assert_eq!((snapshot.phase, snapshot.reason), (phase, reason), "{lines} {lock:?}");
         }
     }
 
@@ -227,9 +224,9 @@ mod tests {
     #[test]
     fn external_end_reason_is_used_only_without_outcome() {
         let observed = |lines| {
-            let mut story = EventFold::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
-            story.feed(first(lines).as_bytes(), |_, _| {});
-            story.observe(Liveness::Ended(Reason::OutOfMemory))
+            let mut fold = EventFold::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
+            fold.feed(first(lines).as_bytes(), |_, _| {});
+            fold.observe(Liveness::Ended(Reason::OutOfMemory))
         };
         assert_eq!(observed(3).reason, Some(Reason::OutOfMemory));
         assert_eq!(observed(4).reason, Some(Reason::Completed));
@@ -237,13 +234,13 @@ mod tests {
 
     #[test]
     fn reread_stream_emits_each_event_once() {
-        let mut story = EventFold::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
+        let mut fold = EventFold::new(RunName::new("trader-claude-agent-1-task1-attempt2").unwrap());
         let mut seen = Vec::new();
-        // Broken off in the middle of a line, then read again from the second one on.
-        story.feed(&first(3).as_bytes()[..first(3).len() - 5], |event, _| seen.push(event.seq));
-        story.restart();
+        // Interrupted in the middle of a line, then reread from the second line.
+        fold.feed(&first(3).as_bytes()[..first(3).len() - 5], |event, _| seen.push(event.seq));
+        fold.restart();
         let rest = &SAMPLE[first(1).len()..];
-        story.feed(rest.as_bytes(), |event, _| seen.push(event.seq));
+        fold.feed(rest.as_bytes(), |event, _| seen.push(event.seq));
         let mut all = Vec::new();
         EventFold::new(RunName::new("x").unwrap()).feed(SAMPLE.as_bytes(), |event, _| all.push(event.seq));
         assert_eq!(seen, all);
@@ -251,9 +248,9 @@ mod tests {
 
     #[test]
     fn outcome_of_other_run_is_ignored() {
-        let mut story = EventFold::new(RunName::new("other").unwrap());
-        story.feed(SAMPLE.as_bytes(), |_, _| {});
-        assert_eq!(story.observe(LockState::Held).phase, Phase::Running);
+        let mut fold = EventFold::new(RunName::new("other").unwrap());
+        fold.feed(SAMPLE.as_bytes(), |_, _| {});
+        assert_eq!(fold.observe(LockState::Held).phase, Phase::Running);
     }
 
     proptest! {

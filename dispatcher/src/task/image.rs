@@ -1,4 +1,4 @@
-//! The name of a container image.
+//! Container image references.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 /// A reference to a container image, such as `ghcr.io/myorg/agent:1.4` or
 /// `agent@sha256:…`.
 ///
-/// The grammar is that of <https://github.com/distribution/reference>: only the
-/// form is judged here, whether there is such an image is for the backend to find.
+/// The grammar is that of <https://github.com/distribution/reference>. Only the syntax is
+/// checked; the backend finds out whether the image exists.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct ImageReference(String);
 
-/// Why a text is no reference.
+/// Error for an invalid image reference.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("image `{0}` is no valid reference: {1}")]
+#[error("invalid image reference `{0}`: {1}")]
 pub struct InvalidImage(String, &'static str);
 
-/// The longest repository name, without tag and digest.
+/// Maximum length of the repository name, without tag and digest.
 const NAME_MAX: usize = 255;
-/// The longest tag.
+/// Maximum length of a tag.
 const TAG_MAX: usize = 128;
 
 impl ImageReference {
-    /// A reference, if the text is one.
+    /// Parses a reference.
     ///
     /// # Errors
-    /// Says which part is wrong.
+    /// Returns an error that names the invalid part.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidImage> {
         let text = text.into();
         match parse_reference(&text) {
@@ -38,7 +38,7 @@ impl ImageReference {
         }
     }
 
-    /// The text.
+    /// Returns the reference as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -78,25 +78,27 @@ fn parse_reference(text: &str) -> Result<(), &'static str> {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (text, None),
     };
-    // A colon after the last slash begins a tag, one before it a port.
+    // A colon after the last slash starts a tag, one before it a port.
     let path_at = rest.rfind('/').map_or(0, |at| at + 1);
     let (name, tag) = match rest[path_at..].split_once(':') {
         Some((last, tag)) => (&rest[..path_at + last.len()], Some(tag)),
         None => (rest, None),
     };
     if digest.is_some_and(|digest| !is_digest(digest)) {
-        return Err("the digest is no `sha256:` with 64 hexadecimal digits");
+        return Err("the digest must be `sha256:` and 64 lowercase hexadecimal digits");
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err("a tag has at most 128 letters, digits, `_`, `.` and `-`, and begins with no `.` or `-`");
+        return Err(
+            "the tag must have at most 128 letters, digits, `_`, `.` and `-`, and not start with `.` or `-`",
+        );
     }
     if name.is_empty() || name.len() > NAME_MAX {
-        return Err("the name has between 1 and 255 characters");
+        return Err("the name must have 1 to 255 characters");
     }
     let path = match name.split_once('/') {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => {
             if !is_host(host) {
-                return Err("the registry's host is not valid");
+                return Err("the registry host is invalid");
             }
             path
         }
@@ -105,7 +107,7 @@ fn parse_reference(text: &str) -> Result<(), &'static str> {
     if path.split('/').all(is_path_component) {
         Ok(())
     } else {
-        Err("names have lower-case letters and digits, with `.`, `_`, `__` or `-` between them")
+        Err("names must have lowercase letters and digits, separated by `.`, `_`, `__` or `-`")
     }
 }
 
@@ -133,7 +135,7 @@ fn is_host(host: &str) -> bool {
     host.split('.').all(label) && port.parse::<u16>().is_ok()
 }
 
-/// Words of lower-case letters and digits with one separator between two of them.
+/// Returns whether a component is lowercase letters and digits with single separators.
 fn is_path_component(component: &str) -> bool {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ends_with_words = component.starts_with(word) && component.ends_with(word);

@@ -1,29 +1,30 @@
-//! From bytes to events, whatever the bytes are.
+//! Parses a byte stream into events.
 
 use orchestrator_contract::Event;
 
-/// Longest line that is kept: an outcome with everything in it is far below.
+/// Maximum length of a line in bytes; the largest outcome is far below.
 const LINE_MAX: usize = 16 * 1024 * 1024;
 
-/// Cuts a growing stream into events. A half last line waits for its rest; what
-/// is no event is skipped and counted.
+/// Splits a growing stream into events.
+///
+/// A partial last line is buffered; lines that are not events are skipped and counted.
 #[derive(Debug, Default)]
 pub struct EventLines {
     pending: Vec<u8>,
-    /// The line is too long: everything up to its end is dropped.
+    /// Whether the current line is too long and is discarded up to its end.
     dropping: bool,
-    garbage: u64,
+    invalid_lines: u64,
 }
 
 impl EventLines {
-    /// Takes the next bytes and hands over each event that they complete, with its line.
+    /// Feeds the next bytes; `each` receives every completed event with its line.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Event, &str)) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.buffer(&bytes[..end]);
             bytes = &bytes[end + 1..];
             let line = std::mem::take(&mut self.pending);
             if std::mem::take(&mut self.dropping) {
-                self.garbage += 1;
+                self.invalid_lines += 1;
                 continue;
             }
             let text = std::str::from_utf8(&line).unwrap_or("\u{fffd}").trim();
@@ -32,16 +33,16 @@ impl EventLines {
             }
             match serde_json::from_str::<Event>(text) {
                 Ok(event) => each(event, text),
-                Err(_) => self.garbage += 1,
+                Err(_) => self.invalid_lines += 1,
             }
         }
         self.buffer(bytes);
     }
 
-    /// How many lines were no events.
+    /// Returns the number of lines that are not events.
     #[must_use]
     pub fn invalid_lines(&self) -> u64 {
-        self.garbage
+        self.invalid_lines
     }
 
     fn buffer(&mut self, bytes: &[u8]) {

@@ -1,4 +1,4 @@
-//! What somebody asked for, as they said it: nothing is filled in yet.
+//! A request for a run as the user gave it, before defaults apply.
 
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{
@@ -6,91 +6,87 @@ use orchestrator_contract::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Who works if nobody says otherwise.
+/// Agent of a request that names none.
 pub const DEFAULT_AGENT: &str = "claude-agent-1";
 
 /// A request for one run of a task.
 ///
-/// It is kept with the run, so that a retry can be resolved anew against a
-/// configuration that was mended in between.
+/// Stored with the run, so that a retry resolves it again and sees changes of the
+/// configuration.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Request {
-    /// What the run is for.
     #[serde(default)]
     pub kind: Kind,
-    /// The task; none for the documents of all tasks.
+    /// Task number; none for the documents of all tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// The service.
     pub service: ServiceName,
-    /// Who works.
     pub agent: AgentName,
-    /// How this run relates to earlier ones.
+    /// Whether this is a first attempt, a retry or a fresh start.
     pub mode: Mode,
-    /// What was said beyond that.
     #[serde(default)]
     pub overrides: Overrides,
 }
 
-/// Everything that a request may leave out.
+/// Options that replace configured defaults or those of the earlier attempt.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Overrides {
-    /// The model.
+    /// Claude model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The base branch.
+    /// Base branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchName>,
-    /// What the agent is told beyond the task's documents.
+    /// Extra instructions for the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<String>,
-    /// The code to change.
+    /// Target repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository_url: Option<RepositoryUrl>,
-    /// Where the task documentation is.
+    /// Repository that holds `.taskmaster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform_repository_url: Option<RepositoryUrl>,
-    /// The documentation's branch.
+    /// Branch of the platform repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform_branch: Option<BranchName>,
-    /// The folder that holds `.taskmaster`.
+    /// Directory of the platform repository that holds `.taskmaster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docs_directory: Option<WorkingDirectory>,
-    /// The account on the git host.
+    /// Account on the git host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub github_user: Option<String>,
-    /// Where in the repository the agent works.
+    /// Directory of the target repository that the agent works in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<WorkingDirectory>,
-    /// Minutes of wall time.
+    /// Maximum wall time in minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_minutes: Option<f64>,
-    /// US dollars.
+    /// Maximum cost in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
-    /// Agent turns.
+    /// Maximum number of turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<u32>,
-    /// Commands that must succeed on the agent's work.
+    /// Verification commands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<String>>,
-    /// Commands that run before the agent.
+    /// Commands to run before the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setup: Option<Vec<String>>,
-    /// Whether a pull request is wanted.
+    /// Whether to open a pull request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<PullRequestPolicy>,
-    /// Whether documents that are there are written again.
+    /// Whether a docs run rewrites existing documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
-    /// How many conversations of a docs run are held at once.
+    /// Concurrent sessions of a docs run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub at_once: Option<u32>,
+    pub concurrency: Option<u32>,
 }
 
 impl Request {
-    /// Whose attempts are numbered together.
+    /// Returns the key whose attempts share one counter.
     #[must_use]
     pub fn identity(&self) -> TaskKey {
         TaskKey { kind: self.kind, service: self.service.clone(), agent: self.agent.clone(), task: self.task }
@@ -98,7 +94,7 @@ impl Request {
 }
 
 impl Overrides {
-    /// These wishes, and the earlier ones where these say nothing.
+    /// Returns these options, filled with the earlier ones where unset.
     #[must_use]
     pub fn merged_over(self, earlier: &Self) -> Self {
         let Self {
@@ -111,14 +107,14 @@ impl Overrides {
             docs_directory,
             github_user,
             working_directory,
-            timeout_minutes: minutes,
+            timeout_minutes,
             cost_usd,
             turns,
             verify,
             setup,
             pull_request,
             force,
-            at_once: concurrency,
+            concurrency,
         } = earlier.clone();
         Self {
             model: self.model.or(model),
@@ -130,14 +126,14 @@ impl Overrides {
             docs_directory: self.docs_directory.or(docs_directory),
             github_user: self.github_user.or(github_user),
             working_directory: self.working_directory.or(working_directory),
-            timeout_minutes: self.timeout_minutes.or(minutes),
+            timeout_minutes: self.timeout_minutes.or(timeout_minutes),
             cost_usd: self.cost_usd.or(cost_usd),
             turns: self.turns.or(turns),
             verify: self.verify.or(verify),
             setup: self.setup.or(setup),
             pull_request: self.pull_request.or(pull_request),
             force: self.force.or(force),
-            at_once: self.at_once.or(concurrency),
+            concurrency: self.concurrency.or(concurrency),
         }
     }
 }
@@ -148,8 +144,8 @@ mod tests {
 
     #[test]
     fn request_without_kind_parses_as_implementation() {
-        let kept = r#"{"task":1,"service":"trader","agent":"claude-agent-1","mode":"retry","overrides":{"turns":3}}"#;
-        let request: Request = serde_json::from_str(kept).unwrap();
+        let stored = r#"{"task":1,"service":"trader","agent":"claude-agent-1","mode":"retry","overrides":{"turns":3}}"#;
+        let request: Request = serde_json::from_str(stored).unwrap();
         assert_eq!((request.kind, request.task), (Kind::Implementation, TaskId::new(1).ok()));
         assert_eq!(request.overrides.turns, Some(3));
     }

@@ -1,55 +1,53 @@
-//! From a request to a task: everything that was not said is filled in here.
+//! Resolves a request into a task spec: fills in what the request leaves out.
 
 use orchestrator_contract::task::{CommitIdentity, DocsOptions, Limits, Platform, Target};
 use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, RunName, TaskSpec};
 
-use super::request::Request;
+use super::advice::Advice;
+use super::request::{Overrides, Request};
 use super::settings::{AgentProfile, Defaults, LimitSettings, ServiceSettings};
 use crate::error::Error;
 
-/// What a request is resolved against.
+/// Everything that a request is resolved against.
 #[derive(Clone, Debug, Default)]
 pub struct ResolveInput {
-    /// The configuration's defaults.
     pub defaults: Defaults,
-    /// The configuration's entry for the service.
     pub service: ServiceSettings,
-    /// The configuration's entry for the agent.
     pub agent: AgentProfile,
-    /// Where the configuration is, for messages.
+    /// Path or description of the configuration, for messages.
     pub configuration: String,
-    /// The open folder, for messages.
+    /// The working directory, for messages.
     pub folder: String,
-    /// The open folder's git remote.
+    /// Git remote of the working directory.
     pub remote: Option<RepositoryUrl>,
-    /// Why the remote cannot be used as it is.
+    /// Why the remote cannot be used, or needs attention.
     pub remote_warning: Option<String>,
-    /// The target of the service's last run.
+    /// Target repository of the service's last run.
     pub last_target: Option<RepositoryUrl>,
-    /// The task that is tried again.
+    /// Task spec of the attempt to retry.
     pub earlier: Option<TaskSpec>,
-    /// The branch of the open folder, where that is the platform repository.
+    /// Checked-out branch, if the working directory is a clone of the platform repository.
     pub open_branch: Option<BranchName>,
 }
 
-/// A task that has everything but its attempt's number and name.
+/// A task spec without its final attempt number and run name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskDraft(TaskSpec);
 
 impl TaskDraft {
-    /// The task as attempt `attempt`, named `run`.
+    /// Returns the task spec of attempt `attempt`, named `run`.
     #[must_use]
     pub fn with_attempt(&self, run: RunName, attempt: u32) -> TaskSpec {
         TaskSpec { run, attempt, ..self.0.clone() }
     }
 
-    /// Whether the task uses a repository.
+    /// Returns whether the task uses a repository.
     #[must_use]
     pub fn uses(&self, url: &RepositoryUrl) -> bool {
         self.0.target.url == *url || self.0.platform.url == *url
     }
 
-    /// Whether a run was asked for the same.
+    /// Returns whether a task spec differs only in attempt number and run name.
     #[must_use]
     pub fn is_same_as(&self, task: &TaskSpec) -> bool {
         self.with_attempt(task.run.clone(), task.attempt) == *task
@@ -59,29 +57,22 @@ impl TaskDraft {
 /// Fills in what the request leaves out.
 ///
 /// # Errors
-/// Says what is missing and where it was looked for, or every fault found.
-pub fn resolve(request: &Request, sources: &ResolveInput) -> Result<TaskDraft, Error> {
-    let ResolveInput { defaults, service, agent, .. } = sources;
-    let wishes = request.overrides.clone();
-    let given = LimitSettings {
-        timeout_minutes: wishes.timeout_minutes,
-        turns: wishes.turns,
-        cost_usd: wishes.cost_usd,
-        ..LimitSettings::default()
-    };
-    let identity = request.identity();
-    let github_user = wishes.github_user.clone().or_else(|| agent.github_user.clone());
-    let either =
-        |one: &Option<Vec<String>>, other: &Option<Vec<String>>| one.clone().or_else(|| other.clone());
+/// Returns an error if a repository is unknown, naming where it was looked up, or if
+/// the resulting task is invalid, listing every invalid field.
+pub fn resolve(request: &Request, input: &ResolveInput) -> Result<TaskDraft, Error> {
+    let ResolveInput { defaults, service, agent, .. } = input;
+    let overrides = &request.overrides;
+    let task_key = request.identity();
+    let github_user = overrides.github_user.clone().or_else(|| agent.github_user.clone());
     let target = match request.kind {
-        Kind::Implementation => Some(target_url(request, sources)?),
+        Kind::Implementation => Some(target_url(request, input)?),
         Kind::Docs => None,
     };
-    let platform = platform_url(request, sources)?;
+    let platform = platform_url(request, input)?;
     let mut task = TaskSpec {
         version: orchestrator_contract::VERSION,
-        run: identity.run_name(DRAFT_ATTEMPT, |_| false),
-        kind: identity.kind,
+        run: task_key.run_name(DRAFT_ATTEMPT, |_| false),
+        kind: task_key.kind,
         service: request.service.clone(),
         agent: request.agent.clone(),
         task_id: request.task,
@@ -89,7 +80,7 @@ pub fn resolve(request: &Request, sources: &ResolveInput) -> Result<TaskDraft, E
         mode: request.mode,
         docs: None,
         model: String::new(),
-        guidance: wishes.guidance.filter(|text| !text.trim().is_empty()),
+        guidance: overrides.guidance.clone().filter(|text| !text.trim().is_empty()),
         target: Target {
             url: target.unwrap_or_else(|| platform.clone()),
             base: None,
@@ -99,15 +90,15 @@ pub fn resolve(request: &Request, sources: &ResolveInput) -> Result<TaskDraft, E
         platform: Platform {
             url: platform,
             branch: None,
-            docs_directory: wishes.docs_directory.or_else(|| service.docs_directory.clone()),
+            docs_directory: overrides.docs_directory.clone().or_else(|| service.docs_directory.clone()),
         },
         commit_identity: commit_identity(agent, github_user.as_deref().unwrap_or(request.agent.as_str())),
         github_user,
-        limits: given.over(service.limits.over(defaults.limits.over(Limits::default()))),
+        limits: limits(overrides, input),
         setup: Vec::new(),
         verify: Vec::new(),
         mcp_servers: either(&service.mcp_servers, &defaults.mcp_servers),
-        pull_request: wishes
+        pull_request: overrides
             .pull_request
             .or(service.pull_request)
             .or(defaults.pull_request)
@@ -116,44 +107,64 @@ pub fn resolve(request: &Request, sources: &ResolveInput) -> Result<TaskDraft, E
         protected_paths: either(&service.protected_paths, &defaults.protected_paths).unwrap_or_default(),
     };
     match request.kind {
-        Kind::Implementation => {
-            task.model = wishes.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| MODEL.to_owned());
-            task.target.base =
-                wishes.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone());
-            task.target.working_directory =
-                wishes.working_directory.or_else(|| service.working_directory.clone());
-            task.platform.branch = wishes.platform_branch.or_else(|| defaults.platform_branch.clone());
-            task.setup = wishes.setup.or_else(|| either(&service.setup, &defaults.setup)).unwrap_or_default();
-            task.verify =
-                wishes.verify.or_else(|| either(&service.verify, &defaults.verify)).unwrap_or_default();
-        }
-        // What a service's code is built and changed with says nothing about its documents.
-        Kind::Docs => {
-            task.model = wishes.model.unwrap_or_else(|| DOCS_MODEL.to_owned());
-            let open = sources.remote.as_ref() == Some(&task.platform.url);
-            let open = sources.open_branch.clone().filter(|_| open);
-            task.target.base = wishes.branch.or(wishes.platform_branch).or(open);
-            let DocsOptions { force, concurrency: at_once } = DocsOptions::default();
-            task.docs = Some(DocsOptions {
-                force: wishes.force.unwrap_or(force),
-                concurrency: wishes.at_once.unwrap_or(at_once),
-            });
-        }
+        Kind::Implementation => complete_implementation(&mut task, overrides, input),
+        Kind::Docs => complete_docs(&mut task, overrides, input),
     }
-    let faults = task.validate();
-    if faults.is_empty() { Ok(TaskDraft(task)) } else { Err(Error::from_field_errors(&faults)) }
+    let errors = task.validate();
+    if errors.is_empty() { Ok(TaskDraft(task)) } else { Err(Error::from_field_errors(&errors)) }
 }
 
-/// A draft is checked as an attempt that may be a retry; its number is replaced later.
+/// Sets what only an implementation has.
+fn complete_implementation(task: &mut TaskSpec, overrides: &Overrides, input: &ResolveInput) {
+    let ResolveInput { defaults, service, .. } = input;
+    let overrides = overrides.clone();
+    task.model = overrides.model.or_else(|| defaults.model.clone()).unwrap_or_else(|| MODEL.to_owned());
+    task.target.base =
+        overrides.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone());
+    task.target.working_directory = overrides.working_directory.or_else(|| service.working_directory.clone());
+    task.platform.branch = overrides.platform_branch.or_else(|| defaults.platform_branch.clone());
+    task.setup = overrides.setup.or_else(|| either(&service.setup, &defaults.setup)).unwrap_or_default();
+    task.verify = overrides.verify.or_else(|| either(&service.verify, &defaults.verify)).unwrap_or_default();
+}
+
+/// Sets what only a docs run has. The service's branch and commands concern its code, not its documents.
+fn complete_docs(task: &mut TaskSpec, overrides: &Overrides, input: &ResolveInput) {
+    let overrides = overrides.clone();
+    task.model = overrides.model.unwrap_or_else(|| DOCS_MODEL.to_owned());
+    let is_open = input.remote.as_ref() == Some(&task.platform.url);
+    let open_branch = input.open_branch.clone().filter(|_| is_open);
+    task.target.base = overrides.branch.or(overrides.platform_branch).or(open_branch);
+    let DocsOptions { force, concurrency } = DocsOptions::default();
+    task.docs = Some(DocsOptions {
+        force: overrides.force.unwrap_or(force),
+        concurrency: overrides.concurrency.unwrap_or(concurrency),
+    });
+}
+
+fn limits(overrides: &Overrides, input: &ResolveInput) -> Limits {
+    let requested = LimitSettings {
+        timeout_minutes: overrides.timeout_minutes,
+        turns: overrides.turns,
+        cost_usd: overrides.cost_usd,
+        ..LimitSettings::default()
+    };
+    requested.over(input.service.limits.over(input.defaults.limits.over(Limits::default())))
+}
+
+fn either(one: &Option<Vec<String>>, other: &Option<Vec<String>>) -> Option<Vec<String>> {
+    one.clone().or_else(|| other.clone())
+}
+
+/// Attempt number of a draft: validated as a possible retry, replaced later.
 const DRAFT_ATTEMPT: u32 = 2;
 
-/// The same as in the contract.
+/// Default model of implementations, as in the contract.
 const MODEL: &str = "sonnet";
 
-/// Who writes what others work from is to think longest.
+/// Default model of docs runs: implementations depend on their quality.
 const DOCS_MODEL: &str = "opus";
 
-/// The same as in the contract.
+/// Default number of commits to fetch, as in the contract.
 const DEFAULT_DEPTH: u32 = 1;
 
 fn commit_identity(agent: &AgentProfile, account: &str) -> Option<CommitIdentity> {
@@ -167,79 +178,76 @@ fn commit_identity(agent: &AgentProfile, account: &str) -> Option<CommitIdentity
     })
 }
 
-fn target_url(request: &Request, sources: &ResolveInput) -> Result<RepositoryUrl, Error> {
+fn target_url(request: &Request, input: &ResolveInput) -> Result<RepositoryUrl, Error> {
     let service = request.service.as_str();
-    let own = sources.remote.as_ref().filter(|remote| is_service_repository(remote, service));
+    let own = input.remote.as_ref().filter(|remote| is_service_repository(remote, service));
     let found = request
         .overrides
         .repository_url
         .as_ref()
-        .or(sources.service.repository_url.as_ref())
-        .or(sources.earlier.as_ref().map(|task| &task.target.url))
-        .or(sources.last_target.as_ref())
+        .or(input.service.repository_url.as_ref())
+        .or(input.earlier.as_ref().map(|task| &task.target.url))
+        .or(input.last_target.as_ref())
         .or(own);
     if let Some(url) = found {
         return Ok(url.clone());
     }
-    let open = match &sources.remote {
+    let open = match &input.remote {
         Some(remote) => format!(
-            "the open repository is `{}`, which is neither `{service}` nor ends in `-{service}`",
+            "the name of the open repository, `{}`, is neither `{service}` nor ends in `-{service}`",
             remote.name()
         ),
-        None => no_remote(sources),
+        None => no_remote(input),
     };
     Err(Error::new(
         Reason::InvalidTask,
         format!(
-            "cannot tell which repository service `{service}` has: {} has no `repository_url` in \
+            "unknown repository of service `{service}`: {} has no `repository_url` in \
              `[services.{service}]`, the service has no earlier run, and {open}",
-            sources.configuration
+            input.configuration
         ),
     )
-    .with_hint("Give it with --repository-url."))
+    .with_hint(Advice::SetRepositoryUrl))
 }
 
-fn no_remote(sources: &ResolveInput) -> String {
-    match &sources.remote_warning {
+fn no_remote(input: &ResolveInput) -> String {
+    match &input.remote_warning {
         Some(warning) => warning.clone(),
-        None => format!("the open folder {} has no git remote", sources.folder),
+        None => format!("the directory {} has no git remote", input.folder),
     }
 }
 
-/// Whether a repository is the service's own: its name equals the service or ends in `-{service}`.
+/// Returns whether a repository's name equals the service or ends in `-{service}`.
 fn is_service_repository(remote: &RepositoryUrl, service: &str) -> bool {
     remote.name() == service
         || remote.name().strip_suffix(service).is_some_and(|head| head.ends_with('-') && head.len() > 1)
 }
 
-fn platform_url(request: &Request, sources: &ResolveInput) -> Result<RepositoryUrl, Error> {
+fn platform_url(request: &Request, input: &ResolveInput) -> Result<RepositoryUrl, Error> {
     let found = request
         .overrides
         .platform_repository_url
         .as_ref()
-        .or(sources.defaults.platform_repository_url.as_ref())
-        .or(sources.earlier.as_ref().map(|task| &task.platform.url))
-        .or(sources.remote.as_ref());
+        .or(input.defaults.platform_repository_url.as_ref())
+        .or(input.earlier.as_ref().map(|task| &task.platform.url))
+        .or(input.remote.as_ref());
     found.cloned().ok_or_else(|| {
         Error::new(
             Reason::InvalidTask,
             format!(
-                "cannot tell where the task documentation is: {} has no `platform_repository_url` in \
+                "unknown platform repository: {} has no `platform_repository_url` in \
                  `[defaults]`, and {}",
-                sources.configuration,
-                no_remote(sources)
+                input.configuration,
+                no_remote(input)
             ),
         )
-        .with_hint(
-            "Give it with --platform-repository-url, or start from a clone of the platform repository.",
-        )
+        .with_hint(Advice::SetPlatformRepositoryUrl)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::request::Overrides;
     use orchestrator_contract::task::Mode;
     use orchestrator_contract::{AgentName, ServiceName, TaskId};
 
@@ -267,29 +275,29 @@ mod tests {
         }
     }
 
-    fn target(request: &Request, sources: &ResolveInput) -> Result<String, String> {
-        let draft = resolve(request, sources).map_err(|problem| problem.to_string())?;
+    fn target(request: &Request, input: &ResolveInput) -> Result<String, String> {
+        let draft = resolve(request, input).map_err(|error| error.to_string())?;
         Ok(draft.0.target.url.to_string())
     }
 
     #[test]
     fn target_repository_lookup_follows_documented_order() {
         let mut request = request("trader");
-        let mut sources = open("git@github.com:myorg/platform-trader.git");
-        assert_eq!(target(&request, &sources).unwrap(), "git@github.com:myorg/platform-trader.git");
-        sources.last_target = Some(url("https://host/last/run"));
-        assert_eq!(target(&request, &sources).unwrap(), "https://host/last/run");
-        sources.service.repository_url = Some(url("https://host/con/fig"));
-        assert_eq!(target(&request, &sources).unwrap(), "https://host/con/fig");
+        let mut input = open("git@github.com:myorg/platform-trader.git");
+        assert_eq!(target(&request, &input).unwrap(), "git@github.com:myorg/platform-trader.git");
+        input.last_target = Some(url("https://host/last/run"));
+        assert_eq!(target(&request, &input).unwrap(), "https://host/last/run");
+        input.service.repository_url = Some(url("https://host/con/fig"));
+        assert_eq!(target(&request, &input).unwrap(), "https://host/con/fig");
         request.overrides.repository_url = Some(url("https://host/fl/ag"));
-        assert_eq!(target(&request, &sources).unwrap(), "https://host/fl/ag");
+        assert_eq!(target(&request, &input).unwrap(), "https://host/fl/ag");
     }
 
     #[test]
     fn similarly_named_repository_is_not_selected() {
         for remote in ["https://h/o/supertrader", "https://h/o/trader-docs", "https://h/o/platform"] {
-            let error = target(&request("trader"), &open(remote)).unwrap_err();
-            assert!(error.contains("--repository-url"), "{error}");
+            let error = resolve(&request("trader"), &open(remote)).unwrap_err();
+            assert_eq!(error.hint(), &Advice::SetRepositoryUrl, "{error}");
         }
         assert!(target(&request("trader"), &open("https://h/o/trader.git")).is_ok());
     }
@@ -297,30 +305,32 @@ mod tests {
     #[test]
     fn unknown_target_error_lists_tried_sources() {
         let error = target(&request("trader"), &open("https://h/o/platform")).unwrap_err();
-        insta::assert_snapshot!(error, @"cannot tell which repository service `trader` has: /work/orchestrator.toml has no `repository_url` in `[services.trader]`, the service has no earlier run, and the open repository is `platform`, which is neither `trader` nor ends in `-trader`. Give it with --repository-url.");
+        insta::assert_snapshot!(error, @"unknown repository of service `trader`: /work/orchestrator.toml has no `repository_url` in `[services.trader]`, the service has no earlier run, and the name of the open repository, `platform`, is neither `trader` nor ends in `-trader`");
     }
 
     #[test]
     fn unknown_platform_error_lists_tried_sources() {
-        let mut sources = open("https://h/o/trader");
-        sources.remote = None;
-        sources.last_target = Some(url("https://h/o/trader"));
-        insta::assert_snapshot!(target(&request("trader"), &sources).unwrap_err(), @"cannot tell where the task documentation is: /work/orchestrator.toml has no `platform_repository_url` in `[defaults]`, and the open folder /work has no git remote. Give it with --platform-repository-url, or start from a clone of the platform repository.");
+        let mut input = open("https://h/o/trader");
+        input.remote = None;
+        input.last_target = Some(url("https://h/o/trader"));
+        let error = resolve(&request("trader"), &input).unwrap_err();
+        assert_eq!(error.hint(), &Advice::SetPlatformRepositoryUrl);
+        insta::assert_snapshot!(error, @"unknown platform repository: /work/orchestrator.toml has no `platform_repository_url` in `[defaults]`, and the directory /work has no git remote");
     }
 
     #[test]
     fn settings_precedence_is_request_service_defaults() {
-        let mut sources = open("https://h/o/trader");
-        sources.defaults.limits.timeout_minutes = Some(1.0);
-        sources.defaults.limits.turns = Some(1);
-        sources.defaults.limits.queue_minutes = Some(1.0);
-        sources.service.limits.timeout_minutes = Some(2.0);
-        sources.service.limits.turns = Some(2);
-        sources.defaults.verify = Some(vec!["a".to_owned()]);
-        sources.service.verify = Some(vec!["b".to_owned()]);
+        let mut input = open("https://h/o/trader");
+        input.defaults.limits.timeout_minutes = Some(1.0);
+        input.defaults.limits.turns = Some(1);
+        input.defaults.limits.queue_minutes = Some(1.0);
+        input.service.limits.timeout_minutes = Some(2.0);
+        input.service.limits.turns = Some(2);
+        input.defaults.verify = Some(vec!["a".to_owned()]);
+        input.service.verify = Some(vec!["b".to_owned()]);
         let mut request = request("trader");
         request.overrides.timeout_minutes = Some(3.0);
-        let task = resolve(&request, &sources).unwrap().0;
+        let task = resolve(&request, &input).unwrap().0;
         assert_eq!(
             (task.limits.timeout_minutes, task.limits.turns, task.limits.queue_minutes),
             (3.0, Some(2), 1.0)
@@ -334,10 +344,10 @@ mod tests {
         request.overrides.timeout_minutes = Some(-1.0);
         request.overrides.turns = Some(0);
         request.overrides.model = Some("--evil".to_owned());
-        let problem = resolve(&request, &open("https://h/o/trader")).unwrap_err();
-        assert_eq!(problem.exit_code(), 64);
+        let error = resolve(&request, &open("https://h/o/trader")).unwrap_err();
+        assert_eq!(error.exit_code(), 64);
         for field in ["limits.timeout_minutes", "limits.turns", "model"] {
-            assert!(problem.to_string().contains(field), "{problem}");
+            assert!(error.to_string().contains(field), "{error}");
         }
     }
 }

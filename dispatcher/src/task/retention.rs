@@ -1,36 +1,36 @@
-//! Which records of runs are not needed any more.
+//! Selects the run records that gc removes.
 
 use orchestrator_contract::RunName;
 use orchestrator_contract::outcome::WorkLocation;
 
 use super::status::Status;
 
-/// Runs of a service that are kept if nobody says otherwise.
+/// Default number of runs of a service to keep.
 pub const DEFAULT_KEEP_RUNS: usize = 20;
 
-/// The runs whose records can go, from all runs, the newest first.
+/// Selects the runs to remove from all runs, newest first.
 ///
-/// The newest `keep` of each service stay. So does whatever is at work, whatever
-/// has work that only the workspace has, and a lost run that nobody followed up.
+/// Keeps the newest `keep` runs of each service, active runs, runs with unpushed work, and lost
+/// runs that were not retried.
 #[must_use]
 pub fn select_expired(newest_first: &[Status], keep: usize) -> Vec<RunName> {
-    let mut removable = Vec::new();
+    let mut expired = Vec::new();
     for (index, status) in newest_first.iter().enumerate() {
         let newer = &newest_first[..index];
         let of_service = newer.iter().filter(|other| other.service == status.service).count();
-        let followed_up = newer.iter().any(|other| {
+        let was_retried = newer.iter().any(|other| {
             let one = (&other.service, &other.agent, other.kind, other.task_id);
             one == (&status.service, &status.agent, status.kind, status.task_id) && other.outcome.is_some()
         });
-        let kept_for_its_work = match &status.work {
+        let has_unpushed_work = match &status.work {
             Some(work) => work.location == WorkLocation::Workspace,
-            None => !followed_up,
+            None => !was_retried,
         };
-        if of_service >= keep && status.phase.is_final() && !kept_for_its_work {
-            removable.push(status.run.clone());
+        if of_service >= keep && status.phase.is_final() && !has_unpushed_work {
+            expired.push(status.run.clone());
         }
     }
-    removable
+    expired
 }
 
 #[cfg(test)]
@@ -39,11 +39,11 @@ mod tests {
     use crate::task::event_fold::LockState;
     use crate::task::status::tests::sample;
 
-    fn run(name: &str, lines: usize, lock: LockState, place: Option<WorkLocation>) -> Status {
+    fn run(name: &str, lines: usize, lock: LockState, location: Option<WorkLocation>) -> Status {
         let mut status = sample(lines, lock);
         status.run = RunName::new(name).unwrap();
-        if let (Some(work), Some(place)) = (&mut status.work, place) {
-            work.location = place;
+        if let (Some(work), Some(location)) = (&mut status.work, location) {
+            work.location = location;
         }
         status
     }

@@ -1,145 +1,134 @@
-//! Which run somebody means who does not give its name: "the current task",
-//! "the last one", "task 3", "the trader service".
+//! Selects the run that a loose description means: "the current task", "the last
+//! one", "task 3", "the trader service".
 //!
-//! Nothing is guessed: where several runs fit equally well, all of them are the
-//! answer.
+//! Never guesses: if several runs match equally well, it returns all of them.
 
 use std::collections::BTreeSet;
 
 use orchestrator_contract::{AgentName, Kind, Phase, RunName, ServiceName, TaskId};
 
+use super::advice::Advice;
 use super::status::Status;
 use crate::error::Error;
 
-/// What somebody said about the run they mean.
+/// What a caller said about the run.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RunQuery {
-    /// Its name.
     pub run: Option<RunName>,
-    /// When it was or is at work.
     pub recency: Recency,
-    /// Its service.
     pub service: Option<ServiceName>,
-    /// Its task.
     pub task: Option<TaskId>,
-    /// What it is for.
     pub kind: Option<Kind>,
-    /// Who works or worked on it.
     pub agent: Option<AgentName>,
 }
 
-/// When a run was or is at work, in people's words.
+/// Whether the active or the latest run is meant.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Recency {
-    /// Nothing was said: the one at work, else the latest.
+    /// The active run, else the latest.
     #[default]
     Any,
-    /// The one at work.
+    /// The active run.
     Current,
-    /// The latest, at work or not.
+    /// The latest run, active or finished.
     Latest,
 }
 
-/// What the run is wanted for, which decides what is meant.
+/// What the caller does with the run, which decides between active and finished runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Purpose {
-    /// To be looked at.
     Inspect,
-    /// To be stopped: one at work is meant.
+    /// Prefers active runs.
     Stop,
-    /// To be tried again: one that has ended is meant.
+    /// Selects finished runs only.
     Retry,
 }
 
-/// The run that is meant.
+/// Result of a selection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection<'a> {
-    /// This one.
     One(&'a Status),
-    /// Any of these may be.
+    /// Several runs match equally well.
     Ambiguous(Vec<&'a Status>),
-    /// None fits.
     None,
 }
 
-/// Understands what was given as a run: its name, or loose words for it.
+/// Parses a run name or a loose description of a run.
 ///
 /// # Errors
-/// A word is neither: it is no run, no service that has one, and no word for
-/// when. The error says what would be understood.
+/// Returns an error if a word is not a run, a task, a service that has runs, or a
+/// known word; the hint lists what is accepted.
 pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
     let text = text.trim();
     if let Some(status) = all.iter().find(|status| status.run.as_str() == text) {
         return Ok(RunQuery { run: Some(status.run.clone()), ..RunQuery::default() });
     }
-    let mut wanted = RunQuery::default();
+    let mut query = RunQuery::default();
     for word in text.to_lowercase().split_whitespace() {
         let word = word.trim_matches(|c: char| matches!(c, '"' | '\'' | '`' | ',' | '.' | '?' | '#'));
         match word {
             "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one"
             | "task" | "attempt" | "service" | "implementation" | "job" => {}
-            "current" | "running" | "active" | "now" => wanted.recency = Recency::Current,
-            "last" | "latest" | "newest" | "recent" | "most" | "previous" => wanted.recency = Recency::Latest,
-            "docs" | "documentation" | "documents" => wanted.kind = Some(Kind::Docs),
+            "current" | "running" | "active" | "now" => query.recency = Recency::Current,
+            "last" | "latest" | "newest" | "recent" | "most" | "previous" => query.recency = Recency::Latest,
+            "docs" | "documentation" | "documents" => query.kind = Some(Kind::Docs),
             word => {
                 let number = word.strip_prefix("task").unwrap_or(word).trim_start_matches(['-', '#']);
                 if let Ok(task) = number.parse::<TaskId>() {
-                    wanted.task = Some(task);
+                    query.task = Some(task);
                 } else if let Some(status) = all.iter().find(|status| status.service.as_str() == word) {
-                    wanted.service = Some(status.service.clone());
+                    query.service = Some(status.service.clone());
                 } else {
                     return Err(unknown_run(text));
                 }
             }
         }
     }
-    Ok(wanted)
+    Ok(query)
 }
 
 fn unknown_run(text: &str) -> Error {
-    Error::invalid_request(format!("there is no run `{text}`")).with_hint(
-        "Give a run's name as `dispatcher list` shows it, or `current`, `latest`, a task such as `task 3`, or the \
-         name of a service that has runs.",
-    )
+    Error::invalid_request(format!("no run named `{text}`")).with_hint(Advice::SelectRun)
 }
 
-/// Chooses among all runs, the newest of which come first.
+/// Selects among all runs, newest first.
 #[must_use]
-pub fn select<'a>(wanted: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Selection<'a> {
-    let fits = |status: &&Status| {
-        wanted.run.as_ref().is_none_or(|run| status.run == *run)
-            && wanted.service.as_ref().is_none_or(|service| status.service == *service)
-            && wanted.task.is_none_or(|task| status.task_id == Some(task))
-            && wanted.kind.is_none_or(|kind| status.kind == kind)
-            && wanted.agent.as_ref().is_none_or(|agent| status.agent == *agent)
+pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Selection<'a> {
+    let matches = |status: &&Status| {
+        query.run.as_ref().is_none_or(|run| status.run == *run)
+            && query.service.as_ref().is_none_or(|service| status.service == *service)
+            && query.task.is_none_or(|task| status.task_id == Some(task))
+            && query.kind.is_none_or(|kind| status.kind == kind)
+            && query.agent.as_ref().is_none_or(|agent| status.agent == *agent)
     };
-    let fitting: Vec<&Status> = all.iter().filter(fits).collect();
-    let live: Vec<&Status> = fitting.iter().copied().filter(|status| !status.phase.is_final()).collect();
-    let ended: Vec<&Status> = fitting.iter().copied().filter(|status| status.phase.is_final()).collect();
+    let matching: Vec<&Status> = all.iter().filter(matches).collect();
+    let active: Vec<&Status> = matching.iter().copied().filter(|status| !status.phase.is_final()).collect();
+    let finished: Vec<&Status> = matching.iter().copied().filter(|status| status.phase.is_final()).collect();
     let newest =
         |runs: Vec<&'a Status>| runs.first().map_or(Selection::None, |status| Selection::One(status));
-    match (purpose, wanted.recency) {
-        // Whoever wants to stop something and is told of what ended before is not misled.
-        (Purpose::Stop, _) | (Purpose::Inspect, Recency::Current | Recency::Any) => match live.as_slice() {
-            [] if wanted.task.is_some() => one_of_each_service(&fitting),
-            [] => newest(fitting),
+    match (purpose, query.recency) {
+        // Stop falls back to finished runs: the reply says that the run had already finished.
+        (Purpose::Stop, _) | (Purpose::Inspect, Recency::Current | Recency::Any) => match active.as_slice() {
+            [] if query.task.is_some() => one_of_each_service(&matching),
+            [] => newest(matching),
             [one] => Selection::One(one),
-            [..] => Selection::Ambiguous(live),
+            [..] => Selection::Ambiguous(active),
         },
-        (Purpose::Inspect, Recency::Latest) if wanted.task.is_some() => one_of_each_service(&fitting),
-        (Purpose::Inspect, Recency::Latest) => newest(fitting),
+        (Purpose::Inspect, Recency::Latest) if query.task.is_some() => one_of_each_service(&matching),
+        (Purpose::Inspect, Recency::Latest) => newest(matching),
         (Purpose::Retry, _) => {
-            // Documents that are written and proposed are not what somebody wants tried again who
-            // does not say so; a task that is done may be.
-            let done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
-            let said = wanted.run.is_some() || wanted.kind == Some(Kind::Docs);
-            let ended: Vec<&Status> = ended.into_iter().filter(|status| said || !done(status)).collect();
-            one_of_each_service(&ended)
+            // A succeeded docs run is retried only if named explicitly; a succeeded
+            // implementation may need changes.
+            let is_done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
+            let is_explicit = query.run.is_some() || query.kind == Some(Kind::Docs);
+            let candidates: Vec<&Status> =
+                finished.into_iter().filter(|status| is_explicit || !is_done(status)).collect();
+            one_of_each_service(&candidates)
         }
     }
 }
 
-/// The newest run, if all are of one service; else the newest of each.
+/// Returns the newest run if all belong to one service, else the newest of each service.
 fn one_of_each_service<'a>(runs: &[&'a Status]) -> Selection<'a> {
     let mut seen = BTreeSet::new();
     let firsts: Vec<&Status> = runs.iter().copied().filter(|status| seen.insert(&status.service)).collect();
@@ -150,13 +139,24 @@ fn one_of_each_service<'a>(runs: &[&'a Status]) -> Selection<'a> {
     }
 }
 
-/// The phase of that name; case does not matter.
+/// Renders the message that no run of a service or task exists.
+#[must_use]
+pub fn no_runs_message(service: Option<&ServiceName>, task: Option<TaskId>) -> String {
+    match (service, task) {
+        (Some(service), Some(task)) => format!("no runs found for service `{service}`, task {task}"),
+        (Some(service), None) => format!("no runs found for service `{service}`"),
+        (None, Some(task)) => format!("no runs found for task {task}"),
+        (None, None) => "no runs found".to_owned(),
+    }
+}
+
+/// Parses a phase name, ignoring case.
 #[must_use]
 pub fn parse_phase(text: &str) -> Option<Phase> {
     PHASES.into_iter().find(|phase| phase.name().eq_ignore_ascii_case(text.trim()))
 }
 
-/// All phases, in the order of a run's life.
+/// All phases, in the order a run passes through them.
 pub const PHASES: [Phase; 7] = [
     Phase::Pending,
     Phase::Preparing,

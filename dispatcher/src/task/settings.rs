@@ -1,4 +1,4 @@
-//! What the configuration says about services, agents and defaults.
+//! Settings of services, agents and defaults in the configuration.
 
 use std::path::PathBuf;
 
@@ -9,115 +9,114 @@ use serde::Deserialize;
 
 use super::image::ImageReference;
 
-/// What a run gets if neither the request nor its service says otherwise.
+/// Settings of runs that neither the request nor the service sets.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Defaults {
-    /// Who works: `claude-agent-1` if not given.
+    /// Agent that runs the task (default: `claude-agent-1`).
     pub agent: Option<AgentName>,
-    /// The model: `sonnet` if not given.
+    /// Claude model (default: `sonnet`).
     pub model: Option<String>,
-    /// Where the task documentation is: the open folder's git remote if not given.
+    /// Repository that holds `.taskmaster` (default: the git remote of the working directory).
     pub platform_repository_url: Option<RepositoryUrl>,
-    /// The documentation's branch: the remote's default if not given.
+    /// Branch of the platform repository (default: the default branch of its remote).
     pub platform_branch: Option<BranchName>,
-    /// The base branch: the remote's default if not given.
+    /// Base branch (default: the default branch of the remote).
     pub branch: Option<BranchName>,
-    /// What a run may use up.
+    /// Limits of a run.
     pub limits: LimitSettings,
-    /// Commands that run before the agent.
+    /// Commands to run before the agent.
     pub setup: Option<Vec<String>>,
-    /// Commands that must succeed on the agent's work.
+    /// Verification commands, which must succeed on the agent's work.
     pub verify: Option<Vec<String>>,
-    /// The MCP servers by name.
+    /// Names of the MCP servers for the agent.
     pub mcp_servers: Option<Vec<String>>,
-    /// Whether a pull request is wanted.
+    /// Whether to open a pull request.
     pub pull_request: Option<PullRequestPolicy>,
-    /// What is removed from the working tree between two tasks.
+    /// What to remove from the worktree between two tasks.
     pub clean: Option<CleanMode>,
-    /// Paths (gitignore patterns) that a run may not change.
+    /// Paths that a run must not change, as gitignore patterns.
     pub protected_paths: Option<Vec<String>>,
-    /// How many commits of history are fetched.
+    /// Number of commits to fetch.
     pub depth: Option<u32>,
 }
 
-/// What the runs of one service get.
+/// Settings of one service's runs.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceSettings {
-    /// The code to change.
+    /// Target repository: the code to change.
     pub repository_url: Option<RepositoryUrl>,
-    /// Where in the repository the agent works.
+    /// Directory of the target repository that the agent works in.
     pub working_directory: Option<WorkingDirectory>,
-    /// The folder of the platform repository that holds `.taskmaster`.
+    /// Directory of the platform repository that holds `.taskmaster`.
     pub docs_directory: Option<WorkingDirectory>,
-    /// The base branch.
+    /// Base branch.
     pub branch: Option<BranchName>,
-    /// Commands that run before the agent.
+    /// Commands to run before the agent.
     pub setup: Option<Vec<String>>,
-    /// Commands that must succeed on the agent's work.
+    /// Verification commands, which must succeed on the agent's work.
     pub verify: Option<Vec<String>>,
-    /// The MCP servers by name.
+    /// Names of the MCP servers for the agent.
     pub mcp_servers: Option<Vec<String>>,
-    /// What a run may use up.
+    /// Limits of a run.
     pub limits: LimitSettings,
-    /// Whether a pull request is wanted.
+    /// Whether to open a pull request.
     pub pull_request: Option<PullRequestPolicy>,
-    /// What is removed from the working tree between two tasks.
+    /// What to remove from the worktree between two tasks.
     pub clean: Option<CleanMode>,
-    /// Paths (gitignore patterns) that a run may not change.
+    /// Paths that a run must not change, as gitignore patterns.
     pub protected_paths: Option<Vec<String>>,
-    /// How many commits of history are fetched.
+    /// Number of commits to fetch.
     pub depth: Option<u32>,
-    /// The container image that its runs use, where they run in containers.
+    /// Container image, for runs in containers.
     pub image: Option<ImageReference>,
-    /// A folder with one file for each secret that MCP servers ask for; it is used instead of the
-    /// one in `[secrets]`.
+    /// Directory with one file for each secret of the MCP servers; replaces `secrets_dir` in
+    /// `[secrets]`.
     pub secrets_dir: Option<PathBuf>,
 }
 
-/// Limits that were given; the others keep their defaults.
+/// Limits of a run; unset ones keep their defaults.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
-    /// Minutes of wall time.
+    /// Maximum wall time in minutes.
     pub timeout_minutes: Option<f64>,
-    /// Minutes without any output of the agent.
+    /// Maximum minutes without output of the agent.
     pub idle_minutes: Option<f64>,
-    /// Agent turns.
+    /// Maximum number of agent turns.
     pub turns: Option<u32>,
-    /// US dollars.
+    /// Maximum cost in US dollars.
     pub cost_usd: Option<f64>,
-    /// Minutes to wait while another run holds the workspace.
+    /// Maximum minutes to wait while another run holds the workspace.
     pub queue_minutes: Option<f64>,
-    /// Minutes that all verify commands together may take.
+    /// Maximum minutes for all verification commands together.
     pub verify_minutes: Option<f64>,
 }
 
 impl LimitSettings {
-    /// Puts the limits that were given over others.
+    /// Returns `base` with the limits that are set here.
     #[must_use]
-    pub fn over(self, under: Limits) -> Limits {
-        let Self { timeout_minutes: minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } =
-            self;
+    pub fn over(self, base: Limits) -> Limits {
+        let Self { timeout_minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } = self;
         Limits {
-            timeout_minutes: minutes.unwrap_or(under.timeout_minutes),
-            idle_minutes: idle_minutes.unwrap_or(under.idle_minutes),
-            turns: turns.or(under.turns),
-            cost_usd: cost_usd.or(under.cost_usd),
-            queue_minutes: queue_minutes.unwrap_or(under.queue_minutes),
-            verify_minutes: verify_minutes.unwrap_or(under.verify_minutes),
+            timeout_minutes: timeout_minutes.unwrap_or(base.timeout_minutes),
+            idle_minutes: idle_minutes.unwrap_or(base.idle_minutes),
+            turns: turns.or(base.turns),
+            cost_usd: cost_usd.or(base.cost_usd),
+            queue_minutes: queue_minutes.unwrap_or(base.queue_minutes),
+            verify_minutes: verify_minutes.unwrap_or(base.verify_minutes),
         }
     }
 }
 
-/// What is known of one agent, credentials apart.
+/// Settings of an agent, without its credentials.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AgentProfile {
-    /// The account on the git host.
+    /// Account on the git host.
     pub github_user: Option<String>,
-    /// The name on commits.
+    /// Author name of commits.
     pub commit_name: Option<String>,
-    /// The e-mail address on commits.
+    /// Author email address of commits.
     pub commit_email: Option<String>,
 }

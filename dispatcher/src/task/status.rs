@@ -9,108 +9,108 @@ use orchestrator_contract::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::advice::Advice;
 use super::event_fold::RunSnapshot;
 
-/// The status of a run.
+/// The status of a run, as `status -o json` prints it.
 #[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
 pub struct Status {
-    /// The run.
+    /// Name of the run.
     pub run: RunName,
-    /// What it is for.
+    /// Whether the run implements a task or writes documents.
     pub kind: Kind,
-    /// The service.
+    /// Service that owns the workspace.
     pub service: ServiceName,
-    /// Who works.
+    /// Agent that runs the task.
     pub agent: AgentName,
-    /// The task.
+    /// Task number; none for the documents of all tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// The task's title.
+    /// Title of the task in tasks.json.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_title: Option<String>,
-    /// The attempt's number.
+    /// Attempt number.
     pub attempt: u32,
-    /// The phase.
+    /// Phase of the run.
     pub phase: Phase,
-    /// The step.
+    /// Current or last step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,
-    /// Why it ended.
+    /// Why the run ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// The exit code that says so.
+    /// Exit code of the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// Whether it makes sense to try again.
+    /// Whether a retry can succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retryable: Option<Retryable>,
-    /// Cause and next step in one line.
+    /// How the run ended, in one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The last thing that the run did.
+    /// Current activity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
-    /// Since when.
+    /// When the activity started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity_since: Option<Timestamp>,
-    /// Whom it waits for.
+    /// What a queued run waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// When it was submitted.
+    /// Time of submission.
     pub submitted_at: Timestamp,
-    /// When it ended.
+    /// Time of the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// How long it has taken.
+    /// Minutes since submission, until the end.
     pub minutes: f64,
-    /// The agent's turns.
+    /// Turns of the agent.
     pub turns: u32,
-    /// US dollars.
+    /// Cost in US dollars.
     pub cost_usd: f64,
-    /// The branch.
+    /// Feature branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// The pull request's page.
+    /// URL of the pull request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<String>,
-    /// Where the work is, once the run has ended.
+    /// Where a finished run's work is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
-    /// The code to change.
+    /// URL of the target repository.
     pub repository: String,
-    /// The folder that holds the work.
+    /// Directory or volume of the workspace.
     pub workspace: String,
-    /// What to do next.
-    pub next_step: String,
-    /// The last event's number: a cursor for the log.
+    /// What to do next, with commands of the command line.
+    #[schemars(with = "String")]
+    pub next_step: Advice,
+    /// Number of the last event: a cursor for the log.
     pub last_event_seq: u64,
-    /// The outcome in full.
+    /// Full outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Box<Outcome>>,
 }
 
-/// What the dispatcher itself knows of a run.
+/// What the backend knows about a run, apart from its events.
 #[derive(Clone, Debug)]
 pub struct RunInfo<'a> {
-    /// The task.
     pub task: &'a TaskSpec,
-    /// When it was submitted.
     pub submitted_at: Timestamp,
-    /// The folder that holds the work.
+    /// Directory or volume of the workspace.
     pub workspace: String,
-    /// When it was found to be lost.
+    /// When the run was first observed as lost.
     pub lost_at: Option<Timestamp>,
-    /// The last thing the supervisor complained about.
+    /// Last line of the supervisor's stderr.
     pub last_stderr_line: Option<String>,
 }
 
 impl Status {
-    /// Puts together what is known and what was observed.
+    /// Combines what the backend knows with what the events say.
     #[must_use]
-    pub fn compose(known: &RunInfo<'_>, observed: RunSnapshot, now: Timestamp) -> Self {
-        let RunInfo { task, submitted_at, workspace, lost_at, last_stderr_line: complaint } = known;
+    pub fn compose(info: &RunInfo<'_>, snapshot: RunSnapshot, now: Timestamp) -> Self {
+        let RunInfo { task, submitted_at, workspace, lost_at, last_stderr_line } = info;
         let RunSnapshot { phase, step, reason, progress, outcome, last_event_seq, last_time, garbage: _ } =
-            observed;
+            snapshot;
         let ended = outcome.as_deref();
         let live = progress.as_ref().filter(|_| !phase.is_final());
         let finished_at =
@@ -120,7 +120,7 @@ impl Status {
         let message = match (ended, reason) {
             (Some(outcome), _) => Some(outcome.message.clone()),
             (None, Some(reason)) => {
-                Some(ended_message(reason, last_event_seq, workspace, complaint.as_deref()))
+                Some(ended_message(reason, last_event_seq, workspace, last_stderr_line.as_deref()))
             }
             (None, None) => None,
         };
@@ -162,6 +162,14 @@ impl Status {
             outcome,
         }
     }
+
+    /// Returns the message without the reason's hint, which `next_step` repeats.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        let message = self.message.as_deref()?;
+        let hint = self.reason.map_or("", Reason::hint);
+        Some(message.strip_suffix(hint).map_or(message, str::trim_end))
+    }
 }
 
 fn minutes_between(from: Timestamp, to: Timestamp) -> f64 {
@@ -169,10 +177,15 @@ fn minutes_between(from: Timestamp, to: Timestamp) -> f64 {
     (seconds / 6.0).round() / 10.0
 }
 
-/// What is said of an end that only the dispatcher saw.
-fn ended_message(reason: Reason, last_event_seq: u64, workspace: &str, complaint: Option<&str>) -> String {
-    let when = if last_event_seq == 0 { "before it said anything" } else { "without an outcome" };
-    // The other reasons say nothing of how it ended, or come from the supervisor itself.
+/// Returns the message for a run whose supervisor exited without an outcome.
+fn ended_message(
+    reason: Reason,
+    last_event_seq: u64,
+    workspace: &str,
+    last_stderr_line: Option<&str>,
+) -> String {
+    let when = if last_event_seq == 0 { "before its first event" } else { "without an outcome" };
+    // The other reasons do not explain the exit, or the supervisor reports them.
     let why = if reason == Reason::OutOfMemory {
         " because its container ran out of memory"
     } else if reason == Reason::Evicted {
@@ -182,69 +195,83 @@ fn ended_message(reason: Reason, last_event_seq: u64, workspace: &str, complaint
     } else {
         ""
     };
-    let complaint = complaint.map_or(String::new(), |text| format!(" (its last words: {text})"));
-    format!("the supervisor ended {when}{why}{complaint}; whatever it made is in {workspace}")
+    let stderr = last_stderr_line.map_or(String::new(), |line| format!(" (stderr: {line})"));
+    format!("the supervisor exited {when}{why}{stderr}; its work is in {workspace}")
 }
 
-fn next_step(run: &RunName, phase: Phase, reason: Option<Reason>) -> String {
+fn next_step(run: &RunName, phase: Phase, reason: Option<Reason>) -> Advice {
+    let run = run.clone();
     let Some(reason) = reason else {
         return match phase {
-            Phase::Pending => format!("It waits for its turn: dispatcher wait {run}"),
+            Phase::Pending => Advice::WaitForWorkspace(run),
             Phase::Preparing
             | Phase::Running
             | Phase::Publishing
             | Phase::Succeeded
             | Phase::Failed
-            | Phase::Stopped => format!("Follow it: dispatcher logs -f {run}"),
+            | Phase::Stopped => Advice::Follow(run),
         };
     };
-    let hint = reason.hint();
     match reason.retryable() {
-        Retryable::No | Retryable::AfterReview | Retryable::ReportBug => hint.to_owned(),
-        Retryable::WithGuidance => format!("{hint} dispatcher retry {run} --guidance \"...\""),
-        Retryable::Yes | Retryable::Later | Retryable::AfterFix => {
-            format!("{hint} dispatcher retry {run}")
-        }
+        Retryable::No | Retryable::AfterReview | Retryable::ReportBug => Advice::Resolve(reason),
+        Retryable::WithGuidance => Advice::RetryWithGuidance { run, reason },
+        Retryable::Yes | Retryable::Later | Retryable::AfterFix => Advice::Retry { run, reason },
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::task::advice::render_for_cli;
     use crate::task::event_fold::{EventFold, LockState};
 
     const TASK: &str = include_str!("../../../supervisor/contract/samples/task-v1.json");
     const EVENTS: &str = include_str!("../../../supervisor/contract/samples/events-v1.jsonl");
 
-    /// The status after the first `lines` events of the stored sample, at 12:06.
+    /// Returns the status after the first `lines` events of the stored sample, at 12:06.
     pub(crate) fn sample(lines: usize, lock: LockState) -> Status {
         let task = TaskSpec::from_json(TASK).unwrap();
-        let mut story = EventFold::new(task.run.clone());
+        let mut fold = EventFold::new(task.run.clone());
         let bytes: String = EVENTS.split_inclusive('\n').take(lines).collect();
-        story.feed(bytes.as_bytes(), |_, _| {});
-        let known = RunInfo {
+        fold.feed(bytes.as_bytes(), |_, _| {});
+        let info = RunInfo {
             task: &task,
             submitted_at: "2026-11-22T11:59:30Z".parse().unwrap(),
             workspace: "/state/workspaces/workspace-trader".to_owned(),
             lost_at: None,
             last_stderr_line: Some("error: out of cheese".to_owned()),
         };
-        Status::compose(&known, story.observe(lock), "2026-11-22T12:06:00Z".parse().unwrap())
+        Status::compose(&info, fold.observe(lock), "2026-11-22T12:06:00Z".parse().unwrap())
     }
 
     #[test]
     fn supervisor_lost_message_names_work_location() {
         let status = sample(3, LockState::Free);
         assert_eq!((status.phase, status.reason), (Phase::Failed, Some(Reason::SupervisorLost)));
-        insta::assert_snapshot!(status.message.unwrap(), @"the supervisor ended without an outcome (its last words: error: out of cheese); whatever it made is in /state/workspaces/workspace-trader");
-        insta::assert_snapshot!(status.next_step, @"The supervisor exited without an outcome; the work is in the workspace, and a retry saves it first. dispatcher retry trader-claude-agent-1-task1-attempt2");
+        insta::assert_snapshot!(status.message.unwrap(), @"the supervisor exited without an outcome (stderr: error: out of cheese); its work is in /state/workspaces/workspace-trader");
+        assert_eq!(
+            status.next_step,
+            Advice::Retry { run: status.run.clone(), reason: Reason::SupervisorLost }
+        );
+        assert!(
+            render_for_cli(&status.next_step)
+                .ends_with("`dispatcher retry trader-claude-agent-1-task1-attempt2`.")
+        );
     }
 
     #[test]
     fn externally_observed_end_message_names_cause() {
-        let said = |reason| ended_message(reason, 3, "the volume workspace-trader", None);
-        insta::assert_snapshot!(said(Reason::OutOfMemory), @"the supervisor ended without an outcome because its container ran out of memory; whatever it made is in the volume workspace-trader");
-        insta::assert_snapshot!(said(Reason::SupervisorLost), @"the supervisor ended without an outcome; whatever it made is in the volume workspace-trader");
+        let message = |reason| ended_message(reason, 3, "the volume workspace-trader", None);
+        insta::assert_snapshot!(message(Reason::OutOfMemory), @"the supervisor exited without an outcome because its container ran out of memory; its work is in the volume workspace-trader");
+        insta::assert_snapshot!(message(Reason::SupervisorLost), @"the supervisor exited without an outcome; its work is in the volume workspace-trader");
+    }
+
+    #[test]
+    fn cause_omits_hint_of_reason() {
+        let mut status = sample(5, LockState::Free);
+        assert_eq!(status.cause(), Some("pull request #7 is open."));
+        status.message = Some("stopped".to_owned());
+        assert_eq!(status.cause(), Some("stopped"));
     }
 
     #[test]

@@ -1,22 +1,20 @@
-//! What a submission means, given the runs that are already there.
+//! Decides what a submission does, given the earlier runs of its task key.
 
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Phase, Reason, RunName};
 
+use super::advice::Advice;
 use crate::error::Error;
 
-/// A run of the same identity.
+/// A run of the same task key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PriorRun {
-    /// Its name.
     pub run: RunName,
-    /// Its number.
     pub attempt: u32,
-    /// Where it stands.
     pub phase: Phase,
-    /// Why it ended, once it has.
+    /// Why it ended, if it is finished.
     pub reason: Option<Reason>,
-    /// Whether it was asked for the same.
+    /// Whether its task spec equals that of the submission.
     pub same: bool,
 }
 
@@ -25,44 +23,44 @@ pub struct PriorRun {
 pub enum SubmitDecision {
     /// Start a new attempt.
     Start,
-    /// It is being done already: answer with that run.
+    /// Return the active run.
     ReuseRunning {
-        /// The run.
         run: RunName,
-        /// Whether it was asked for exactly the same.
+        /// Whether its task spec equals that of the submission.
         same: bool,
     },
-    /// It cannot be done as asked.
+    /// Refuse the submission.
     Reject(Rejection),
 }
 
 /// Why a submission is refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Rejection {
-    /// The task was attempted before, and the submission is neither retry nor fresh.
+    /// An earlier attempt exists, and the submission is neither a retry nor fresh.
     AlreadyAttempted(PriorRun),
-    /// The attempt before is still at work.
+    /// The earlier attempt is still active.
     StillRunning(RunName),
-    /// There is nothing to try again.
+    /// No earlier attempt exists.
     NothingToRetry,
 }
 
-/// Decides about a submission. `mark` is the highest attempt number ever given out.
+/// Decides what a submission does; `last_attempt` is the highest number ever allocated.
 #[must_use]
-pub fn decide_submission(mode: Mode, known: &[PriorRun], mark: u32) -> SubmitDecision {
-    let newest =
-        |wanted: fn(&PriorRun) -> bool| known.iter().filter(|run| wanted(run)).max_by_key(|run| run.attempt);
-    let live = newest(|run| !run.phase.is_final());
-    let ended = newest(|run| run.phase.is_final());
-    match (mode, live, ended) {
+pub fn decide_submission(mode: Mode, prior: &[PriorRun], last_attempt: u32) -> SubmitDecision {
+    let newest = |matches: fn(&PriorRun) -> bool| {
+        prior.iter().filter(|run| matches(run)).max_by_key(|run| run.attempt)
+    };
+    let active = newest(|run| !run.phase.is_final());
+    let finished = newest(|run| run.phase.is_final());
+    match (mode, active, finished) {
         (_, Some(run), _) if run.same => SubmitDecision::ReuseRunning { run: run.run.clone(), same: true },
         (Mode::First, Some(run), _) => SubmitDecision::ReuseRunning { run: run.run.clone(), same: false },
         (Mode::Retry | Mode::Fresh, Some(run), _) => {
             SubmitDecision::Reject(Rejection::StillRunning(run.run.clone()))
         }
         (Mode::First, None, Some(run)) => SubmitDecision::Reject(Rejection::AlreadyAttempted(run.clone())),
-        // A mark without a record: the records were cleared away, the branch may be there.
-        (Mode::Retry | Mode::Fresh, None, None) if mark == 0 => {
+        // A number without a record: gc removed the records, but the branch may exist.
+        (Mode::Retry | Mode::Fresh, None, None) if last_attempt == 0 => {
             SubmitDecision::Reject(Rejection::NothingToRetry)
         }
         (Mode::First, None, None) | (Mode::Retry | Mode::Fresh, None, _) => SubmitDecision::Start,
@@ -70,30 +68,21 @@ pub fn decide_submission(mode: Mode, known: &[PriorRun], mark: u32) -> SubmitDec
 }
 
 impl From<Rejection> for Error {
-    fn from(refusal: Rejection) -> Self {
-        match refusal {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
             Rejection::AlreadyAttempted(PriorRun { run, phase, reason, .. }) => {
                 let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
                 Self::invalid_request(format!(
-                    "this task has an attempt already: `{run}` ended {phase}{reason}"
+                    "this task has an earlier attempt: `{run}` ended as {phase}{reason}"
                 ))
-                .with_hint(
-                    "Go on from it with --retry (same branch and conversation), or start over with --fresh \
-                     (new branch).",
-                )
+                .with_hint(Advice::RetryOrStartFresh)
             }
             Rejection::StillRunning(run) => {
-                Self::new(Reason::WorkspaceBusy, format!("the attempt before, `{run}`, is still at work"))
-                    .with_hint(format!(
-                        "Wait for it (dispatcher wait {run}) or stop it (dispatcher stop {run}), then retry."
-                    ))
+                Self::new(Reason::WorkspaceBusy, format!("the earlier attempt `{run}` is still active"))
+                    .with_hint(Advice::WaitOrStop(run))
             }
-            Rejection::NothingToRetry => Self::invalid_request(
-                "this task has no earlier attempt to go on from",
-            )
-            .with_hint(
-                "Submit it without --retry and --fresh; service, agent and task must be the same as before.",
-            ),
+            Rejection::NothingToRetry => Self::invalid_request("this task has no earlier attempt to retry")
+                .with_hint(Advice::SubmitFirstAttempt),
         }
     }
 }
@@ -102,58 +91,63 @@ impl From<Rejection> for Error {
 mod tests {
     use super::*;
 
-    fn known(attempt: u32, phase: Phase, same: bool) -> PriorRun {
+    fn prior(attempt: u32, phase: Phase, same: bool) -> PriorRun {
         let run = RunName::new(format!("a{attempt}")).unwrap();
         PriorRun { run, attempt, phase, reason: None, same }
     }
 
-    /// One character a decision, for a table: Start, Answer, Refuse with its case.
-    fn short(mode: Mode, known: &[PriorRun], mark: u32) -> String {
-        match decide_submission(mode, known, mark) {
+    /// Renders a decision for the table.
+    fn short(mode: Mode, prior: &[PriorRun], last_attempt: u32) -> String {
+        match decide_submission(mode, prior, last_attempt) {
             SubmitDecision::Start => "start".to_owned(),
-            SubmitDecision::ReuseRunning { run, same } => format!("answer {run} {same}"),
+            SubmitDecision::ReuseRunning { run, same } => format!("reuse {run} {same}"),
             SubmitDecision::Reject(Rejection::AlreadyAttempted(run)) => {
-                format!("refuse: attempted {}", run.run)
+                format!("reject: attempted {}", run.run)
             }
-            SubmitDecision::Reject(Rejection::StillRunning(run)) => format!("refuse: at work {run}"),
-            SubmitDecision::Reject(Rejection::NothingToRetry) => "refuse: nothing".to_owned(),
+            SubmitDecision::Reject(Rejection::StillRunning(run)) => format!("reject: active {run}"),
+            SubmitDecision::Reject(Rejection::NothingToRetry) => "reject: nothing".to_owned(),
         }
     }
 
     #[test]
     fn submission_decisions_match_documented_table() {
         use Mode::{First, Fresh, Retry};
-        let failed = known(1, Phase::Failed, false);
-        let done = known(2, Phase::Succeeded, true);
-        let live = known(3, Phase::Running, false);
-        let twin = known(3, Phase::Pending, true);
+        let failed = prior(1, Phase::Failed, false);
+        let done = prior(2, Phase::Succeeded, true);
+        let live = prior(3, Phase::Running, false);
+        let twin = prior(3, Phase::Pending, true);
         let cases: &[(Mode, Vec<PriorRun>, u32, &str)] = &[
             (First, vec![], 0, "start"),
             (First, vec![], 4, "start"),
-            (First, vec![failed.clone(), done.clone()], 2, "refuse: attempted a2"),
-            (First, vec![failed.clone(), live.clone()], 3, "answer a3 false"),
-            (First, vec![twin.clone()], 3, "answer a3 true"),
-            (Retry, vec![], 0, "refuse: nothing"),
+            (First, vec![failed.clone(), done.clone()], 2, "reject: attempted a2"),
+            (First, vec![failed.clone(), live.clone()], 3, "reuse a3 false"),
+            (First, vec![twin.clone()], 3, "reuse a3 true"),
+            (Retry, vec![], 0, "reject: nothing"),
             (Retry, vec![], 4, "start"),
             (Retry, vec![failed.clone()], 1, "start"),
-            (Retry, vec![failed.clone(), live.clone()], 3, "refuse: at work a3"),
-            (Retry, vec![failed.clone(), twin.clone()], 3, "answer a3 true"),
-            (Fresh, vec![], 0, "refuse: nothing"),
+            (Retry, vec![failed.clone(), live.clone()], 3, "reject: active a3"),
+            (Retry, vec![failed.clone(), twin.clone()], 3, "reuse a3 true"),
+            (Fresh, vec![], 0, "reject: nothing"),
             (Fresh, vec![done], 2, "start"),
-            (Fresh, vec![failed.clone(), live], 3, "refuse: at work a3"),
-            (Fresh, vec![failed, twin], 3, "answer a3 true"),
+            (Fresh, vec![failed.clone(), live], 3, "reject: active a3"),
+            (Fresh, vec![failed, twin], 3, "reuse a3 true"),
         ];
-        for (mode, known, mark, expected) in cases {
-            assert_eq!(short(*mode, known, *mark), *expected, "{mode:?} {known:?} {mark}");
+        for (mode, prior, last_attempt, expected) in cases {
+            assert_eq!(short(*mode, prior, *last_attempt), *expected, "{mode:?} {prior:?} {last_attempt}");
         }
     }
 
     #[test]
     fn submit_rejection_names_alternatives() {
-        let problem = Error::from(Rejection::AlreadyAttempted(known(1, Phase::Failed, false)));
-        assert_eq!(problem.exit_code(), 64);
-        insta::assert_snapshot!(problem, @"this task has an attempt already: `a1` ended Failed. Go on from it with --retry (same branch and conversation), or start over with --fresh (new branch).");
-        insta::assert_snapshot!(Error::from(Rejection::StillRunning(RunName::new("a1").unwrap())), @"the attempt before, `a1`, is still at work. Wait for it (dispatcher wait a1) or stop it (dispatcher stop a1), then retry.");
-        insta::assert_snapshot!(Error::from(Rejection::NothingToRetry), @"this task has no earlier attempt to go on from. Submit it without --retry and --fresh; service, agent and task must be the same as before.");
+        let run = || RunName::new("a1").unwrap();
+        let error = Error::from(Rejection::AlreadyAttempted(prior(1, Phase::Failed, false)));
+        assert_eq!((error.exit_code(), error.hint()), (64, &Advice::RetryOrStartFresh));
+        insta::assert_snapshot!(error, @"this task has an earlier attempt: `a1` ended as Failed");
+        let error = Error::from(Rejection::StillRunning(run()));
+        assert_eq!(error.hint(), &Advice::WaitOrStop(run()));
+        insta::assert_snapshot!(error, @"the earlier attempt `a1` is still active");
+        let error = Error::from(Rejection::NothingToRetry);
+        assert_eq!(error.hint(), &Advice::SubmitFirstAttempt);
+        insta::assert_snapshot!(error, @"this task has no earlier attempt to retry");
     }
 }

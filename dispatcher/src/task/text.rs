@@ -1,4 +1,4 @@
-//! Statuses and events as people read them.
+//! Statuses and events as text for people.
 
 use std::fmt::Write as _;
 
@@ -8,23 +8,23 @@ use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, WorkLocati
 use orchestrator_contract::task::{DocsOptions, PullRequestPolicy};
 use orchestrator_contract::{Event, Kind, Phase, TaskSpec};
 
+use super::advice::render_for_cli;
 use super::status::Status;
 
-/// Whether text goes to a terminal that takes colours.
+/// Whether to color text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ColorChoice {
-    /// With colours.
     Yes,
-    /// Plain.
     No,
 }
 
-/// Text that came from an agent or a server, made harmless for a terminal: no
-/// control character survives, so nothing can move the cursor or set a title.
+/// Replaces the control characters in text from an agent or server.
+///
+/// Escape sequences could move the cursor or set the terminal's title.
 #[must_use]
 pub fn sanitize(text: &str) -> String {
-    let harmless = |c: char| {
-        // Bidirectional overrides make text read differently from what it is.
+    let replace = |c: char| {
+        // Bidirectional overrides display text in another order than it has.
         let bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if c == '\t' || c == '\n' || c == '\r' {
             ' '
@@ -34,17 +34,17 @@ pub fn sanitize(text: &str) -> String {
             c
         }
     };
-    text.trim_end().chars().map(harmless).collect()
+    text.trim_end().chars().map(replace).collect()
 }
 
-fn colorize(text: &str, code: &str, colour: ColorChoice) -> String {
-    match colour {
+fn colorize(text: &str, code: &str, color: ColorChoice) -> String {
+    match color {
         ColorChoice::Yes => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
         ColorChoice::No => text.to_owned(),
     }
 }
 
-fn paint_phase(phase: Phase, text: &str, colour: ColorChoice) -> String {
+fn paint_phase(phase: Phase, text: &str, color: ColorChoice) -> String {
     let code = match phase {
         Phase::Pending => "2",
         Phase::Preparing | Phase::Running | Phase::Publishing => "36",
@@ -52,34 +52,34 @@ fn paint_phase(phase: Phase, text: &str, colour: ColorChoice) -> String {
         Phase::Failed => "31",
         Phase::Stopped => "33",
     };
-    colorize(text, code, colour)
+    colorize(text, code, color)
 }
 
-/// The time of day, in UTC as in the events.
+/// Formats the time of day in UTC, as in the events.
 fn format_time(time: Timestamp) -> String {
     time.strftime("%H:%M:%S").to_string()
 }
 
-/// A line of the readable log; none for events that say nothing new to a reader.
+/// Renders an event as a log line; returns `None` for events without a message of their own.
 #[must_use]
-pub fn render_event(event: &Event, colour: ColorChoice) -> Option<String> {
+pub fn render_event(event: &Event, color: ColorChoice) -> Option<String> {
     let readable = event.log_line()?;
     let text = sanitize(readable.text);
     let text = match readable.level {
         Level::Debug | Level::Info => text,
-        Level::Warn => colorize(&format!("warning: {text}"), "33", colour),
-        Level::Error => colorize(&format!("error: {text}"), "31", colour),
+        Level::Warn => colorize(&format!("warning: {text}"), "33", color),
+        Level::Error => colorize(&format!("error: {text}"), "31", color),
     };
-    let time = colorize(&format_time(event.time), "2", colour);
+    let time = colorize(&format_time(event.time), "2", color);
     Some(format!("{time} {:<14} {text}", sanitize(readable.source)))
 }
 
-/// A run's status, a field a line.
+/// Renders a run's status, one field a line.
 #[must_use]
-pub fn render_status(status: &Status, now: Timestamp, colour: ColorChoice) -> String {
+pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| {
-        let name = colorize(&format!("{name:<13}"), "2", colour);
+        let name = colorize(&format!("{name:<13}"), "2", color);
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name} {value}");
     };
@@ -89,7 +89,7 @@ pub fn render_status(status: &Status, now: Timestamp, colour: ColorChoice) -> St
         task = format!("{task}: {}", sanitize(title));
     }
     field("task", &format!("{task} ({}, attempt {})", status.service, status.attempt));
-    let mut phase = paint_phase(status.phase, status.phase.name(), colour);
+    let mut phase = paint_phase(status.phase, status.phase.name(), color);
     match (status.reason, status.step) {
         (Some(reason), Some(step)) if status.phase != Phase::Succeeded => {
             phase = format!("{phase} ({reason}) in step {step}");
@@ -100,7 +100,7 @@ pub fn render_status(status: &Status, now: Timestamp, colour: ColorChoice) -> St
     }
     field("phase", &phase);
     if let Some(waiting_for) = &status.waiting_for {
-        field("waits for", &sanitize(waiting_for));
+        field("waiting for", &sanitize(waiting_for));
     }
     if let (Some(doing), Some(since)) = (&status.activity, status.activity_since) {
         field("activity", &format!("{} (for {})", sanitize(doing), age(since, now)));
@@ -117,18 +117,18 @@ pub fn render_status(status: &Status, now: Timestamp, colour: ColorChoice) -> St
             WorkLocation::Remote | WorkLocation::None => {}
             WorkLocation::Workspace => {
                 let path = work.path.as_deref().unwrap_or(&status.workspace);
-                // A path in a volume is one of the container's.
-                let place = if status.workspace.starts_with('/') {
+                // The path of a volume exists in the container only.
+                let volume = if status.workspace.starts_with('/') {
                     String::new()
                 } else {
                     format!(" ({})", status.workspace)
                 };
-                field("work", &format!("only in the workspace: {}{place}", sanitize(path)));
+                field("work", &format!("only in the workspace: {}{volume}", sanitize(path)));
             }
         }
     }
-    if let Some(message) = &status.message {
-        field("message", &sanitize(message));
+    if let Some(cause) = status.cause() {
+        field("message", &sanitize(cause));
     }
     for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
         field("documents", &line);
@@ -136,23 +136,23 @@ pub fn render_status(status: &Status, now: Timestamp, colour: ColorChoice) -> St
     for note in status.outcome.iter().flat_map(|outcome| &outcome.notes) {
         field("note", &sanitize(note));
     }
-    field("next", &status.next_step);
+    field("next", &render_for_cli(&status.next_step));
     text
 }
 
-/// Runs as a table, a line a run.
+/// Renders runs as a table.
 #[must_use]
-pub fn render_list(statuses: &[Status], now: Timestamp, colour: ColorChoice) -> String {
-    let head = ["RUN", "TASK", "PHASE", "STEP", "AGE", "TURNS", "COST", "WHAT"].map(str::to_owned);
+pub fn render_list(statuses: &[Status], now: Timestamp, color: ColorChoice) -> String {
+    let header = ["RUN", "TASK", "PHASE", "STEP", "AGE", "TURNS", "COST", "DETAIL"].map(str::to_owned);
     let row = |status: &Status| {
         let task = status.task_id.map_or("all".to_owned(), |task| task.to_string());
-        let what = match (&status.reason, &status.waiting_for, &status.activity) {
+        let detail = match (&status.reason, &status.waiting_for, &status.activity) {
             (Some(reason), ..) => reason.to_string(),
-            (None, Some(waiting_for), _) => format!("waits for {waiting_for}"),
-            (None, None, Some(doing)) => doing.clone(),
+            (None, Some(waiting_for), _) => format!("waiting for {waiting_for}"),
+            (None, None, Some(activity)) => activity.clone(),
             (None, None, None) => String::new(),
         };
-        let what = status.pull_request.clone().unwrap_or(what);
+        let detail = status.pull_request.clone().unwrap_or(detail);
         [
             status.run.to_string(),
             task,
@@ -161,10 +161,10 @@ pub fn render_list(statuses: &[Status], now: Timestamp, colour: ColorChoice) -> 
             age(status.submitted_at, now),
             status.turns.to_string(),
             format!("${:.2}", status.cost_usd),
-            sanitize(&what).chars().take(60).collect(),
+            sanitize(&detail).chars().take(60).collect(),
         ]
     };
-    let rows: Vec<[String; 8]> = std::iter::once(head).chain(statuses.iter().map(row)).collect();
+    let rows: Vec<[String; 8]> = std::iter::once(header).chain(statuses.iter().map(row)).collect();
     let mut widths = [0; 8];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -180,8 +180,8 @@ pub fn render_list(statuses: &[Status], now: Timestamp, colour: ColorChoice) -> 
             .map(|(column, (cell, width))| {
                 let padded = format!("{cell:<width$}");
                 match (number.checked_sub(1).and_then(|index| statuses.get(index)), column) {
-                    (Some(status), 2) => paint_phase(status.phase, &padded, colour),
-                    (None, _) => colorize(&padded, "2", colour),
+                    (Some(status), 2) => paint_phase(status.phase, &padded, color),
+                    (None, _) => colorize(&padded, "2", color),
                     (Some(_), _) => padded,
                 }
             })
@@ -192,7 +192,7 @@ pub fn render_list(statuses: &[Status], now: Timestamp, colour: ColorChoice) -> 
     text
 }
 
-/// One line on a run that is being waited for.
+/// Renders the progress of a run in one line.
 #[must_use]
 pub fn render_progress(status: &Status) -> String {
     let mut parts = vec![status.phase.to_string()];
@@ -201,14 +201,14 @@ pub fn render_progress(status: &Status) -> String {
         parts.push(format!("turn {}, ${:.2}", status.turns, status.cost_usd));
     }
     match (&status.waiting_for, &status.activity) {
-        (Some(waiting_for), _) => parts.push(sanitize(&format!("waits for {waiting_for}"))),
-        (None, Some(doing)) => parts.push(sanitize(doing)),
+        (Some(waiting_for), _) => parts.push(sanitize(&format!("waiting for {waiting_for}"))),
+        (None, Some(activity)) => parts.push(sanitize(activity)),
         (None, None) => {}
     }
     parts.join(" | ")
 }
 
-/// What will happen in a run, in the order in which it will.
+/// Renders the planned steps of a run, one a line.
 #[must_use]
 pub fn render_plan(task: &TaskSpec) -> String {
     if task.kind == Kind::Docs {
@@ -218,72 +218,72 @@ pub fn render_plan(task: &TaskSpec) -> String {
         .target
         .working_directory
         .as_ref()
-        .map_or(format!("the folder of {}", task.service), |directory| format!("`{directory}`"));
+        .map_or(format!("the directory of {}", task.service), |directory| format!("`{directory}`"));
     let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
     let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
     let pull_request = match task.pull_request {
-        PullRequestPolicy::Create => "push and open the pull request",
+        PullRequestPolicy::Create => "push the branch and open a pull request",
         PullRequestPolicy::None => "push the branch, without a pull request",
     };
     let verify = match task.verify.as_slice() {
-        [] => "nothing to verify with (no `verify` commands)".to_owned(),
+        [] => "skip verification (no `verify` commands)".to_owned(),
         commands => format!("verify with `{}`", commands.join("`, `")),
     };
     format!(
-        "  1. read the documents of {number} from {}\n  2. prepare {} from {base}, and work in {directory}\n  \
-         3. let {} do the task with the model {}\n  4. {verify}\n  5. {pull_request}\n",
+        "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work in {directory}\n  \
+         3. run {} with the model {}\n  4. {verify}\n  5. {pull_request}\n",
         task.platform.url, task.target.url, task.agent, task.model
     )
 }
 
-/// What will happen in a docs run, a step an entry.
+/// Returns the planned steps of a docs run.
 #[must_use]
 pub fn docs_plan(task: &TaskSpec) -> Vec<String> {
     let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
     let which = task.task_id.map_or("every task".to_owned(), |task| format!("task {task}"));
-    let DocsOptions { force, concurrency: at_once } = task.docs_options();
-    let there = if force { "writing anew what is there" } else { "leaving what is there alone" };
+    let DocsOptions { force, concurrency } = task.docs_options();
+    let existing = if force { "rewriting existing ones" } else { "keeping existing ones" };
     let publish = match task.pull_request {
-        PullRequestPolicy::Create => format!("push the branch and open the pull request for {base}"),
+        PullRequestPolicy::Create => format!("push the branch and open a pull request against {base}"),
         PullRequestPolicy::None => "push the branch, without a pull request".to_owned(),
     };
-    let many = if task.task_id.is_none() {
-        format!(", each in a conversation of its own, {at_once} at once")
+    let sessions = if task.task_id.is_none() {
+        format!(", one session for each task, {concurrency} concurrently")
     } else {
         String::new()
     };
     vec![
         format!("clone {} at {base} and read its tasks", task.platform.url),
         format!(
-            "let {} write the documents of {which} with {}{many}, {there}",
+            "run {} with the model {} to write the documents of {which}{sessions}, {existing}",
             task.agent,
             sanitize(&task.model)
         ),
-        "check each document; what is not good enough goes back to the agent once".to_owned(),
+        "review each document; the agent revises rejected ones once".to_owned(),
         publish,
     ]
 }
 
-/// What became of the documents of each task: a line a task, and what was found wrong.
+/// Renders the result of each task's documents with the review findings, one line a task.
 #[must_use]
 pub fn documented(outcome: &Outcome) -> Vec<String> {
-    let line = |one: &DocsResult| {
-        let state = match one.status {
+    let line = |result: &DocsResult| {
+        let status = match result.status {
             DocsStatus::Written => "written",
-            DocsStatus::Unchanged => "left as it was",
+            DocsStatus::Unchanged => "unchanged",
             DocsStatus::Failed => "failed",
             DocsStatus::NotWritten => "not written yet",
         };
-        let findings = match one.findings.as_slice() {
+        let findings = match result.findings.as_slice() {
             [] => String::new(),
             findings => format!(": {}", sanitize(&findings.join("; "))),
         };
-        format!("task {} ({}): {state}{findings}", one.task_id, sanitize(&one.title))
+        format!("task {} ({}): {status}{findings}", result.task_id, sanitize(&result.title))
     };
     outcome.docs_results.iter().map(line).collect()
 }
 
-/// How long ago something was, in one unit or two.
+/// Formats the time since `since` in one or two units, such as `42s` or `1h06m`.
 #[must_use]
 pub fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
@@ -338,7 +338,7 @@ mod tests {
         activity      edits src/lib.rs (for 5m)
         used          6.5 min, 3 turns, $0.12
         branch        feature/task-1-implementation
-        next          Follow it: dispatcher logs -f trader-claude-agent-1-task1-attempt2
+        next          Follow the log with `dispatcher logs -f trader-claude-agent-1-task1-attempt2`.
         ");
     }
 
@@ -351,7 +351,7 @@ mod tests {
         used          5.5 min, 14 turns, $0.42
         branch        feature/task-1-implementation
         pull request  https://github.com/myorg/trader/pull/7
-        message       pull request #7 is open. Review the pull request.
+        message       pull request #7 is open.
         next          Review the pull request.
         ");
     }
@@ -360,7 +360,7 @@ mod tests {
     fn run_list_renders_as_table() {
         let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
         insta::assert_snapshot!(render_list(&list, now(), ColorChoice::No), @"
-        RUN                                   TASK  PHASE      STEP       AGE  TURNS  COST   WHAT
+        RUN                                   TASK  PHASE      STEP       AGE  TURNS  COST   DETAIL
         trader-claude-agent-1-task1-attempt2  1     Succeeded  report     6m   14     $0.42  https://github.com/myorg/trader/pull/7
         trader-claude-agent-1-task1-attempt2  1     Running    agent      6m   3      $0.12  edits src/lib.rs
         trader-claude-agent-1-task1-attempt2  1     Failed     preflight  6m   0      $0.00  SupervisorLost

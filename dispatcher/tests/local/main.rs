@@ -23,7 +23,7 @@ fn fifty_identical_submissions_create_one_run() {
     };
     let all = bench.concurrently((0..50).map(|_| submit()));
     let started: Vec<String> = all.iter().map(|done| done.json()["result"].to_string()).collect();
-    assert_eq!(started.iter().filter(|started| *started == "\"new\"").count(), 1, "{started:?}");
+    assert_eq!(started.iter().filter(|started| *started == "\"created\"").count(), 1, "{started:?}");
     assert!(
         all.iter().all(|done| done.code == 0 && done.json()["run"] == "trader-claude-agent-1-task1-attempt1")
     );
@@ -99,7 +99,7 @@ fn wait_exits_with_exit_code_of_run() {
     let run = bench.run_ending("held", "submit --task 3 --service trader -o json").json();
     let done = bench.run(&format!("wait {} --timeout 0.05", run["run"].as_str().unwrap()));
     assert_eq!(done.code, 124);
-    assert!(done.stderr.contains("has not ended in the time given"), "{done:?}");
+    assert!(done.stderr.contains("timed out waiting for"), "{done:?}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn stop_is_idempotent_with_reason_stopped() {
     assert_eq!((done.code, done.json()["reason"].as_str()), (0, Some("Stopped")), "{done:?}");
     let again = bench.run(&format!("stop {run}"));
     assert_eq!(again.code, 0);
-    assert!(again.stderr.contains("had ended already"), "{again:?}");
+    assert!(again.stderr.contains("is already finished"), "{again:?}");
     assert_eq!(bench.run(&format!("wait {run}")).code, 143);
 }
 
@@ -294,7 +294,7 @@ fn doctor_reports_missing_parts_with_fix() {
     let checks = done.json()["checks"].as_array().unwrap().clone();
     let status = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap()["status"].clone();
     assert_eq!(status("supervisor"), "ok");
-    assert_eq!(status("state folder"), "ok");
+    assert_eq!(status("state directory"), "ok");
     assert_eq!(status("model credential"), "error");
     assert!(checks.iter().all(|check| check["status"] == "ok" || check["fix"].is_string()), "{done:?}");
     let servers: Vec<_> = checks.iter().filter(|check| check["name"] == "mcp server").collect();
@@ -305,7 +305,7 @@ fn doctor_reports_missing_parts_with_fix() {
 fn supervisor_start_failure_is_reported_immediately() {
     let bench = Bench::new();
     let done = bench.run("submit --task 1 --service trader --supervisor /bin/false");
-    assert!(done.stdout.contains("has failed: the supervisor ended before it said anything"), "{done:?}");
+    assert!(done.stdout.contains("has failed: the supervisor exited before its first event"), "{done:?}");
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn slow_stop_is_awaited_only_until_timeout() {
     let run = bench.submit("stubborn");
     let stopping = bench.run(&format!("stop {run} --no-wait"));
     assert_eq!(stopping.code, 0);
-    assert!(stopping.stderr.contains("was asked to stop"), "{stopping:?}");
+    assert!(stopping.stderr.contains("stop requested"), "{stopping:?}");
     let waited = bench.run(&format!("stop {run} --timeout 0.05"));
     assert_eq!(waited.code, 124);
     assert!(waited.stderr.contains("still saving its work"), "{waited:?}");

@@ -41,9 +41,9 @@ fn several_active_runs_are_listed_not_guessed() {
 fn selection_without_match_fails_with_explanation() {
     let bench = Bench::new();
     for (verb, words) in [
-        ("wait", "there is no run. "),
-        ("stop --service auth", "there is no run of service `auth`"),
-        ("retry --task 7", "there is no run for task 7 that has ended"),
+        ("wait", "no run found"),
+        ("stop --service auth", "no run of service `auth` found"),
+        ("retry --task 7", "no finished run for task 7 found"),
     ] {
         let done = bench.run(verb);
         assert_eq!(done.code, 64);

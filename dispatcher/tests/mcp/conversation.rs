@@ -26,7 +26,7 @@ async fn failed_first_task_is_retried_with_guidance() {
     assert!(!submitted.is_error);
     assert_eq!(
         (submitted.value["result"].as_str(), submitted.value["run"]["run"].as_str()),
-        (Some("new"), Some(FIRST))
+        (Some("created"), Some(FIRST))
     );
     insta::assert_snapshot!("submitted", steady(&submitted.text, &bench));
 
@@ -124,7 +124,7 @@ async fn run_resources_are_read_by_uri() {
     assert!(read("outcome").await.unwrap().contains("\"reason\": \"Completed\""));
     assert!(read("diff").await.unwrap().contains("+fn new() {}"));
     let missing = read("transcript").await.unwrap_err();
-    assert!(missing.contains("there is no transcript of"), "{missing}");
+    assert!(missing.contains("has no transcript"), "{missing}");
     let unknown = read("secrets").await.unwrap_err();
     assert!(unknown.contains("orchestrator://runs/{run}/log"), "{unknown}");
     let listed = client.list_all_resources().await.unwrap();

@@ -130,7 +130,8 @@ fn non_loopback_address_requires_token() {
             Ok(()) => assert!(!refused, "{address}"),
             Err(problem) => {
                 assert!(refused && problem.exit_code() == 78, "{address}: {problem}");
-                assert!(problem.to_string().contains("--token-file"), "{problem}");
+                let hint = dispatcher::task::advice::render_for_cli(problem.hint());
+                assert!(hint.contains("--token-file"), "{hint}");
             }
         }
         assert!(check(&ServeOptions { tokens: TokenSource::Inline(TOKEN.into()), ..open }).is_ok());

@@ -21,7 +21,7 @@ fn hundred_identical_submissions_create_one_run() {
         all.into_iter().map(|answer| answer.join().unwrap()).collect()
     });
     let count = |started: &str| answers.iter().filter(|answer| *answer == started).count();
-    assert_eq!((count("\"new\""), count("\"already_running\"")), (1, 99), "{answers:?}");
+    assert_eq!((count("\"created\""), count("\"already_running\"")), (1, 99), "{answers:?}");
     assert_eq!(bench.runs().len(), 1);
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -75,7 +75,7 @@ fn remote_call_without_folder_names_needed_arguments() {
         (result["isError"] == true, result["content"][0]["text"].as_str().unwrap().to_owned())
     };
     let (failed, text) = submit(json!({ "task_id": 1, "service": "trader" }));
-    assert!(failed && text.contains("`repository_url`") && text.contains("no open folder"), "{text}");
+    assert!(failed && text.contains("`repository_url`") && text.contains("no project folder"), "{text}");
     let target = "https://github.com/myorg/trader";
     let (failed, text) = submit(json!({ "task_id": 1, "service": "trader", "repository_url": target }));
     assert!(failed && text.contains("`platform_repository_url`"), "{text}");
@@ -137,7 +137,7 @@ fn waiting_call_is_answered_at_shutdown() {
         eventually("the wait to begin", || server.log().contains(started));
         server.signal(signal);
         let answer = read(&mut waiting);
-        assert!(answer.status == 200 && answer.body.contains("the run goes on"), "{answer:?}");
+        assert!(answer.status == 200 && answer.body.contains("the run continues"), "{answer:?}");
         assert_eq!(server.ended(), Some(0));
         assert_eq!(bench.runs()[0]["phase"], "Running");
     }

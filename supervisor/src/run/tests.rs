@@ -209,10 +209,8 @@ fn documents(tasks: usize, concurrency: usize) -> (RunMachine, Vec<Effect>) {
     let (mut run, mut effects) = RunMachine::new(None);
     let batch = Batch::new((0..tasks).map(|task| format!("task {task}")).collect(), concurrency);
     for event in PREPARED {
-        effects.extend(run.handle(match event {
-            RunEvent::StepDone(Step::Documents) => RunEvent::DocsPlanned(batch.clone()),
-            event => event,
-        }));
+        let is_plan = event == RunEvent::StepDone(Step::Documents);
+        effects.extend(run.handle(if is_plan { RunEvent::DocsPlanned(batch.clone()) } else { event }));
     }
     (run, effects)
 }

@@ -455,7 +455,12 @@ fn token_is_not_sent_to_unlisted_host() {
     let mut env = TestEnv::start(silent());
     env.set("GITHUB_API_URL", "");
     let ended = env.submit(&[]);
-    assert_ended(&env, &ended, Reason::CredentialMissing, &["`127.0.0.1` is not allowed to receive the git token", "git_hosts"]);
+    assert_ended(
+        &env,
+        &ended,
+        Reason::CredentialMissing,
+        &["`127.0.0.1` is not allowed to receive the git token", "git_hosts"],
+    );
     let shown = |env: &TestEnv| env.git.requests().iter().any(|request| request.authorization.is_some());
     assert!(!shown(&env), "the token was sent");
     env.set("ORCHESTRATOR_GIT_HOSTS", "git.example.com,127.0.0.1");

@@ -80,7 +80,7 @@ fn any_dispatcher_can_inspect_follow_or_stop_active_run() {
     let logs = env.dispatcher(&["logs", &run]);
     assert!(logs.stdout.contains("agent"), "{logs:#?}");
     let again = docker.verb("submit", &[]);
-    assert!(again.stdout.contains("is at work on this already"), "{again:#?}");
+    assert!(again.stdout.contains("is already running"), "{again:#?}");
 
     let stop = env.dispatcher(&["stop", &run, "--no-wait"]);
     assert_eq!(stop.code, 0, "{stop:#?}");
@@ -211,7 +211,7 @@ fn failed_start_is_explained_without_leftovers() {
     docker.engine.docker(&["create", "--name", &name, &docker.engine.image]);
     let output = docker.verb("submit", &[]);
     assert_eq!(output.code, 64, "{output:#?}");
-    assert!(output.stderr.contains("no run of ours"), "{output:#?}");
+    assert!(output.stderr.contains("was not created by the orchestrator"), "{output:#?}");
     assert_eq!(docker.engine.inspect(&name)["State"]["Status"], "created");
     docker.engine.docker(&["rm", &name]);
 

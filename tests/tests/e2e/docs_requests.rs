@@ -104,7 +104,7 @@ fn ide_session_requests_all_docs_then_existing_ones_again() {
     let mut session = env.ide_session(script);
     let reply = session.say("Create docs for all tasks.");
     for fact in
-        [run, "documents of all tasks of the platform service", "opus", "left alone", "only looked at"]
+        [run, "documents of all tasks of the platform service", "opus", "kept (force: true", "not modified"]
     {
         assert!(reply.answer().contains(fact), "{fact:?} is missing: {}", reply.answer());
     }

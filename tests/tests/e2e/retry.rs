@@ -84,7 +84,11 @@ fn retry_without_session_gets_its_summary() {
     let (output, outcome) = env.retry(FIRST, &["--guidance", GUIDANCE]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert_ne!(outcome.sessions, env.outcome_of(FIRST).sessions);
-    assert!(outcome.notes.iter().any(|note| note.contains("session of the earlier attempt is missing")), "{:?}", outcome.notes);
+    assert!(
+        outcome.notes.iter().any(|note| note.contains("session of the earlier attempt is missing")),
+        "{:?}",
+        outcome.notes
+    );
     assert_published(&env, &outcome);
 }
 

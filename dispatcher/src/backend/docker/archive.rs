@@ -1,7 +1,7 @@
-//! Archives: how files get into containers and out of them.
+//! Copies files to and from containers, as tar archives.
 //!
-//! An engine takes and gives the files of a container as a tar, whether it runs, has ended or was
-//! never started, and wherever the engine is: nothing has to be shared with this machine.
+//! Works for running, exited and created containers, and for remote engines: no file system is shared
+//! with this machine.
 
 use std::io::{Cursor, Read as _};
 
@@ -18,10 +18,10 @@ use super::connect::{problem, status};
 use crate::config::User;
 use crate::error::Error;
 
-/// The most that is read of a file.
+/// Maximum size of a file to read.
 const MAX_READ_BYTES: usize = 64 * 1024 * 1024;
 
-/// An archive that is being made, in memory: secrets touch no disk of this machine.
+/// An archive built in memory, so that secrets are not written to disk here.
 #[derive(Default)]
 pub(super) struct Archive(Vec<Part>);
 
@@ -45,19 +45,19 @@ impl std::fmt::Debug for Archive {
 }
 
 impl Archive {
-    /// Adds a folder. One that is there already keeps what is in it.
+    /// Adds a folder. An existing folder keeps its content.
     pub(super) fn folder(mut self, path: &str, owner: User, mode: u32) -> Self {
         self.0.push(Part { path: path.to_owned(), owner, mode, content: Content::Folder });
         self
     }
 
-    /// Adds a file. What is there by that name, a folder too, is replaced.
+    /// Adds a file. It replaces an existing file or folder.
     pub(super) fn file(mut self, path: &str, owner: User, mode: u32, content: impl Into<Vec<u8>>) -> Self {
         self.0.push(Part { path: path.to_owned(), owner, mode, content: Content::File(content.into()) });
         self
     }
 
-    /// The paths in it.
+    /// Returns the paths in the archive.
     #[cfg(test)]
     pub(super) fn paths(&self) -> Vec<&str> {
         self.0.iter().map(|part| part.path.as_str()).collect()
@@ -86,12 +86,12 @@ impl Archive {
         builder.into_inner()
     }
 
-    /// Puts everything below a folder of a container.
+    /// Extracts the archive into a folder of a container.
     ///
     /// # Errors
-    /// The engine cannot.
+    /// Returns an error if the engine fails.
     pub(super) async fn upload(&self, client: &Client, container: &str, folder: &str) -> Result<(), Error> {
-        let doing = format!("put files into {folder} of container {container}");
+        let doing = format!("copy files to {folder} of container {container}");
         let bytes = self.bytes().map_err(|error| problem(&doing, &EngineError::IOError { err: error }))?;
         let options = UploadToContainerOptionsBuilder::new().path(folder).build();
         client
@@ -101,10 +101,10 @@ impl Archive {
     }
 }
 
-/// A file of a container; none if there is no such file, or no such container.
+/// Returns a file of a container; `None` if the file or the container does not exist.
 ///
 /// # Errors
-/// The engine cannot tell.
+/// Returns an error if the engine fails.
 pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result<Option<Vec<u8>>, Error> {
     let doing = || format!("read {path} of container {container}");
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
@@ -113,7 +113,7 @@ pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result
     while let Some(chunk) = stream.next().await {
         match chunk {
             Ok(chunk) if bytes.len() + chunk.len() > MAX_READ_BYTES => {
-                let error = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is too large");
+                let error = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "file too large");
                 return Err(problem(&doing(), &EngineError::IOError { err: error }));
             }
             Ok(chunk) => bytes.extend_from_slice(&chunk),
@@ -136,25 +136,25 @@ fn first_entry(bytes: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// How many bytes a path of a container takes with everything below it, about.
+/// Returns the approximate bytes of a path of a container, with everything below it.
 pub(super) async fn size(client: &Client, container: &str, path: &str) -> u64 {
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let stream = client.download_from_container(container, Some(options));
     stream.fold(0, |sum, chunk| async move { sum + chunk.map_or(0, |chunk| chunk.len() as u64) }).await
 }
 
-/// Whether a path of a container is a folder; none if there is no such path.
+/// Returns whether a path of a container is a folder; `None` if it does not exist.
 ///
 /// # Errors
-/// The engine cannot tell.
+/// Returns an error if the engine fails.
 pub(super) async fn is_folder(client: &Client, container: &str, path: &str) -> Result<Option<bool>, Error> {
-    /// The bit by which Go's file modes tell a folder.
+    /// Go's `os.ModeDir`.
     const FOLDER: u32 = 1 << 31;
     let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
     match client.get_container_archive_info(container, Some(options)).await {
         Ok(info) => Ok(Some(info.file_mode & FOLDER != 0)),
         Err(error) if status(&error) == Some(404) => Ok(None),
-        Err(error) => Err(problem(&format!("look at {path} of container {container}"), &error)),
+        Err(error) => Err(problem(&format!("inspect {path} of container {container}"), &error)),
     }
 }
 

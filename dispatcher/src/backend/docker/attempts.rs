@@ -1,5 +1,5 @@
-//! Attempt numbers: the name of a run is taken by making its container, which only one can; the
-//! highest number ever given out is kept in the service's volume, where it survives the containers.
+//! Attempt numbers. Creating a run's container claims its number; the highest number is stored in the
+//! service's volume, where it outlives the containers.
 
 use bollard::Docker as Client;
 use orchestrator_contract::TaskKey;
@@ -10,24 +10,24 @@ use super::spec::WORKSPACE;
 use crate::config::User;
 use crate::error::Error;
 
-/// The mark of an identity as a container that has the volume sees it; 0 if there is none.
+/// Reads the stored attempt number of a task key through a container with the volume; 0 if none.
 ///
-/// A mark that is being written may be seen empty. That is no harm: the container of the number that
-/// is being given out is there already.
+/// The file may be seen empty while it is written. That is safe: the container of the number being
+/// allocated already exists.
 ///
 /// # Errors
-/// The engine cannot tell.
+/// Returns an error if the engine fails.
 pub(super) async fn read(client: &Client, container: &str, identity: &TaskKey) -> Result<u32, Error> {
     let path = Layout::new(WORKSPACE).attempts(identity);
     let bytes = archive::read(client, container, &path.to_string_lossy()).await?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).trim().parse().unwrap_or_default())
 }
 
-/// Writes down that a number is given out. The caller has seen that no higher one is.
+/// Stores an allocated number. The caller has checked that no higher one is stored.
 ///
 /// # Errors
-/// The engine cannot.
-pub(super) async fn raise(
+/// Returns an error if the engine fails.
+pub(super) async fn store(
     client: &Client,
     container: &str,
     identity: &TaskKey,
@@ -36,7 +36,7 @@ pub(super) async fn raise(
 ) -> Result<(), Error> {
     let layout = Layout::new("");
     let path = layout.attempts(identity);
-    // With all folders above it: what the engine makes by itself belongs to root.
+    // With all parent folders: those that the engine creates belong to root.
     let mut folders: Vec<_> = path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
     folders.reverse();
     let mut archive = Archive::default();

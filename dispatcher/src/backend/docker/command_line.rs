@@ -1,20 +1,20 @@
-//! The `docker run` line of a container, as a person would type it.
+//! The `docker run` command line of a container.
 
 use super::spec::{ContainerSpec, INPUT_MOUNT_PATH, InputMount, LOG_DRIVER, LOG_SIZE, TMP, WORKSPACE};
 
-/// Whether somebody sits before it.
+/// Which standard streams are connected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Terminal {
-    /// Input and output are a terminal's.
+    /// Stdin and stdout of a terminal.
     Yes,
-    /// Input and output are connected, and none is a terminal's.
+    /// Stdin and stdout, not of a terminal.
     Input,
-    /// Only output, and not of a terminal.
+    /// Stdout only, not of a terminal.
     No,
 }
 
-/// The arguments after `docker`. The container is removed when it has ended.
-pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<String> {
+/// Builds the arguments after `docker`. The container is removed when it exits.
+pub(super) fn build_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<String> {
     let ContainerSpec {
         name,
         image,
@@ -24,8 +24,8 @@ pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec
         arguments,
         folder,
         workspace,
-        labels_of_workspace: _,
-        given,
+        workspace_labels: _,
+        input_mount,
         user,
         network,
         memory,
@@ -60,7 +60,7 @@ pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec
         option("network", network);
     }
     option("mount", &mount(&["type=volume", &format!("source={workspace}"), &format!("target={WORKSPACE}")]));
-    match given {
+    match input_mount {
         InputMount::Volume { name, labels: _ } => {
             option(
                 "mount",
@@ -91,7 +91,7 @@ pub(super) fn compose_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec
     line
 }
 
-/// The value of `--mount`: fields of a line of CSV.
+/// Renders the value of `--mount`, a CSV line.
 fn mount(fields: &[&str]) -> String {
     let quoted = |field: &&str| {
         if field.contains([',', '"', '\n']) {
@@ -103,7 +103,7 @@ fn mount(fields: &[&str]) -> String {
     fields.iter().map(quoted).collect::<Vec<_>>().join(",")
 }
 
-/// A word as a POSIX shell takes it.
+/// Quotes a word for a POSIX shell.
 pub(crate) fn quote(word: &str) -> String {
     let harmless = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(harmless) {
@@ -112,10 +112,10 @@ pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A command line for a shell: an option a line.
+/// Renders a command line for a shell, one option per line.
 pub(super) fn render(program: &str, arguments: &[String]) -> String {
     let mut text = quote(program);
-    // The options of `run` have lines of their own; what follows the image belongs to the program in it.
+    // Only the options of `run` get their own lines; the arguments after the image do not.
     let run = arguments.iter().position(|argument| argument == "run").unwrap_or(arguments.len());
     let mut in_options = false;
     for (at, argument) in arguments.iter().enumerate() {
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn docker_command_line_has_every_container_option() {
         let spec = spec::tests::sample();
-        insta::assert_snapshot!(render("docker", &compose_arguments(&spec, Terminal::No)));
+        insta::assert_snapshot!(render("docker", &build_arguments(&spec, Terminal::No)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Finds the engine and says what is wrong where none answers.
+//! Finds and connects to the engine, and explains why it cannot be reached.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,21 @@ use orchestrator_contract::Reason;
 use crate::config::{Config, Environment};
 use crate::error::Error;
 
-/// Seconds that the engine may take to begin an answer.
-const LIMIT: u64 = 60;
+/// Seconds until the engine must start to respond.
+const RESPONSE_TIMEOUT_SECONDS: u64 = 60;
 
-/// Seconds that it may take to say who it is.
-const FIRST_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long version negotiation may take.
+const NEGOTIATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// An engine that answered.
+/// A connected engine.
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
-    /// The way to it.
     pub(super) client: Client,
-    /// Its address, for messages and for its command line.
+    /// Address, for messages and for its command line.
     pub(super) address: String,
 }
 
-/// The addresses to try, the first that is there wins.
+/// Returns the addresses to try in order.
 fn candidates(named: Option<&str>, environment: &Environment) -> Vec<String> {
     if let Some(host) = named.or_else(|| environment.text("DOCKER_HOST")) {
         return vec![host.to_owned()];
@@ -45,69 +44,70 @@ fn candidates(named: Option<&str>, environment: &Environment) -> Vec<String> {
     .collect()
 }
 
-/// The socket of an address.
+/// Returns the socket path of an address.
 fn socket(address: &str) -> Result<&Path, Error> {
     match address.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(Path::new(path)),
-        Some(_) | None => Err(Error::configuration(format!("`{address}` is no socket of an engine"))
-            .with_hint(
-                "Give it as unix:///path. A socket of another machine can be brought here: ssh -nNT -L \
+        Some(_) | None => {
+            Err(Error::configuration(format!("`{address}` is not the address of a Unix socket")).with_hint(
+                "Use unix:///path. Forward the socket of another machine with: ssh -nNT -L \
              /tmp/docker.sock:/var/run/docker.sock HOST",
-            )),
+            ))
+        }
     }
 }
 
-/// Connects to the engine that the configuration names, or to the first that is there.
+/// Connects to the configured engine, else to the first one found.
 ///
 /// # Errors
-/// None answers.
+/// Returns an error if no engine responds.
 pub(super) async fn connect(config: &Config) -> Result<Engine, Error> {
     let named = config.docker().host.as_deref();
     let all = candidates(named, &config.environment);
     let found = match all.as_slice() {
         [one] => Some(one.as_str()),
-        several => several.iter().map(String::as_str).find(|address| is_there(address)),
+        several => several.iter().map(String::as_str).find(|address| exists(address)),
     };
     let Some(address) = found else {
         let tried: Vec<&str> = all.iter().map(|address| address.trim_start_matches("unix://")).collect();
         return Err(Error::configuration(format!(
-            "there is no container engine: none of {} is there",
+            "no container engine found at {}",
             tried.join(", ")
         ))
-        .with_hint("Start docker or podman (systemctl --user start podman.socket), or name its socket with DOCKER_HOST."));
+        .with_hint("Start docker or podman (systemctl --user start podman.socket), or set its socket with DOCKER_HOST."));
     };
     let path = socket(address)?;
     let failed = |error: &EngineError| no_answer(address, path, error);
-    let client =
-        Client::connect_with_unix(address, LIMIT, API_DEFAULT_VERSION).map_err(|error| failed(&error))?;
-    let negotiated = tokio::time::timeout(FIRST_LIMIT, client.negotiate_version()).await;
+    let client = Client::connect_with_unix(address, RESPONSE_TIMEOUT_SECONDS, API_DEFAULT_VERSION)
+        .map_err(|error| failed(&error))?;
+    let negotiated = tokio::time::timeout(NEGOTIATION_TIMEOUT, client.negotiate_version()).await;
     let client =
         negotiated.unwrap_or(Err(EngineError::RequestTimeoutError)).map_err(|error| failed(&error))?;
     Ok(Engine { client, address: address.to_owned() })
 }
 
-fn is_there(address: &str) -> bool {
+fn exists(address: &str) -> bool {
     socket(address).is_ok_and(Path::exists)
 }
 
 fn no_answer(address: &str, path: &Path, error: &EngineError) -> Error {
     if !path.exists() {
-        return Error::configuration(format!("there is no container engine at {address}"))
-            .with_hint("Start it, or name its socket with DOCKER_HOST or `host` in [docker].");
+        return Error::configuration(format!("no container engine at {address}"))
+            .with_hint("Start it, or set its socket with DOCKER_HOST or `host` in [docker].");
     }
     let denied = rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS);
     if denied {
-        return Error::configuration(format!("you may not use the container engine at {address}"))
+        return Error::configuration(format!("no permission to use the container engine at {address}"))
             .with_hint("Join the group of its socket (usermod -aG docker YOU), or use a rootless engine.");
     }
     Error::new(
         Reason::RemoteUnavailable,
-        format!("the container engine at {address} does not answer: {}", chain(error)),
+        format!("the container engine at {address} does not respond: {}", chain(error)),
     )
     .with_hint("Start it (systemctl start docker), then try again.")
 }
 
-/// What an engine answered to a request, as a problem.
+/// Converts an engine's error response to an [`Error`].
 pub(super) fn problem(doing: &str, error: &EngineError) -> Error {
     let message = if let EngineError::DockerResponseServerError { message, .. } = error {
         message.trim().to_owned()
@@ -118,12 +118,11 @@ pub(super) fn problem(doing: &str, error: &EngineError) -> Error {
     if message.contains("no space left") {
         return Error::new(Reason::DiskFull, text);
     }
-    Error::new(Reason::RemoteUnavailable, text).with_hint(
-        "Look into the engine's log (journalctl -u docker), mend it and try again; dispatcher doctor helps.",
-    )
+    Error::new(Reason::RemoteUnavailable, text)
+        .with_hint("Check the engine's log (journalctl -u docker) and `dispatcher doctor`, then try again.")
 }
 
-/// The status code that the engine answered with.
+/// Returns the HTTP status of an engine's error response.
 pub(super) fn status(error: &EngineError) -> Option<u16> {
     let EngineError::DockerResponseServerError { status_code, .. } = error else { return None };
     Some(*status_code)
@@ -145,6 +144,7 @@ fn chain(error: &EngineError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::advice::render_for_cli;
 
     #[test]
     fn explicit_engine_address_overrides_defaults() {
@@ -166,7 +166,7 @@ mod tests {
         for address in ["tcp://1.2.3.4:2375", "ssh://host", "/var/run/docker.sock", "unix://rel"] {
             let problem = socket(address).unwrap_err();
             assert_eq!(problem.exit_code(), 78);
-            assert!(problem.to_string().contains("unix:///path"), "{problem}");
+            assert!(render_for_cli(problem.hint()).contains("unix:///path"), "{problem}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Makes runs.
+//! Creates and starts runs.
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder};
@@ -7,28 +7,29 @@ use jiff::Timestamp;
 use orchestrator_contract::{Reason, RunName, TaskKey, TaskSpec};
 
 use super::connect::{problem, status};
+use super::handle::{Docker, attempt_of};
 use super::inputs::RunInputs;
 use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH, InputMount};
-use super::{Docker, attempt_of, attempts, labels};
+use super::{attempts, labels};
 use crate::backend::{Backend as _, CreateOutcome, CreateRun, StoredRun, SubmissionRecord};
 use crate::error::Error;
 
-/// Longest that an image is pulled.
-const PULL_LIMIT: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+/// How long pulling an image may take.
+const PULL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15 * 60);
 
-/// How long an engine takes to make a container, where it is quick.
+/// Pause before inspecting a container that another process is creating.
 const CREATE_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// What came of taking a name.
+/// Result of claiming a run name.
 enum NameClaim {
-    /// The container is there.
+    /// The container was created.
     Created,
-    /// Another one has the name.
+    /// Another container has the name.
     AlreadyExists,
 }
 
 impl Docker {
-    /// The name of an attempt: another one where a run of somebody else has it.
+    /// Returns the run name of an attempt, with a suffix if another task key's run has the plain one.
     pub(super) async fn unused_run_name(&self, identity: &TaskKey, attempt: u32) -> RunName {
         let plain = identity.run_name(attempt, |_| false);
         match self.run(&plain).await {
@@ -37,8 +38,8 @@ impl Docker {
         }
     }
 
-    /// The container of a task.
-    pub(super) fn spec(&self, task: &TaskSpec, gift: &RunInputs) -> ContainerSpec {
+    /// Returns the container spec of a task.
+    pub(super) fn spec(&self, task: &TaskSpec, inputs: &RunInputs) -> ContainerSpec {
         let settings = self.config.docker();
         let mut spec = ContainerSpec::new(
             settings,
@@ -46,18 +47,18 @@ impl Docker {
             spec::image(settings, self.config.service(&task.service).image.as_ref()),
             spec::workspace(&task.service),
         );
-        spec.labels_of_workspace = labels::workspace_labels(&task.service);
-        spec.environment.clone_from(&gift.environment);
+        spec.workspace_labels = labels::workspace_labels(&task.service);
+        spec.environment.clone_from(&inputs.environment);
         spec.stop_timeout_seconds = spec::stop_timeout_seconds(&spec.environment);
-        spec.arguments = spec::arguments(gift.has_mcp_configs);
-        spec.given = InputMount::Volume {
+        spec.arguments = spec::arguments(inputs.has_mcp_configs);
+        spec.input_mount = InputMount::Volume {
             name: spec::input_volume(&task.run),
             labels: labels::input_volume_labels(task),
         };
         spec
     }
 
-    /// Makes a run and starts it.
+    /// Creates and starts a run.
     pub(super) async fn create_run(&self, new: CreateRun<'_>) -> Result<CreateOutcome, Error> {
         let CreateRun { identity, attempt, draft, request } = new;
         let record = SubmissionRecord {
@@ -67,16 +68,16 @@ impl Docker {
             request: request.clone(),
         };
         let task = draft.with_attempt(self.unused_run_name(identity, attempt).await, attempt);
-        let gift = RunInputs::collect(&self.config, &task).await?;
+        let inputs = RunInputs::collect(&self.config, &task).await?;
         let run = StoredRun { record, task };
-        let mut spec = self.spec(&run.task, &gift);
+        let mut spec = self.spec(&run.task, &inputs);
         spec.labels = labels::run_labels(&run)?;
         spec.arguments.extend(["--log-format".to_owned(), "json".to_owned()]);
-        if let NameClaim::AlreadyExists = self.make(&spec.name, &spec.image, spec.body()).await? {
-            // Whoever has the name may be making it yet, and is not listed before that is done.
+        if let NameClaim::AlreadyExists = self.create_container(&spec.name, &spec.image, spec.body()).await? {
+            // The other container may still be in creation, and is not listed before that is done.
             tokio::time::sleep(CREATE_POLL_INTERVAL).await;
             return match self.inspect(&spec.name).await? {
-                // Somebody was faster, or it went again: decide anew.
+                // Another process created and removed it: decide again.
                 None => Ok(CreateOutcome::AttemptTaken),
                 Some(container) => {
                     let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
@@ -87,7 +88,7 @@ impl Docker {
                 }
             };
         }
-        match self.fill_and_start(&run, &spec, &gift).await {
+        match self.fill_and_start(&run, &spec, &inputs).await {
             Ok(true) => Ok(CreateOutcome::Created(Box::new(run))),
             Ok(false) => {
                 self.rollback(&run).await;
@@ -100,36 +101,41 @@ impl Docker {
         }
     }
 
-    /// Gives a container what its run needs, and starts it; false if its number was given out before.
+    /// Copies the inputs and starts the container; returns false if its number was already allocated.
     async fn fill_and_start(
         &self,
         run: &StoredRun,
         spec: &ContainerSpec,
-        gift: &RunInputs,
+        inputs: &RunInputs,
     ) -> Result<bool, Error> {
         let client = &self.engine().await?.client;
         let (name, identity) = (spec.name.as_str(), run.task.identity());
-        // The container of that number may have been there and gone since the number was decided upon.
+        // A run of that number may have been created and removed since the number was chosen.
         if attempts::read(client, name, &identity).await? >= run.task.attempt {
             return Ok(false);
         }
-        attempts::raise(client, name, &identity, run.task.attempt, spec.user).await?;
-        gift.archive(&run.task, spec.user)?.upload(client, name, INPUT_MOUNT_PATH).await?;
+        attempts::store(client, name, &identity, run.task.attempt, spec.user).await?;
+        inputs.archive(&run.task, spec.user)?.upload(client, name, INPUT_MOUNT_PATH).await?;
         match client.start_container(name, None).await {
             Ok(()) => Ok(true),
             Err(error) => Err(problem(&format!("start container {name} of image {}", spec.image), &error)),
         }
     }
 
-    /// Takes back a run that could not be started; its number stays given out.
+    /// Removes a run that could not be started; its number stays allocated.
     async fn rollback(&self, run: &StoredRun) {
-        // What stays behind is swept away later; it was never started, and counts as lost.
+        // Leftovers are swept later; until then the run counts as lost.
         drop(self.remove_container(run.task.run.as_str()).await);
         drop(self.remove_volume(&spec::input_volume(&run.task.run)).await);
     }
 
-    /// Makes a container; pulls its image if that is not there.
-    async fn make(&self, name: &str, image: &str, body: ContainerCreateBody) -> Result<NameClaim, Error> {
+    /// Creates a container; pulls a missing image.
+    async fn create_container(
+        &self,
+        name: &str,
+        image: &str,
+        body: ContainerCreateBody,
+    ) -> Result<NameClaim, Error> {
         let client = &self.engine().await?.client;
         let mut pulled = false;
         loop {
@@ -142,20 +148,20 @@ impl Docker {
                     pulled = true;
                 }
                 Err(error) => {
-                    return Err(problem(&format!("make container {name} of image {image}"), &error));
+                    return Err(problem(&format!("create container {name} of image {image}"), &error));
                 }
             }
         }
     }
 
-    /// Pulls an image that the configuration names.
+    /// Pulls a configured image.
     pub(super) async fn pull(&self, image: &str) -> Result<(), Error> {
         let missing =
-            |why: &str| Error::new(Reason::ImageUnavailable, format!("there is no image `{image}`{why}"));
-        // Anybody can publish an image of that name on a public registry, and it would get the secrets.
+            |why: &str| Error::new(Reason::ImageUnavailable, format!("image `{image}` not found{why}"));
+        // Not the default image: its name may be squatted on a public registry, and it gets secrets.
         if image == spec::default_image() {
-            return Err(missing(" here, and the default one is not pulled").with_hint(
-                "Build it (images/build.sh agent), or name another with `image` in [docker] or \
+            return Err(missing(", and the default image is never pulled").with_hint(
+                "Build it (images/build.sh agent), or set another one with `image` in [docker] or \
                  ORCHESTRATOR_DOCKER_IMAGE.",
             ));
         }
@@ -173,18 +179,18 @@ impl Docker {
             }
             Ok(())
         };
-        let result: Result<(), String> = tokio::time::timeout(PULL_LIMIT, pull).await.unwrap_or_else(|_| {
-            Err(format!("pulling it took more than {} minutes", PULL_LIMIT.as_secs() / 60))
-        });
+        let result: Result<(), String> = tokio::time::timeout(PULL_TIMEOUT, pull)
+            .await
+            .unwrap_or_else(|_| Err(format!("timed out after {} minutes", PULL_TIMEOUT.as_secs() / 60)));
         result.map_err(|why| {
             missing(&format!(": {why}")).with_hint(format!(
-                "Check its name. If its registry wants a login, pull it yourself (docker pull {image}), then try again."
+                "Check its name. If its registry requires a login, pull it yourself (docker pull {image}), then try again."
             ))
         })
     }
 }
 
 fn name_in_use(name: &str) -> Error {
-    Error::invalid_request(format!("a container named {name} is there already, and it is no run of ours"))
+    Error::invalid_request(format!("a container named {name} exists and was not created by the orchestrator"))
         .with_hint(format!("Rename or remove it (docker rename {name} OTHER), then submit again."))
 }

@@ -1,4 +1,4 @@
-//! A run by hand: the same container as a submitted one, as a line that a person can run and change.
+//! Debug runs: the container of a submitted run, as a command line that a user can run and change.
 
 use std::collections::HashMap;
 
@@ -6,128 +6,126 @@ use jiff::Timestamp;
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{ServiceName, Step, TaskKey};
 
-use super::command_line::{self, Terminal, compose_arguments};
+use super::command_line::{self, Terminal, build_arguments};
 use super::connect::{Engine, problem};
+use super::handle::Docker;
 use super::inputs::RunInputs;
-use super::labels::{DEBUG, SERVICE};
+use super::labels::{self, DEBUG, SERVICE};
 use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH, InputMount, WORKSPACE};
-use super::{Docker, attempts};
+use super::{attempts, cleanup};
 use crate::error::Error;
 use crate::task::resolve::TaskDraft;
 
-/// What is wanted of a run by hand.
+/// Options of a debug run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DebugOptions {
-    /// The last step.
+    /// The last step to run.
     pub until: Option<Step>,
-    /// A shell after it, or a command for one, as the agent sees things.
+    /// Shell or command to run afterwards, with the agent's view.
     pub shell: Option<Shell>,
-    /// Where it works.
     pub volume: DebugVolume,
-    /// Whether its user sits before a terminal.
+    /// Whether stdin and stdout are a terminal.
     pub terminal: bool,
 }
 
 /// A shell in the prepared workspace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Shell {
-    /// For a person.
+    /// Interactive.
     Open,
-    /// For one command.
+    /// Runs one command.
     Command(String),
 }
 
-/// The volume of a run by hand.
+/// The workspace volume of a debug run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DebugVolume {
-    /// One that runs by hand of the service share, and no submitted run uses.
+    /// A volume that only debug runs of the service use.
     Debug,
-    /// That of submitted runs.
+    /// The service's own volume.
     Service,
-    /// Another one.
+    /// Another volume.
     Named(String),
 }
 
-/// A run by hand, ready to go.
+/// A prepared debug run.
 #[derive(Clone, Debug)]
 pub struct DebugRun {
-    /// What is to be started, one after the other, as long as it goes well.
+    /// Commands to run in order, until one fails.
     pub commands: Vec<CommandLine>,
-    /// The volume with the task and the secrets, which somebody has to remove.
+    /// Volume with the task and secrets, which the caller must remove.
     pub input_volume: String,
-    /// The volume of the workspace.
+    /// Workspace volume.
     pub workspace: String,
 }
 
 /// A program and its arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CommandLine {
-    /// The engine's command line.
+    /// The engine's CLI.
     pub program: String,
-    /// Its arguments.
     pub arguments: Vec<String>,
 }
 
 impl CommandLine {
-    /// As people type it.
+    /// Renders the command for a shell.
     #[must_use]
     pub fn render(&self) -> String {
         command_line::render(&self.program, &self.arguments)
     }
 }
 
-/// Everything of debugging begins so.
+/// Prefix of the names of debug containers and volumes.
 const PREFIX: &str = "debug-";
 
-/// The step after which a workspace is as an agent finds it.
+/// The last step of preparing the workspace for the agent.
 const PREPARED: Step = Step::Documents;
 
 impl Docker {
-    /// Makes everything ready for a run by hand: its number is given out in its volume, the task and the
-    /// secrets are in a volume of their own.
+    /// Prepares a debug run: allocates its number in its volume, and copies task and secrets to a volume.
     ///
     /// # Errors
-    /// The engine does not answer or has no image, or something that the run needs is missing.
+    /// Returns an error if the engine or the image is not available, or a required file is missing.
     pub async fn prepare_debug_run(
         &self,
         draft: &TaskDraft,
         identity: &TaskKey,
-        wish: &DebugOptions,
+        options: &DebugOptions,
     ) -> Result<DebugRun, Error> {
         let engine = self.engine().await?;
         let client = &engine.client;
         let service = &identity.service;
-        let workspace = match &wish.volume {
+        let workspace = match &options.volume {
             DebugVolume::Debug => format!("{}-debug", spec::workspace(service)),
             DebugVolume::Service => spec::workspace(service),
             DebugVolume::Named(name) => name.clone(),
         };
         let preview = draft.with_attempt(identity.run_name(1, |_| false), 1);
-        let gift = RunInputs::collect(&self.config, &preview).await?;
-        let labels = labels_of(service);
-        let volume_labels = match &wish.volume {
-            DebugVolume::Service => super::labels::workspace_labels(service),
+        let inputs = RunInputs::collect(&self.config, &preview).await?;
+        let labels = debug_labels(service);
+        let volume_labels = match &options.volume {
+            DebugVolume::Service => labels::workspace_labels(service),
             DebugVolume::Debug | DebugVolume::Named(_) => labels.clone(),
         };
-        // The mark is in the volume, and only a container that has it can read it.
-        let mut look = self.spec(&preview, &gift);
-        (look.workspace, look.given) = (workspace.clone(), InputMount::None);
-        look.labels_of_workspace.clone_from(&volume_labels);
-        let reader = self.create_stopped(service, look.clone()).await?;
-        let mark = attempts::read(client, &reader, identity).await;
-        self.remove_container(&reader).await?;
-        let attempt = mark?.max(self.highest_number(identity, wish).await?) + 1;
+        // The stored number can only be read through a container with the volume.
+        let mut reader = self.spec(&preview, &inputs);
+        (reader.workspace, reader.input_mount) = (workspace.clone(), InputMount::None);
+        reader.workspace_labels.clone_from(&volume_labels);
+        let reader_id = self.create_stopped(service, reader).await?;
+        let stored = attempts::read(client, &reader_id, identity).await;
+        self.remove_container(&reader_id).await?;
+        let attempt = stored?.max(self.highest_number(identity, options).await?) + 1;
 
         let task = draft.with_attempt(identity.run_name(attempt, |_| false), attempt);
         let name = format!("{PREFIX}{}", task.run);
-        let given = format!("{name}-input");
-        let mut spec = self.spec(&task, &gift);
+        let input_volume = format!("{name}-input");
+        let mut spec = self.spec(&task, &inputs);
         spec.name.clone_from(&name);
         spec.workspace.clone_from(&workspace);
-        spec.labels_of_workspace = volume_labels;
+        spec.workspace_labels = volume_labels;
         spec.labels = labels.clone().into_iter().collect();
-        spec.given = InputMount::Volume { name: given.clone(), labels };
-        let until = wish.until.or(wish.shell.is_some().then_some(PREPARED));
+        spec.input_mount = InputMount::Volume { name: input_volume.clone(), labels };
+        let until = options.until.or(options.shell.is_some().then_some(PREPARED));
         if let Some(step) = until {
             spec.arguments.extend(["--until".to_owned(), step.name().to_owned()]);
         }
@@ -135,38 +133,38 @@ impl Docker {
 
         let filler = self.create_stopped(service, spec.clone()).await?;
         let fill = async {
-            attempts::raise(client, &filler, identity, attempt, spec.user).await?;
-            gift.archive(&task, spec.user)?.upload(client, &filler, INPUT_MOUNT_PATH).await
+            attempts::store(client, &filler, identity, attempt, spec.user).await?;
+            inputs.archive(&task, spec.user)?.upload(client, &filler, INPUT_MOUNT_PATH).await
         };
         let filled = fill.await;
         self.remove_container(&filler).await?;
         if filled.is_err() {
-            drop(self.remove_volume(&given).await);
+            drop(self.remove_volume(&input_volume).await);
         }
         filled?;
 
-        let terminal = if wish.terminal { Terminal::Yes } else { Terminal::No };
-        let mut commands = vec![self.line(engine, compose_arguments(&spec, terminal))];
-        if let Some(shell) = &wish.shell {
-            let terminal = if wish.terminal { Terminal::Yes } else { Terminal::Input };
-            commands.push(self.line(engine, compose_arguments(&shell_spec(&spec, shell), terminal)));
+        let terminal = if options.terminal { Terminal::Yes } else { Terminal::No };
+        let mut commands = vec![self.line(engine, build_arguments(&spec, terminal))];
+        if let Some(shell) = &options.shell {
+            let terminal = if options.terminal { Terminal::Yes } else { Terminal::Input };
+            commands.push(self.line(engine, build_arguments(&shell_spec(&spec, shell), terminal)));
         }
-        Ok(DebugRun { commands, input_volume: given, workspace })
+        Ok(DebugRun { commands, input_volume, workspace })
     }
 
-    /// Numbers of submitted runs count where their volume is used.
-    async fn highest_number(&self, identity: &TaskKey, wish: &DebugOptions) -> Result<u32, Error> {
-        match wish.volume {
+    /// Returns the highest number of submitted runs, if their volume is used.
+    async fn highest_number(&self, identity: &TaskKey, options: &DebugOptions) -> Result<u32, Error> {
+        match options.volume {
             DebugVolume::Service => self.highest_attempt(identity).await,
             DebugVolume::Debug | DebugVolume::Named(_) => Ok(0),
         }
     }
 
-    /// Makes a container that is never started: files get into volumes through it.
+    /// Creates a container that is never started, to copy files to its volumes.
     async fn create_stopped(&self, service: &ServiceName, spec: ContainerSpec) -> Result<String, Error> {
         let mut spec = spec;
-        spec.labels = super::cleanup::helper_labels(service);
-        self.make_unnamed(&spec).await
+        spec.labels = cleanup::helper_labels(service);
+        self.create_unnamed(&spec).await
     }
 
     fn line(&self, engine: &Engine, arguments: Vec<String>) -> CommandLine {
@@ -180,25 +178,25 @@ impl Docker {
         CommandLine { program: program.to_owned(), arguments: all }
     }
 
-    /// Removes the secrets of a run by hand, and its workspace if that is wanted.
+    /// Removes the secrets of a debug run, and optionally its workspace.
     ///
     /// # Errors
-    /// The engine cannot.
-    pub async fn remove_debug_run(&self, debugging: &DebugRun, workspace_too: bool) -> Result<(), Error> {
-        self.remove_volume(&debugging.input_volume).await?;
+    /// Returns an error if the engine fails.
+    pub async fn remove_debug_run(&self, run: &DebugRun, workspace_too: bool) -> Result<(), Error> {
+        self.remove_volume(&run.input_volume).await?;
         if workspace_too {
-            self.remove_volume(&debugging.workspace).await?;
+            self.remove_volume(&run.workspace).await?;
         }
         Ok(())
     }
 
-    /// Removes secrets of runs by hand that nobody has removed for a day.
+    /// Removes the secrets of debug runs that are older than a day.
     pub(super) async fn sweep_debug_runs(&self, now: Timestamp) -> Result<(), Error> {
-        /// A line that was printed may be run as long, in seconds.
+        /// Seconds for which a printed command line stays usable.
         const DAY: i64 = 24 * 3600;
         for volume in self.dangling(DEBUG).await? {
-            let made_at: Option<Timestamp> = volume.created_at.as_deref().and_then(|at| at.parse().ok());
-            let old = made_at.is_some_and(|at| now.duration_since(at).as_secs() > DAY);
+            let created_at: Option<Timestamp> = volume.created_at.as_deref().and_then(|at| at.parse().ok());
+            let old = created_at.is_some_and(|at| now.duration_since(at).as_secs() > DAY);
             if old && volume.name.starts_with(PREFIX) {
                 drop(self.remove_volume(&volume.name).await);
             }
@@ -206,7 +204,7 @@ impl Docker {
         Ok(())
     }
 
-    /// Volumes with a label that no container has.
+    /// Lists volumes with a label that no container uses.
     pub(super) async fn dangling(&self, label: &str) -> Result<Vec<bollard::models::Volume>, Error> {
         let filters = HashMap::from([
             ("label".to_owned(), vec![label.to_owned()]),
@@ -218,15 +216,15 @@ impl Docker {
     }
 }
 
-fn labels_of(service: &ServiceName) -> HashMap<String, String> {
+fn debug_labels(service: &ServiceName) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), service.to_string()), (DEBUG.to_owned(), "true".to_owned())])
 }
 
-/// The same container as the agent sees it: no task, no secrets, a shell in the working tree.
+/// Returns the container with the agent's view: no task, no secrets, a shell in the worktree.
 fn shell_spec(run: &ContainerSpec, shell: &Shell) -> ContainerSpec {
     let mut spec = run.clone();
     spec.name = format!("{}-shell", run.name);
-    spec.given = InputMount::None;
+    spec.input_mount = InputMount::None;
     spec.folder = Some(Layout::new(WORKSPACE).target_repo().to_string_lossy().into_owned());
     spec.environment = std::collections::BTreeMap::from([("HOME".to_owned(), "/tmp".to_owned())]);
     spec.entrypoint = Some("/bin/bash".to_owned());
@@ -246,11 +244,9 @@ mod tests {
     fn debug_shell_has_workspace_without_secrets() {
         let run = spec::tests::sample();
         let shell = shell_spec(&run, &Shell::Command("env".to_owned()));
-        let line = CommandLine {
-            program: "docker".to_owned(),
-            arguments: compose_arguments(&shell, Terminal::Input),
-        };
+        let line =
+            CommandLine { program: "docker".to_owned(), arguments: build_arguments(&shell, Terminal::Input) };
         insta::assert_snapshot!(line.render());
-        assert!(!line.render().contains("given"));
+        assert!(!line.render().contains("-input"));
     }
 }

@@ -1,20 +1,21 @@
-//! Whether the engine can run what it is to run.
+//! Checks the engine's requirements for runs.
 
 use bollard::models::SystemInfo;
 
-use super::connect::status;
-use super::{Docker, spec};
+use super::connect::{problem, status};
+use super::handle::Docker;
+use super::spec;
 use crate::task::check::{Check, CheckStatus};
 use crate::task::image::ImageReference;
 
 impl Docker {
-    /// Looks at everything that a run in a container needs of the engine. Changes nothing.
+    /// Checks the engine and its images. Changes nothing.
     pub(super) async fn check_engine(&self) -> Vec<Check> {
         let name = "engine";
         let engine = match self.engine().await {
             Ok(engine) => engine,
-            Err(problem) => {
-                return vec![Check::failed(name, CheckStatus::Error, problem.message(), problem.hint())];
+            Err(error) => {
+                return vec![Check::failed(name, CheckStatus::Error, error.message(), error.hint())];
             }
         };
         let mut checks = Vec::new();
@@ -30,15 +31,15 @@ impl Docker {
                 checks.push(Check::ok(name, message));
             }
             Err(error) => {
-                let problem = super::problem("tell its version", &error);
-                checks.push(Check::failed(name, CheckStatus::Error, problem.message(), problem.hint()));
+                let error = problem("report its version", &error);
+                checks.push(Check::failed(name, CheckStatus::Error, error.message(), error.hint()));
             }
         }
         match engine.client.info().await {
             Ok(info) => checks.extend(check_limits_support(&info)),
             Err(error) => {
-                let problem = super::problem("describe itself", &error);
-                checks.push(Check::failed("limits", CheckStatus::Warning, problem.message(), problem.hint()));
+                let error = problem("describe itself", &error);
+                checks.push(Check::failed("limits", CheckStatus::Warning, error.message(), error.hint()));
             }
         }
         for image in self.images() {
@@ -47,7 +48,7 @@ impl Docker {
         checks
     }
 
-    /// The images that the configuration names, the default one among them.
+    /// Returns the configured images, including the default one.
     fn images(&self) -> Vec<String> {
         let settings = self.config.docker();
         let mut images = vec![spec::image(settings, None)];
@@ -68,60 +69,57 @@ impl Docker {
             Err(error) if status(&error) == Some(404) && image == spec::default_image() => Check::failed(
                 name,
                 CheckStatus::Error,
-                format!("there is no {image}"),
-                "Build it (images/build.sh agent), or name another with `image` in [docker].",
+                format!("image {image} not found"),
+                "Build it (images/build.sh agent), or set another one with `image` in [docker].",
             ),
             Err(error) if status(&error) == Some(404) => Check::failed(
                 name,
                 CheckStatus::Warning,
-                format!("{image} is not here yet: the first run pulls it"),
+                format!("image {image} not found; the first run pulls it"),
                 format!("docker pull {image}"),
             ),
             Err(error) => {
-                let problem = super::problem(&format!("look at image {image}"), &error);
-                Check::failed(name, CheckStatus::Error, problem.message(), problem.hint())
+                let error = problem(&format!("inspect image {image}"), &error);
+                Check::failed(name, CheckStatus::Error, error.message(), error.hint())
             }
         }
     }
 }
 
-/// What an engine says of itself: whether limits are kept.
+/// Checks whether the engine enforces limits, and its volume driver.
 fn check_limits_support(info: &SystemInfo) -> Vec<Check> {
     let SystemInfo { memory_limit, swap_limit, pids_limit, cpu_cfs_quota, cgroup_version, plugins, .. } =
         info;
     let mut missing = Vec::new();
-    for (has, what) in [
-        (memory_limit, "memory"),
-        (swap_limit, "swap"),
-        (pids_limit, "processes"),
-        (cpu_cfs_quota, "processors"),
-    ] {
-        // Who does not tell has it: podman leaves some out.
+    for (has, what) in
+        [(memory_limit, "memory"), (swap_limit, "swap"), (pids_limit, "processes"), (cpu_cfs_quota, "CPUs")]
+    {
+        // A missing value counts as supported: podman omits some.
         if *has == Some(false) {
             missing.push(what);
         }
     }
     let version = cgroup_version.map_or(String::new(), |version| format!(" (control groups v{version})"));
     let limits = if missing.is_empty() {
-        Check::ok("limits", format!("memory, processes and processors are limited{version}"))
+        Check::ok("limits", format!("memory, processes and CPUs are limited{version}"))
     } else {
         Check::failed(
             "limits",
             CheckStatus::Warning,
-            format!("the engine does not limit: {}{version}", missing.join(", ")),
-            "Enable these control groups for it; rootless engines need them delegated (systemd: Delegate=yes).",
+            format!("the engine does not limit {}{version}", missing.join(", ")),
+            "Enable these control groups; rootless engines need them delegated (systemd: Delegate=yes).",
         )
     };
     let volumes = plugins.as_ref().and_then(|plugins| plugins.volume.as_ref());
     let local = volumes.is_none_or(|drivers| drivers.iter().any(|driver| driver == "local"));
     let volumes = if local {
-        Check::ok("volumes", "the driver `local` is there")
+        Check::ok("volumes", "the driver `local` is available")
     } else {
         Check::failed(
             "volumes",
             CheckStatus::Error,
             "the engine has no volume driver `local`",
-            "Workspaces are volumes of it: use another engine.",
+            "Use another engine: workspaces are volumes of this driver.",
         )
     };
     vec![limits, volumes]

@@ -1,14 +1,14 @@
-//! What a run is given: the task, its secrets, MCP configurations. They get into a volume of the run's
-//! own, which nobody sees in the container's environment or labels.
+//! Inputs of a run: its task, secrets and MCP configurations. They are in a volume of the run, so that
+//! they do not show up in the container's environment or labels.
 //!
 //! ```text
 //! /run/secrets/
-//!     task.json               what the supervisor is asked to do
-//!     mcp-configs/NAME.json   configurations of MCP servers, where the configuration names a folder
-//!     orchestrator/           the secrets, one file each; gone as soon as the run was seen to have ended
+//!     task.json               the task spec
+//!     mcp-configs/NAME.json   MCP server configurations, if configured
+//!     orchestrator/           the secrets, one file each; removed once the run is seen to have ended
 //!         github-token ...
 //!         environment/NAME    variables that may be secret
-//!     stop                    appears when somebody wants it to stop
+//!     stop                    created to request a stop
 //! ```
 
 use std::collections::BTreeMap;
@@ -26,19 +26,19 @@ use crate::error::Error;
 use crate::files;
 use crate::task::stop_mode::StopMode;
 
-/// The longest file that is taken as a secret.
-const SECRET_MAX: u64 = 1024 * 1024;
+/// Maximum bytes of a secret.
+const MAX_SECRET_BYTES: u64 = 1024 * 1024;
 
-/// Who owns what a run is given: nobody in the container can change it.
-const fn root(group: User) -> User {
-    User { uid: 0, gid: group.gid }
+/// Returns the owner of the inputs: root, so that no process in the container can change them.
+const fn root(user: User) -> User {
+    User { uid: 0, gid: user.gid }
 }
 
-/// What a run is given.
+/// The inputs of a run.
 pub(super) struct RunInputs {
-    /// The variables of its environment: nothing secret.
+    /// Environment variables, without secrets.
     pub(super) environment: BTreeMap<String, String>,
-    /// Whether there are MCP configurations.
+    /// Whether a folder of MCP configurations is configured.
     pub(super) has_mcp_configs: bool,
     secrets: BTreeMap<String, Vec<u8>>,
     mcp_configs: BTreeMap<String, Vec<u8>>,
@@ -46,70 +46,70 @@ pub(super) struct RunInputs {
 
 impl std::fmt::Debug for RunInputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gift").field("secrets", &self.secrets.keys()).finish_non_exhaustive()
+        f.debug_struct("RunInputs").field("secrets", &self.secrets.keys()).finish_non_exhaustive()
     }
 }
 
 impl RunInputs {
-    /// Gathers everything that the configuration has for a run.
+    /// Collects the configured inputs of a run.
     ///
     /// # Errors
-    /// A file that is named is not there or cannot be read, or no container could do the task.
+    /// Returns an error if a configured file cannot be read, or a repository is a local folder.
     pub(super) async fn collect(config: &Config, task: &TaskSpec) -> Result<Self, Error> {
         for url in [&task.target.url, &task.platform.url] {
             if url.transport() == Transport::Local {
                 return Err(Error::invalid_request(format!(
-                    "the repository {url} is a folder of this machine, which a container does not see"
+                    "repository {url} is a local folder, which a container cannot access"
                 ))
-                .with_hint("Give an address that the container reaches, or run it here: --backend local."));
+                .with_hint("Use a URL that the container can reach, or --backend local."));
             }
         }
-        let mut gift = Self {
+        let mut inputs = Self {
             environment: BTreeMap::new(),
             has_mcp_configs: false,
             secrets: BTreeMap::new(),
             mcp_configs: BTreeMap::new(),
         };
-        for (name, value, way) in config.environment.container_vars() {
-            match way {
-                EnvDelivery::Plain => drop(gift.environment.insert(name.to_owned(), value.to_owned())),
+        for (name, value, delivery) in config.environment.container_vars() {
+            match delivery {
+                EnvDelivery::Plain => drop(inputs.environment.insert(name.to_owned(), value.to_owned())),
                 EnvDelivery::SecretFile => {
-                    drop(gift.secrets.insert(format!("environment/{name}"), value.into()))
+                    drop(inputs.secrets.insert(format!("environment/{name}"), value.into()))
                 }
             }
         }
         let agent = config.agent(&task.agent)?;
         if !agent.git_hosts.is_empty() {
-            gift.environment.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), agent.git_hosts.join(","));
+            inputs.environment.insert("ORCHESTRATOR_GIT_HOSTS".to_owned(), agent.git_hosts.join(","));
         }
         if let Some(url) = &config.github_api_url {
-            gift.environment.insert("GITHUB_API_URL".to_owned(), url.clone());
+            inputs.environment.insert("GITHUB_API_URL".to_owned(), url.clone());
         }
-        // A folder first: files that are named one by one go before those in it.
+        // Folders first: individually configured files override their content.
         let (named, folders): (Vec<_>, Vec<_>) =
             credentials::files(config, task)?.into_iter().partition(|file| file.kind.name().is_some());
         for folder in folders {
-            gift.take_folder(&folder.path)?;
+            inputs.add_folder(&folder.path)?;
         }
         for file in named {
             let name = file.kind.name().unwrap_or_default();
-            gift.secrets.insert(name.to_owned(), read(&file.path)?);
+            inputs.secrets.insert(name.to_owned(), read(&file.path)?);
         }
-        if !gift.secrets.contains_key("github-token")
+        if !inputs.secrets.contains_key("github-token")
             && let Some(token) = credentials::gh_auth_token_if_needed(config, task).await
         {
-            gift.secrets.insert("github-token".to_owned(), token.into());
+            inputs.secrets.insert("github-token".to_owned(), token.into());
         }
         if let Some(folder) = &config.mcp_config_dir {
             for name in files::list_names(folder)?.into_iter().filter(|name| name.ends_with(".json")) {
-                gift.mcp_configs.insert(name.clone(), read(&folder.join(&name))?);
+                inputs.mcp_configs.insert(name.clone(), read(&folder.join(&name))?);
             }
-            gift.has_mcp_configs = true;
+            inputs.has_mcp_configs = true;
         }
-        Ok(gift)
+        Ok(inputs)
     }
 
-    fn take_folder(&mut self, folder: &Path) -> Result<(), Error> {
+    fn add_folder(&mut self, folder: &Path) -> Result<(), Error> {
         for name in files::list_names(folder)? {
             let path = folder.join(&name);
             if path.is_file() {
@@ -123,7 +123,7 @@ impl RunInputs {
         Ok(())
     }
 
-    /// Everything, with the task, as it is in the container. The supervisor's group can read it.
+    /// Returns an archive of all inputs and the task. The supervisor's group can read it.
     pub(super) fn archive(&self, task: &TaskSpec, user: User) -> Result<Archive, Error> {
         let json = serde_json::to_string_pretty(task)
             .map_err(|error| Error::new(Reason::InternalError, format!("cannot write a task: {error}")))?;
@@ -148,43 +148,43 @@ impl RunInputs {
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| {
         Error::new(Reason::CredentialMissing, files::problem("read", path, &error).message())
-            .with_hint("Make it readable for you, or name another file in the configuration.")
+            .with_hint("Make the file readable, or configure another one.")
     };
     let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > SECRET_MAX {
-        return Err(Error::configuration(format!("{} is too large for a secret", path.display())));
+    if size > MAX_SECRET_BYTES {
+        return Err(Error::configuration(format!("secret {} is too large", path.display())));
     }
     std::fs::read(path).map_err(failed)
 }
 
-/// Removes the secrets of a run that has ended: the whole folder gives way to an empty file.
+/// Removes the secrets of a finished run: replaces their folder by an empty file.
 ///
 /// # Errors
-/// The engine cannot tell or cannot do it.
+/// Returns an error if the engine fails.
 pub(super) async fn remove_secrets(client: &Client, container: &str) -> Result<(), Error> {
     let path = format!("{INPUT_MOUNT_PATH}/{SECRETS}");
     if archive::is_folder(client, container, &path).await? != Some(true) {
         return Ok(());
     }
-    let nobody = User { uid: 0, gid: 0 };
-    Archive::default().file(SECRETS, nobody, 0o400, "").upload(client, container, INPUT_MOUNT_PATH).await
+    let owner = User { uid: 0, gid: 0 };
+    Archive::default().file(SECRETS, owner, 0o400, "").upload(client, container, INPUT_MOUNT_PATH).await
 }
 
-/// Asks a supervisor to stop. Who asked for "now" is not taken back by who asks again.
+/// Requests a supervisor to stop. A graceful request does not override an earlier immediate one.
 ///
 /// # Errors
-/// The engine cannot tell or cannot do it.
-pub(super) async fn ask_to_stop(client: &Client, container: &str, manner: StopMode) -> Result<(), Error> {
-    let wanted: &str = match manner {
+/// Returns an error if the engine fails.
+pub(super) async fn request_stop(client: &Client, container: &str, mode: StopMode) -> Result<(), Error> {
+    let content: &str = match mode {
         StopMode::Graceful => "",
         StopMode::Now => "now",
     };
-    let asked = archive::read(client, container, &format!("{INPUT_MOUNT_PATH}/{STOP}")).await?;
-    if asked.is_some_and(|asked| wanted.is_empty() || asked == wanted.as_bytes()) {
+    let requested = archive::read(client, container, &format!("{INPUT_MOUNT_PATH}/{STOP}")).await?;
+    if requested.is_some_and(|requested| content.is_empty() || requested == content.as_bytes()) {
         return Ok(());
     }
-    let nobody = User { uid: 0, gid: 0 };
-    Archive::default().file(STOP, nobody, 0o444, wanted).upload(client, container, INPUT_MOUNT_PATH).await
+    let owner = User { uid: 0, gid: 0 };
+    Archive::default().file(STOP, owner, 0o444, content).upload(client, container, INPUT_MOUNT_PATH).await
 }
 
 #[cfg(test)]
@@ -192,6 +192,7 @@ mod tests {
     use super::*;
     use crate::backend::docker::labels;
     use crate::config::{Environment, Flags};
+    use crate::task::advice::render_for_cli;
 
     fn config(text: &str, folder: &Path) -> Config {
         let file = folder.join("orchestrator.toml");
@@ -216,10 +217,10 @@ mod tests {
         std::fs::write(folder.path().join("brave"), "named").unwrap();
         let text = "[secrets]\nsecrets_dir = \"secrets\"\nbrave_api_key_file = \"brave\"\n";
         let task = labels::tests::sample().task;
-        let gift = RunInputs::collect(&config(text, folder.path()), &task).await.unwrap();
-        assert_eq!(gift.environment, BTreeMap::from([("ANTHROPIC_MODEL".to_owned(), "opus".to_owned())]));
-        assert_eq!(gift.secrets["brave-api-key"], b"named");
-        let archive = gift.archive(&task, User::DEFAULT).unwrap();
+        let inputs = RunInputs::collect(&config(text, folder.path()), &task).await.unwrap();
+        assert_eq!(inputs.environment, BTreeMap::from([("ANTHROPIC_MODEL".to_owned(), "opus".to_owned())]));
+        assert_eq!(inputs.secrets["brave-api-key"], b"named");
+        let archive = inputs.archive(&task, User::DEFAULT).unwrap();
         assert_eq!(
             archive.paths(),
             [
@@ -232,7 +233,7 @@ mod tests {
                 "orchestrator/other",
             ]
         );
-        assert!(!format!("{gift:?}").contains("hunter"));
+        assert!(!format!("{inputs:?}").contains("hunter"));
     }
 
     #[tokio::test]
@@ -242,6 +243,6 @@ mod tests {
         task.target.url = orchestrator_contract::RepositoryUrl::new("/srv/git/trader").unwrap();
         let problem = RunInputs::collect(&config("", folder.path()), &task).await.unwrap_err();
         assert_eq!(problem.exit_code(), 64);
-        assert!(problem.to_string().contains("--backend local"), "{problem}");
+        assert!(render_for_cli(problem.hint()).contains("--backend local"), "{problem}");
     }
 }

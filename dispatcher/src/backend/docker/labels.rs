@@ -1,6 +1,6 @@
-//! What a container says of its run: labels, from which everything is told again after a restart.
+//! Labels of containers and volumes, from which runs are restored.
 //!
-//! Anybody who may ask the engine can read them: there is no secret in them.
+//! They are visible in `docker inspect` and hold no secrets.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,13 +9,13 @@ use orchestrator_contract::{Kind, Reason, RunName, ServiceName, TaskSpec};
 use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
 
-/// On everything of ours: containers and volumes.
+/// On all containers and volumes of the orchestrator.
 pub(super) const SERVICE: &str = "orchestrator.io/service";
 /// On containers and volumes of one run.
 pub(super) const RUN: &str = "orchestrator.io/run";
-/// On containers that only tidy up.
+/// On helper containers.
 pub(super) const HELPER: &str = "orchestrator.io/helper";
-/// On volumes and containers of runs by hand.
+/// On containers and volumes of debug runs.
 pub(super) const DEBUG: &str = "orchestrator.io/debug";
 /// On the volumes of services.
 pub(super) const WORKSPACE: &str = "orchestrator.io/workspace";
@@ -26,17 +26,17 @@ const ATTEMPT: &str = "orchestrator.io/attempt";
 const SPECIFICATION: &str = "orchestrator.io/task-spec";
 const RECORD: &str = "orchestrator.io/record";
 
-/// The longest text in a label: engines and those who list containers read all of them at once.
-const LABEL_MAX: usize = 64 * 1024;
+/// Maximum bytes of a label: engines and their clients load all labels of a list.
+const MAX_LABEL_BYTES: usize = 64 * 1024;
 
-/// The labels of a run's container.
+/// Returns the labels of a run's container.
 ///
 /// # Errors
-/// The task is too long for a label, for its guidance.
+/// Returns an error if the task is too long for a label, because of its guidance.
 pub(super) fn run_labels(run: &StoredRun) -> Result<BTreeMap<String, String>, Error> {
     let StoredRun { record, task } = run;
     let mut record = record.clone();
-    // Guidance can be long: it is in the task.
+    // Long guidance is stored once, in the task.
     if record.request.overrides.guidance == task.guidance {
         record.request.overrides.guidance = None;
     }
@@ -45,13 +45,13 @@ pub(super) fn run_labels(run: &StoredRun) -> Result<BTreeMap<String, String>, Er
     };
     let specification = json(serde_json::to_string(task))?;
     let record = json(serde_json::to_string(&record))?;
-    if specification.len().max(record.len()) > LABEL_MAX {
+    if specification.len().max(record.len()) > MAX_LABEL_BYTES {
         return Err(Error::invalid_request(format!(
-            "the task takes {} KiB and a container's label holds {} KiB: its guidance is too long",
+            "guidance too long: the task has {} KiB, and a container label holds {} KiB",
             specification.len().max(record.len()) / 1024,
-            LABEL_MAX / 1024
+            MAX_LABEL_BYTES / 1024
         ))
-        .with_hint("Put the long part into a file of the repository and name that file in the guidance."));
+        .with_hint("Move the long part to a file in the repository, and refer to it in the guidance."));
     }
     let mut labels = BTreeMap::from([
         (RUN.to_owned(), task.run.to_string()),
@@ -66,38 +66,38 @@ pub(super) fn run_labels(run: &StoredRun) -> Result<BTreeMap<String, String>, Er
     Ok(labels)
 }
 
-/// The labels of a service's volume.
+/// Returns the labels of a service's volume.
 pub(super) fn workspace_labels(service: &ServiceName) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), service.to_string()), (WORKSPACE.to_owned(), "true".to_owned())])
 }
 
-/// The labels of the volume that holds what one run is given.
+/// Returns the labels of a run's input volume.
 pub(super) fn input_volume_labels(task: &TaskSpec) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), task.service.to_string()), (RUN.to_owned(), task.run.to_string())])
 }
 
-/// The run that a container's labels tell of; none if it is no run of ours.
+/// Restores a run from its container's labels; `None` if they are not those of a run.
 ///
 /// # Errors
-/// It is one, but its labels cannot be understood.
+/// Returns an error if the labels of a run are damaged.
 pub(super) fn parse_run(labels: &HashMap<String, String>) -> Result<Option<StoredRun>, Error> {
     let Some(name) = labels.get(RUN) else { return Ok(None) };
     let (Some(specification), Some(record)) = (labels.get(SPECIFICATION), labels.get(RECORD)) else {
         return Ok(None);
     };
     let unreadable = |error: String| {
-        Error::new(Reason::IoError, format!("the labels of container {name} are damaged: {error}"))
-            .with_hint(format!("Look at it: docker inspect {name}"))
+        Error::new(Reason::IoError, format!("damaged labels of container {name}: {error}"))
+            .with_hint(format!("Inspect it with: docker inspect {name}"))
     };
     let mut record: SubmissionRecord =
         serde_json::from_str(record).map_err(|error| unreadable(error.to_string()))?;
     let task = TaskSpec::from_json(specification)
         .map_err(|faults| unreadable(Error::from_field_errors(&faults).to_string()))?;
     if RunName::new(name.as_str()).as_ref() != Ok(&task.run) {
-        return Err(unreadable(format!("its task belongs to {}", task.run)));
+        return Err(unreadable(format!("the task spec belongs to {}", task.run)));
     }
-    let wishes = &mut record.request.overrides;
-    wishes.guidance = wishes.guidance.take().or_else(|| task.guidance.clone());
+    let overrides = &mut record.request.overrides;
+    overrides.guidance = overrides.guidance.take().or_else(|| task.guidance.clone());
     Ok(Some(StoredRun { record, task }))
 }
 
@@ -139,10 +139,10 @@ pub(super) mod tests {
             run.task.guidance.clone_from(&guidance);
             run.record.request.overrides.guidance = guidance;
             let labels = run_labels(&run).unwrap().into_iter().collect();
-            let told = parse_run(&labels).unwrap().unwrap();
-            assert_eq!(told.task, run.task);
-            assert_eq!(told.record.request, run.record.request);
-            assert_eq!(told.record.submitted_at, run.record.submitted_at);
+            let parsed = parse_run(&labels).unwrap().unwrap();
+            assert_eq!(parsed.task, run.task);
+            assert_eq!(parsed.record.request, run.record.request);
+            assert_eq!(parsed.record.submitted_at, run.record.submitted_at);
         }
     }
 

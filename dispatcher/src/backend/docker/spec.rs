@@ -1,4 +1,4 @@
-//! What a container is made of: one value, for the engine and for people (`command_line`).
+//! The definition of a container, for the engine's API and for `command_line`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,99 +12,88 @@ use orchestrator_contract::{RunName, ServiceName};
 use crate::config::{Cpus, DockerSettings, Memory, User};
 use crate::task::image::ImageReference;
 
-/// Where a service's volume is in the container, as the image has it.
+/// Mount path of the service's volume, as in the image.
 pub(super) const WORKSPACE: &str = "/workspace";
-/// Where what one run is given is in the container.
+/// Mount path of the run's input volume.
 pub(super) const INPUT_MOUNT_PATH: &str = "/run/secrets";
-/// The folder of the secrets in it: the image looks for them there.
+/// Folder of the secrets in the input volume, where the image expects them.
 pub(super) const SECRETS: &str = "orchestrator";
-/// The task in it.
+/// Task file in the input volume.
 pub(super) const TASK: &str = "task.json";
-/// The MCP configurations in it.
+/// Folder of MCP configurations in the input volume.
 pub(super) const MCP_CONFIGS: &str = "mcp-configs";
-/// What asks the run to stop, in it.
+/// Stop file in the input volume.
 pub(super) const STOP: &str = "stop";
 
-/// How many processes a run may have if nobody says otherwise: a build with a few jobs, and no fork bomb.
+/// Default process limit: enough for a build with a few jobs, but not for a fork bomb.
 const DEFAULT_PIDS_LIMIT: u32 = 1024;
 
-/// What a supervisor may take for its end beyond what its settings say: the pull request, and itself.
+/// Seconds for shutdown beyond the configured timeouts: the pull request, and the supervisor itself.
 const SHUTDOWN_SECONDS: f64 = 240.0 + 50.0;
 
-/// A container.
+/// A container definition.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ContainerSpec {
-    /// Its name.
     pub(super) name: String,
-    /// Its image.
     pub(super) image: String,
-    /// What it says of itself.
     pub(super) labels: BTreeMap<String, String>,
-    /// Its environment: nothing secret.
+    /// Environment variables, without secrets.
     pub(super) environment: BTreeMap<String, String>,
-    /// The program, where it is not the image's own.
+    /// The program, unless it is the image's own.
     pub(super) entrypoint: Option<String>,
-    /// Its arguments.
     pub(super) arguments: Vec<String>,
-    /// The folder in which it starts, where it is not the image's own.
+    /// The working directory, unless it is the image's own.
     pub(super) folder: Option<String>,
-    /// The volume of the workspace.
+    /// Volume of the workspace.
     pub(super) workspace: String,
-    /// What that volume says of itself, where it is made anew.
-    pub(super) labels_of_workspace: HashMap<String, String>,
-    /// What it is given: the task and the secrets.
-    pub(super) given: InputMount,
-    /// Who it runs as.
+    /// Labels of that volume, if it is created.
+    pub(super) workspace_labels: HashMap<String, String>,
+    /// Volume of the task and secrets.
+    pub(super) input_mount: InputMount,
     pub(super) user: User,
-    /// The engine's default if there is none.
+    /// The network, unless it is the engine's default.
     pub(super) network: Option<String>,
-    /// What it may use.
     pub(super) memory: Memory,
-    /// All processors if not given.
+    /// CPU limit; all CPUs if `None`.
     pub(super) cpus: Option<Cpus>,
-    /// How many processes.
+    /// Process limit.
     pub(super) pids: u32,
-    /// Seconds from `docker stop` to its kill.
+    /// Seconds from `docker stop` to SIGKILL.
     pub(super) stop_timeout_seconds: u32,
 }
 
-/// How a container gets the task and the secrets.
+/// The mount of a run's inputs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum InputMount {
-    /// In a volume of its own.
-    Volume {
-        /// Its name.
-        name: String,
-        /// What it says of itself.
-        labels: HashMap<String, String>,
-    },
-    /// It gets none.
+    /// A volume.
+    Volume { name: String, labels: HashMap<String, String> },
+    /// No inputs.
     None,
 }
 
-/// The volume of a service.
+/// Returns the name of a service's volume.
 pub(super) fn workspace(service: &ServiceName) -> String {
     Layout::name(service)
 }
 
-/// The volume with what a run is given. No container is named so: names of runs end in a number.
+/// Returns the name of a run's input volume. Not a valid run name, which ends in a number.
 pub(super) fn input_volume(run: &RunName) -> String {
     format!("{run}-input")
 }
 
-/// The image of a service.
+/// Returns the image of a service.
 pub(super) fn image(settings: &DockerSettings, of_service: Option<&ImageReference>) -> String {
     of_service
         .or(settings.image.as_ref())
         .map_or_else(|| default_image().to_owned(), |image| image.as_str().to_owned())
 }
 
-/// The image that `images/build.sh agent` makes.
+/// Returns the image that `images/build.sh agent` builds.
 pub(super) fn default_image() -> &'static str {
     concat!("orchestrator/agent:", env!("CARGO_PKG_VERSION"))
 }
 
-/// The supervisor's arguments: everything it is given has its place.
+/// Returns the supervisor's arguments; all inputs have fixed paths.
 pub(super) fn arguments(has_mcp_configs: bool) -> Vec<String> {
     let mut arguments = vec!["run".to_owned()];
     let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
@@ -118,11 +107,11 @@ pub(super) fn arguments(has_mcp_configs: bool) -> Vec<String> {
     arguments
 }
 
-/// How long a supervisor may take from being asked to stop until it has.
+/// Returns the maximum seconds from a stop request to the supervisor's exit.
 pub(super) fn stop_timeout_seconds(environment: &BTreeMap<String, String>) -> u32 {
     let seconds = |name: &str, default: f64| {
-        let given = environment.get(name).and_then(|text| text.parse::<f64>().ok());
-        given.filter(|seconds| (0.0..=86_400.0).contains(seconds)).unwrap_or(default)
+        let value = environment.get(name).and_then(|text| text.parse::<f64>().ok());
+        value.filter(|seconds| (0.0..=86_400.0).contains(seconds)).unwrap_or(default)
     };
     let all = seconds("ORCHESTRATOR_AGENT_GRACE_SECONDS", 10.0)
         + seconds("ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS", 600.0)
@@ -133,7 +122,7 @@ pub(super) fn stop_timeout_seconds(environment: &BTreeMap<String, String>) -> u3
 }
 
 impl ContainerSpec {
-    /// A container of a service with the settings' limits, and nothing in it yet.
+    /// Creates the definition of a service's container with the configured limits.
     pub(super) fn new(settings: &DockerSettings, name: String, image: String, workspace: String) -> Self {
         let DockerSettings { host: _, image: _, memory, cpus, pids, network, user } = settings.clone();
         Self {
@@ -145,8 +134,8 @@ impl ContainerSpec {
             arguments: Vec::new(),
             folder: None,
             workspace,
-            labels_of_workspace: HashMap::new(),
-            given: InputMount::None,
+            workspace_labels: HashMap::new(),
+            input_mount: InputMount::None,
             user: user.unwrap_or(User::DEFAULT),
             network: network.map(|network| network.as_str().to_owned()),
             memory: memory.unwrap_or(Memory::DEFAULT),
@@ -156,7 +145,7 @@ impl ContainerSpec {
         }
     }
 
-    /// Everything as the engine takes it.
+    /// Returns the body of the engine's create request.
     pub(super) fn body(&self) -> ContainerCreateBody {
         let Self {
             name: _,
@@ -167,8 +156,8 @@ impl ContainerSpec {
             arguments,
             folder,
             workspace,
-            labels_of_workspace,
-            given,
+            workspace_labels,
+            input_mount,
             user,
             network,
             memory,
@@ -177,9 +166,9 @@ impl ContainerSpec {
             stop_timeout_seconds: stop_seconds,
         } = self;
         let memory = i64::try_from(memory.bytes()).ok();
-        // A new volume gets the owner of the image's folder: engines give a mount's own folder no other.
-        let mut mounts = vec![volume(workspace, WORKSPACE, labels_of_workspace, Populate::Yes)];
-        match given {
+        // Copy: a new volume gets the owner of the image's folder only that way.
+        let mut mounts = vec![volume(workspace, WORKSPACE, workspace_labels, Populate::Yes)];
+        match input_mount {
             InputMount::Volume { name, labels } => {
                 mounts.push(volume(name, INPUT_MOUNT_PATH, labels, Populate::No))
             }
@@ -187,7 +176,7 @@ impl ContainerSpec {
         }
         let host = HostConfig {
             memory,
-            // The same: no swap beside it.
+            // Equal to memory: no additional swap.
             memory_swap: memory,
             #[expect(clippy::cast_possible_truncation, reason = "a few thousand processors at most")]
             nano_cpus: cpus.map(|cpus| (cpus.number() * 1e9).round() as i64),
@@ -196,14 +185,14 @@ impl ContainerSpec {
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             readonly_rootfs: Some(true),
             privileged: Some(false),
-            // The supervisor is process 1 itself.
+            // The supervisor itself is PID 1.
             init: Some(false),
             auto_remove: Some(false),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
-            // All of the log, whatever the engine rotates away if nobody says otherwise.
+            // Keep the whole log: the engine's default may rotate it.
             log_config: Some(HostConfigLogConfig {
                 typ: Some(LOG_DRIVER.to_owned()),
                 config: Some(HashMap::from([("max-size".to_owned(), LOG_SIZE.to_owned())])),
@@ -228,14 +217,14 @@ impl ContainerSpec {
     }
 }
 
-/// How the temporary files are mounted: tools start programs in them.
+/// Mount options of `/tmp`: build tools execute files there.
 pub(super) const TMP: &str = "rw,exec,nosuid,nodev,mode=1777";
-/// How the engine keeps what the supervisor says.
+/// Log driver of the container.
 pub(super) const LOG_DRIVER: &str = "json-file";
-/// When it would begin to throw lines away: never.
+/// Log size at which the engine would drop lines: effectively never.
 pub(super) const LOG_SIZE: &str = "1t";
 
-/// Whether a new volume gets what the image has in its place.
+/// Whether a new volume is populated from the image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Populate {
     Yes,
@@ -278,7 +267,7 @@ pub(super) mod tests {
         spec.environment = BTreeMap::from([("ANTHROPIC_MODEL".to_owned(), "so nice".to_owned())]);
         spec.stop_timeout_seconds = stop_timeout_seconds(&spec.environment);
         spec.arguments = arguments(true);
-        spec.given = InputMount::Volume { name: input_volume(&run.task.run), labels: HashMap::new() };
+        spec.input_mount = InputMount::Volume { name: input_volume(&run.task.run), labels: HashMap::new() };
         spec
     }
 

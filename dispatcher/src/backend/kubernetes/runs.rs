@@ -48,7 +48,7 @@ fn request_from_spec(found: &TaskRun) -> Request {
             setup: Some(spec.setup).filter(|commands| !commands.is_empty()),
             pull_request: Some(spec.pull_request),
             force: spec.docs.as_ref().map(|docs| docs.force),
-            at_once: spec.docs.as_ref().map(|docs| docs.concurrency),
+            concurrency: spec.docs.as_ref().map(|docs| docs.concurrency),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! Reads what a run tells, as far as it has told it.
+//! Reads the events of a run.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use orchestrator_contract::Outcome;
 
-use super::Local;
+use super::handle::Local;
 use super::store::RunEntry;
 use crate::backend::{Backend as _, OnEvent, RunFollower};
 use crate::error::Error;
@@ -15,30 +15,30 @@ use crate::files;
 use crate::task::event_fold::{EventFold, LockState, RunSnapshot};
 use crate::task::status::{RunInfo, Status};
 
-/// How much of the end is read first, bytes: an outcome is a few kilobytes, in docs runs of many
-/// tasks some ten.
+/// How much of the end to read first, in bytes. An outcome is a few kilobytes, or some ten kilobytes for
+/// docs runs of many tasks.
 const TAIL_BYTES: u64 = 256 * 1024;
 
-/// A reader of a run's events that remembers how far it is.
+/// A reader of a run's events that keeps its position.
 #[derive(Debug)]
 pub(super) struct Follower {
     local: Local,
     run: RunEntry,
-    story: EventFold,
+    fold: EventFold,
     events: Option<File>,
 }
 
 impl Follower {
-    /// A reader at the beginning of a run.
+    /// Creates a reader at the first event.
     pub(super) fn new(local: Local, run: RunEntry) -> Self {
-        let story = EventFold::new(run.task.run.clone());
-        Self { local, run, story, events: None }
+        let fold = EventFold::new(run.task.run.clone());
+        Self { local, run, fold, events: None }
     }
 
-    /// The same, but of a run that has ended only the end is read, where its outcome is: a list of
-    /// runs must not cost what all their logs cost.
+    /// Skips to the tail with the outcome, if the run is finished: listing runs must not read all of
+    /// their logs.
     pub(super) fn seek_to_tail(mut self) -> Result<Self, Error> {
-        if self.run.look()? == LockState::Held {
+        if self.run.lock_state()? == LockState::Held {
             return Ok(self);
         }
         let path = self.run.folder.join("events.jsonl");
@@ -51,12 +51,12 @@ impl Follower {
         file.seek(SeekFrom::Start(length - TAIL_BYTES)).map_err(failed)?;
         let mut end = Vec::new();
         file.read_to_end(&mut end).map_err(failed)?;
-        // The first line is most likely no whole one.
+        // The first line is probably incomplete.
         let whole = end.iter().position(|byte| *byte == b'\n').map_or(&[][..], |at| &end[at + 1..]);
-        let mut story = EventFold::new(self.run.task.run.clone());
-        story.feed(whole, |_, _| {});
-        if story.has_outcome() {
-            (self.story, self.events) = (story, Some(file));
+        let mut fold = EventFold::new(self.run.task.run.clone());
+        fold.feed(whole, |_, _| {});
+        if fold.has_outcome() {
+            (self.fold, self.events) = (fold, Some(file));
         }
         Ok(self)
     }
@@ -89,13 +89,13 @@ impl RunFollower for Follower {
 
 impl Follower {
     fn observe(&mut self, each: &mut OnEvent<'_>) -> Result<RunSnapshot, Error> {
-        // First the lock, then the events: whoever has let go has written everything before.
-        let lock = self.run.look()?;
+        // First the lock, then the events: a process writes all events before it releases the lock.
+        let lock = self.run.lock_state()?;
         self.read(each)?;
-        if lock == LockState::Free && !self.story.has_outcome() {
+        if lock == LockState::Free && !self.fold.has_outcome() {
             self.find_outcome();
         }
-        Ok(self.story.observe(lock))
+        Ok(self.fold.observe(lock))
     }
 
     fn read(&mut self, each: &mut OnEvent<'_>) -> Result<(), Error> {
@@ -109,20 +109,19 @@ impl Follower {
         loop {
             match file.read(&mut chunk) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.story.feed(&chunk[..count], &mut *each),
+                Ok(count) => self.fold.feed(&chunk[..count], &mut *each),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
             }
         }
     }
 
-    /// The supervisor keeps its outcome in the workspace too: that one counts
-    /// where the disk of the state was full.
+    /// Reads the supervisor's copy of the outcome in the workspace, in case the state's disk was full.
     fn find_outcome(&mut self) {
         let path = self.local.layout(&self.run.task.service).run_dir(&self.run.task.run).outcome();
         let Ok(Some(text)) = files::read(&path) else { return };
         if let Ok(outcome) = serde_json::from_str::<Outcome>(&text) {
-            self.story.set_outcome(outcome);
+            self.fold.set_outcome(outcome);
         }
     }
 }

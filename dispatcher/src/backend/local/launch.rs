@@ -1,23 +1,23 @@
-//! Starts supervisors.
+//! Spawns supervisors.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::TaskSpec;
 
-use super::Local;
+use super::handle::Local;
 use super::store::LockedRun;
 use crate::backend::credentials;
 use crate::config::Config;
 use crate::error::Error;
 use crate::process;
 
-/// Everything that is needed to start a supervisor, run and paths of the run apart.
+/// A supervisor's command line and environment, without the run's own paths.
 #[derive(Clone)]
 pub struct SupervisorCommand {
-    /// The supervisor's program.
+    /// Path of the supervisor.
     pub supervisor: PathBuf,
-    /// Flags with their files, in the order in which they are given.
+    /// Flags with their files, in order.
     files: Vec<(&'static str, PathBuf)>,
     environment: Vec<(OsString, OsString)>,
 }
@@ -25,15 +25,18 @@ pub struct SupervisorCommand {
 impl std::fmt::Debug for SupervisorCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { supervisor, files, environment: _ } = self;
-        f.debug_struct("Launch").field("supervisor", supervisor).field("files", files).finish_non_exhaustive()
+        f.debug_struct("SupervisorCommand")
+            .field("supervisor", supervisor)
+            .field("files", files)
+            .finish_non_exhaustive()
     }
 }
 
 impl SupervisorCommand {
-    /// Finds the supervisor and the files that the configuration names.
+    /// Finds the supervisor and the configured files.
     ///
     /// # Errors
-    /// This system runs no supervisor, it is not found, or a file that is named is not there.
+    /// Returns an error if the platform is not supported, or the supervisor or a file is missing.
     pub fn prepare(config: &Config, task: &TaskSpec) -> Result<Self, Error> {
         check_platform(std::env::consts::OS)?;
         let mut files = credentials::programs(config)?;
@@ -52,14 +55,14 @@ impl SupervisorCommand {
         Ok(Self { supervisor: find_supervisor(config)?, files, environment })
     }
 
-    /// Where no token for GitHub is known, asks `gh` for the one it has.
-    pub async fn add_token_of_gh(&mut self, config: &Config, task: &TaskSpec) {
-        let given = self.files.iter().any(|(flag, path)| match *flag {
+    /// Adds the token of `gh`, if no other GitHub token is configured.
+    pub async fn add_gh_token(&mut self, config: &Config, task: &TaskSpec) {
+        let has_token = self.files.iter().any(|(flag, path)| match *flag {
             "--github-token-file" => true,
             "--secrets-dir" => path.join("github-token").is_file(),
             _ => false,
         });
-        if given {
+        if has_token {
             return;
         }
         if let Some(token) = credentials::gh_auth_token_if_needed(config, task).await {
@@ -67,7 +70,7 @@ impl SupervisorCommand {
         }
     }
 
-    /// The supervisor's arguments for a run.
+    /// Returns the supervisor's arguments for a run.
     #[must_use]
     pub fn arguments(&self, run_folder: &Path, workspace: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["run".into()];
@@ -84,49 +87,51 @@ impl SupervisorCommand {
     }
 }
 
-/// Whether a supervisor can run on a system, by the name that the compiler gives it.
+/// Checks that supervisors can run on an operating system, named as in `std::env::consts::OS`.
 ///
 /// # Errors
-/// It cannot: it confines the agent by means that only Linux has.
+/// Returns an error unless it is Linux, which confining the agent requires.
 pub fn check_platform(system: &str) -> Result<(), Error> {
     if system == "linux" {
         return Ok(());
     }
-    Err(Error::configuration(format!("runs on this machine itself need Linux, and this is {system}"))
-        .with_hint("Have the run run in a container or in a cluster, or submit from a Linux machine."))
+    Err(Error::configuration(format!("the local backend requires Linux, this is {system}"))
+        .with_hint("Use --backend docker or --backend kubernetes, or submit from a Linux machine."))
 }
 
-/// The supervisor: as configured, else next to this program, else in `PATH`.
+/// Finds the supervisor: as configured, else beside this executable, else in `PATH`.
 ///
 /// # Errors
-/// There is none; the message lists where it was looked for.
+/// Returns an error that lists the searched paths.
 pub fn find_supervisor(config: &Config) -> Result<PathBuf, Error> {
     if let Some(path) = &config.supervisor {
         if process::is_program(path) {
             return Ok(path.clone());
         }
-        return Err(Error::configuration(format!("the supervisor {} is no program", path.display()))
-            .with_hint("Name the right one with --supervisor or ORCHESTRATOR_SUPERVISOR."));
+        return Err(Error::configuration(format!(
+            "the supervisor {} is not an executable file",
+            path.display()
+        ))
+        .with_hint("Set its path with --supervisor or ORCHESTRATOR_SUPERVISOR."));
     }
     let beside = config.executable_dir.as_ref().map(|folder| folder.join("supervisor"));
     if let Some(path) = beside.as_ref().filter(|path| process::is_program(path)) {
         return Ok(path.clone());
     }
     process::find("supervisor", config.environment.os("PATH")).ok_or_else(|| {
-        let beside = beside.map_or(String::new(), |path| format!("{} is no program, and ", path.display()));
-        Error::configuration(format!("cannot find the supervisor: {beside}there is none in PATH")).with_hint(
-            "Install it next to the dispatcher, or name it with --supervisor or ORCHESTRATOR_SUPERVISOR.",
+        let beside = beside
+            .map_or(String::new(), |path| format!("{} is not an executable file, and ", path.display()));
+        Error::configuration(format!("cannot find the supervisor: {beside}it is not in PATH")).with_hint(
+            "Install it beside the dispatcher, or set its path with --supervisor or ORCHESTRATOR_SUPERVISOR.",
         )
     })
 }
 
 impl Local {
-    /// Starts the supervisor of a run that was prepared.
+    /// Spawns the supervisor of a run.
     ///
-    /// It makes itself a session of its own (`--new-session`); it is not put
-    /// into a process group of its own here, because the leader of a group
-    /// cannot make a session (setsid(2)). Its stdin is the lock, which thereby
-    /// lives as long as it does.
+    /// The supervisor creates its own session (`--new-session`). It must not be a process group leader,
+    /// which cannot create a session (setsid(2)). Its stdin is the lock, which is held until it exits.
     pub(super) fn spawn(&self, prepared: LockedRun, launch: &SupervisorCommand) -> Result<(), Error> {
         let LockedRun { run, lock } = prepared;
         let workspace = self.layout(&run.task.service);
@@ -140,8 +145,7 @@ impl Local {
                 .stdout(run.append("events.jsonl")?)
                 .stderr(run.append("stderr.log")?);
             match tokio::process::Command::from(command).spawn() {
-                // Nobody waits for it: it goes on when this program has ended. Should it end first, the
-                // runtime collects it.
+                // Not awaited: it outlives this program. If it exits earlier, the runtime reaps it.
                 Ok(_child) => Ok(()),
                 Err(error) => Err(Error::configuration(format!(
                     "cannot start the supervisor {}: {error}",

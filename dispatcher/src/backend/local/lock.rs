@@ -1,4 +1,4 @@
-//! Locks that end with their holder (flock(2)): they belong to the open file
+//! Locks that are released when their holder exits (flock(2)): they belong to the open file
 //! description, and so to every process that inherited it.
 
 use std::fs::{File, OpenOptions};
@@ -12,8 +12,7 @@ use crate::error::Error;
 use crate::files;
 use crate::task::event_fold::LockState;
 
-/// Opens a lock file, made where there is none. It is closed in children that
-/// do not get it on purpose.
+/// Opens or creates a lock file. Children only inherit it if it is passed to them.
 pub(super) fn open(path: &Path) -> Result<File, Error> {
     OpenOptions::new()
         .read(true)
@@ -25,8 +24,8 @@ pub(super) fn open(path: &Path) -> Result<File, Error> {
         .map_err(|error| files::problem("open lock", path, &error))
 }
 
-/// Takes the lock if nobody has it.
-pub(super) fn try_take(file: &File, path: &Path) -> Result<bool, Error> {
+/// Tries to acquire the lock.
+pub(super) fn try_acquire(file: &File, path: &Path) -> Result<bool, Error> {
     loop {
         return match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
@@ -37,8 +36,8 @@ pub(super) fn try_take(file: &File, path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Whether somebody has the lock. Looking takes it for a moment, shared, so
-/// that two who look do not see each other.
+/// Returns whether the lock is held. Acquires it briefly, shared, so that concurrent probes do not see
+/// each other.
 pub(super) fn probe(path: &Path) -> Result<LockState, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -50,7 +49,7 @@ pub(super) fn probe(path: &Path) -> Result<LockState, Error> {
             Ok(()) => Ok(LockState::Free),
             Err(Errno::INTR) => continue,
             Err(Errno::WOULDBLOCK) => Ok(LockState::Held),
-            Err(error) => Err(files::problem("look at lock", path, &error.into())),
+            Err(error) => Err(files::problem("probe lock", path, &error.into())),
         };
     }
 }

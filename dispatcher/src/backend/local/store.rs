@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use orchestrator_contract::{Reason, RunName, TaskKey, TaskSpec};
 use serde::{Deserialize, Serialize};
 
-use super::{Local, lock};
+use super::handle::Local;
+use super::lock;
 use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
 use crate::files;
@@ -19,13 +20,11 @@ struct LostRecord {
     found_at: Timestamp,
 }
 
-/// A run and where it is kept.
+/// A run and its folder.
 #[derive(Clone, Debug)]
 pub(super) struct RunEntry {
     pub(super) folder: PathBuf,
-    /// What was asked for.
     pub(super) record: SubmissionRecord,
-    /// What the supervisor was asked to do.
     pub(super) task: TaskSpec,
 }
 
@@ -35,13 +34,12 @@ impl From<RunEntry> for StoredRun {
     }
 }
 
-/// What the name of a record that is being removed begins with; no run is named so.
+/// Prefix of records that are being removed; not a valid run name.
 const REMOVED_PREFIX: &str = ".removed-";
 
-/// A run that is about to start: its lock is held.
+/// A run that is about to start, with its lock held.
 #[derive(Debug)]
 pub(super) struct LockedRun {
-    /// The run.
     pub(super) run: RunEntry,
     pub(super) lock: File,
 }
@@ -51,18 +49,18 @@ impl Local {
         self.root.join("runs")
     }
 
-    /// Where a run is kept.
+    /// Returns a run with its folder.
     pub(super) fn stored(&self, StoredRun { record, task }: StoredRun) -> RunEntry {
         RunEntry { folder: self.run_folder(&task.run), record, task }
     }
 
-    /// The folder of a run.
+    /// Returns the folder of a run.
     #[must_use]
     pub fn run_folder(&self, run: &RunName) -> PathBuf {
         self.runs_folder().join(run.as_str())
     }
 
-    /// All runs, the newest first. What is no run, or half made, is left out.
+    /// Returns all complete runs, newest first.
     pub(super) fn stored_runs(&self) -> Result<Vec<RunEntry>, Error> {
         let names = files::list_names(&self.runs_folder())?;
         let mut runs: Vec<RunEntry> = names
@@ -73,26 +71,26 @@ impl Local {
         Ok(runs)
     }
 
-    /// A run; none if there is none, or only a half-made one.
+    /// Returns a run; `None` if it does not exist or is incomplete.
     pub(super) fn stored_run(&self, name: &RunName) -> Result<Option<RunEntry>, Error> {
         let folder = self.run_folder(name);
         let Some(record) = files::read(&folder.join("record.json"))? else { return Ok(None) };
         let Some(task) = files::read(&folder.join("task.json"))? else { return Ok(None) };
         let unreadable = |error: String| {
-            Error::new(Reason::IoError, format!("the record of run {name} is damaged: {error}"))
-                .with_hint(format!("Look into {}.", folder.display()))
+            Error::new(Reason::IoError, format!("damaged record of run {name}: {error}"))
+                .with_hint(format!("Inspect {}.", folder.display()))
         };
         let record: SubmissionRecord =
             serde_json::from_str(&record).map_err(|error| unreadable(error.to_string()))?;
         let task = TaskSpec::from_json(&task)
             .map_err(|faults| unreadable(Error::from_field_errors(&faults).to_string()))?;
         if task.run != *name {
-            return Err(unreadable(format!("its task belongs to {}", task.run)));
+            return Err(unreadable(format!("the task spec belongs to {}", task.run)));
         }
         Ok(Some(RunEntry { folder, record, task }))
     }
 
-    /// Removes what an interrupted removal has left.
+    /// Removes leftovers of interrupted removals.
     pub(super) fn sweep_records(&self) -> Result<(), Error> {
         let Ok(entries) = fs::read_dir(self.runs_folder()) else { return Ok(()) };
         for entry in entries.flatten() {
@@ -104,8 +102,8 @@ impl Local {
         Ok(())
     }
 
-    /// Makes the record of a run. The run exists from then on, and counts as
-    /// alive as long as what is returned, or a child that got its lock, lives.
+    /// Creates the record of a run. The run counts as alive while the returned lock is open here or in
+    /// a child.
     pub(super) fn prepare(
         &self,
         identity: &TaskKey,
@@ -113,21 +111,21 @@ impl Local {
         record: SubmissionRecord,
         task: impl Fn(RunName) -> TaskSpec,
     ) -> Result<LockedRun, Error> {
-        files::make_folder(&self.runs_folder())?;
-        let folder = |name: &RunName| -> Result<bool, Error> {
+        files::create_folder(&self.runs_folder())?;
+        let create_folder = |name: &RunName| -> Result<bool, Error> {
             let folder = self.run_folder(name);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => Ok(true),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-                Err(error) => Err(files::problem("make folder", &folder, &error)),
+                Err(error) => Err(files::problem("create folder", &folder, &error)),
             }
         };
-        // Making the folder is what takes the name: two services may want the same one.
+        // Creating the folder claims the name: two services may want the same one.
         let mut name = identity.run_name(attempt, |_| false);
-        if !folder(&name)? {
+        if !create_folder(&name)? {
             name = identity.run_name(attempt, |_| true);
-            if !folder(&name)? {
-                return Err(Error::new(Reason::InternalError, format!("run {name} exists already")));
+            if !create_folder(&name)? {
+                return Err(Error::new(Reason::InternalError, format!("run {name} already exists")));
             }
         }
         let task = task(name);
@@ -140,8 +138,8 @@ impl RunEntry {
     fn write(&self) -> Result<LockedRun, Error> {
         let path = self.folder.join("lock");
         let lock = lock::open(&path)?;
-        if !lock::try_take(&lock, &path)? {
-            return Err(Error::new(Reason::InternalError, format!("{} is locked already", path.display())));
+        if !lock::try_acquire(&lock, &path)? {
+            return Err(Error::new(Reason::InternalError, format!("{} is already locked", path.display())));
         }
         let json = |value: serde_json::Result<String>| {
             value
@@ -167,21 +165,21 @@ impl RunEntry {
             .map_err(|error| files::problem("open", &path, &error))
     }
 
-    /// Takes back a run that could not be started.
+    /// Removes a run that could not be started.
     pub(super) fn discard(&self) {
-        // What stays behind has no record, or an unlocked one: it counts as lost, never as alive.
+        // Leftovers have no record or an unlocked one, and count as lost.
         drop(fs::remove_dir_all(&self.folder));
     }
 
-    /// Removes the record of a run that has ended; false if it is alive after all.
+    /// Removes the record of a finished run; returns false if it is still alive.
     pub(super) fn remove(&self) -> Result<bool, Error> {
         let path = self.folder.join("lock");
         let lock = lock::open(&path)?;
-        if !lock::try_take(&lock, &path)? {
+        if !lock::try_acquire(&lock, &path)? {
             return Ok(false);
         }
         let failed = |error: std::io::Error| files::problem("remove", &self.folder, &error);
-        // Renamed first: a half-removed folder is no run.
+        // Rename first, so that a partly removed folder is not a run.
         let trash = self.folder.with_file_name(format!("{REMOVED_PREFIX}{}", self.task.run));
         drop(fs::remove_dir_all(&trash));
         fs::rename(&self.folder, &trash).map_err(failed)?;
@@ -189,38 +187,38 @@ impl RunEntry {
         Ok(true)
     }
 
-    /// Asks the supervisor to stop; asking again does no harm.
-    pub(super) fn ask_to_stop(&self, manner: StopMode) -> Result<(), Error> {
-        let now = manner == StopMode::Now;
+    /// Requests the supervisor to stop; idempotent.
+    pub(super) fn request_stop(&self, mode: StopMode) -> Result<(), Error> {
+        let now = mode == StopMode::Now;
         let path = self.folder.join("stop");
-        let asked = files::read(&path)?;
-        // Who asked for "now" is not taken back by who asks again.
-        if asked.is_some() && (!now || asked.as_deref() == Some("now")) {
+        let requested = files::read(&path)?;
+        // A graceful request does not override an earlier immediate one.
+        if requested.is_some() && (!now || requested.as_deref() == Some("now")) {
             return Ok(());
         }
         files::write(&path, if now { "now" } else { "" })
     }
 
-    /// Whether the supervisor lives.
-    pub(super) fn look(&self) -> Result<crate::task::event_fold::LockState, Error> {
+    /// Returns whether the supervisor holds its lock.
+    pub(super) fn lock_state(&self) -> Result<crate::task::event_fold::LockState, Error> {
         lock::probe(&self.folder.join("lock"))
     }
 
-    /// When the run was found lost; the first to find out says so.
+    /// Returns when the run was first found lost, and records it.
     pub(super) fn lost_at(&self, now: Timestamp) -> Timestamp {
         let path = self.folder.join("lost.json");
         let found = files::read(&path).ok().flatten();
         if let Some(lost) = found.and_then(|text| serde_json::from_str::<LostRecord>(&text).ok()) {
             return lost.found_at;
         }
-        // A reader without the right to write still gets its answer.
+        // Recording is best effort: the reader may lack write permission.
         if let Ok(text) = serde_json::to_string(&LostRecord { found_at: now }) {
             drop(files::write(&path, &text));
         }
         now
     }
 
-    /// The last thing the supervisor said on stderr.
+    /// Returns the last line of the supervisor's stderr.
     pub(super) fn last_stderr_line(&self) -> Option<String> {
         let text = files::read(&self.folder.join("stderr.log")).ok()??;
         let line = text.lines().rev().find(|line| !line.trim().is_empty())?;

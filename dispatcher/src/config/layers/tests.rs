@@ -74,9 +74,9 @@ fn project_config_with_programs_or_secrets_is_rejected() {
         let path = folders.write("repo", text);
         let problem = folders.read().unwrap_err();
         assert_eq!(problem.exit_code(), 78);
-        let expected = format!("{}:{place}: `{key}` is not taken", path.display());
+        let expected = format!("{}:{place}: `{key}` is not allowed", path.display());
         assert!(problem.message().starts_with(&expected), "{problem}");
-        // Whoever names the file trusts it, and the user's own is trusted anyway.
+        // A named file is trusted, and so is the user's own.
         assert!(read_named(&path, None).is_ok(), "{text}");
         std::fs::remove_file(path).unwrap();
         folders.write("user", text);

@@ -1,58 +1,57 @@
-//! A piece of a run's log.
+//! Pages of a run's log.
 
 use std::fmt::Write as _;
 
-use super::short;
+use super::markdown::short;
 use crate::task::status::Status;
 
-/// How many characters of log an answer holds: clients cut what is much longer.
-const TEXT_MAX: usize = 25_000;
+/// Maximum characters of a page: clients cut much longer results.
+const PAGE_MAX_CHARS: usize = 25_000;
 
-/// How many characters a line holds.
-const LINE_MAX: usize = 2_000;
+/// Maximum characters of a line.
+const LINE_MAX_CHARS: usize = 2_000;
 
-/// Which lines are wanted.
+/// Lines to return.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogRange {
-    /// The first so many.
     Head(usize),
-    /// The last so many.
     Tail(usize),
 }
 
-/// A piece of a log.
+/// A page of a log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogPage {
-    /// Its lines.
     pub lines: Vec<String>,
-    /// The cursor for what comes after them.
+    /// Cursor for the next page.
     pub next_cursor: u64,
-    /// How many lines there are after them already.
+    /// Number of lines after these.
     pub remaining: usize,
-    /// How many lines there are before them, after the cursor that was given.
+    /// Number of lines between the given cursor and these.
     pub skipped: usize,
 }
 
-/// Takes as many lines as are wanted and fit. Each has its event's number; `end` is the last event's.
+/// Returns the requested lines that fit a page.
+///
+/// Each line comes with the number of its event; `last_seq` is that of the last event.
 #[must_use]
-pub fn paginate(lines: Vec<(u64, String)>, part: LogRange, end: u64) -> LogPage {
+pub fn paginate(lines: Vec<(u64, String)>, range: LogRange, last_seq: u64) -> LogPage {
     let total = lines.len();
-    let cut = |(seq, line): (u64, String)| (seq, short(&line, LINE_MAX));
-    let mut room = TEXT_MAX;
+    let cut = |(seq, line): (u64, String)| (seq, short(&line, LINE_MAX_CHARS));
+    let mut room = PAGE_MAX_CHARS;
     let mut fits = |(_, line): &(u64, String)| {
         let needed = line.chars().count() + 1;
         room.checked_sub(needed).inspect(|left| room = *left).is_some()
     };
-    match part {
+    match range {
         LogRange::Head(count) => {
             let taken: Vec<(u64, String)> =
                 lines.into_iter().take(count).map(cut).take_while(|line| fits(line)).collect();
-            let more = total - taken.len();
-            let next = taken.last().filter(|_| more > 0).map_or(end, |(seq, _)| *seq);
+            let remaining = total - taken.len();
+            let next_cursor = taken.last().filter(|_| remaining > 0).map_or(last_seq, |(seq, _)| *seq);
             LogPage {
                 lines: taken.into_iter().map(|(_, line)| line).collect(),
-                next_cursor: next,
-                remaining: more,
+                next_cursor,
+                remaining,
                 skipped: 0,
             }
         }
@@ -66,35 +65,35 @@ pub fn paginate(lines: Vec<(u64, String)>, part: LogRange, end: u64) -> LogPage 
                 .map(|(_, line)| line)
                 .collect();
             taken.reverse();
-            let earlier = total - taken.len();
-            LogPage { lines: taken, next_cursor: end, remaining: 0, skipped: earlier }
+            let skipped = total - taken.len();
+            LogPage { lines: taken, next_cursor: last_seq, remaining: 0, skipped }
         }
     }
 }
 
-/// The piece as a model reads it.
+/// Renders a page of a log.
 #[must_use]
-pub fn render_log(status: &Status, piece: &LogPage) -> String {
-    let LogPage { lines, next_cursor: next, remaining: more, skipped: earlier } = piece;
+pub fn render_log(status: &Status, page: &LogPage) -> String {
+    let LogPage { lines, next_cursor, remaining, skipped } = page;
     let reason = status.reason.map_or(String::new(), |reason| format!(" ({reason})"));
     // Writing to a String cannot fail.
     let mut text = format!("Log of `{}`, {}{reason}, times in UTC:\n", status.run, status.phase);
-    if *earlier > 0 {
-        let _ = writeln!(text, "({earlier} earlier lines are left out: after: 0 starts at the beginning)");
+    if *skipped > 0 {
+        let _ = writeln!(text, "({skipped} earlier lines omitted: cursor: 0 reads from the start)");
     }
     if lines.is_empty() {
         text.push_str("(no new lines)\n");
     } else {
-        // Four backticks: an agent may well print three.
+        // Four backticks: the log may contain three.
         let _ = writeln!(text, "````\n{}\n````", lines.join("\n"));
     }
-    let call = format!("call `get_task_logs` with run \"{}\" and after: {next}", status.run);
-    if *more > 0 {
-        let _ = writeln!(text, "{more} more lines: {call}.");
+    let call = format!("call `get_task_logs` with run \"{}\" and cursor: {next_cursor}", status.run);
+    if *remaining > 0 {
+        let _ = writeln!(text, "{remaining} more lines: {call}.");
     } else if status.phase.is_final() {
-        text.push_str("That is the end of the log.\n");
+        text.push_str("End of the log.\n");
     } else {
-        let _ = writeln!(text, "It goes on; for what comes next, {call}.");
+        let _ = writeln!(text, "The run continues; for later lines, {call}.");
     }
     text
 }
@@ -113,27 +112,29 @@ mod tests {
     fn log_cursor_reads_whole_log_without_gaps_or_repeats() {
         for width in [5, 400, 3_000] {
             let all = log(333, width);
-            let (mut after, mut seen) = (0, 0);
+            let (mut cursor, mut seen) = (0, 0);
             loop {
-                let rest: Vec<_> = all.iter().filter(|(seq, _)| *seq > after).cloned().collect();
-                let piece = paginate(rest, LogRange::Head(50), 700);
-                assert!(!piece.lines.is_empty() && piece.lines.len() <= 50);
-                assert!(piece.lines.iter().map(|line| line.chars().count() + 1).sum::<usize>() <= TEXT_MAX);
-                seen += piece.lines.len();
-                after = piece.next_cursor;
-                if piece.remaining == 0 {
+                let rest: Vec<_> = all.iter().filter(|(seq, _)| *seq > cursor).cloned().collect();
+                let page = paginate(rest, LogRange::Head(50), 700);
+                assert!(!page.lines.is_empty() && page.lines.len() <= 50);
+                assert!(
+                    page.lines.iter().map(|line| line.chars().count() + 1).sum::<usize>() <= PAGE_MAX_CHARS
+                );
+                seen += page.lines.len();
+                cursor = page.next_cursor;
+                if page.remaining == 0 {
                     break;
                 }
             }
-            assert_eq!((seen, after), (333, 700), "{width}");
+            assert_eq!((seen, cursor), (333, 700), "{width}");
         }
     }
 
     #[test]
     fn log_tail_returns_last_lines() {
-        let piece = paginate(log(10, 1), LogRange::Tail(3), 25);
+        let page = paginate(log(10, 1), LogRange::Tail(3), 25);
         assert_eq!(
-            piece,
+            page,
             LogPage {
                 lines: vec!["8".into(), "9".into(), "10".into()],
                 next_cursor: 25,
@@ -146,9 +147,9 @@ mod tests {
 
     #[test]
     fn log_page_shows_next_cursor() {
-        let piece = paginate(log(4, 1), LogRange::Head(2), 8);
-        insta::assert_snapshot!(render_log(&sample(3, LockState::Held), &piece));
-        let piece = paginate(Vec::new(), LogRange::Head(2), 8);
-        insta::assert_snapshot!(render_log(&sample(5, LockState::Free), &piece));
+        let page = paginate(log(4, 1), LogRange::Head(2), 8);
+        insta::assert_snapshot!(render_log(&sample(3, LockState::Held), &page));
+        let page = paginate(Vec::new(), LogRange::Head(2), 8);
+        insta::assert_snapshot!(render_log(&sample(5, LockState::Free), &page));
     }
 }

@@ -1,30 +1,30 @@
-//! Where runs stand.
+//! Status of runs.
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Kind, Phase, Reason};
 
-use super::{Fields, short};
-use crate::mcp::wording::in_tool_words;
+use super::advice::render_for_mcp;
+use super::markdown::{Fields, short};
 use crate::task::status::Status;
 use crate::task::text::{age, documented, sanitize};
 
-/// How much is shown of what an agent says it does.
-const DOING_MAX: usize = 300;
+/// Maximum characters of an activity, title or note.
+const TEXT_MAX_CHARS: usize = 300;
 
-/// How much is shown of why a run ended.
-const MESSAGE_MAX: usize = 2_000;
+/// Maximum characters of a run's message.
+const MESSAGE_MAX_CHARS: usize = 2_000;
 
-/// A run in full.
+/// Renders the status of a run.
 #[must_use]
 pub fn render_run(status: &Status, now: Timestamp) -> String {
     let mut text = format!("**{}**\n", headline(status, now));
-    if let Some(doing) = doing(status, now) {
-        text.push_str(&doing);
+    if let Some(activity) = activity(status, now) {
+        text.push_str(&activity);
         text.push('\n');
     }
-    if let Some(message) = &status.message {
-        text.push_str(&short(message, MESSAGE_MAX));
+    if let Some(cause) = status.cause() {
+        text.push_str(&short(cause, MESSAGE_MAX_CHARS));
         text.push('\n');
     }
     text.push('\n');
@@ -35,28 +35,28 @@ pub fn render_run(status: &Status, now: Timestamp) -> String {
         let name = if status.phase.is_final() { "Last step" } else { "Step" };
         fields.add(name, step.name());
     }
-    fields.add("So far", &used(status));
+    fields.add("Usage", &usage(status));
     if let Some(branch) = &status.branch {
         fields.add("Branch", &format!("`{}` of {}", sanitize(branch), sanitize(&status.repository)));
     }
     if let Some(pull_request) = &status.pull_request {
         fields.add("Pull request", &sanitize(pull_request));
     }
-    if let Some(work) = where_the_work_is(status) {
+    if let Some(work) = work_location(status) {
         fields.add("Work", &work);
     }
     for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
-        fields.add("Documents", &short(&line, DOING_MAX));
+        fields.add("Documents", &short(&line, TEXT_MAX_CHARS));
     }
     for note in status.outcome.iter().flat_map(|outcome| &outcome.notes) {
-        fields.add("Note", &short(note, DOING_MAX));
+        fields.add("Note", &short(note, TEXT_MAX_CHARS));
     }
-    fields.add("Next", &in_tool_words(&status.next_step));
-    text.push_str(&fields.0);
+    fields.add("Next", &render_for_mcp(&status.next_step));
+    text.push_str(&fields.into_text());
     text
 }
 
-/// What a run is, in one line: task, phase and since when.
+/// Renders task, phase and age of a run in one line.
 fn headline(status: &Status, now: Timestamp) -> String {
     let head = match (status.kind, status.task_id) {
         (Kind::Implementation, Some(task)) => format!("Task {task} of the {} service", status.service),
@@ -69,7 +69,7 @@ fn headline(status: &Status, now: Timestamp) -> String {
         (Some(reason), Some(finished_at)) => format!(
             "{head}: {}{}, {} ago, after {} min",
             status.phase,
-            why(status.phase, Some(reason)),
+            reason_suffix(status.phase, Some(reason)),
             age(finished_at, now),
             status.minutes
         ),
@@ -79,40 +79,40 @@ fn headline(status: &Status, now: Timestamp) -> String {
     }
 }
 
-/// The reason in brackets, where the phase does not say it.
-fn why(phase: Phase, reason: Option<Reason>) -> String {
+/// Returns the reason in parentheses, unless it equals the phase.
+fn reason_suffix(phase: Phase, reason: Option<Reason>) -> String {
     reason
         .filter(|reason| reason.name() != phase.name())
         .map_or(String::new(), |reason| format!(" ({reason})"))
 }
 
-/// What a run at work does now, and since when.
-fn doing(status: &Status, now: Timestamp) -> Option<String> {
+/// Returns what an active run is doing, and for how long.
+fn activity(status: &Status, now: Timestamp) -> Option<String> {
     if status.phase.is_final() {
         return None;
     }
     if let Some(holder) = &status.waiting_for {
-        return Some(format!("It waits for its turn in the workspace, which `{}` has.", sanitize(holder)));
+        return Some(format!("Queued: the workspace is held by `{}`.", sanitize(holder)));
     }
-    let (Some(doing), Some(since)) = (&status.activity, status.activity_since) else {
-        return Some("It has not said yet what it does.".to_owned());
+    let (Some(activity), Some(since)) = (&status.activity, status.activity_since) else {
+        return Some("No activity reported yet.".to_owned());
     };
-    Some(format!("Now: {} (for {})", short(doing, DOING_MAX), age(since, now)))
+    Some(format!("Now: {} (for {})", short(activity, TEXT_MAX_CHARS), age(since, now)))
 }
 
 fn task(status: &Status) -> String {
     let number = status.task_id.map_or("all tasks".to_owned(), |task| task.to_string());
     match &status.task_title {
-        Some(title) => format!("{number}, {} ({} service)", short(title, DOING_MAX), status.service),
+        Some(title) => format!("{number}, {} ({} service)", short(title, TEXT_MAX_CHARS), status.service),
         None => format!("{number} ({} service)", status.service),
     }
 }
 
-fn used(status: &Status) -> String {
+fn usage(status: &Status) -> String {
     format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd)
 }
 
-fn where_the_work_is(status: &Status) -> Option<String> {
+fn work_location(status: &Status) -> Option<String> {
     let work = status.work.as_ref()?;
     Some(match work.location {
         WorkLocation::Remote => {
@@ -123,24 +123,24 @@ fn where_the_work_is(status: &Status) -> Option<String> {
             let path = work.path.as_deref().unwrap_or(&status.workspace);
             format!("only in the workspace: {}", sanitize(path))
         }
-        WorkLocation::None => "none was made".to_owned(),
+        WorkLocation::None => "none".to_owned(),
     })
 }
 
-/// A run in one line of a list.
+/// Renders a run as a line of a list.
 fn line(status: &Status, now: Timestamp) -> String {
     let number = status.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
-    let about = match (&status.pull_request, status.reason, doing(status, now)) {
+    let detail = match (&status.pull_request, status.reason, activity(status, now)) {
         (Some(pull_request), ..) => format!(": {}", sanitize(pull_request)),
         (None, Some(_), _) => {
-            status.message.as_ref().map_or(String::new(), |message| format!(": {}", short(message, 160)))
+            status.cause().map_or(String::new(), |cause| format!(": {}", short(cause, 160)))
         }
-        (None, None, Some(doing)) => format!(": {}", doing.trim_start_matches("Now: ")),
+        (None, None, Some(activity)) => format!(": {}", activity.trim_start_matches("Now: ")),
         (None, None, None) => String::new(),
     };
-    let reason = why(status.phase, status.reason);
+    let reason = reason_suffix(status.phase, status.reason);
     format!(
-        "- `{}` — {number} of {}, {}{reason}, submitted {} ago{about}\n",
+        "- `{}` — {number} of {}, {}{reason}, submitted {} ago{detail}\n",
         status.run,
         status.service,
         status.phase,
@@ -148,66 +148,65 @@ fn line(status: &Status, now: Timestamp) -> String {
     )
 }
 
-/// Runs, a line each.
+/// Renders runs, one a line; `remaining` older ones are not shown.
 #[must_use]
 pub fn render_list<'a>(
     statuses: impl IntoIterator<Item = &'a Status>,
-    more: usize,
+    remaining: usize,
     now: Timestamp,
 ) -> String {
     let lines: String = statuses.into_iter().map(|status| line(status, now)).collect();
     if lines.is_empty() {
-        return "There are no such runs. `submit_implementation_task` starts one.\n".to_owned();
+        return "No matching runs. `submit_implementation_task` starts one.\n".to_owned();
     }
-    let more = if more == 0 { String::new() } else { format!("{more} older ones are left out.\n") };
-    format!("{lines}{more}")
+    let rest = if remaining == 0 { String::new() } else { format!("{remaining} older runs omitted.\n") };
+    format!("{lines}{rest}")
 }
 
-/// The runs that may be meant, and how to say which.
+/// Renders the runs that match ambiguously, and how to select one.
 #[must_use]
 pub fn candidates(statuses: &[Status], now: Timestamp) -> String {
-    let state = if statuses.iter().any(|status| !status.phase.is_final()) { "at work" } else { "there" };
+    let kind = if statuses.iter().any(|status| !status.phase.is_final()) { "active runs" } else { "runs" };
     format!(
-        "{} runs that may be meant are {state}. Ask the user which one, then give its name as `run` (or \
-         `service` or `task_id`, if that is enough):\n{}",
+        "{} {kind} match. Ask the user which one, then pass its name as `run` (or `service` or `task_id`, if \
+         that is enough):\n{}",
         statuses.len(),
         render_list(statuses, 0, now)
     )
 }
 
-/// What came of waiting.
+/// Renders the result of waiting.
 #[must_use]
 pub fn render_wait(status: &Status, waited_seconds: u64, now: Timestamp) -> String {
     let remark = if status.phase.is_final() {
         String::new()
     } else {
         format!(
-            "It has not ended within {waited_seconds} s and goes on: call `wait_for_task` again to wait \
-             longer.\n\n"
+            "The run is still active after {waited_seconds} s: call `wait_for_task` again to wait longer.\n\n"
         )
     };
     format!("{remark}{}", render_run(status, now))
 }
 
-/// What came of asking a run to stop.
+/// Renders the result of a stop request; `pushes` is false for an immediate stop.
 #[must_use]
-pub fn render_stop(status: &Status, was_at_work: bool, pushed: bool, now: Timestamp) -> String {
+pub fn render_stop(status: &Status, was_active: bool, pushes: bool, now: Timestamp) -> String {
     let kept = format!(
-        "The workspace {} is kept: `submit_implementation_task` with retry: true and guidance goes on from \
-         there.",
+        "The workspace {} is kept: `submit_implementation_task` with retry: true and guidance continues \
+         from there.",
         status.workspace
     );
-    let remark = match (was_at_work, status.phase) {
-        (false, _) => format!("`{}` had ended before; there was nothing to stop.", status.run),
+    let remark = match (was_active, status.phase) {
+        (false, _) => format!("`{}` had already finished; nothing to stop.", status.run),
         (true, Phase::Stopped) => format!("`{}` has stopped. {kept}", status.run),
         (true, Phase::Succeeded | Phase::Failed) => {
-            format!("`{}` has ended by itself meanwhile. {kept}", status.run)
+            format!("`{}` finished before it was stopped. {kept}", status.run)
         }
         (true, Phase::Pending | Phase::Preparing | Phase::Running | Phase::Publishing) => {
-            let what = if pushed { "saves and pushes" } else { "saves" };
+            let action = if pushes { "saves and pushes" } else { "saves" };
             format!(
-                "`{}` was asked to stop: the agent ends now, and the run {what} what it made. `wait_for_task` \
-                 tells when that is done. {kept}",
+                "`{}` was asked to stop: the agent exits, and the run {action} its work. `wait_for_task` waits \
+                 until that is done. {kept}",
                 status.run
             )
         }
@@ -239,7 +238,7 @@ mod tests {
     fn run_list_has_one_line_per_run() {
         let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
         insta::assert_snapshot!(render_list(&list, 3, now()));
-        insta::assert_snapshot!(render_list([], 0, now()), @"There are no such runs. `submit_implementation_task` starts one.");
+        insta::assert_snapshot!(render_list([], 0, now()), @"No matching runs. `submit_implementation_task` starts one.");
     }
 
     #[test]
@@ -256,7 +255,7 @@ mod tests {
 
     #[test]
     fn wait_timeout_says_run_continues() {
-        insta::assert_snapshot!(render_wait(&sample(3, LockState::Held), 30, now()).lines().next().unwrap(), @"It has not ended within 30 s and goes on: call `wait_for_task` again to wait longer.");
+        insta::assert_snapshot!(render_wait(&sample(3, LockState::Held), 30, now()).lines().next().unwrap(), @"The run is still active after 30 s: call `wait_for_task` again to wait longer.");
     }
 
     #[test]

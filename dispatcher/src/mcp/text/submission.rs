@@ -1,4 +1,4 @@
-//! What a submission has started, what will happen, and how to follow it.
+//! Result of a submission: what was started, what the run will do, and how to follow it.
 
 use std::fmt::Write as _;
 
@@ -6,74 +6,83 @@ use orchestrator_contract::names::{fresh_branch, implementation_branch};
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{Kind, Phase, TaskSpec};
 
-use super::{Fields, short};
+use super::markdown::{Fields, short};
 use crate::operations::{Submission, SubmitOutcome};
 use crate::task::status::Status;
 use crate::task::text::{docs_plan, sanitize};
 
-/// How much of the guidance is repeated.
-const GUIDANCE_MAX: usize = 1_000;
+/// Maximum characters of the repeated guidance.
+const GUIDANCE_MAX_CHARS: usize = 1_000;
 
-/// What there was before the submission.
+/// Runs before the submission.
 #[derive(Clone, Debug, Default)]
 pub struct PriorRuns {
-    /// The service's newest run.
+    /// Newest run of the service.
     pub last: Option<Status>,
-    /// The finished attempt that is tried again.
+    /// Finished attempt that is retried.
     pub earlier: Option<Status>,
 }
 
-/// A submission in full.
+/// Renders the result of a submission.
 #[must_use]
-pub fn render_submission(submission: &Submission, before: &PriorRuns) -> String {
-    let Submission { result: started, run, task, status, warnings, native_command: elsewhere } = submission;
-    let number = task.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
-    let documents = if task.kind == Kind::Docs { "documents of " } else { "" };
-    let what = format!("{documents}{number} of the {} service", task.service);
-    let mut text = match (started, task.mode) {
-        (SubmitOutcome::AlreadyRunning, _) => {
-            format!("**Nothing new was started: `{run}` is at work on this already ({}).**\n\n", status.phase)
-        }
-        (SubmitOutcome::ConflictingRun, _) => format!(
-            "**Nothing new was started: `{run}` is at work on this task already ({}), as it was submitted.** \
-             Nothing of this submission was added to it. To change what it does, stop it with `stop_task` and \
-             submit again with retry: true and guidance.\n\n",
-            status.phase
-        ),
-        (SubmitOutcome::Created, _) if status.phase == Phase::Failed => format!(
-            "**Submitted {what}, which has failed at once: {}**\n\n",
-            sanitize(status.message.as_deref().unwrap_or("it did not say why"))
-        ),
-        (SubmitOutcome::Created, _) if task.kind == Kind::Docs && task.mode != Mode::Retry => {
-            format!("**Documentation submitted: {what}.**\n\n")
-        }
-        (SubmitOutcome::Created, Mode::First) => format!("**Implementation submitted: {what}.**\n\n"),
-        (SubmitOutcome::Created, Mode::Retry) => {
-            format!("**Retry submitted: {what}, attempt {}.**\n\n", task.attempt)
-        }
-        (SubmitOutcome::Created, Mode::Fresh) => {
-            format!("**Started over: {what}, attempt {}.**\n\n", task.attempt)
-        }
-    };
+pub fn render_submission(submission: &Submission, prior: &PriorRuns) -> String {
+    let Submission { result, run, task, status, warnings, native_command } = submission;
+    let mut text = headline(submission);
+    text.push_str("\n\n");
     text.push_str(&details(task));
     let has_failed = status.phase == Phase::Failed;
-    if *started == SubmitOutcome::Created && !has_failed {
+    if *result == SubmitOutcome::Created && !has_failed {
         text.push('\n');
-        text.push_str(&describe_relation(task, before, status));
+        text.push_str(&describe_relation(task, prior, status));
         text.push_str("\nThe run will:\n");
         text.push_str(&plan(task));
     }
     for warning in warnings {
         let _ = writeln!(text, "\nWarning: {}", sanitize(warning));
     }
-    let head = if has_failed { "For more" } else { "It goes on by itself. To follow it" };
+    let head = if has_failed { "For details" } else { "The run continues in the background. To follow it" };
     let _ = writeln!(
         text,
         "\n{head}: `get_task_status`, `wait_for_task`, `get_task_logs` or `stop_task` with run \"{run}\"; on the \
          command line: `dispatcher status {run}`, `dispatcher logs -f {run}`{}.",
-        elsewhere.as_ref().map_or(String::new(), |command| format!(", `{command}`"))
+        native_command.as_ref().map_or(String::new(), |command| format!(", `{command}`"))
     );
     text
+}
+
+fn headline(submission: &Submission) -> String {
+    let Submission { result, run, task, status, .. } = submission;
+    let number = task.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
+    let documents = if task.kind == Kind::Docs { "documents of " } else { "" };
+    let subject = format!("{documents}{number} of the {} service", task.service);
+    match (result, task.mode) {
+        (SubmitOutcome::AlreadyRunning, _) => {
+            format!(
+                "**Nothing new was started: `{run}` is already active with the same options ({}).**",
+                status.phase
+            )
+        }
+        (SubmitOutcome::ConflictingRun, _) => format!(
+            "**Nothing new was started: `{run}` is already active for this task with other options ({}).** This \
+             submission does not change it. To apply it, stop the run with `stop_task` and submit again with \
+             retry: true and guidance.",
+            status.phase
+        ),
+        (SubmitOutcome::Created, _) if status.phase == Phase::Failed => format!(
+            "**Submitted {subject}, but the run failed immediately: {}**",
+            sanitize(status.cause().unwrap_or("no cause reported"))
+        ),
+        (SubmitOutcome::Created, _) if task.kind == Kind::Docs && task.mode != Mode::Retry => {
+            format!("**Documentation submitted: {subject}.**")
+        }
+        (SubmitOutcome::Created, Mode::First) => format!("**Implementation submitted: {subject}.**"),
+        (SubmitOutcome::Created, Mode::Retry) => {
+            format!("**Retry submitted: {subject}, attempt {}.**", task.attempt)
+        }
+        (SubmitOutcome::Created, Mode::Fresh) => {
+            format!("**Started over: {subject}, attempt {}.**", task.attempt)
+        }
+    }
 }
 
 fn details(task: &TaskSpec) -> String {
@@ -88,17 +97,19 @@ fn details(task: &TaskSpec) -> String {
     if task.kind == Kind::Docs {
         fields.add("Repository", &documents(task));
         fields.add("Model", &sanitize(&task.model));
-        fields.add("Branch that is read", &base(task));
+        fields.add("Base branch", &base(task));
         fields.add("Limits", &limits(task));
         fields.add("TaskRun", &format!("`{}`", task.run));
-        return fields.0;
+        return fields.into_text();
     }
     fields.add("Target repository", task.target.url.as_str());
     fields.add("Task documents", &documents(task));
     fields.add("Model", &sanitize(&task.model));
     let directory = match &task.target.working_directory {
-        Some(directory) if directory.relative().is_empty() => "the repository's root (as asked)".to_owned(),
-        Some(directory) => format!("`{}/` (as asked; made if it is not there)", directory.relative()),
+        Some(directory) if directory.relative().is_empty() => {
+            "the repository's root (as requested)".to_owned()
+        }
+        Some(directory) => format!("`{}/` (as requested; created if missing)", directory.relative()),
         None => format!(
             "`{}/` (default; the repository's root if it is the service's own and has no such folder)",
             task.service
@@ -108,7 +119,7 @@ fn details(task: &TaskSpec) -> String {
     fields.add("Base branch", &base(task));
     fields.add("Limits", &limits(task));
     fields.add("TaskRun", &format!("`{}`", task.run));
-    fields.0
+    fields.into_text()
 }
 
 fn limits(task: &TaskSpec) -> String {
@@ -121,7 +132,7 @@ fn limits(task: &TaskSpec) -> String {
 fn documents(task: &TaskSpec) -> String {
     let mut text = task.platform.url.to_string();
     if let Some(directory) = &task.platform.docs_directory {
-        let _ = write!(text, ", folder `{}`", directory.relative());
+        let _ = write!(text, ", directory `{}`", directory.relative());
     }
     if let Some(branch) = &task.platform.branch {
         let _ = write!(text, ", branch `{branch}`");
@@ -133,109 +144,98 @@ fn base(task: &TaskSpec) -> String {
     task.target.base.as_ref().map_or("the repository's default".to_owned(), |base| format!("`{base}`"))
 }
 
-/// How the run relates to what was before it.
-fn describe_relation(task: &TaskSpec, before: &PriorRuns, status: &Status) -> String {
+/// Renders what the run keeps of earlier runs, and what it creates.
+fn describe_relation(task: &TaskSpec, prior: &PriorRuns, status: &Status) -> String {
     let mut fields = Fields::default();
-    if task.kind == Kind::Docs {
-        return docs_relation(task, status);
-    }
-    let new_branch = task.task_id.map(|id| match task.mode {
-        Mode::First | Mode::Retry => implementation_branch(id).to_string(),
-        Mode::Fresh => fresh_branch(id, task.attempt).to_string(),
-    });
-    let new_branch = new_branch.unwrap_or_default();
-    match task.mode {
-        Mode::Retry => {
-            let kept = before.earlier.as_ref().and_then(|earlier| earlier.branch.clone());
-            let branch = sanitize(&kept.unwrap_or(new_branch));
-            let from = before.earlier.as_ref().map_or("earlier attempts".to_owned(), |earlier| {
-                let reason = earlier.reason.map_or(String::new(), |reason| format!(", {reason}"));
-                format!("`{}` ({}{reason})", earlier.run, earlier.phase)
-            });
-            fields.add(
-                "Preserved",
-                &format!(
-                    "the same branch `{branch}` with everything that {from} made, committed or not; the \
-                     conversation goes on where it ended"
-                ),
-            );
-        }
-        Mode::Fresh => {
-            fields.add(
-                "Fresh start",
-                &format!(
-                    "branch `{new_branch}` from {}, a new conversation, a new pull request; the earlier branch \
-                     stays as it is",
-                    base(task)
-                ),
-            );
-        }
-        Mode::First => {
-            let workspace = format!("`workspace-{}`", task.service);
-            match &before.last {
-                None => fields.add(
-                    "New service",
-                    &format!(
-                        "a workspace of its own, {workspace}, with a fresh clone; no other service's work is \
-                         touched"
-                    ),
-                ),
-                Some(last) => {
-                    let last = last.task_id.map_or("the run before".to_owned(), |id| format!("task {id}"));
-                    fields.add(
-                        "Cleanup",
-                        &format!(
-                            "{workspace} and its clone are used again and updated; what {last} left there is \
-                             saved, then cleaned away"
-                        ),
-                    );
-                }
-            }
-            fields.add("Branch", &format!("`{new_branch}`, fresh from {}", base(task)));
-        }
+    match (task.kind, task.mode) {
+        (Kind::Docs, _) => add_docs_relation(&mut fields, task),
+        (Kind::Implementation, Mode::Retry) => add_retry_relation(&mut fields, task, prior),
+        (Kind::Implementation, Mode::Fresh) => fields.add(
+            "Fresh start",
+            &format!(
+                "branch `{}` from {}, a new session, a new pull request; the earlier branch is not changed",
+                new_branch(task),
+                base(task)
+            ),
+        ),
+        (Kind::Implementation, Mode::First) => add_first_relation(&mut fields, task, prior),
     }
     if let Some(guidance) = &task.guidance {
-        let guidance = short(guidance, GUIDANCE_MAX);
-        fields.add("Added guidance", &format!("\"{guidance}\""));
-    } else if task.mode == Mode::Retry {
-        fields.add("Guidance", "none: without any, the agent may do the same again");
+        fields.add("Added guidance", &format!("\"{}\"", short(guidance, GUIDANCE_MAX_CHARS)));
+    } else if task.kind == Kind::Implementation && task.mode == Mode::Retry {
+        fields.add("Guidance", "none: without guidance, the agent may repeat its approach");
     }
     if let Some(holder) = &status.waiting_for {
         fields.add(
-            "Waits for",
-            &format!("`{}`, which has the workspace; it starts after that", sanitize(holder)),
+            "Waiting for",
+            &format!("`{}`, which holds the workspace; the run starts after it", sanitize(holder)),
         );
     }
-    fields.0
+    fields.into_text()
 }
 
-/// How a docs run relates to what was before it.
-fn docs_relation(task: &TaskSpec, status: &Status) -> String {
-    let mut fields = Fields::default();
+fn add_retry_relation(fields: &mut Fields, task: &TaskSpec, prior: &PriorRuns) {
+    let branch = prior.earlier.as_ref().and_then(|earlier| earlier.branch.clone());
+    let branch = sanitize(&branch.unwrap_or_else(|| new_branch(task)));
+    let earlier = prior.earlier.as_ref().map_or("earlier attempts".to_owned(), |earlier| {
+        let reason = earlier.reason.map_or(String::new(), |reason| format!(", {reason}"));
+        format!("`{}` ({}{reason})", earlier.run, earlier.phase)
+    });
+    fields.add(
+        "Preserved",
+        &format!(
+            "the same branch `{branch}` with all work of {earlier}, committed or not; the session resumes where \
+             it ended"
+        ),
+    );
+}
+
+fn add_first_relation(fields: &mut Fields, task: &TaskSpec, prior: &PriorRuns) {
+    let workspace = format!("`workspace-{}`", task.service);
+    match &prior.last {
+        None => fields.add(
+            "New service",
+            &format!(
+                "its own workspace, {workspace}, with a fresh clone; the work of other services is not changed"
+            ),
+        ),
+        Some(last) => {
+            let last = last.task_id.map_or("the earlier run".to_owned(), |id| format!("task {id}"));
+            fields.add(
+                "Cleanup",
+                &format!(
+                    "{workspace} and its clone are reused and updated; leftovers of {last} are saved, then \
+                     removed"
+                ),
+            );
+        }
+    }
+    fields.add("Branch", &format!("`{}`, fresh from {}", new_branch(task), base(task)));
+}
+
+/// Returns the feature branch of a task, unless an earlier attempt has another.
+fn new_branch(task: &TaskSpec) -> String {
+    task.task_id.map_or(String::new(), |id| match task.mode {
+        Mode::First | Mode::Retry => implementation_branch(id).to_string(),
+        Mode::Fresh => fresh_branch(id, task.attempt).to_string(),
+    })
+}
+
+fn add_docs_relation(fields: &mut Fields, task: &TaskSpec) {
     match task.mode {
         Mode::First | Mode::Fresh => fields.add("Branch", "a new one of the platform repository, `docs/...`"),
         Mode::Retry => fields.add(
             "Preserved",
-            "the branch and every document that earlier attempts finished; what is missing is written",
+            "the branch and every document that earlier attempts finished; the run writes the missing ones",
         ),
     }
-    let there = if task.docs_options().force {
-        "written anew; the agent gets the old text as its starting point"
+    let existing = if task.docs_options().force {
+        "rewritten; the agent sees the old text"
     } else {
-        "left alone (force: true writes them anew)"
+        "kept (force: true rewrites them)"
     };
-    fields.add("Documents that are there", there);
-    fields.add("Your checkout", "only looked at: nothing in it is committed, moved or pushed");
-    if let Some(guidance) = &task.guidance {
-        fields.add("Added guidance", &format!("\"{}\"", short(guidance, GUIDANCE_MAX)));
-    }
-    if let Some(holder) = &status.waiting_for {
-        fields.add(
-            "Waits for",
-            &format!("`{}`, which has the workspace; it starts after that", sanitize(holder)),
-        );
-    }
-    fields.0
+    fields.add("Existing documents", existing);
+    fields.add("Your checkout", "not modified: nothing in it is committed, moved or pushed");
 }
 
 fn plan(task: &TaskSpec) -> String {
@@ -243,38 +243,38 @@ fn plan(task: &TaskSpec) -> String {
         return docs_plan(task)
             .iter()
             .zip(1..)
-            .map(|(step, at)| format!("{at}. {}\n", capital(step)))
+            .map(|(step, at)| format!("{at}. {}\n", capitalize(step)))
             .collect();
     }
     let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
     let servers = match &task.mcp_servers {
         Some(servers) if servers.is_empty() => "no MCP servers".to_owned(),
         Some(servers) => format!("the MCP servers {}", servers.join(", ")),
-        None => "its MCP servers (rustdocs, brave, memory, as far as they are set up)".to_owned(),
+        None => "the default MCP servers (rustdocs, brave, memory; those that are set up)".to_owned(),
     };
     let verify = match task.verify.as_slice() {
-        [] => "Check nothing further: there are no `verify` commands for this service".to_owned(),
+        [] => "Skip verification: the service has no `verify` commands".to_owned(),
         commands => format!("Verify with `{}`", commands.join("`, `")),
     };
     let publish = match task.pull_request {
-        PullRequestPolicy::Create => "Commit, push the branch and open the pull request",
+        PullRequestPolicy::Create => "Commit, push the branch and open a pull request",
         PullRequestPolicy::None => "Commit and push the branch, without a pull request",
     };
     let steps = [
         format!("Read the documents of {number} from the platform repository"),
-        format!("Clone or update {} and prepare the branch", task.target.url.name()),
+        format!("Clone or update {} and check out the branch", task.target.url.name()),
         format!("Start {servers}"),
-        format!("Have {} do the work with {}", task.agent, sanitize(&task.model)),
+        format!("Run {} with the model {}", task.agent, sanitize(&task.model)),
         verify,
         publish.to_owned(),
     ];
     steps.iter().enumerate().map(|(at, step)| format!("{}. {step}\n", at + 1)).collect()
 }
 
-#[cfg(test)]
-mod tests;
-
-fn capital(text: &str) -> String {
+fn capitalize(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
+
+#[cfg(test)]
+mod tests;

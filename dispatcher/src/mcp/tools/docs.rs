@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use orchestrator_contract::Reason;
 use orchestrator_contract::task::Mode;
 
-use super::ToolOutput;
-use super::submit::{answer, repository};
+use super::output::ToolOutput;
+use super::submit::{parse_repository_argument, submit_detached, submit_output};
 use crate::error::Error;
 use crate::mcp::arguments::{DocsArguments, parse_optional};
 use crate::mcp::outputs::SubmitOutput;
@@ -22,25 +21,25 @@ pub(super) async fn init(
 ) -> Result<ToolOutput<SubmitOutput>, ToolError> {
     let dispatcher = server.dispatcher()?;
     let text = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-    let named = text(&arguments.working_directory).map(PathBuf::from);
-    if server.origin == TransportKind::Http && named.as_ref().is_some_and(|named| named.is_absolute()) {
+    let directory = text(&arguments.working_directory).map(PathBuf::from);
+    if server.origin == TransportKind::Http && directory.as_ref().is_some_and(|path| path.is_absolute()) {
         return Err(Error::invalid_request(
-            "`working_directory` is a folder of your machine, which this server cannot see",
+            "`working_directory` is a path on your machine, which this server cannot access",
         )
-        .with_hint("Give it from the repository's root, such as services/trader.")
+        .with_hint("Use a path from the repository's root, such as services/trader.")
         .into());
     }
-    let wish = DocsRequest {
+    let docs_request = DocsRequest {
         task: arguments.task()?,
         service: parse_optional(arguments.service.as_deref())?,
         agent: parse_optional(arguments.agent.as_deref())?,
-        working_directory: named,
+        working_directory: directory,
         mode: if arguments.retry { Mode::Retry } else { Mode::First },
-        wishes: Overrides {
+        overrides: Overrides {
             model: text(&arguments.model),
             branch: parse_optional(arguments.branch.as_deref())?,
             guidance: text(&arguments.guidance),
-            platform_repository_url: repository(
+            platform_repository_url: parse_repository_argument(
                 arguments.platform_repository_url.as_deref(),
                 &dispatcher,
                 server.origin,
@@ -52,10 +51,7 @@ pub(super) async fn init(
             ..Overrides::default()
         },
     };
-    let request = dispatcher.docs_request(wish).await?;
-    // A client that gives up must not leave half a submission behind.
-    let submission = tokio::spawn(async move { dispatcher.submit(request).await })
-        .await
-        .map_err(|error| Error::new(Reason::InternalError, format!("submitting ended early: {error}")))??;
-    Ok(answer(submission, &PriorRuns::default()))
+    let request = dispatcher.docs_request(docs_request).await?;
+    let submission = submit_detached(dispatcher, request).await?;
+    Ok(submit_output(submission, &PriorRuns::default()))
 }

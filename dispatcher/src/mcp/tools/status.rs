@@ -2,18 +2,18 @@
 
 use jiff::Timestamp;
 
-use super::ToolOutput;
+use super::output::ToolOutput;
 use crate::error::Error;
 use crate::mcp::arguments::{ListArguments, RunArguments, parse_optional, task};
-use crate::mcp::outputs::{ListOutput, RunSummary, StatusOutput, views};
-use crate::mcp::select::{ToolError, which};
+use crate::mcp::outputs::{ListOutput, RunSummary, StatusOutput, summaries};
+use crate::mcp::select::{ToolError, select_run};
 use crate::mcp::server::Server;
 use crate::mcp::text::{candidates, render_list, render_run};
 use crate::operations::Filter;
 use crate::task::selection::{PHASES, Purpose, parse_phase};
 
-/// How many runs are listed if nobody says otherwise.
-const LISTED: u32 = 20;
+/// Default number of runs to list.
+const DEFAULT_LIMIT: u32 = 20;
 
 pub(super) async fn status(
     server: &Server,
@@ -21,17 +21,17 @@ pub(super) async fn status(
 ) -> Result<ToolOutput<StatusOutput>, ToolError> {
     let dispatcher = server.dispatcher()?;
     let now = Timestamp::now();
-    match which(&dispatcher, arguments, Purpose::Inspect).await {
+    match select_run(&dispatcher, arguments, Purpose::Inspect).await {
         Ok(status) => Ok(ToolOutput {
             text: render_run(&status, now),
             value: StatusOutput { run: Some(RunSummary::from(&status)), candidates: Vec::new() },
         }),
-        // Looking does no harm: what all of them do may be the answer that was wanted.
+        // Not an error for a read-only tool: the status of all of them may answer the question.
         Err(ToolError::Ambiguous(statuses)) => Ok(ToolOutput {
             text: candidates(&statuses, now),
-            value: StatusOutput { run: None, candidates: views(&statuses) },
+            value: StatusOutput { run: None, candidates: summaries(&statuses) },
         }),
-        Err(ToolError::Failed(problem)) => Err(problem.into()),
+        Err(ToolError::Failed(error)) => Err(error.into()),
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn list(
     let phase = phase.map(|text| {
         parse_phase(text).ok_or_else(|| {
             let names = PHASES.map(orchestrator_contract::Phase::name);
-            Error::invalid_request(format!("`{text}` is no phase"))
+            Error::invalid_request(format!("invalid phase `{text}`"))
                 .with_hint(format!("Use one of {}.", names.join(", ")))
         })
     });
@@ -54,11 +54,11 @@ pub(super) async fn list(
         phase: phase.transpose()?,
     };
     let mut statuses = server.dispatcher()?.list(&filter).await?;
-    let limit = usize::try_from(limit.unwrap_or(LISTED).clamp(1, 200)).unwrap_or(usize::MAX);
-    let more = statuses.len().saturating_sub(limit);
+    let limit = usize::try_from(limit.unwrap_or(DEFAULT_LIMIT).clamp(1, 200)).unwrap_or(usize::MAX);
+    let remaining = statuses.len().saturating_sub(limit);
     statuses.truncate(limit);
     Ok(ToolOutput {
-        text: render_list(&statuses, more, Timestamp::now()),
-        value: ListOutput { runs: views(&statuses), remaining: more },
+        text: render_list(&statuses, remaining, Timestamp::now()),
+        value: ListOutput { runs: summaries(&statuses), remaining },
     })
 }

@@ -4,12 +4,12 @@ use orchestrator_contract::names::Transport;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RepositoryUrl};
 
-use super::ToolOutput;
+use super::output::ToolOutput;
 use crate::config::parse_repository;
 use crate::error::Error;
 use crate::mcp::arguments::{SubmitArguments, parse_optional};
 use crate::mcp::outputs::{RunSummary, SubmitOutput};
-use crate::mcp::select::{ToolError, all, select_from};
+use crate::mcp::select::{ToolError, all, select_from, still_active};
 use crate::mcp::server::{Server, TransportKind};
 use crate::mcp::text::{PriorRuns, render_submission};
 use crate::operations::{Dispatcher, Submission, SubmitOutcome};
@@ -23,59 +23,54 @@ pub(super) async fn submit(
 ) -> Result<ToolOutput<SubmitOutput>, ToolError> {
     let dispatcher = server.dispatcher()?;
     let all = all(&dispatcher).await?;
-    let wishes = wishes(&arguments, &dispatcher, server.origin)?;
-    let (request, earlier) = request(&dispatcher, &arguments, wishes, &all).await?;
+    let overrides = overrides(&arguments, &dispatcher, server.origin)?;
+    let (request, earlier) = request(&dispatcher, &arguments, overrides, &all).await?;
     let last = all.iter().find(|status| status.service == request.service).cloned();
-    // A client that gives up must not leave half a submission behind.
-    let submission = tokio::spawn(async move { dispatcher.submit(request).await })
-        .await
-        .map_err(|error| Error::new(Reason::InternalError, format!("submitting ended early: {error}")))??;
-    Ok(answer(submission, &PriorRuns { last, earlier }))
+    let submission = submit_detached(dispatcher, request).await?;
+    Ok(submit_output(submission, &PriorRuns { last, earlier }))
 }
 
-/// What came of a submission.
-pub(super) fn answer(submission: Submission, before: &PriorRuns) -> ToolOutput<SubmitOutput> {
-    let started = match submission.result {
-        SubmitOutcome::Created => "new",
+/// Submits in a task of its own, so that a disconnecting client does not leave half a submission behind.
+pub(super) async fn submit_detached(dispatcher: Dispatcher, request: Request) -> Result<Submission, Error> {
+    tokio::spawn(async move { dispatcher.submit(request).await })
+        .await
+        .map_err(|error| Error::new(Reason::InternalError, format!("the submission failed: {error}")))?
+}
+
+/// Builds the output for a submission.
+pub(super) fn submit_output(submission: Submission, prior: &PriorRuns) -> ToolOutput<SubmitOutput> {
+    let result = match submission.result {
+        SubmitOutcome::Created => "created",
         SubmitOutcome::AlreadyRunning => "already_running",
         SubmitOutcome::ConflictingRun => "conflicting_run",
     };
     ToolOutput {
-        text: render_submission(&submission, before),
+        text: render_submission(&submission, prior),
         value: SubmitOutput {
-            result: started.to_owned(),
+            result: result.to_owned(),
             run: RunSummary::from(&submission.status),
             warnings: submission.warnings,
         },
     }
 }
 
-/// What is asked for, and the finished attempt that it goes on from.
+/// Builds the request, and returns it with the finished attempt that it retries.
 async fn request(
     dispatcher: &Dispatcher,
     arguments: &SubmitArguments,
-    wishes: Overrides,
+    overrides: Overrides,
     all: &[Status],
 ) -> Result<(Request, Option<Status>), ToolError> {
-    let mode = match (arguments.retry, arguments.fresh) {
-        (true, true) => {
-            return Err(Error::invalid_request("retry and fresh exclude each other")
-                .with_hint("Give retry: true to go on from the last attempt, or fresh: true to start over.")
-                .into());
-        }
-        (true, false) => Mode::Retry,
-        (false, true) => Mode::Fresh,
-        (false, false) => Mode::First,
-    };
+    let mode = mode(arguments)?;
     let named = arguments.run.as_deref().is_some_and(|run| !run.trim().is_empty());
     if named && mode != Mode::Retry {
-        return Err(Error::invalid_request("`run` names an earlier attempt, and this is no retry")
-            .with_hint("Give retry: true with it, or leave it out.")
+        return Err(Error::invalid_request("`run` names the attempt to retry, but `retry` is not set")
+            .with_hint("Pass retry: true with it, or omit it.")
             .into());
     }
     let (service, task, agent) = (arguments.service()?, arguments.task()?, arguments.agent()?);
     if let (Some(service), Some(task), false) = (&service, task, named) {
-        // Whoever goes on from an attempt goes on as its agent.
+        // A retry uses the agent of the earlier attempt.
         let of_task = |status: &&Status| {
             let kind = status.kind == Kind::Implementation;
             kind && status.service == *service && status.task_id == Some(task)
@@ -83,36 +78,40 @@ async fn request(
         let is_agent = |status: &&Status| agent.as_ref().is_none_or(|agent| status.agent == *agent);
         let attempts = || all.iter().filter(of_task).filter(is_agent);
         let earlier = attempts().find(|status| status.phase.is_final()).cloned();
-        let before = earlier.as_ref().or_else(|| attempts().next()).filter(|_| mode != Mode::First);
-        let agent = match (&agent, before) {
+        let last = earlier.as_ref().or_else(|| attempts().next()).filter(|_| mode != Mode::First);
+        let agent = match (&agent, last) {
             (Some(agent), _) => agent.clone(),
-            (None, Some(before)) => before.agent.clone(),
+            (None, Some(last)) => last.agent.clone(),
             (None, None) => dispatcher.config().default_agent()?,
         };
         let kind = Kind::Implementation;
-        let request =
-            Request { kind, task: Some(task), service: service.clone(), agent, mode, overrides: wishes };
+        let request = Request { kind, task: Some(task), service: service.clone(), agent, mode, overrides };
         return Ok((request, earlier.filter(|_| mode == Mode::Retry)));
     }
     if mode != Mode::Retry {
         return Err(missing(service.is_none(), task.is_none(), all).into());
     }
-    let earlier = select_from(all, &arguments.which(), Purpose::Retry)?;
+    let earlier = select_from(all, &arguments.run_arguments(), Purpose::Retry)?;
     if !earlier.phase.is_final() {
-        let run = &earlier.run;
-        return Err(Error::new(Reason::WorkspaceBusy, format!("`{run}` is still at work"))
-            .with_hint(format!(
-                "Wait for it (dispatcher wait {run}) or stop it (dispatcher stop {run}), then retry."
-            ))
-            .into());
+        return Err(still_active(&earlier.run).into());
     }
-    let mut request = dispatcher.retry_request(&earlier.run, wishes).await?;
+    let mut request = dispatcher.retry_request(&earlier.run, overrides).await?;
     request.agent = agent.unwrap_or(request.agent);
     Ok((request, Some(earlier)))
 }
 
+fn mode(arguments: &SubmitArguments) -> Result<Mode, Error> {
+    match (arguments.retry, arguments.fresh) {
+        (true, true) => Err(Error::invalid_request("retry and fresh are mutually exclusive")
+            .with_hint("Pass retry: true to continue the last attempt, or fresh: true to start over.")),
+        (true, false) => Ok(Mode::Retry),
+        (false, true) => Ok(Mode::Fresh),
+        (false, false) => Ok(Mode::First),
+    }
+}
+
 fn missing(service: bool, task: bool, all: &[Status]) -> Error {
-    let what = match (service, task) {
+    let arguments = match (service, task) {
         (true, true) => "`service` and `task_id` are",
         (true, false) => "`service` is",
         (false, _) => "`task_id` is",
@@ -120,23 +119,21 @@ fn missing(service: bool, task: bool, all: &[Status]) -> Error {
     let mut services: Vec<&str> = all.iter().map(|status| status.service.as_str()).collect();
     services.sort_unstable();
     services.dedup();
-    let there = match services.as_slice() {
+    let known = match services.as_slice() {
         [] => String::new(),
-        services => format!(" Services that have runs: {}.", services.join(", ")),
+        services => format!(" Services with runs: {}.", services.join(", ")),
     };
-    Error::invalid_request(format!("{what} missing: say which task of which service is to be implemented"))
-        .with_hint(format!(
-            "Ask the user if they have not said it. To try the last task again, give retry: true.{there}"
-        ))
+    Error::invalid_request(format!("{arguments} missing: a submission needs the task and its service"))
+        .with_hint(format!("Ask the user if unknown. To retry the last task, pass retry: true.{known}"))
 }
 
-fn wishes(
+fn overrides(
     arguments: &SubmitArguments,
     dispatcher: &Dispatcher,
     origin: TransportKind,
 ) -> Result<Overrides, Error> {
     let text = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-    let url = |text: &Option<String>| repository(text.as_deref(), dispatcher, origin);
+    let url = |text: &Option<String>| parse_repository_argument(text.as_deref(), dispatcher, origin);
     Ok(Overrides {
         model: text(&arguments.model),
         branch: parse_optional(arguments.branch.as_deref())?,
@@ -154,8 +151,8 @@ fn wishes(
     })
 }
 
-/// A repository's address; a relative path starts at the open folder.
-pub(super) fn repository(
+/// Parses a repository URL; a relative path starts at the working directory.
+pub(super) fn parse_repository_argument(
     text: Option<&str>,
     dispatcher: &Dispatcher,
     origin: TransportKind,
@@ -164,9 +161,9 @@ pub(super) fn repository(
     let url = parse_repository(text, &dispatcher.config().folder.path)?;
     match (origin, url.transport()) {
         (TransportKind::Http, Transport::Local) => Err(Error::invalid_request(format!(
-            "`{text}` is a folder of your machine, which this server cannot reach"
+            "`{text}` is a path on your machine, which this server cannot access"
         ))
-        .with_hint("Give an address such as git@github.com:myorg/trader.git.")),
+        .with_hint("Use a URL such as git@github.com:myorg/trader.git.")),
         (TransportKind::Http | TransportKind::Stdio, _) => Ok(Some(url)),
     }
 }

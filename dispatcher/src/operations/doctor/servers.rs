@@ -1,31 +1,31 @@
-//! The MCP servers that services get without choosing: are their programs there.
+//! Checks of the default MCP servers: their programs, toolchains and secrets.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Check, CheckStatus};
 use crate::config::Config;
 use crate::process;
+use crate::task::check::{Check, CheckStatus};
 
-/// What the supervisor has built in, and how its programs are installed.
+/// Default servers of the supervisor, and how to install their programs.
 const BUILT_IN: [(&str, &str); 3] = [
     (
         include_str!("../../../../mcp-configs/rustdocs.json"),
-        "Install it: cargo install rustdoc-mcp --locked, and rustup toolchain install nightly.",
+        "Run `cargo install rustdoc-mcp --locked` and `rustup toolchain install nightly`.",
     ),
     (
         include_str!("../../../../mcp-configs/brave.json"),
-        "Install it: npm install -g @brave/brave-search-mcp-server.",
+        "Run `npm install -g @brave/brave-search-mcp-server`.",
     ),
     (
         include_str!("../../../../mcp-configs/memory.json"),
-        "Install it: npm install -g @modelcontextprotocol/server-memory.",
+        "Run `npm install -g @modelcontextprotocol/server-memory`.",
     ),
 ];
 
-/// As much of a server's file as matters here.
+/// The fields of a server's file that are checked.
 #[derive(Debug, Deserialize)]
 struct Server {
     name: String,
@@ -41,35 +41,33 @@ struct Needs {
     toolchain: Option<String>,
 }
 
-/// Looks for the programs and secrets of the servers. `toolchains` is what rustup lists, if it is there.
+/// Checks the servers; `toolchains` is the output of `rustup toolchain list`, if available.
 pub(super) fn check(config: &Config, toolchains: Option<&str>) -> Vec<Check> {
-    let servers = BUILT_IN.iter().filter_map(|(text, mend)| Some((serde_json::from_str(text).ok()?, *mend)));
-    servers.map(|(server, mend)| check_one(config, &server, mend, toolchains)).collect()
+    let servers = BUILT_IN.iter().filter_map(|(text, fix)| Some((serde_json::from_str(text).ok()?, *fix)));
+    servers.map(|(server, fix)| check_one(config, &server, fix, toolchains)).collect()
 }
 
-fn check_one(config: &Config, server: &Server, mend: &str, toolchains: Option<&str>) -> Check {
+fn check_one(config: &Config, server: &Server, fix: &str, toolchains: Option<&str>) -> Check {
     let name = "mcp server";
     let Server { name: server_name, command, secrets, needs } = server;
-    let skipped = |why: String, mend: String| {
-        let message = format!("{server_name}: {why}; a run leaves it out");
-        Check::failed(name, CheckStatus::Warning, message, mend)
+    let skipped = |cause: String, fix: String| {
+        let message = format!("{server_name}: {cause}; runs skip it");
+        Check::failed(name, CheckStatus::Warning, message, fix)
     };
     let Some(program) = process::find(command, config.environment.os("PATH")) else {
-        return skipped(format!("there is no `{command}` in PATH"), mend.to_owned());
+        return skipped(format!("`{command}` not found in PATH"), fix.to_owned());
     };
     if let Some(toolchain) = needs.as_ref().and_then(|needs| needs.toolchain.as_deref()) {
-        let there = |list: &str| list.lines().any(|line| line.starts_with(toolchain));
-        if !toolchains.is_some_and(there) {
-            let mend = format!("Install it: rustup toolchain install {toolchain}.");
-            return skipped(format!("Rust's {toolchain} toolchain is not installed"), mend);
+        let is_installed = |list: &str| list.lines().any(|line| line.starts_with(toolchain));
+        if !toolchains.is_some_and(is_installed) {
+            let fix = format!("Run `rustup toolchain install {toolchain}`.");
+            return skipped(format!("the Rust toolchain {toolchain} is not installed"), fix);
         }
     }
     let missing = secrets.iter().find(|(variable, secret)| !is_set(config, variable, secret));
     if let Some((variable, secret)) = missing {
-        let mend = format!(
-            "Set {variable}, or put the file `{secret}` into the folder that `secrets_dir` in [secrets] names."
-        );
-        return skipped(format!("its secret `{secret}` is not given"), mend);
+        let fix = format!("Set {variable}, or create the file `{secret}` in the `secrets_dir` of [secrets].");
+        return skipped(format!("its secret `{secret}` is not set"), fix);
     }
     Check::ok(name, format!("{server_name}: {}", program.display()))
 }

@@ -104,13 +104,9 @@ fn unparseable_config_is_rejected_with_position() {
         (Client::Vscode, "{\n  \"servers\": {\n    \"x\": {]\n", "line 3, column 11: "),
         (Client::Claude, "{\n  // no comments here\n}", "line 2, column "),
         (Client::Cursor, "{ \"a\": 1 \"b\": 2 }", "line 1, column "),
-        (Client::Cursor, "[]", "the file is no JSON object"),
-        (Client::Cursor, "{ \"mcpServers\": [] }", "`mcpServers` is no JSON object"),
-        (
-            Client::Cursor,
-            "{ \"mcpServers\": {}, \"mcpServers\": {} }",
-            "the key `mcpServers` is there more than once",
-        ),
+        (Client::Cursor, "[]", "the file is not a JSON object"),
+        (Client::Cursor, "{ \"mcpServers\": [] }", "`mcpServers` is not a JSON object"),
+        (Client::Cursor, "{ \"mcpServers\": {}, \"mcpServers\": {} }", "duplicate key `mcpServers`"),
     ];
     for (client, text, expected) in cases {
         let error = plan_edit(client, text, &entry()).unwrap_err().to_string();

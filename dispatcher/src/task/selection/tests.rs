@@ -2,7 +2,7 @@ use super::*;
 use crate::task::event_fold::LockState;
 use crate::task::status::tests::sample;
 
-/// Runs from a line such as `trader:3:2 live`: service, task, attempt, state; the newest first.
+/// Creates runs from lines such as `trader:3:2 live` (service, task, attempt, state), newest first.
 fn runs(lines: &[&str]) -> Vec<Status> {
     let one = |line: &&str| {
         let (name, state) = line.split_once(' ').unwrap();
@@ -20,12 +20,12 @@ fn runs(lines: &[&str]) -> Vec<Status> {
     lines.iter().map(one).collect()
 }
 
-fn chosen(said: &str, purpose: Purpose, all: &[Status]) -> String {
+fn selected(text: &str, purpose: Purpose, all: &[Status]) -> String {
     let short =
         |status: &Status| format!("{}:{}:{}", status.service, status.task_id.unwrap().get(), status.attempt);
-    match parse_query(said, all) {
-        Err(problem) => format!("error: {}", problem.message()),
-        Ok(wanted) => match select(&wanted, purpose, all) {
+    match parse_query(text, all) {
+        Err(error) => format!("error: {error}"),
+        Ok(query) => match select(&query, purpose, all) {
             Selection::One(status) => short(status),
             Selection::Ambiguous(all) => {
                 format!("one of {}", all.into_iter().map(short).collect::<Vec<_>>().join(" "))
@@ -59,7 +59,7 @@ fn natural_run_queries_select_expected_runs() {
         (&busy, "last", Retry, "trader:3:1"),
         (&busy, "auth", Retry, "none"),
         (&busy, "task 9", Inspect, "none"),
-        (&busy, "payments", Inspect, "error: there is no run `payments`"),
+        (&busy, "payments", Inspect, "error: no run named `payments`"),
         (&one, "", Inspect, "auth:1:1"),
         (&one, "current", Stop, "auth:1:1"),
         (&one, "latest", Inspect, "trader:2:1"),
@@ -76,9 +76,9 @@ fn natural_run_queries_select_expected_runs() {
         (&[], "", Inspect, "none"),
         (&[], "latest", Inspect, "none"),
     ];
-    for (all, said, purpose, expected) in cases {
+    for (all, text, purpose, expected) in cases {
         let names: Vec<&str> = all.iter().map(|status| status.run.as_str()).collect();
-        assert_eq!(chosen(said, *purpose, all), *expected, "`{said}` for {purpose:?} among {names:?}");
+        assert_eq!(selected(text, *purpose, all), *expected, "`{text}` for {purpose:?} among {names:?}");
     }
 }
 
@@ -93,9 +93,9 @@ fn retry_skips_succeeded_docs_run_unless_docs_requested() {
     let mut all = runs(&["trader:1:2 ended", "trader:1:1 ended"]);
     all[0].kind = Kind::Docs;
     assert_eq!(all[0].phase, Phase::Succeeded);
-    assert_eq!(chosen("task 1", Purpose::Retry, &all), "trader:1:1");
-    assert_eq!(chosen("the docs of task 1", Purpose::Retry, &all), "trader:1:2");
-    assert_eq!(chosen("task 1", Purpose::Inspect, &all), "trader:1:2");
+    assert_eq!(selected("task 1", Purpose::Retry, &all), "trader:1:1");
+    assert_eq!(selected("the docs of task 1", Purpose::Retry, &all), "trader:1:2");
+    assert_eq!(selected("task 1", Purpose::Inspect, &all), "trader:1:2");
     all[0].phase = Phase::Failed;
-    assert_eq!(chosen("task 1", Purpose::Retry, &all), "trader:1:2");
+    assert_eq!(selected("task 1", Purpose::Retry, &all), "trader:1:2");
 }

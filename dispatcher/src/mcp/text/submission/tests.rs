@@ -30,14 +30,14 @@ fn first_submission_shows_request_with_upcoming_steps() {
 #[test]
 fn retry_submission_shows_preserved_state_with_guidance() {
     let earlier = Some(sample(5, LockState::Free));
-    let before = PriorRuns { last: earlier.clone(), earlier };
-    insta::assert_snapshot!(render_submission(&submission(Mode::Retry, 2), &before));
+    let prior = PriorRuns { last: earlier.clone(), earlier };
+    insta::assert_snapshot!(render_submission(&submission(Mode::Retry, 2), &prior));
 }
 
 #[test]
 fn next_task_submission_announces_cleanup() {
-    let before = PriorRuns { last: Some(sample(5, LockState::Free)), earlier: None };
-    let text = render_submission(&submission(Mode::First, 1), &before);
+    let prior = PriorRuns { last: Some(sample(5, LockState::Free)), earlier: None };
+    let text = render_submission(&submission(Mode::First, 1), &prior);
     insta::assert_snapshot!(text.lines().find(|line| line.contains("Cleanup")).unwrap());
 }
 
@@ -49,14 +49,12 @@ fn fresh_submission_says_old_branch_remains() {
 
 #[test]
 fn reused_run_is_announced_first() {
-    for (started, expected) in [
+    for (result, expected) in [
         (SubmitOutcome::AlreadyRunning, "**Nothing new was started: `trader-claude-agent-1-task1-attempt1`"),
         (SubmitOutcome::ConflictingRun, "**Nothing new was started: `trader-claude-agent-1-task1-attempt1`"),
     ] {
-        let text = render_submission(
-            &Submission { result: started, ..submission(Mode::First, 1) },
-            &PriorRuns::default(),
-        );
+        let text =
+            render_submission(&Submission { result, ..submission(Mode::First, 1) }, &PriorRuns::default());
         assert!(text.starts_with(expected) && !text.contains("The run will"), "{text}");
     }
 }
