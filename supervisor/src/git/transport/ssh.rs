@@ -132,14 +132,14 @@ fn arguments(
     arguments
 }
 
-/// Writes the known_hosts_file hosts file and, if `ssh` would reject the mode of the key, a copy of the key.
+/// Writes the known hosts file and, if `ssh` would reject the mode of the key, a copy of the key.
 fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)> {
     let folder = tempfile::Builder::new().prefix("git-ssh-").tempdir()?;
     let known_hosts_file = folder.path().join("known_hosts");
     let mut lines = known_hosts::PUBLISHED.as_bytes().to_vec();
     if let Some(file) = &context.known_hosts {
         let configured = fs::read(file).map_err(|error| {
-            let text = format!("cannot read known_hosts_file hosts file `{}`: {error}", file.display());
+            let text = format!("cannot read known hosts file `{}`: {error}", file.display());
             record_failure(Reason::InvalidConfiguration, text)
         })?;
         lines.extend_from_slice(&configured);
@@ -196,7 +196,8 @@ impl Session {
             record_failure(Reason::InvalidConfiguration, format!("invalid SSH URL `{}`", context.url))
         })?;
         let (files, known_hosts_file, key) = prepare(context)?;
-        let arguments = arguments(&url, &known_hosts_file, key.as_deref(), context.username.as_deref(), service);
+        let arguments =
+            arguments(&url, &known_hosts_file, key.as_deref(), context.username.as_deref(), service);
         let environment = passwd::environment(files.path())?;
         let mut child = blocking_command(&context.ssh_program, &environment, ProcessGroup::Inherit)
             .args(arguments)
