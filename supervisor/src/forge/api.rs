@@ -198,7 +198,8 @@ impl Api {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()));
-        let authorization = authorization.map_err(|_| invalid("invalid token".to_owned()))?;
+        let mut authorization = authorization.map_err(|_| invalid("invalid token".to_owned()))?;
+        authorization.set_sensitive(true);
         let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let built: Result<Octocrab, std::convert::Infallible> = OctocrabBuilder::new_empty()
             .with_service(Client::builder(TokioExecutor::new()).build(connector))

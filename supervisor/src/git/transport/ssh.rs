@@ -84,8 +84,8 @@ fn shell_quote(path: &str) -> String {
 
 /// Returns the arguments of `ssh`.
 fn arguments(
-    place: &SshUrl,
-    known: &Path,
+    url: &SshUrl,
+    known_hosts_file: &Path,
     key: Option<&Path>,
     user: Option<&str>,
     service: &str,
@@ -114,20 +114,20 @@ fn arguments(
     ] {
         option(text.into());
     }
-    option(with("UserKnownHostsFile=", known));
+    option(with("UserKnownHostsFile=", known_hosts_file));
     // Without a configured key, `ssh` must not try keys of the home directory.
     option(with("IdentityFile=", key.unwrap_or(Path::new("/dev/null"))));
     arguments.splice(0..0, ["-F".into(), "/dev/null".into()]);
-    if let Some(port) = place.port {
+    if let Some(port) = url.port {
         arguments.extend(["-p".into(), port.to_string().into()]);
     }
-    if let Some(user) = place.user.as_deref().or(user) {
+    if let Some(user) = url.user.as_deref().or(user) {
         arguments.extend(["-l".into(), user.into()]);
     }
     arguments.extend([
         "--".into(),
-        (&place.host).into(),
-        format!("{service} {}", shell_quote(&place.path)).into(),
+        (&url.host).into(),
+        format!("{service} {}", shell_quote(&url.path)).into(),
     ]);
     arguments
 }
@@ -135,7 +135,7 @@ fn arguments(
 /// Writes the known hosts file and, if `ssh` would reject the mode of the key, a copy of the key.
 fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)> {
     let folder = tempfile::Builder::new().prefix("git-ssh-").tempdir()?;
-    let known = folder.path().join("known_hosts");
+    let known_hosts_file = folder.path().join("known_hosts");
     let mut lines = known_hosts::PUBLISHED.as_bytes().to_vec();
     if let Some(file) = &context.known_hosts {
         let configured = fs::read(file).map_err(|error| {
@@ -145,14 +145,14 @@ fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)>
         lines.extend_from_slice(&configured);
         lines.push(b'\n');
     }
-    fs::write(&known, lines)?;
-    let Some(key) = &context.ssh_key else { return Ok((folder, known, None)) };
+    fs::write(&known_hosts_file, lines)?;
+    let Some(key) = &context.ssh_key else { return Ok((folder, known_hosts_file, None)) };
     let unreadable = |error: io::Error| {
         record_failure(Reason::CredentialMissing, format!("cannot read SSH key `{}`: {error}", key.display()))
     };
     let mode = fs::metadata(key).map_err(unreadable)?.permissions().mode();
     if mode & 0o077 == 0 {
-        return Ok((folder, known, Some(key.clone())));
+        return Ok((folder, known_hosts_file, Some(key.clone())));
     }
     let copy = folder.path().join("key");
     let text = fs::read(key).map_err(unreadable)?;
@@ -161,7 +161,7 @@ fn prepare(context: &Context) -> io::Result<(TempDir, PathBuf, Option<PathBuf>)>
     if text.last() != Some(&b'\n') {
         file.write_all(b"\n")?;
     }
-    Ok((folder, known, Some(copy)))
+    Ok((folder, known_hosts_file, Some(copy)))
 }
 
 impl SmartSubtransport for Ssh {
@@ -192,11 +192,12 @@ struct Session {
 
 impl Session {
     fn start(context: &Context, service: &str) -> io::Result<Self> {
-        let place = parse_ssh_url(&context.url).ok_or_else(|| {
+        let url = parse_ssh_url(&context.url).ok_or_else(|| {
             record_failure(Reason::InvalidConfiguration, format!("invalid SSH URL `{}`", context.url))
         })?;
-        let (files, known, key) = prepare(context)?;
-        let arguments = arguments(&place, &known, key.as_deref(), context.username.as_deref(), service);
+        let (files, known_hosts_file, key) = prepare(context)?;
+        let arguments =
+            arguments(&url, &known_hosts_file, key.as_deref(), context.username.as_deref(), service);
         let environment = passwd::environment(files.path())?;
         let mut child = blocking_command(&context.ssh_program, &environment, ProcessGroup::Inherit)
             .args(arguments)
@@ -224,7 +225,7 @@ impl Session {
             input: Some(input),
             output,
             stderr_tail: Some(stderr_tail),
-            host: place.host,
+            host: url.host,
             _files: files,
         })
     }
@@ -312,23 +313,23 @@ impl Drop for Session {
 mod tests {
     use super::*;
 
-    fn place(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<SshUrl> {
+    fn parts(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Option<SshUrl> {
         Some(SshUrl { user: user.map(str::to_owned), host: host.to_owned(), port, path: path.to_owned() })
     }
 
     #[test]
     fn ssh_url_parses_scp_or_scheme_form() {
         for (url, expected) in [
-            ("git@github.com:o/r.git", place(Some("git"), "github.com", None, "o/r.git")),
-            ("ssh://git@host:2222/srv/r.git", place(Some("git"), "host", Some(2222), "/srv/r.git")),
-            ("ssh://[::1]:22/r", place(None, "::1", Some(22), "/r")),
-            ("ssh://host/~me/r", place(None, "host", None, "~me/r")),
-            ("ssh://GitHub.com/o/../r%20x", place(None, "GitHub.com", None, "/o/../r%20x")),
-            ("ssh://me@corp.example@host/r", place(Some("me@corp.example"), "host", None, "/r")),
-            ("ssh://github.com\\@evil/r", place(Some("github.com\\"), "evil", None, "/r")),
-            ("git@github.com@evil:r", place(Some("git@github.com"), "evil", None, "r")),
-            ("git@[host]:r", place(Some("git"), "host", None, "r")),
-            ("git@host:22:r", place(Some("git"), "host", None, "22:r")),
+            ("git@github.com:o/r.git", parts(Some("git"), "github.com", None, "o/r.git")),
+            ("ssh://git@host:2222/srv/r.git", parts(Some("git"), "host", Some(2222), "/srv/r.git")),
+            ("ssh://[::1]:22/r", parts(None, "::1", Some(22), "/r")),
+            ("ssh://host/~me/r", parts(None, "host", None, "~me/r")),
+            ("ssh://GitHub.com/o/../r%20x", parts(None, "GitHub.com", None, "/o/../r%20x")),
+            ("ssh://me@corp.example@host/r", parts(Some("me@corp.example"), "host", None, "/r")),
+            ("ssh://github.com\\@evil/r", parts(Some("github.com\\"), "evil", None, "/r")),
+            ("git@github.com@evil:r", parts(Some("git@github.com"), "evil", None, "r")),
+            ("git@[host]:r", parts(Some("git"), "host", None, "r")),
+            ("git@host:22:r", parts(Some("git"), "host", None, "22:r")),
             ("ssh://-oProxyCommand=x/r", None),
             ("ssh://git@-oProxyCommand=x/r", None),
             ("ssh://-lroot@host/r", None),
@@ -344,7 +345,7 @@ mod tests {
             ("ssh://host:99999/r", None),
             ("ssh://host:a/r", None),
             ("ssh://host\\evil/r", None),
-            ("ssh:host/r", place(None, "ssh", None, "host/r")),
+            ("ssh:host/r", parts(None, "ssh", None, "host/r")),
             ("host:", None),
             (":r", None),
         ] {
@@ -376,8 +377,8 @@ mod tests {
 
     #[test]
     fn ssh_arguments_disable_user_configuration() {
-        let place = parse_ssh_url("git@h:r").unwrap();
-        let arguments = arguments(&place, Path::new("/k"), None, None, "git-upload-pack");
+        let url = parse_ssh_url("git@h:r").unwrap();
+        let arguments = arguments(&url, Path::new("/k"), None, None, "git-upload-pack");
         let text = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         assert!(text.starts_with("-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes"), "{text}");
         assert!(
