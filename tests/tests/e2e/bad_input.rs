@@ -288,7 +288,7 @@ fn malformed_orchestrator_toml_error_has_line_and_column() {
     std::fs::write(&file, "[defaults]\nmodel = opus\n").unwrap();
     let output = env.try_submit("trader", "1", &[]);
     let place = format!("{}:2:9", file.display());
-    assert_refused(&env, &output, Reason::InvalidConfiguration, &[&place, "Mend the file"]);
+    assert_refused(&env, &output, Reason::InvalidConfiguration, &[&place, "Fix the file"]);
     std::fs::write(&file, "[defaults]\nmodell = \"opus\"\n").unwrap();
     let output = env.try_submit("trader", "1", &[]);
     let place = format!("{}:2:1", file.display());
