@@ -126,7 +126,7 @@ impl EventFold {
         self.last_time = Some(event.time);
         match event.body {
             EventBody::Step { step, state: StepState::Started | StepState::Failed, .. } => {
-                self.set_step(step)
+                self.set_step(step);
             }
             EventBody::Step { step, state: StepState::Done, .. } => {
                 if self.step.is_none() {

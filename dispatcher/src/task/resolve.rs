@@ -97,14 +97,15 @@ pub fn resolve(request: &Request, input: &ResolveInput) -> Result<TaskDraft, Err
         limits: limits(overrides, input),
         setup: Vec::new(),
         verify: Vec::new(),
-        mcp_servers: either(&service.mcp_servers, &defaults.mcp_servers),
+        mcp_servers: either(service.mcp_servers.as_ref(), defaults.mcp_servers.as_ref()),
         pull_request: overrides
             .pull_request
             .or(service.pull_request)
             .or(defaults.pull_request)
             .unwrap_or_default(),
         clean: service.clean.or(defaults.clean).unwrap_or_default(),
-        protected_paths: either(&service.protected_paths, &defaults.protected_paths).unwrap_or_default(),
+        protected_paths: either(service.protected_paths.as_ref(), defaults.protected_paths.as_ref())
+            .unwrap_or_default(),
     };
     match request.kind {
         Kind::Implementation => complete_implementation(&mut task, overrides, input),
@@ -123,8 +124,14 @@ fn complete_implementation(task: &mut TaskSpec, overrides: &Overrides, input: &R
         overrides.branch.or_else(|| service.branch.clone()).or_else(|| defaults.branch.clone());
     task.target.working_directory = overrides.working_directory.or_else(|| service.working_directory.clone());
     task.platform.branch = overrides.platform_branch.or_else(|| defaults.platform_branch.clone());
-    task.setup = overrides.setup.or_else(|| either(&service.setup, &defaults.setup)).unwrap_or_default();
-    task.verify = overrides.verify.or_else(|| either(&service.verify, &defaults.verify)).unwrap_or_default();
+    task.setup = overrides
+        .setup
+        .or_else(|| either(service.setup.as_ref(), defaults.setup.as_ref()))
+        .unwrap_or_default();
+    task.verify = overrides
+        .verify
+        .or_else(|| either(service.verify.as_ref(), defaults.verify.as_ref()))
+        .unwrap_or_default();
 }
 
 /// Sets what only a docs run has. The service's branch and commands concern its code, not its documents.
@@ -151,8 +158,8 @@ fn limits(overrides: &Overrides, input: &ResolveInput) -> Limits {
     requested.over(input.service.limits.over(input.defaults.limits.over(Limits::default())))
 }
 
-fn either(one: &Option<Vec<String>>, other: &Option<Vec<String>>) -> Option<Vec<String>> {
-    one.clone().or_else(|| other.clone())
+fn either(one: Option<&Vec<String>>, other: Option<&Vec<String>>) -> Option<Vec<String>> {
+    one.or(other).cloned()
 }
 
 /// Attempt number of a draft: validated as a possible retry, replaced later.

@@ -431,10 +431,10 @@ mod tests {
     fn task_spec_errors_are_all_reported() {
         let bad = MINIMAL
             .replace("\"trader\"", "\"../x\"")
-            .replace("\"attempt\": 1", "\"attempt\": -1, \"colour\": 2");
+            .replace("\"attempt\": 1", "\"attempt\": -1, \"color\": 2");
         let errors = TaskSpec::from_json(&bad).unwrap_err();
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(fields, ["attempt", "colour", "service"]);
+        assert_eq!(fields, ["attempt", "color", "service"]);
     }
 
     #[test]

@@ -59,9 +59,7 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
             vec![AgentLogLine { level: Level::Warn, text: format!("permission denied: {tool}") }]
         }
         CliMessage::ToolResult { is_error: true } => info("tool call failed".to_owned()),
-        CliMessage::ToolResult { is_error: false } | CliMessage::Other | CliMessage::Unparseable => {
-            Vec::new()
-        }
+        CliMessage::ToolResult { is_error: false } | CliMessage::Other | CliMessage::Unparsable => Vec::new(),
     }
 }
 

@@ -102,10 +102,10 @@ fn drain(
     let mut stats = OutputStats::default();
     let mut lines = Lines::default();
     let mut chunk = vec![0; READ_BUFFER_BYTES];
-    let mut unparseable = 0;
+    let mut unparsable = 0;
     let mut handle = |line: &[u8]| match parse_line(line) {
         CliMessage::Other => {}
-        CliMessage::Unparseable => unparseable += u64::from(!line.is_empty()),
+        CliMessage::Unparsable => unparsable += u64::from(!line.is_empty()),
         other @ (CliMessage::Init(_)
         | CliMessage::Retry(_)
         | CliMessage::Answer(_)
@@ -139,6 +139,6 @@ fn drain(
     lines.push(&masked, &mut handle);
     lines.finish(&mut handle);
     stats.too_long = lines.too_long();
-    stats.garbage = unparseable;
+    stats.garbage = unparsable;
     stats
 }

@@ -31,7 +31,7 @@ pub enum CliMessage {
     /// A message that the supervisor ignores.
     Other,
     /// A line that is not in the CLI's format.
-    Unparseable,
+    Unparsable,
 }
 
 /// The message that starts a session.
@@ -216,8 +216,8 @@ const ARGUMENT_MAX_CHARS: usize = 300;
 /// Parses one line, without its line feed.
 #[must_use]
 pub fn parse_line(line: &[u8]) -> CliMessage {
-    let Ok(text) = std::str::from_utf8(line) else { return CliMessage::Unparseable };
-    let Ok(head) = serde_json::from_str::<Line<'_>>(text) else { return CliMessage::Unparseable };
+    let Ok(text) = std::str::from_utf8(line) else { return CliMessage::Unparsable };
+    let Ok(head) = serde_json::from_str::<Line<'_>>(text) else { return CliMessage::Unparsable };
     match (head.kind.as_ref(), head.subtype.as_deref()) {
         ("system", Some("init")) => parse_as(text, CliMessage::Init),
         ("system", Some("api_retry")) => parse_as(text, CliMessage::Retry),
@@ -325,7 +325,7 @@ mod tests {
             writeln!(log, "## {name}").unwrap();
             for line in text.lines() {
                 let message = parse_line(line.as_bytes());
-                assert_ne!(message, CliMessage::Unparseable, "{name}: {line}");
+                assert_ne!(message, CliMessage::Unparsable, "{name}: {line}");
                 if let CliMessage::Result(result) = &message {
                     writeln!(
                         log,
@@ -343,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn malformed_stream_lines_parse_as_unparseable() {
+    fn malformed_stream_lines_parse_as_unparsable() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let nested = format!("{{\"type\":\"assistant\",\"message\":{deep}}}");
         for line in [b"\xff\xfe".as_slice(), b"\0\0", b"{", b"null", b"{\"type\":1}", deep.as_bytes()] {
-            assert_eq!(parse_line(line), CliMessage::Unparseable);
+            assert_eq!(parse_line(line), CliMessage::Unparsable);
         }
-        assert!(matches!(parse_line(nested.as_bytes()), CliMessage::Unparseable | CliMessage::Other));
+        assert!(matches!(parse_line(nested.as_bytes()), CliMessage::Unparsable | CliMessage::Other));
     }
 
     proptest! {

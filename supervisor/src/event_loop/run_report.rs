@@ -108,7 +108,7 @@ impl RunReport {
             | CliMessage::Answer(_)
             | CliMessage::ToolResult { .. }
             | CliMessage::Other
-            | CliMessage::Unparseable => {}
+            | CliMessage::Unparsable => {}
         }
     }
 

@@ -109,7 +109,7 @@ impl EventLoop {
         let SessionExit { end, result: _, drained, survivors } = exit;
         if drained.too_long > 0 || drained.garbage > 0 {
             let text = format!(
-                "skipped agent output: {} overlong lines, {} unparseable lines",
+                "skipped agent output: {} overlong lines, {} unparsable lines",
                 drained.too_long, drained.garbage
             );
             self.context.journal.log(Level::Debug, "agent", text);

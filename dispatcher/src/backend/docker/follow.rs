@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn last_stderr_line_skips_blank_lines() {
         let mut line = LastStderrLine::default();
-        for part in ["first\nsec", "ond\n \n", "\n"] {
+        for part in ["first\nlast li", "ne\n \n", "\n"] {
             line.push(part.as_bytes());
         }
         assert_eq!(line.text().as_deref(), Some("second"));

@@ -75,7 +75,7 @@ impl RunInputs {
             match delivery {
                 EnvDelivery::Plain => drop(inputs.environment.insert(name.to_owned(), value.to_owned())),
                 EnvDelivery::SecretFile => {
-                    drop(inputs.secrets.insert(format!("{ENVIRONMENT_DIR}/{name}"), value.into()))
+                    drop(inputs.secrets.insert(format!("{ENVIRONMENT_DIR}/{name}"), value.into()));
                 }
             }
         }

@@ -99,7 +99,7 @@ fn differing_entry_is_replaced_in_place_reporting_old_one() {
 }
 
 #[test]
-fn unparseable_config_is_rejected_with_position() {
+fn unparsable_config_is_rejected_with_position() {
     let cases = [
         (Client::Vscode, "{\n  \"servers\": {\n    \"x\": {]\n", "line 3, column 11: "),
         (Client::Claude, "{\n  // no comments here\n}", "line 2, column "),

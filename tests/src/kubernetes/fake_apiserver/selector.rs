@@ -47,7 +47,7 @@ impl Selector {
     pub fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         let value = |key: &str| labels.get(key).and_then(Value::as_str);
-        let labelled = self.labels.iter().all(|requirement| match requirement {
+        let labeled = self.labels.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => {
                 value(key).is_some_and(|it| values.iter().any(|value| value == it))
             }
@@ -57,7 +57,7 @@ impl Selector {
             Requirement::Exists(key) => value(key).is_some(),
             Requirement::Missing(key) => value(key).is_none(),
         });
-        labelled
+        labeled
             && self.fields.iter().all(|(field, expected, equal)| {
                 let value = field.split('.').fold(object, |value, name| &value[name]);
                 let is = value.as_str().map_or_else(

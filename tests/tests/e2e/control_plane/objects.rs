@@ -244,8 +244,8 @@ async fn status_subresource_is_written_separately() {
         (&json!(4), &json!("Done"))
     );
     let label = Patch::Merge(json!({"metadata": {"labels": {"k": "v"}}}));
-    let labelled = things.patch("a", &PatchParams::default(), &label).await.expect("a label");
-    assert_eq!(labelled.metadata.generation, Some(2));
+    let labeled = things.patch("a", &PatchParams::default(), &label).await.expect("a label");
+    assert_eq!(labeled.metadata.generation, Some(2));
 }
 
 #[tokio::test]
