@@ -293,7 +293,7 @@ mod tests {
         for part in ["first\nlast li", "ne\n \n", "\n"] {
             line.push(part.as_bytes());
         }
-        assert_eq!(line.text().as_deref(), Some("second"));
+        assert_eq!(line.text().as_deref(), Some("last line"));
         line.push(b"half");
         assert_eq!(line.text().as_deref(), Some("half"));
     }
