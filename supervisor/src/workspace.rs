@@ -7,7 +7,7 @@ pub mod fetch;
 pub mod lock;
 pub mod preflight;
 pub mod recover;
-mod retry;
 pub mod state;
 pub mod tools;
+mod transient;
 pub mod working_directory;

@@ -3,8 +3,8 @@
 //! The backend is stateless: it reads TaskRuns, the logs of their pods and, once those are deleted, the
 //! result ConfigMaps.
 
-mod check;
 mod connection;
+mod doctor;
 mod follow;
 mod runs;
 
@@ -167,7 +167,7 @@ impl Backend for Kubernetes {
     }
 
     async fn check(&self) -> Vec<Check> {
-        check::check(&self.connection.config).await
+        doctor::check(&self.connection.config).await
     }
 
     async fn artifact(&self, run: &StoredRun, _: Artifact) -> Result<Option<Excerpt>, Error> {

@@ -7,7 +7,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use git2::Oid;
 use orchestrator_contract::Reason;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -15,7 +14,7 @@ use super::plan::{DocsTask, Plan};
 use super::review::{DOCUMENT_MAX_BYTES, review};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::{GitError, NewCommit, StatCache, snapshot};
+use crate::git::{GitError, NewCommit, Oid, StatCache, snapshot};
 use crate::publish::policy::Policy;
 use crate::publish::save::{SavedWork, WorktreeBase};
 use crate::publish::text::render_commit_message;

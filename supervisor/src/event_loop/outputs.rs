@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use git2::Oid;
 use orchestrator_contract::TaskId;
 use orchestrator_contract::outcome::{PullRequest, Revision};
 use tokio::task::JoinHandle;
@@ -15,7 +14,7 @@ use crate::docs::plan::Plan;
 use crate::docs::session::DocsSessionInput;
 use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
-use crate::git::RemoteRefs;
+use crate::git::{Oid, RemoteRefs};
 use crate::publish::push::PushResult;
 use crate::publish::save::SavedWork;
 use crate::run::DocsSessionResult;

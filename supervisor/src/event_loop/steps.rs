@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use git2::Oid;
 use orchestrator_contract::budget::PULL_REQUEST_TIMEOUT_SECONDS;
 use orchestrator_contract::outcome::{CommandResult, Revision, WorkLocation};
 use orchestrator_contract::{Kind, Level, Reason, Step};
@@ -20,6 +19,7 @@ use crate::commands::{self, run_commands};
 use crate::context::{Context, RepositoryRole};
 use crate::docs::collect::{self, DocsBranch};
 use crate::failure::Failure;
+use crate::git::Oid;
 use crate::publish::fallback::PushTarget;
 use crate::publish::push::{PushResult, keep_in_workspace, push_with_fallbacks};
 use crate::publish::save::{SavedWork, WorktreeBase, save_tree, write_patch};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use git2::Oid;
 use orchestrator_contract::names::sibling_branch;
 use orchestrator_contract::outcome::{Work, WorkLocation};
 use orchestrator_contract::{BranchName, Reason};
@@ -10,7 +9,7 @@ use orchestrator_contract::{BranchName, Reason};
 use super::fallback::{PushFailure, PushTarget, next_target};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::{Failure, error_chain};
-use crate::git::{GitError, NewCommit, PushOutcome};
+use crate::git::{GitError, NewCommit, Oid, PushOutcome};
 use crate::workspace::branch::PreparedBranch;
 use crate::workspace::fetch::{blocking, open, tracking};
 

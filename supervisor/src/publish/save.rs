@@ -1,12 +1,11 @@
 //! Step `commit`: imports and commits the agent's work into the control repository.
 
-use git2::Oid;
 use orchestrator_contract::RunName;
 
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::import::History;
-use crate::git::{GitError, NewCommit, StatCache, import, snapshot};
+use crate::git::{GitError, NewCommit, Oid, StatCache, import, snapshot};
 use crate::record::file::write_atomically;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;

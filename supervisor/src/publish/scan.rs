@@ -2,14 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use git2::Oid;
 use orchestrator_contract::Reason;
 
 use super::policy::{Policy, ScannedBlob, ScannedCommit, policy_failure};
 use super::save::SavedWork;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::{ControlRepository, NewObject};
+use crate::git::{ControlRepository, NewObject, Oid};
 use crate::workspace::fetch::open;
 
 /// Findings after which the scan ends; the message shows only the first few.

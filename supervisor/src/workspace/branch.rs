@@ -1,6 +1,5 @@
 //! Step `branch`: decides the commit that the agent starts from and checks it out.
 
-use git2::Oid;
 use orchestrator_contract::names::{docs_branch, fresh_branch, implementation_branch};
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{BranchName, Kind, Reason};
@@ -12,7 +11,7 @@ use super::working_directory::{PathKind, decide_working_directory};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout};
-use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, StatCache};
+use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, Oid, StatCache};
 
 /// Checked-out branch.
 #[derive(Clone, Debug)]

@@ -1,15 +1,14 @@
 //! Steps `fetch_platform` and `fetch_target`: fetch only what is needed, into control repositories.
 
-use git2::Oid;
 use orchestrator_contract::outcome::Revision;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, RepositoryUrl};
 
-use super::retry::with_retries;
+use super::transient::with_retries;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::export_tree;
-use crate::git::{ControlRepository, Credentials, Remote};
+use crate::git::{ControlRepository, Credentials, Oid, Remote};
 
 /// Fetch depths to try, in order, until branch and base have a merge base.
 const DEEPEN_STEPS: [u32; 3] = [50, 500, i32::MAX as u32];

@@ -8,7 +8,7 @@ use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl};
 
 use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
-use super::retry::with_retries;
+use super::transient::with_retries;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteRefs};

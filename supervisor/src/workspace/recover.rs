@@ -1,6 +1,5 @@
 //! Saves work that a killed run left in the worktree, before the worktree is changed.
 
-use git2::Oid;
 use orchestrator_contract::{Kind, Reason};
 
 use super::fetch::{blocking, open};
@@ -8,7 +7,7 @@ use super::state::{TreeState, WorktreeStatus, read_tree_state, write_tree_state}
 use crate::context::{Context, RepositoryRole};
 use crate::docs;
 use crate::failure::Failure;
-use crate::git::GitError;
+use crate::git::{GitError, Oid};
 use crate::publish::save::{WorktreeBase, save_tree};
 
 /// Saved work of an earlier run.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use git2::Oid;
 use orchestrator_contract::outcome::{McpStatus, Outcome, Revision};
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RunName};
@@ -19,7 +18,7 @@ use crate::docs;
 use crate::docs::plan::{Document, Plan};
 use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
-use crate::git::{ControlRepository, EntryKind, GitError};
+use crate::git::{ControlRepository, EntryKind, GitError, Oid};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};

@@ -6,6 +6,7 @@
 mod agent_commits;
 mod agent_faults;
 mod bad_input;
+mod circles;
 mod cluster;
 mod cluster_access;
 mod cluster_faults;
