@@ -80,16 +80,20 @@ impl Context {
         };
         let mut token = token.map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
         if token.is_some() && !self.token_allowed(role) {
-            let host = self.remote_url(role).host().unwrap_or_else(|| self.remote_url(role).to_string());
             match role {
                 RepositoryRole::Target => {
-                    return Err(Failure::new(
-                        Reason::CredentialMissing,
-                        format!(
+                    let message = match self.remote_url(role).host() {
+                        Some(host) => format!(
                             "host `{host}` is not allowed to receive the git token; allow it with --git-hosts, \
                              ORCHESTRATOR_GIT_HOSTS or the agent's `git_hosts`"
                         ),
-                    ));
+                        None => format!(
+                            "the host of `{}` is ambiguous, so it does not receive the git token; write it as a \
+                             name or a full IP address",
+                            self.remote_url(role)
+                        ),
+                    };
+                    return Err(Failure::new(Reason::CredentialMissing, message));
                 }
                 // A public platform repository needs no token.
                 RepositoryRole::Platform => token = None,

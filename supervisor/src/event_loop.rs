@@ -258,7 +258,7 @@ impl EventLoop {
     fn stop_event(&self, mode: StopMode, source: &str) -> RunEvent {
         self.context.journal.info(match mode {
             StopMode::Graceful => format!("stop requested ({source})"),
-            StopMode::Now => format!("stop requested ({source}); skipping the push"),
+            StopMode::Now => format!("stop requested ({source}); stopping now"),
         });
         RunEvent::StopRequested(mode)
     }

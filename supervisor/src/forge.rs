@@ -240,6 +240,8 @@ impl Forge {
                 | ForgeError::PermissionDenied { .. }
                 | ForgeError::NotFound { .. }
                 | ForgeError::NoDifference { .. }
+                | ForgeError::Client { .. }
+                | ForgeError::TooManyRedirects { .. }
                 | ForgeError::Refused { .. }
                 | ForgeError::OtherHost { .. }
                 | ForgeError::OtherHead { .. } => return Err(failure),

@@ -395,13 +395,13 @@ impl RunMachine {
         if !self.state.awaits(Step::Push) {
             return vec![];
         }
-        let used_fallback = failure.is_some();
+        let is_elsewhere = failure.is_some();
         if let Some(failure) = failure {
             self.fail(failure);
         } else if self.until == Some(Step::Push) {
             return self.stop_after_step();
         }
-        if self.stop_now || used_fallback {
+        if self.stop_now || is_elsewhere {
             return self.report(vec![]);
         }
         let mode =

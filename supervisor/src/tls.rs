@@ -43,8 +43,10 @@ impl CertificatePaths {
         } else {
             rustls_native_certs::load_certs_from_paths(file, dir)
         };
-        if !loaded.certs.is_empty() {
-            return Ok(loaded.certs);
+        let mut certificates = loaded.certs;
+        certificates.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
+        if !certificates.is_empty() {
+            return Ok(certificates);
         }
         let quoted = |path: &Path| format!("`{}`", path.display());
         let named: Vec<String> = [file, dir].into_iter().flatten().map(quoted).collect();
@@ -94,6 +96,20 @@ mod tests {
         let paths = CertificatePaths::from_env(|name| (name == "SSL_CERT_FILE").then_some(file));
         let error = paths.root_certificates().unwrap_err();
         assert!(error.to_string().contains("ca.pem`"), "{error}");
+    }
+
+    #[test]
+    fn unparsable_certificate_in_ca_file_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let certificate =
+            |base64: &str| format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+        let system = CertificatePaths::default().root_certificates().unwrap();
+        let valid = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &system[0]);
+        std::fs::write(&file, [certificate("AAAA"), certificate(&valid)].concat()).unwrap();
+        let file = file.to_str().unwrap();
+        let paths = CertificatePaths::from_env(|name| (name == "SSL_CERT_FILE").then_some(file));
+        assert_eq!(paths.root_certificates().unwrap(), system[..1]);
     }
 
     #[test]

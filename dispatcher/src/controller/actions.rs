@@ -18,6 +18,7 @@ use super::log_streams::LogSource;
 use super::objects::{self, GitHostSettings};
 use super::workspace_claim::{self, ClaimHolder};
 use crate::error::Error;
+use crate::task::advice::render_for_cli;
 use crate::taskrun::definition::TaskRun;
 use crate::taskrun::result;
 
@@ -103,8 +104,10 @@ async fn create_job(context: &Context, run: &TaskRun) -> Result<(), ReconcileErr
                 .to_owned(),
         ));
     }
-    let agent =
-        context.config.agent(&run.spec.agent).map_err(|error| ReconcileError::Terminal(error.to_string()))?;
+    let agent = context.config.agent(&run.spec.agent).map_err(|error| {
+        let hint = render_for_cli(error.hint());
+        ReconcileError::Terminal(format!("{error}. {}", hint.trim_end_matches('.')))
+    })?;
     let git =
         GitHostSettings { github_api_url: context.config.github_api_url.clone(), git_hosts: agent.git_hosts };
     let configmap = objects::build_task_configmap(run, &task, settings)?;

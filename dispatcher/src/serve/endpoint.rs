@@ -14,6 +14,7 @@ use super::auth::AuthError;
 use super::connections::Client;
 use super::guard;
 use super::state::Server;
+use crate::task::advice::render_for_cli;
 
 /// Handles a call and writes its audit entry.
 pub(super) async fn answer(
@@ -46,7 +47,7 @@ async fn authorize(server: &Server, call: &mut AuditEntry, request: Request) -> 
             refusal
         }
         AuthError::Unreadable(problem) => {
-            error!(error = %problem, "no usable token, rejecting all calls");
+            error!(error = %problem, hint = render_for_cli(problem.hint()), "no usable token, rejecting all calls");
             error_response(StatusCode::SERVICE_UNAVAILABLE, "the server has no usable token, see its log")
         }
     })?;

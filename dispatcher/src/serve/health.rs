@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 
 use super::state::Server;
+use crate::task::advice::render_for_cli;
 
 /// Liveness: always succeeds.
 pub(super) async fn live() -> &'static str {
@@ -17,7 +18,7 @@ pub(super) async fn ready(server: axum::extract::State<Server>) -> (StatusCode, 
     match server.check().await {
         Ok(()) => (StatusCode::OK, "ready\n"),
         Err(problem) => {
-            tracing::warn!(error = %problem, "not ready");
+            tracing::warn!(error = %problem, hint = render_for_cli(problem.hint()), "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, "not ready, see the log\n")
         }
     }

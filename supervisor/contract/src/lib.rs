@@ -17,7 +17,7 @@
 //! | [`schema`] | the JSON Schema of these types |
 //!
 //! A task spec with an unknown field is rejected; unknown fields of events and outcomes are ignored.
-//! `samples/` holds documents of every contract version; tests check that they can still be read.
+//! `samples/` holds documents of every released contract version; tests check that they can still be read.
 
 // Doc comments become descriptions of the JSON schema and of the CRD.
 #![warn(missing_docs)]

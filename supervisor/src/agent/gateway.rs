@@ -17,8 +17,9 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::{ModelAuth, SecretSource};
+use crate::config::{ModelAuth, ProcessEnv, SecretSource};
 use crate::process::Environment;
+use crate::tls::{CertificatePaths, RootCertificatesError};
 
 /// Default of `ANTHROPIC_BASE_URL`.
 const DEFAULT_BASE_URL: &str = "https://api.anthropic.com";
@@ -54,9 +55,16 @@ pub struct Gateway {
 /// Why a gateway cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
+    /// `ANTHROPIC_BASE_URL` is not a URL.
+    #[error("invalid ANTHROPIC_BASE_URL `{url}`")]
+    BaseUrl {
+        url: String,
+        #[source]
+        source: url::ParseError,
+    },
     /// The trusted certificate authorities cannot be read.
     #[error(transparent)]
-    RootCertificates(crate::tls::RootCertificatesError),
+    RootCertificates(RootCertificatesError),
     /// No loopback port is available.
     #[error("cannot listen on the loopback address")]
     Listen(#[source] std::io::Error),
@@ -68,11 +76,37 @@ pub enum GatewayError {
     Certificates(String),
 }
 
+/// Returns the certificates that the CLI would trust without the gateway.
+///
+/// # Errors
+/// Returns an error if the file of `NODE_EXTRA_CA_CERTS` is invalid, or if `needed` and there are
+/// no certificates at all.
+fn trusted_certificates(
+    process_env: &ProcessEnv,
+    needed: bool,
+) -> Result<Vec<reqwest::Certificate>, GatewayError> {
+    let mut certificates = match process_env.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
+        None => Vec::new(),
+        Some(file) => std::fs::read(file)
+            .ok()
+            .and_then(|text| reqwest::Certificate::from_pem_bundle(&text).ok())
+            .ok_or_else(|| GatewayError::Certificates(file.to_owned()))?,
+    };
+    match CertificatePaths::from_env(|name| process_env.text(name)).root_certificates() {
+        Ok(roots) => {
+            certificates.extend(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()));
+        }
+        Err(error) if needed && certificates.is_empty() => return Err(GatewayError::RootCertificates(error)),
+        Err(_) => {}
+    }
+    Ok(certificates)
+}
+
 struct GatewayState {
     token: String,
     base_url: String,
     /// Scheme, host and port of `base_url`; no other server receives the credential.
-    origin: Option<url::Origin>,
+    origin: url::Origin,
     extra_headers: HeaderMap,
     secrets: SecretSource,
     client: reqwest::Client,
@@ -100,25 +134,17 @@ impl Gateway {
             .connect_timeout(CONNECT_TIMEOUT)
             // A redirect would send the credential to another host.
             .redirect(reqwest::redirect::Policy::none());
-        let roots = crate::tls::CertificatePaths::from_env(|name| process_env.text(name));
-        let roots = roots.root_certificates().map_err(GatewayError::RootCertificates)?;
-        client =
-            client.tls_certs_only(roots.iter().filter_map(|root| reqwest::Certificate::from_der(root).ok()));
-        // The certificates that the CLI would trust without the gateway.
-        if let Some(file) = process_env.text("NODE_EXTRA_CA_CERTS").filter(|file| !file.is_empty()) {
-            let invalid = || GatewayError::Certificates(file.to_owned());
-            let text = std::fs::read(file).map_err(|_| invalid())?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&text).map_err(|_| invalid())?;
-            client = client.tls_certs_merge(certificates);
-        }
         let base_url = process_env.text("ANTHROPIC_BASE_URL").filter(|url| !url.is_empty());
+        let base_url = base_url.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned();
+        let origin = url::Url::parse(&base_url)
+            .map_err(|source| GatewayError::BaseUrl { url: base_url.clone(), source })?;
+        client = client.tls_certs_only(trusted_certificates(process_env, origin.scheme() == "https")?);
         let token = format!("pass-{}", uuid::Uuid::new_v4().simple());
         let closed = CancellationToken::new();
-        let base_url = base_url.unwrap_or(DEFAULT_BASE_URL).trim_end_matches('/').to_owned();
         let state = GatewayState {
             closed: closed.clone(),
             token: token.clone(),
-            origin: url::Url::parse(&base_url).ok().map(|url| url.origin()),
+            origin: origin.origin(),
             base_url,
             extra_headers: parse_headers(process_env.text("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default()),
             secrets: secrets.clone(),
@@ -208,7 +234,7 @@ async fn forward(State(state): State<Arc<GatewayState>>, request: Request) -> Re
     headers.insert(name, value);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let url = url::Url::parse(&format!("{}{path}", state.base_url)).ok();
-    let Some(url) = url.filter(|url| state.origin.as_ref() == Some(&url.origin())) else {
+    let Some(url) = url.filter(|url| state.origin == url.origin()) else {
         let message = "the request does not address the model API";
         return error_response(StatusCode::BAD_GATEWAY, "api_error", message);
     };
@@ -255,7 +281,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::config::{ProcessEnv, SecretFiles};
+    use crate::config::SecretFiles;
 
     /// Starts a fake model API that records the headers of each request and echoes its body.
     async fn fake_api() -> (String, Arc<Mutex<Vec<HeaderMap>>>) {

@@ -143,7 +143,7 @@ impl Api {
                 _ => return Ok(response),
             }
         }
-        Err(ForgeError::Refused { status: 310, message: "too many redirects".to_owned() })
+        Err(ForgeError::TooManyRedirects { limit: MAX_REDIRECTS })
     }
 
     /// Returns the target of a redirect if it has the same scheme, host and port.
@@ -157,7 +157,7 @@ impl Api {
         if target.as_ref().is_some_and(|target| Some(target.origin().ascii_serialization()) == origin) {
             return Ok(location.to_owned());
         }
-        let host = host(location).unwrap_or_else(|| "an invalid URL".to_owned());
+        let host = host(location).unwrap_or_else(|| format!("`{location}`"));
         Err(ForgeError::OtherHost { host })
     }
 
@@ -188,7 +188,7 @@ impl Api {
     ///
     /// Unlike octocrab's default client it has no retries, which would repeat a POST.
     fn build_client(&self, token: &SecretString) -> Result<Octocrab, ForgeError> {
-        let invalid = |message: String| ForgeError::Refused { status: 0, message };
+        let invalid = |message: String| ForgeError::Client { message };
         let base: Uri = self.base.parse().map_err(|_| invalid("invalid API URL".to_owned()))?;
         let tls = if base.scheme_str() == Some("https") {
             self.certificates.client_config().map_err(|error| invalid(error.to_string()))?

@@ -41,6 +41,12 @@ pub enum ForgeError {
         status: u16,
         message: String,
     },
+    /// No request can be sent.
+    #[error("cannot call the GitHub API: {message}")]
+    Client { message: String },
+    /// The redirects do not end.
+    #[error("GitHub redirects more than {limit} times")]
+    TooManyRedirects { limit: u32 },
     /// No valid response in time.
     #[error("GitHub is not available: {why}")]
     Unavailable {
@@ -77,7 +83,9 @@ impl ForgeError {
             Self::Authentication { .. } => Reason::AuthenticationFailed,
             Self::PermissionDenied { .. } => Reason::PermissionDenied,
             Self::NotFound { .. } => Reason::RepositoryNotFound,
+            Self::Client { .. } => Reason::InvalidConfiguration,
             Self::NoDifference { .. }
+            | Self::TooManyRedirects { .. }
             | Self::Refused { .. }
             | Self::Unavailable { .. }
             | Self::OtherHost { .. }

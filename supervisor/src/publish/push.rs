@@ -21,7 +21,7 @@ const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), 
 pub struct PushResult {
     /// Location of the work.
     pub work: Work,
-    /// Failure of the first attempt, if a fallback was used.
+    /// Why the work is not on its branch, if it is elsewhere.
     pub failure: Option<Failure>,
     /// Notes for people.
     pub notes: Vec<String>,
@@ -72,7 +72,7 @@ pub async fn push_with_fallbacks(
     }
 }
 
-/// Keeps the work in the workspace because the policy rejected it.
+/// Keeps the work in the workspace, with the failure that says why it is not pushed.
 pub async fn keep_in_workspace(
     context: &Context,
     prepared: &PreparedBranch,

@@ -65,7 +65,7 @@ pub enum RunEvent {
     Verified(VerifyResult),
     /// The work is committed; the number of commits that are not in the base.
     Saved(u32),
-    /// The push finished; `Some` if a fallback was used.
+    /// The push finished; `Some` says why the work is not on its branch.
     Pushed(Option<Failure>),
     StopRequested(StopMode),
     LimitReached(Limit),

@@ -50,10 +50,16 @@ fn read_files(folder: &Path, parent: &Module, files: &mut BTreeMap<Module, Paths
             read_files(&path, &module, files);
         } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests" {
             let text = std::fs::read_to_string(&path).unwrap();
-            let production = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            files.insert(module.clone(), parse_paths(&module, production));
+            files.insert(module.clone(), parse_paths(&module, without_tests(&text)));
         }
     }
+}
+
+/// Returns the source up to its inline test module.
+fn without_tests(text: &str) -> &str {
+    let is_tests = |at: usize| text[at..].lines().take(3).any(|line| line.ends_with("mod tests {"));
+    let end = text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|at| is_tests(*at));
+    &text[..end.unwrap_or(text.len())]
 }
 
 /// Returns the paths in `use` items and the qualified paths in code.

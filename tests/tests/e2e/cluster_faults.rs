@@ -55,7 +55,7 @@ fn controller_crash_after_each_write_is_idempotent() {
         cluster.env.git.create(&repository, "main", &files);
         let url = cluster.env.git.url(&repository);
         let run = cluster.submit(&service, "1", &["--repository-url", &url]);
-        let ended = |run: &Value| run["status"]["result"].is_string();
+        let ended = |run: &Value| run["status"]["resultConfigMapName"].is_string();
         // The controller is killed, or the run has fewer mutations than that.
         let killed = cluster.wait_for("kill or end", || match died.try_recv() {
             Ok(()) => Some(true),

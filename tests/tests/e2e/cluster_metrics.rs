@@ -71,7 +71,8 @@ fn every_queried_metric_is_exported() {
     let queries: BTreeSet<Query> = expressions().iter().flat_map(|expression| queries(expression)).collect();
     assert!(queries.len() > 8, "{queries:?}");
     // A counter that starts with the first lost run would never increase.
-    let lost = "orchestrator_runs_finished_total{service=\"trader\",phase=\"Failed\",reason=\"Lost\"} 0";
+    let lost =
+        "orchestrator_runs_finished_total{service=\"trader\",phase=\"Failed\",reason=\"SupervisorLost\"} 0";
     assert!(reported.lines().any(|line| line == lost), "{reported}");
     for (name, labels) in queries {
         let lines = reported

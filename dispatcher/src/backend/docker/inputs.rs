@@ -62,7 +62,7 @@ impl RunInputs {
                 return Err(Error::invalid_request(format!(
                     "repository {url} is a local folder, which a container cannot access"
                 ))
-                .with_hint("Use a URL that the container can reach, or --backend local."));
+                .with_hint("Use a URL that the container can reach, or the `local` backend."));
             }
         }
         let mut inputs = Self {
@@ -244,6 +244,6 @@ mod tests {
         task.target.url = orchestrator_contract::RepositoryUrl::new("/srv/git/trader").unwrap();
         let problem = RunInputs::collect(&config("", folder.path()), &task).await.unwrap_err();
         assert_eq!(problem.exit_code(), 64);
-        assert!(render_for_cli(problem.hint()).contains("--backend local"), "{problem}");
+        assert!(render_for_cli(problem.hint()).contains("`local` backend"), "{problem}");
     }
 }

@@ -97,7 +97,7 @@ pub fn check_platform(system: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::configuration(format!("the local backend requires Linux, this is {system}"))
-        .with_hint("Use --backend docker or --backend kubernetes, or submit from a Linux machine."))
+        .with_hint("Use the `docker` or `kubernetes` backend, or submit from a Linux machine."))
 }
 
 /// Finds the supervisor: as configured, else beside this executable, else in `PATH`.

@@ -33,11 +33,11 @@ struct Server {
     #[serde(default)]
     secrets: BTreeMap<String, String>,
     #[serde(default)]
-    needs: Option<Needs>,
+    requires: Option<Requirements>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Needs {
+struct Requirements {
     toolchain: Option<String>,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn check(config: &Config, toolchains: Option<&str>) -> Vec<Check> {
 
 fn check_one(config: &Config, server: &Server, fix: &str, toolchains: Option<&str>) -> Check {
     let name = "mcp server";
-    let Server { name: server_name, command, secrets, needs } = server;
+    let Server { name: server_name, command, secrets, requires } = server;
     let skipped = |cause: String, fix: String| {
         let message = format!("{server_name}: {cause}; runs skip it");
         Check::failed(name, CheckStatus::Warning, message, fix)
@@ -57,7 +57,7 @@ fn check_one(config: &Config, server: &Server, fix: &str, toolchains: Option<&st
     let Some(program) = process::find(command, config.environment.os("PATH")) else {
         return skipped(format!("`{command}` not found in PATH"), fix.to_owned());
     };
-    if let Some(toolchain) = needs.as_ref().and_then(|needs| needs.toolchain.as_deref()) {
+    if let Some(toolchain) = requires.as_ref().and_then(|requires| requires.toolchain.as_deref()) {
         let is_installed = |list: &str| list.lines().any(|line| line.starts_with(toolchain));
         if !toolchains.is_some_and(is_installed) {
             let fix = format!("Run `rustup toolchain install {toolchain}`.");
@@ -90,6 +90,8 @@ mod tests {
         for (text, _) in BUILT_IN {
             let server: Server = serde_json::from_str(text).unwrap();
             assert!(!server.command.is_empty() && !server.name.is_empty());
+            let toolchain = server.requires.and_then(|requires| requires.toolchain);
+            assert_eq!(toolchain.as_deref(), (server.name == "rustdocs").then_some("nightly"));
         }
     }
 }

@@ -71,7 +71,8 @@ fn agent(context: &Context) -> io::Result<Agent> {
 fn proxy(context: &Context) -> io::Result<Option<Proxy>> {
     let Some(url) = &context.proxy else { return Ok(None) };
     let excluded = context.no_proxy.as_deref().unwrap_or_default();
-    let host = http_url::parse(&context.url).and_then(|url| url.host_str().map(str::to_owned));
+    // No credential depends on the host here, so it need not be unambiguous.
+    let host = url::Url::parse(&context.url).ok().and_then(|url| url.host_str().map(str::to_owned));
     let host = host.unwrap_or_default();
     if excluded.split(',').map(str::trim).any(|rule| no_proxy_matches(rule, &host)) {
         return Ok(None);
