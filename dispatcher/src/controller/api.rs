@@ -98,6 +98,23 @@ pub fn post_params() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
+/// Kubernetes object of a namespace, as the API client reads and writes it.
+pub trait NamespacedObject:
+    kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+{
+}
+
+impl<K> NamespacedObject for K where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+{
+}
+
 /// The API server, limited to the namespace of the controller.
 #[derive(Clone)]
 pub struct ClusterApi {
@@ -146,11 +163,7 @@ impl ClusterApi {
         object: &K,
     ) -> Result<(), ReconcileError>
     where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + Serialize
-            + DeserializeOwned,
+        K: NamespacedObject + Serialize,
     {
         let api = self.api::<K>();
         match call(action, api.create(&post_params(), object)).await {
@@ -182,18 +195,12 @@ impl ClusterApi {
     ///
     /// # Errors
     /// Returns an error if the call fails or times out.
-    pub async fn merge_patch<K>(
+    pub async fn merge_patch<K: NamespacedObject>(
         &self,
         action: &'static str,
         name: &str,
         patch: &Value,
-    ) -> Result<(), ReconcileError>
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned,
-    {
+    ) -> Result<(), ReconcileError> {
         let api = self.api::<K>();
         ignore_not_found(call(action, api.patch(name, &patch_params(), &Patch::Merge(patch))).await)
     }
@@ -202,18 +209,12 @@ impl ClusterApi {
     ///
     /// # Errors
     /// Returns an error if the call fails or times out.
-    pub async fn delete<K>(
+    pub async fn delete<K: NamespacedObject>(
         &self,
         action: &'static str,
         name: &str,
         parameters: &DeleteParams,
-    ) -> Result<(), ReconcileError>
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned,
-    {
+    ) -> Result<(), ReconcileError> {
         ignore_not_found(call(action, self.api::<K>().delete(name, parameters)).await)
     }
 
