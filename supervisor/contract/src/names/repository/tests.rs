@@ -18,6 +18,7 @@ fn assert_targets(cases: &[(&str, Option<Target>)]) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn repository_url_host_resists_parser_tricks() {
     assert_targets(&[
         ("https://github.com/o/r", Some((Transport::Http, Some("github.com"), "o/r"))),
