@@ -111,38 +111,38 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
     let shell = shell.map(|command| if command.is_empty() { Shell::Open } else { Shell::Command(command) });
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let options = DebugOptions { until, shell, volume, terminal: terminal && !print };
-    let (debugging, warnings) = context.dispatcher.prepare_debugging(request, &options).await?;
+    let (debug_run, warnings) = context.dispatcher.prepare_debug_run(request, &options).await?;
     for warning in &warnings {
         context.output.warn(warning);
     }
-    let lines: Vec<String> = debugging.commands.iter().map(|command| command.render()).collect();
+    let lines: Vec<String> = debug_run.commands.iter().map(|command| command.render()).collect();
     let line = lines.join(" &&\n");
     if print {
         let words = |command: &crate::backend::docker::CommandLine| {
             std::iter::once(command.program.clone()).chain(command.arguments.clone()).collect::<Vec<_>>()
         };
-        let commands: Vec<_> = debugging.commands.iter().map(words).collect();
+        let commands: Vec<_> = debug_run.commands.iter().map(words).collect();
         let value = json!({
             "commands": commands,
-            "secrets_volume": debugging.input_volume,
-            "workspace_volume": debugging.workspace,
+            "secrets_volume": debug_run.input_volume,
+            "workspace_volume": debug_run.workspace,
         });
         context.output.result(&value, || format!("{line}\n"))?;
         context.output.note(&format!(
-            "the task and its secrets are in volume {given}; remove it with: docker volume rm {given}",
-            given = debugging.input_volume
+            "the task and its secrets are in volume {input_volume}; remove it with: docker volume rm {input_volume}",
+            input_volume = debug_run.input_volume
         ));
         return Ok(0);
     }
     context.output.note(&line);
-    let code = context.dispatcher.debug(&debugging).await;
+    let code = context.dispatcher.debug(&debug_run).await;
     // Remove the secrets whether or not the run succeeded.
-    context.dispatcher.remove_debug_run(&debugging, rm_volume).await?;
+    context.dispatcher.remove_debug_run(&debug_run, rm_volume).await?;
     if !rm_volume {
         context.output.note(&format!(
             "the workspace is in volume {volume} and is reused by the next debug run; remove it with: docker \
              volume rm {volume}",
-            volume = debugging.workspace
+            volume = debug_run.workspace
         ));
     }
     code

@@ -16,7 +16,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Returns an error if the request is invalid or no container engine is reachable.
-    pub async fn prepare_debugging(
+    pub async fn prepare_debug_run(
         &self,
         request: Request,
         options: &DebugOptions,
