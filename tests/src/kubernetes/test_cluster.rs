@@ -201,7 +201,7 @@ impl TestCluster {
         let mut lines = BufReader::new(child.stderr.take().expect("stderr was piped")).lines();
         let metrics = lines.by_ref().map_while(Result::ok).find_map(|line| {
             let event: Value = serde_json::from_str(&line).ok()?;
-            (event["message"] == "metrics").then(|| event["address"].as_str().map(str::to_owned))?
+            (event["message"] == "serving metrics").then(|| event["address"].as_str().map(str::to_owned))?
         });
         let Some(metrics) = metrics else { panic!("the controller ended with {:?}", child.wait()) };
         let log = self.folder.path().join(format!("controller-{}.log", child.id()));
