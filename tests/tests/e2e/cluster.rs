@@ -253,12 +253,12 @@ fn twenty_identical_submissions_create_one_run() {
         let all: Vec<_> = (0..20).map(|_| scope.spawn(submit)).collect();
         all.into_iter().map(|one| one.join().expect("a submission")).collect()
     });
-    let started = answers.iter().filter(|output| output.stdout.contains("\"started\": \"new\"")).count();
+    let created = answers.iter().filter(|output| output.stdout.contains("\"result\": \"created\"")).count();
     for output in &answers {
         assert_eq!(output.code, 0, "{output:?}");
         assert!(output.stdout.contains("trader-claude-agent-1-task1-attempt1"), "{output:?}");
     }
-    assert_eq!(started, 1, "{answers:?}");
+    assert_eq!(created, 1, "{answers:?}");
     let status = cluster.end("trader-claude-agent-1-task1-attempt1");
     assert_eq!(status["phase"], "Succeeded");
     assert_eq!(cluster.env.github.pulls().len(), 1);
