@@ -67,7 +67,7 @@ fn docs_run_for_open_branch_leaves_checkout_unchanged() {
 
     let output = env.dispatcher(&["docs", "--task", "1", "--service", "trader", "--wait"]);
     assert_eq!(output.code, 0, "{output:#?}");
-    assert!(output.stderr.contains("a commit of `drafts` is not pushed"), "{}", output.stderr);
+    assert!(output.stderr.contains("1 commit of `drafts` is not pushed"), "{}", output.stderr);
     assert!(output.stderr.contains(".taskmaster/idea.md"), "{}", output.stderr);
     assert!(output.stdout.contains("task 1 (Part 1 of the order book): written"), "{}", output.stdout);
     assert!(bytes(&clone) == before, "something in the checkout has changed");

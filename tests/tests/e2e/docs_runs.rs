@@ -338,7 +338,7 @@ fn docs_run_reads_plain_tasks_file_in_named_folder() {
     let files = [("README.md", "# p\n"), ("teams/a/.taskmaster/tasks/tasks.json", tasks)];
     let files: Vec<(String, String)> = files.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
     let script = Script::new()
-        .turn(write_good().expecting("TR-9").expecting("task 6.2: (no such task)"))
+        .turn(write_good().expecting("TR-9").expecting("task 6.2: (unknown task)"))
         .turn(Turn::verdict("done", "Written."));
     let env = TestEnv::with(script, files, "main");
     let (output, outcome) = document(&env, &["--all", "--no-pull-request"]);
