@@ -100,7 +100,11 @@ fn moved_base_is_merged_when_clean() {
     let (output, outcome) = env.retry(FIRST, &[]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert!(env.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
-    assert!(outcome.notes.iter().any(|note| note.contains("was merged")), "{:?}", outcome.notes);
+    assert!(
+        outcome.notes.iter().any(|note| note.contains("merged `main` into the branch")),
+        "{:?}",
+        outcome.notes
+    );
     assert_eq!(outcome.base.as_ref().unwrap().oid, moved);
     assert_published(&env, &outcome);
 }
