@@ -8,7 +8,7 @@ use orchestrator_contract::Reason;
 
 use crate::config::Environment;
 use crate::config::kubernetes::KubernetesSettings;
-use crate::error::Error;
+use crate::error::{Error, error_chain};
 
 /// Hint for errors of the connection.
 pub(crate) const CONNECTION_HINT: &str = "Check the cluster with kubectl version, then try again.";
@@ -76,18 +76,4 @@ pub(crate) fn to_error(action: &str, error: &kube::Error, settings: &KubernetesS
         _ => Error::new(Reason::RemoteUnavailable, format!("cannot {action}: {message}"))
             .with_hint(CONNECTION_HINT),
     }
-}
-
-/// Joins an error and its sources with `: `, skipping repeated text.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -77,3 +77,17 @@ impl Error {
         self.reason.exit_code()
     }
 }
+
+/// Joins an error and its sources with `: `, skipping repeated text.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -7,7 +7,7 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use orchestrator_contract::Reason;
 
 use crate::config::{Config, Environment};
-use crate::error::Error;
+use crate::error::{Error, error_chain};
 
 /// Seconds until the engine must start to respond.
 const RESPONSE_TIMEOUT_SECONDS: u64 = 60;
@@ -102,7 +102,7 @@ fn no_answer(address: &str, path: &Path, error: &EngineError) -> Error {
     }
     Error::new(
         Reason::RemoteUnavailable,
-        format!("the container engine at {address} does not respond: {}", chain(error)),
+        format!("the container engine at {address} does not respond: {}", error_chain(error)),
     )
     .with_hint("Start it (systemctl start docker), then try again.")
 }
@@ -112,7 +112,7 @@ pub(super) fn problem(doing: &str, error: &EngineError) -> Error {
     let message = if let EngineError::DockerResponseServerError { message, .. } = error {
         message.trim().to_owned()
     } else {
-        chain(error)
+        error_chain(error)
     };
     let text = format!("the container engine cannot {doing}: {message}");
     if message.contains("no space left") {
@@ -126,19 +126,6 @@ pub(super) fn problem(doing: &str, error: &EngineError) -> Error {
 pub(super) fn status(error: &EngineError) -> Option<u16> {
     let EngineError::DockerResponseServerError { status_code, .. } = error else { return None };
     Some(*status_code)
-}
-
-fn chain(error: &EngineError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
