@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{AgentName, Kind, RepositoryUrl, ServiceName, TaskId, TaskSpec, WorkingDirectory};
+use orchestrator_contract::{
+    AgentName, Kind, RepositoryUrl, ServiceName, TaskId, TaskSpec, WorkingDirectory,
+};
 
 use super::dispatcher::Dispatcher;
 use crate::error::Error;
@@ -78,7 +80,8 @@ impl Dispatcher {
             .platform_repository_url
             .as_ref());
         let open = self.config.folder.remote().url;
-        let is_open = |named: &RepositoryUrl| open.as_ref().is_some_and(|open| open.is_same_repository(named));
+        let is_open =
+            |named: &RepositoryUrl| open.as_ref().is_some_and(|open| open.is_same_repository(named));
         let is_platform = named.is_none_or(is_open);
         self.config.folder.checkout().filter(|_| is_platform)
     }

@@ -215,7 +215,8 @@ impl RepositoryUrl {
             }
         };
         let path = self.path().to_owned();
-        let is_default_port = matches!((scheme.as_str(), port), ("https", Some(443)) | ("ssh", Some(SSH_PORT)));
+        let is_default_port =
+            matches!((scheme.as_str(), port), ("https", Some(443)) | ("ssh", Some(SSH_PORT)));
         Some(if is_default_port && FORGES.contains(&host.as_str()) {
             Place { service: Some(Endpoint { host, other: None }), path: path.to_ascii_lowercase() }
         } else {

@@ -119,7 +119,9 @@ fn repository_url_host_resists_parser_tricks() {
 
 #[test]
 fn numeric_ipv4_url_is_accepted_without_host() {
-    for text in ["https://0x7f.1/o/r", "https://2130706433/o/r", "https://127.1/o/r", "https://0177.0.0.1/o/r"] {
+    for text in
+        ["https://0x7f.1/o/r", "https://2130706433/o/r", "https://127.1/o/r", "https://0177.0.0.1/o/r"]
+    {
         assert_eq!(target(text), Some((Transport::Http, None, "o/r".to_owned())), "{text}");
     }
 }
@@ -246,7 +248,11 @@ fn spellings_of_one_repository_are_recognized() {
             "ssh://git@github.com/acme/trader.git",
             "ssh://git@github.com:22/acme/trader",
         ],
-        &["https://git.example.com/o/r", "https://GIT.example.com:443/o/r.git", "https://git.example.com/o/r/"],
+        &[
+            "https://git.example.com/o/r",
+            "https://GIT.example.com:443/o/r.git",
+            "https://git.example.com/o/r/",
+        ],
         &[
             "git@git.example.com:o/r",
             "git@GIT.example.com:o/r.git",
@@ -262,7 +268,8 @@ fn spellings_of_one_repository_are_recognized() {
         for one in *spellings {
             for (other_row, others) in same.iter().enumerate() {
                 for other in *others {
-                    let (one, other) = (RepositoryUrl::new(*one).unwrap(), RepositoryUrl::new(*other).unwrap());
+                    let (one, other) =
+                        (RepositoryUrl::new(*one).unwrap(), RepositoryUrl::new(*other).unwrap());
                     assert_eq!(one.is_same_repository(&other), row == other_row, "{one} {other}");
                 }
             }
