@@ -106,6 +106,11 @@ pub fn resolve(request: &Request, input: &ResolveInput) -> Result<TaskDraft, Err
         clean: service.clean.or(defaults.clean).unwrap_or_default(),
         protected_paths: either(service.protected_paths.as_ref(), defaults.protected_paths.as_ref())
             .unwrap_or_default(),
+        protected_paths_allow: either(
+            service.protected_paths_allow.as_ref(),
+            defaults.protected_paths_allow.as_ref(),
+        )
+        .unwrap_or_default(),
     };
     match request.kind {
         Kind::Implementation => complete_implementation(&mut task, overrides, input),

@@ -127,7 +127,8 @@ enum Review {
 
 fn review_files(context: &Context, plan: &Plan, subject: &DocsTask) -> Result<Review, Failure> {
     let tree = context.worktree();
-    let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
+    let task = &context.task;
+    let policy = Policy::new(context.redactor.clone(), &task.protected_paths, &task.protected_paths_allow)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let (mut findings, mut files) = (Vec::new(), Vec::new());
     for document in &subject.missing {

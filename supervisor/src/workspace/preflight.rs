@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteRefs};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::installed::find_command;
-use crate::publish::patterns::Patterns;
+use crate::publish::policy::Policy;
 
 /// State of the remotes at the start of the run, and the workspace lock.
 #[derive(Debug)]
@@ -44,8 +44,12 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     let claude = find_claude(context)?;
     check_model(context)?;
     catalogue(context)?;
-    Patterns::new(context.task.protected_paths.iter().map(String::as_str))
-        .map_err(|error| Failure::from_error(error.reason(), &error))?;
+    Policy::new(
+        context.redactor.clone(),
+        &context.task.protected_paths,
+        &context.task.protected_paths_allow,
+    )
+    .map_err(|error| Failure::from_error(error.reason(), &error))?;
     check_forge(context)?;
     let (remotes, host) = tokio::join!(list_remotes(context), check_repository_access(context));
     let (target, platform) = remotes?;
