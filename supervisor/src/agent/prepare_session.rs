@@ -356,9 +356,17 @@ fn compose_model_environment(
     let gateway = Gateway::open(&context.secrets, &model.auth)
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
+        environment.retain(|name, _| !is_model_credential(name));
         gateway.replace_credential(&mut environment);
     }
     Ok((gateway, environment))
+}
+
+/// Returns whether a variable may hold a credential of the model API, also one that the run does not use.
+fn is_model_credential(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let is_secret = ["KEY", "TOKEN", "SECRET", "PASSWORD", "HEADERS"].iter().any(|word| name.contains(word));
+    name.starts_with("ANTHROPIC_") && is_secret
 }
 
 /// Writes the files that a conversation reads, where no sandbox can write.
@@ -425,4 +433,19 @@ fn project_instructions(context: &Context, working_directory: &str) -> Option<St
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|error| Failure::io(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_credential_is_recognized() {
+        for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"] {
+            assert!(is_model_credential(name.as_ref()), "{name}");
+        }
+        for name in ["ANTHROPIC_MODEL", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "TZ"] {
+            assert!(!is_model_credential(name.as_ref()), "{name}");
+        }
+    }
 }
