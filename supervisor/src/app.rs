@@ -43,8 +43,8 @@ pub fn main() -> ExitCode {
             let printed = writeln!(std::io::stdout(), "{text}");
             ExitCode::from(if printed.is_ok() { 0 } else { Reason::IoError.exit_code() })
         }
-        Some(Command::McpRelay { name: _, socket }) => match runtime() {
-            Ok(runtime) => runtime.block_on(crate::mcp::relay::relay_main(&socket)),
+        Some(Command::McpRelay { name: _, address, token }) => match runtime() {
+            Ok(runtime) => runtime.block_on(crate::mcp::relay_client::relay_main(address, &token)),
             Err(_) => ExitCode::from(Reason::InternalError.exit_code()),
         },
     }

@@ -30,6 +30,7 @@ use crate::agent::watchdog::{AgentActivity, Watchdog};
 use crate::context::Context;
 use crate::docs::plan::DocsTask;
 use crate::failure::Failure;
+use crate::homes::remove_all;
 use crate::process::reap_orphans;
 use crate::run::{Batch, Effect, RunEnd, RunEvent, RunMachine, StopMode, StopRequests};
 use outputs::{StepOutput, StepOutputs};
@@ -40,6 +41,9 @@ const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Minimum time between two progress events within a step.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the removal of a run's directories may delay its outcome.
+const HOME_REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the event loop ended.
 #[derive(Debug)]
@@ -332,6 +336,19 @@ impl EventLoop {
         self.announced_step = None;
     }
 
+    /// Removes the fresh directories of this run, which nothing uses any more.
+    ///
+    /// The next run removes what is left after the time limit.
+    async fn remove_homes(&self) {
+        // Without the lock, the directories belong to another run.
+        if self.outputs.preflight.is_none() {
+            return;
+        }
+        let parent = self.context.layout.agent_dir();
+        let removal = tokio::task::spawn_blocking(move || remove_all(&parent, HOME_REMOVAL_TIMEOUT));
+        drop(tokio::time::timeout(HOME_REMOVAL_TIMEOUT, removal).await);
+    }
+
     /// Ends everything that still runs and writes the report.
     async fn finish(&mut self) {
         self.cancel.cancel();
@@ -351,6 +368,7 @@ impl EventLoop {
                 self.exit = Some(LoopExit::StoppedAfter(step));
             }
             RunEnd::Outcome(failure) => {
+                self.remove_homes().await;
                 let outcome = self.outcome(self.run.step(), &failure);
                 self.report.write(&self.context, &self.outputs, &outcome);
                 self.exit = Some(LoopExit::Outcome(Box::new(outcome)));

@@ -56,6 +56,9 @@ impl RunReport {
         } else if !landlock_available() {
             notes.push("the kernel has no Landlock: the agent was not confined".to_owned());
         }
+        for name in context.inherited.proxies_with_credentials() {
+            notes.push(format!("{name} is passed to the agent without its user name and password"));
+        }
         Self {
             started_at: now,
             usage: Usage::default(),

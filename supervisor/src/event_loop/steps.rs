@@ -202,10 +202,14 @@ impl EventLoop {
     fn verify(&mut self, prepared: PreparedBranch) {
         let context = Arc::clone(&self.context);
         let limit = seconds(context.task.limits.verify_minutes * 60.0);
+        let home = match prepare_session::create_home(&context) {
+            Ok(home) => home,
+            Err(failure) => return self.send_output(StepOutput::Verified(Err(failure))),
+        };
         let command_context = commands::CommandContext {
             supervisor: context.supervisor.clone(),
-            environment: prepare_session::base_environment(&context),
-            confinement: prepare_session::confinement(&context, None, None),
+            environment: prepare_session::base_environment(&context, &home),
+            confinement: prepare_session::confinement(&context, &home, None),
             directory: context.working_directory(&prepared.working_directory),
         };
         let (cancel, results_tx) = self.new_cancel();

@@ -97,10 +97,8 @@ fn make_folders(context: &Context) -> Result<(), Failure> {
         layout.supervisor_dir(),
         layout.runs(),
         context.record.folder().to_owned(),
-        layout.agent_home(&context.task.run),
-        layout.agent_memory(),
-        layout.agent_cache(),
-        layout.agent_tmp(),
+        layout.agent_dir(),
+        layout.sessions(),
     ] {
         std::fs::create_dir_all(&folder).map_err(|error| {
             let mut failure = Failure::io(&folder, &error);

@@ -77,10 +77,7 @@ fn retry_without_session_gets_its_summary() {
             )
             .turn(Turn::verdict("done", "It is the highest now.")),
     );
-    let homes = std::fs::read_dir(env.layout("trader").agent_dir().join("home")).unwrap();
-    for home in homes.flatten() {
-        std::fs::remove_dir_all(home.path().join(".claude/projects")).unwrap();
-    }
+    std::fs::remove_dir_all(env.layout("trader").sessions()).unwrap();
     let (output, outcome) = env.retry(FIRST, &["--guidance", GUIDANCE]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert_ne!(outcome.sessions, env.outcome_of(FIRST).sessions);
@@ -163,7 +160,7 @@ fn retry_first_commits_work_of_killed_supervisor() {
     let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", env.status(&run));
     // The CLI saves its session with a delay.
-    let homes = env.layout("trader").agent_dir().join("home");
+    let homes = env.layout("trader").agent_dir();
     env.wait_until(&run, |_| contains(&homes, "left behind"));
     env.signal(&run, Signal::KILL);
     let status = env.wait_until(&run, |status| status["phase"] == "Failed");

@@ -6,3 +6,5 @@
 
 mod control;
 mod control_cluster;
+mod earlier_run;
+mod mcp_servers;
