@@ -8,6 +8,7 @@ use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl};
 
 use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
+use super::reserve;
 use super::transient::with_retries;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
@@ -40,6 +41,10 @@ pub struct Preflight {
 pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     make_folders(context)?;
     let lock = lock(context).await?;
+    context.clock.start();
+    if let Err(error) = reserve::allocate(&context.layout) {
+        context.journal.warn(format!("no disk reserve for the end of the run: {error}"));
+    }
     let claude = find_claude(context)?;
     check_model(context)?;
     catalogue(context)?;
