@@ -68,13 +68,10 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Starts the threads that the end of the run needs, before an agent can use up the process limit.
 async fn start_blocking_threads() {
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(BLOCKING_THREADS));
-    let wait = || {
-        let barrier = std::sync::Arc::clone(&barrier);
-        tokio::task::spawn_blocking(move || barrier.wait().is_leader())
-    };
+    // A task that lasts longer than the next one takes to be queued, so that this gets another thread.
+    let wait = || tokio::task::spawn_blocking(|| std::thread::park_timeout(Duration::from_millis(2)));
     for thread in [(); BLOCKING_THREADS].map(|()| wait()) {
-        // A thread that panicked is replaced when it is needed.
+        // Without a thread for itself a task waits for another one.
         drop(thread.await);
     }
 }

@@ -17,6 +17,7 @@ use crate::docs::usage::DocsUsage;
 use crate::failure::Failure;
 use crate::process::landlock_available;
 use crate::publish::save::SavedWork;
+use crate::publish::unsaved::UnsavedPaths;
 use crate::record::file::write_atomically;
 use crate::record::termination;
 use crate::run::DocsSessionStatus;
@@ -29,6 +30,17 @@ const MAX_UNSAVED_IN_NOTE: usize = 20;
 
 /// Maximum unsaved paths to list in the message.
 const MAX_UNSAVED_IN_MESSAGE: usize = 3;
+
+/// Lists the paths that could not be saved, and says where they are.
+fn unsaved_note(context: &Context, unsaved: &UnsavedPaths) -> Option<String> {
+    let summary = unsaved.summary(MAX_UNSAVED_IN_NOTE)?;
+    if !unsaved.has_content() {
+        return Some(summary);
+    }
+    let (tree, aside) = (context.worktree(), context.layout.aside());
+    let (tree, aside) = (tree.display(), aside.display());
+    Some(format!("{summary}; they stay in `{tree}` until the next run of the service moves it to `{aside}`"))
+}
 
 /// Facts that the outcome reports, collected during the run.
 #[derive(Debug)]
@@ -175,14 +187,7 @@ impl RunReport {
         let mcp_servers =
             outputs.tools.as_ref().map_or_else(|| self.mcp_servers.clone(), |tools| tools.servers.clone());
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
-        let unsaved = saved.and_then(|saved| saved.unsaved.summary(MAX_UNSAVED_IN_NOTE));
-        notes.extend(unsaved.map(|unsaved| {
-            let (tree, aside) = (context.worktree(), context.layout.aside());
-            let (tree, aside) = (tree.display(), aside.display());
-            format!(
-                "{unsaved}; they stay in `{tree}` until the next run of the service moves it to `{aside}`"
-            )
-        }));
+        notes.extend(saved.and_then(|saved| unsaved_note(context, &saved.unsaved)));
         let message = redact(&self.message(task.kind, end, saved));
         Outcome {
             task_title: title,

@@ -349,7 +349,7 @@ fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Fa
     write_patch(context, prepared.base, saved.tip);
     let state = TreeState {
         run: task.run.clone(),
-        status: if saved.unsaved.is_empty() { WorktreeStatus::Clean } else { WorktreeStatus::PartlySaved },
+        status: if saved.unsaved.has_content() { WorktreeStatus::PartlySaved } else { WorktreeStatus::Clean },
         branch: prepared.branch.clone(),
         start: saved.tip.to_string(),
         base: prepared.base.to_string(),

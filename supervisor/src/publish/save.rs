@@ -212,7 +212,7 @@ pub(crate) fn keep_replaced(
     tip: Oid,
 ) -> Result<Option<String>, Failure> {
     let Some(old) = control.resolve_ref(reference).map_err(git)? else { return Ok(None) };
-    if old == tip || control.is_ancestor(old, tip).map_err(git)? {
+    if old == tip || control.is_ancestor(old, tip).unwrap_or(false) {
         return Ok(None);
     }
     let kept = format!("refs/orchestrator/replaced/{old}");

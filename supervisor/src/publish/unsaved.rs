@@ -6,27 +6,33 @@ const MAX_LISTED: usize = 20;
 /// Maximum length of a path or cause, in characters.
 const MAX_TEXT: usize = 200;
 
+/// Why a snapshot leaves out entries without content: nothing of them can be kept.
+const WITHOUT_CONTENT: [&str; 3] = ["is a named pipe", "is a socket", "is a device"];
+
 /// Paths of a worktree that could not be saved.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UnsavedPaths {
     count: usize,
+    /// Whether one of them has content that only the worktree has.
+    has_content: bool,
     /// The first paths with their causes.
     listed: Vec<String>,
 }
 
 impl UnsavedPaths {
-    /// Records a path and why it could not be saved.
+    /// Records a path and why it could not be saved: the rest of a sentence that begins with the path.
     pub fn record(&mut self, path: &[u8], why: &str) {
         self.count += 1;
+        self.has_content |= !WITHOUT_CONTENT.contains(&why);
         if self.listed.len() < MAX_LISTED {
-            self.listed.push(format!("`{}` ({})", printable(path), printable(why.as_bytes())));
+            self.listed.push(format!("`{}` {}", printable(path), printable(why.as_bytes())));
         }
     }
 
-    /// Returns whether everything was saved.
+    /// Returns whether the worktree has content that could not be saved.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
+    pub fn has_content(&self) -> bool {
+        self.has_content
     }
 
     /// Returns the number of paths and the first ones, or `None` if everything was saved.
@@ -71,17 +77,16 @@ mod tests {
     fn summary_counts_all_paths_but_lists_first() {
         let mut unsaved = UnsavedPaths::default();
         assert_eq!(unsaved.summary(3), None);
-        unsaved.record(b"secret/key", "permission denied");
-        assert_eq!(
-            unsaved.summary(3).unwrap(),
-            "1 file could not be saved: `secret/key` (permission denied)"
-        );
+        unsaved.record(b"run/socket", "is a socket");
+        assert_eq!(unsaved.summary(3).unwrap(), "1 file could not be saved: `run/socket` is a socket");
+        assert!(!unsaved.has_content());
         for number in 0..1000 {
-            unsaved.record(format!("f{number}").as_bytes(), "denied");
+            unsaved.record(format!("f{number}").as_bytes(), "cannot be read");
         }
         let text = unsaved.summary(2).unwrap();
-        assert!(text.starts_with("1001 files could not be saved: `secret/key`"), "{text}");
-        assert!(text.ends_with("`f0` (denied) and 999 more"), "{text}");
+        assert!(unsaved.has_content());
+        assert!(text.starts_with("1001 files could not be saved: `run/socket` is a socket, "), "{text}");
+        assert!(text.ends_with("`f0` cannot be read and 999 more"), "{text}");
         assert!(unsaved.summary(100).unwrap().ends_with(" and 981 more"));
     }
 

@@ -107,7 +107,13 @@ fn recover_leftovers(context: &Context, base: Oid, leftovers: &Leftovers) -> Res
         Ok(Saved { note, work }) => {
             notes.extend(note);
             notes.extend(work.notes.iter().cloned());
-            work.unsaved.summary(MAX_LISTED_PATHS)
+            let unsaved = work.unsaved.summary(MAX_LISTED_PATHS);
+            if work.unsaved.has_content() {
+                unsaved
+            } else {
+                notes.extend(unsaved);
+                None
+            }
         }
         Err(why) => Some(why),
     };

@@ -141,41 +141,6 @@ fn stop_now_keeps_work_in_workspace() {
     env.assert_invariants(&outcome);
 }
 
-/// A stop now leaves 8 s for the commit and 4 s for the bundle; the rest is the load of the machine.
-const STOPPED_NOW: Duration = Duration::from_secs(30);
-
-#[test]
-fn second_sigterm_while_large_file_is_saved_ends_soon() {
-    let script = Script::new()
-        .turn(Turn::bash("head -c 400M /dev/urandom > large.bin && echo made-$((40+2))"))
-        .turn(Turn::verdict("done", "A large file.").expecting("made-42"));
-    let env = TestEnv::start(script);
-    let run = env.start_run("1", &[]);
-    env.wait_until(&run, |status| status["step"] == "commit");
-    env.signal(&run, Signal::TERM);
-    let started = std::time::Instant::now();
-    env.signal(&run, Signal::TERM);
-    let (output, outcome) = env.wait(&run);
-    let elapsed = started.elapsed();
-    assert_ended(&output, &outcome, 143, Reason::Stopped);
-    assert!(elapsed < STOPPED_NOW, "{elapsed:?}");
-    assert_eq!(outcome.work.location, WorkLocation::Workspace, "{outcome:#?}");
-    let kept = outcome.work.path.as_ref().unwrap();
-    assert!(outcome.message.contains(kept), "{}", outcome.message);
-    // Its content is in the worktree, or in the commit that the outcome names.
-    let layout = env.layout("trader");
-    match &outcome.work.oid {
-        None => assert!(layout.target_repo().join("large.bin").metadata().unwrap().len() == 400 << 20),
-        Some(oid) => {
-            let control = git2::Repository::open_bare(layout.target_control()).unwrap();
-            let commit = control.find_commit(git2::Oid::from_str(oid).unwrap()).unwrap();
-            assert!(commit.tree().unwrap().get_name("large.bin").is_some());
-        }
-    }
-    // The search for secrets reads every file.
-    drop(std::fs::remove_file(layout.target_repo().join("large.bin")));
-}
-
 #[test]
 fn queueing_does_not_use_up_time_limit() {
     let first = Script::when("Implement task 1 of").turn(fix()).turn(Turn::never(Fault::stalls_mid_stream()));

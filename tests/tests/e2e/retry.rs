@@ -295,7 +295,7 @@ fn next_task_keeps_work_of_killed_run() {
 }
 
 /// Starts an agent that writes a file and stalls, and kills its supervisor.
-fn kill_after_work(env: &mut TestEnv) -> String {
+fn kill_after_work(env: &TestEnv) -> String {
     let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", env.status(&run));
     env.signal(&run, Signal::KILL);
@@ -311,24 +311,6 @@ fn leaves_work(then: Script) -> Vec<Script> {
 }
 
 #[test]
-fn respelled_url_with_moved_base_keeps_leftovers() {
-    let then = Script::when("This is a new attempt.")
-        .turn(fix())
-        .turn(Turn::verdict("done", "It is the highest now."));
-    let mut env = TestEnv::start(leaves_work(then));
-    let run = kill_after_work(&mut env);
-    let moved = env.git.commit("acme/trader", "main", "Elsewhere", &[("docs/elsewhere.md", "moved\n")]);
-    env.record_refs();
-    let respelled = env.git.url("acme/trader").trim_end_matches(".git").to_owned();
-    let (output, outcome) = env.retry(&run, &["--repository-url", &respelled]);
-    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
-    assert_eq!(env.git.read("acme/trader", BRANCH, "left.txt").unwrap().trim(), "left behind");
-    assert!(env.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
-    assert!(!env.layout("trader").aside().exists(), "{:?}", outcome.notes);
-    env.assert_invariants(&outcome);
-}
-
-#[test]
 fn other_repository_goes_on_with_leftovers_aside() {
     let then = Script::when("Implement task 2 of")
         .turn(Turn::bash("test -e left.txt || echo none-left-$((40+2))"))
@@ -336,7 +318,7 @@ fn other_repository_goes_on_with_leftovers_aside() {
         .turn(Turn::verdict("done", "Two."));
     let mut env = TestEnv::start(leaves_work(then));
     env.git.create("acme/ledger", "main", &[("README.md", "# ledger\n")]);
-    let run = kill_after_work(&mut env);
+    let run = kill_after_work(&env);
     env.record_refs();
     let other = env.git.url("acme/ledger");
     let (output, outcome) = env.submit_for("trader", "2", &["--repository-url", &other]);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::hostile::{Attack, Kind, Origin, Promise};
 use orchestrator_tests::messages_api::{Fault, Script, Turn};
@@ -53,6 +54,20 @@ const ATTEMPTS: Attack = Attack {
     origin: Origin::EarlierRun,
     promise: Promise::TruthfulOutcome,
     what: "garbage in the counter of attempts and in the record of the last one",
+};
+
+const RESPELLED: Attack = Attack {
+    id: "recovery-respelled-url",
+    origin: Origin::EarlierRun,
+    promise: Promise::NoWorkLost,
+    what: "the supervisor is killed, the repository's URL spelled differently, and the base branch moved",
+};
+
+const STOP_WHILE_SAVING: Attack = Attack {
+    id: "recovery-stop-while-saving",
+    origin: Origin::Agent,
+    promise: Promise::AlwaysEnds,
+    what: "writes 400 MB of random data, and the run is stopped twice while it is saved",
 };
 
 /// Plays an agent that runs `command`, then a retry that completes the task.
@@ -128,7 +143,8 @@ fn renamed_field_of_state_loses_no_work() {
         let outcome = assert_goes_on(&env, &run);
         assert!(left_on_branch(&env) || left_on_noted_ref(&env, &outcome), "{field}: {outcome:#?}");
     }
-    STATE_FIELD.held(Kind::Any, "everything in the worktree is saved first, on its branch or a ref of its own");
+    STATE_FIELD
+        .held(Kind::Any, "everything in the worktree is saved first, on its branch or a ref of its own");
 }
 
 #[test]
@@ -172,7 +188,8 @@ fn unsavable_tree_of_killed_run_never_blocks_service() {
         let aside = noted_aside(&env, &outcome);
         assert_eq!(std::fs::read_to_string(aside.join("left.txt")).unwrap().trim(), "left behind");
     }
-    UNSAVABLE.held(Kind::Any, "what can be saved is saved, the rest is moved aside, and the next run goes on");
+    UNSAVABLE
+        .held(Kind::Any, "what can be saved is saved, the rest is moved aside, and the next run goes on");
 }
 
 #[test]
@@ -218,4 +235,56 @@ fn damaged_attempt_records_never_reuse_number() {
     let counter = std::fs::read_to_string(folder.join("attempts/claude-agent-1/task1")).unwrap();
     assert_eq!(counter.trim(), "2");
     ATTEMPTS.held(Kind::Any, "numbers continue after the highest that a file, a run or a ref names");
+}
+
+#[test]
+fn respelled_url_with_moved_base_keeps_leftovers() {
+    let (mut env, run) = killed("true");
+    let moved = env.git.commit("acme/trader", "main", "Elsewhere", &[("docs/elsewhere.md", "moved\n")]);
+    env.record_refs();
+    let respelled = env.git.url("acme/trader").trim_end_matches(".git").to_owned();
+    let (output, outcome) = env.retry(&run, &["--repository-url", &respelled]);
+    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
+    assert!(left_on_branch(&env), "{outcome:#?}");
+    assert!(env.git.is_ancestor("acme/trader", &moved, outcome.work.oid.as_ref().unwrap()));
+    assert!(!env.layout("trader").aside().exists(), "{:?}", outcome.notes);
+    env.assert_invariants(&outcome);
+    RESPELLED
+        .held(Kind::Any, "spellings of one repository share a control repository, and the retry continues");
+}
+
+/// A stop now leaves 8 s for the commit and 4 s for the bundle; the rest is the load of the machine.
+const STOPPED_NOW: Duration = Duration::from_secs(30);
+
+#[test]
+fn second_sigterm_while_large_file_is_saved_ends_soon() {
+    let script = Script::new()
+        .turn(Turn::bash("head -c 400M /dev/urandom > large.bin && echo made-$((40+2))"))
+        .turn(Turn::verdict("done", "A large file.").expecting("made-42"));
+    let env = TestEnv::start(script);
+    let run = env.start_run("1", &[]);
+    env.wait_until(&run, |status| status["step"] == "commit");
+    env.signal(&run, Signal::TERM);
+    let started = std::time::Instant::now();
+    env.signal(&run, Signal::TERM);
+    let (output, outcome) = env.wait(&run);
+    let elapsed = started.elapsed();
+    assert_eq!((output.code, outcome.reason), (143, Reason::Stopped), "{output:#?}\n{outcome:#?}");
+    assert!(elapsed < STOPPED_NOW, "{elapsed:?}");
+    assert_eq!(outcome.work.location, WorkLocation::Workspace, "{outcome:#?}");
+    let kept = outcome.work.path.as_ref().unwrap();
+    assert!(outcome.message.contains(kept), "{}", outcome.message);
+    // Its content is in the worktree, or in the commit that the outcome names.
+    let layout = env.layout("trader");
+    match &outcome.work.oid {
+        None => assert!(layout.target_repo().join("large.bin").metadata().unwrap().len() == 400 << 20),
+        Some(oid) => {
+            let control = git2::Repository::open_bare(layout.target_control()).unwrap();
+            let commit = control.find_commit(git2::Oid::from_str(oid).unwrap()).unwrap();
+            assert!(commit.tree().unwrap().get_name("large.bin").is_some());
+        }
+    }
+    // The search for secrets reads every file.
+    drop(std::fs::remove_file(layout.target_repo().join("large.bin")));
+    STOP_WHILE_SAVING.held(Kind::Any, "the commit has 8 seconds left; then the worktree keeps the work");
 }
