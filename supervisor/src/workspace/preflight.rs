@@ -8,6 +8,7 @@ use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, http_url, v
 
 use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
+use super::reserve;
 use super::transient::with_retries;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
@@ -41,6 +42,10 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     check_urls(context)?;
     make_folders(context)?;
     let lock = lock(context).await?;
+    context.clock.start();
+    if let Err(error) = reserve::allocate(&context.layout) {
+        context.journal.warn(format!("no disk reserve for the end of the run: {error}"));
+    }
     let claude = find_claude(context)?;
     check_model(context)?;
     catalogue(context)?;

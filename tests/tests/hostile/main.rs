@@ -8,3 +8,4 @@ mod control;
 mod control_cluster;
 mod earlier_run;
 mod mcp_servers;
+mod recovery;
