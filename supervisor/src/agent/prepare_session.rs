@@ -11,7 +11,7 @@ use super::command_line::{
     compose_message, compose_settings,
 };
 use super::exit::verdict_schema;
-use super::gateway::Gateway;
+use super::gateway::{Allowance, Gateway};
 use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
@@ -271,7 +271,12 @@ pub(crate) fn compose_session(
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
-    let gateway = Gateway::open(&context.secrets, &model.auth)
+    let conversation = match session {
+        Session::New(id) | Session::Resume(id) => id,
+    };
+    let allowance =
+        Allowance { spending: &context.spending, conversation, model: &context.task.model };
+    let gateway = Gateway::open(&context.secrets, &model.auth, allowance)
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
         gateway.replace_credential(&mut environment);
