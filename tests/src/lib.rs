@@ -16,6 +16,7 @@
 //! | [`engine`] | a container engine and containers of the agent image |
 //! | [`git_server`] | fake git host: real repositories over HTTP |
 //! | [`github`] | fake GitHub REST API for the repositories of the git server |
+//! | [`hostile`] | rows of the table of attacks |
 //! | [`ide_session`] | the Claude Code CLI with the orchestrator's MCP server |
 //! | [`invariants`] | what must hold after every run |
 //! | [`kubernetes`] | a control plane (envtest or fake), and a node that runs pods |
@@ -36,6 +37,7 @@ pub mod documents;
 pub mod engine;
 pub mod git_server;
 pub mod github;
+pub mod hostile;
 pub mod ide_session;
 pub mod invariants;
 pub mod kubernetes;
