@@ -175,7 +175,11 @@ impl Api {
         }
         // Titles and summaries are requested without the tools of the main conversation.
         if !state.requests[index].tools().contains(&"Bash") {
-            let message = answer::message(&Turn::text("A short text."), body);
+            // A request that wants to cost as much as it can.
+            let is_greedy = state.requests[index].contains("use every token");
+            let turn = Turn::text("A short text.");
+            let turn = if is_greedy { turn.using(u64::MAX, u64::MAX) } else { turn };
+            let message = answer::message(&turn, body);
             state.bill.charge(&message);
             return Err(answer::respond(message, body));
         }

@@ -100,7 +100,10 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     match (result.api_error_status, &spent.cost_refusal, &spent.refusal) {
         (Some(402), Some(message), _) => return failed(Reason::CostLimit, message.clone()),
         (Some(403), _, Some(message)) => {
-            return failed(Reason::AgentFailed, format!("the gateway refused the agent's request: {message}"));
+            return failed(
+                Reason::AgentFailed,
+                format!("the gateway refused the agent's request: {message}"),
+            );
         }
         (Some(_) | None, _, _) => {}
     }

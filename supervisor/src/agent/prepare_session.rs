@@ -274,8 +274,7 @@ pub(crate) fn compose_session(
     let conversation = match session {
         Session::New(id) | Session::Resume(id) => id,
     };
-    let allowance =
-        Allowance { spending: &context.spending, conversation, model: &context.task.model };
+    let allowance = Allowance { spending: &context.spending, conversation, model: &context.task.model };
     let gateway = Gateway::open(&context.secrets, &model.auth, allowance)
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
-    DocsResult, McpServer, Outcome, PullRequest, StepTiming, Usage, Verdict, Verification, VerificationStatus, Work,
-    WorkLocation,
+    DocsResult, McpServer, Outcome, PullRequest, StepTiming, Usage, Verdict, Verification,
+    VerificationStatus, Work, WorkLocation,
 };
 use orchestrator_contract::{Kind, Reason, Step};
 
@@ -188,8 +188,7 @@ impl RunReport {
         let reason = end.reason;
         let documents = outputs.documents.as_ref();
         let docs = outputs.docs.as_ref();
-        let mut docs_results =
-            docs.map(|docs| self.docs_results(docs, items)).unwrap_or_default();
+        let mut docs_results = docs.map(|docs| self.docs_results(docs, items)).unwrap_or_default();
         let mut notes = self.notes.clone();
         notes.extend(self.spending.remarks());
         notes.extend(docs.iter().flat_map(|docs| docs.plan.notes.iter().cloned()));

@@ -48,12 +48,15 @@ pub(super) fn check(line: &str, headers: &HeaderMap, body: &Value) -> Result<(),
     if line.ends_with("/count_tokens") {
         return Ok(());
     }
-    let Some(max_tokens) = body["max_tokens"].as_u64().filter(|tokens| (1..=MAX_TOKENS).contains(tokens)) else {
+    let Some(max_tokens) = body["max_tokens"].as_u64().filter(|tokens| (1..=MAX_TOKENS).contains(tokens))
+    else {
         return Err(format!("max_tokens: {} is not from 1 to {MAX_TOKENS}", body["max_tokens"]));
     };
     if let Some(budget) = body["thinking"]["budget_tokens"].as_u64() {
         if budget < 1024 {
-            return Err("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024".to_owned());
+            return Err(
+                "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024".to_owned()
+            );
         }
         if budget >= max_tokens {
             return Err("`max_tokens` must be greater than `thinking.budget_tokens`".to_owned());

@@ -87,7 +87,8 @@ impl State {
 
     /// Answers a request to another endpoint with a valid key, as the API does.
     pub(super) fn answer_other(&mut self, line: &str) -> Response {
-        let listed = |ids: &[String]| json!({ "data": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
+        let listed =
+            |ids: &[String]| json!({ "data": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
         match line.split_once(' ') {
             Some(("GET", "/v1/files")) => Json(listed(&self.files)).into_response(),
             Some(("GET", "/v1/models")) => Json(listed(&["claude-sonnet-5-5".to_owned()])).into_response(),
@@ -110,7 +111,11 @@ impl State {
         let request = &mut self.requests[index];
         let Some(which) = find_script(&self.scripts, request) else {
             self.failures.push(format!("request {index}: no script takes it"));
-            return ScriptStep { turn: Turn::text("no script takes this request"), fault: None, message: Value::Null };
+            return ScriptStep {
+                turn: Turn::text("no script takes this request"),
+                fault: None,
+                message: Value::Null,
+            };
         };
         let script = &self.scripts[which];
         let position = self.positions.entry((which, session_key(script, request))).or_default();

@@ -3,3 +3,5 @@
 //! A scripted agent that obeys everything attacks from inside of each kind of sandbox that this machine can make; a hostile
 //! repository, platform, MCP server and earlier run attack from outside. Each attack is a row of the table in
 //! `docs/security.md`.
+
+mod gateway;

@@ -77,7 +77,10 @@ mod tests {
         for target in ["/v1/messages", "/v1/messages?beta=true"] {
             assert_eq!(admit(&parts("POST", target, OWN), "t"), Ok(Purpose::Message));
         }
-        assert_eq!(admit(&parts("POST", "/v1/messages/count_tokens?beta=true", OWN), "t"), Ok(Purpose::CountTokens));
+        assert_eq!(
+            admit(&parts("POST", "/v1/messages/count_tokens?beta=true", OWN), "t"),
+            Ok(Purpose::CountTokens)
+        );
         for (method, target) in [
             ("GET", "/v1/messages"),
             ("HEAD", "/v1/messages"),
@@ -112,7 +115,9 @@ mod tests {
 
     #[test]
     fn wrong_token_is_refused_first() {
-        for headers in [&[("x-api-key", "u")][..], &[("authorization", "Bearer u")], &[("authorization", "t")], &[]] {
+        for headers in
+            [&[("x-api-key", "u")][..], &[("authorization", "Bearer u")], &[("authorization", "t")], &[]]
+        {
             let refusal = admit(&parts("GET", "/v1/files", headers), "t").unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::Unauthorized);
         }

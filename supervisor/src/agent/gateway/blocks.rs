@@ -103,7 +103,10 @@ pub fn check_messages(messages: &[Value]) -> Result<(), Refusal> {
 fn check_block(block: &Value) -> Result<(), Refusal> {
     let kind = block["type"].as_str().unwrap_or_default();
     if !BLOCKS.contains(&kind) {
-        return Err(Refusal::forbidden(format!("the gateway does not admit content of the type `{}`", short(kind))));
+        return Err(Refusal::forbidden(format!(
+            "the gateway does not admit content of the type `{}`",
+            short(kind)
+        )));
     }
     if kind == "tool_addition" {
         let definition = &block["tool"]["definition"];
@@ -196,7 +199,10 @@ mod tests {
 
     #[test]
     fn text_content_passes() {
-        let messages = [json!({"role": "user", "content": "hi"}), json!({"role": "system", "content": [{"type": "text", "text": "x"}]})];
+        let messages = [
+            json!({"role": "user", "content": "hi"}),
+            json!({"role": "system", "content": [{"type": "text", "text": "x"}]}),
+        ];
         assert_eq!(check_messages(&messages), Ok(()));
     }
 }

@@ -218,7 +218,9 @@ fn check_price_field(name: &str, text: &str) -> Result<(), Refusal> {
     if allowed.contains(&text) {
         return Ok(());
     }
-    Err(Refusal::forbidden(format!("the gateway does not admit this value of `{name}`, which raises the price")))
+    Err(Refusal::forbidden(format!(
+        "the gateway does not admit this value of `{name}`, which raises the price"
+    )))
 }
 
 /// Returns whether a value has a mark of the cache for more than 5 minutes.
@@ -238,7 +240,10 @@ fn check_context_management(value: &Value) -> Result<(), Refusal> {
     for edit in value["edits"].as_array().into_iter().flatten() {
         let kind = edit["type"].as_str().unwrap_or_default();
         if !kind.starts_with("clear_") {
-            return Err(Refusal::forbidden(format!("the gateway does not admit the context edit `{}`", short(kind))));
+            return Err(Refusal::forbidden(format!(
+                "the gateway does not admit the context edit `{}`",
+                short(kind)
+            )));
         }
     }
     Ok(())
@@ -341,7 +346,8 @@ mod tests {
 
     #[test]
     fn cache_for_an_hour_is_found_at_any_depth() {
-        let cached = |cache: Value| json!({"system": [{"type": "text", "text": "x", "cache_control": cache}]});
+        let cached =
+            |cache: Value| json!({"system": [{"type": "text", "text": "x", "cache_control": cache}]});
         assert!(!parse(&cached(json!({"type": "ephemeral"}))).unwrap().caches_hour);
         assert!(!parse(&cached(json!({"type": "ephemeral", "ttl": "5m"}))).unwrap().caches_hour);
         assert!(parse(&cached(json!({"type": "ephemeral", "ttl": "1h"}))).unwrap().caches_hour);

@@ -447,7 +447,9 @@ mod tests {
         for number in 0..40_u64 {
             let spending = spending.clone();
             tasks.spawn(async move {
-                let Ok(reservation) = spending.reserve(ask(1_000_000 * number, 30_000)).await else { return 0 };
+                let Ok(reservation) = spending.reserve(ask(1_000_000 * number, 30_000)).await else {
+                    return 0;
+                };
                 tokio::task::yield_now().await;
                 // The worst that the request can cost.
                 let cost = reservation.amount;
@@ -462,7 +464,9 @@ mod tests {
 
     #[test]
     fn limits_are_converted_exactly() {
-        for (usd, nano) in [(0.05, 50_000_000), (1e6, 1_000_000 * DOLLAR), (0.000_001, 1_000), (-1.0, 0), (f64::NAN, 0)] {
+        for (usd, nano) in
+            [(0.05, 50_000_000), (1e6, 1_000_000 * DOLLAR), (0.000_001, 1_000), (-1.0, 0), (f64::NAN, 0)]
+        {
             assert_eq!(from_usd(usd), nano, "{usd}");
         }
     }

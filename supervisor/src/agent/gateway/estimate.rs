@@ -70,15 +70,12 @@ impl KnownPrompts {
             let whole = message_tokens(message, &text).saturating_add(referenced);
             bytes = bytes.saturating_add(whole);
             bound = if is_self_contained(message) { bound.saturating_add(whole) } else { u64::MAX };
-            let fingerprint = hasher.clone().finalize().into();
+            let fingerprint: Fingerprint = hasher.clone().finalize().into();
             if let Some(known) = self.tokens.get(&fingerprint) {
                 bound = known + OVERHEAD_TOKENS;
             }
         }
-        Estimate {
-            max_tokens: bound.min(bytes).min(CONTEXT_WINDOW),
-            fingerprint: hasher.finalize().into(),
-        }
+        Estimate { max_tokens: bound.min(bytes).min(CONTEXT_WINDOW), fingerprint: hasher.finalize().into() }
     }
 
     /// Remembers the tokens of a prompt that was answered.

@@ -121,8 +121,7 @@ impl Forwarder {
             known.estimate(&message.model, &message.prompt)
         };
         let caches_hour = message.caches_hour;
-        let input_of =
-            |searches: u64| most_input_cost(&price, estimate.max_tokens, searches, caches_hour);
+        let input_of = |searches: u64| most_input_cost(&price, estimate.max_tokens, searches, caches_hour);
         if let Some(available) = self.spending.available() {
             // As many searches as a quarter of the rest can pay, at least one.
             let fits = |searches: &u64| input_of(*searches) <= available / 4;
@@ -169,7 +168,8 @@ impl Forwarder {
             reservation.release();
             return Ok(respond(status, headers, Body::from_stream(response.bytes_stream())));
         }
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content_type =
+            headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_stream = content_type.starts_with("text/event-stream");
         let metered = Metered {
             bytes: response.bytes_stream().boxed(),
@@ -184,7 +184,8 @@ fn most_input_cost(price: &Price, prompt_tokens: u64, searches: u64, caches_hour
     // The API reads the prompt once, and once more after each search, with the results so far.
     let mut cost = searches.saturating_mul(WEB_SEARCH);
     for round in 0..=searches {
-        let tokens = prompt_tokens.saturating_add(round.saturating_mul(SEARCH_RESULT_TOKENS)).min(CONTEXT_WINDOW);
+        let tokens =
+            prompt_tokens.saturating_add(round.saturating_mul(SEARCH_RESULT_TOKENS)).min(CONTEXT_WINDOW);
         let rates = price.rates(tokens);
         // The dearest that a token of the prompt can be: written to the cache.
         let rate = if caches_hour { rates.cache_write_1h } else { rates.cache_write_5m };
@@ -197,9 +198,8 @@ async fn receive(body: Body) -> Result<Bytes, Refusal> {
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {
-            let is_large = std::error::Error::source(&error).is_some_and(|source| {
-                source.to_string().contains("length limit exceeded")
-            });
+            let is_large = std::error::Error::source(&error)
+                .is_some_and(|source| source.to_string().contains("length limit exceeded"));
             let kind = if is_large { RefusalKind::TooLarge } else { RefusalKind::Malformed };
             Err(Refusal::new(kind, "the body is too large or incomplete"))
         }

@@ -99,7 +99,9 @@ pub fn request_headers(received: &HeaderMap) -> RequestHeaders {
     let mut removed = BTreeSet::new();
     let mut features = Vec::new();
     let lists = received.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
-    for feature in lists.flat_map(|list| list.split(',')).map(str::trim).filter(|text| !text.is_empty()).take(64) {
+    for feature in
+        lists.flat_map(|list| list.split(',')).map(str::trim).filter(|text| !text.is_empty()).take(64)
+    {
         if is_allowed_feature(feature) {
             features.push(feature);
         } else {
@@ -197,7 +199,8 @@ mod tests {
         assert_eq!((own.headers["anthropic-beta"].to_str().unwrap(), own.removed.len()), (measured, 0));
         let refused = "files-api-2025-04-14, fast-mode-2026-02-01,mcp-client-2025-11-20,code-execution-2025-08-25,\
                        effort-x, effort-2025-11-24-files, skills-2025-10-02,effort";
-        let mixed = request_headers(&map(&[("anthropic-beta", refused), ("anthropic-beta", "effort-2025-11-24")]));
+        let mixed =
+            request_headers(&map(&[("anthropic-beta", refused), ("anthropic-beta", "effort-2025-11-24")]));
         assert_eq!(mixed.headers["anthropic-beta"], "effort,effort-2025-11-24");
         assert_eq!(mixed.removed.len(), 7, "{:?}", mixed.removed);
     }

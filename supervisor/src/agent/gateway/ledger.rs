@@ -50,7 +50,7 @@ mod tests {
             }
         };
         let usage = tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
-        assert_eq!((usage.cost_usd, usage.unconfirmed_usd), (0.0, 0.0002));
+        assert_eq!((usage.cost_usd, usage.unconfirmed_usd), (0.0, 0.2));
         keeper.abort();
     }
 }

@@ -310,7 +310,8 @@ mod tests {
 
     #[test]
     fn absurd_figures_are_bounded() {
-        let usage = json!({"input_tokens": u64::MAX, "output_tokens": u64::MAX, "cache_read_input_tokens": u64::MAX});
+        let usage =
+            json!({"input_tokens": u64::MAX, "output_tokens": u64::MAX, "cache_read_input_tokens": u64::MAX});
         let tokens = read_usage(&usage).unwrap();
         assert_eq!(tokens.input, MAX_FIGURE);
         // Does not overflow at the dearest price.

@@ -65,7 +65,15 @@ mod tests {
         for name in ["claude-sonnet-5-5", "claude-sonnet-4-6-20260101", "claude-haiku-5-5", "sonnet"] {
             assert_eq!(models.check(name), Ok(()), "{name}");
         }
-        for name in ["claude-opus-5-5", "claude-fable-5-2", "opus", "", "claude-", "sonnet-claude", "claude-opus-sonnet"] {
+        for name in [
+            "claude-opus-5-5",
+            "claude-fable-5-2",
+            "opus",
+            "",
+            "claude-",
+            "sonnet-claude",
+            "claude-opus-sonnet",
+        ] {
             assert!(models.check(name).is_err(), "{name}");
         }
     }

@@ -83,7 +83,11 @@ fn open_with(variables: &[(&str, &str)], files: SecretFiles, limit: Option<f64>)
 }
 
 fn open(url: &str, limit: Option<f64>) -> Opened {
-    open_with(&[("ANTHROPIC_API_KEY", "sk-the-key"), ("ANTHROPIC_BASE_URL", url)], SecretFiles::default(), limit)
+    open_with(
+        &[("ANTHROPIC_API_KEY", "sk-the-key"), ("ANTHROPIC_BASE_URL", url)],
+        SecretFiles::default(),
+        limit,
+    )
 }
 
 fn variable(environment: &Environment, name: &str) -> Option<String> {
@@ -330,7 +334,7 @@ async fn web_search_in_small_budget_is_refused() {
     assert_eq!(ask(&open(&url, None), &body).await.0, 200);
     let uses: Vec<Value> =
         seen.lock().unwrap().iter().map(|seen| seen.body["tools"][0]["max_uses"].clone()).collect();
-    assert_eq!(uses, [json!(1), json!(8)]);
+    assert_eq!(uses, [json!(2), json!(8)]);
 }
 
 /// Sends raw bytes and returns the status line of the response; empty if the connection was closed.
@@ -357,10 +361,19 @@ async fn raw_attacks_never_reach_the_api() {
         ("POST http://evil.example/v1/messages HTTP/1.1", "content-length: 2\r\n\r\n{}".to_owned()),
         ("POST //evil.example/v1/messages HTTP/1.1", "content-length: 2\r\n\r\n{}".to_owned()),
         ("POST /v1/messages/%2e%2e/files HTTP/1.1", "content-length: 2\r\n\r\n{}".to_owned()),
-        ("POST /v1/messages HTTP/1.1", "connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\n{}".to_owned()),
+        (
+            "POST /v1/messages HTTP/1.1",
+            "connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
+        ),
         ("POST /v1/messages HTTP/1.1", format!("content-length: 2\r\n\r\n{{}}{smuggled}")),
-        ("POST /v1/messages HTTP/1.1", format!("content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}")),
-        ("POST /v1/messages HTTP/1.1", format!("transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{smuggled}")),
+        (
+            "POST /v1/messages HTTP/1.1",
+            format!("content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "POST /v1/messages HTTP/1.1",
+            format!("transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{smuggled}"),
+        ),
         ("POST /v1/messages HTTP/1.1", "content-length: -1\r\n\r\n{}".to_owned()),
         ("POST /v1/messages HTTP/1.1", "content-length: 2\r\ncontent-length: 3\r\n\r\n{}".to_owned()),
         ("POST /v1/messages HTTP/9.9", "content-length: 2\r\n\r\n{}".to_owned()),
@@ -369,7 +382,10 @@ async fn raw_attacks_never_reach_the_api() {
         let end = if more.is_empty() { "\r\n" } else { "" };
         let status = raw(&opened, &format!("{line}\r\n{head}{more}{end}")).await;
         let code = status.split(' ').nth(1).unwrap_or("closed");
-        assert!(matches!(code, "400" | "403" | "431" | "501" | "505" | "closed"), "{line} {more:?}: {status}");
+        assert!(
+            matches!(code, "400" | "403" | "431" | "501" | "505" | "closed"),
+            "{line} {more:?}: {status}"
+        );
     }
     assert!(seen.lock().unwrap().is_empty(), "{:?}", seen.lock().unwrap());
 }

@@ -127,7 +127,10 @@ impl Upstream {
         sent.map_err(|error| {
             let is_unsent = error.is_connect() || error.is_builder();
             let text = error_chain(&error.without_url());
-            (Refusal::new(RefusalKind::Unreachable, format!("cannot reach the model API: {text}")), !is_unsent)
+            (
+                Refusal::new(RefusalKind::Unreachable, format!("cannot reach the model API: {text}")),
+                !is_unsent,
+            )
         })
     }
 
@@ -213,10 +216,17 @@ mod tests {
 
     #[test]
     fn plain_http_is_refused_except_on_loopback() {
-        for url in ["https://llm.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost/prefix/"] {
+        for url in ["https://llm.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost/prefix/"]
+        {
             assert!(open(&[("ANTHROPIC_BASE_URL", url)]).is_ok(), "{url}");
         }
-        for url in ["http://llm.example", "http://10.0.0.1", "ftp://127.0.0.1", "http://localhost.example", "file:///x"] {
+        for url in [
+            "http://llm.example",
+            "http://10.0.0.1",
+            "ftp://127.0.0.1",
+            "http://localhost.example",
+            "file:///x",
+        ] {
             let error = open(&[("ANTHROPIC_BASE_URL", url)]).unwrap_err();
             assert!(matches!(error, GatewayError::Insecure(_)), "{url}: {error}");
         }
@@ -247,7 +257,10 @@ mod tests {
         std::fs::create_dir(folder.path().join("environment")).unwrap();
         let proxy = format!("http://{}\n", listener.local_addr().unwrap());
         std::fs::write(folder.path().join("environment/HTTPS_PROXY"), proxy).unwrap();
-        let base = ProcessEnv::from_pairs(&[("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_BASE_URL", "https://llm.example")]);
+        let base = ProcessEnv::from_pairs(&[
+            ("ANTHROPIC_API_KEY", "k"),
+            ("ANTHROPIC_BASE_URL", "https://llm.example"),
+        ]);
         let secrets = SecretSource::new(SecretFiles::default(), base.with_files(Some(folder.path())));
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let upstream = Upstream::new(&secrets).unwrap();

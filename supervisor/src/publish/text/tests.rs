@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use orchestrator_contract::outcome::WorkLocation;
 use proptest::prelude::*;
 
