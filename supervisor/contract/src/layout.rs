@@ -194,6 +194,12 @@ impl RunDir {
         self.path.join("sessions.json")
     }
 
+    /// Returns the file of the run's usage so far, kept by the model gateway.
+    #[must_use]
+    pub fn usage(&self) -> PathBuf {
+        self.path.join("usage.json")
+    }
+
     /// Returns the transcript: the redacted output of the Claude Code CLI.
     #[must_use]
     pub fn transcript(&self) -> PathBuf {

@@ -215,16 +215,33 @@ pub struct CommandResult {
     pub output: String,
 }
 
-/// Turns, tokens and cost of one attempt, as reported by the Claude Code CLI.
+/// Turns, tokens and cost of one attempt, as counted by the supervisor's model gateway.
+///
+/// With Bedrock and Vertex, which have no gateway, they are the figures of the Claude Code CLI.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Usage {
-    /// Number of agent turns.
+    /// Number of agent turns: answered requests of a conversation, without those of sub-agents.
     pub turns: u32,
-    /// Cost in US dollars.
+    /// Cost in US dollars, without `unconfirmed_usd`.
     pub cost_usd: f64,
+    /// Most that requests without a complete answer can have cost, in US dollars.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unconfirmed_usd: f64,
     /// Tokens and cost by model id.
     #[serde(default)]
     pub models: BTreeMap<String, ModelUsage>,
+    /// Number of requests that the gateway refused.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub refused_requests: u32,
+    /// Date of the price table (`YYYY-MM-DD`); absent if the figures are those of the CLI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices_as_of: Option<String>,
+    /// Number of agent turns as reported by the Claude Code CLI; not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cli_turns: Option<u32>,
+    /// Cost in US dollars as reported by the Claude Code CLI; not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cli_cost_usd: Option<f64>,
 }
 
 /// Tokens and cost of one model.
@@ -238,8 +255,26 @@ pub struct ModelUsage {
     pub cache_read_tokens: u64,
     /// Input tokens written to the prompt cache.
     pub cache_creation_tokens: u64,
+    /// Number of web searches.
+    #[serde(default, skip_serializing_if = "is_no_search")]
+    pub web_searches: u64,
     /// Cost in US dollars.
     pub cost_usd: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_no_search(count: &u64) -> bool {
+    *count == 0
 }
 
 /// An MCP server and whether the agent could use it.

@@ -172,7 +172,9 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub turns: Option<u32>,
-    /// Maximum cost in US dollars, as reported by the Claude Code CLI (default: unlimited).
+    /// Maximum cost in US dollars (default: unlimited).
+    ///
+    /// The model gateway refuses a request that could exceed it, so it is never exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub cost_usd: Option<f64>,

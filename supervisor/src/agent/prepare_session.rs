@@ -14,7 +14,7 @@ use super::command_line::{
     compose_message, compose_settings,
 };
 use super::exit::verdict_schema;
-use super::gateway::Gateway;
+use super::gateway::{Allowance, Gateway};
 use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
@@ -306,7 +306,7 @@ pub(crate) fn compose_session(
     let mut confinement = confinement(context, &home, Some(&preflight.claude));
     confinement.readable.push(files.folder().to_owned());
     confinement.writable.extend(writable);
-    let (gateway, environment) = compose_model_environment(context, tools, &home)?;
+    let (gateway, environment) = compose_model_environment(context, tools, &home, session_id)?;
     let schema = verdict_schema();
     let arguments = compose_arguments(&CliOptions {
         model: &context.task.model,
@@ -340,6 +340,7 @@ fn compose_model_environment(
     context: &Context,
     tools: &AgentTools,
     home: &Home,
+    conversation: &str,
 ) -> Result<(Option<Gateway>, Environment), Failure> {
     let model = context
         .secrets
@@ -353,7 +354,8 @@ fn compose_model_environment(
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
-    let gateway = Gateway::open(&context.secrets, &model.auth)
+    let allowance = Allowance { spending: &context.spending, conversation, model: &context.task.model };
+    let gateway = Gateway::open(&context.secrets, &model.auth, allowance)
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
         environment.retain(|name, _| !is_model_credential(name));

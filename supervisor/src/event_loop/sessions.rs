@@ -15,8 +15,8 @@ impl EventLoop {
     pub(super) fn remaining_limits(&self) -> RemainingLimits {
         let limits = &self.context.task.limits;
         RemainingLimits {
-            turns: limits.turns.map(|turns| turns.saturating_sub(self.report.usage.turns).max(1)),
-            cost_usd: limits.cost_usd.map(|cost| (cost - self.report.usage.cost_usd).max(0.000_001)),
+            turns: limits.turns.map(|turns| turns.saturating_sub(self.report.turns_used()).max(1)),
+            cost_usd: limits.cost_usd.map(|cost| (cost - self.report.cost_used()).max(0.000_001)),
         }
     }
 

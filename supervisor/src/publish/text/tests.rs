@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use orchestrator_contract::outcome::WorkLocation;
 use proptest::prelude::*;
 
@@ -41,7 +39,7 @@ fn fixture() -> Fixture {
             branch: "main".to_owned(),
             oid: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         },
-        usage: Usage { turns: 31, cost_usd: 1.2345, models: BTreeMap::new() },
+        usage: Usage { turns: 31, cost_usd: 1.2345, ..Usage::default() },
         notes: vec!["`main` conflicts with the branch in src/book.rs; it was not merged".to_owned()],
         authors: vec!["Ann <ann@example.com>".to_owned()],
         servers: vec![
