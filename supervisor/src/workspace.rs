@@ -3,11 +3,15 @@
 pub mod attempts;
 pub mod branch;
 pub mod documents;
+pub mod export;
 pub mod fetch;
+pub mod keep;
 pub mod lock;
 pub mod preflight;
 pub mod recover;
+pub(crate) mod remove;
 pub mod state;
 pub mod tools;
 mod transient;
+pub mod verify;
 pub mod working_directory;

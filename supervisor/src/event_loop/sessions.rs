@@ -10,6 +10,7 @@ use crate::agent::reader::IdleTimer;
 use crate::agent::session::{SessionCommand, SessionExit};
 use crate::failure::Failure;
 use crate::run::{AgentPrompt, RunEvent, SessionOutcome};
+use crate::workspace::state::{TreeState, WorktreeStatus, write_tree_state};
 
 impl EventLoop {
     pub(super) fn remaining_limits(&self) -> RemainingLimits {
@@ -32,6 +33,14 @@ impl EventLoop {
             AgentPrompt::Task => None,
             AgentPrompt::VerificationFailed(_) => self.report.sessions.last().map(String::as_str),
         };
+        let is_marked = match prompt {
+            AgentPrompt::Task => Ok(()),
+            AgentPrompt::VerificationFailed(_) => self.mark_worktree_dirty(),
+        };
+        if let Err(failure) = is_marked {
+            self.send_output(StepOutput::AgentEnded(Err(failure)));
+            return;
+        }
         let input = self.outputs.session_input(self.context.task.task_id);
         let limits = self.remaining_limits();
         let planned = input.map(|input| plan_session(&self.context, &input, prompt, current, limits));
@@ -40,6 +49,20 @@ impl EventLoop {
             Ok(session) => this.run_agent(session),
             Err(failure) => this.send_output(failed(failure)),
         });
+    }
+
+    /// Records that the agent changes the worktree again, so that a killed run's work is saved.
+    fn mark_worktree_dirty(&self) -> Result<(), Failure> {
+        let Some(prepared) = &self.outputs.prepared else { return Ok(()) };
+        let state = TreeState {
+            run: self.context.task.run.clone(),
+            status: WorktreeStatus::Dirty,
+            branch: prepared.branch.clone(),
+            start: prepared.start.to_string(),
+            base: prepared.base.to_string(),
+        };
+        let file = self.context.tree_state();
+        write_tree_state(&file, &state).map_err(|error| Failure::io(&file, &error))
     }
 
     fn run_agent(&mut self, session: PlannedSession) {

@@ -1,0 +1,171 @@
+//! Clean exports of a commit: fresh directories in which setup and verify commands run.
+//!
+//! After a command ran in it, an export is data of an enemy: the supervisor opens nothing in it, moves
+//! the kept directories out without following a link, and removes it.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use orchestrator_contract::{BranchName, Reason};
+
+use super::fetch::open;
+use super::remove::remove_tree;
+use crate::agent::command_line::AgentPaths;
+use crate::agent::prepare_session::confinement;
+use crate::context::{Context, RepositoryRole};
+use crate::failure::Failure;
+use crate::git::checkout::{Checkout, checkout};
+use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
+use crate::process::Confinement;
+
+/// A commit's files with a disposable git directory and a home, in a fresh directory.
+#[derive(Debug)]
+pub struct Export {
+    root: PathBuf,
+    /// Directory of the commands, below the files.
+    working_directory: PathBuf,
+}
+
+/// What to export.
+#[derive(Clone, Debug)]
+pub struct ExportInput {
+    pub commit: Oid,
+    /// Branch that `HEAD` of the export points to.
+    pub branch: String,
+    /// Directory of the commands, relative to the repository; empty is the root.
+    pub working_directory: String,
+}
+
+impl Export {
+    /// Returns the directory with the commit's files.
+    #[must_use]
+    pub fn repository(&self) -> PathBuf {
+        self.root.join("target-repo")
+    }
+
+    #[must_use]
+    pub fn working_directory(&self) -> &Path {
+        &self.working_directory
+    }
+
+    /// Returns the directory of private caches.
+    #[must_use]
+    pub fn caches(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// Returns the directories of the commands, all of them in this export.
+    #[must_use]
+    pub fn paths(&self, context: &Context) -> AgentPaths {
+        AgentPaths {
+            home: self.root.join("home"),
+            tmp: self.root.join("tmp"),
+            cache: self.caches(),
+            path: context.inherited.path(),
+            rustup_home: context.inherited.rustup_home(),
+        }
+    }
+
+    /// Returns the sandbox of the commands: they write in this export only, and see no file of the agent.
+    #[must_use]
+    pub fn sandbox(&self, context: &Context) -> Confinement {
+        let Confinement { mut readable, mut writable, sandbox } = confinement(context, None, None);
+        let layout = &context.layout;
+        let hidden = [
+            layout.agent_dir(),
+            context.worktree(),
+            layout.platform_repo(),
+            context.record.folder().to_owned(),
+        ];
+        let is_visible = |path: &PathBuf| !hidden.iter().any(|folder| path.starts_with(folder));
+        readable.retain(is_visible);
+        writable.retain(is_visible);
+        writable.push(self.root.clone());
+        Confinement { readable, writable, sandbox }
+    }
+
+    /// Removes the export.
+    ///
+    /// # Errors
+    /// Returns an error if an entry cannot be removed; [`remove_stale`] tries again.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.root)
+    }
+}
+
+/// Removes exports that earlier runs left. Logs what cannot be removed.
+pub fn remove_stale(context: &Context) {
+    let folder = context.layout.verify_dir();
+    let Ok(entries) = std::fs::read_dir(&folder) else { return };
+    for entry in entries.flatten() {
+        if let Err(error) = remove_tree(&entry.path()) {
+            context.journal.warn(format!("cannot remove `{}`: {error}", entry.path().display()));
+        }
+    }
+}
+
+/// Exports a commit.
+///
+/// # Errors
+/// Returns an error if the commit cannot be read or written, or `VerificationFailed` if the working
+/// directory is not a directory in the commit.
+pub fn create_export(context: &Context, input: &ExportInput) -> Result<Export, Failure> {
+    let ExportInput { commit, branch, working_directory } = input;
+    let git = |error: GitError| Failure::from_error(error.reason(), &error);
+    let control = open(context, RepositoryRole::Target)?;
+    check_working_directory(&control, *commit, working_directory)?;
+    let parent = context.layout.verify_dir();
+    std::fs::create_dir_all(&parent).map_err(|error| Failure::io(&parent, &error))?;
+    // The agent cannot prepare a directory whose name it cannot know.
+    let root = parent.join(uuid::Uuid::new_v4().simple().to_string());
+    let export = Export { working_directory: root.join("target-repo").join(working_directory), root };
+    let create = |folder: &Path| {
+        let created = std::fs::DirBuilder::new().mode(0o700).create(folder);
+        created.map_err(|error| Failure::io(folder, &error))
+    };
+    create(&export.root)?;
+    for folder in ["home", "tmp", "cache"] {
+        create(&export.root.join(folder))?;
+    }
+    let branch =
+        BranchName::new(branch).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
+    let identity = context.task.commit_identity_or_default();
+    let request = Checkout {
+        commit: *commit,
+        branch: &branch,
+        base: None,
+        identity: &identity,
+        clean: context.task.clean,
+        cache: &StatCache::default(),
+    };
+    checkout(&control, &export.repository(), &request).map_err(git)?;
+    // No component is a link, see above.
+    let folder = export.working_directory();
+    std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
+    Ok(export)
+}
+
+/// Checks that the commit has no file, link or submodule in place of the working directory.
+fn check_working_directory(control: &ControlRepository, commit: Oid, folder: &str) -> Result<(), Failure> {
+    let mut parent = String::new();
+    for part in folder.split('/').filter(|part| !part.is_empty()) {
+        let entries = control
+            .list_tree(commit, Path::new(&parent))
+            .map_err(|error| Failure::from_error(error.reason(), &error))?
+            .unwrap_or_default();
+        match entries.iter().find(|entry| entry.name == part.as_bytes()).map(|entry| entry.kind) {
+            Some(EntryKind::Folder) => {}
+            Some(EntryKind::File | EntryKind::Executable | EntryKind::Link | EntryKind::Submodule) => {
+                let message = format!("cannot verify {commit}: `{folder}` is not a directory in it");
+                return Err(Failure::new(Reason::VerificationFailed, message));
+            }
+            None => return Ok(()),
+        }
+        if !parent.is_empty() {
+            parent.push('/');
+        }
+        parent.push_str(part);
+    }
+    Ok(())
+}
