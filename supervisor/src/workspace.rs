@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod branch;
+pub mod caches;
 pub mod documents;
 pub mod export;
 pub mod fetch;
@@ -10,6 +11,8 @@ pub mod lock;
 pub mod preflight;
 pub mod recover;
 pub(crate) mod remove;
+pub mod reopen;
+pub mod setup;
 pub mod state;
 pub mod tools;
 mod transient;

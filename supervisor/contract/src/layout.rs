@@ -118,7 +118,7 @@ impl Layout {
 
     /// Returns the directory of what a service keeps from one verification to the next.
     #[must_use]
-    pub fn kept(&self, service: &ServiceName) -> PathBuf {
+    pub fn verify_kept(&self, service: &ServiceName) -> PathBuf {
         self.supervisor_dir().join("keep").join(service.as_str())
     }
 

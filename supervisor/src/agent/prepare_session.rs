@@ -122,6 +122,7 @@ pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path
     }
     readable.extend([
         context.control_repository_path(RepositoryRole::Target).join("objects"),
+        context.layout.trusted_caches(),
         context.record.mcp_config(),
         context.record.settings(),
         context.record.folder().join("system.md"),

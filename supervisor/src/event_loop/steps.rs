@@ -28,7 +28,7 @@ use crate::workspace::branch::{PreparedBranch, prepare_branch};
 use crate::workspace::export::{ExportInput, remove_stale};
 use crate::workspace::fetch::{Fetched, blocking, fetch_platform, fetch_target, open};
 use crate::workspace::preflight::check;
-use crate::workspace::state::{TreeState, WorktreeStatus, write_tree_state};
+use crate::workspace::state::{TreeState, WorktreeStatus, read_tree_state, write_tree_state};
 use crate::workspace::tools::{find_documents, plan_documents, start_mcp_servers_and_setup};
 use crate::workspace::verify;
 
@@ -319,7 +319,14 @@ fn check_verified(tip: Oid, verified: Option<Oid>) -> Result<(), Failure> {
 fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Failure> {
     let CommitInput { prepared, title, docs_tip } = input;
     let task = &context.task;
-    let base = WorktreeBase { start: prepared.start, branch: prepared.branch.clone(), run: task.run.clone() };
+    let recorded =
+        read_tree_state(&context.tree_state()).map_err(|error| Failure::io(&context.tree_state(), &error))?;
+    let base = WorktreeBase {
+        start: prepared.start,
+        branch: prepared.branch.clone(),
+        run: task.run.clone(),
+        setup: recorded.and_then(|state| Oid::from_str(&state.setup?).ok()),
+    };
     let saved = match docs_tip {
         Some(tip) => collect::save(context, &base, *tip)?,
         None => {
@@ -338,6 +345,8 @@ fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Fa
         branch: prepared.branch.clone(),
         start: saved.tip.to_string(),
         base: prepared.base.to_string(),
+        // A second commit has to leave it out as well.
+        setup: base.setup.map(|setup| setup.to_string()),
     };
     write_tree_state(&context.tree_state(), &state)
         .map_err(|error| Failure::io(&context.tree_state(), &error))?;

@@ -22,6 +22,8 @@ pub struct WorktreeBase {
     pub branch: String,
     /// Run that did the work.
     pub run: RunName,
+    /// Tree after the setup commands, if they changed files.
+    pub setup: Option<Oid>,
 }
 
 /// Saved work.
@@ -90,18 +92,14 @@ pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Resul
         let nested = String::from_utf8_lossy(nested);
         notes.push(format!("`{nested}` is a git repository; committed its files without its history"));
     }
-    let tip = if head_tree == snapshot.tree {
+    let setup = base.setup.unwrap_or(base_tree);
+    let tree = control.tree_without_setup(snapshot.tree, base_tree, setup).map_err(git)?;
+    let tip = if head_tree == tree {
         head
     } else {
         let seconds = jiff::Timestamp::now().as_second();
-        let new = NewCommit {
-            tree: snapshot.tree,
-            parents: &[head],
-            author: &identity,
-            committer: &identity,
-            message,
-            seconds,
-        };
+        let new =
+            NewCommit { tree, parents: &[head], author: &identity, committer: &identity, message, seconds };
         control.commit(&new).map_err(git)?
     };
     control.update_ref(&format!("refs/heads/{}", base.branch), tip, "saved").map_err(git)?;

@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{BranchName, Reason};
 
+use super::caches;
 use super::fetch::open;
 use super::remove::remove_tree;
-use crate::agent::command_line::AgentPaths;
+use crate::agent::command_line::{AgentPaths, compose_environment};
 use crate::agent::prepare_session::confinement;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout};
 use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
-use crate::process::Confinement;
+use crate::process::{Confinement, Environment};
 
 /// A commit's files with a disposable git directory and a home, in a fresh directory.
 #[derive(Debug)]
@@ -49,22 +50,22 @@ impl Export {
         &self.working_directory
     }
 
-    /// Returns the directory of private caches.
-    #[must_use]
-    pub fn caches(&self) -> PathBuf {
-        self.root.join("cache")
-    }
-
     /// Returns the directories of the commands, all of them in this export.
     #[must_use]
     pub fn paths(&self, context: &Context) -> AgentPaths {
         AgentPaths {
             home: self.root.join("home"),
             tmp: self.root.join("tmp"),
-            cache: self.caches(),
+            cache: self.root.join("cache"),
             path: context.inherited.path(),
             rustup_home: context.inherited.rustup_home(),
         }
+    }
+
+    /// Returns the environment of the commands, without credentials.
+    #[must_use]
+    pub fn environment(&self, context: &Context) -> Environment {
+        compose_environment(&self.paths(context), &context.inherited.passthrough())
     }
 
     /// Returns the sandbox of the commands: they write in this export only, and see no file of the agent.
@@ -128,6 +129,7 @@ pub fn create_export(context: &Context, input: &ExportInput) -> Result<Export, F
     for folder in ["home", "tmp", "cache"] {
         create(&export.root.join(folder))?;
     }
+    caches::seed(&context.layout, &export.root.join("cache"));
     let branch =
         BranchName::new(branch).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
     let identity = context.task.commit_identity_or_default();

@@ -37,8 +37,12 @@ pub async fn recover(context: &Context) -> Result<Option<Recovered>, Failure> {
                 Failure::new(Reason::InternalError, message)
             })
         };
-        let base =
-            WorktreeBase { start: oid(&state.start)?, branch: state.branch.clone(), run: state.run.clone() };
+        let base = WorktreeBase {
+            start: oid(&state.start)?,
+            branch: state.branch.clone(),
+            run: state.run.clone(),
+            setup: state.setup.as_deref().map(oid).transpose()?,
+        };
         let message =
             format!("Unsaved work of {}\n\nThe run was killed before it saved its work.\n", state.run);
         let saved = match context.task.kind {

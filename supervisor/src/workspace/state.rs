@@ -21,6 +21,9 @@ pub struct TreeState {
     pub start: String,
     /// Commit of the base branch.
     pub base: String,
+    /// Tree after the setup commands, if they changed files; what they left is not work of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
 }
 
 /// Whether the worktree can hold unsaved work.

@@ -1,7 +1,6 @@
 //! Steps `documents` and `mcp`: task documents and MCP servers for the agent.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use orchestrator_contract::outcome::{McpStatus, Outcome, Revision};
 use orchestrator_contract::task::Mode;
@@ -11,8 +10,8 @@ use super::branch::PreparedBranch;
 use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
-use crate::agent::prepare_session::{AgentTools, base_environment, confinement};
-use crate::commands::{CommandContext, run_commands};
+use super::setup::run_setup;
+use crate::agent::prepare_session::{AgentTools, base_environment};
 use crate::context::{Context, RepositoryRole};
 use crate::docs;
 use crate::docs::plan::{Document, Plan};
@@ -24,9 +23,6 @@ use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
-
-/// Timeout for all setup commands together.
-const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Finds the task's documents at the fetched commit.
 ///
@@ -159,7 +155,7 @@ pub async fn start_mcp_servers_and_setup(
     let config = composed.agent_config(&context.supervisor, |name| relay.socket(name));
     let path = context.record.mcp_config();
     crate::record::file::write_json(&path, &config).map_err(|error| Failure::io(&path, &error))?;
-    run_setup(context, &directory).await?;
+    run_setup(context, prepared, &directory).await?;
     let described = composed
         .servers
         .iter()
@@ -198,35 +194,4 @@ fn compose_servers(
         Kind::Docs => context.task.mcp_servers.clone().or_else(|| Some(shareable())),
     };
     compose(catalogue, chosen.as_deref(), &host).map_err(|error| Failure::from_error(error.reason(), &error))
-}
-
-async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {
-    if context.task.setup.is_empty() {
-        return Ok(());
-    }
-    let command_context = CommandContext {
-        supervisor: context.supervisor.clone(),
-        environment: base_environment(context),
-        confinement: confinement(context, None, None),
-        directory: directory.to_owned(),
-    };
-    let journal = context.journal.clone();
-    let on_done = |report: &orchestrator_contract::outcome::CommandResult| {
-        journal.log(
-            orchestrator_contract::Level::Info,
-            "setup",
-            format!("{} ({:.1} s)", report.command, report.seconds),
-        );
-    };
-    let results =
-        run_commands(&context.task.setup, &command_context, &context.redactor, SETUP_TIMEOUT, on_done)
-            .await
-            .map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
-    match results.failure_text() {
-        Some(text) => Err(Failure::new(
-            Reason::InvalidConfiguration,
-            format!("setup command {}", crate::agent::stream::truncate(&text, 600)),
-        )),
-        None => Ok(()),
-    }
 }

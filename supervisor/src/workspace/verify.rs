@@ -8,11 +8,10 @@ use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::CommandResult;
 
 use super::export::{Export, ExportInput, create_export, remove_stale};
-use super::fetch::{blocking, open};
+use super::fetch::blocking;
 use super::keep;
-use crate::agent::command_line::compose_environment;
 use crate::commands::{CommandContext, CommandsResult, run_commands};
-use crate::context::{Context, RepositoryRole};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::git::Oid;
 use crate::process::kill_descendants;
@@ -66,15 +65,14 @@ pub async fn verify(
     let (export, kept) = blocking(move || {
         remove_stale(&prepare);
         let export = create_export(&prepare, &input)?;
-        let store = prepare.layout.kept(&prepare.task.service);
+        let store = prepare.layout.verify_kept(&prepare.task.service);
         let kept = keep::restore(&store, &export.repository(), &prepare.task.verify_keep);
         Ok((export, kept))
     })
     .await?;
     let results = run_in(context, &export, on_finished).await;
-    let notes =
-        close(context, export, results.as_ref().is_ok_and(|results| !results.passed).then_some(commit));
-    Ok(VerifiedCommit { commit: Some(commit), results: results?, kept, notes: notes.await })
+    let notes = close(context, export).await;
+    Ok(VerifiedCommit { commit: Some(commit), results: results?, kept, notes })
 }
 
 /// Runs the setup commands, then the verify commands.
@@ -85,7 +83,7 @@ async fn run_in(
 ) -> Result<CommandsResult, Failure> {
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
-        environment: compose_environment(&export.paths(context), &context.inherited.passthrough()),
+        environment: export.environment(context),
         confinement: export.sandbox(context),
         directory: export.working_directory().to_owned(),
     };
@@ -101,23 +99,14 @@ async fn run_in(
     run_commands(&task.verify, &command_context, redactor, limit, &on_finished).await.map_err(failed)
 }
 
-/// Moves the kept directories out, removes the export, and keeps a commit that failed under a ref.
-async fn close(context: &Arc<Context>, export: Export, failed: Option<Oid>) -> Vec<String> {
+/// Moves the kept directories out and removes the export.
+async fn close(context: &Arc<Context>, export: Export) -> Vec<String> {
     let context = Arc::clone(context);
     let closing = tokio::task::spawn_blocking(move || {
-        let store = context.layout.kept(&context.task.service);
+        let store = context.layout.verify_kept(&context.task.service);
         let notes = keep::store(&store, &export.repository(), &context.task.verify_keep);
         if let Err(error) = export.remove() {
             context.journal.warn(format!("cannot remove an export: {error}"));
-        }
-        if let Some(commit) = failed {
-            // The agent continues, and its next commit replaces this one.
-            let kept = format!("refs/orchestrator/{}/unverified", context.task.run);
-            let updated = open(&context, RepositoryRole::Target)
-                .map(|control| control.update_ref(&kept, commit, "failed verification"));
-            if !matches!(updated, Ok(Ok(()))) {
-                context.journal.warn(format!("cannot keep {commit} as `{kept}`"));
-            }
         }
         notes
     });

@@ -169,3 +169,47 @@ fn working_directory_replaced_by_link_fails_verification() {
     assert_eq!(outcome.verification.status, VerificationStatus::NotRun);
     env.assert_invariants(&outcome);
 }
+
+#[test]
+fn leftovers_of_setup_are_not_committed() {
+    let script = Script::new()
+        .turn(Turn::bash(
+            "test -f node_modules && grep -q setup Cargo.lock && git add -A && git commit -qm mine",
+        ))
+        .turn(fix())
+        .turn(Turn::bash("echo agent >> changed.txt"))
+        .turn(Turn::verdict("done", "Fixed."));
+    let env = TestEnv::start(script);
+    let setup = "touch node_modules; echo '# setup' >> Cargo.lock; echo setup > changed.txt; rm README.md";
+    let (output, outcome) = env.submit(&["--setup", setup, "--verify", "test -f node_modules"]);
+    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
+    let read = |file: &str| env.git.read("acme/trader", "feature/task-1-implementation", file);
+    assert!(read("src/lib.rs").unwrap().contains(RIGHT));
+    assert_eq!(read("node_modules"), None);
+    assert!(!read("Cargo.lock").unwrap().contains("setup"));
+    assert!(read("README.md").is_some());
+    assert_eq!(read("changed.txt").as_deref(), Some("setup\nagent\n"), "the agent changed it further");
+    env.model.assert_played();
+    env.assert_invariants(&outcome);
+}
+
+/// Fills a file of cargo's cache unless it is there.
+const SETUP: &str = "f=$CARGO_HOME/registry/cache/i/a-1.0.0.crate; \
+    test -e $f || { mkdir -p ${f%/*}; echo made in $PWD > $f; }";
+
+#[test]
+fn trusted_caches_are_filled_on_base_only() {
+    let attack = "f=$CARGO_HOME/registry/cache/i/a-1.0.0.crate; cat $f; (echo evil > $f) 2>/dev/null; \
+                  echo evil > $CARGO_HOME/registry/cache/i/b-1.0.0.crate";
+    let script = Script::new().turn(Turn::bash(attack)).turn(fix()).turn(Turn::verdict("done", "Fixed."));
+    let env = TestEnv::start(script);
+    let check = "f=$CARGO_HOME/registry/cache/i/a-1.0.0.crate; grep -q 'made in' $f && ! grep -q \"$PWD\" $f \
+                 && test ! -e ${f%/*}/b-1.0.0.crate && ! (echo evil > $f)";
+    let (output, outcome) = env.submit(&["--setup", SETUP, "--verify", check]);
+    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
+    let trusted = env.layout("trader").trusted_caches().join("cargo/registry/cache/i");
+    let made = std::fs::read_to_string(trusted.join("a-1.0.0.crate")).unwrap();
+    assert!(made.starts_with("made in ") && made.contains("/verify/"), "{made}");
+    assert!(!trusted.join("b-1.0.0.crate").exists());
+    env.assert_invariants(&outcome);
+}
