@@ -1,8 +1,10 @@
 //! Workspace of a service: lock and queue, preparation, checkout, task documents.
 
+pub mod aside;
 pub mod attempts;
 pub mod branch;
 pub mod caches;
+pub mod clock;
 pub mod documents;
 pub mod export;
 pub mod fetch;
@@ -12,6 +14,7 @@ pub mod preflight;
 pub mod recover;
 pub(crate) mod remove;
 pub mod reopen;
+pub mod reserve;
 pub mod setup;
 pub mod state;
 pub mod tools;

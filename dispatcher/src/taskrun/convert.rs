@@ -54,6 +54,7 @@ impl TaskRunSpec {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
         } = task.clone();
         Self {
             kind,
@@ -77,6 +78,7 @@ impl TaskRunSpec {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
             image,
             request,
             stop: None,
@@ -112,6 +114,7 @@ impl TaskRun {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
             image: _,
             request: _,
             stop: _,
@@ -144,6 +147,7 @@ impl TaskRun {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
         };
         let mut errors = task.validate();
         for (field, url) in [("target.url", &task.target.url), ("platform.url", &task.platform.url)] {

@@ -298,6 +298,7 @@ impl UnassignedTask {
             },
             clean: CleanMode::default(),
             protected_paths: Vec::new(),
+            protected_paths_allow: Vec::new(),
         }
     }
 }

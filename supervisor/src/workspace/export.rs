@@ -4,7 +4,6 @@
 //! the kept directories out without following a link, and removes it.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{BranchName, Reason};
@@ -12,18 +11,18 @@ use orchestrator_contract::{BranchName, Reason};
 use super::caches;
 use super::fetch::open;
 use super::remove::remove_tree;
-use crate::agent::command_line::{AgentPaths, compose_environment};
-use crate::agent::prepare_session::confinement;
+use crate::agent::prepare_session::{base_environment, confinement};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout};
 use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
+use crate::homes::Home;
 use crate::process::{Confinement, Environment};
 
 /// A commit's files with a disposable git directory and a home, in a fresh directory.
 #[derive(Debug)]
 pub struct Export {
-    root: PathBuf,
+    home: Home,
     /// Directory of the commands, below the files.
     working_directory: PathBuf,
 }
@@ -42,7 +41,7 @@ impl Export {
     /// Returns the directory with the commit's files.
     #[must_use]
     pub fn repository(&self) -> PathBuf {
-        self.root.join("target-repo")
+        self.home.folder().join("target-repo")
     }
 
     #[must_use]
@@ -50,28 +49,16 @@ impl Export {
         &self.working_directory
     }
 
-    /// Returns the directories of the commands, all of them in this export.
-    #[must_use]
-    pub fn paths(&self, context: &Context) -> AgentPaths {
-        AgentPaths {
-            home: self.root.join("home"),
-            tmp: self.root.join("tmp"),
-            cache: self.root.join("cache"),
-            path: context.inherited.path(),
-            rustup_home: context.inherited.rustup_home(),
-        }
-    }
-
     /// Returns the environment of the commands, without credentials.
     #[must_use]
     pub fn environment(&self, context: &Context) -> Environment {
-        compose_environment(&self.paths(context), &context.inherited.passthrough())
+        base_environment(context, &self.home)
     }
 
     /// Returns the sandbox of the commands: they write in this export only, and see no file of the agent.
     #[must_use]
     pub fn sandbox(&self, context: &Context) -> Confinement {
-        let Confinement { mut readable, mut writable, sandbox } = confinement(context, None, None);
+        let Confinement { mut readable, mut writable, sandbox } = confinement(context, &self.home, None);
         let layout = &context.layout;
         let hidden = [
             layout.agent_dir(),
@@ -82,7 +69,6 @@ impl Export {
         let is_visible = |path: &PathBuf| !hidden.iter().any(|folder| path.starts_with(folder));
         readable.retain(is_visible);
         writable.retain(is_visible);
-        writable.push(self.root.clone());
         Confinement { readable, writable, sandbox }
     }
 
@@ -91,7 +77,7 @@ impl Export {
     /// # Errors
     /// Returns an error if an entry cannot be removed; [`remove_stale`] tries again.
     pub fn remove(&self) -> io::Result<()> {
-        remove_tree(&self.root)
+        remove_tree(self.home.folder())
     }
 }
 
@@ -119,17 +105,10 @@ pub fn create_export(context: &Context, input: &ExportInput) -> Result<Export, F
     let parent = context.layout.verify_dir();
     std::fs::create_dir_all(&parent).map_err(|error| Failure::io(&parent, &error))?;
     // The agent cannot prepare a directory whose name it cannot know.
-    let root = parent.join(uuid::Uuid::new_v4().simple().to_string());
-    let export = Export { working_directory: root.join("target-repo").join(working_directory), root };
-    let create = |folder: &Path| {
-        let created = std::fs::DirBuilder::new().mode(0o700).create(folder);
-        created.map_err(|error| Failure::io(folder, &error))
-    };
-    create(&export.root)?;
-    for folder in ["home", "tmp", "cache"] {
-        create(&export.root.join(folder))?;
-    }
-    caches::seed(&context.layout, &export.root.join("cache"));
+    let home = Home::create(&parent).map_err(|error| Failure::io(&parent, &error))?;
+    caches::seed(&context.layout, &home.cache());
+    let export =
+        Export { working_directory: home.folder().join("target-repo").join(working_directory), home };
     let branch =
         BranchName::new(branch).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
     let identity = context.task.commit_identity_or_default();

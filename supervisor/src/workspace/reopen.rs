@@ -2,7 +2,7 @@
 
 use super::branch::PreparedBranch;
 use super::fetch::open;
-use super::state::{TreeState, WorktreeStatus, read_tree_state, write_tree_state};
+use super::state::{TreeState, WorktreeStatus, recorded_setup, write_tree_state};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{GitError, Oid};
@@ -17,16 +17,15 @@ use crate::git::{GitError, Oid};
 pub fn reopen_worktree(context: &Context, prepared: &PreparedBranch, tip: Oid) -> Result<(), Failure> {
     let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let file = context.tree_state();
-    let failed = |error: std::io::Error| Failure::io(&file, &error);
     let state = TreeState {
         run: context.task.run.clone(),
         status: WorktreeStatus::Dirty,
         branch: prepared.branch.clone(),
         start: prepared.start.to_string(),
         base: prepared.base.to_string(),
-        setup: read_tree_state(&file).map_err(failed)?.and_then(|state| state.setup),
+        setup: recorded_setup(&file).map(|setup| setup.to_string()),
     };
-    write_tree_state(&file, &state).map_err(failed)?;
+    write_tree_state(&file, &state).map_err(|error| Failure::io(&file, &error))?;
     let control = open(context, RepositoryRole::Target)?;
     let kept = format!("refs/orchestrator/{}/unverified", context.task.run);
     control.update_ref(&kept, tip, "failed verification").map_err(git)?;

@@ -13,7 +13,7 @@ use super::export::{ExportInput, create_export, remove_stale};
 use super::fetch::{blocking, open};
 use super::state::{TreeState, WorktreeStatus, stat_cache, write_tree_state};
 use super::verify::SETUP_TIMEOUT;
-use crate::agent::prepare_session::{base_environment, confinement};
+use crate::agent::prepare_session::{base_environment, confinement, create_home};
 use crate::commands::{CommandContext, CommandsResult, run_commands};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
@@ -47,10 +47,11 @@ pub async fn run_setup(
         return Ok(());
     }
     fill_trusted_caches(context, prepared).await?;
+    let home = create_home(context)?;
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
-        environment: base_environment(context),
-        confinement: confinement(context, None, None),
+        environment: base_environment(context, &home),
+        confinement: confinement(context, &home, None),
         directory: directory.to_owned(),
     };
     let results = run(context, &command_context, "setup").await?;
