@@ -226,8 +226,8 @@ pub fn render_plan(task: &TaskSpec) -> String {
         PullRequestPolicy::None => "push the branch, without a pull request",
     };
     let verify = match task.verify.as_slice() {
-        [] => "skip verification (no `verify` commands)".to_owned(),
-        commands => format!("verify with `{}`", commands.join("`, `")),
+        [] => "commit, without verification (no `verify` commands)".to_owned(),
+        commands => format!("commit, and verify the commit with `{}`", commands.join("`, `")),
     };
     format!(
         "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work in {directory}\n  \

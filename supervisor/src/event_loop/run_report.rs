@@ -219,10 +219,8 @@ impl RunReport {
         }
         let saved = outputs.saved.as_ref();
         notes.extend(saved.iter().flat_map(|saved| saved.notes.iter().cloned()));
-        let mut verification = self.verification.clone();
-        if task.verify.is_empty() && verification.status == VerificationStatus::NotRun {
-            verification.status = VerificationStatus::NotConfigured;
-        }
+        let (verification, not_published) = published_verification(&self.verification, &self.work);
+        notes.extend(not_published);
         let redact = |text: &str| context.redactor.redact(text).into_owned();
         for finding in docs_results.iter_mut().flat_map(|task| &mut task.findings) {
             *finding = redact(finding);
@@ -245,7 +243,7 @@ impl RunReport {
             pull_request: self.pull_request.clone(),
             // In a docs run, each session has its own verdict.
             verdict: self.verdict.clone().filter(|_| task.kind == Kind::Implementation),
-            verification,
+            verification: if task.verify.is_empty() { not_configured() } else { verification },
             usage: self.usage(),
             sessions: self.sessions.clone(),
             mcp_servers,
@@ -334,5 +332,46 @@ impl RunReport {
         }
         context.journal.outcome(outcome);
         termination::write(&context.settings.termination_log, outcome, &context.redactor);
+    }
+}
+
+fn not_configured() -> Verification {
+    Verification { status: VerificationStatus::NotConfigured, ..Verification::default() }
+}
+
+/// Returns the verification of the published commit, and a note if another commit passed.
+///
+/// A push without paths that the server rejects publishes a commit that was never verified.
+fn published_verification(verification: &Verification, work: &Work) -> (Verification, Option<String>) {
+    let is_other = work.oid.is_some() && work.oid != verification.commit;
+    if verification.status != VerificationStatus::Passed || !is_other {
+        return (verification.clone(), None);
+    }
+    let (verified, published) =
+        (verification.commit.as_deref().unwrap_or_default(), work.oid.as_deref().unwrap_or_default());
+    let note = format!("the verify commands succeeded on {verified}, but the work is {published}");
+    (Verification { status: VerificationStatus::NotRun, ..verification.clone() }, Some(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_verification_is_for_published_commit() {
+        let verification = Verification {
+            status: VerificationStatus::Passed,
+            commit: Some("1".repeat(40)),
+            ..Verification::default()
+        };
+        let work = |oid: Option<&str>| Work { oid: oid.map(|digit| digit.repeat(40)), ..Work::default() };
+        for (oid, status, noted) in [
+            (Some("1"), VerificationStatus::Passed, false),
+            (None, VerificationStatus::Passed, false),
+            (Some("2"), VerificationStatus::NotRun, true),
+        ] {
+            let (published, note) = published_verification(&verification, &work(oid));
+            assert_eq!((published.status, note.is_some()), (status, noted), "{oid:?}");
+        }
     }
 }
