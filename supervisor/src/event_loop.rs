@@ -4,6 +4,7 @@
 //! awaits such work, so signals and deadlines are never late.
 
 mod apply;
+mod deadline;
 mod docs_sessions;
 mod outputs;
 mod run_report;
@@ -80,7 +81,6 @@ struct EventLoop {
     outputs: StepOutputs,
     report: RunReport,
     watchdog: Watchdog,
-    started: Instant,
     step_started: Instant,
     announced_step: Option<Step>,
     /// Cancels the running effect.
@@ -118,7 +118,6 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
     let (messages_tx, mut messages_rx) = mpsc::channel(1024);
     let (run, effects) = RunMachine::new(context.settings.until);
     let watchdog = Watchdog::new(&context.task.limits);
-    let now = Instant::now();
     let mut this = EventLoop {
         report: RunReport::new(&context),
         stop: StopRequests::new(context.settings.stop_timeout_seconds.map(seconds)),
@@ -126,8 +125,7 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
         run,
         outputs: StepOutputs::default(),
         watchdog,
-        started: now,
-        step_started: now,
+        step_started: Instant::now(),
         announced_step: None,
         cancel: CancellationToken::new(),
         results_tx,
@@ -244,7 +242,7 @@ impl EventLoop {
             return Some(self.stop_event(mode, "stop timeout"));
         }
         let activity = AgentActivity {
-            elapsed: self.started.elapsed(),
+            elapsed: self.context.clock.elapsed(),
             // A run is idle only when all of its sessions are.
             idle: self.sessions.values().map(|session| session.idle_timer.elapsed()).min(),
             turns: self.report.usage.turns,

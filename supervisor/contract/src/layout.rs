@@ -120,6 +120,18 @@ impl Layout {
         self.supervisor_dir().join("docs-state.json")
     }
 
+    /// Returns the directory of worktrees that could not be saved completely, named after their runs.
+    #[must_use]
+    pub fn aside(&self) -> PathBuf {
+        self.supervisor_dir().join("aside")
+    }
+
+    /// Returns the file whose blocks are given back when the disk is full at the end of a run.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.supervisor_dir().join("reserve")
+    }
+
     /// Returns the file with the highest attempt number of a task key, in decimal.
     #[must_use]
     pub fn attempts(&self, key: &TaskKey) -> PathBuf {
