@@ -395,7 +395,9 @@ fn decode_fields(object: &BTreeMap<String, serde_json::Value>) -> Vec<FieldError
             "platform" => try_decode::<Platform>(value),
             "commit_identity" => try_decode::<Option<CommitIdentity>>(value),
             "limits" => try_decode::<Limits>(value),
-            "setup" | "verify" | "protected_paths" | "protected_paths_allow" => try_decode::<Vec<String>>(value),
+            "setup" | "verify" | "protected_paths" | "protected_paths_allow" => {
+                try_decode::<Vec<String>>(value)
+            }
             "mcp_servers" => try_decode::<Option<Vec<String>>>(value),
             "pull_request" => try_decode::<PullRequestPolicy>(value),
             "clean" => try_decode::<CleanMode>(value),

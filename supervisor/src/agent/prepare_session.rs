@@ -222,8 +222,7 @@ pub fn plan_session(
     let directory = context.working_directory(&prepared.working_directory);
     let store = SessionStore::new(&context.layout);
     let earlier = prepared.last.as_ref().filter(|_| task.mode == Mode::Retry);
-    let resumable =
-        earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
+    let resumable = earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
     let summary = earlier.map(summarize);
     let (session_id, resumes, history, note) = match (current, resumable, &summary) {
         (Some(current), ..) => (current.to_owned(), true, PriorAttempt::Resumed, None),
@@ -298,7 +297,8 @@ pub(crate) fn compose_session(
     tools: &AgentTools,
     params: SessionParams<'_>,
 ) -> Result<SessionCommand, Failure> {
-    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } = params;
+    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } =
+        params;
     let (Session::New(session_id) | Session::Resume(session_id)) = session;
     let home = tools.conversations.start(context, session, &directory)?;
     let files = context.record.conversation(session_id);
@@ -441,7 +441,9 @@ mod tests {
 
     #[test]
     fn every_model_credential_is_recognized() {
-        for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"] {
+        for name in
+            ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"]
+        {
             assert!(is_model_credential(name.as_ref()), "{name}");
         }
         for name in ["ANTHROPIC_MODEL", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "TZ"] {

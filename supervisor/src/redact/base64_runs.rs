@@ -156,7 +156,9 @@ mod tests {
 
     #[test]
     fn names_and_paths_are_not_decoded() {
-        for text in ["a_rather_long_snake_case_name", "MAX_LENGTH_OF_A_LONG_NAME", "some/path/to/a-file/of/ours"] {
+        for text in
+            ["a_rather_long_snake_case_name", "MAX_LENGTH_OF_A_LONG_NAME", "some/path/to/a-file/of/ours"]
+        {
             assert_eq!(decoded(text), Vec::<String>::new(), "{text}");
         }
     }
