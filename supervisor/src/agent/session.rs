@@ -163,8 +163,7 @@ impl SessionCommand {
         );
         command.current_dir(&self.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command)
-            .map_err(|error| internal("start the agent", &error_chain(&error)))?;
+        let mut child = spawn(command).map_err(|error| internal("start the agent", &error_chain(&error)))?;
         let stdin = child.take_stdin();
         let stdout =
             child.take_stdout().ok_or_else(|| internal("read the agent's output", &"no stdout pipe"))?;

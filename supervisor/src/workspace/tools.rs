@@ -22,7 +22,7 @@ use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
 use crate::git::{ControlRepository, EntryKind, GitError, Oid};
 use crate::homes::sessions::SessionStore;
-use crate::homes::{Home, remove_all};
+use crate::homes::{Home, kept, remove_all};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
@@ -175,11 +175,13 @@ pub async fn start_mcp_servers_and_setup(
     })
 }
 
-/// Stores the sessions of killed runs, then removes every directory of an earlier run.
+/// Stores the sessions and kept files of killed runs, then removes every directory of an earlier run.
 async fn clear_homes(context: &Context) -> Result<(), Failure> {
     let (layout, journal) = (context.layout.clone(), context.journal.clone());
     blocking(move || {
-        for problem in SessionStore::new(&layout).collect_leftovers() {
+        let mut problems = SessionStore::new(&layout).collect_leftovers();
+        problems.extend(kept::collect_leftovers(&layout.kept(), &layout.agent_dir()));
+        for problem in problems {
             journal.warn(problem);
         }
         if !remove_all(&layout.agent_dir(), HOME_REMOVAL_TIMEOUT) {
