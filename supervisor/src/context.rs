@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::record::EventLog;
 use crate::redact::Redactor;
+use crate::workspace::clock::RunClock;
 
 /// Task, settings and handles of one run; no step changes them.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Context {
     pub remotes: RemoteSettings,
     /// What the conversations of the run spend, within its cost limit.
     pub spending: Spending,
+    /// Time since the run holds the workspace.
+    pub clock: RunClock,
 }
 
 /// Role of a repository in a run.

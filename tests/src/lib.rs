@@ -26,6 +26,7 @@
 //! | [`projects`] | content of the test repositories |
 //! | [`sshd`] | OpenSSH server for the repositories of the git server |
 //! | [`test_env`] | all fakes together, with the real programs |
+//! | [`token_proxy`] | adds a token to the requests of clients that cannot send one
 //! | [`tools`] | the Claude Code CLI and the MCP servers, installed from lock files |
 
 pub mod bench;
@@ -48,4 +49,5 @@ pub mod projects;
 mod server_thread;
 pub mod sshd;
 pub mod test_env;
+pub mod token_proxy;
 pub mod tools;

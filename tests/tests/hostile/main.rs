@@ -4,4 +4,9 @@
 //! repository, platform, MCP server and earlier run attack from outside. Each attack is a row of the table in
 //! `docs/security.md`.
 
+mod control;
+mod control_cluster;
+mod earlier_run;
 mod gateway;
+mod mcp_servers;
+mod recovery;
