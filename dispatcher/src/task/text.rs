@@ -105,7 +105,7 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     if let (Some(doing), Some(since)) = (&status.activity, status.activity_since) {
         field("activity", &format!("{} (for {})", sanitize(doing), age(since, now)));
     }
-    field("used", &format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd));
+    field("used", &status.usage_text());
     if let Some(branch) = &status.branch {
         field("branch", &sanitize(branch));
     }

@@ -183,7 +183,7 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub turns: Option<u32>,
-    /// Maximum cost in US dollars, as reported by the Claude Code CLI.
+    /// Maximum cost in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.000_001, max = 1_000_000.0))]
     pub cost_usd: Option<f64>,

@@ -231,13 +231,13 @@ pub struct Usage {
     /// Cost in US dollars, without `unconfirmed_usd`.
     pub cost_usd: f64,
     /// Most that requests without a complete answer can have cost, in US dollars.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unconfirmed_usd: f64,
     /// Tokens and cost by model id.
     #[serde(default)]
     pub models: BTreeMap<String, ModelUsage>,
     /// Number of requests that the gateway refused.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refused_requests: u32,
     /// Date of the price table (`YYYY-MM-DD`); absent if the figures are those of the CLI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -262,25 +262,15 @@ pub struct ModelUsage {
     /// Input tokens written to the prompt cache.
     pub cache_creation_tokens: u64,
     /// Number of web searches.
-    #[serde(default, skip_serializing_if = "is_no_search")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub web_searches: u64,
     /// Cost in US dollars.
     pub cost_usd: f64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
-fn is_none(count: &u32) -> bool {
-    *count == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
-fn is_no_search(count: &u64) -> bool {
-    *count == 0
+/// Returns whether a figure is absent from the JSON.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// An MCP server and whether the agent could use it.

@@ -348,13 +348,11 @@ impl Drop for Reservation {
 }
 
 /// Returns an amount in US dollars.
-#[expect(clippy::cast_precision_loss, reason = "amounts of up to $9 million are exact enough")]
 pub fn to_usd(amount: NanoUsd) -> f64 {
     amount as f64 / 1e9
 }
 
-/// Returns an amount, rounded down; nothing for negative numbers.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+/// Returns an amount, rounded down; nothing for negative numbers, because the cast saturates.
 fn from_usd(usd: f64) -> NanoUsd {
     (usd * 1e9 + 1e-3).floor() as NanoUsd
 }
