@@ -112,7 +112,7 @@ mod tests {
     fn end_of_long_output_is_kept() {
         let mut text = format!("{}the end", "x".repeat(100));
         limit_to_end(&mut text, 40);
-        assert_eq!(text, format!("… (88 bytes cut)\n{}the end", "x".repeat(12)));
+        assert_eq!(text, format!("… (87 bytes cut)\n{}the end", "x".repeat(13)));
     }
 
     #[test]

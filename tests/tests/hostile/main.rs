@@ -9,3 +9,5 @@ mod control_cluster;
 mod earlier_run;
 mod mcp_servers;
 mod recovery;
+mod secrets;
+mod texts;

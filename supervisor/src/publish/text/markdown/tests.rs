@@ -156,7 +156,7 @@ fn ordinary_markdown_keeps_its_form() {
     ] {
         assert_eq!(block(text, 1_000), expected);
     }
-    assert_eq!(plain("Fix #1 for @team: https://x"), "Fix #\u{200b}1 for @\u{200b}team:\u{200b}//x");
+    assert_eq!(plain("Fix #1 for @team: https://x"), "Fix #\u{200b}1 for @\u{200b}team: https:\u{200b}//x");
 }
 
 #[test]
