@@ -234,7 +234,7 @@ impl RunReport {
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
         notes.extend(saved.and_then(|saved| unsaved_note(context, &saved.unsaved)));
         let message = redact(&self.message(task.kind, end, saved));
-        Outcome {
+        let mut outcome = Outcome {
             task_title: title,
             work: self.work.clone(),
             base: outputs.target.as_ref().map(|target| target.base.clone()),
@@ -256,7 +256,9 @@ impl RunReport {
             notes: notes.iter().map(|note| redact(note)).collect(),
             steps: self.steps.clone(),
             ..Outcome::new(task, reason, step, message, self.started_at, Timestamp::now())
-        }
+        };
+        outcome.bound();
+        outcome
     }
 
     /// Returns the result of each task of a docs run.
@@ -324,7 +326,7 @@ impl RunReport {
         let end = format!("{}: {}", outcome.reason, outcome.message);
         self.save_attempt(context, outputs, &end, summary);
         let text = serde_json::to_vec_pretty(outcome).unwrap_or_default();
-        let text = context.redactor.redact_bytes(&text).into_owned();
+        let text = context.redactor.redact_document(text);
         if context.record.folder().is_dir()
             && let Err(error) = write_atomically(&context.record.outcome(), &text)
         {

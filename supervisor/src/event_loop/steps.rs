@@ -352,7 +352,8 @@ fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Fa
     let saved = match docs_tip {
         Some(tip) => collect::save(context, &base, *tip)?,
         None => {
-            let message = render_commit_message(&task.service, task.task_id, title, &task.run);
+            let title = context.redactor.redact(title);
+            let message = render_commit_message(&task.service, task.task_id, &title, &task.run);
             save_tree(context, &base, &message)?
         }
     };
