@@ -33,10 +33,10 @@ pub struct Context {
     pub supervisor: PathBuf,
     /// Proxy and TLS settings of remotes.
     pub remotes: RemoteSettings,
-    /// What the conversations of the run spend, within its cost limit.
-    pub spending: Spending,
     /// Time since the run holds the workspace.
     pub clock: RunClock,
+    /// What the conversations of the run spend, within its cost limit.
+    pub spending: Spending,
 }
 
 /// Role of a repository in a run.

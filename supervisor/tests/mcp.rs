@@ -191,9 +191,9 @@ async fn unresponsive_server_is_killed_with_descendants() {
     let mut plan = plan_of(vec![shell(folder.path(), "silent", script)]);
     let pids = plan.servers[0].home.home().join("pid");
     let begin = Instant::now();
-    let limit = Duration::from_millis(1500);
+    let limit = Duration::from_secs(8);
     let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), limit).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert!(begin.elapsed() < Duration::from_secs(28));
     assert_eq!(servers[0].status, McpStatus::Failed);
     let pids = std::fs::read_to_string(pids).unwrap();
     assert_eq!(pids.lines().count(), 3);

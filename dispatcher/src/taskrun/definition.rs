@@ -86,9 +86,12 @@ pub struct TaskRunSpec {
     /// Commands to run before the agent starts, in its environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<String>,
-    /// Commands that must succeed on the agent's work; they get no credentials.
+    /// Commands that must succeed on the committed work; they get no credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<String>,
+    /// Directories to keep from one verification to the next for speed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verify_keep: Vec<WorkingDirectory>,
     /// Names of the MCP servers; defaults to those of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_servers: Option<Vec<String>>,

@@ -180,9 +180,15 @@ pub enum VerdictStatus {
 pub struct Verification {
     /// Overall result.
     pub status: VerificationStatus,
+    /// Commit that was verified, in hexadecimal; absent if the commands did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Commands of the last verification, in execution order.
     #[serde(default)]
     pub commands: Vec<CommandResult>,
+    /// Directories that were kept from an earlier verification (`verify_keep`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 /// Overall result of verification.
@@ -191,10 +197,10 @@ pub struct Verification {
 pub enum VerificationStatus {
     /// The service has no verify commands.
     NotConfigured,
-    /// The run ended before verification.
+    /// No commit was verified: the run ended before, or another commit was published.
     #[default]
     NotRun,
-    /// Every command succeeded.
+    /// Every command succeeded on the published commit, in a fresh sandbox.
     Passed,
     /// At least one command failed.
     Failed,

@@ -58,7 +58,8 @@ pub struct AgentExit<'a> {
 /// Returns the verdict of a result, if it has a valid one.
 #[must_use]
 pub fn parse_verdict(result: &AgentResult) -> Option<Verdict> {
-    let verdict: Verdict = serde_json::from_value(result.structured_output.clone()?).ok()?;
+    let mut verdict: Verdict = serde_json::from_value(result.structured_output.clone()?).ok()?;
+    verdict.bound();
     let valid = verdict.status != VerdictStatus::Blocked || !verdict_question(&verdict).is_empty();
     valid.then_some(verdict)
 }

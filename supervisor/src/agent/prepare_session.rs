@@ -28,6 +28,7 @@ use crate::mcp::relay::{RelayGrant, RelayHost};
 use crate::process::{Confinement, Environment, landlock_available};
 use crate::run::AgentPrompt;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
+use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
@@ -120,7 +121,9 @@ pub struct PlannedSession {
 /// Returns an error if it cannot be created.
 pub fn create_home(context: &Context) -> Result<Home, Failure> {
     let parent = context.layout.agent_dir();
-    Home::create(&parent).map_err(|error| Failure::io(&parent, &error))
+    let home = Home::create(&parent).map_err(|error| Failure::io(&parent, &error))?;
+    caches::seed(&context.layout, &home.cache());
+    Ok(home)
 }
 
 /// Returns the directories of processes that have this fresh directory.
@@ -178,6 +181,7 @@ pub fn confinement(context: &Context, home: &Home, claude: Option<&Path>) -> Con
     }
     readable.extend([
         context.control_repository_path(RepositoryRole::Target).join("objects"),
+        context.layout.trusted_caches(),
         context.supervisor.clone(),
     ]);
     readable.extend(context.inherited.rustup_home());

@@ -26,15 +26,6 @@ use crate::workspace::documents::TaskDocuments;
 use crate::workspace::reserve;
 use crate::workspace::state::{LastAttempt, write_last_attempt};
 
-/// Most turns that one result of the CLI may report.
-const MAX_CLI_TURNS: u32 = 100_000;
-
-/// Most models that the results of the CLI may report.
-const MAX_CLI_MODELS: usize = 32;
-
-/// Longest name of a model that the CLI may report, in characters.
-const MAX_MODEL_CHARS: usize = 100;
-
 /// Maximum unsaved paths to list in a note.
 const MAX_UNSAVED_IN_NOTE: usize = 20;
 
@@ -51,6 +42,14 @@ fn unsaved_note(context: &Context, unsaved: &UnsavedPaths) -> Option<String> {
     let (tree, aside) = (tree.display(), aside.display());
     Some(format!("{summary}; they stay in `{tree}` until the next run of the service moves it to `{aside}`"))
 }
+/// Most turns that one result of the CLI may report.
+const MAX_CLI_TURNS: u32 = 100_000;
+
+/// Most models that the results of the CLI may report.
+const MAX_CLI_MODELS: usize = 32;
+
+/// Longest name of a model that the CLI may report, in characters.
+const MAX_MODEL_CHARS: usize = 100;
 
 /// Facts that the outcome reports, collected during the run.
 #[derive(Debug)]
@@ -220,10 +219,8 @@ impl RunReport {
         }
         let saved = outputs.saved.as_ref();
         notes.extend(saved.iter().flat_map(|saved| saved.notes.iter().cloned()));
-        let mut verification = self.verification.clone();
-        if task.verify.is_empty() && verification.status == VerificationStatus::NotRun {
-            verification.status = VerificationStatus::NotConfigured;
-        }
+        let (verification, not_published) = published_verification(&self.verification, &self.work);
+        notes.extend(not_published);
         let redact = |text: &str| context.redactor.redact(text).into_owned();
         for finding in docs_results.iter_mut().flat_map(|task| &mut task.findings) {
             *finding = redact(finding);
@@ -237,7 +234,7 @@ impl RunReport {
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
         notes.extend(saved.and_then(|saved| unsaved_note(context, &saved.unsaved)));
         let message = redact(&self.message(task.kind, end, saved));
-        Outcome {
+        let mut outcome = Outcome {
             task_title: title,
             work: self.work.clone(),
             base: outputs.target.as_ref().map(|target| target.base.clone()),
@@ -246,7 +243,7 @@ impl RunReport {
             pull_request: self.pull_request.clone(),
             // In a docs run, each session has its own verdict.
             verdict: self.verdict.clone().filter(|_| task.kind == Kind::Implementation),
-            verification,
+            verification: if task.verify.is_empty() { not_configured() } else { verification },
             usage: self.usage(),
             sessions: self.sessions.clone(),
             mcp_servers,
@@ -259,7 +256,9 @@ impl RunReport {
             notes: notes.iter().map(|note| redact(note)).collect(),
             steps: self.steps.clone(),
             ..Outcome::new(task, reason, step, message, self.started_at, Timestamp::now())
-        }
+        };
+        outcome.bound();
+        outcome
     }
 
     /// Returns the result of each task of a docs run.
@@ -327,7 +326,7 @@ impl RunReport {
         let end = format!("{}: {}", outcome.reason, outcome.message);
         self.save_attempt(context, outputs, &end, summary);
         let text = serde_json::to_vec_pretty(outcome).unwrap_or_default();
-        let text = context.redactor.redact_bytes(&text).into_owned();
+        let text = context.redactor.redact_document(text);
         if context.record.folder().is_dir()
             && let Err(error) = write_atomically(&context.record.outcome(), &text)
         {
@@ -335,5 +334,46 @@ impl RunReport {
         }
         context.journal.outcome(outcome);
         termination::write(&context.settings.termination_log, outcome, &context.redactor);
+    }
+}
+
+fn not_configured() -> Verification {
+    Verification { status: VerificationStatus::NotConfigured, ..Verification::default() }
+}
+
+/// Returns the verification of the published commit, and a note if another commit passed.
+///
+/// A push without paths that the server rejects publishes a commit that was never verified.
+fn published_verification(verification: &Verification, work: &Work) -> (Verification, Option<String>) {
+    let is_other = work.oid.is_some() && work.oid != verification.commit;
+    if verification.status != VerificationStatus::Passed || !is_other {
+        return (verification.clone(), None);
+    }
+    let (verified, published) =
+        (verification.commit.as_deref().unwrap_or_default(), work.oid.as_deref().unwrap_or_default());
+    let note = format!("the verify commands succeeded on {verified}, but the work is {published}");
+    (Verification { status: VerificationStatus::NotRun, ..verification.clone() }, Some(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_verification_is_for_published_commit() {
+        let verification = Verification {
+            status: VerificationStatus::Passed,
+            commit: Some("1".repeat(40)),
+            ..Verification::default()
+        };
+        let work = |oid: Option<&str>| Work { oid: oid.map(|digit| digit.repeat(40)), ..Work::default() };
+        for (oid, status, noted) in [
+            (Some("1"), VerificationStatus::Passed, false),
+            (None, VerificationStatus::Passed, false),
+            (Some("2"), VerificationStatus::NotRun, true),
+        ] {
+            let (published, note) = published_verification(&verification, &work(oid));
+            assert_eq!((published.status, note.is_some()), (status, noted), "{oid:?}");
+        }
     }
 }

@@ -38,12 +38,12 @@ impl ServerEnv {
     /// # Errors
     /// Returns an error if a file cannot be copied.
     pub fn restore_kept(&self, server: &PlannedServer) -> io::Result<()> {
-        kept::restore(&self.kept.join(&server.name), &server.keep, &server.home.home())
+        kept::restore(&self.kept.join(&server.name), &server.keep, &server.home)
     }
 
     /// Stores the kept files of a server, after its processes have exited.
     pub(super) fn collect_kept(&self, server: &PlannedServer) {
-        for problem in kept::collect(&self.kept.join(&server.name), &server.keep, &server.home.home()) {
+        for problem in kept::collect(&self.kept.join(&server.name), &server.keep, &server.home) {
             tracing::warn!(server = server.name, problem, "a file of an MCP server is not kept");
         }
     }

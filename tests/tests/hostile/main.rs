@@ -10,3 +10,5 @@ mod earlier_run;
 mod gateway;
 mod mcp_servers;
 mod recovery;
+mod secrets;
+mod texts;
