@@ -146,10 +146,16 @@ mod tests {
         outcome.denied_tools = vec![text(); count];
         outcome.other_authors = vec![text(); count];
         outcome.notes = vec![text(); count];
-        let server =
-            McpServer { name: text(), status: McpStatus::Failed, server: Some(text()), tools: 0, note: Some(text()) };
+        let server = McpServer {
+            name: text(),
+            status: McpStatus::Failed,
+            server: Some(text()),
+            tools: 0,
+            note: Some(text()),
+        };
         outcome.mcp_servers = vec![server; count];
-        outcome.usage.models = (0..count).map(|model| (format!("{model}{}", text()), Default::default())).collect();
+        outcome.usage.models =
+            (0..count).map(|model| (format!("{model}{}", text()), Default::default())).collect();
         let result = DocsResult {
             task_id: crate::TaskId::new(1).unwrap(),
             title: text(),

@@ -52,11 +52,11 @@ impl Unescaped {
 ///
 /// `longest` is the length of the longest secret.
 pub(super) fn decode(bytes: &[u8], longest: usize, on_decoded: &mut dyn FnMut(&Unescaped)) {
-    for (leads, escape_at) in [(b"%\\&".as_slice(), escape_at as EscapeAt), (b"=", quoted_at)] {
+    for (lead, escape_at) in [(ESCAPE, escape_at as EscapeAt), (QUOTED, quoted_at)] {
         let margin = longest.clamp(MARGIN.start, MARGIN.end);
         let mut region: Option<Range<usize>> = None;
         let mut at = 0;
-        while let Some(found) = next_escape(bytes, at, leads, escape_at) {
+        while let Some(found) = next_escape(bytes, at, lead, escape_at) {
             at = found + 1;
             let around = found.saturating_sub(margin)..bytes.len().min(found + margin);
             match &mut region {
@@ -90,11 +90,29 @@ fn decode_region(
     }
 }
 
-fn next_escape(bytes: &[u8], from: usize, leads: &[u8], escape_at: EscapeAt) -> Option<usize> {
-    let rest = bytes.get(from..)?;
-    let is_escape = |(at, byte): &(usize, &u8)| leads.contains(byte) && escape_at(bytes, from + at).is_some();
-    rest.iter().enumerate().find(is_escape).map(|(at, _)| from + at)
+fn next_escape(bytes: &[u8], from: usize, lead: u8, escape_at: EscapeAt) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += bytes.get(at..)?.iter().position(|byte| LEADS[usize::from(*byte)] == lead)?;
+        if escape_at(bytes, at).is_some() {
+            return Some(at);
+        }
+        at += 1;
+    }
 }
+
+const ESCAPE: u8 = 1;
+const QUOTED: u8 = 2;
+
+/// What each byte can start.
+const LEADS: [u8; 256] = {
+    let mut leads = [0; 256];
+    leads[b'%' as usize] = ESCAPE;
+    leads[b'\\' as usize] = ESCAPE;
+    leads[b'&' as usize] = ESCAPE;
+    leads[b'=' as usize] = QUOTED;
+    leads
+};
 
 fn unescape(bytes: &[u8], region: &Range<usize>, escape_at: EscapeAt, as_bytes: bool) -> Unescaped {
     let mut has_latin = false;
@@ -102,7 +120,7 @@ fn unescape(bytes: &[u8], region: &Range<usize>, escape_at: EscapeAt, as_bytes: 
     let mut points = vec![(0, region.start)];
     let mut at = region.start;
     while at < region.end {
-        let escape = matches!(bytes[at], b'%' | b'\\' | b'&' | b'=').then(|| escape_at(bytes, at)).flatten();
+        let escape = (LEADS[usize::from(bytes[at])] != 0).then(|| escape_at(bytes, at)).flatten();
         let Some(escape) = escape else {
             text.push(bytes[at]);
             at += 1;
@@ -162,7 +180,8 @@ fn backslash(bytes: &[u8], at: usize) -> Option<Escape> {
     match *bytes.get(at + 1)? {
         b'x' => byte(4, number(bytes, at + 2, 2, 16)?),
         b'u' if bytes.get(at + 2) == Some(&b'{') => {
-            let digits = bytes.get(at + 3..)?.iter().take(6).take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let digits =
+                bytes.get(at + 3..)?.iter().take(6).take_while(|byte| byte.is_ascii_hexdigit()).count();
             (bytes.get(at + 3 + digits) == Some(&b'}')).then_some(())?;
             character(digits + 4, number(bytes, at + 3, digits, 16)?)
         }
@@ -170,7 +189,9 @@ fn backslash(bytes: &[u8], at: usize) -> Option<Escape> {
             let high = number(bytes, at + 2, 4, 16)?;
             let is_pair = (0xd800..0xdc00).contains(&high) && bytes.get(at + 6..at + 8) == Some(b"\\u");
             match is_pair.then(|| number(bytes, at + 8, 4, 16)).flatten() {
-                Some(low @ 0xdc00..0xe000) => character(12, 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)),
+                Some(low @ 0xdc00..0xe000) => {
+                    character(12, 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
+                }
                 Some(_) | None => character(6, high),
             }
         }
@@ -184,9 +205,15 @@ fn backslash(bytes: &[u8], at: usize) -> Option<Escape> {
         b'r' => byte(2, u32::from(b'\r')),
         b't' => byte(2, u32::from(b'\t')),
         b'\n' => Some(Escape { length: 2, character: None }),
-        plain @ (b'"' | b'\'' | b'\\' | b'/' | b' '..=b'/' | b':'..=b'@' | b'[' | b']'..=b'`' | b'{'..=b'~') => {
-            byte(2, u32::from(plain))
-        }
+        plain @ (b'"'
+        | b'\''
+        | b'\\'
+        | b'/'
+        | b' '..=b'/'
+        | b':'..=b'@'
+        | b'['
+        | b']'..=b'`'
+        | b'{'..=b'~') => byte(2, u32::from(plain)),
         _ => None,
     }
 }
