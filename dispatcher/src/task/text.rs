@@ -94,7 +94,7 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     if let (Some(doing), Some(since)) = (&status.activity, status.activity_since) {
         field("activity", &format!("{} (for {})", sanitize(doing), age(since, now)));
     }
-    field("used", &format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd));
+    field("used", &status.usage_text());
     if let Some(branch) = &status.branch {
         field("branch", &sanitize(branch));
     }
@@ -215,8 +215,8 @@ pub fn render_plan(task: &TaskSpec) -> String {
         PullRequestPolicy::None => "push the branch, without a pull request",
     };
     let verify = match task.verify.as_slice() {
-        [] => "skip verification (no `verify` commands)".to_owned(),
-        commands => format!("verify with `{}`", commands.join("`, `")),
+        [] => "commit, without verification (no `verify` commands)".to_owned(),
+        commands => format!("commit, and verify the commit with `{}`", commands.join("`, `")),
     };
     format!(
         "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work in {directory}\n  \

@@ -54,7 +54,10 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
             answer.parts.iter().filter_map(line).collect()
         }
         CliMessage::Result(result) => {
-            let text = format!("turns {}, cost ${:.4}", result.num_turns, result.total_cost_usd);
+            // The agent can write such a line too.
+            let cost = result.total_cost_usd;
+            let cost = if (0.0..=1e6).contains(&cost) { format!("${cost:.4}") } else { "unknown".to_owned() };
+            let text = format!("turns {}, cost {cost}", result.num_turns);
             if result.is_error {
                 vec![AgentLogLine { level: Level::Warn, text: format!("{text}: {}", result.error_text()) }]
             } else {

@@ -33,6 +33,7 @@ const MAX_OUTPUT_CHARS: usize = 800;
 /// Maximum entries of each list.
 const MAX_CRITERIA: usize = 40;
 const MAX_COMMANDS: usize = 10;
+const MAX_KEPT: usize = 20;
 
 /// Content of a pull request.
 #[derive(Clone, Copy, Debug)]
@@ -109,16 +110,30 @@ pub fn render_body(text: &PullRequestText<'_>) -> String {
 }
 
 fn render_verification(verification: &Verification) -> String {
-    let Verification { status, commands } = verification;
+    let Verification { status, commit, commands, kept } = verification;
+    let place = place_of_verification(commit.as_deref(), kept);
     let verdict = match status {
-        VerificationStatus::NotConfigured => "Not verified: the service has no verify commands.",
-        VerificationStatus::NotRun => "Not verified.",
-        VerificationStatus::Passed => "All commands succeeded.",
-        VerificationStatus::Failed => "**A command failed.**",
+        VerificationStatus::NotConfigured => "Not verified: the service has no verify commands.".to_owned(),
+        VerificationStatus::NotRun => "Not verified.".to_owned(),
+        VerificationStatus::Passed => format!("All commands succeeded{place}."),
+        VerificationStatus::Failed => format!("**A command failed**{place}."),
     };
     let mut parts = vec![format!("### Verification\n\n{verdict}\n")];
     parts.extend(commands.iter().take(MAX_COMMANDS).map(render_command));
     join_within(&parts, "\n", MAX_VERIFICATION_CHARS)
+}
+
+/// Returns which commit was verified, and what the sandbox had beside it.
+fn place_of_verification(commit: Option<&str>, kept: &[String]) -> String {
+    let Some(commit) = commit else { return String::new() };
+    let short: String = commit.chars().take(12).collect();
+    let kept: Vec<String> =
+        kept.iter().take(MAX_KEPT).map(|name| code(&line(name, MAX_LINE_CHARS))).collect();
+    let kept = match kept.as_slice() {
+        [] => String::new(),
+        names => format!(", with {} kept from an earlier verification", names.join(", ")),
+    };
+    format!(" on {} in a fresh sandbox{kept}", code(&short))
 }
 
 fn render_command(report: &CommandResult) -> String {

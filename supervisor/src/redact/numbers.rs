@@ -94,7 +94,8 @@ fn next_number(bytes: &[u8], from: usize, limit: usize) -> Option<(usize, usize)
             return Some((start, at));
         }
         let word = &bytes[start..at];
-        let is_number = |digits: &&[u8]| !digits.is_empty() && digits.iter().all(|byte| class(*byte) == DIGIT);
+        let is_number =
+            |digits: &&[u8]| !digits.is_empty() && digits.iter().all(|byte| class(*byte) == DIGIT);
         let prefixes: [&[u8]; 4] = [b"0x", b"0X", b"x", b"X"];
         let number = prefixes.iter().find_map(|prefix| word.strip_prefix(*prefix)).filter(is_number);
         if let Some(number) = number {
