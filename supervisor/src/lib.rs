@@ -10,6 +10,7 @@
 //! | [`failure`] | reason and message of a failed step |
 //! | [`process`] | the only place that spawns, signals, awaits and reaps processes |
 //! | [`git`] | the only place that uses libgit2 |
+//! | [`guest`] | does the file operations where untrusted programs live |
 //! | [`workspace`] | lock and queue, preparation, checkout, task documents |
 //! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those with secrets |
 //! | [`docs`] | docs runs: plan, prompts, review and collection of task documents |
@@ -31,6 +32,7 @@ pub mod event_loop;
 pub mod failure;
 pub mod forge;
 pub mod git;
+pub mod guest;
 pub mod mcp;
 pub mod process;
 pub mod publish;

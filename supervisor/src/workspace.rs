@@ -11,3 +11,4 @@ pub mod state;
 pub mod tools;
 mod transient;
 pub mod working_directory;
+pub mod worktree;

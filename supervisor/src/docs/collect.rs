@@ -21,6 +21,7 @@ use crate::publish::text::render_commit_message;
 use crate::run::DocsSessionResult;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
+use crate::workspace::worktree::{Access, open_worktree};
 
 /// Maximum bytes to read of a file; enough to report that it is too long.
 const READ_MAX_BYTES: u64 = 4 * DOCUMENT_MAX_BYTES as u64;
@@ -182,7 +183,8 @@ pub fn save(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<Save
     let base = control.commit_tree(worktree.start).map_err(git)?;
     let head = control.commit_tree(tip).map_err(git)?;
     let cache = StatCache::load(&stat_cache(&context.layout, context.task.kind));
-    let snapshot = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
+    let guest = open_worktree(context, Access::Existing)?;
+    let snapshot = snapshot::capture(&control, &guest, base, Some(head), &cache).map_err(git)?;
     control.update_ref(&format!("refs/heads/{}", worktree.branch), tip, "saved").map_err(git)?;
     let mut notes = Vec::new();
     if snapshot.tree != head {

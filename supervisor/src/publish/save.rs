@@ -5,10 +5,11 @@ use orchestrator_contract::RunName;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::import::History;
-use crate::git::{GitError, NewCommit, Oid, StatCache, import, snapshot};
+use crate::git::{GitError, NewCommit, Oid, StatCache, Unsaved, import, snapshot};
 use crate::record::file::write_atomically;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
+use crate::workspace::worktree::{Access, open_worktree};
 
 /// Maximum snapshots until two are equal; no process of the agent is left that writes.
 const MAX_SNAPSHOTS: usize = 4;
@@ -46,12 +47,12 @@ pub struct SavedWork {
 pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Result<SavedWork, Failure> {
     let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let control = open(context, RepositoryRole::Target)?;
-    let worktree = context.worktree();
+    let guest = open_worktree(context, Access::Existing)?;
     let scratch = context.layout.supervisor_dir().join("import");
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io(&scratch, &error))?;
     let identity = context.task.commit_identity_or_default();
     let imported =
-        import::import_commits(&control, &worktree, base.start, &identity, &scratch).map_err(git)?;
+        import::import_commits(&control, &guest, base.start, &identity, &scratch).map_err(git)?;
     let mut notes = imported.notes;
     let (head, other_authors) = match imported.head {
         History::Usable { head, descends_from_base: true, other_authors } => (head, other_authors),
@@ -74,7 +75,7 @@ pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Resul
     let base_tree = control.commit_tree(base.start).map_err(git)?;
     let head_tree = control.commit_tree(head).map_err(git)?;
     let capture = |cache: &StatCache| {
-        snapshot::capture(&control, &worktree, base_tree, Some(head_tree), cache).map_err(git)
+        snapshot::capture(&control, &guest, base_tree, Some(head_tree), cache).map_err(git)
     };
     let mut snapshot = capture(&StatCache::load(&stat_cache(&context.layout, context.task.kind)))?;
     for _ in 1..MAX_SNAPSHOTS {
@@ -86,6 +87,7 @@ pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Resul
         }
     }
     notes.extend(snapshot.notes);
+    notes.extend(snapshot.unsaved.iter().map(unsaved_note));
     for nested in &snapshot.nested_repositories {
         let nested = String::from_utf8_lossy(nested);
         notes.push(format!("`{nested}` is a git repository; committed its files without its history"));
@@ -110,6 +112,11 @@ pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Resul
     let changed_lfs =
         snapshot.lfs_changed.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
     Ok(SavedWork { tip, other_authors, changed_lfs, notes })
+}
+
+/// Returns a note about a path that could not be saved.
+fn unsaved_note(unsaved: &Unsaved) -> String {
+    format!("skipped `{}`: it {}", String::from_utf8_lossy(&unsaved.path), unsaved.why)
 }
 
 /// Maximum size of the patch, in bytes.

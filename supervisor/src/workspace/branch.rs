@@ -8,9 +8,10 @@ use super::fetch::{Fetched, blocking, open};
 use super::recover::recover;
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
+use super::worktree::{Access, open_worktree};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::checkout::{Checkout, checkout};
+use crate::git::checkout::{Checkout, checkout, create_folder};
 use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, Oid, StatCache};
 
 /// Checked-out branch.
@@ -130,10 +131,8 @@ pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<Prep
         let (start, base_merge) = decide_start(&context, &control, &fetched, &branch, &mut notes)?;
         notes.extend(base_merge.note());
         let working_directory = working_directory(&context, &control, start)?;
-        checkout_worktree(&context, &control, &fetched, &branch, start)?;
+        checkout_worktree(&context, &control, &fetched, &branch, start, &working_directory)?;
         let last = last(&context)?;
-        let folder = context.working_directory(&working_directory);
-        std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
         Ok(PreparedBranch {
             branch,
@@ -274,7 +273,7 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
         .map_err(|error| Failure::from_error(Reason::InvalidTask, &error))
 }
 
-/// Checks out `start`.
+/// Checks out `start` and creates the agent's working directory in it.
 ///
 /// The state of the worktree is recorded before and after, so that a crash in between is not
 /// mistaken for work of the agent.
@@ -284,6 +283,7 @@ fn checkout_worktree(
     fetched: &Fetched,
     branch: &str,
     start: Oid,
+    working_directory: &str,
 ) -> Result<(), Failure> {
     let record = |status| {
         let state = TreeState {
@@ -312,7 +312,9 @@ fn checkout_worktree(
         cache: &StatCache::load(&cache_file),
     };
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    let stats = checkout(control, &context.worktree(), &request).map_err(git)?;
+    let guest = open_worktree(context, Access::Create)?;
+    let stats = checkout(control, &guest, &request).map_err(git)?;
+    create_folder(&guest, working_directory).map_err(git)?;
     stats.cache.save(&cache_file).map_err(git)?;
     record(WorktreeStatus::Dirty)
 }
