@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::record::EventLog;
 use crate::redact::Redactor;
+use crate::workspace::clock::RunClock;
 
 /// Task, settings and handles of one run; no step changes them.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Context {
     pub supervisor: PathBuf,
     /// Proxy and TLS settings of remotes.
     pub remotes: RemoteSettings,
+    /// Time since the run holds the workspace.
+    pub clock: RunClock,
 }
 
 /// Role of a repository in a run.

@@ -16,7 +16,8 @@ use super::rules::Rules;
 use super::save_files::{Stored, store_files};
 use super::stat_cache::StatCache;
 use super::tree::EntryKind;
-use super::walk::{Tracked, Unsaved, WalkResult, WorktreeFile, walk};
+pub use super::walk::Unsaved;
+use super::walk::{Tracked, WalkResult, WorktreeFile, walk};
 use crate::guest::Guest;
 
 /// Maximum unsaved paths to list.
