@@ -85,7 +85,7 @@ impl Patterns {
         self.matching_in(&self.folded, &plain)
     }
 
-    fn matching_in(&self, matcher: &Gitignore, path: &[u8]) -> Option<&str> {
+    fn matching_in<'p>(&'p self, matcher: &'p Gitignore, path: &[u8]) -> Option<&'p str> {
         // From the root, so that a pattern below a matched directory cannot re-include the path.
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         ends.chain([path.len()]).find_map(|end| {
