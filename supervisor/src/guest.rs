@@ -29,4 +29,4 @@ pub use client::{Guest, GuestError, GuestOptions};
 pub use message::{BUILD_ID, NodeKind, NodeStat, ReadRequest, SUBCOMMAND, WriteKind};
 pub use server::guest_main;
 
-pub(crate) use message::{MAX_BATCH, MAX_RULE_BYTES};
+pub(crate) use message::MAX_BATCH;

@@ -342,6 +342,7 @@ fn unusual_entries_cost_only_themselves() {
     for at in 0..300 {
         write(fixture.path("empty").join(at.to_string()), "");
     }
+    fs::set_permissions(&fixture.worktree, fs::Permissions::from_mode(0)).unwrap();
     let snapshot = fixture.snapshot(head, &cache);
     let unsaved: Vec<_> =
         snapshot.unsaved.iter().map(|unsaved| String::from_utf8_lossy(&unsaved.path).into_owned()).collect();
@@ -360,15 +361,12 @@ fn unusual_entries_cost_only_themselves() {
 #[test]
 fn lfs_content_of_pointer_is_unchanged_other_is_reported() {
     let content = "large content\n";
-    // The SHA-256 of the content.
-    let sha256 = "05a0a90d4a5c2a0c5d0e0a6b0e6d8b5d";
     let sum: Environment = [("PATH".into(), "/usr/bin:/bin".into())].into_iter().collect();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("content");
     fs::write(&file, content).unwrap();
     let output = blocking_command("sha256sum", &sum, ProcessGroup::Inherit).arg(&file).output().unwrap();
     let hash = String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap().to_owned();
-    assert_ne!(hash, sha256);
     let pointer =
         format!("version https://git-lfs.github.com/spec/v1\noid sha256:{hash}\nsize {}\n", content.len());
     let (fixture, head) = Fixture::new(|root| {

@@ -158,7 +158,8 @@ fn copy_packs(
             progress.total_objects() <= MAX_PACK_OBJECTS && started.elapsed() < MAX_INDEX_TIME
         });
         let mut reads = guest.read(&[ReadRequest { path: &path, link: false, limit }])?;
-        let mut copy = Copy::to(|| Ok(&mut indexer), left);
+        let target = &mut indexer;
+        let mut copy = Copy::to(move || Ok(target), left);
         let read = reads.next(limit, &mut copy)?;
         let Copy { failed, .. } = copy;
         reads.finish()?;

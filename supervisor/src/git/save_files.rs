@@ -17,8 +17,8 @@ use super::walk::WorktreeFile;
 use crate::guest::answers::{ReadResult, Sink};
 use crate::guest::{Guest, NodeStat, ReadRequest};
 
-/// Maximum size of a file to save; GitHub refuses a push with a larger one.
-pub(super) const MAX_FILE_BYTES: u64 = 100 << 20;
+/// Maximum size of a file to save. Later steps read each blob as a whole, as does an import.
+const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// Maximum size of Git LFS content to compare with its pointer.
 const MAX_LFS_BYTES: u64 = 16 << 30;

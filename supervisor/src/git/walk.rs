@@ -109,7 +109,10 @@ pub(super) fn walk(guest: &Guest, tracked: &Tracked, rules: &mut Rules) -> Resul
         let batch: Vec<Folder> = walker.pending.drain(start..).collect();
         let paths: Vec<&[u8]> = batch.iter().map(|folder| folder.path.as_slice()).collect();
         let mut listings = guest.list(&paths, MAX_ENTRIES)?;
-        for folder in batch.iter().take_while(|_| walker.seen < MAX_ENTRIES) {
+        for folder in &batch {
+            if walker.seen >= MAX_ENTRIES {
+                break;
+            }
             let listing = listings.next()?;
             walker.folder(folder, listing)?;
         }

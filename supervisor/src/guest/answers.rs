@@ -296,12 +296,4 @@ impl Guest {
         }
         if values.is_empty() { Ok(results) } else { Err(malformed()) }
     }
-
-    /// Syncs the guest's file system to disk.
-    ///
-    /// # Errors
-    /// Returns an error if the guest is broken; the inner error is that of the disk.
-    pub(crate) fn sync(&self) -> Result<io::Result<()>, GuestError> {
-        Ok(self.call(kind::SYNC, &[])?.map(drop))
-    }
 }

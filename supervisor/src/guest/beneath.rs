@@ -36,9 +36,23 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Opens a folder by its path without following a link in the last component.
+///
+/// Gives the owner access where it has none.
 pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(CWD, path, flags, Mode::empty())?)
+    let open = || openat(CWD, path, flags, Mode::empty());
+    let opened = match open() {
+        Err(Errno::ACCESS) => {
+            make_accessible(CWD, path.as_os_str().as_bytes())?;
+            open()
+        }
+        opened => opened,
+    }?;
+    if fstat(&opened)?.st_mode & 0o700 != 0o700 {
+        // Fails for another owner; then the operations tell whether it matters.
+        drop(make_accessible(CWD, path.as_os_str().as_bytes()));
+    }
+    Ok(opened)
 }
 
 /// Opens `path` beneath `root` without following any link. The empty path is `root`.

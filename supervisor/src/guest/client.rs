@@ -4,7 +4,7 @@
 //! the threads that ask wait for it. Time counts only while the guest owes an answer.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -470,7 +470,7 @@ impl io::Write for Patient<'_> {
         if self.started.elapsed() > self.patience {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.write(bytes)
+        io::Write::write(&mut self.socket, bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

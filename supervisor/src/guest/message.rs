@@ -21,24 +21,23 @@ pub(crate) const MAX_RULE_BYTES: u64 = 256 << 10;
 /// Kinds of frames.
 pub(super) mod kind {
     // Control socket, both directions.
-    pub(in crate::guest) const HELLO: u8 = 1;
-    pub(in crate::guest) const CREDIT: u8 = 2;
+    pub(crate) const HELLO: u8 = 1;
+    pub(crate) const CREDIT: u8 = 2;
     // Control socket, to the guest.
-    pub(in crate::guest) const LIST: u8 = 16;
-    pub(in crate::guest) const READ: u8 = 17;
-    pub(in crate::guest) const WRITE: u8 = 18;
-    pub(in crate::guest) const STAT: u8 = 19;
-    pub(in crate::guest) const MAKE_FOLDERS: u8 = 20;
-    pub(in crate::guest) const REMOVE: u8 = 21;
-    pub(in crate::guest) const SYNC: u8 = 22;
-    pub(in crate::guest) const CANCEL: u8 = 23;
+    pub(crate) const LIST: u8 = 16;
+    pub(crate) const READ: u8 = 17;
+    pub(crate) const WRITE: u8 = 18;
+    pub(crate) const STAT: u8 = 19;
+    pub(crate) const MAKE_FOLDERS: u8 = 20;
+    pub(crate) const REMOVE: u8 = 21;
+    pub(crate) const CANCEL: u8 = 23;
     // Control socket, from the guest.
-    pub(in crate::guest) const DONE: u8 = 32;
-    pub(in crate::guest) const FAILED: u8 = 33;
+    pub(crate) const DONE: u8 = 32;
+    pub(crate) const FAILED: u8 = 33;
     // Bulk socket, both directions. The end is a frame of its own, so that no data means nothing special.
-    pub(in crate::guest) const DATA: u8 = 64;
-    pub(in crate::guest) const END: u8 = 65;
-    pub(in crate::guest) const ABORTED: u8 = 66;
+    pub(crate) const DATA: u8 = 64;
+    pub(crate) const END: u8 = 65;
+    pub(crate) const ABORTED: u8 = 66;
 }
 
 /// What a worktree's entry is.
@@ -165,14 +164,14 @@ pub struct WriteRequest<'a> {
 
 /// Status of a single result.
 pub(super) mod status {
-    pub(in crate::guest) const OK: u8 = 0;
-    pub(in crate::guest) const ERROR: u8 = 1;
-    pub(in crate::guest) const NOT_REGULAR: u8 = 2;
-    pub(in crate::guest) const TOO_LARGE: u8 = 3;
+    pub(crate) const OK: u8 = 0;
+    pub(crate) const ERROR: u8 = 1;
+    pub(crate) const NOT_REGULAR: u8 = 2;
+    pub(crate) const TOO_LARGE: u8 = 3;
     /// Entry of a listing.
-    pub(in crate::guest) const ENTRY: u8 = 4;
+    pub(crate) const ENTRY: u8 = 4;
     /// Content of a rule file in a listing.
-    pub(in crate::guest) const RULES: u8 = 5;
+    pub(crate) const RULES: u8 = 5;
 }
 
 /// Returns the error number of an I/O error.

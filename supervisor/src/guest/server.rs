@@ -21,7 +21,7 @@ use super::beneath::forgo_openat2;
 use super::files;
 use super::message::{BUILD_ID, kind};
 use super::tree::Tree;
-use super::wire::{BULK_MAX, CONTROL_MAX, CREDIT, Decoder, Encode as _, Frame, read_frame, write_frame};
+use super::wire::{BULK_MAX, CONTROL_MAX, CREDIT, Decoder, Frame, read_frame, write_frame};
 
 /// Threads that perform requests; more do not make a disk faster.
 const MAX_WORKERS: usize = 8;
@@ -108,9 +108,7 @@ fn serve() -> io::Result<()> {
         let _ended = reader.read_bulk(bulk);
         reader.end();
     })?;
-    let result = guest.read_control(control, &jobs);
-    guest.end();
-    result
+    guest.read_control(control, &jobs)
 }
 
 fn work(guest: &Connection, queue: &Mutex<Receiver<Job>>) {
@@ -186,7 +184,7 @@ impl Connection {
                     lock(&self.outputs).insert(id, Output { credit: CREDIT.into(), cancelled: false });
                     drop(jobs.send(Job { frame, input: None }));
                 }
-                kind::STAT | kind::MAKE_FOLDERS | kind::REMOVE | kind::SYNC => {
+                kind::STAT | kind::MAKE_FOLDERS | kind::REMOVE => {
                     drop(jobs.send(Job { frame, input: None }));
                 }
                 _ => return Err(invalid("request")),
@@ -239,8 +237,7 @@ impl Connection {
                     }
                     kind::STAT => files::stat(&self.tree, &mut values),
                     kind::MAKE_FOLDERS => files::make_folders(&self.tree, &mut values),
-                    kind::REMOVE => files::remove(&self.tree, &mut values),
-                    _ => self.tree.sync().map(|()| Vec::new()),
+                    _ => files::remove(&self.tree, &mut values),
                 };
                 match result {
                     Ok(payload) => self.answer(id, kind::DONE, &payload),

@@ -227,11 +227,6 @@ impl Tree {
         }
         Ok(())
     }
-
-    /// Syncs the file system of the tree to disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.root)?)
-    }
 }
 
 fn is_absent(error: &io::Error) -> bool {

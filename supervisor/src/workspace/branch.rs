@@ -12,7 +12,7 @@ use super::working_directory::{PathKind, decide_working_directory};
 use super::worktree::{Access, open_worktree};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::checkout::{Checkout, checkout, create_folder};
+use crate::git::checkout::{Checkout, CheckoutStats, checkout, create_folder};
 use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, Oid, StatCache};
 
 /// Checked-out branch.
@@ -315,7 +315,7 @@ fn checkout_worktree(
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let worktree = context.worktree();
     let mut note = None;
-    let check_out = || {
+    let check_out = || -> Result<CheckoutStats, Failure> {
         let guest = open_worktree(context, Access::Create)?;
         let stats = checkout(control, &guest, &request).map_err(git)?;
         create_folder(&guest, working_directory).map_err(git)?;
