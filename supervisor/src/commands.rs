@@ -98,7 +98,9 @@ async fn run_one(
             None
         }
     };
-    kill_descendants(&BTreeSet::new()).await;
+    let remaining = kill_descendants(&BTreeSet::new()).await;
+    // Otherwise it could answer for the next command.
+    let exit = exit.filter(|_| remaining.is_empty());
     let mut output = Vec::new();
     for stream in [stdout, stderr] {
         output.extend(

@@ -7,6 +7,7 @@ use orchestrator_contract::names::Transport;
 use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
 use secrecy::SecretString;
 
+use crate::agent::gateway::budget::Spending;
 use crate::config::{ProcessEnv, RunArguments, SecretError, SecretSource, token_allowed_for_host};
 use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
@@ -34,6 +35,8 @@ pub struct Context {
     pub remotes: RemoteSettings,
     /// Time since the run holds the workspace.
     pub clock: RunClock,
+    /// What the conversations of the run spend, within its cost limit.
+    pub spending: Spending,
 }
 
 /// Role of a repository in a run.

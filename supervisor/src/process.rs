@@ -21,7 +21,5 @@ pub use confined::{Confinement, confined_command, confined_main, landlock_availa
 pub use limits::raise_descriptor_limit;
 pub use memory::oom_kill_count;
 pub use output::read_tail;
-pub use reaper::{
-    become_subreaper, kill_descendants, kill_orphans, kill_tree, reap_orphans, set_undumpable,
-};
+pub use reaper::{become_subreaper, kill_descendants, kill_orphans, kill_tree, reap_orphans, set_undumpable};
 pub use strays::kill_strays;

@@ -29,19 +29,23 @@ const WORDS: &[&str] = &[
 
 /// Files below `src` that may access files, and why.
 const ALLOWED: &[(&str, &str)] = &[
-    ("agent/gateway.rs", "reads certificates and the supervisor's own socket folder"),
-    ("agent/prepare_session.rs", "writes the session's files into the run's record; honest exception: folders of the agent's home"),
+    ("agent/gateway/upstream.rs", "reads certificates that the operator configures"),
+    (
+        "agent/prepare_session.rs",
+        "writes the session's files into the run's record; honest exception: folders of the agent's home",
+    ),
     ("agent/reader.rs", "writes the transcript into the run's record"),
-    ("agent/session.rs", "honest exception: looks for a session file in the agent's home"),
     ("app.rs", "creates the workspace and the run's record, both the supervisor's own"),
     ("config/process_env.rs", "reads files that the operator configures"),
     ("config/secrets.rs", "reads secret files, which no sandbox sees"),
     ("docs/collect.rs", "honest exception: reads planned documents with openat2 beneath the docs worktree"),
-    ("docs/session.rs", "writes prompts into the run's record and creates the session's home"),
     ("event_loop.rs", "writes the supervisor's own records"),
     ("event_loop/run_report.rs", "honest exception: looks at the record of the run and its folders"),
     ("git/agent_git_dir.rs", "reads `shallow` of the control repository"),
-    ("git/checkout.rs", "creates the worktree's folder in the workspace's root, and exports into the supervisor's own folders"),
+    (
+        "git/checkout.rs",
+        "creates the worktree's folder in the workspace's root, and exports into the supervisor's own folders",
+    ),
     ("git/control.rs", "the control repository, which no sandbox can write"),
     ("git/copy_objects.rs", "writes the quarantine in the supervisor's own scratch folder"),
     ("git/export.rs", "writes bundles and patches into the run's record"),
@@ -59,20 +63,40 @@ const ALLOWED: &[(&str, &str)] = &[
     ("guest/files.rs", "the guest's side, in the sandbox"),
     ("guest/message.rs", "decodes file types; opens nothing"),
     ("guest/tree.rs", "the guest's side, and exports into the supervisor's own folders"),
+    (
+        "homes/beneath.rs",
+        "honest exception: reads named files of a home with openat2, beneath it and without links",
+    ),
+    ("homes/home.rs", "creates fresh homes with unpredictable names"),
+    ("homes/kept.rs", "the supervisor's own store of kept data; homes through homes/beneath"),
+    ("homes/sessions.rs", "the supervisor's own store of sessions; homes through homes/beneath"),
     ("mcp/catalog.rs", "reads server files that the operator configures"),
     ("mcp/installed.rs", "looks for programs of the image"),
-    ("mcp/relay.rs", "creates the sockets of the relays in a private temporary folder"),
+    ("mcp/sandbox.rs", "looks at programs and folders of the image for the rules of a sandbox"),
+    ("mcp/tokens.rs", "reads service account tokens, which no sandbox sees"),
     ("process/confined.rs", "looks at paths of the sandbox's rules before it starts a program"),
     ("process/memory.rs", "reads the control group's counters in /proc and /sys"),
     ("process/reaper.rs", "reads the process table in /proc"),
+    ("process/strays.rs", "reads the process table in /proc"),
     ("publish/push.rs", "writes bundles into the run's record"),
     ("publish/save.rs", "creates the supervisor's own scratch folder"),
     ("record/event_log.rs", "writes the event log in the run's record"),
     ("record/file.rs", "writes records atomically in the supervisor's own directory"),
     ("record/termination.rs", "writes the pod's termination message"),
+    ("workspace/aside.rs", "renames a worktree as a whole; opens nothing in it"),
     ("workspace/attempts.rs", "counts attempts in the supervisor's own directory"),
+    ("workspace/caches.rs", "honest exception: copies trusted caches, which only setup commands wrote"),
+    ("workspace/export.rs", "lists and creates folders of exports in the supervisor's own directory"),
+    (
+        "workspace/keep.rs",
+        "honest exception: moves kept build folders between exports without following a link",
+    ),
     ("workspace/lock.rs", "the workspace's lock, in the supervisor's own directory"),
     ("workspace/preflight.rs", "checks the workspace's folders before the agent starts"),
+    ("workspace/recover.rs", "counts recoveries in the supervisor's own directory"),
+    ("workspace/remove.rs", "removes trees relative to open folders, without following a link"),
+    ("workspace/reserve.rs", "the disk reserve, in the supervisor's own directory"),
+    ("workspace/state.rs", "records of the worktree, in the supervisor's own directory"),
     ("workspace/tools.rs", "writes files of MCP servers into the run's record"),
 ];
 
@@ -127,10 +151,8 @@ fn read(root: &Path, folder: &Path, found: &mut BTreeMap<String, Vec<&'static st
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap();
-            let code: Vec<&str> = production(&text)
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"))
-                .collect();
+            let code: Vec<&str> =
+                production(&text).lines().filter(|line| !line.trim_start().starts_with("//")).collect();
             let code = code.join("\n");
             found.insert(name, WORDS.iter().copied().filter(|word| code.contains(word)).collect());
         }

@@ -279,8 +279,7 @@ fn raw_commit(fixture: &Fixture, entries: &[(&str, &[u8], Oid)]) -> Oid {
     let file = fixture.folder.path().join("raw-tree");
     fs::write(&file, content).unwrap();
     let control = fixture.control.path();
-    let tree =
-        git(control, &["hash-object", "-w", "--literally", "-t", "tree", file.to_str().unwrap()]);
+    let tree = git(control, &["hash-object", "-w", "--literally", "-t", "tree", file.to_str().unwrap()]);
     Oid::from_str(&git(control, &["commit-tree", "-m", "raw", &tree])).unwrap()
 }
 
@@ -295,7 +294,15 @@ fn tree_with_refused_name_is_not_written_at_all() {
     let (fixture, _) = Fixture::new(rich);
     let blob = blob_of(&fixture);
     let names: &[&[u8]] = &[
-        b"..", b".", b".git", b".GIT", b"git~1", b"..\\x", b".git.", b".git::$INDEX_ALLOCATION", b"../../home.bashrc",
+        b"..",
+        b".",
+        b".git",
+        b".GIT",
+        b"git~1",
+        b"..\\x",
+        b".git.",
+        b".git::$INDEX_ALLOCATION",
+        b"../../home.bashrc",
         ".g\u{200c}it".as_bytes(),
     ];
     for name in names {
@@ -303,8 +310,14 @@ fn tree_with_refused_name_is_not_written_at_all() {
         make_root(&fixture.worktree).unwrap();
         let (branch, cache) = (BranchName::new("work/one").unwrap(), StatCache::default());
         let clean = CleanMode::Untracked;
-        let request =
-            Checkout { commit, branch: &branch, base: None, identity: &fixture.identity, clean, cache: &cache };
+        let request = Checkout {
+            commit,
+            branch: &branch,
+            base: None,
+            identity: &fixture.identity,
+            clean,
+            cache: &cache,
+        };
         let error = checkout(&fixture.control, &fixture.guest(), &request).unwrap_err();
         assert_eq!(error.reason(), orchestrator_contract::Reason::UnsupportedRepository, "{error}");
         let exported = fixture.folder.path().join("exports/tree");
@@ -400,7 +413,8 @@ fn submodule_is_that_of_agent_head() {
     write(fixture.path("sub/.git"), "gitdir: /etc\n");
     write(fixture.path("sub/inside"), "not ours\n");
     let tree = |commit| fixture.control.commit_tree(commit).unwrap();
-    let capture = |head| snapshot::capture(&fixture.control, &fixture.guest(), tree(base), head, &cache).unwrap();
+    let capture =
+        |head| snapshot::capture(&fixture.control, &fixture.guest(), tree(base), head, &cache).unwrap();
     assert_eq!(capture(Some(tree(bumped))).tree, tree(bumped));
     assert_eq!(capture(None).tree, tree(base));
 }
@@ -438,13 +452,15 @@ fn names_that_change_meanwhile_lead_nowhere() {
         for _ in 0..40 {
             let guest = fixture.guest();
             let tree = fixture.control.commit_tree(head).unwrap();
-            let snapshot = snapshot::capture(&fixture.control, &guest, tree, None, &StatCache::default()).unwrap();
+            let snapshot =
+                snapshot::capture(&fixture.control, &guest, tree, None, &StatCache::default()).unwrap();
             for change in &snapshot.changed {
                 assert_ne!(change.kind, snapshot::ChangeKind::Modified, "{change:?}");
             }
             let (branch, cache) = (BranchName::new("work/one").unwrap(), StatCache::default());
             let (identity, clean) = (&fixture.identity, CleanMode::Untracked);
-            let request = Checkout { commit: head, branch: &branch, base: None, identity, clean, cache: &cache };
+            let request =
+                Checkout { commit: head, branch: &branch, base: None, identity, clean, cache: &cache };
             // It may fail, but it writes nothing outside.
             drop(checkout(&fixture.control, &guest, &request));
         }

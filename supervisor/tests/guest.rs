@@ -32,7 +32,8 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("tree")).unwrap();
         let url = RepositoryUrl::new("https://example.org/a/b").unwrap();
-        let control = ControlRepository::open(&folder.path().join("control"), &url).unwrap().into_repository();
+        let control =
+            ControlRepository::open(&folder.path().join("control"), &url).unwrap().into_repository();
         Self { folder, control }
     }
 
@@ -70,7 +71,9 @@ const DATA: u8 = 64;
 const END: u8 = 65;
 
 /// A guest that shakes hands and then does as `act` says, with its sockets and the first request.
-fn fake(act: impl FnOnce(&mut UnixStream, &mut UnixStream, u32) + Send + 'static) -> (UnixStream, UnixStream) {
+fn fake(
+    act: impl FnOnce(&mut UnixStream, &mut UnixStream, u32) + Send + 'static,
+) -> (UnixStream, UnixStream) {
     let ((control, mut their_control), (bulk, mut their_bulk)) =
         (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
     std::thread::spawn(move || {
@@ -129,7 +132,10 @@ fn guest_that_breaks_protocol_fails_with_one_error() {
         bulk.write_all(&[frame(id, END, &[]), frame(id, END, &[])].concat()).unwrap();
         until_closed(control);
     });
-    assert!(twice.contains("malformed") || twice.contains("twice") || twice.contains("did not get"), "{twice}");
+    assert!(
+        twice.contains("malformed") || twice.contains("twice") || twice.contains("did not get"),
+        "{twice}"
+    );
     let wrong_socket = failure(|control, _, id| {
         control.write_all(&frame(id, DATA, b"x")).unwrap();
         until_closed(control);

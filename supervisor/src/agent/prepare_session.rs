@@ -14,7 +14,7 @@ use super::command_line::{
     compose_message, compose_settings,
 };
 use super::exit::verdict_schema;
-use super::gateway::Gateway;
+use super::gateway::{Allowance, Gateway};
 use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
@@ -28,6 +28,7 @@ use crate::mcp::relay::{RelayGrant, RelayHost};
 use crate::process::{Confinement, Environment, landlock_available};
 use crate::run::AgentPrompt;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
+use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
@@ -120,7 +121,9 @@ pub struct PlannedSession {
 /// Returns an error if it cannot be created.
 pub fn create_home(context: &Context) -> Result<Home, Failure> {
     let parent = context.layout.agent_dir();
-    Home::create(&parent).map_err(|error| Failure::io(&parent, &error))
+    let home = Home::create(&parent).map_err(|error| Failure::io(&parent, &error))?;
+    caches::seed(&context.layout, &home.cache());
+    Ok(home)
 }
 
 /// Returns the directories of processes that have this fresh directory.
@@ -178,6 +181,7 @@ pub fn confinement(context: &Context, home: &Home, claude: Option<&Path>) -> Con
     }
     readable.extend([
         context.control_repository_path(RepositoryRole::Target).join("objects"),
+        context.layout.trusted_caches(),
         context.supervisor.clone(),
     ]);
     readable.extend(context.inherited.rustup_home());
@@ -222,8 +226,7 @@ pub fn plan_session(
     let directory = context.working_directory(&prepared.working_directory);
     let store = SessionStore::new(&context.layout);
     let earlier = prepared.last.as_ref().filter(|_| task.mode == Mode::Retry);
-    let resumable =
-        earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
+    let resumable = earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
     let summary = earlier.map(summarize);
     let (session_id, resumes, history, note) = match (current, resumable, &summary) {
         (Some(current), ..) => (current.to_owned(), true, PriorAttempt::Resumed, None),
@@ -298,7 +301,8 @@ pub(crate) fn compose_session(
     tools: &AgentTools,
     params: SessionParams<'_>,
 ) -> Result<SessionCommand, Failure> {
-    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } = params;
+    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } =
+        params;
     let (Session::New(session_id) | Session::Resume(session_id)) = session;
     let home = tools.conversations.start(context, session, &directory)?;
     let files = context.record.conversation(session_id);
@@ -306,7 +310,7 @@ pub(crate) fn compose_session(
     let mut confinement = confinement(context, &home, Some(&preflight.claude));
     confinement.readable.push(files.folder().to_owned());
     confinement.writable.extend(writable);
-    let (gateway, environment) = compose_model_environment(context, tools, &home)?;
+    let (gateway, environment) = compose_model_environment(context, tools, &home, session_id)?;
     let schema = verdict_schema();
     let arguments = compose_arguments(&CliOptions {
         model: &context.task.model,
@@ -340,6 +344,7 @@ fn compose_model_environment(
     context: &Context,
     tools: &AgentTools,
     home: &Home,
+    conversation: &str,
 ) -> Result<(Option<Gateway>, Environment), Failure> {
     let model = context
         .secrets
@@ -353,7 +358,8 @@ fn compose_model_environment(
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
-    let gateway = Gateway::open(&context.secrets, &model.auth)
+    let allowance = Allowance { spending: &context.spending, conversation, model: &context.task.model };
+    let gateway = Gateway::open(&context.secrets, &model.auth, allowance)
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
         environment.retain(|name, _| !is_model_credential(name));
@@ -441,7 +447,9 @@ mod tests {
 
     #[test]
     fn every_model_credential_is_recognized() {
-        for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"] {
+        for name in
+            ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"]
+        {
             assert!(is_model_credential(name.as_ref()), "{name}");
         }
         for name in ["ANTHROPIC_MODEL", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "TZ"] {

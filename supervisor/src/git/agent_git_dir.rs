@@ -50,8 +50,10 @@ pub(super) fn create_git_dir(
 
 fn write(guest: &Guest, files: &[(String, Vec<u8>)], index: &[u8]) -> Result<(), GitError> {
     let failed = || GitError::file("write the git directory in", guest.root());
-    let mut paths: Vec<(Vec<u8>, &[u8])> =
-        files.iter().map(|(name, content)| (format!(".git/{name}").into_bytes(), content.as_slice())).collect();
+    let mut paths: Vec<(Vec<u8>, &[u8])> = files
+        .iter()
+        .map(|(name, content)| (format!(".git/{name}").into_bytes(), content.as_slice()))
+        .collect();
     paths.push((b".git/index".to_vec(), index));
     let fixed = ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"];
     let mut folders = std::collections::BTreeSet::new();

@@ -255,7 +255,8 @@ fn convert(tree: Oid, missing: &[&Entry], rules: &Rules) -> Result<Converted, Gi
     let mut builder = CheckoutBuilder::new();
     builder.force().disable_pathspec_match(true).update_index(false).remove_untracked(false);
     let mut paths = HashSet::new();
-    for entry in missing.iter().filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable)) {
+    for entry in missing.iter().filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable))
+    {
         let converts =
             rules.has(&entry.name, "eol", b"crlf") || rules.has(&entry.name, "ident", b"[internal]__TRUE__");
         // The copy of a rule file is needed as it is.

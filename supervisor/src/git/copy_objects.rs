@@ -54,9 +54,10 @@ pub(super) fn copy_objects(
         let mut listings = guest.list(paths, MAX_LOOSE)?;
         for fan in fans {
             let listing = listings.next()?;
-            let names = listing.entries.into_iter().filter(|(name, stat)| {
-                is_hexadecimal(name, 38) && stat.kind() == NodeKind::File
-            });
+            let names = listing
+                .entries
+                .into_iter()
+                .filter(|(name, stat)| is_hexadecimal(name, 38) && stat.kind() == NodeKind::File);
             loose.extend(names.map(|(name, _)| [fan.as_slice(), b"/", &name].concat()));
         }
         listings.finish()?;
@@ -76,8 +77,7 @@ pub(super) fn copy_objects(
 }
 
 fn copy_loose(guest: &Guest, names: &[Vec<u8>], objects: &Path, left: &mut u64) -> Result<(), GitError> {
-    let paths: Vec<Vec<u8>> =
-        names.iter().map(|name| [b".git/objects/".as_slice(), name].concat()).collect();
+    let paths: Vec<Vec<u8>> = names.iter().map(|name| [b".git/objects/".as_slice(), name].concat()).collect();
     let limit = *left;
     let requests: Vec<_> = paths.iter().map(|path| ReadRequest { path, link: false, limit }).collect();
     let mut reads = guest.read(&requests)?;
@@ -144,16 +144,17 @@ fn copy_packs(
 ) -> Result<(), GitError> {
     let odb = quarantine.odb().map_err(GitError::library("open the quarantine"))?;
     let listing = guest.list_one(b".git/objects/pack", MAX_PACKS * 8)?;
-    let packs = listing.entries.into_iter().filter(|(name, stat)| {
-        name.ends_with(b".pack") && stat.kind() == NodeKind::File
-    });
+    let packs = listing
+        .entries
+        .into_iter()
+        .filter(|(name, stat)| name.ends_with(b".pack") && stat.kind() == NodeKind::File);
     let started = Instant::now();
     for (name, _) in packs.take(MAX_PACKS) {
         let path = [b".git/objects/pack/".as_slice(), &name].concat();
         let limit = *left;
         // Ignore the agent's pack index: indexing again hashes each object.
-        let mut indexer =
-            git2::Indexer::new(Some(&odb), folder, 0o600, false).map_err(GitError::library("index a pack"))?;
+        let mut indexer = git2::Indexer::new(Some(&odb), folder, 0o600, false)
+            .map_err(GitError::library("index a pack"))?;
         indexer.progress(move |progress| {
             progress.total_objects() <= MAX_PACK_OBJECTS && started.elapsed() < MAX_INDEX_TIME
         });

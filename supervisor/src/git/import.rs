@@ -343,7 +343,10 @@ fn check_size(quarantine: &Repository, oid: Oid) -> Result<(), GitError> {
     let header = quarantine.odb().and_then(|odb| odb.read_header(oid));
     let (size, _) = header.map_err(GitError::library(format!("read object {oid}")))?;
     if size > MAX_OBJECT_BYTES {
-        return Err(GitError::Unsupported(format!("object {oid} is larger than {} MiB", MAX_OBJECT_BYTES >> 20)));
+        return Err(GitError::Unsupported(format!(
+            "object {oid} is larger than {} MiB",
+            MAX_OBJECT_BYTES >> 20
+        )));
     }
     Ok(())
 }

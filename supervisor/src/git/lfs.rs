@@ -31,7 +31,8 @@ impl Pointer {
             return None;
         }
         let object = odb.read(blob).ok()?;
-        let text = std::str::from_utf8(object.data()).ok().filter(|text| text.as_bytes().starts_with(VERSION))?;
+        let text =
+            std::str::from_utf8(object.data()).ok().filter(|text| text.as_bytes().starts_with(VERSION))?;
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
         let sha256 = value("oid sha256:")?.trim();
         let is_hash = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());

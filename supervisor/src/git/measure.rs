@@ -86,15 +86,19 @@ impl<'r> Measures<'r> {
         let fail = || GitError::library(format!("read tree {oid}"));
         let (size, kind) = self.repository.odb().and_then(|odb| odb.read_header(oid)).map_err(fail())?;
         if kind != ObjectType::Tree || size > MAX_TREE_BYTES {
-            return Err(GitError::Unsupported(format!("tree {oid} is none, or larger than {MAX_TREE_BYTES} bytes")));
+            return Err(GitError::Unsupported(format!(
+                "tree {oid} is none, or larger than {MAX_TREE_BYTES} bytes"
+            )));
         }
         let tree = self.repository.find_tree(oid).map_err(fail())?;
-        let mut open = Open { oid, pending: Vec::new(), folders: Vec::new(), longest_name: 0, entries: tree.len() };
+        let mut open =
+            Open { oid, pending: Vec::new(), folders: Vec::new(), longest_name: 0, entries: tree.len() };
         let mut names = HashSet::with_capacity(tree.len());
         for entry in &tree {
             let name = entry.name_bytes();
-            let refuse =
-                |why: &str| GitError::Unsupported(format!("tree {oid} has an entry `{}`, which {why}", shown(name)));
+            let refuse = |why: &str| {
+                GitError::Unsupported(format!("tree {oid} has an entry `{}`, which {why}", shown(name)))
+            };
             check_name(name).map_err(|problem| refuse(&problem.to_string()))?;
             if !names.insert(name.to_vec()) {
                 return Err(refuse("occurs twice"));

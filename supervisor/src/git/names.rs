@@ -78,9 +78,7 @@ fn is_ntfs_git(name: &[u8]) -> bool {
 /// HFS+ ignores case and these code points.
 fn is_hfs_git(name: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(name) else { return false };
-    let is_ignored = |c: &char| {
-        matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-    };
+    let is_ignored = |c: &char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let folded: String = text.chars().filter(|c| !is_ignored(c)).take(5).collect();
     folded.eq_ignore_ascii_case(".git")
 }
@@ -149,8 +147,22 @@ mod tests {
     #[test]
     fn ordinary_and_odd_names_are_accepted() {
         let accepted: &[&[u8]] = &[
-            b"a", b"...", b"..a", b".gitignore", b".gitattributes", b".github", b"git", b"git~2", b"caf\xe9", b"a\nb",
-            b"mnt-a\\x2db.mount", b".git-x", b"x.git", b" ", b".gitx:y", &[b'x'; 255],
+            b"a",
+            b"...",
+            b"..a",
+            b".gitignore",
+            b".gitattributes",
+            b".github",
+            b"git",
+            b"git~2",
+            b"caf\xe9",
+            b"a\nb",
+            b"mnt-a\\x2db.mount",
+            b".git-x",
+            b"x.git",
+            b" ",
+            b".gitx:y",
+            &[b'x'; 255],
         ];
         for name in accepted {
             assert_eq!(check_name(name), Ok(()), "{}", shown(name));

@@ -57,7 +57,15 @@ impl Rules {
         fs::create_dir(&root).map_err(GitError::file("create", &root))?;
         // Only for its `.gitignore` and `.gitattributes`: neither configuration nor `info/exclude` is read.
         view.set_workdir(&root, false).map_err(GitError::library("open the rules"))?;
-        Ok(Self { folder, view, fixed: HashSet::new(), own_attributes: true, files: 0, ignores: false, attributes: false })
+        Ok(Self {
+            folder,
+            view,
+            fixed: HashSet::new(),
+            own_attributes: true,
+            files: 0,
+            ignores: false,
+            attributes: false,
+        })
     }
 
     /// Removes what killed runs left; the caller excludes running ones.
@@ -102,7 +110,10 @@ impl Rules {
 
     /// Takes the rules of a commit, as path and content: those of the worktree in their place, and
     /// all of its `.gitattributes`, do not count.
-    pub(super) fn fix<'r>(&mut self, rules: impl Iterator<Item = Result<(&'r [u8], Vec<u8>), GitError>>) -> Result<(), GitError> {
+    pub(super) fn fix<'r>(
+        &mut self,
+        rules: impl Iterator<Item = Result<(&'r [u8], Vec<u8>), GitError>>,
+    ) -> Result<(), GitError> {
         for rule in rules {
             let (path, content) = rule?;
             self.add(path, &content)?;

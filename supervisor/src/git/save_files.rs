@@ -59,7 +59,8 @@ pub(super) fn store_files(
             stored[at] = content_of_pointer(guest, file, pointer)?;
         }
         if stored[at].is_none() {
-            let converts = is_file && rules.has_attributes() && !rules.is_lfs(&file.path) && rules.converts(&file.path);
+            let converts =
+                is_file && rules.has_attributes() && !rules.is_lfs(&file.path) && rules.converts(&file.path);
             plain.push((at, *file, converts));
         }
     }

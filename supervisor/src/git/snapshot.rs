@@ -192,7 +192,10 @@ impl Captured {
         let nodes = if folders.is_empty() {
             HashMap::new()
         } else {
-            head.iter().filter(|(path, _)| is_unread(path)).map(|(path, node)| (path.clone(), *node)).collect()
+            head.iter()
+                .filter(|(path, _)| is_unread(path))
+                .map(|(path, node)| (path.clone(), *node))
+                .collect()
         };
         let mut captured = Self { head, nodes, unsaved: Vec::new(), more: 0 };
         for unsaved in unread.into_iter().chain(odd) {
@@ -233,7 +236,10 @@ impl Captured {
         for (path, (kind, oid)) in added {
             if let Err(error) = index.add(&index_entry(&path, kind, oid)) {
                 self.nodes.remove(&path);
-                self.report(Unsaved { path, why: format!("has a path that git rejects: {}", error.message()) });
+                self.report(Unsaved {
+                    path,
+                    why: format!("has a path that git rejects: {}", error.message()),
+                });
             }
         }
         Ok(())

@@ -103,7 +103,10 @@ impl StatCache {
         let probe = tempfile::tempfile_in(folder).map_err(GitError::file("write in", folder))?;
         let stat = rustix::fs::fstat(&probe)
             .map_err(|error| GitError::file("stat", folder)(io::Error::from(error)))?;
-        Ok(Self { entries: HashMap::with_capacity(size), taken: nanoseconds(stat.st_ctime, i128::from(stat.st_ctime_nsec)) })
+        Ok(Self {
+            entries: HashMap::with_capacity(size),
+            taken: nanoseconds(stat.st_ctime, i128::from(stat.st_ctime_nsec)),
+        })
     }
 
     /// Returns the blob id of a file if the file cannot have changed since the scan.

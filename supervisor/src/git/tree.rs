@@ -160,7 +160,11 @@ impl ControlRepository {
         for entry in tree.iter().rev() {
             let name = entry.name_bytes();
             let refuse = |why: &str| {
-                let place = if folder.is_empty() { "at its top".to_owned() } else { format!("in `{}`", shown(folder)) };
+                let place = if folder.is_empty() {
+                    "at its top".to_owned()
+                } else {
+                    format!("in `{}`", shown(folder))
+                };
                 GitError::Unsupported(format!("the tree has an entry `{}` {place}, which {why}", shown(name)))
             };
             check_name(name).map_err(|problem| refuse(&problem.to_string()))?;

@@ -119,7 +119,11 @@ fn write_chunk(
 }
 
 /// Writes entries into an empty folder of the supervisor.
-pub(super) fn export_all(control: &ControlRepository, folder: &Path, entries: &[&Entry]) -> Result<(), GitError> {
+pub(super) fn export_all(
+    control: &ControlRepository,
+    folder: &Path,
+    entries: &[&Entry],
+) -> Result<(), GitError> {
     let tree = Tree::open(folder).map_err(GitError::file("open", folder))?;
     tree.make_folders(folders_of(entries).into_iter()).map_err(GitError::file("write in", folder))?;
     let store = control.path();
@@ -130,7 +134,8 @@ pub(super) fn export_all(control: &ControlRepository, folder: &Path, entries: &[
         let mut parents = LastParent::default();
         for entry in chunk {
             let Some(kind) = write_kind(entry.kind) else { continue };
-            let object = odb.read(entry.oid).map_err(GitError::library(format!("read blob {}", entry.oid)))?;
+            let object =
+                odb.read(entry.oid).map_err(GitError::library(format!("read blob {}", entry.oid)))?;
             let content = object.data();
             let mut write = |file: &mut std::fs::File| file.write_all(content);
             tree.write(&mut parents, &entry.name, kind, &mut write, content).map_err(failed(&entry.name))?;

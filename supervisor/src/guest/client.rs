@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 use super::message::{BUILD_ID, SUBCOMMAND, error_of, kind};
 use super::server::WITHOUT_OPENAT2;
 use super::wire::{BULK_MAX, CONTROL_MAX, CREDIT, Decoder, Encode as _, Frame, read_frame, write_frame};
-use crate::process::{BlockingChild, Environment, ProcessGroup, SpawnError, blocking_command, spawn_blocking};
+use crate::process::{
+    BlockingChild, Environment, ProcessGroup, SpawnError, blocking_command, spawn_blocking,
+};
 
 /// How long a guest may owe its answers, all together.
 const TOTAL_PATIENCE: Duration = Duration::from_secs(1800);
@@ -47,16 +49,10 @@ impl Default for GuestOptions {
 pub enum GuestError {
     /// It could not be started.
     #[error("cannot start the guest of `{}`", root.display())]
-    Start {
-        root: PathBuf,
-        source: Arc<SpawnError>,
-    },
+    Start { root: PathBuf, source: Arc<SpawnError> },
     /// It cannot open its folder.
     #[error("cannot open `{}`", root.display())]
-    Root {
-        root: PathBuf,
-        source: Arc<io::Error>,
-    },
+    Root { root: PathBuf, source: Arc<io::Error> },
     /// It died, stalled or broke the protocol.
     #[error("the guest of `{}` {why}", root.display())]
     Broken { root: PathBuf, why: String },
@@ -143,8 +139,7 @@ impl Shared {
         match (kind, request.expected, from_bulk) {
             (kind::DATA, Expected::Data, true) => {
                 let length = payload.len() as u64;
-                request.allowed =
-                    request.allowed.checked_sub(length).ok_or("sent more data than it may")?;
+                request.allowed = request.allowed.checked_sub(length).ok_or("sent more data than it may")?;
                 // Empty data means nothing, and must not fill the queue.
                 if !request.abandoned && length > 0 {
                     request.data.push_back(payload);
@@ -206,7 +201,8 @@ impl Guest {
         root: &Path,
         options: GuestOptions,
     ) -> Result<Self, GuestError> {
-        let failed = |source: SpawnError| GuestError::Start { root: root.to_owned(), source: Arc::new(source) };
+        let failed =
+            |source: SpawnError| GuestError::Start { root: root.to_owned(), source: Arc::new(source) };
         let pair = || {
             let pair = UnixStream::pair();
             pair.map_err(|source| failed(SpawnError { program: SUBCOMMAND.to_owned(), source }))
@@ -231,11 +227,15 @@ impl Guest {
         root: &Path,
         options: GuestOptions,
     ) -> Result<Self, GuestError> {
-        let failed = |source: io::Error| GuestError::Broken { root: root.to_owned(), why: source.to_string() };
+        let failed =
+            |source: io::Error| GuestError::Broken { root: root.to_owned(), why: source.to_string() };
         for socket in [&control, &bulk] {
             socket.set_write_timeout(Some(options.patience)).map_err(failed)?;
         }
-        let readers = [(control.try_clone().map_err(failed)?, CONTROL_MAX, false), (bulk.try_clone().map_err(failed)?, BULK_MAX, true)];
+        let readers = [
+            (control.try_clone().map_err(failed)?, CONTROL_MAX, false),
+            (bulk.try_clone().map_err(failed)?, BULK_MAX, true),
+        ];
         let shared = Arc::new(Shared {
             control: Mutex::new(control),
             bulk: Mutex::new(bulk),
@@ -299,7 +299,7 @@ impl Guest {
         for socket in [&self.shared.control, &self.shared.bulk] {
             // Wakes the readers; a socket that is closed already needs no waking.
             if let Ok(socket) = socket.try_lock() {
-                let _ = socket.shutdown(Shutdown::Both);
+                drop(socket.shutdown(Shutdown::Both));
             }
         }
         let why = lock(&self.shared.state).failed.clone().unwrap_or_default();
@@ -314,7 +314,8 @@ impl Guest {
     }
 
     fn send(&self, socket: &Mutex<UnixStream>, id: u32, kind: u8, payload: &[u8]) -> Result<(), GuestError> {
-        let mut out = Patient { socket: &lock(socket), started: Instant::now(), patience: self.options.patience };
+        let mut out =
+            Patient { socket: &lock(socket), started: Instant::now(), patience: self.options.patience };
         write_frame(&mut out, id, kind, payload).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.broken("takes no data"),
             _ => self.broken(format!("broke the connection: {error}")),
@@ -345,11 +346,8 @@ impl Guest {
                 return Err(self.broken(format!("did not answer within {:.0?}", self.options.patience)));
             }
             let started = Instant::now();
-            (state, _) = self
-                .shared
-                .changed
-                .wait_timeout(state, *patience)
-                .unwrap_or_else(PoisonError::into_inner);
+            (state, _) =
+                self.shared.changed.wait_timeout(state, *patience).unwrap_or_else(PoisonError::into_inner);
             let waited = started.elapsed();
             state.waited += waited;
             *patience = patience.saturating_sub(waited);
@@ -450,7 +448,7 @@ impl Drop for Guest {
         // Kills and reaps it, so that it holds no socket open.
         drop(self.child.take());
         for socket in [&self.shared.control, &self.shared.bulk] {
-            let _ = lock(socket).shutdown(Shutdown::Both);
+            drop(lock(socket).shutdown(Shutdown::Both));
         }
         for reader in self.readers.drain(..) {
             drop(reader.join());

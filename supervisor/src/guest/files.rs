@@ -134,11 +134,7 @@ fn send(mut file: File, size: u64, out: &mut impl Output) -> io::Result<io::Resu
 }
 
 /// Writes files; the result has a status for each, with its stat.
-pub(super) fn write(
-    tree: &Tree,
-    request: &mut Decoder<'_>,
-    mut input: impl Input,
-) -> io::Result<Vec<u8>> {
+pub(super) fn write(tree: &Tree, request: &mut Decoder<'_>, mut input: impl Input) -> io::Result<Vec<u8>> {
     let mut parents = LastParent::default();
     let mut results = Vec::new();
     let count = request.u32().ok_or_else(malformed)?;
@@ -165,13 +161,11 @@ pub(super) fn write(
             &mut parents,
             path,
             kind,
-            &mut |file| {
-                match take(&mut input, &mut left, |bytes| file.write_all(bytes)) {
-                    Ok(written) => written,
-                    Err(error) => {
-                        lost = Err(error);
-                        Ok(())
-                    }
+            &mut |file| match take(&mut input, &mut left, |bytes| file.write_all(bytes)) {
+                Ok(written) => written,
+                Err(error) => {
+                    lost = Err(error);
+                    Ok(())
                 }
             },
             &target,

@@ -152,16 +152,6 @@ pub enum WriteKind {
     Link,
 }
 
-/// Entry to write.
-#[derive(Clone, Copy, Debug)]
-pub struct WriteRequest<'a> {
-    /// Path relative to the root; its parent exists.
-    pub path: &'a [u8],
-    pub kind: WriteKind,
-    /// Size of the content in bytes.
-    pub size: u64,
-}
-
 /// Status of a single result.
 pub(super) mod status {
     pub(crate) const OK: u8 = 0;

@@ -217,9 +217,9 @@ impl Tree {
         let mut folder = folder;
         while prune && !folder.is_empty() {
             let (parent, name) = split(folder);
-            let emptied = self.parent(parent).is_ok_and(|parent| {
-                unlinkat(&parent, OsStr::from_bytes(name), AtFlags::REMOVEDIR).is_ok()
-            });
+            let emptied = self
+                .parent(parent)
+                .is_ok_and(|parent| unlinkat(&parent, OsStr::from_bytes(name), AtFlags::REMOVEDIR).is_ok());
             if !emptied {
                 break;
             }

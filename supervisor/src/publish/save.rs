@@ -27,6 +27,8 @@ pub struct WorktreeBase {
     pub branch: String,
     /// Run that did the work.
     pub run: RunName,
+    /// Tree after the setup commands, if they changed files.
+    pub setup: Option<Oid>,
 }
 
 /// Saved work.
@@ -48,6 +50,8 @@ pub struct SavedWork {
 struct Destination<'a> {
     /// Commit that the agent started from.
     start: Oid,
+    /// Tree after the setup commands, if they changed files.
+    setup: Option<Oid>,
     /// Ref of the work.
     reference: String,
     /// Name for other refs of the work: `refs/orchestrator/{owner}/...`.
@@ -72,6 +76,7 @@ fn git(error: GitError) -> Failure {
 pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Result<SavedWork, Failure> {
     let destination = Destination {
         start: base.start,
+        setup: base.setup,
         reference: format!("refs/heads/{}", base.branch),
         owner: base.run.as_str(),
         message,
@@ -94,7 +99,8 @@ pub fn save_recovered(
     let owner = format!("recovered-{name}");
     // The file with the stats may be of another worktree.
     let cache = StatCache::default();
-    let destination = Destination { start, reference: reference.clone(), owner: &owner, message, cache };
+    let destination =
+        Destination { start, setup: None, reference: reference.clone(), owner: &owner, message, cache };
     let saved = with_reserve(context, || save_to(context, &destination))?;
     Ok((saved, reference))
 }
@@ -120,6 +126,9 @@ fn save_to(context: &Context, destination: &Destination<'_>) -> Result<SavedWork
     let head_tree = control.commit_tree(head).map_err(git)?;
     let Snapshot { tree, changed: _, lfs_changed, nested_repositories, unsaved, notes: skipped, cache } =
         stable_snapshot(&control, &guest, destination, head_tree)?;
+    let start_tree = control.commit_tree(destination.start).map_err(git)?;
+    let setup = destination.setup.unwrap_or(start_tree);
+    let tree = control.tree_without_setup(tree, start_tree, setup).map_err(git)?;
     notes.extend(skipped);
     for nested in &nested_repositories {
         let nested = String::from_utf8_lossy(nested);
@@ -193,9 +202,8 @@ fn stable_snapshot(
     head_tree: Oid,
 ) -> Result<Snapshot, Failure> {
     let base_tree = control.commit_tree(destination.start).map_err(git)?;
-    let capture = |cache: &StatCache| {
-        snapshot::capture(control, guest, base_tree, Some(head_tree), cache).map_err(git)
-    };
+    let capture =
+        |cache: &StatCache| snapshot::capture(control, guest, base_tree, Some(head_tree), cache).map_err(git);
     let mut snapshot = capture(&destination.cache)?;
     for _ in 1..MAX_SNAPSHOTS {
         let next = capture(&snapshot.cache)?;
