@@ -10,6 +10,7 @@
 //! | `wire` | frames and values on the sockets |
 //! | `message` | requests and their results |
 //! | [`client`] | the supervisor's side: requests, credit, patience |
+//! | `received` | stores what a guest sends, within its credit |
 //! | `answers` | decodes and checks what a guest answers |
 //! | `server` | the guest's side: sockets, threads, credit |
 //! | `files` | the guest's side: what it does for each request |
@@ -21,6 +22,7 @@ pub(crate) mod beneath;
 pub mod client;
 mod files;
 mod message;
+mod received;
 mod server;
 pub(crate) mod tree;
 mod wire;

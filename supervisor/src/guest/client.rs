@@ -3,7 +3,7 @@
 //! Two threads read the sockets and only store what they read, within the credit of each stream;
 //! the threads that ask wait for it. Time counts only while the guest owes an answer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -12,13 +12,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::message::{BUILD_ID, SUBCOMMAND, error_of, kind};
+use super::received::{End, Expected, Pending, Shared, lock};
 use super::server::WITHOUT_OPENAT2;
-use super::wire::{BULK_MAX, CONTROL_MAX, CREDIT, Decoder, Encode as _, Frame, read_frame, write_frame};
+use super::wire::{BULK_MAX, CONTROL_MAX, CREDIT, Decoder, Encode as _, write_frame};
 use crate::process::{
     BlockingChild, Environment, ProcessGroup, SpawnError, blocking_command, spawn_blocking,
 };
@@ -67,118 +68,6 @@ pub struct Guest {
     next: AtomicU32,
     readers: Vec<JoinHandle<()>>,
     child: Option<BlockingChild>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    control: Mutex<UnixStream>,
-    bulk: Mutex<UnixStream>,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    requests: HashMap<u32, Pending>,
-    failed: Option<String>,
-    waited: Duration,
-}
-
-/// What the guest may still send for a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Expected {
-    /// A single result on the control socket.
-    Result,
-    /// Credit for data to the guest, then a result.
-    Credit,
-    /// Data on the bulk socket, then its end.
-    Data,
-}
-
-#[derive(Debug)]
-struct Pending {
-    expected: Expected,
-    /// Bytes that the guest may send.
-    allowed: u64,
-    /// Bytes that may be sent to the guest.
-    credit: u64,
-    data: VecDeque<Vec<u8>>,
-    end: Option<End>,
-    /// Whether no one waits for it.
-    abandoned: bool,
-}
-
-/// How a request ended.
-#[derive(Debug)]
-enum End {
-    Done(Vec<u8>),
-    Failed(u32),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under the lock leaves the state usable: every change is a single call.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn fail(&self, why: String) {
-        lock(&self.state).failed.get_or_insert(why);
-        self.changed.notify_all();
-    }
-
-    /// Stores a frame; returns why it breaks the protocol.
-    fn store(&self, frame: Frame, from_bulk: bool) -> Result<(), &'static str> {
-        let mut state = lock(&self.state);
-        let Frame { id, kind, payload } = frame;
-        let Some(request) = state.requests.get_mut(&id) else {
-            return Err("answered a request that it did not get");
-        };
-        if request.end.is_some() {
-            return Err("answered a request twice");
-        }
-        match (kind, request.expected, from_bulk) {
-            (kind::DATA, Expected::Data, true) => {
-                let length = payload.len() as u64;
-                request.allowed = request.allowed.checked_sub(length).ok_or("sent more data than it may")?;
-                // Empty data means nothing, and must not fill the queue.
-                if !request.abandoned && length > 0 {
-                    request.data.push_back(payload);
-                }
-            }
-            (kind::END, Expected::Data, true) => request.end = Some(End::Done(Vec::new())),
-            (kind::ABORTED, Expected::Data, true) => request.end = Some(End::Failed(0)),
-            (kind::CREDIT, Expected::Credit, false) => {
-                let bytes = Decoder::new(&payload).u32().ok_or("sent a malformed credit")?;
-                request.credit = request.credit.saturating_add(u64::from(bytes)).min(u64::from(CREDIT) * 4);
-            }
-            (kind::DONE, Expected::Result | Expected::Credit, false)
-            | (kind::HELLO, Expected::Result, false) => request.end = Some(End::Done(payload)),
-            (kind::FAILED, Expected::Result | Expected::Credit, false) => {
-                let number = Decoder::new(&payload).u32().ok_or("sent a malformed error")?;
-                request.end = Some(End::Failed(number));
-            }
-            _ => return Err("sent a frame that does not belong to its request"),
-        }
-        if request.abandoned && request.end.is_some() {
-            state.requests.remove(&id);
-        }
-        drop(state);
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    fn read(&self, mut socket: UnixStream, max: usize, from_bulk: bool) {
-        loop {
-            let stored = match read_frame(&mut socket, max) {
-                Ok(Some(frame)) => self.store(frame, from_bulk),
-                Ok(None) => return self.fail("ended".to_owned()),
-                Err(error) => return self.fail(format!("broke the connection: {error}")),
-            };
-            if let Err(why) = stored {
-                return self.fail(why.to_owned());
-            }
-        }
-    }
 }
 
 impl Guest {
