@@ -132,7 +132,8 @@ impl Redactor {
         };
         self.redact_json(&mut value);
         let is_indented = json.starts_with(b"{\n");
-        let redacted = if is_indented { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
+        let redacted =
+            if is_indented { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
         redacted.unwrap_or_default()
     }
 

@@ -65,7 +65,10 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
             }
         }
         CliMessage::Denied(tool) => {
-            vec![AgentLogLine { level: Level::Warn, text: format!("permission denied: {}", truncate(tool, 100)) }]
+            vec![AgentLogLine {
+                level: Level::Warn,
+                text: format!("permission denied: {}", truncate(tool, 100)),
+            }]
         }
         CliMessage::ToolResult { is_error: true } => info("tool call failed".to_owned()),
         CliMessage::ToolResult { is_error: false } | CliMessage::Other | CliMessage::Unparsable => Vec::new(),

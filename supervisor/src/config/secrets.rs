@@ -240,7 +240,8 @@ impl SecretSource {
 fn proxy_secrets(url: &str) -> Vec<String> {
     let (_, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let Some((user, password)) = authority.rsplit_once('@').and_then(|(user_info, _)| user_info.split_once(':'))
+    let Some((user, password)) =
+        authority.rsplit_once('@').and_then(|(user_info, _)| user_info.split_once(':'))
     else {
         return Vec::new();
     };

@@ -12,8 +12,8 @@ use orchestrator_contract::outcome::{
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
 use markdown::{
-    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, block, code, code_block, inline, join_within, line, list, plain,
-    quoted_lines,
+    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, block, code, code_block, inline, join_within, line, list,
+    plain, quoted_lines,
 };
 
 pub use documents::{DocumentsText, render_documents_body, render_documents_title};

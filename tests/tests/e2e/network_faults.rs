@@ -150,7 +150,8 @@ fn rejected_workflow_file_becomes_patch_while_rest_is_pushed() {
         .turn(Turn::verdict("done", "It is done."));
     let env = TestEnv::start(script);
     let config = env.path("allow.toml");
-    std::fs::write(&config, "[services.trader]\nprotected_paths_allow = [\".github/workflows/**\"]\n").unwrap();
+    std::fs::write(&config, "[services.trader]\nprotected_paths_allow = [\".github/workflows/**\"]\n")
+        .unwrap();
     let message = format!(
         "refusing to allow a Personal Access Token to create or update workflow `{file}` without `workflow` scope"
     );

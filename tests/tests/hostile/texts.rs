@@ -66,7 +66,8 @@ fn text_that_deceives_is_shown_harmlessly() {
 #[test]
 fn payload_behind_fence_has_no_effect_in_pull_request() {
     let payload = "@team fixes #1 [x](https://evil.example) <img src=https://evil.example> <!-- hidden -->";
-    let fences = ["```\n````\n", "~~~\n```\n~~~\n", "- ```\n", "> ```\n> code\n", "``` ` x\n", "`", "    ```\n"];
+    let fences =
+        ["```\n````\n", "~~~\n```\n~~~\n", "- ```\n", "> ```\n> code\n", "``` ` x\n", "`", "    ```\n"];
     let summary: String = fences.iter().map(|fence| format!("{fence}{payload}\n\n")).collect();
     let script = Script::new().turn(Turn::bash("echo 1 >> notes.txt")).turn(Turn::verdict("done", &summary));
     let env = TestEnv::start(script);

@@ -127,11 +127,7 @@ fn row(task: &DocsResult) -> String {
         " | | ".to_owned()
     };
     let cell = |text: &str| text.replace('|', "\\|");
-    format!(
-        "| {task_id} | {} | {} | {used} |",
-        cell(&inline(&line(title, MAX_CELL_CHARS))),
-        cell(&result)
-    )
+    format!("| {task_id} | {} | {} | {used} |", cell(&inline(&line(title, MAX_CELL_CHARS))), cell(&result))
 }
 
 #[cfg(test)]

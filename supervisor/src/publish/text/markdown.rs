@@ -203,7 +203,11 @@ struct Writer {
 
 impl Writer {
     fn new(max_chars: usize) -> Self {
-        Self { text: String::new(), room: max_chars.saturating_sub(TRUNCATION_MARK.chars().count()), is_cut: false }
+        Self {
+            text: String::new(),
+            room: max_chars.saturating_sub(TRUNCATION_MARK.chars().count()),
+            is_cut: false,
+        }
     }
 
     /// Adds an empty line, unless there is one.

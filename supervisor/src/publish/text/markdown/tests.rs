@@ -18,7 +18,9 @@ fn text_outside_code(markdown: &str) -> String {
             Event::SoftBreak | Event::HardBreak => text.push('\n'),
             // Code is no text, but separates it.
             Event::Code(_) => text.push('\u{1}'),
-            Event::Start(Tag::Link { .. } | Tag::Image { .. } | Tag::HtmlBlock | Tag::FootnoteDefinition(_))
+            Event::Start(
+                Tag::Link { .. } | Tag::Image { .. } | Tag::HtmlBlock | Tag::FootnoteDefinition(_),
+            )
             | Event::Html(_)
             | Event::InlineHtml(_)
             | Event::FootnoteReference(_) => panic!("{event:?} in {markdown}"),
