@@ -142,11 +142,7 @@ impl RunMachine {
         effects.extend(match self.state {
             State::Stopping { .. } | State::Batch(..) => self.kill(),
             State::Publishing(Step::Push | Step::PullRequest | Step::Commit) => vec![Effect::Cancel],
-            State::Publishing(Step::Policy) => {
-                self.state = State::Publishing(Step::Push);
-                let why = Failure::new(Reason::Stopped, "the stop request left no time to push");
-                vec![Effect::Cancel, Effect::KeepInWorkspace(why)]
-            }
+            State::Publishing(Step::Policy) => [vec![Effect::Cancel], self.push()].concat(),
             // Everything else is being stopped already.
             State::Preparing(_)
             | State::PreparingBatch(_)
