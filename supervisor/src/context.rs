@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::record::EventLog;
 use crate::redact::Redactor;
+use crate::sandbox::{Places, Role, RunPlaces, SandboxSpec, SelectedSandbox, build};
 
 /// Task, settings and handles of one run; no step changes them.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Context {
     pub supervisor: PathBuf,
     /// Proxy and TLS settings of remotes.
     pub remotes: RemoteSettings,
+    /// The sandbox of the agent's programs, chosen at the start.
+    pub sandbox: SelectedSandbox,
 }
 
 /// Role of a repository in a run.
@@ -138,6 +141,35 @@ impl Context {
             Kind::Implementation => self.layout.state(),
             Kind::Docs => self.layout.docs_state(),
         }
+    }
+
+    /// Returns the sandbox of a role in this run.
+    ///
+    /// Callers add what only they know: the agent CLI, the directory of a docs session, the home of
+    /// an MCP server.
+    #[must_use]
+    pub fn sandbox_spec(&self, role: Role) -> SandboxSpec {
+        let places = Places {
+            path: self.inherited.path(),
+            rustup_home: self.inherited.rustup_home(),
+            supervisor: self.supervisor.clone(),
+            allow_read: self.settings.allow_read.clone(),
+        };
+        let is_implementation = self.task.kind == Kind::Implementation;
+        let run = RunPlaces {
+            worktree: self.worktree(),
+            // Each docs session adds the directory of its task.
+            worktree_writable: is_implementation,
+            documents: is_implementation.then(|| self.layout.platform_repo()),
+            objects: self.control_repository_path(RepositoryRole::Target).join("objects"),
+            agent: self.layout.agent_dir(),
+            session_files: vec![
+                self.record.mcp_config(),
+                self.record.settings(),
+                self.record.folder().join("system.md"),
+            ],
+        };
+        build(role, self.sandbox.kind, &places, &run)
     }
 
     /// Returns the path of a control repository; a docs run uses one for both roles.

@@ -6,14 +6,14 @@
 
 mod child;
 mod command;
-mod confined;
 mod memory;
 mod output;
 mod reaper;
 
 pub use child::{Child, Exit, SpawnError, spawn};
 pub use command::{Environment, ProcessGroup, blocking_command, command};
-pub use confined::{Confinement, confined_command, confined_main, landlock_available};
 pub use memory::oom_kill_count;
-pub use output::read_tail;
-pub use reaper::{become_subreaper, kill_descendants, kill_orphans, reap_orphans, set_undumpable};
+pub use output::{read_pipe, read_tail};
+pub use reaper::{
+    become_subreaper, kill_all_descendants, kill_descendants, kill_orphans, reap_orphans, set_undumpable,
+};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::outcome::McpServer;
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{Kind, Reason, TaskId};
+use orchestrator_contract::{Reason, TaskId};
 
 use super::command_line::{
     AgentPaths, CliOptions, Session, compose_arguments, compose_cli_environment, compose_environment,
@@ -16,11 +16,12 @@ use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
 use super::session::{SessionCommand, SessionScope, find_session};
-use crate::context::{Context, RepositoryRole};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::mcp::relay::RelayHost;
-use crate::process::{Confinement, Environment, landlock_available};
+use crate::process::Environment;
 use crate::run::AgentPrompt;
+use crate::sandbox::{Role, SandboxSpec};
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
@@ -85,73 +86,10 @@ pub fn base_environment(context: &Context) -> Environment {
     compose_environment(&agent_paths(context), &context.inherited.passthrough())
 }
 
-/// System directories that programs need; none holds mounted secrets.
-const SYSTEM_DIRS: &[&str] = &[
-    "/bin",
-    "/sbin",
-    "/usr",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/etc",
-    "/opt",
-    "/nix",
-    "/proc",
-    "/sys",
-    "/dev",
-    "/run/systemd/resolve",
-    "/var/lib/dpkg",
-    "/snap",
-];
-
-/// Returns the sandbox rules of processes that run on the agent's behalf.
-#[must_use]
-pub fn confinement(context: &Context, relay: Option<&Path>, claude: Option<&Path>) -> Confinement {
-    use crate::config::Sandbox;
-    let layout = &context.layout;
-    let mut readable: Vec<PathBuf> = SYSTEM_DIRS.iter().map(PathBuf::from).collect();
-    let mut writable = vec![layout.agent_dir()];
-    match context.task.kind {
-        Kind::Implementation => {
-            readable.push(layout.platform_repo());
-            writable.push(context.worktree());
-        }
-        // Each session adds the folder of its task.
-        Kind::Docs => readable.push(context.worktree()),
-    }
-    readable.extend([
-        context.control_repository_path(RepositoryRole::Target).join("objects"),
-        context.record.mcp_config(),
-        context.record.settings(),
-        context.record.folder().join("system.md"),
-        context.supervisor.clone(),
-    ]);
-    readable.extend(context.inherited.rustup_home());
-    let path = context.inherited.path();
-    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
-        readable.extend(canonical_dir(&folder));
-        // npm executables are symlinks into a sibling of `.bin`.
-        if folder.ends_with(".bin") {
-            readable.extend(folder.parent().map(Path::to_owned));
-        }
-    }
-    readable.extend(claude.and_then(|claude| canonical_dir(claude.parent()?)));
-    readable.extend(claude.and_then(|claude| std::fs::canonicalize(claude).ok()));
-    readable.extend(context.settings.allow_read.iter().cloned());
-    // Ordinary programs write to terminals, /dev/null and shared memory.
-    writable.extend(
-        ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"]
-            .map(PathBuf::from),
-    );
-    writable.extend(relay.map(Path::to_owned));
-    let sandbox = context.settings.sandbox == Sandbox::Auto && landlock_available();
-    Confinement { readable, writable, sandbox }
-}
-
-fn canonical_dir(folder: &Path) -> Option<PathBuf> {
-    // A missing PATH entry or the root directory grants no access.
-    std::fs::canonicalize(folder).ok().filter(|folder| folder.parent().is_some())
+/// Returns the sandbox of the agent CLI.
+pub(crate) fn agent_sandbox(context: &Context, tools: &AgentTools, claude: &Path) -> SandboxSpec {
+    let spec = context.sandbox_spec(Role::Agent).read_program(claude);
+    spec.write(tools.relay.folder())
 }
 
 /// Plans a session: a new one, the resumed one of the earlier attempt, or `current` again.
@@ -214,7 +152,7 @@ pub fn plan_session(
         message: &message,
         directory,
         transcript: context.record.transcript(),
-        confinement: confinement(context, tools.relay.folder(), Some(&preflight.claude)),
+        sandbox: agent_sandbox(context, tools, &preflight.claude),
         scope: SessionScope::Exclusive,
         limits,
     };
@@ -233,7 +171,7 @@ pub(crate) struct SessionParams<'a> {
     pub(crate) directory: PathBuf,
     /// File for the redacted output.
     pub(crate) transcript: PathBuf,
-    pub(crate) confinement: Confinement,
+    pub(crate) sandbox: SandboxSpec,
     pub(crate) scope: SessionScope,
     pub(crate) limits: RemainingLimits,
 }
@@ -255,7 +193,7 @@ pub(crate) fn compose_session(
         message,
         directory,
         transcript,
-        confinement,
+        sandbox,
         scope,
         limits,
     } = params;
@@ -292,7 +230,7 @@ pub(crate) fn compose_session(
         program: preflight.claude.clone(),
         arguments,
         environment,
-        confinement,
+        sandbox,
         directory,
         message: compose_message(message),
         transcript,

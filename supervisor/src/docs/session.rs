@@ -5,7 +5,7 @@ use super::plan::{DocsTask, Plan};
 use super::prompt::{DocsPromptInput, render_findings, render_system_prompt, render_task};
 use crate::agent::command_line::{AgentPaths, Session};
 use crate::agent::prepare_session::{
-    AgentTools, PlannedSession, RemainingLimits, SessionParams, agent_paths, compose_session, confinement,
+    AgentTools, PlannedSession, RemainingLimits, SessionParams, agent_paths, agent_sandbox, compose_session,
     new_session_id, write,
 };
 use crate::agent::session::SessionScope;
@@ -58,8 +58,7 @@ pub fn plan_session(
     // Concurrent CLI processes overwrite each other's state in a shared home.
     let home = context.layout.agent_home(&context.task.run).join(format!("task{}", task.task));
     std::fs::create_dir_all(&home).map_err(|error| Failure::io(&home, &error))?;
-    let mut confinement = confinement(context, tools.relay.folder(), Some(&preflight.claude));
-    confinement.writable.push(folder);
+    let sandbox = agent_sandbox(context, tools, &preflight.claude).write([folder]);
     let new_id = new_session_id();
     let (session, id) = match (prompt, current) {
         (AgentPrompt::VerificationFailed(_), Some(current)) => (Session::Resume(current), current),
@@ -74,7 +73,7 @@ pub fn plan_session(
         message: &message,
         directory: context.working_directory(&plan.folder),
         transcript: context.record.task_transcript(task.task),
-        confinement,
+        sandbox,
         scope: SessionScope::Shared,
         limits,
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
-    McpServer, Outcome, PullRequest, StepTiming, Usage, Verdict, Verification, VerificationStatus, Work,
+    McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict, Verification, VerificationStatus, Work,
     WorkLocation,
 };
 use orchestrator_contract::{Kind, Reason, Step};
@@ -15,10 +15,10 @@ use crate::agent::stream::{AgentResult, CliMessage};
 use crate::context::Context;
 use crate::docs::usage::DocsUsage;
 use crate::failure::Failure;
-use crate::process::landlock_available;
 use crate::record::file::write_atomically;
 use crate::record::termination;
 use crate::run::DocsSessionStatus;
+use crate::sandbox::{self, SelectedSandbox};
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::state::{LastAttempt, write_last_attempt};
 
@@ -50,12 +50,11 @@ pub(super) struct RunReport {
 impl RunReport {
     pub(super) fn new(context: &Context) -> Self {
         let now = Timestamp::now();
-        let mut notes = Vec::new();
-        if context.settings.sandbox == crate::config::Sandbox::Off {
-            notes.push("the sandbox was disabled".to_owned());
-        } else if !landlock_available() {
-            notes.push("the kernel has no Landlock: the agent was not confined".to_owned());
-        }
+        // A run without a sandbox must not look like one with it.
+        let notes = match context.sandbox.kind {
+            sandbox::Kind::Off => context.sandbox.remarks.clone(),
+            sandbox::Kind::Namespaces | sandbox::Kind::Landlock => Vec::new(),
+        };
         Self {
             started_at: now,
             usage: Usage::default(),
@@ -181,6 +180,7 @@ impl RunReport {
             usage: self.usage.clone(),
             sessions: self.sessions.clone(),
             mcp_servers,
+            sandbox: Some(describe_sandbox(&context.sandbox)),
             denied_tools: self.denied_tools.iter().cloned().collect(),
             document_sources: documents
                 .map(TaskDocuments::report)
@@ -252,4 +252,13 @@ impl RunReport {
         context.journal.outcome(outcome);
         termination::write(&context.settings.termination_log, outcome, &context.redactor);
     }
+}
+
+fn describe_sandbox(selected: &SelectedSandbox) -> Sandbox {
+    let kind = match selected.kind {
+        sandbox::Kind::Namespaces => SandboxKind::Namespaces,
+        sandbox::Kind::Landlock => SandboxKind::Landlock,
+        sandbox::Kind::Off => SandboxKind::Off,
+    };
+    Sandbox { kind, remarks: selected.remarks.clone() }
 }

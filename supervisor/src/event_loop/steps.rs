@@ -26,6 +26,7 @@ use crate::publish::save::{SavedWork, WorktreeBase, save_tree, write_patch};
 use crate::publish::text::render_commit_message;
 use crate::publish::{pull_request, scan};
 use crate::run::{PullRequestMode, RunEnd};
+use crate::sandbox::Role;
 use crate::workspace::branch::{PreparedBranch, prepare_branch};
 use crate::workspace::fetch::{Fetched, blocking, fetch_platform, fetch_target, open};
 use crate::workspace::preflight::check;
@@ -205,7 +206,7 @@ impl EventLoop {
         let command_context = commands::CommandContext {
             supervisor: context.supervisor.clone(),
             environment: prepare_session::base_environment(&context),
-            confinement: prepare_session::confinement(&context, None, None),
+            sandbox: context.sandbox_spec(Role::Verify),
             directory: context.working_directory(&prepared.working_directory),
         };
         let (cancel, results_tx) = self.new_cancel();

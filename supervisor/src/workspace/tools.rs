@@ -11,7 +11,7 @@ use super::branch::PreparedBranch;
 use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
-use crate::agent::prepare_session::{AgentTools, base_environment, confinement};
+use crate::agent::prepare_session::{AgentTools, base_environment};
 use crate::commands::{CommandContext, run_commands};
 use crate::context::{Context, RepositoryRole};
 use crate::docs;
@@ -24,6 +24,7 @@ use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
+use crate::sandbox::Role;
 
 /// Timeout for all setup commands together.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -207,7 +208,7 @@ async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(),
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
         environment: base_environment(context),
-        confinement: confinement(context, None, None),
+        sandbox: context.sandbox_spec(Role::Setup),
         directory: directory.to_owned(),
     };
     let journal = context.journal.clone();
