@@ -15,6 +15,11 @@ test:
 demo *ARGUMENTS:
     cargo run --bin demo -- {{ARGUMENTS}}
 
+# Attack the sandboxes and write the results into docs/security.md
+attacks:
+    cargo test --workspace --test hostile
+    cargo run -q --bin security_table
+
 # Format the code
 format:
     cargo fmt --all

@@ -14,7 +14,7 @@ mod serve;
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{AgentName, ServiceName};
+use orchestrator_contract::{AgentName, ServiceName, http_url};
 
 pub use backend::BackendKind;
 pub use docker::{Cpus, DockerSettings, Memory, NetworkName, User};
@@ -67,6 +67,22 @@ pub struct Config {
     settings: FileSettings,
 }
 
+/// Rejects URLs that would show a credential to the network.
+fn require_secure_urls(settings: &FileSettings) -> Result<(), Error> {
+    let api = settings.github_api_url.as_deref().filter(|url| !url.is_empty());
+    let urls =
+        [("github_api_url", api), ("kubernetes.api_server", Some(settings.kubernetes.api_server.as_str()))];
+    for (name, url) in urls {
+        if let Some(url) = url.filter(|url| http_url::parse_secure(url).is_none()) {
+            return Err(Error::configuration(format!(
+                "invalid {name} `{url}`: it receives a credential, and is not an https URL"
+            ))
+            .with_hint("Use https://; http:// is accepted for loopback addresses only."));
+        }
+    }
+    Ok(())
+}
+
 impl Config {
     /// Reads the configuration.
     ///
@@ -86,6 +102,7 @@ impl Config {
             }
         }?;
         environment.overlay(&mut settings)?;
+        require_secure_urls(&settings)?;
         let flag = |flag: Option<PathBuf>| flag.map(|path| cwd.join(path));
         let state_dir = flag(flags.state_dir)
             .or_else(|| settings.state_dir.clone())

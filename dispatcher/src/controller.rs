@@ -8,6 +8,7 @@
 //! | [`memory`] | what the controller remembers between reconciliations, behind one lock |
 //! | [`observe`] | the observed state of a run, read from caches and log streams |
 //! | [`cluster_state`] | the type of that state |
+//! | [`allow_lists`] | the images, agents and services that TaskRuns may name (pure) |
 //! | [`decide`] | decides which actions a run needs (pure) |
 //! | [`actions`] | performs the actions |
 //! | [`api`] | API calls with a timeout, and their errors |
@@ -21,6 +22,7 @@
 //! | [`metrics`] | Prometheus metrics |
 
 pub mod actions;
+pub mod allow_lists;
 pub mod api;
 pub mod cluster_state;
 pub mod context;

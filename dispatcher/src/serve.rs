@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod guard;
 pub mod metrics;
+pub mod own_token;
 
 mod audit;
 mod connections;
@@ -61,13 +62,13 @@ pub struct ServeOptions {
 /// Rejects unsafe options.
 ///
 /// # Errors
-/// Returns an error if the server is reachable from other machines without a token, or the token is
-/// invalid.
+/// Returns an error if the server is reachable from other machines without a configured token, or the token
+/// is invalid.
 pub fn check(settings: &ServeOptions) -> Result<(), Error> {
     let loopback = settings.address.ip().to_canonical().is_loopback();
-    if !loopback && !settings.tokens.is_required() {
+    if !loopback && matches!(settings.tokens, TokenSource::Own(_)) {
         let problem = format!(
-            "{} is reachable from other machines, and every caller could start agents",
+            "{} is reachable from other machines, and no token is configured for them",
             settings.address
         );
         return Err(Error::configuration(problem).with_hint(
@@ -128,13 +129,16 @@ impl BoundServer {
         let service = service(handler, hosts, allowed_origins, limits, cut.clone());
         let server =
             Server { tokens, limits, mcp: service, check, calls: calls.clone(), stopping: stopping.clone() };
-        let token = server.tokens.is_required();
+        let token_file = match &server.tokens {
+            TokenSource::Own(path) | TokenSource::File(path) => path.display().to_string(),
+            TokenSource::Inline(_) => String::new(),
+        };
         let router = Router::new()
             .route("/mcp", any(endpoint::answer))
             .route("/healthz", get(health::live))
             .route("/readyz", get(health::ready))
             .with_state(server);
-        info!(%address, token, "listening");
+        info!(%address, token_file, "listening");
 
         let connections = TaskTracker::new();
         let accepting = connections::accept_loop(listener, &router, limits, &stopping, &connections);

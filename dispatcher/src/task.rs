@@ -6,6 +6,7 @@ pub mod advice;
 pub mod check;
 pub mod event_fold;
 pub mod image;
+pub mod image_pattern;
 pub mod lines;
 pub mod request;
 pub mod resolve;

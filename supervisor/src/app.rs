@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use orchestrator_contract::layout::Layout;
@@ -16,12 +17,19 @@ use crate::context::Context;
 use crate::event_loop::{self, LoopExit};
 use crate::failure::{Failure, error_chain};
 use crate::git::RemoteSettings;
-use crate::process::become_subreaper;
+use crate::process::{become_subreaper, raise_descriptor_limit};
 use crate::record::EventLog;
 use crate::redact::{Redactor, Secrets};
 use crate::sandbox;
 use crate::sandbox::explain::Explanation;
 use crate::workspace::attempts::{allocate_attempt, last_attempt, record_attempt};
+use crate::workspace::clock::RunClock;
+
+/// Threads for blocking work that are started before the agent: a save, and what runs beside it.
+const BLOCKING_THREADS: usize = 3;
+
+/// Longer than a run can take, so that the threads stay.
+const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Runs the command line of the supervisor.
 #[must_use]
@@ -48,8 +56,8 @@ pub fn main() -> ExitCode {
             ExitCode::from(if printed.is_ok() { 0 } else { Reason::IoError.exit_code() })
         }
         Some(Command::Sandbox(arguments)) => print_sandbox(arguments),
-        Some(Command::McpRelay { name: _, socket }) => match runtime() {
-            Ok(runtime) => runtime.block_on(crate::mcp::relay::relay_main(&socket)),
+        Some(Command::McpRelay { name: _, address, token }) => match runtime() {
+            Ok(runtime) => runtime.block_on(crate::mcp::relay_client::relay_main(address, &token)),
             Err(_) => ExitCode::from(Reason::InternalError.exit_code()),
         },
     }
@@ -80,7 +88,21 @@ fn print_sandbox(arguments: SandboxArguments) -> ExitCode {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE)
+        .enable_all()
+        .build()
+}
+
+/// Starts the threads that the end of the run needs, before an agent can use up the process limit.
+async fn start_blocking_threads() {
+    // A task that lasts longer than the next one takes to be queued, so that this gets another thread.
+    let wait = || tokio::task::spawn_blocking(|| std::thread::park_timeout(Duration::from_millis(2)));
+    for thread in [(); BLOCKING_THREADS].map(|()| wait()) {
+        // Without a thread for itself a task waits for another one.
+        drop(thread.await);
+    }
 }
 
 fn start(settings: RunArguments) -> ExitCode {
@@ -90,6 +112,7 @@ fn start(settings: RunArguments) -> ExitCode {
         let _ = rustix::process::setsid();
     }
     become_subreaper();
+    raise_descriptor_limit();
     // Keep files readable for the group: the next run may have another uid.
     let _ = rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let inherited = ProcessEnv::read().with_files(settings.secrets.secrets_dir.as_deref());
@@ -160,6 +183,7 @@ fn prepare(
         supervisor,
         remotes,
         sandbox,
+        clock: RunClock::default(),
     })
 }
 
@@ -226,9 +250,10 @@ fn run(context: Context, journal: &EventLog) -> u8 {
     let redactor = context.redactor.clone();
     let result = match runtime() {
         Ok(runtime) => {
+            runtime.block_on(start_blocking_threads());
             let exit = runtime.block_on(event_loop::run(context));
             // Do not wait for blocking tasks: a hanging system call must not delay the exit.
-            runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+            runtime.shutdown_timeout(Duration::from_millis(100));
             exit
         }
         Err(error) => Err(error),

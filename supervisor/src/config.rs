@@ -45,9 +45,12 @@ pub enum Command {
     McpRelay {
         /// Name of the server
         name: String,
-        /// Socket that the supervisor listens on
+        /// Address that the supervisor listens on
         #[arg(long)]
-        socket: PathBuf,
+        address: std::net::SocketAddr,
+        /// Token of the conversation for this server
+        #[arg(long, env = variables::MCP_RELAY_TOKEN, hide_env_values = true)]
+        token: String,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Immutable inputs of a run, shared by all steps.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use orchestrator_contract::layout::{Layout, RunDir};
 use orchestrator_contract::names::Transport;
@@ -13,6 +13,7 @@ use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::record::EventLog;
 use crate::redact::Redactor;
 use crate::sandbox::{Places, Role, RunPlaces, SandboxSpec, SelectedSandbox, build};
+use crate::workspace::clock::RunClock;
 
 /// Task, settings and handles of one run; no step changes them.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Context {
     pub remotes: RemoteSettings,
     /// The sandbox of the agent's programs, chosen at the start.
     pub sandbox: SelectedSandbox,
+    /// Time since the run holds the workspace.
+    pub clock: RunClock,
 }
 
 /// Role of a repository in a run.
@@ -145,16 +148,10 @@ impl Context {
 
     /// Returns the sandbox of a role in this run.
     ///
-    /// Callers add what only they know: the agent CLI, the directory of a docs session, the home of
-    /// an MCP server.
+    /// `home` is its own directory. Callers add what only they know: the agent CLI, the directory of a
+    /// docs session.
     #[must_use]
-    pub fn sandbox_spec(&self, role: Role) -> SandboxSpec {
-        let places = Places {
-            path: self.inherited.path(),
-            rustup_home: self.inherited.rustup_home(),
-            supervisor: self.supervisor.clone(),
-            allow_read: self.settings.allow_read.clone(),
-        };
+    pub fn sandbox_spec(&self, role: Role, home: &Path) -> SandboxSpec {
         let is_implementation = self.task.kind == Kind::Implementation;
         let run = RunPlaces {
             worktree: self.worktree(),
@@ -162,14 +159,20 @@ impl Context {
             worktree_writable: is_implementation,
             documents: is_implementation.then(|| self.layout.platform_repo()),
             objects: self.control_repository_path(RepositoryRole::Target).join("objects"),
-            agent: self.layout.agent_dir(),
-            session_files: vec![
-                self.record.mcp_config(),
-                self.record.settings(),
-                self.record.folder().join("system.md"),
-            ],
+            home: home.to_owned(),
         };
-        build(role, self.sandbox.kind, &places, &run)
+        build(role, self.sandbox.kind, &self.sandbox_places(), &run)
+    }
+
+    /// Returns what all sandboxes of this machine share.
+    #[must_use]
+    pub fn sandbox_places(&self) -> Places {
+        Places {
+            path: self.inherited.path(),
+            rustup_home: self.inherited.rustup_home(),
+            supervisor: self.supervisor.clone(),
+            allow_read: self.settings.allow_read.clone(),
+        }
     }
 
     /// Returns the path of a control repository; a docs run uses one for both roles.

@@ -4,6 +4,7 @@
 //! awaits such work, so signals and deadlines are never late.
 
 mod apply;
+mod deadline;
 mod docs_sessions;
 mod outputs;
 mod run_report;
@@ -30,6 +31,7 @@ use crate::agent::watchdog::{AgentActivity, Watchdog};
 use crate::context::Context;
 use crate::docs::plan::DocsTask;
 use crate::failure::Failure;
+use crate::homes::remove_all;
 use crate::process::reap_orphans;
 use crate::run::{Batch, Effect, RunEnd, RunEvent, RunMachine, StopMode, StopRequests};
 use outputs::{StepOutput, StepOutputs};
@@ -40,6 +42,9 @@ const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Minimum time between two progress events within a step.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the removal of a run's directories may delay its outcome.
+const HOME_REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the event loop ended.
 #[derive(Debug)]
@@ -76,7 +81,6 @@ struct EventLoop {
     outputs: StepOutputs,
     report: RunReport,
     watchdog: Watchdog,
-    started: Instant,
     step_started: Instant,
     announced_step: Option<Step>,
     /// Cancels the running effect.
@@ -114,7 +118,6 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
     let (messages_tx, mut messages_rx) = mpsc::channel(1024);
     let (run, effects) = RunMachine::new(context.settings.until);
     let watchdog = Watchdog::new(&context.task.limits);
-    let now = Instant::now();
     let mut this = EventLoop {
         report: RunReport::new(&context),
         stop: StopRequests::new(context.settings.stop_timeout_seconds.map(seconds)),
@@ -122,8 +125,7 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
         run,
         outputs: StepOutputs::default(),
         watchdog,
-        started: now,
-        step_started: now,
+        step_started: Instant::now(),
         announced_step: None,
         cancel: CancellationToken::new(),
         results_tx,
@@ -240,7 +242,7 @@ impl EventLoop {
             return Some(self.stop_event(mode, "stop timeout"));
         }
         let activity = AgentActivity {
-            elapsed: self.started.elapsed(),
+            elapsed: self.context.clock.elapsed(),
             // A run is idle only when all of its sessions are.
             idle: self.sessions.values().map(|session| session.idle_timer.elapsed()).min(),
             turns: self.report.usage.turns,
@@ -332,6 +334,19 @@ impl EventLoop {
         self.announced_step = None;
     }
 
+    /// Removes the fresh directories of this run, which nothing uses any more.
+    ///
+    /// The next run removes what is left after the time limit.
+    async fn remove_homes(&self) {
+        // Without the lock, the directories belong to another run.
+        if self.outputs.preflight.is_none() {
+            return;
+        }
+        let parent = self.context.layout.agent_dir();
+        let removal = tokio::task::spawn_blocking(move || remove_all(&parent, HOME_REMOVAL_TIMEOUT));
+        drop(tokio::time::timeout(HOME_REMOVAL_TIMEOUT, removal).await);
+    }
+
     /// Ends everything that still runs and writes the report.
     async fn finish(&mut self) {
         self.cancel.cancel();
@@ -351,6 +366,7 @@ impl EventLoop {
                 self.exit = Some(LoopExit::StoppedAfter(step));
             }
             RunEnd::Outcome(failure) => {
+                self.remove_homes().await;
                 let outcome = self.outcome(self.run.step(), &failure);
                 self.report.write(&self.context, &self.outputs, &outcome);
                 self.exit = Some(LoopExit::Outcome(Box::new(outcome)));

@@ -10,8 +10,9 @@
 //! | [`failure`] | reason and message of a failed step |
 //! | [`process`] | the only place that spawns, signals, awaits and reaps processes |
 //! | [`git`] | the only place that uses libgit2 |
+//! | [`homes`] | fresh directories of sandboxes, and the data that outlives them |
 //! | [`workspace`] | lock and queue, preparation, checkout, task documents |
-//! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those with secrets |
+//! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those in their own sandbox |
 //! | [`docs`] | docs runs: plan, prompts, review and collection of task documents |
 //! | [`agent`] | prompt, command line, output stream, verdict, watchdogs |
 //! | [`sandbox`] | what a program that is not trusted can see, write and reach |
@@ -32,6 +33,7 @@ pub mod event_loop;
 pub mod failure;
 pub mod forge;
 pub mod git;
+pub mod homes;
 pub mod mcp;
 pub mod process;
 pub mod publish;

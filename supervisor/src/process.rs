@@ -6,14 +6,19 @@
 
 mod child;
 mod command;
+mod limits;
 mod memory;
 mod output;
 mod reaper;
+mod strays;
 
 pub use child::{Child, Exit, SpawnError, spawn};
 pub use command::{Environment, ProcessGroup, blocking_command, command};
+pub use limits::raise_descriptor_limit;
 pub use memory::oom_kill_count;
 pub use output::{read_pipe, read_tail};
 pub use reaper::{
-    become_subreaper, kill_all_descendants, kill_descendants, kill_orphans, reap_orphans, set_undumpable,
+    become_subreaper, kill_all_descendants, kill_descendants, kill_orphans, kill_tree, reap_orphans,
+    set_undumpable,
 };
+pub use strays::kill_strays;

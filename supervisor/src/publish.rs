@@ -8,3 +8,4 @@ pub mod push;
 pub mod save;
 pub mod scan;
 pub mod text;
+pub mod unsaved;

@@ -82,6 +82,12 @@ impl RunMachine {
         self.state == State::Done
     }
 
+    /// Returns whether a stop now was requested, which leaves a step little time.
+    #[must_use]
+    pub fn stops_now(&self) -> bool {
+        self.stop_now
+    }
+
     /// Returns failures that did not decide the outcome, for its notes.
     #[must_use]
     pub fn notes(&self) -> &[String] {
@@ -129,8 +135,13 @@ impl RunMachine {
         self.fail(failure);
         effects.extend(match self.state {
             State::Stopping { .. } | State::Batch(..) => self.kill(),
-            State::Publishing(Step::Push | Step::PullRequest) => vec![Effect::Cancel],
-            // The commit is local and quick; everything else is being stopped already.
+            State::Publishing(Step::Push | Step::PullRequest | Step::Commit) => vec![Effect::Cancel],
+            State::Publishing(Step::Policy) => {
+                self.state = State::Publishing(Step::Push);
+                let why = Failure::new(Reason::Stopped, "the stop request left no time to push");
+                vec![Effect::Cancel, Effect::KeepInWorkspace(why)]
+            }
+            // Everything else is being stopped already.
             State::Preparing(_)
             | State::PreparingBatch(_)
             | State::Agent { .. }
@@ -363,6 +374,10 @@ impl RunMachine {
         }
         if self.until == Some(Step::Commit) {
             return self.stop_after_step();
+        }
+        if commits > 0 && self.stop_now {
+            // Nothing is pushed, so nothing has to be checked.
+            return self.push();
         }
         if commits > 0 {
             self.state = State::Publishing(Step::Policy);

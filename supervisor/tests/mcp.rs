@@ -5,19 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::McpStatus;
-use supervisor::mcp::catalog::Catalog;
-use supervisor::mcp::compose::{HostCapabilities, Placeholders, PlannedServer, ServerPlan, compose};
+use supervisor::homes::Home;
+use supervisor::mcp::catalog::{Catalog, RunsIn, WorkspaceAccess};
+use supervisor::mcp::compose::{
+    HostCapabilities, Placeholders, PlannedServer, RelayEndpoint, ServerPlan, compose,
+};
 use supervisor::mcp::installed::find_command;
 use supervisor::mcp::probe::{PROBE_TIMEOUT, ServerEnv, probe};
-use supervisor::mcp::relay::{RelayHost, relay_main};
+use supervisor::mcp::relay::{RelayGrant, RelayHost, TOKEN_TIMEOUT};
+use supervisor::mcp::sandbox::ToolSandbox;
 use supervisor::process::{Environment, ProcessGroup, command};
 use supervisor::redact::{Redactor, Secrets};
+use supervisor::sandbox::{Kind, Places, Requirement, Role, machine, select};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::UnixStream;
+use tokio::net::TcpStream;
 
 const KEY: &str = "dummy-key-8c1f0e";
 
@@ -26,34 +31,74 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
+/// Returns the strongest kind of sandbox of this machine.
+fn sandbox_kind() -> Kind {
+    static KIND: OnceLock<Kind> = OnceLock::new();
+    let supervisor = Path::new(env!("CARGO_BIN_EXE_supervisor"));
+    *KIND.get_or_init(|| select(Requirement::Required, None, supervisor).kind)
+}
+
 fn server_env(directory: &Path) -> ServerEnv {
     let path = variable("PATH").unwrap_or_default();
+    let supervisor = PathBuf::from(env!("CARGO_BIN_EXE_supervisor"));
+    let places = Places { path: path.clone(), supervisor, ..Places::default() };
     ServerEnv {
-        environment: Environment::from([("PATH".into(), path)]),
-        directory: directory.into(),
+        machine: Environment::from([("PATH".into(), path)]),
+        sandbox: ToolSandbox {
+            supervisor: env!("CARGO_BIN_EXE_supervisor").into(),
+            shared: machine(Role::Tool, sandbox_kind(), &places),
+            workspace: directory.join("target-repo"),
+        },
+        kept: directory.join("kept"),
         secrets: Arc::new(|_| Some(KEY.into())),
-        secret_files: Arc::new(|name| Some(Path::new("/run/secrets").join(name))),
+        secret_files: Arc::new(|name| Some(vec![Path::new("/run/secrets").join(name)])),
     }
 }
+
+/// The first request of an MCP client.
+const INITIALIZE: &str = concat!(
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","#,
+    r#""capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#,
+    "\n"
+);
 
 fn redactor() -> Redactor {
     Redactor::new(Secrets::new().with("brave key", KEY.into()))
 }
 
-fn shell(name: &str, script: &str, required: bool, secret: bool) -> PlannedServer {
-    let secrets = secret.then(|| ("KEY".to_owned(), "brave-api-key".to_owned()));
+fn shell(folder: &Path, name: &str, script: &str) -> PlannedServer {
     PlannedServer {
         name: name.to_owned(),
         command: "/bin/sh".into(),
         args: vec!["-c".to_owned(), script.to_owned()],
         env: BTreeMap::new(),
-        secrets: secrets.into_iter().collect(),
+        secrets: BTreeMap::from([("KEY".to_owned(), "brave-api-key".to_owned())]),
         secret_files: BTreeMap::new(),
         files: BTreeMap::new(),
-        required,
+        home: Home::create(folder).unwrap(),
+        runs_in: RunsIn::OwnSandbox,
+        workspace: WorkspaceAccess::None,
+        keep: Vec::new(),
+        required: false,
         tool_timeout: None,
         always_load: false,
     }
+}
+
+/// Connects to a server as the relay program does.
+async fn connect(grant: &RelayGrant, name: &str) -> TcpStream {
+    let RelayEndpoint { address, token } = grant.endpoint(name).unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("{token}\n").as_bytes()).await.unwrap();
+    stream
+}
+
+/// Returns what a connection receives until it is closed.
+async fn read_all(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset also ends it.
+    stream.read_to_end(&mut text).await.ok();
+    String::from_utf8(text).unwrap()
 }
 
 fn plan_of(servers: Vec<PlannedServer>) -> ServerPlan {
@@ -82,16 +127,12 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
     };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let placeholders = Placeholders {
-        workspace: path.clone(),
-        memory: path.clone(),
-        target: path.clone(),
-        cache: path.clone(),
-        files: path.clone(),
-    };
+    let placeholders =
+        Placeholders { workspace: path.clone(), target: path.clone(), files: path.join("files") };
     let host_capabilities = HostCapabilities {
         places: &placeholders,
-        has_secret: &|_| true,
+        create_home: &|| Home::create(&path),
+        has_secret: &|name| name == "brave-api-key",
         find_command: &|name| find_command(name, &tools),
         has_toolchain: &|_| false,
     };
@@ -110,16 +151,12 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
         "{servers:?}"
     );
 
-    let host = RelayHost::start(&plan, &server_env, &path).unwrap();
-    let config = plan.agent_config(Path::new("supervisor"), |name| host.socket(name)).to_string();
+    let host = RelayHost::start(&plan, &server_env).unwrap();
+    let grant = host.grant().unwrap().unwrap();
+    let config = plan.agent_config(Path::new("supervisor"), |name| grant.endpoint(name)).to_string();
     assert!(!config.contains(KEY), "{config}");
-    let (read, mut write) = UnixStream::connect(host.socket("brave").unwrap()).await.unwrap().into_split();
-    let request = concat!(
-        r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","#,
-        r#""capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#,
-        "\n"
-    );
-    write.write_all(request.as_bytes()).await.unwrap();
+    let (read, mut write) = connect(&grant, "brave").await.into_split();
+    write.write_all(INITIALIZE.as_bytes()).await.unwrap();
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await.unwrap();
     assert!(line.contains("serverInfo"), "{line}");
@@ -129,52 +166,69 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
 #[tokio::test]
 async fn failed_optional_server_note_has_redacted_stderr() {
     let folder = tempfile::tempdir().unwrap();
-    let mut plan = plan_of(vec![shell("bad", "echo \"no such key: $KEY\" >&2; exit 3", false, true)]);
+    let script = "echo \"no such key: $KEY\" >&2; exit 3";
+    let mut plan = plan_of(vec![shell(folder.path(), "bad", script)]);
     let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap();
     assert!(plan.servers.is_empty());
     assert_eq!(servers[0].status, McpStatus::Failed);
     let note = servers[0].note.clone().unwrap();
+    assert!(note.contains("exited early (exit code 3)"), "{note}");
     assert!(note.contains("no such key: [redacted brave key]"), "{note}");
 }
 
 #[tokio::test]
 async fn failed_required_server_error_reports_all_servers() {
     let folder = tempfile::tempdir().unwrap();
-    let mut missing = shell("missing", "", true, false);
-    missing.command = "/nonexistent/server".into();
-    let mut plan = plan_of(vec![missing, shell("quiet", "exit 0", false, false)]);
+    let mut missing = shell(folder.path(), "missing", "");
+    (missing.required, missing.command) = (true, "/nonexistent/server".into());
+    let mut plan = plan_of(vec![missing, shell(folder.path(), "quiet", "exit 0")]);
     let error = probe(&mut plan, &server_env(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap_err();
     assert_eq!(error.reason(), orchestrator_contract::Reason::McpServerFailed);
-    assert!(error.to_string().starts_with("required MCP server `missing` failed: cannot start"));
+    assert!(error.to_string().starts_with("required MCP server `missing` failed: "), "{error}");
     assert_eq!(error.servers.len(), 2);
 }
 
 #[tokio::test]
 async fn unresponsive_server_is_killed_with_descendants() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "sleep 600 & echo $! >pid; echo $$ >>pid; trap '' TERM; wait";
-    let mut plan = plan_of(vec![shell("silent", script, false, false)]);
+    let script = "sleep 600 & echo $! >pid; setsid sleep 600 & echo $! >>pid; echo $$ >>pid; trap '' TERM; wait";
+    let mut plan = plan_of(vec![shell(folder.path(), "silent", script)]);
+    let pids = plan.servers[0].home.home().join("pid");
     let begin = Instant::now();
-    let limit = Duration::from_millis(500);
+    let limit = Duration::from_millis(1500);
     let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), limit).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(20));
     assert_eq!(servers[0].status, McpStatus::Failed);
-    for pid in std::fs::read_to_string(folder.path().join("pid")).unwrap().lines() {
+    let pids = std::fs::read_to_string(pids).unwrap();
+    assert_eq!(pids.lines().count(), 3);
+    for pid in pids.lines() {
         assert!(has_exited(pid).await, "{pid}");
     }
+}
+
+#[tokio::test]
+async fn endless_output_of_probed_server_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = plan_of(vec![shell(folder.path(), "flood", "tr '\\0' x </dev/zero")]);
+    let begin = Instant::now();
+    let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), PROBE_TIMEOUT).await.unwrap();
+    assert!(begin.elapsed() < PROBE_TIMEOUT, "it was read until the timeout");
+    assert_eq!(servers[0].status, McpStatus::Failed);
 }
 
 #[tokio::test]
 async fn relay_connection_gets_own_server_with_secret() {
     let folder = tempfile::tempdir().unwrap();
     let script = "echo \"$$ $KEY\"; exec cat";
-    let plan = plan_of(vec![shell("echo", script, false, true), shell("plain", "cat", false, false)]);
-    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
-    assert_eq!(host.socket("plain"), None);
+    let mut plain = shell(folder.path(), "plain", "cat");
+    plain.runs_in = RunsIn::AgentSandbox;
+    let plan = plan_of(vec![shell(folder.path(), "echo", script), plain]);
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let grant = host.grant().unwrap().unwrap();
+    assert!(grant.endpoint("plain").is_none());
     let mut pids = Vec::new();
     for round in 0..2 {
-        let stream = UnixStream::connect(host.socket("echo").unwrap()).await.unwrap();
-        let (read, mut write) = stream.into_split();
+        let (read, mut write) = connect(&grant, "echo").await.into_split();
         let mut lines = BufReader::new(read).lines();
         let first = lines.next_line().await.unwrap().unwrap();
         let (pid, key) = first.split_once(' ').unwrap();
@@ -192,57 +246,213 @@ async fn relay_connection_gets_own_server_with_secret() {
 }
 
 #[tokio::test]
-async fn dropped_relay_host_leaves_no_server_or_socket() {
+async fn dropped_relay_host_leaves_no_server_or_port() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "sleep 600 & echo $!; echo $$; trap '' TERM; wait";
-    let plan = plan_of(vec![shell("stays", script, false, true)]);
-    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
-    let socket = host.socket("stays").unwrap();
-    let stream = UnixStream::connect(&socket).await.unwrap();
-    let mut lines = BufReader::new(stream).lines();
-    let pids = [lines.next_line().await.unwrap().unwrap(), lines.next_line().await.unwrap().unwrap()];
+    let script = "sleep 600 & echo $!; setsid sleep 600 & echo $!; echo $$; trap '' TERM; wait";
+    let plan = plan_of(vec![shell(folder.path(), "stays", script)]);
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let grant = host.grant().unwrap().unwrap();
+    let address = grant.endpoint("stays").unwrap().address;
+    let mut lines = BufReader::new(connect(&grant, "stays").await).lines();
+    let mut pids = Vec::new();
+    for _ in 0..3 {
+        pids.push(lines.next_line().await.unwrap().unwrap());
+    }
     drop(host);
     for pid in pids {
         assert!(has_exited(&pid).await, "{pid}");
     }
-    assert!(!socket.exists());
-    let mut rest = Vec::new();
-    lines.into_inner().read_to_end(&mut rest).await.unwrap();
-    assert!(rest.is_empty());
-}
-
-#[tokio::test]
-async fn relay_socket_directory_is_private_within_path_limit() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let folder = tempfile::tempdir().unwrap();
-    let plan = plan_of(vec![shell("echo", "cat", false, true)]);
-    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
-    let mode = std::fs::metadata(host.folder().unwrap()).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
-    let deep = folder.path().join("d".repeat(100));
-    std::fs::create_dir(&deep).unwrap();
-    let error = RelayHost::start(&plan, &server_env(folder.path()), &deep).unwrap_err();
-    assert!(error.to_string().contains("longer than 107 bytes"), "{error}");
-}
-
-#[tokio::test]
-#[ignore = "started as a child by the next test"]
-async fn relay_program() {
-    if let Some(socket) = variable("TEST_RELAY_SOCKET") {
-        let _code = relay_main(Path::new(&socket)).await;
+    assert!(read_all(lines.into_inner().into_inner()).await.is_empty());
+    let end = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).await.is_ok() {
+        assert!(Instant::now() < end, "the port is still open");
+        tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn connection_without_valid_token_starts_no_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_of(vec![
+        shell(folder.path(), "one", "echo started >>started; exec cat"),
+        shell(folder.path(), "other", "exec cat"),
+    ]);
+    let started = plan.servers[0].home.home().join("started");
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let (grant, revoked) = (host.grant().unwrap().unwrap(), host.grant().unwrap().unwrap());
+    let RelayEndpoint { address, token } = grant.endpoint("one").unwrap();
+    let old = revoked.endpoint("one").unwrap().token;
+    assert_ne!(token, old);
+    assert_ne!(token, grant.endpoint("other").unwrap().token);
+    assert!(address.ip() == std::net::Ipv4Addr::LOCALHOST);
+    drop(revoked);
+    let wrong = [
+        old,
+        "0".repeat(64),
+        String::new(),
+        token[..63].to_owned(),
+        format!("{token}0"),
+        format!("\n{token}"),
+        token.to_uppercase().replace(|digit: char| digit.is_ascii_digit(), "A"),
+        "x".repeat(100_000),
+    ];
+    for line in wrong {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("{line}\n{INITIALIZE}").as_bytes()).await.ok();
+        stream.shutdown().await.ok();
+        assert_eq!(read_all(stream).await, "", "{line:?}");
+    }
+    assert!(!started.exists());
+    host.close().await;
+}
+
+#[tokio::test]
+async fn silent_connections_are_closed_and_hold_no_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_of(vec![shell(folder.path(), "echo", "exec cat")]);
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let grant = host.grant().unwrap().unwrap();
+    let address = grant.endpoint("echo").unwrap().address;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let begin = Instant::now();
+    let mut stream = connect(&grant, "echo").await;
+    stream.write_all(b"hello\n").await.unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).await.unwrap();
+    assert_eq!(line, "hello\n");
+    for stream in silent {
+        assert_eq!(read_all(stream).await, "");
+    }
+    assert!(begin.elapsed() < TOKEN_TIMEOUT + Duration::from_secs(20));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn fortieth_connection_is_refused_with_rpc_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_of(vec![shell(folder.path(), "echo", "echo started >>started; exec cat")]);
+    let started = plan.servers[0].home.home().join("started");
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let (grant, other) = (host.grant().unwrap().unwrap(), host.grant().unwrap().unwrap());
+    let mut open = Vec::new();
+    for number in 0..40 {
+        let mut stream = connect(&grant, "echo").await;
+        stream.write_all(INITIALIZE.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        let mut lines = BufReader::new(stream);
+        lines.read_line(&mut line).await.unwrap();
+        if number < 4 {
+            assert_eq!(line, INITIALIZE);
+        } else {
+            let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&1.into(), &(-32000).into()), "{line}");
+            assert!(line.contains("4 connections"), "{line}");
+        }
+        open.push(lines);
+    }
+    // Another conversation has its own limit.
+    let mut stream = connect(&other, "echo").await;
+    stream.write_all(b"hello\n").await.unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).await.unwrap();
+    assert_eq!(line, "hello\n");
+    assert_eq!(std::fs::read_to_string(started).unwrap().lines().count(), 5);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn revoked_grant_ends_its_servers_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = plan_of(vec![shell(folder.path(), "echo", "echo $$; exec cat")]);
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let (first, second) = (host.grant().unwrap().unwrap(), host.grant().unwrap().unwrap());
+    let mut lines = BufReader::new(connect(&first, "echo").await).lines();
+    let pid = lines.next_line().await.unwrap().unwrap();
+    let mut others = BufReader::new(connect(&second, "echo").await).lines();
+    let other = others.next_line().await.unwrap().unwrap();
+    drop(first);
+    assert!(has_exited(&pid).await);
+    assert!(Path::new(&format!("/proc/{other}")).exists());
+    others.get_mut().write_all(b"alive\n").await.unwrap();
+    assert_eq!(others.next_line().await.unwrap().unwrap(), "alive");
+    host.close().await;
+    assert!(has_exited(&other).await);
+}
+
+#[tokio::test]
+async fn server_keeps_named_files_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = server_env(folder.path());
+    let run = async |script: &str| {
+        let mut server = shell(folder.path(), "notes", script);
+        server.keep = vec!["memory.json".to_owned()];
+        env.restore_kept(&server).unwrap();
+        let plan = plan_of(vec![server]);
+        let host = RelayHost::start(&plan, &env).unwrap();
+        let grant = host.grant().unwrap().unwrap();
+        let text = read_all(connect(&grant, "notes").await).await;
+        host.close().await;
+        text
+    };
+    let first = "cat memory.json; echo one >>memory.json; echo planted >.bashrc; mkdir .node_modules; ls -A";
+    run(first).await;
+    let second = run("cat memory.json; ls -A; echo two >>memory.json").await;
+    assert_eq!(second, "one\nmemory.json\n");
+    let linked = run("cat memory.json; rm memory.json; ln -s /etc/passwd memory.json").await;
+    assert_eq!(linked, "one\ntwo\n");
+    assert_eq!(run("cat memory.json").await, "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn server_reaches_no_file_of_agent_or_other_server() {
+    assert_ne!(sandbox_kind(), Kind::Off);
+    let folder = tempfile::tempdir().unwrap();
+    let other = Home::create(folder.path()).unwrap();
+    let repository = folder.path().join("target-repo");
+    std::fs::create_dir(&repository).unwrap();
+    std::fs::write(repository.join("code"), "code\n").unwrap();
+    std::fs::write(other.home().join("key"), "key\n").unwrap();
+    let script = format!(
+        "cat {0}/home/key {1}/code; echo x >{0}/home/new; echo x >{1}/new; ls {2}; echo end",
+        other.folder().display(),
+        repository.display(),
+        folder.path().display()
+    );
+    let mut servers = Vec::new();
+    for (name, workspace) in
+        [("none", WorkspaceAccess::None), ("read", WorkspaceAccess::Read), ("write", WorkspaceAccess::Write)]
+    {
+        let mut server = shell(folder.path(), name, &script);
+        server.workspace = workspace;
+        servers.push(server);
+    }
+    let host = RelayHost::start(&plan_of(servers), &server_env(folder.path())).unwrap();
+    let grant = host.grant().unwrap().unwrap();
+    let mut seen = Vec::new();
+    for name in ["none", "read", "write"] {
+        let text = read_all(connect(&grant, name).await).await;
+        seen.push((text, repository.join("new").exists()));
+    }
+    let text = |text: &str| text.to_owned();
+    assert_eq!(seen, [(text("end\n"), false), (text("code\nend\n"), false), (text("code\nend\n"), true)]);
+    assert!(!other.home().join("new").exists());
+    host.close().await;
 }
 
 #[tokio::test]
 async fn relay_program_copies_until_either_side_closes() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = plan_of(vec![shell("echo", "exec cat", false, true), shell("short", "echo bye", false, true)]);
-    let host = RelayHost::start(&plan, &server_env(folder.path()), folder.path()).unwrap();
+    let plan = plan_of(vec![shell(folder.path(), "echo", "exec cat"), shell(folder.path(), "short", "echo bye")]);
+    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
+    let grant = host.grant().unwrap().unwrap();
     for (name, expected, closes) in [("echo", "hello", true), ("short", "bye", false)] {
-        let socket = host.socket(name).unwrap();
-        let environment = Environment::from([("TEST_RELAY_SOCKET".into(), socket.into_os_string())]);
-        let mut program = command(std::env::current_exe().unwrap(), &environment, ProcessGroup::New)
-            .args(["--exact", "relay_program", "--ignored", "--nocapture"])
+        let RelayEndpoint { address, token } = grant.endpoint(name).unwrap();
+        let environment = Environment::from([("ORCHESTRATOR_MCP_RELAY_TOKEN".into(), token.into())]);
+        let mut program = command(env!("CARGO_BIN_EXE_supervisor"), &environment, ProcessGroup::New)
+            .args(["mcp-relay", name, "--address", &address.to_string()])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -252,13 +462,14 @@ async fn relay_program_copies_until_either_side_closes() {
             stdin.write_all(b"hello\n").await.unwrap();
         }
         let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
-        loop {
-            let line = lines.next_line().await.unwrap().expect("the relay exited early");
-            if line == expected {
-                break;
-            }
-        }
-        let open = (!closes).then_some(stdin);
+        let line = lines.next_line().await.unwrap().expect("the relay exited early");
+        assert_eq!(line, expected);
+        let open = if closes {
+            drop(stdin);
+            None
+        } else {
+            Some(stdin)
+        };
         let end = tokio::time::timeout(Duration::from_secs(10), program.wait()).await;
         assert!(end.expect("the relay did not exit").unwrap().success());
         drop(open);

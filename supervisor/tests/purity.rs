@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "publish/patterns.rs",
     "publish/policy.rs",
     "publish/text.rs",
+    "publish/unsaved.rs",
     "publish/text",
     "workspace/documents.rs",
     "workspace/documents",

@@ -104,8 +104,7 @@ impl Case {
             worktree_writable: true,
             documents: Some(self.path("platform-repo")),
             objects: self.path(".orchestrator/objects"),
-            agent: self.path("agent"),
-            session_files: Vec::new(),
+            home: self.path("agent"),
         };
         build(Role::Agent, self.kind, &places, &run)
     }

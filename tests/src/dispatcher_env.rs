@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::binaries::Binaries;
+use crate::token_proxy;
 
 /// Timeout for a server to listen and for a run to stop.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -22,9 +23,11 @@ pub struct DispatcherEnv {
 
 /// A `dispatcher serve` process, killed when dropped.
 pub struct ServeProcess {
-    child: Child,
+    child: ChildGuard,
     /// URL of the MCP endpoint.
     pub url: String,
+    /// The token that the server created.
+    pub token: String,
 }
 
 impl DispatcherEnv {
@@ -98,8 +101,21 @@ impl DispatcherEnv {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("its address").to_string();
         drop(free);
-        let origin = format!("http://{address}");
-        let mut command = self.dispatcher(&["serve", "--address", &address, "--allowed-origin", &origin]);
+        self.serve_on(&address, &format!("http://{address}"))
+    }
+
+    /// Serves HTTP behind a proxy that adds the token, for clients that cannot send one.
+    pub fn serve_without_token(&self) -> ServeProcess {
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = proxy.local_addr().expect("its address");
+        let served = self.serve_on("127.0.0.1:0", &format!("http://{address}"));
+        let server = served.url.trim_start_matches("http://").trim_end_matches("/mcp");
+        token_proxy::serve(proxy, server.parse().expect("an address"), &served.token);
+        ServeProcess { url: format!("http://{address}/mcp"), ..served }
+    }
+
+    fn serve_on(&self, address: &str, origin: &str) -> ServeProcess {
+        let mut command = self.dispatcher(&["serve", "--address", address, "--allowed-origin", origin]);
         let mut child = command.stdout(Stdio::null()).spawn().expect("the dispatcher");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr was piped")).lines();
         let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
@@ -109,7 +125,9 @@ impl DispatcherEnv {
         let Some(address) = address else { panic!("serve ended with {:?} and never listened", child.wait()) };
         // Drains stderr, so that the pipe does not fill.
         std::thread::spawn(move || lines.for_each(drop));
-        ServeProcess { child, url: format!("http://{address}/mcp") }
+        let token = std::fs::read_to_string(self.path("home/.config/orchestrator/serve-token"));
+        let token = token.expect("the server's token").trim().to_owned();
+        ServeProcess { child: ChildGuard(child), url: format!("http://{address}/mcp"), token }
     }
 }
 
@@ -131,16 +149,24 @@ fn held(lock: &Path) -> bool {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
+/// A process that is killed when dropped.
+struct ChildGuard(Child);
+
 impl ServeProcess {
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
+    }
+
+    /// Returns the server for the Python MCP client.
+    pub fn connection(&self) -> Value {
+        json!({"url": self.url, "token": self.token})
     }
 }
 
-impl Drop for ServeProcess {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`engine`] | a container engine and containers of the agent image |
 //! | [`git_server`] | fake git host: real repositories over HTTP |
 //! | [`github`] | fake GitHub REST API for the repositories of the git server |
+//! | [`hostile`] | rows of the table of attacks |
 //! | [`ide_session`] | the Claude Code CLI with the orchestrator's MCP server |
 //! | [`invariants`] | what must hold after every run |
 //! | [`kubernetes`] | a control plane (envtest or fake), and a node that runs pods |
@@ -25,6 +26,7 @@
 //! | [`projects`] | content of the test repositories |
 //! | [`sshd`] | OpenSSH server for the repositories of the git server |
 //! | [`test_env`] | all fakes together, with the real programs |
+//! | [`token_proxy`] | adds a token to the requests of clients that cannot send one
 //! | [`tools`] | the Claude Code CLI and the MCP servers, installed from lock files |
 
 pub mod bench;
@@ -36,6 +38,7 @@ pub mod documents;
 pub mod engine;
 pub mod git_server;
 pub mod github;
+pub mod hostile;
 pub mod ide_session;
 pub mod invariants;
 pub mod kubernetes;
@@ -46,4 +49,5 @@ pub mod projects;
 mod server_thread;
 pub mod sshd;
 pub mod test_env;
+pub mod token_proxy;
 pub mod tools;

@@ -126,8 +126,7 @@ impl Backend for Local {
     }
 
     async fn size(&self, run: &StoredRun) -> u64 {
-        let folders = self.folders_in_workspace(run);
-        folders.iter().chain([&self.run_folder(&run.task.run)]).map(|folder| files::size(folder)).sum()
+        files::size(&self.folder_in_workspace(run)) + files::size(&self.run_folder(&run.task.run))
     }
 
     async fn remove(&self, run: &StoredRun) -> Result<bool, Error> {
@@ -137,17 +136,17 @@ impl Backend for Local {
         if !self.stored(run.clone()).remove()? {
             return Ok(false);
         }
-        for folder in self.folders_in_workspace(run).iter().filter(|folder| folder.is_dir()) {
-            std::fs::remove_dir_all(folder).map_err(|error| files::problem("remove", folder, &error))?;
+        let folder = self.folder_in_workspace(run);
+        if folder.is_dir() {
+            std::fs::remove_dir_all(&folder).map_err(|error| files::problem("remove", &folder, &error))?;
         }
         Ok(true)
     }
 }
 
 impl Local {
-    /// Returns the run's folders in the workspace: log and transcript, and the agent's home.
-    fn folders_in_workspace(&self, run: &StoredRun) -> [PathBuf; 2] {
-        let (layout, name) = (self.layout(&run.task.service), &run.task.run);
-        [layout.run_dir(name).folder().to_owned(), layout.agent_home(name)]
+    /// Returns the run's folder in the workspace: log and transcript.
+    fn folder_in_workspace(&self, run: &StoredRun) -> PathBuf {
+        self.layout(&run.task.service).run_dir(&run.task.run).folder().to_owned()
     }
 }

@@ -25,22 +25,25 @@ use crate::serve::{self, DEFAULT_ADDRESS, Limits, ServeOptions};
 /// Serve the MCP tools over HTTP
 ///
 /// For clients that cannot start this program themselves. The endpoint is `/mcp`; `/healthz` and
-/// `/readyz` are for probes. Without a token, the server listens on loopback only.
+/// `/readyz` are for probes. Every call needs a token. Without a configured one, the server creates a
+/// token file for clients of the same user, and listens on loopback only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   dispatcher serve
   dispatcher serve --controller --metrics-address 0.0.0.0:9090
   dispatcher serve --address 0.0.0.0:8750 --token-file token --allowed-host orchestrator.example.com
-  claude mcp add --transport http orchestrator http://127.0.0.1:8750/mcp")]
+  dispatcher setup claude --url http://127.0.0.1:8750/mcp")]
 #[expect(clippy::doc_markdown, reason = "these comments are the help's text, as it is")]
 pub(super) struct Arguments {
     /// Address to listen on [env: ORCHESTRATOR_SERVE_ADDRESS] [default: 127.0.0.1:8750]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_address)]
     address: Option<SocketAddr>,
     /// File with the accepted bearer tokens, one per line [env: ORCHESTRATOR_SERVE_TOKEN_FILE]
+    /// [default: ~/.config/orchestrator/serve-token]
     ///
-    /// Read on every request. ORCHESTRATOR_SERVE_TOKEN may hold a token instead.
+    /// Read on every request. ORCHESTRATOR_SERVE_TOKEN may hold a token instead. The server creates the
+    /// default file if it does not exist.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Accepted Host name, with or without a port (repeatable) [env:
@@ -148,14 +151,30 @@ fn settings(config: &Config, arguments: Arguments) -> Result<ServeOptions, Error
     let inline =
         || config.environment.text("ORCHESTRATOR_SERVE_TOKEN").map(|token| TokenSource::Inline(token.into()));
     let tokens = file.map(TokenSource::File).or_else(inline).or(set_file.map(TokenSource::File));
+    let tokens = match tokens {
+        Some(tokens) => tokens,
+        None => own_token(config)?,
+    };
     let over = |flags: Vec<String>, set: Vec<String>| if flags.is_empty() { set } else { flags };
     Ok(ServeOptions {
         address: address.or(set_address).unwrap_or(DEFAULT_ADDRESS),
-        tokens: tokens.unwrap_or(TokenSource::Disabled),
+        tokens,
         allowed_hosts: over(allowed_host, allowed_hosts),
         allowed_origins: over(allowed_origin, allowed_origins),
         limits: Limits::default(),
     })
+}
+
+/// Returns the token file of this user, and creates it if it does not exist.
+fn own_token(config: &Config) -> Result<TokenSource, Error> {
+    let path = serve::own_token::path(&config.environment).ok_or_else(|| {
+        Error::configuration(
+            "no token is configured, and neither HOME nor XDG_CONFIG_HOME says where to keep one",
+        )
+        .with_hint("Name a file with --token-file FILE.")
+    })?;
+    serve::own_token::create_if_missing(&path)?;
+    Ok(TokenSource::Own(path))
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, Error> {

@@ -6,11 +6,13 @@ use orchestrator_contract::{Reason, http_url};
 use serde_json::{Value, json};
 
 use super::context::{GlobalArgs, load_environment};
+use crate::config::Environment;
 use crate::error::Error;
 use crate::folder::ProjectFolder;
 use crate::output::Output;
+use crate::serve::own_token;
 use crate::setup::edit::{Edit, plan_edit};
-use crate::setup::entry::{ServerTransport, build_entry, cursor_link, describe_entry};
+use crate::setup::entry::{ServerTransport, TokenReference, build_entry, cursor_link, describe_entry};
 use crate::setup::{Client, SERVER, Scope, paths, write};
 
 /// Add this MCP server to Claude Code, Cursor or VS Code
@@ -23,6 +25,7 @@ Examples:
   dispatcher setup claude
   dispatcher setup cursor --scope project
   dispatcher setup vscode --print
+  dispatcher setup claude --url http://127.0.0.1:8750/mcp
   dispatcher setup claude --url https://orchestrator.example.com/mcp --token-env TEAM_TOKEN
 
 Files: claude: ~/.claude.json, .mcp.json; cursor: ~/.cursor/mcp.json, .cursor/mcp.json;
@@ -35,6 +38,9 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t, value_name = "SCOPE")]
     scope: Scope,
     /// Connect to a running server at this URL instead of starting this program
+    ///
+    /// For a server of this machine the entry says where the server's own token file is, for Claude Code in
+    /// your own scope, or names the variable ORCHESTRATOR_SERVE_TOKEN.
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     url: Option<String>,
     /// Environment variable of the client that holds the bearer token for --url
@@ -49,8 +55,12 @@ fn parse_url(text: &str) -> Result<String, String> {
     if http_url::split_user_info(text).is_some() {
         return Err("the URL contains credentials: use --token-env instead".to_owned());
     }
-    if http_url::parse(text).is_none() {
-        return Err("use a URL such as https://orchestrator.example.com/mcp".to_owned());
+    if http_url::parse_secure(text).is_none() {
+        return Err(
+            "use a URL such as https://orchestrator.example.com/mcp, or http://127.0.0.1:8750/mcp for a \
+                    server of this machine: http would show the token to the network"
+                .to_owned(),
+        );
     }
     Ok(text.to_owned())
 }
@@ -66,7 +76,10 @@ pub(super) fn run(global: GlobalArgs, arguments: Arguments) -> Result<u8, Error>
     let (environment, output, cwd) = load_environment(global.output)?;
     let Arguments { client, scope, url, token_env, print } = arguments;
     let transport = match url {
-        Some(url) => ServerTransport::Http { url, token_variable: token_env },
+        Some(url) => {
+            let token = token_reference(&url, token_env, client, scope, &environment);
+            ServerTransport::Http { url, token }
+        }
         None => this_program(&cwd, global)?,
     };
     let entry = build_entry(client, &transport);
@@ -106,7 +119,38 @@ pub(super) fn run(global: GlobalArgs, arguments: Arguments) -> Result<u8, Error>
             output.note(&format!("restart {name} if it is running"));
         }
     }
+    if let ServerTransport::Http { token: TokenReference::Variable(variable), .. } = &transport
+        && variable == SERVE_TOKEN_VARIABLE
+        && let Some(file) = own_token::path(&environment)
+    {
+        output.note(&format!("{name} needs the token: export {variable}=\"$(cat '{}')\"", file.display()));
+    }
     Ok(0)
+}
+
+/// Variable of the client with the token of a server of this machine; also that of the server.
+const SERVE_TOKEN_VARIABLE: &str = "ORCHESTRATOR_SERVE_TOKEN";
+
+/// Returns where the client finds the token: by default, that of the server of this machine.
+fn token_reference(
+    url: &str,
+    variable: Option<String>,
+    client: Client,
+    scope: Scope,
+    environment: &Environment,
+) -> TokenReference {
+    let is_local = http_url::parse(url).is_some_and(|url| http_url::is_loopback(&url));
+    match (variable, client, scope) {
+        (Some(variable), _, _) => TokenReference::Variable(variable),
+        (None, _, _) if !is_local => TokenReference::Unset,
+        // A project's file is shared: it must not name a path of this user.
+        (None, Client::Claude, Scope::User) => own_token::path(environment)
+            .and_then(|file| file.to_str().map(|file| TokenReference::File(file.to_owned())))
+            .unwrap_or_else(|| TokenReference::Variable(SERVE_TOKEN_VARIABLE.to_owned())),
+        (None, Client::Claude | Client::Cursor | Client::Vscode, Scope::User | Scope::Project) => {
+            TokenReference::Variable(SERVE_TOKEN_VARIABLE.to_owned())
+        }
+    }
 }
 
 fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u8, Error> {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::task::image::ImageReference;
+use crate::task::image_pattern::ImagePattern;
 
 /// Settings of the kubernetes backend. The command line and the MCP server need `namespace` and
 /// `context` only; the controller uses the rest.
@@ -19,6 +20,13 @@ pub struct KubernetesSettings {
     pub namespace: String,
     /// Agent image of services without their own `image`.
     pub image: Option<ImageReference>,
+    /// Images that a TaskRun may name, beside those that this configuration names: `ghcr.io/acme/*` (everything
+    /// below), `ghcr.io/acme/agent` (any tag or digest), or a full reference (default: none). The image gets the
+    /// agent's Secrets.
+    pub allowed_images: Vec<ImagePattern>,
+    /// Services that a TaskRun may name (default: all). A service's name opens its workspace, and its cluster
+    /// access.
+    pub allowed_services: Option<Vec<ServiceName>>,
     /// Pull policy of the agent image (default: that of Kubernetes).
     pub image_pull_policy: Option<PullPolicy>,
     /// Names of the Secrets with registry credentials.
@@ -131,6 +139,8 @@ impl Default for KubernetesSettings {
             context: None,
             namespace: "orchestrator".to_owned(),
             image: None,
+            allowed_images: Vec::new(),
+            allowed_services: None,
             image_pull_policy: None,
             image_pull_secrets: Vec::new(),
             storage: StorageSettings::default(),

@@ -43,6 +43,8 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["secrets"],
     &["serve"],
     &["kubernetes"],
+    &["defaults", "protected_paths_allow"],
+    &["services", "*", "protected_paths_allow"],
     &["services", "*", "image"],
     &["services", "*", "secrets_dir"],
     &["agents", "*", "github_token_file"],

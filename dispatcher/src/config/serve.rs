@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeSettings {
-    /// Address to listen on, as `IP:PORT` (default: 127.0.0.1:8750). Other than loopback requires a token.
+    /// Address to listen on, as `IP:PORT` (default: 127.0.0.1:8750). Other than loopback requires a configured token.
     #[serde(deserialize_with = "address")]
     #[schemars(with = "Option<String>")]
     pub address: Option<SocketAddr>,
@@ -18,7 +18,8 @@ pub struct ServeSettings {
     #[serde(deserialize_with = "address")]
     #[schemars(with = "Option<String>")]
     pub metrics_address: Option<SocketAddr>,
-    /// File with the accepted bearer tokens, one per line; read on every request.
+    /// File with the accepted bearer tokens, one per line; read on every request (default:
+    /// `~/.config/orchestrator/serve-token`, which the server creates).
     pub token_file: Option<PathBuf>,
     /// Accepted `Host` names, with or without a port; loopback names are always accepted.
     pub allowed_hosts: Vec<String>,

@@ -13,6 +13,8 @@ pub struct ClusterState {
     pub stream: LogStream,
     /// Whether the run may start; `None` if that was not checked, as for runs with a Job.
     pub admission: Option<Admission>,
+    /// Why the run may not start with this image, agent or service; see [`super::allow_lists`].
+    pub refusal: Option<String>,
 }
 
 /// Observed state of a Job.

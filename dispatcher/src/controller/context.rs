@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
+use super::allow_lists::AllowLists;
 use super::api::ClusterApi;
 use super::log_streams::LogStreams;
 use super::memory::Memory;
@@ -26,6 +27,8 @@ pub struct Context {
     pub api: ClusterApi,
     /// The configuration.
     pub config: Arc<Config>,
+    /// What TaskRuns may ask for.
+    pub allow_lists: Arc<AllowLists>,
     /// Watched TaskRuns of the namespace.
     pub runs: Store<TaskRun>,
     /// Watched Jobs of runs.

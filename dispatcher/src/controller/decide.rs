@@ -148,6 +148,11 @@ fn advance(decision: &mut Decision, run: &TaskRun, seen: &ClusterState, now: Tim
         return status::set_finished(&mut decision.status, run, &end, now);
     }
     if seen.job.is_none() && decision.status.job_name.is_none() {
+        if let Some(refusal) = &seen.refusal {
+            let (reason, message) = (Reason::InvalidConfiguration, refusal.clone());
+            let end = ObservedEnd::Inferred { reason, message, started: false };
+            return status::set_finished(&mut decision.status, run, &end, now);
+        }
         return admit_or_queue(decision, run, seen, now);
     }
     decision.status.job_name = Some(run.name().to_owned());

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::allow_lists::AllowLists;
 use super::api::{ClusterApi, FIELD_MANAGER};
 use super::context::Context;
 use super::log_streams::LogStreams;
@@ -153,6 +154,7 @@ impl Manager {
                 recorder: Recorder::new(self.client.clone(), reporter),
             },
             config: Arc::clone(&self.config),
+            allow_lists: Arc::new(AllowLists::new(&self.config)),
             runs: run_store.clone(),
             jobs,
             pods,

@@ -197,6 +197,7 @@ fn build_pod(
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": TERMINATION_GRACE_PERIOD_SECONDS,
         "automountServiceAccountToken": false,
+        "shareProcessNamespace": false,
         "enableServiceLinks": false,
         "serviceAccountName": access.or(settings.service_account.as_ref()),
         "priorityClassName": settings.priority_class,

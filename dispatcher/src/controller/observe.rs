@@ -47,6 +47,7 @@ pub async fn observe(
         pod: pod.map(|pod| pod_info(&pod, settings.scheduling_timeout_minutes, now)),
         stream: context.streams.state(&uid),
         admission,
+        refusal: context.allow_lists.refusal(run),
     })
 }
 

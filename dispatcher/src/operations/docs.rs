@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{AgentName, Kind, ServiceName, TaskId, TaskSpec, WorkingDirectory};
+use orchestrator_contract::{
+    AgentName, Kind, RepositoryUrl, ServiceName, TaskId, TaskSpec, WorkingDirectory,
+};
 
 use super::dispatcher::Dispatcher;
 use crate::error::Error;
@@ -78,7 +80,9 @@ impl Dispatcher {
             .platform_repository_url
             .as_ref());
         let open = self.config.folder.remote().url;
-        let is_platform = named.is_none_or(|named| Some(named) == open.as_ref());
+        let is_open =
+            |named: &RepositoryUrl| open.as_ref().is_some_and(|open| open.is_same_repository(named));
+        let is_platform = named.is_none_or(is_open);
         self.config.folder.checkout().filter(|_| is_platform)
     }
 
@@ -108,8 +112,8 @@ impl Dispatcher {
     /// Returns warnings about local changes that a docs run does not see.
     pub(super) async fn local_change_warnings(&self, task: &TaskSpec, overrides: &Overrides) -> Vec<String> {
         let remote = self.config.folder.remote().url;
-        let checkout =
-            self.platform_checkout(overrides).filter(|_| remote.as_ref() == Some(&task.platform.url));
+        let is_platform = remote.is_some_and(|remote| remote.is_same_repository(&task.platform.url));
+        let checkout = self.platform_checkout(overrides).filter(|_| is_platform);
         let Some(checkout) = checkout else { return Vec::new() };
         match &task.target.base {
             Some(branch) => {

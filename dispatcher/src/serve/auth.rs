@@ -7,6 +7,7 @@ use axum::http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::{Choice, ConstantTimeEq as _};
 
+use super::own_token;
 use crate::error::Error;
 use crate::files;
 
@@ -16,8 +17,6 @@ const MIN_TOKEN_CHARS: usize = 16;
 /// An authenticated caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Caller {
-    /// No token is required.
-    Anyone,
     /// The caller sent a valid token.
     Bearer,
 }
@@ -27,7 +26,6 @@ impl Caller {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
-            Self::Anyone => "none",
             Self::Bearer => "bearer",
         }
     }
@@ -36,8 +34,8 @@ impl Caller {
 /// Where the accepted tokens come from.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
-    /// No token is required.
-    Disabled,
+    /// The file that the server created for itself, see [`own_token`].
+    Own(PathBuf),
     /// A file with one token per line, read on every request, so that tokens can be rotated.
     File(PathBuf),
     /// A single token.
@@ -54,15 +52,6 @@ pub enum AuthError {
 }
 
 impl TokenSource {
-    /// Returns whether callers need a token.
-    #[must_use]
-    pub fn is_required(&self) -> bool {
-        match self {
-            Self::Disabled => false,
-            Self::File(_) | Self::Inline(_) => true,
-        }
-    }
-
     /// Checks that there is a valid token, before the first call.
     ///
     /// # Errors
@@ -76,9 +65,6 @@ impl TokenSource {
     /// # Errors
     /// Returns an error if the caller is rejected.
     pub fn identify(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        if !self.is_required() {
-            return Ok(Caller::Anyone);
-        }
         let presented = bearer_token(headers).ok_or(AuthError::Unknown)?;
         let known = self.read().map_err(AuthError::Unreadable)?;
         // Compare all tokens, so that timing does not reveal which one was close.
@@ -90,16 +76,15 @@ impl TokenSource {
 
     fn read(&self) -> Result<Vec<SecretString>, Error> {
         let (tokens, source) = match self {
-            Self::Disabled => return Ok(Vec::new()),
             Self::Inline(token) => (vec![token.clone()], "ORCHESTRATOR_SERVE_TOKEN".to_owned()),
             Self::File(path) => {
                 let text = files::read(path)?.ok_or_else(|| {
                     Error::configuration(format!("no token file {}", path.display()))
                         .with_hint("Create one, for example with: openssl rand -hex 32.")
                 })?;
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                (lines.map(SecretString::from).collect(), path.display().to_string())
+                (lines(&text), path.display().to_string())
             }
+            Self::Own(path) => (lines(&own_token::read(path)?), path.display().to_string()),
         };
         if tokens.is_empty() || tokens.iter().any(|token| token.expose_secret().len() < MIN_TOKEN_CHARS) {
             let problem =
@@ -109,6 +94,11 @@ impl TokenSource {
         }
         Ok(tokens)
     }
+}
+
+/// Returns the tokens of a file, one per line.
+fn lines(text: &str) -> Vec<SecretString> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(SecretString::from).collect()
 }
 
 /// Returns the token of a request with exactly one (RFC 6750, section 2.1).
@@ -170,6 +160,25 @@ mod tests {
             std::fs::write(&path, useless).unwrap();
             assert!(tokens.check().is_err() && !authorizes(useless.trim()), "{useless:?}");
         }
+    }
+
+    #[test]
+    fn own_token_is_read_at_every_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serve-token");
+        let tokens = TokenSource::Own(path.clone());
+        assert!(tokens.check().is_err());
+        own_token::create_if_missing(&path).unwrap();
+        let first = std::fs::read_to_string(&path).unwrap();
+        let authorizes =
+            |token: &str| tokens.identify(&headers(&[&format!("Bearer {}", token.trim())])).is_ok();
+        assert!(authorizes(&first) && !authorizes("") && !authorizes(TOKEN));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!authorizes(&first));
+        own_token::create_if_missing(&path).unwrap();
+        assert!(!authorizes(&first) && authorizes(&std::fs::read_to_string(&path).unwrap()));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(tokens.check().is_err() && !authorizes(""));
     }
 
     #[test]

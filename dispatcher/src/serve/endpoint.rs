@@ -16,6 +16,10 @@ use super::guard;
 use super::state::Server;
 use crate::task::advice::render_for_cli;
 
+/// The answer to callers without a token.
+const UNAUTHORIZED: &str = "missing or invalid token: send `Authorization: Bearer TOKEN`
+hint: the server's log names the file with the token; `dispatcher setup CLIENT --url URL` configures a client";
+
 /// Handles a call and writes its audit entry.
 pub(super) async fn answer(
     State(server): State<Server>,
@@ -39,10 +43,7 @@ async fn authorize(server: &Server, call: &mut AuditEntry, request: Request) -> 
     }
     let identity = server.tokens.identify(request.headers()).map_err(|denial| match denial {
         AuthError::Unknown => {
-            let mut refusal = error_response(
-                StatusCode::UNAUTHORIZED,
-                "missing or invalid token: send `Authorization: Bearer TOKEN`",
-            );
+            let mut refusal = error_response(StatusCode::UNAUTHORIZED, UNAUTHORIZED);
             refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refusal
         }

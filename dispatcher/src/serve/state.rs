@@ -30,9 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn check(&self) -> Result<(), Error> {
-        if self.tokens.is_required() {
-            self.tokens.check()?;
-        }
+        self.tokens.check()?;
         (self.check)().await
     }
 }

@@ -16,11 +16,18 @@ pub enum ServerTransport {
         arguments: Vec<String>,
     },
     /// The client connects to a running server.
-    Http {
-        url: String,
-        /// Environment variable of the client that holds the bearer token.
-        token_variable: Option<String>,
-    },
+    Http { url: String, token: TokenReference },
+}
+
+/// Where the client finds its bearer token. The entry never contains the token itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TokenReference {
+    /// The client sends none.
+    Unset,
+    /// In an environment variable of the client.
+    Variable(String),
+    /// In the first line of a file. Only Claude Code can read one.
+    File(String),
 }
 
 /// Builds the entry in the client's format.
@@ -30,7 +37,7 @@ pub fn build_entry(client: Client, transport: &ServerTransport) -> Value {
         ServerTransport::Stdio { command, arguments } => {
             json!({ "type": "stdio", "command": command, "args": arguments })
         }
-        ServerTransport::Http { url, token_variable } => {
+        ServerTransport::Http { url, token } => {
             let mut entry = Map::new();
             // Cursor derives the transport from `url`.
             match client {
@@ -38,13 +45,26 @@ pub fn build_entry(client: Client, transport: &ServerTransport) -> Value {
                 Client::Cursor => {}
             }
             entry.insert("url".to_owned(), json!(url));
-            if let Some(variable) = token_variable {
-                let token = format!("Bearer {}", reference(client, variable));
-                entry.insert("headers".to_owned(), json!({ "Authorization": token }));
+            match token {
+                TokenReference::Unset => {}
+                TokenReference::Variable(variable) => {
+                    let token = format!("Bearer {}", reference(client, variable));
+                    entry.insert("headers".to_owned(), json!({ "Authorization": token }));
+                }
+                TokenReference::File(file) => {
+                    entry.insert("headersHelper".to_owned(), headers_helper(file).into());
+                }
             }
             Value::Object(entry)
         }
     }
+}
+
+/// Returns a shell command that prints the headers as JSON
+/// (<https://code.claude.com/docs/en/mcp>, "Use dynamic headers for custom authentication").
+fn headers_helper(file: &str) -> String {
+    let file = file.replace('\'', "'\\''");
+    format!(r#"printf '{{"Authorization": "Bearer %s"}}' "$(head -n 1 '{file}')""#)
 }
 
 /// Returns the client's syntax for an environment variable.
@@ -89,7 +109,7 @@ mod tests {
     fn token_reference_uses_client_syntax() {
         let reach = ServerTransport::Http {
             url: "https://orchestrator.example.com/mcp".to_owned(),
-            token_variable: Some("TEAM_TOKEN".to_owned()),
+            token: TokenReference::Variable("TEAM_TOKEN".to_owned()),
         };
         let header = |client| build_entry(client, &reach)["headers"]["Authorization"].clone();
         assert_eq!(header(Client::Claude), "Bearer ${TEAM_TOKEN}");
@@ -97,6 +117,22 @@ mod tests {
         assert_eq!(header(Client::Vscode), "Bearer ${env:TEAM_TOKEN}");
         assert_eq!(build_entry(Client::Claude, &reach)["type"], "http");
         assert!(build_entry(Client::Cursor, &reach).get("type").is_none());
+    }
+
+    #[test]
+    fn token_file_is_read_by_command_without_injection() {
+        let helper = |file: &str| {
+            let token = TokenReference::File(file.to_owned());
+            let reach = ServerTransport::Http { url: "http://127.0.0.1:8750/mcp".to_owned(), token };
+            let entry = build_entry(Client::Claude, &reach);
+            assert!(entry.get("headers").is_none(), "{entry}");
+            entry["headersHelper"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            helper("/home/me/.config/orchestrator/serve-token"),
+            r#"printf '{"Authorization": "Bearer %s"}' "$(head -n 1 '/home/me/.config/orchestrator/serve-token')""#
+        );
+        assert!(helper("/home/o'neil; $(id)/x").ends_with(r#"'/home/o'\''neil; $(id)/x')""#));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl TaskDraft {
     /// Returns whether the task uses a repository.
     #[must_use]
     pub fn uses(&self, url: &RepositoryUrl) -> bool {
-        self.0.target.url == *url || self.0.platform.url == *url
+        self.0.target.url.is_same_repository(url) || self.0.platform.url.is_same_repository(url)
     }
 
     /// Returns whether a task spec differs only in attempt number and run name.
@@ -106,6 +106,11 @@ pub fn resolve(request: &Request, input: &ResolveInput) -> Result<TaskDraft, Err
         clean: service.clean.or(defaults.clean).unwrap_or_default(),
         protected_paths: either(service.protected_paths.as_ref(), defaults.protected_paths.as_ref())
             .unwrap_or_default(),
+        protected_paths_allow: either(
+            service.protected_paths_allow.as_ref(),
+            defaults.protected_paths_allow.as_ref(),
+        )
+        .unwrap_or_default(),
     };
     match request.kind {
         Kind::Implementation => complete_implementation(&mut task, overrides, input),
@@ -138,7 +143,7 @@ fn complete_implementation(task: &mut TaskSpec, overrides: &Overrides, input: &R
 fn complete_docs(task: &mut TaskSpec, overrides: &Overrides, input: &ResolveInput) {
     let overrides = overrides.clone();
     task.model = overrides.model.unwrap_or_else(|| DOCS_MODEL.to_owned());
-    let is_open = input.remote.as_ref() == Some(&task.platform.url);
+    let is_open = input.remote.as_ref().is_some_and(|remote| remote.is_same_repository(&task.platform.url));
     let open_branch = input.open_branch.clone().filter(|_| is_open);
     task.target.base = overrides.branch.or(overrides.platform_branch).or(open_branch);
     let DocsOptions { force, concurrency } = DocsOptions::default();

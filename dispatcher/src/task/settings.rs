@@ -35,8 +35,10 @@ pub struct Defaults {
     pub pull_request: Option<PullRequestPolicy>,
     /// What to remove from the worktree between two tasks.
     pub clean: Option<CleanMode>,
-    /// Paths that a run must not change, as gitignore patterns.
+    /// Paths that a run must not change, as gitignore patterns, in addition to CI workflows.
     pub protected_paths: Option<Vec<String>>,
+    /// CI workflows that a run may change, as gitignore patterns, such as `.github/workflows/**`.
+    pub protected_paths_allow: Option<Vec<String>>,
     /// Number of commits to fetch.
     pub depth: Option<u32>,
 }
@@ -65,8 +67,10 @@ pub struct ServiceSettings {
     pub pull_request: Option<PullRequestPolicy>,
     /// What to remove from the worktree between two tasks.
     pub clean: Option<CleanMode>,
-    /// Paths that a run must not change, as gitignore patterns.
+    /// Paths that a run must not change, as gitignore patterns, in addition to CI workflows.
     pub protected_paths: Option<Vec<String>>,
+    /// CI workflows that a run may change, as gitignore patterns, such as `.github/workflows/**`.
+    pub protected_paths_allow: Option<Vec<String>>,
     /// Number of commits to fetch.
     pub depth: Option<u32>,
     /// Container image, for runs in containers.

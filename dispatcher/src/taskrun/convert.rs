@@ -53,6 +53,7 @@ impl TaskRunSpec {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
         } = task.clone();
         Self {
             kind,
@@ -75,6 +76,7 @@ impl TaskRunSpec {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
             image,
             request,
             stop: None,
@@ -109,6 +111,7 @@ impl TaskRun {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
             image: _,
             request: _,
             stop: _,
@@ -140,6 +143,7 @@ impl TaskRun {
             pull_request,
             clean,
             protected_paths,
+            protected_paths_allow,
         };
         let mut errors = task.validate();
         for (field, url) in [("target.url", &task.target.url), ("platform.url", &task.platform.url)] {

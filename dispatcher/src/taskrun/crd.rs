@@ -7,10 +7,11 @@ use kube::CustomResourceExt as _;
 
 use super::definition::TaskRun;
 
-/// URLs that a pod can reach: `https://`, `http://` and `ssh://` without credentials, and `user@host:path`.
+/// URLs that a pod can reach: `https://` and `ssh://` without credentials, `user@host:path`, and `http://` to the
+/// pod itself, which shows the token to no network.
 ///
 /// A host is a name, without percent-encoding and in ASCII, or an IPv6 address in brackets.
-const URL: &str = r"^(https?://([A-Za-z0-9!$&'()*+,.;=_~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?(/[^\s]*)?|ssh://([^\s/?#-][^\s/?#]*@)?([^\s/?#@:<>^|\\\[\]-][^\s/?#@:<>^|\\\[\]]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?([/?#][^\s]*)?|([^\s@/:-][^\s/:]*@)?[^\s@/:-][^\s@/:]*:([^\s:/]|/[^\s/])[^\s]*)$";
+const URL: &str = r"^((https://([A-Za-z0-9!$&'()*+,.;=_~-]+|\[[0-9A-Fa-f:.]+\])|http://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127(\.(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])){3}|\[(::1|0:0:0:0:0:0:0:1)\]))(:[0-9]{0,5})?(/[^\s]*)?|ssh://([^\s/?#-][^\s/?#]*@)?([^\s/?#@:<>^|\\\[\]-][^\s/?#@:<>^|\\\[\]]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?([/?#][^\s]*)?|([^\s@/:-][^\s/:]*@)?[^\s@/:-][^\s@/:]*:([^\s:/]|/[^\s/])[^\s]*)$";
 
 /// Rules of git-check-ref-format(1) on sequences; the schema checks single characters.
 const BRANCH: &str = r"!self.startsWith('-') && !self.startsWith('/') && !self.endsWith('/') && !self.endsWith('.') && !self.contains('..') && !self.contains('//') && !self.contains('@{') && !self.startsWith('refs/') && self != '@' && self != 'HEAD' && !self.matches('(^|/)[.]') && !self.matches('[.]lock(/|$)')";

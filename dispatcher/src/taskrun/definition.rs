@@ -101,6 +101,9 @@ pub struct TaskRunSpec {
     /// Paths that the run may not change, as gitignore patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_paths: Vec<String>,
+    /// Paths of CI workflows that the run may change, as gitignore patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protected_paths_allow: Vec<String>,
     /// Container image; defaults to that of the controller's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageReference>,

@@ -4,10 +4,8 @@ use dispatcher::serve::auth::TokenSource;
 use dispatcher::serve::{ServeOptions, check};
 use serde_json::json;
 
-use super::http::Request;
+use super::http::{Request, TOKEN};
 use super::test_server::{TestServer, settings};
-
-const TOKEN: &str = "correct-horse-battery-staple";
 
 fn count() -> Request {
     Request::tool("count", &json!({}))
@@ -82,15 +80,17 @@ fn unlisted_origin_is_rejected() {
 
 #[test]
 fn unauthorized_request_reveals_nothing() {
-    let server = TestServer::start(ServeOptions { tokens: TokenSource::Inline(TOKEN.into()), ..settings() });
-    let missing = count().send(server.address);
-    let wrong = count().with("Authorization", "Bearer correct-horse-battery-stapler").send(server.address);
+    let server = TestServer::start(settings());
+    let missing = count().without("Authorization").send(server.address);
+    let wrong =
+        count().replacing("Authorization", "Bearer correct-horse-battery-stapler").send(server.address);
     for refused in [&missing, &wrong] {
         assert_eq!(refused.status, 401);
+        assert!(refused.body.contains("hint: ") && refused.body.contains("dispatcher setup"), "{refused:?}");
         assert!(refused.head.contains("www-authenticate: bearer"), "{refused:?}");
         assert_eq!(refused.body, missing.body);
     }
-    let right = count().with("Authorization", &format!("Bearer {TOKEN}")).send(server.address);
+    let right = count().send(server.address);
     assert_eq!((right.status, server.started()), (200, 1));
     for health in ["GET /healthz HTTP/1.1", "GET /readyz HTTP/1.1"] {
         assert_eq!(Request::get(health).with("Host", "10.0.0.7:8750").send(server.address).status, 200);
@@ -103,8 +103,9 @@ fn token_rotation_needs_no_restart() {
     let file = folder.path().join("token");
     std::fs::write(&file, TOKEN).unwrap();
     let server = TestServer::start(ServeOptions { tokens: TokenSource::File(file.clone()), ..settings() });
-    let status =
-        |token: &str| count().with("Authorization", &format!("Bearer {token}")).send(server.address).status;
+    let status = |token: &str| {
+        count().replacing("Authorization", &format!("Bearer {token}")).send(server.address).status
+    };
     assert_eq!(status(TOKEN), 200);
     std::fs::write(&file, "another-token-of-good-length").unwrap();
     assert_eq!((status(TOKEN), status("another-token-of-good-length")), (401, 200));
@@ -114,7 +115,10 @@ fn token_rotation_needs_no_restart() {
 }
 
 #[test]
-fn non_loopback_address_requires_token() {
+fn non_loopback_address_requires_configured_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("serve-token");
+    dispatcher::serve::own_token::create_if_missing(&file).unwrap();
     for (address, refused) in [
         ("127.0.0.1:0", false),
         ("127.9.9.9:0", false),
@@ -125,7 +129,8 @@ fn non_loopback_address_requires_token() {
         ("10.0.0.1:0", true),
         ("[::ffff:10.0.0.1]:0", true),
     ] {
-        let open = ServeOptions { address: address.parse().unwrap(), ..settings() };
+        let tokens = TokenSource::Own(file.clone());
+        let open = ServeOptions { address: address.parse().unwrap(), tokens, ..settings() };
         match check(&open) {
             Ok(()) => assert!(!refused, "{address}"),
             Err(problem) => {

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// Timeout of a response.
 const LIMIT: Duration = Duration::from_secs(25);
 
+/// The token of every server.
+pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
+
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -33,13 +36,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Creates a request that an unprotected server accepts.
+    /// Creates a request that a server accepts.
     pub(crate) fn new(body: &Value) -> Self {
         Self { line: "POST /mcp HTTP/1.1", headers: Vec::new(), body: body.to_string() }
             .with("Host", "localhost")
             .with("Content-Type", "application/json")
             .with("Accept", "application/json, text/event-stream")
             .with("Connection", "close")
+            .with("Authorization", &format!("Bearer {TOKEN}"))
     }
 
     /// Creates a tool call of the revisions before 2026-07-28.

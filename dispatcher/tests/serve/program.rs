@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::bench::{Bench, eventually};
-use super::http::{Request, connect, read};
+use super::http::{Request, TOKEN, connect, read};
 use super::server::{Server, bench, submission};
 
 const RUN: &str = "trader-claude-agent-1-task1-attempt1";
@@ -31,16 +31,14 @@ fn hundred_identical_submissions_create_one_run() {
 #[test]
 fn audit_log_names_caller_without_token_or_guidance() {
     let bench = bench();
-    let token = "correct-horse-battery-staple";
     let mut command = bench.command("serve --address localhost:0");
-    command.env("ORCHESTRATOR_TEST_END", "held").env("ORCHESTRATOR_SERVE_TOKEN", token);
+    command.env("ORCHESTRATOR_TEST_END", "held");
     command.env("ORCHESTRATOR_LOG", "trace,rmcp::transport=trace,rmcp::service=trace,hyper=trace");
     let server = Server::spawn(command);
-    assert_eq!(submission(1).send(server.address).status, 401);
-    let bearer = format!("Bearer {token}");
-    assert_eq!(submission(1).with("Authorization", &bearer).send(server.address).status, 200);
+    assert_eq!(submission(1).without("Authorization").send(server.address).status, 401);
+    assert_eq!(submission(1).send(server.address).status, 200);
     let lost = Request::tool("get_task_status", &json!({ "run": "no-such-run" }));
-    assert_eq!(lost.with("Authorization", &bearer).send(server.address).status, 200);
+    assert_eq!(lost.send(server.address).status, 200);
     eventually("three audited calls", || server.calls().len() == 3);
     let calls = server.calls();
     let reported = |at: usize, fields: [&str; 5]| fields.map(|field| calls[at][field].to_string());
@@ -58,11 +56,49 @@ fn audit_log_names_caller_without_token_or_guidance() {
         assert!(call["timestamp"].is_string(), "{call}");
     }
     let log = server.log();
-    assert!(!log.contains(token) && !log.contains("hush-hush"), "{log}");
+    assert!(!log.contains(TOKEN) && !log.contains("hush-hush"), "{log}");
     let names = || std::fs::read_to_string(bench.run_file(RUN, "environment.txt")).unwrap_or_default();
     eventually("the supervisor to write its environment down", || names().contains("\nPATH\n"));
     let names = names();
     assert!(!names.contains("ORCHESTRATOR_SERVE"), "{names}");
+}
+
+/// Every process of the machine can connect, also one in an agent's sandbox.
+#[test]
+fn server_without_configured_token_creates_private_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = bench();
+    let file = bench.path("home/.config/orchestrator/serve-token");
+    let serve = || {
+        let mut command = bench.command("serve --address 127.0.0.1:0");
+        command.env("ORCHESTRATOR_TEST_END", "held");
+        Server::spawn_as_given(command)
+    };
+    let server = serve();
+    let call = |token: &str| {
+        let bearer = format!("Bearer {}", token.trim());
+        submission(1).replacing("Authorization", &bearer).send(server.address)
+    };
+    let refused = submission(1).without("Authorization").send(server.address);
+    assert!(refused.status == 401 && refused.body.contains("hint: "), "{refused:?}");
+    assert!(!refused.body.contains(bench.path("home").to_str().unwrap()), "{refused:?}");
+    assert_eq!((call("").status, call(TOKEN).status), (401, 401));
+    assert_eq!(bench.runs().len(), 0);
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(server.log().contains(file.to_str().unwrap()) && !server.log().contains(token.trim()));
+    assert_eq!(call(&token).status, 200);
+    assert_eq!(bench.runs().len(), 1);
+    // A restart keeps the token; a new one applies without a restart.
+    drop(serve());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), token);
+    std::fs::write(&file, "another-token-of-good-length").unwrap();
+    assert_eq!((call(&token).status, call("another-token-of-good-length").status), (401, 200));
+    // Others could have read it.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(call("another-token-of-good-length").status, 503);
+    let done = bench.run("serve --address 127.0.0.1:0");
+    assert!(done.code == 78 && done.stderr.contains("mode must be 600"), "{done:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, eventually};
-use super::http::{Answer, Request};
+use super::http::{Answer, Request, TOKEN};
 
 /// A server process, killed when dropped.
 pub(crate) struct Server {
@@ -40,6 +40,12 @@ impl Server {
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
+        command.env("ORCHESTRATOR_SERVE_TOKEN", TOKEN);
+        Self::spawn_as_given(command)
+    }
+
+    /// Like [`Self::spawn`], with the tokens that the command itself names.
+    pub(crate) fn spawn_as_given(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());

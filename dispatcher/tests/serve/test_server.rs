@@ -11,6 +11,8 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 use tokio::sync::{Notify, oneshot};
 
+use super::http::TOKEN;
+
 /// A server in this process, stopped when dropped.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
@@ -63,7 +65,7 @@ impl ServerHandler for Tools {}
 pub(crate) fn settings() -> ServeOptions {
     ServeOptions {
         address: "127.0.0.1:0".parse().unwrap(),
-        tokens: TokenSource::Disabled,
+        tokens: TokenSource::Inline(TOKEN.into()),
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         limits: Limits::default(),

@@ -18,6 +18,40 @@ pub fn parse(text: &str) -> Option<Url> {
     (is_http && is_spelled(authority(text)?, &url)).then_some(url)
 }
 
+/// Parses a URL that may receive a credential: `https://`, or `http://` to this machine.
+///
+/// Returns `None` where [`parse`] does, and for `http://` to any other host: the credential would be
+/// readable on the network.
+#[must_use]
+pub fn parse_secure(text: &str) -> Option<Url> {
+    parse(text).filter(is_secure)
+}
+
+/// Returns whether requests to `url` cannot be read on the network: over `https`, or within this machine.
+#[must_use]
+pub fn is_secure(url: &Url) -> bool {
+    match url.scheme() {
+        "https" => true,
+        "http" => is_loopback(url),
+        _ => false,
+    }
+}
+
+/// Returns whether the host of `url` is this machine: 127.0.0.0/8, `::1` or `localhost`
+/// (RFC 6761, section 6.3).
+///
+/// Neither a name below `localhost`, nor one with a trailing dot, nor an IPv4 address in an IPv6
+/// address: resolvers and proxies treat them differently.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// Parses `name`, `name:port`, `[address]` or `[address]:port`, and returns the host in lower case.
 #[must_use]
 pub fn parse_host(text: &str) -> Option<String> {

@@ -50,40 +50,32 @@ impl Layout {
         self.root.join("docs-repo")
     }
 
-    /// Returns the agent's directory: homes, memory, caches, temporary files.
+    /// Returns the directory of fresh directories: one for each conversation, command list and MCP server.
+    ///
+    /// Only the supervisor creates entries in it; a sandbox can write below its own entry alone.
     #[must_use]
     pub fn agent_dir(&self) -> PathBuf {
         self.root.join("agent")
-    }
-
-    /// Returns the agent's home directory in one run.
-    #[must_use]
-    pub fn agent_home(&self, run: &RunName) -> PathBuf {
-        self.agent_dir().join("home").join(run.as_str())
-    }
-
-    /// Returns the memory server's directory, shared by all tasks of the service.
-    #[must_use]
-    pub fn agent_memory(&self) -> PathBuf {
-        self.agent_dir().join("memory")
-    }
-
-    /// Returns the directory of tool caches, such as cargo and npm.
-    #[must_use]
-    pub fn agent_cache(&self) -> PathBuf {
-        self.agent_dir().join("cache")
-    }
-
-    /// Returns the agent's directory for temporary files.
-    #[must_use]
-    pub fn agent_tmp(&self) -> PathBuf {
-        self.agent_dir().join("tmp")
     }
 
     /// Returns the supervisor's directory; the agent has no access to it.
     #[must_use]
     pub fn supervisor_dir(&self) -> PathBuf {
         self.root.join(".orchestrator")
+    }
+
+    /// Returns the directory of stored sessions, from which a retry resumes.
+    #[must_use]
+    pub fn sessions(&self) -> PathBuf {
+        self.supervisor_dir().join("sessions")
+    }
+
+    /// Returns the directory of files that MCP servers keep across the tasks of the service.
+    ///
+    /// It has one subdirectory for each server.
+    #[must_use]
+    pub fn kept(&self) -> PathBuf {
+        self.supervisor_dir().join("kept")
     }
 
     /// Returns the control repository of the target repository.
@@ -126,6 +118,18 @@ impl Layout {
     #[must_use]
     pub fn docs_state(&self) -> PathBuf {
         self.supervisor_dir().join("docs-state.json")
+    }
+
+    /// Returns the directory of worktrees that could not be saved completely, named after their runs.
+    #[must_use]
+    pub fn aside(&self) -> PathBuf {
+        self.supervisor_dir().join("aside")
+    }
+
+    /// Returns the file whose blocks are given back when the disk is full at the end of a run.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.supervisor_dir().join("reserve")
     }
 
     /// Returns the file with the highest attempt number of a task key, in decimal.
@@ -172,22 +176,16 @@ impl RunDir {
         self.path.join("prompt.md")
     }
 
-    /// Returns the agent's MCP configuration file.
+    /// Returns the directory of the files that one conversation reads: MCP configuration, settings, system prompt.
     #[must_use]
-    pub fn mcp_config(&self) -> PathBuf {
-        self.path.join("mcp.json")
+    pub fn conversation(&self, session: &str) -> ConversationDir {
+        ConversationDir { path: self.path.join("conversations").join(session) }
     }
 
     /// Returns the directory of files for MCP servers that the supervisor starts.
     #[must_use]
     pub fn mcp_files(&self) -> PathBuf {
         self.path.join("mcp")
-    }
-
-    /// Returns the agent's settings file.
-    #[must_use]
-    pub fn settings(&self) -> PathBuf {
-        self.path.join("settings.json")
     }
 
     /// Returns the file of session ids, from which a retry resumes.
@@ -236,5 +234,37 @@ impl RunDir {
     #[must_use]
     pub fn rescue(&self) -> PathBuf {
         self.path.join("rescue")
+    }
+}
+
+/// Directory with the files that one conversation reads, and no other one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConversationDir {
+    path: PathBuf,
+}
+
+impl ConversationDir {
+    /// Returns the directory itself.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the MCP configuration; it contains the conversation's relay tokens.
+    #[must_use]
+    pub fn mcp_config(&self) -> PathBuf {
+        self.path.join("mcp.json")
+    }
+
+    /// Returns the settings of the Claude Code CLI.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.path.join("settings.json")
+    }
+
+    /// Returns the file of the system prompt.
+    #[must_use]
+    pub fn system_prompt(&self) -> PathBuf {
+        self.path.join("system.md")
     }
 }

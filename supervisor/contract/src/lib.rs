@@ -12,6 +12,10 @@
 //! | [`http_url`] | HTTP URLs that decide where a credential is sent |
 //! | [`layout`] | paths in a workspace |
 //! | [`budget`] | time budgets for ending a run |
+//! | [`bounds`] | the maximum of each text field |
+//! | [`bounded`] | applies them to an outcome |
+//! | [`terminal`] | text that cannot control a terminal |
+//! | [`protected`] | paths that a run must not change by default |
 //! | [`secrets`] | names of secrets in files, Kubernetes Secrets and variables |
 //! | [`variables`] | environment variables that both programs use |
 //! | [`schema`] | the JSON Schema of these types |
@@ -22,17 +26,21 @@
 // Doc comments become descriptions of the JSON schema and of the CRD.
 #![warn(missing_docs)]
 
+pub mod bounded;
+pub mod bounds;
 pub mod budget;
 pub mod event;
 pub mod http_url;
 pub mod layout;
 pub mod names;
 pub mod outcome;
+pub mod protected;
 pub mod reason;
 pub mod schema;
 pub mod secrets;
 pub mod step;
 pub mod task;
+pub mod terminal;
 pub mod variables;
 
 pub use event::{Event, EventBody, Level};

@@ -69,9 +69,12 @@ pub struct TaskSpec {
     /// Files to remove from the worktree before another task starts (default: `untracked`).
     #[serde(default)]
     pub clean: CleanMode,
-    /// Paths that the run must not change, as gitignore patterns.
+    /// Paths that the run must not change, as gitignore patterns; CI workflows always are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_paths: Vec<String>,
+    /// Paths of CI workflows that the run may change, as gitignore patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protected_paths_allow: Vec<String>,
 }
 
 fn default_model() -> String {
@@ -392,7 +395,7 @@ fn decode_fields(object: &BTreeMap<String, serde_json::Value>) -> Vec<FieldError
             "platform" => try_decode::<Platform>(value),
             "commit_identity" => try_decode::<Option<CommitIdentity>>(value),
             "limits" => try_decode::<Limits>(value),
-            "setup" | "verify" | "protected_paths" => try_decode::<Vec<String>>(value),
+            "setup" | "verify" | "protected_paths" | "protected_paths_allow" => try_decode::<Vec<String>>(value),
             "mcp_servers" => try_decode::<Option<Vec<String>>>(value),
             "pull_request" => try_decode::<PullRequestPolicy>(value),
             "clean" => try_decode::<CleanMode>(value),

@@ -6,6 +6,9 @@ pub const GIT_HOSTS: &str = "ORCHESTRATOR_GIT_HOSTS";
 /// Base URL of the GitHub API.
 pub const GITHUB_API_URL: &str = "GITHUB_API_URL";
 
+/// Token with which a relay of the agent reaches one MCP server of the supervisor.
+pub const MCP_RELAY_TOKEN: &str = "ORCHESTRATOR_MCP_RELAY_TOKEN";
+
 /// Directory with one file per secret, named as in [`crate::secrets`].
 pub const SECRETS_DIR: &str = "ORCHESTRATOR_SECRETS_DIR";
 

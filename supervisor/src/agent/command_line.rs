@@ -96,10 +96,10 @@ pub fn compose_message(text: &str) -> String {
 /// The paths of the agent and the processes that it starts.
 #[derive(Clone, Debug)]
 pub struct AgentPaths {
-    /// The agent's home directory in this run.
+    /// The fresh home directory.
     pub home: PathBuf,
     pub tmp: PathBuf,
-    /// The caches of tools, kept across runs.
+    /// The caches of tools.
     pub cache: PathBuf,
     /// The search path for programs.
     pub path: OsString,
@@ -189,9 +189,9 @@ mod tests {
     #[test]
     fn base_environment_has_no_model_credential() {
         let paths = AgentPaths {
-            home: "/w/agent/home/r".into(),
-            tmp: "/w/agent/tmp".into(),
-            cache: "/w/agent/cache".into(),
+            home: "/w/agent/0123456789abcdef/home".into(),
+            tmp: "/w/agent/0123456789abcdef/tmp".into(),
+            cache: "/w/agent/0123456789abcdef/cache".into(),
             path: "/usr/bin".into(),
             rustup_home: None,
         };

@@ -1,7 +1,10 @@
 //! Step `agent`: writes prompt and settings of a session, and builds its command.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use orchestrator_contract::layout::ConversationDir;
 use orchestrator_contract::outcome::McpServer;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, TaskId};
@@ -15,17 +18,23 @@ use super::gateway::Gateway;
 use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
-use super::session::{SessionCommand, SessionScope, find_session};
+use super::session::{SessionCommand, SessionScope};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::mcp::relay::RelayHost;
+use crate::homes::sessions::SessionStore;
+use crate::homes::{Home, read_file};
+use crate::mcp::compose::ServerPlan;
+use crate::mcp::relay::{RelayGrant, RelayHost};
 use crate::process::Environment;
 use crate::run::AgentPrompt;
-use crate::sandbox::{Role, SandboxSpec};
+use crate::sandbox::Role;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
+
+/// Maximum size of a `CLAUDE.md` that is read; the prompt has the first part of it.
+const INSTRUCTIONS_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Started MCP servers, as the agent uses them.
 #[derive(Debug)]
@@ -34,10 +43,48 @@ pub struct AgentTools {
     pub servers: Vec<McpServer>,
     /// Name and description of each configured server, for the prompt.
     pub described: Vec<(String, String)>,
-    /// Relay of the servers that hold secrets.
+    /// Relay of the servers in sandboxes of their own.
     pub relay: RelayHost,
+    /// Servers that run, for the configuration of each conversation.
+    pub plan: ServerPlan,
+    /// Fresh directories of this run's conversations.
+    pub conversations: Conversations,
     /// Timeout of a tool call, in milliseconds.
     pub tool_timeout_ms: Option<u128>,
+}
+
+/// The fresh directories of a run's conversations, by session id.
+///
+/// A session that continues within the run, after a failed verification or review, keeps its
+/// directory.
+#[derive(Debug, Default)]
+pub struct Conversations(Mutex<BTreeMap<String, Home>>);
+
+impl Conversations {
+    fn homes(&self) -> MutexGuard<'_, BTreeMap<String, Home>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the directory of a session of this run.
+    fn home(&self, session: &str) -> Option<Home> {
+        self.homes().get(session).cloned()
+    }
+
+    /// Creates the directory of a session, and copies the stored session into it if it is resumed.
+    fn start(&self, context: &Context, session: Session<'_>, directory: &Path) -> Result<Home, Failure> {
+        let (Session::New(id) | Session::Resume(id)) = session;
+        if let Some(home) = self.home(id) {
+            return Ok(home);
+        }
+        let home = create_home(context)?;
+        let store = SessionStore::new(&context.layout);
+        if matches!(session, Session::Resume(_)) {
+            store.restore(id, &home, directory).map_err(|error| Failure::io(home.folder(), &error))?;
+        }
+        store.record(id, &home).map_err(|error| Failure::io(&context.layout.sessions(), &error))?;
+        self.homes().insert(id.to_owned(), home.clone());
+        Ok(home)
+    }
 }
 
 /// Values that the session of an implementation run receives from earlier steps.
@@ -68,28 +115,31 @@ pub struct PlannedSession {
     pub note: Option<String>,
 }
 
-/// Returns the directories of processes that run on the agent's behalf.
+/// Creates the fresh directory of a conversation, command list or MCP server.
+///
+/// # Errors
+/// Returns an error if it cannot be created.
+pub fn create_home(context: &Context) -> Result<Home, Failure> {
+    let parent = context.layout.agent_dir();
+    Home::create(&parent).map_err(|error| Failure::io(&parent, &error))
+}
+
+/// Returns the directories of processes that have this fresh directory.
 #[must_use]
-pub fn agent_paths(context: &Context) -> AgentPaths {
+pub fn agent_paths(context: &Context, home: &Home) -> AgentPaths {
     AgentPaths {
-        home: context.layout.agent_home(&context.task.run),
-        tmp: context.layout.agent_tmp(),
-        cache: context.layout.agent_cache(),
+        home: home.home(),
+        tmp: home.tmp(),
+        cache: home.cache(),
         path: context.inherited.path(),
         rustup_home: context.inherited.rustup_home(),
     }
 }
 
-/// Returns the environment of setup and verify commands and of MCP servers, without credentials.
+/// Returns the environment of setup and verify commands, without credentials.
 #[must_use]
-pub fn base_environment(context: &Context) -> Environment {
-    compose_environment(&agent_paths(context), &context.inherited.passthrough())
-}
-
-/// Returns the sandbox of the agent CLI.
-pub(crate) fn agent_sandbox(context: &Context, tools: &AgentTools, claude: &Path) -> SandboxSpec {
-    let spec = context.sandbox_spec(Role::Agent).read_program(claude);
-    spec.write(tools.relay.folder())
+pub fn base_environment(context: &Context, home: &Home) -> Environment {
+    compose_environment(&agent_paths(context, home), &context.inherited.passthrough())
 }
 
 /// Plans a session: a new one, the resumed one of the earlier attempt, or `current` again.
@@ -106,9 +156,10 @@ pub fn plan_session(
     let SessionInput { task: task_id, preflight, base, prepared, documents, tools } = *input;
     let task = &context.task;
     let directory = context.working_directory(&prepared.working_directory);
+    let store = SessionStore::new(&context.layout);
     let earlier = prepared.last.as_ref().filter(|_| task.mode == Mode::Retry);
     let resumable =
-        earlier.and_then(|last| last.session.clone()).filter(|session| restore_session(context, session));
+        earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
     let summary = earlier.map(summarize);
     let (session_id, resumes, history, note) = match (current, resumable, &summary) {
         (Some(current), ..) => (current.to_owned(), true, PriorAttempt::Resumed, None),
@@ -140,19 +191,16 @@ pub fn plan_session(
         AgentPrompt::Task => render_task(&prompt_input),
         AgentPrompt::VerificationFailed(failure) => render_verification_failure(failure),
     };
-    let system_prompt = context.record.folder().join("system.md");
-    write(&system_prompt, &render_system_prompt(&prompt_input))?;
     if *prompt == AgentPrompt::Task {
         write(&context.record.prompt(), &message)?;
     }
     let params = SessionParams {
         session: if resumes { Session::Resume(&session_id) } else { Session::New(&session_id) },
-        paths: agent_paths(context),
-        system_prompt: &system_prompt,
+        system_prompt: &render_system_prompt(&prompt_input),
         message: &message,
         directory,
         transcript: context.record.transcript(),
-        sandbox: agent_sandbox(context, tools, &preflight.claude),
+        writable: None,
         scope: SessionScope::Exclusive,
         limits,
     };
@@ -164,63 +212,43 @@ pub fn plan_session(
 #[derive(Debug)]
 pub(crate) struct SessionParams<'a> {
     pub(crate) session: Session<'a>,
-    pub(crate) paths: AgentPaths,
-    /// File with the system prompt.
-    pub(crate) system_prompt: &'a Path,
+    /// The system prompt to append.
+    pub(crate) system_prompt: &'a str,
     pub(crate) message: &'a str,
     pub(crate) directory: PathBuf,
     /// File for the redacted output.
     pub(crate) transcript: PathBuf,
-    pub(crate) sandbox: SandboxSpec,
+    /// A directory that the session may write, beside what every session of this kind of run may.
+    pub(crate) writable: Option<PathBuf>,
     pub(crate) scope: SessionScope,
     pub(crate) limits: RemainingLimits,
 }
 
-/// Composes the command of a session and writes its settings.
+/// Composes the command of a session, in its fresh directory, and writes the files that it reads.
 ///
 /// # Errors
-/// Returns an error if the settings cannot be written, or if the model has no credential.
+/// Returns an error if a file or directory cannot be written, or if the model has no credential.
 pub(crate) fn compose_session(
     context: &Context,
     preflight: &Preflight,
     tools: &AgentTools,
     params: SessionParams<'_>,
 ) -> Result<SessionCommand, Failure> {
-    let SessionParams {
-        session,
-        paths,
-        system_prompt,
-        message,
-        directory,
-        transcript,
-        sandbox,
-        scope,
-        limits,
-    } = params;
-    write(&context.record.settings(), &compose_settings().to_string())?;
-    let model = context
-        .secrets
-        .model()
-        .map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?
-        .ok_or_else(|| Failure::new(Reason::CredentialMissing, "the model credential was removed"))?;
-    let base = compose_environment(&paths, &context.inherited.passthrough());
-    let root = rustix::process::geteuid().is_root();
-    let mut environment = compose_cli_environment(&base, &paths, &model.environment, root);
-    if let Some(timeout) = tools.tool_timeout_ms {
-        environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
-    }
-    let gateway = Gateway::open(&context.secrets, &model.auth)
-        .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
-    if let Some(gateway) = &gateway {
-        gateway.replace_credential(&mut environment);
-    }
+    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } = params;
+    let (Session::New(session_id) | Session::Resume(session_id)) = session;
+    let home = tools.conversations.start(context, session, &directory)?;
+    let files = context.record.conversation(session_id);
+    let relay = write_files(context, tools, &files, system_prompt)?;
+    let sandbox = context.sandbox_spec(Role::Agent, home.folder()).read_program(&preflight.claude);
+    let sandbox = sandbox.read([files.folder()]).write(writable);
+    let (gateway, environment) = compose_model_environment(context, tools, &home)?;
     let schema = verdict_schema();
     let arguments = compose_arguments(&CliOptions {
         model: &context.task.model,
         session,
-        mcp_config: &context.record.mcp_config(),
-        settings: &context.record.settings(),
-        system_prompt,
+        mcp_config: &files.mcp_config(),
+        settings: &files.settings(),
+        system_prompt: &files.system_prompt(),
         turns: limits.turns,
         cost_usd: limits.cost_usd,
         verdict_schema: &schema,
@@ -236,7 +264,67 @@ pub(crate) fn compose_session(
         transcript,
         company: scope,
         gateway,
+        relay,
+        session_id: session_id.to_owned(),
+        sessions: SessionStore::new(&context.layout),
     })
+}
+
+/// Opens the gateway of a session and builds the CLI's environment.
+fn compose_model_environment(
+    context: &Context,
+    tools: &AgentTools,
+    home: &Home,
+) -> Result<(Option<Gateway>, Environment), Failure> {
+    let model = context
+        .secrets
+        .model()
+        .map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?
+        .ok_or_else(|| Failure::new(Reason::CredentialMissing, "the model credential was removed"))?;
+    let paths = agent_paths(context, home);
+    let base = compose_environment(&paths, &context.inherited.passthrough());
+    let root = rustix::process::geteuid().is_root();
+    let mut environment = compose_cli_environment(&base, &paths, &model.environment, root);
+    if let Some(timeout) = tools.tool_timeout_ms {
+        environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
+    }
+    let gateway = Gateway::open(&context.secrets, &model.auth)
+        .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
+    if let Some(gateway) = &gateway {
+        environment.retain(|name, _| !is_model_credential(name));
+        gateway.replace_credential(&mut environment);
+    }
+    Ok((gateway, environment))
+}
+
+/// Returns whether a variable may hold a credential of the model API, also one that the run does not use.
+fn is_model_credential(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let is_secret = ["KEY", "TOKEN", "SECRET", "PASSWORD", "HEADERS"].iter().any(|word| name.contains(word));
+    name.starts_with("ANTHROPIC_") && is_secret
+}
+
+/// Writes the files that a conversation reads, where no sandbox can write.
+///
+/// Returns its admission to the relayed MCP servers.
+fn write_files(
+    context: &Context,
+    tools: &AgentTools,
+    files: &ConversationDir,
+    system_prompt: &str,
+) -> Result<Option<RelayGrant>, Failure> {
+    let grant = tools.relay.grant().map_err(|error| Failure::from_error(error.reason(), &error))?;
+    let endpoint = |name: &str| grant.as_ref().and_then(|grant| grant.endpoint(name));
+    let config = tools.plan.agent_config(&context.supervisor, endpoint);
+    std::fs::create_dir_all(files.folder()).map_err(|error| Failure::io(files.folder(), &error))?;
+    let write_json = |path: &Path, value: &serde_json::Value| {
+        // A file of its own mode: only this user may read the tokens.
+        crate::record::file::write_json(path, value).map_err(|error| Failure::io(path, &error))
+    };
+    write_json(&files.mcp_config(), &config)?;
+    write_json(&files.settings(), &compose_settings())?;
+    write(&files.system_prompt(), system_prompt)?;
+    Ok(grant)
 }
 
 /// Returns the user's guidance and the merge conflicts with the base.
@@ -259,39 +347,20 @@ fn summarize(last: &LastAttempt) -> String {
     format!("Attempt {}: {end}\n\n{summary}", last.run)
 }
 
-/// Copies the session of an earlier attempt into this run's home; returns false without one.
-fn restore_session(context: &Context, session: &str) -> bool {
-    // The id is read from a file and becomes part of a path.
-    if uuid::Uuid::parse_str(session).is_err() {
-        return false;
-    }
-    let home = context.layout.agent_home(&context.task.run);
-    if find_session(&home, session).is_some() {
-        return true;
-    }
-    let Ok(homes) = std::fs::read_dir(context.layout.agent_dir().join("home")) else { return false };
-    let source = homes.flatten().find_map(|entry| find_session(&entry.path(), session));
-    let Some(source) = source else { return false };
-    let Some(folder) = source.parent().and_then(Path::file_name) else { return false };
-    let target = home.join(".claude/projects").join(folder);
-    let copied = std::fs::create_dir_all(&target)
-        .and_then(|()| std::fs::copy(&source, target.join(format!("{session}.jsonl"))));
-    copied.is_ok()
-}
-
 /// Returns the text of the repository's `CLAUDE.md` files.
 ///
 /// The CLI does not read them itself: its project settings and hooks are disabled with them.
+/// The agent may have changed them: links are not followed.
 fn project_instructions(context: &Context, working_directory: &str) -> Option<String> {
     let root = context.worktree();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![""];
     if !working_directory.is_empty() {
-        folders.push(root.join(working_directory));
+        folders.push(working_directory);
     }
-    let read = |folder: PathBuf| {
-        let path = folder.join("CLAUDE.md");
-        let is_file = std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file());
-        is_file.then(|| std::fs::read_to_string(&path).ok()).flatten()
+    let read = |folder: &str| {
+        let path = Path::new(folder).join("CLAUDE.md");
+        let content = read_file(&root, &path, INSTRUCTIONS_MAX_BYTES).ok()??;
+        Some(String::from_utf8_lossy(&content).into_owned())
     };
     let texts: Vec<String> = folders.into_iter().filter_map(read).collect();
     (!texts.is_empty()).then(|| texts.join("\n\n"))
@@ -299,4 +368,19 @@ fn project_instructions(context: &Context, working_directory: &str) -> Option<St
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|error| Failure::io(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_credential_is_recognized() {
+        for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"] {
+            assert!(is_model_credential(name.as_ref()), "{name}");
+        }
+        for name in ["ANTHROPIC_MODEL", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "TZ"] {
+            assert!(!is_model_credential(name.as_ref()), "{name}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use super::gateway::Gateway;
 use super::reader::{IdleTimer, OutputStats, read_output};
 use super::stream::{AgentResult, CliMessage};
 use super::watchdog::EXIT_TIMEOUT;
-use crate::failure::Failure;
+use crate::failure::{Failure, error_chain};
+use crate::homes::sessions::SessionStore;
+use crate::mcp::relay::RelayGrant;
 use crate::process::{
     Child, Environment, Exit, kill_descendants, kill_orphans, oom_kill_count, read_tail, spawn,
 };
@@ -66,6 +68,11 @@ pub struct SessionCommand {
     pub gateway: Option<Gateway>,
     /// Whether other sessions run concurrently.
     pub company: SessionScope,
+    /// The admission to the MCP servers, revoked when the session has ended.
+    pub relay: Option<RelayGrant>,
+    /// The id of the session, and where it is stored when it has ended.
+    pub session_id: String,
+    pub sessions: SessionStore,
 }
 
 /// How a session ended.
@@ -78,6 +85,8 @@ pub struct SessionExit {
     pub drained: OutputStats,
     /// Process ids that could not be killed.
     pub survivors: Vec<u32>,
+    /// Why a retry cannot continue the session.
+    pub not_kept: Option<String>,
 }
 
 /// Bytes of standard error kept: the tail.
@@ -124,6 +133,8 @@ impl SessionCommand {
             SessionScope::Exclusive => kill_descendants(&BTreeSet::new()).await,
             SessionScope::Shared => kill_orphans().await,
         };
+        drop(self.relay);
+        let not_kept = store_session(self.sessions, self.session_id).await;
         let drained = forwarder.drain(reader).await;
         let stderr =
             tokio::time::timeout(DRAIN_TIMEOUT, stderr).await.ok().and_then(Result::ok).unwrap_or_default();
@@ -137,7 +148,7 @@ impl SessionCommand {
             stderr: &stderr,
             out_of_memory: kills_after > kills_before,
         };
-        Ok(SessionExit { end: classify_exit(agent_exit), result, drained, survivors })
+        Ok(SessionExit { end: classify_exit(agent_exit), result, drained, survivors, not_kept })
     }
 
     fn spawn_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {
@@ -151,7 +162,7 @@ impl SessionCommand {
         command.current_dir(&self.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command)
-            .map_err(|error| internal("start the agent", &crate::failure::error_chain(&error)))?;
+            .map_err(|error| internal("start the agent", &error_chain(&error)))?;
         let stdin = child.take_stdin();
         let stdout =
             child.take_stdout().ok_or_else(|| internal("read the agent's output", &"no stdout pipe"))?;
@@ -163,6 +174,16 @@ impl SessionCommand {
             .map_err(|error| crate::failure::Failure::io(&self.transcript, &error))?;
         let stderr = tokio::spawn(read_tail(stderr, STDERR_TAIL_BYTES));
         Ok(RunningCli { child, stdin, stderr, reader, messages })
+    }
+}
+
+/// Stores an ended session; returns why it cannot be stored.
+async fn store_session(sessions: SessionStore, session: String) -> Option<String> {
+    let collecting = tokio::task::spawn_blocking(move || sessions.collect(&session));
+    match collecting.await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error_chain(&error)),
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -251,17 +272,4 @@ impl Forwarder {
         }
         stats
     }
-}
-
-/// Returns the file of a session in a home of the agent, if the session can be resumed.
-///
-/// The CLI stores it as `projects/*/{session}.jsonl` in its configuration directory.
-#[must_use]
-pub fn find_session(home: &Path, session: &str) -> Option<PathBuf> {
-    let projects = std::fs::read_dir(home.join(".claude/projects")).ok()?;
-    let name = format!("{session}.jsonl");
-    projects
-        .flatten()
-        .map(|entry| entry.path().join(&name))
-        .find(|path| std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file() && data.len() > 0))
 }

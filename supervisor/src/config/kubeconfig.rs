@@ -1,5 +1,7 @@
 //! Finds the secret values in a kubeconfig. The rest, such as `namespace: default`, is not redacted.
 
+use std::path::{Path, PathBuf};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -7,16 +9,30 @@ use base64::engine::general_purpose::STANDARD;
 const FIELDS: [&str; 7] =
     ["token", "password", "client-key-data", "id-token", "refresh-token", "access-token", "client-secret"];
 
+/// Fields with paths of files, from client-go's `clientcmd/api/v1`.
+const FILE_FIELDS: [&str; 4] = ["tokenFile", "certificate-authority", "client-certificate", "client-key"];
+
+/// Returns the files that a kubeconfig refers to; a relative path is relative to its directory.
+pub(super) fn referenced_files(text: &str, directory: &Path) -> Vec<PathBuf> {
+    let fields = fields(text).filter(|(name, value)| FILE_FIELDS.contains(&name.as_str()) && !value.is_empty());
+    fields.map(|(_, value)| directory.join(value)).collect()
+}
+
+/// Returns the fields of a text in YAML or JSON, as (name, value).
+fn fields(text: &str) -> impl Iterator<Item = (String, String)> {
+    let bare = |text: &str| text.trim().trim_start_matches("- ").trim_matches(['"', '\'', ' ']).to_owned();
+    text.split(['\n', ',', '{', '}']).filter_map(move |field| {
+        let (name, value) = field.split_once(':')?;
+        Some((bare(name), bare(value)))
+    })
+}
+
 /// Returns the secret values in the text of a kubeconfig, in YAML or JSON.
 ///
 /// A base64-encoded key is returned both encoded and decoded.
 pub(super) fn secret_values(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for field in text.split(['\n', ',', '{', '}']) {
-        let Some((name, value)) = field.split_once(':') else { continue };
-        let bare =
-            |text: &str| text.trim().trim_start_matches("- ").trim_matches(['"', '\'', ' ']).to_owned();
-        let (name, value) = (bare(name), bare(value));
+    for (name, value) in fields(text) {
         if !FIELDS.contains(&name.as_str()) || value.is_empty() {
             continue;
         }
@@ -43,6 +59,9 @@ mod tests {
         assert_eq!(secret_values(yaml), ["key of mine", "a2V5IG9mIG1pbmU=", "abc.def-ghi", "hunter22"]);
         let json = r#"{"users":[{"name":"x","user":{"token":"abc"}}],"clusters":[{"cluster":{"server":"https://h"}}]}"#;
         assert_eq!(secret_values(json), ["abc"]);
-        assert_eq!(secret_values(r#"{"user":{"tokenFile":"/run/token"}}"#), [] as [String; 0]);
+        let files = r#"{"user":{"tokenFile":"/run/token"},"cluster":{"certificate-authority":"ca.crt"}}"#;
+        assert_eq!(secret_values(files), [] as [String; 0]);
+        let referenced = referenced_files(files, Path::new("/secrets"));
+        assert_eq!(referenced, [Path::new("/run/token"), Path::new("/secrets/ca.crt")]);
     }
 }

@@ -57,10 +57,19 @@ impl ProcessEnv {
     }
 
     /// Returns the variables that describe the machine and are passed to every child.
+    ///
+    /// Proxy addresses are passed without user name and password.
     #[must_use]
     pub fn passthrough(&self) -> Environment {
-        let pair = |name: &&str| Some(((*name).into(), self.get(name)?.to_owned()));
+        let pair = |name: &&str| Some(((*name).into(), without_credentials(name, self.get(name)?)));
         variables::MACHINE.iter().filter_map(pair).collect()
+    }
+
+    /// Returns the variables whose proxy address is passed without its credentials.
+    #[must_use]
+    pub fn proxies_with_credentials(&self) -> Vec<&'static str> {
+        let changes = |name: &&&str| self.get(name).is_some_and(|value| without_credentials(name, value) != value);
+        variables::MACHINE.iter().filter(changes).copied().collect()
     }
 
     /// Returns the search path for programs.
@@ -95,6 +104,22 @@ impl ProcessEnv {
     }
 }
 
+/// Returns the value of a variable; of a proxy address without the user name and password.
+fn without_credentials(name: &str, value: &OsStr) -> OsString {
+    if !name.to_ascii_lowercase().ends_with("_proxy") || name.eq_ignore_ascii_case("no_proxy") {
+        return value.to_owned();
+    }
+    // An address that is not text could hide credentials.
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    // The last `@`: a password may contain `@` and `/`, although it should be encoded.
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}{host}").into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +129,23 @@ mod tests {
         let process_env =
             ProcessEnv::from_pairs(&[("TZ", "UTC"), ("GITHUB_TOKEN", "t"), ("AWS_SECRET_ACCESS_KEY", "s")]);
         assert_eq!(process_env.passthrough(), Environment::from([("TZ".into(), "UTC".into())]));
+    }
+
+    #[test]
+    fn proxy_is_passed_without_its_password() {
+        let cases = [
+            ("http://user:pw@proxy:3128", "http://proxy:3128"),
+            ("http://user:p@w/x@proxy:3128/", "http://proxy:3128/"),
+            ("user:pw@proxy:3128", "proxy:3128"),
+            ("socks5h://token@[::1]:1080", "socks5h://[::1]:1080"),
+            ("http://proxy:3128", "http://proxy:3128"),
+        ];
+        for (given, passed) in cases {
+            let process_env = ProcessEnv::from_pairs(&[("https_proxy", given), ("NO_PROXY", "a@b,localhost")]);
+            let environment = process_env.passthrough();
+            assert_eq!(environment[OsStr::new("https_proxy")], passed);
+            assert_eq!(environment[OsStr::new("NO_PROXY")], "a@b,localhost");
+            assert_eq!(process_env.proxies_with_credentials().is_empty(), given == passed, "{given}");
+        }
     }
 }

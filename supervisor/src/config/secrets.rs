@@ -120,6 +120,16 @@ impl SecretSource {
         self.path_of(name)
     }
 
+    /// Returns the file of a secret, followed by the files that it refers to if it is a kubeconfig.
+    #[must_use]
+    pub fn files(&self, name: &str) -> Option<Vec<PathBuf>> {
+        let path = self.path_of(name)?;
+        let text = if name == secrets::KUBECONFIG { std::fs::read_to_string(&path).ok() } else { None };
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let referenced = text.map(|text| kubeconfig::referenced_files(&text, directory)).unwrap_or_default();
+        Some(std::iter::once(path.clone()).chain(referenced).collect())
+    }
+
     /// Reads a secret. Returns `None` if it is not configured.
     ///
     /// # Errors

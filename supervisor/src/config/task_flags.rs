@@ -294,6 +294,7 @@ impl UnassignedTask {
             },
             clean: CleanMode::default(),
             protected_paths: Vec::new(),
+            protected_paths_allow: Vec::new(),
         }
     }
 }

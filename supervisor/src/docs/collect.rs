@@ -16,8 +16,9 @@ use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{GitError, NewCommit, Oid, StatCache, snapshot};
 use crate::publish::policy::Policy;
-use crate::publish::save::{SavedWork, WorktreeBase};
+use crate::publish::save::{SavedWork, WorktreeBase, keep_replaced, with_reserve};
 use crate::publish::text::render_commit_message;
+use crate::publish::unsaved::UnsavedPaths;
 use crate::run::DocsSessionResult;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
@@ -127,7 +128,8 @@ enum Review {
 
 fn review_files(context: &Context, plan: &Plan, subject: &DocsTask) -> Result<Review, Failure> {
     let tree = context.worktree();
-    let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
+    let task = &context.task;
+    let policy = Policy::new(context.redactor.clone(), &task.protected_paths, &task.protected_paths_allow)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let (mut findings, mut files) = (Vec::new(), Vec::new());
     for document in &subject.missing {
@@ -177,14 +179,19 @@ fn commit(context: &Context, branch: &DocsBranch, subject: &DocsTask, files: &Fi
 /// # Errors
 /// Returns an error if the worktree cannot be read or git objects cannot be written.
 pub fn save(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<SavedWork, Failure> {
+    with_reserve(context, || save_to(context, worktree, tip))
+}
+
+fn save_to(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<SavedWork, Failure> {
     let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let control = open(context, RepositoryRole::Target)?;
     let base = control.commit_tree(worktree.start).map_err(git)?;
     let head = control.commit_tree(tip).map_err(git)?;
     let cache = StatCache::load(&stat_cache(&context.layout, context.task.kind));
     let snapshot = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
-    control.update_ref(&format!("refs/heads/{}", worktree.branch), tip, "saved").map_err(git)?;
-    let mut notes = Vec::new();
+    let reference = format!("refs/heads/{}", worktree.branch);
+    let mut notes = Vec::from_iter(keep_replaced(&control, &reference, tip)?);
+    control.update_ref(&reference, tip, "saved").map_err(git)?;
     if snapshot.tree != head {
         let identity = context.task.commit_identity_or_default();
         let seconds = jiff::Timestamp::now().as_second();
@@ -212,7 +219,11 @@ pub fn save(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<Save
     }
     control.sync().map_err(git)?;
     snapshot.cache.save(&stat_cache(&context.layout, context.task.kind)).map_err(git)?;
-    Ok(SavedWork { tip, other_authors: Vec::new(), changed_lfs: Vec::new(), notes })
+    let mut unsaved = UnsavedPaths::default();
+    for path in &snapshot.unsaved {
+        unsaved.record(&path.path, &path.why);
+    }
+    Ok(SavedWork { tip, other_authors: Vec::new(), changed_lfs: Vec::new(), unsaved, notes })
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ mod tests {
         - [ ] Nothing else changed.\n      Check: `git diff --stat` names `src/lib.rs` alone\n";
 
     fn review_of(document: Document, text: &str) -> Vec<String> {
-        let policy = Policy::new(Redactor::new(Secrets::new()), &[]).unwrap();
+        let policy = Policy::new(Redactor::new(Secrets::new()), &[], &[]).unwrap();
         review(document, Some(text.as_bytes()), &policy)
     }
 
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn unreadable_document_is_reported_by_review() {
-        let policy = Policy::new(Redactor::new(Secrets::new()), &[]).unwrap();
+        let policy = Policy::new(Redactor::new(Secrets::new()), &[], &[]).unwrap();
         let of = |content| review(Document::Prompt, content, &policy);
         assert_eq!(of(None), ["`prompt.md` is missing"]);
         assert_eq!(of(Some(b" \n")), ["`prompt.md` is empty"]);

@@ -1,12 +1,11 @@
-//! Prepares the session about one task: its prompt, home directory and writable folder.
+//! Prepares the session about one task: its prompt and writable folder.
 
 use super::collect::make_folder;
 use super::plan::{DocsTask, Plan};
 use super::prompt::{DocsPromptInput, render_findings, render_system_prompt, render_task};
-use crate::agent::command_line::{AgentPaths, Session};
+use crate::agent::command_line::Session;
 use crate::agent::prepare_session::{
-    AgentTools, PlannedSession, RemainingLimits, SessionParams, agent_paths, agent_sandbox, compose_session,
-    new_session_id, write,
+    AgentTools, PlannedSession, RemainingLimits, SessionParams, compose_session, new_session_id, write,
 };
 use crate::agent::session::SessionScope;
 use crate::context::Context;
@@ -45,8 +44,6 @@ pub fn plan_session(
         servers: &tools.described,
     };
     let folder = make_folder(&worktree, &plan.folder_of(task.task))?;
-    let system_prompt = context.record.folder().join("system.md");
-    write(&system_prompt, &render_system_prompt(&prompt_input))?;
     let message = match prompt {
         AgentPrompt::Task => {
             let text = render_task(&prompt_input, task);
@@ -55,10 +52,6 @@ pub fn plan_session(
         }
         AgentPrompt::VerificationFailed(findings) => render_findings(findings),
     };
-    // Concurrent CLI processes overwrite each other's state in a shared home.
-    let home = context.layout.agent_home(&context.task.run).join(format!("task{}", task.task));
-    std::fs::create_dir_all(&home).map_err(|error| Failure::io(&home, &error))?;
-    let sandbox = agent_sandbox(context, tools, &preflight.claude).write([folder]);
     let new_id = new_session_id();
     let (session, id) = match (prompt, current) {
         (AgentPrompt::VerificationFailed(_), Some(current)) => (Session::Resume(current), current),
@@ -68,12 +61,11 @@ pub fn plan_session(
     };
     let params = SessionParams {
         session,
-        paths: AgentPaths { home, ..agent_paths(context) },
-        system_prompt: &system_prompt,
+        system_prompt: &render_system_prompt(&prompt_input),
         message: &message,
         directory: context.working_directory(&plan.folder),
         transcript: context.record.task_transcript(task.task),
-        sandbox,
+        writable: Some(folder),
         scope: SessionScope::Shared,
         limits,
     };

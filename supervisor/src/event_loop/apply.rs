@@ -53,7 +53,9 @@ impl EventLoop {
             StepOutput::DocsSessionEnded(index, exit, result) => self.docs_session_ended(index, exit, result),
             StepOutput::Verified(result) => self.verified(result),
             StepOutput::Saved(result) => self.saved(result),
-            StepOutput::Policy(result) => self.complete(Step::Policy, result, |_, ()| {}),
+            StepOutput::Policy(result) => self.complete(Step::Policy, result, |this, notes| {
+                this.report.notes.extend(notes);
+            }),
             StepOutput::Pushed(result) => self.pushed(result),
             StepOutput::PullRequest(result) => self.complete(Step::PullRequest, result, |this, pull| {
                 if let Some(pull) = &pull {

@@ -39,7 +39,7 @@ pub(super) enum StepOutput {
     Verified(Result<CommandsResult, Failure>),
     /// The committed work, with the number of commits that are not in the base.
     Saved(Result<(SavedWork, u32), Failure>),
-    Policy(Result<(), Failure>),
+    Policy(Result<Vec<String>, Failure>),
     Pushed(PushResult),
     PullRequest(Result<Option<PullRequest>, Failure>),
 }

@@ -15,12 +15,32 @@ use crate::agent::stream::{AgentResult, CliMessage};
 use crate::context::Context;
 use crate::docs::usage::DocsUsage;
 use crate::failure::Failure;
+use crate::publish::save::SavedWork;
+use crate::publish::unsaved::UnsavedPaths;
 use crate::record::file::write_atomically;
 use crate::record::termination;
 use crate::run::DocsSessionStatus;
 use crate::sandbox::{self, SelectedSandbox};
 use crate::workspace::documents::TaskDocuments;
+use crate::workspace::reserve;
 use crate::workspace::state::{LastAttempt, write_last_attempt};
+
+/// Maximum unsaved paths to list in a note.
+const MAX_UNSAVED_IN_NOTE: usize = 20;
+
+/// Maximum unsaved paths to list in the message.
+const MAX_UNSAVED_IN_MESSAGE: usize = 3;
+
+/// Lists the paths that could not be saved, and says where they are.
+fn unsaved_note(context: &Context, unsaved: &UnsavedPaths) -> Option<String> {
+    let summary = unsaved.summary(MAX_UNSAVED_IN_NOTE)?;
+    if !unsaved.has_content() {
+        return Some(summary);
+    }
+    let (tree, aside) = (context.worktree(), context.layout.aside());
+    let (tree, aside) = (tree.display(), aside.display());
+    Some(format!("{summary}; they stay in `{tree}` until the next run of the service moves it to `{aside}`"))
+}
 
 /// Facts that the outcome reports, collected during the run.
 #[derive(Debug)]
@@ -51,10 +71,13 @@ impl RunReport {
     pub(super) fn new(context: &Context) -> Self {
         let now = Timestamp::now();
         // A run without a sandbox must not look like one with it.
-        let notes = match context.sandbox.kind {
+        let mut notes = match context.sandbox.kind {
             sandbox::Kind::Off => context.sandbox.remarks.clone(),
             sandbox::Kind::Namespaces | sandbox::Kind::Landlock => Vec::new(),
         };
+        for name in context.inherited.proxies_with_credentials() {
+            notes.push(format!("{name} is passed to the agent without its user name and password"));
+        }
         Self {
             started_at: now,
             usage: Usage::default(),
@@ -166,7 +189,8 @@ impl RunReport {
         let mcp_servers =
             outputs.tools.as_ref().map_or_else(|| self.mcp_servers.clone(), |tools| tools.servers.clone());
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
-        let message = redact(&self.message(task.kind, end));
+        notes.extend(saved.and_then(|saved| unsaved_note(context, &saved.unsaved)));
+        let message = redact(&self.message(task.kind, end, saved));
         Outcome {
             task_title: title,
             work: self.work.clone(),
@@ -194,14 +218,16 @@ impl RunReport {
     }
 
     /// Returns the outcome's message: the cause, the location of the work, and the hint.
-    fn message(&self, kind: Kind, end: &Failure) -> String {
+    fn message(&self, kind: Kind, end: &Failure, saved: Option<&SavedWork>) -> String {
+        let unsaved = saved.and_then(|saved| saved.unsaved.summary(MAX_UNSAVED_IN_MESSAGE));
+        let unsaved = unsaved.map(|unsaved| format!("; {unsaved}")).unwrap_or_default();
         let cause = match (end.reason, &self.pull_request) {
             (Reason::Completed, Some(pull)) if pull.created => format!("pull request {} is open", pull.url),
             (Reason::Completed, Some(pull)) => format!("pull request {} is updated", pull.url),
             (Reason::Completed, None) => {
                 let branch = self.work.branch.as_deref().unwrap_or_default();
                 return format!(
-                    "the work is on `{branch}`; no pull request was opened, open one where it is hosted."
+                    "the work is on `{branch}`{unsaved}; no pull request was opened, open one where it is hosted."
                 );
             }
             (Reason::AlreadyDone, _) if kind == Kind::Docs => {
@@ -219,7 +245,7 @@ impl RunReport {
             }
             (WorkLocation::Remote | WorkLocation::None, _) => String::new(),
         };
-        format!("{cause}{location}. {}", end.reason.hint())
+        format!("{cause}{location}{unsaved}. {}", end.reason.hint())
     }
 
     /// Saves the attempt, so that a retry finds its session even after a crash.
@@ -239,6 +265,10 @@ impl RunReport {
 
     /// Writes the attempt, the outcome file, the outcome event and the termination message.
     pub(super) fn write(&self, context: &Context, outputs: &StepOutputs, outcome: &Outcome) {
+        if outputs.preflight.is_some() {
+            // The workspace is ours, and nothing after this needs the space.
+            let _ = reserve::release(&context.layout);
+        }
         let summary = outcome.verdict.as_ref().map(|verdict| verdict.summary.as_str()).unwrap_or_default();
         let end = format!("{}: {}", outcome.reason, outcome.message);
         self.save_attempt(context, outputs, &end, summary);

@@ -106,7 +106,7 @@ impl EventLoop {
 
     /// Records faults of a session's output and processes; returns its outcome.
     pub(super) fn record_exit(&mut self, exit: SessionExit) -> SessionOutcome {
-        let SessionExit { end, result: _, drained, survivors } = exit;
+        let SessionExit { end, result: _, drained, survivors, not_kept } = exit;
         if drained.too_long > 0 || drained.garbage > 0 {
             let text = format!(
                 "skipped agent output: {} overlong lines, {} unparsable lines",
@@ -116,6 +116,9 @@ impl EventLoop {
         }
         if let Some(error) = drained.transcript_error {
             self.report.notes.push(format!("incomplete transcript: {error}"));
+        }
+        if let Some(why) = not_kept {
+            self.report.notes.push(format!("a retry cannot continue the session: {why}"));
         }
         if !survivors.is_empty() {
             let note = format!("processes of the agent that could not be killed: {survivors:?}");

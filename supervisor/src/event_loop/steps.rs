@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::deadline::{Expired, await_step};
 use super::outputs::{CommitInput, DocsRun, FetchInput, PushInput, StepOutput};
 use super::{EventLoop, seconds};
 use crate::agent::prepare_session;
@@ -38,6 +39,21 @@ const PULL_REQUEST_TIMEOUT: Duration = Duration::from_secs(PULL_REQUEST_TIMEOUT_
 
 /// Maximum output lines of a failed command to log.
 const COMMAND_LOG_LINES: usize = 12;
+
+/// Time that a stop now leaves for the commit, below the pod's time for the report.
+const COMMIT_GRACE: Duration = Duration::from_secs(8);
+
+/// Returns why the commit was left; the worktree keeps the work, and the next run commits it.
+fn commit_expired(expired: Expired, stops_now: bool) -> Failure {
+    match expired {
+        Expired::TimedOut if !stops_now => {
+            Failure::new(Reason::IoError, "committing the work timed out: slow disk")
+        }
+        Expired::TimedOut | Expired::Cancelled => {
+            Failure::new(Reason::Stopped, "the stop request left no time to commit the work")
+        }
+    }
+}
 
 fn cancelled() -> Failure {
     Failure::new(Reason::Stopped, "the step was cancelled")
@@ -203,10 +219,14 @@ impl EventLoop {
     fn verify(&mut self, prepared: PreparedBranch) {
         let context = Arc::clone(&self.context);
         let limit = seconds(context.task.limits.verify_minutes * 60.0);
+        let home = match prepare_session::create_home(&context) {
+            Ok(home) => home,
+            Err(failure) => return self.send_output(StepOutput::Verified(Err(failure))),
+        };
         let command_context = commands::CommandContext {
             supervisor: context.supervisor.clone(),
-            environment: prepare_session::base_environment(&context),
-            sandbox: context.sandbox_spec(Role::Verify),
+            environment: prepare_session::base_environment(&context, &home),
+            sandbox: context.sandbox_spec(Role::Verify, home.folder()),
             directory: context.working_directory(&prepared.working_directory),
         };
         let (cancel, results_tx) = self.new_cancel();
@@ -227,18 +247,26 @@ impl EventLoop {
 
     fn start_commit(&mut self, input: CommitInput) {
         let context = Arc::clone(&self.context);
-        self.spawn_step(async move {
-            let limit = seconds(context.settings.publish_timeout_seconds);
+        let limit = seconds(context.settings.publish_timeout_seconds);
+        // A stop now that arrived before this step leaves it as much time as one that arrives later.
+        let stops_now = self.run.stops_now();
+        let limit = if stops_now { limit.min(COMMIT_GRACE) } else { limit };
+        let (cancel, results_tx) = self.new_cancel();
+        tokio::spawn(async move {
             let commit = blocking(move || commit(&context, &input));
-            let timed_out = || Failure::new(Reason::IoError, "committing the work timed out: slow disk");
-            StepOutput::Saved(tokio::time::timeout(limit, commit).await.unwrap_or_else(|_| Err(timed_out())))
+            let result = await_step(commit, limit, &cancel, COMMIT_GRACE).await;
+            let result = result.unwrap_or_else(|expired| Err(commit_expired(expired, stops_now)));
+            drop(results_tx.send(StepOutput::Saved(result)).await);
         });
     }
 
     fn start_policy(&mut self, (base, saved): (Oid, SavedWork)) {
         let context = Arc::clone(&self.context);
         self.spawn_step(async move {
-            StepOutput::Policy(blocking(move || scan::scan(&context, base, &saved)).await)
+            let limit = seconds(context.settings.publish_timeout_seconds);
+            let scan = blocking(move || scan::scan(&context, base, &saved));
+            let timed_out = || Failure::new(Reason::IoError, "checking the commits timed out: too much data");
+            StepOutput::Policy(tokio::time::timeout(limit, scan).await.unwrap_or_else(|_| Err(timed_out())))
         });
     }
 
@@ -326,7 +354,7 @@ fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Fa
     write_patch(context, prepared.base, saved.tip);
     let state = TreeState {
         run: task.run.clone(),
-        status: WorktreeStatus::Clean,
+        status: if saved.unsaved.has_content() { WorktreeStatus::PartlySaved } else { WorktreeStatus::Clean },
         branch: prepared.branch.clone(),
         start: saved.tip.to_string(),
         base: prepared.base.to_string(),

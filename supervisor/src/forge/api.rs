@@ -189,6 +189,9 @@ impl Api {
     /// Unlike octocrab's default client it has no retries, which would repeat a POST.
     fn build_client(&self, token: &SecretString) -> Result<Octocrab, ForgeError> {
         let invalid = |message: String| ForgeError::Client { message };
+        if http_url::parse_secure(&self.base).is_none() {
+            return Err(invalid("the API URL is neither an https URL nor one of this machine".to_owned()));
+        }
         let base: Uri = self.base.parse().map_err(|_| invalid("invalid API URL".to_owned()))?;
         let tls = if base.scheme_str() == Some("https") {
             self.certificates.client_config().map_err(|error| invalid(error.to_string()))?

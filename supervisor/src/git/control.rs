@@ -73,7 +73,8 @@ impl ControlRepository {
     pub fn open(path: &Path, url: &RepositoryUrl) -> Result<OpenResult, GitError> {
         super::init::init()?;
         let recorded = fs::read_to_string(path.join(URL_FILE)).ok();
-        if recorded.as_deref().map(str::trim_end) == Some(url.as_str()) {
+        let recorded = recorded.and_then(|text| RepositoryUrl::new(text.trim_end()).ok());
+        if recorded.is_some_and(|recorded| recorded.is_same_repository(url)) {
             remove_stale_locks(path)?;
             return Ok(OpenResult::Existing(Self::open_existing(path)?));
         }

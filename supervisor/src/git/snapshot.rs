@@ -29,10 +29,21 @@ pub struct Snapshot {
     pub lfs_changed: Vec<Vec<u8>>,
     /// Directories with a git directory of their own; their files are in the tree.
     pub nested_repositories: Vec<Vec<u8>>,
+    /// Paths that could not be read; the rest is in the tree.
+    pub unsaved: Vec<Unsaved>,
     /// Messages about skipped paths.
     pub notes: Vec<String>,
     /// File stats after the snapshot.
     pub cache: StatCache,
+}
+
+/// A path that could not be saved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unsaved {
+    /// Path relative to the worktree.
+    pub path: Vec<u8>,
+    /// Why it could not be saved.
+    pub why: String,
 }
 
 /// Difference at one path.
@@ -123,7 +134,15 @@ pub fn capture(
     let tree =
         index.write_tree_to(&control.repository).map_err(GitError::library("write the snapshot's tree"))?;
     lfs_changed.retain(|path| changed.iter().any(|change| change.path == *path));
-    Ok(Snapshot { tree, changed, lfs_changed, nested_repositories: nested, notes, cache: fresh })
+    Ok(Snapshot {
+        tree,
+        changed,
+        lfs_changed,
+        nested_repositories: nested,
+        unsaved: Vec::new(),
+        notes,
+        cache: fresh,
+    })
 }
 
 /// Returns an in-memory index with the base tree's entries.

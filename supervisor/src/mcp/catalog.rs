@@ -13,6 +13,30 @@ const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/mcp_config
 /// The placeholders of `command`, `args` and `env`, written in braces.
 pub(super) const PLACEHOLDERS: [&str; 5] = ["workspace", "memory", "target", "cache", "files"];
 
+/// Maximum number of files that a server keeps.
+const KEEP_MAX_FILES: usize = 8;
+
+/// The sandbox that a server runs in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum RunsIn {
+    /// A sandbox of its own; the agent reaches it through a relay.
+    #[default]
+    OwnSandbox,
+    /// The agent's sandbox, as a child of the agent CLI: for a server that runs code of the repository.
+    AgentSandbox,
+}
+
+/// What a server in its own sandbox sees of the repository that the agent works in.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceAccess {
+    #[default]
+    None,
+    Read,
+    Write,
+}
+
 /// The configuration file of a server; `mcp-configs/README.md` documents the fields.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +60,15 @@ pub struct ServerConfig {
     /// Files to write for the server, by name; only for servers with secrets. The agent cannot read them.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// The sandbox that the server runs in.
+    #[serde(default)]
+    pub runs_in: RunsIn,
+    /// What the server sees of the repository, in its own sandbox.
+    #[serde(default)]
+    pub workspace: WorkspaceAccess,
+    /// Files in the server's home directory that are kept across the tasks of a service, by name.
+    #[serde(default)]
+    pub keep: Vec<String>,
     /// Whether the run fails without this server.
     #[serde(default)]
     pub required: bool,
@@ -188,6 +221,9 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
         secrets,
         secret_files,
         files,
+        runs_in: _,
+        workspace: _,
+        keep,
         required: _,
         requires: Requirements { toolchain },
         tool_timeout_seconds,
@@ -235,11 +271,17 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
     };
-    if let Some(name) = files.keys().find(|name| !is_file(name)) {
+    if let Some(name) = files.keys().chain(keep).find(|name| !is_file(name)) {
         return Some(format!("invalid file name `{name}`"));
     }
     if !files.is_empty() && server.needed_secrets().next().is_none() {
         return Some("`files` requires `secrets` or `secret_files`".to_owned());
+    }
+    if keep.len() > KEEP_MAX_FILES {
+        return Some(format!("`keep` has more than {KEEP_MAX_FILES} files"));
+    }
+    if let Some(problem) = sandbox_problem(server) {
+        return Some(problem);
     }
     if toolchain.as_ref().is_some_and(|name| name.is_empty() || name.contains('/')) {
         return Some("invalid toolchain name in `requires.toolchain`".to_owned());
@@ -247,8 +289,38 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
     if tool_timeout_seconds.is_some_and(|seconds| !(1..=3600).contains(&seconds)) {
         return Some("`tool_timeout_seconds` is not 1 to 3600".to_owned());
     }
-    let texts = std::iter::once(command).chain(args).chain(env.values());
-    texts.filter_map(|text| placeholder_problem(text)).next()
+    texts(server).filter_map(|text| placeholder_problem(text)).next()
+}
+
+/// Returns the texts that may contain placeholders.
+fn texts(server: &ServerConfig) -> impl Iterator<Item = &String> {
+    std::iter::once(&server.command).chain(&server.args).chain(server.env.values())
+}
+
+/// Returns what a server asks for that its sandbox does not have.
+fn sandbox_problem(server: &ServerConfig) -> Option<String> {
+    if ["{memory}", "{cache}"].iter().any(|name| server.command.contains(name)) {
+        return Some("`command` is in a directory that is empty when the server starts".to_owned());
+    }
+    let uses = |name: &str| texts(server).any(|text| text.contains(&format!("{{{name}}}")));
+    let unavailable: &[&str] = match (server.runs_in, server.workspace) {
+        (RunsIn::AgentSandbox, WorkspaceAccess::Read | WorkspaceAccess::Write) => {
+            return Some("`workspace` is for servers in their own sandbox; the agent's has the repository".to_owned());
+        }
+        (RunsIn::AgentSandbox, WorkspaceAccess::None) => {
+            if server.needed_secrets().next().is_some() || !server.keep.is_empty() {
+                return Some("a server in the agent's sandbox has neither secrets nor kept files".to_owned());
+            }
+            &["memory", "cache", "files"]
+        }
+        (RunsIn::OwnSandbox, WorkspaceAccess::None) => &["workspace", "target"],
+        (RunsIn::OwnSandbox, WorkspaceAccess::Read | WorkspaceAccess::Write) => &[],
+    };
+    let name = unavailable.iter().find(|name| uses(name))?;
+    Some(match server.runs_in {
+        RunsIn::OwnSandbox => format!("`{{{name}}}` requires `\"workspace\": \"read\"` or `\"write\"`"),
+        RunsIn::AgentSandbox => format!("`{{{name}}}` does not exist in the agent's sandbox"),
+    })
 }
 
 fn placeholder_problem(text: &str) -> Option<String> {
@@ -311,6 +383,14 @@ mod tests {
             (with(r#""files":{"x":""}"#), "`files` requires `secrets`"),
             (with(r#""secrets":{"K":"BSA_value"}"#), "invalid secret name"),
             (with(r#""tool_timeout_seconds":0"#), "not 1 to 3600"),
+            (with(r#""keep":["../memory.json"]"#), "invalid file name `../memory.json`"),
+            (with(r#""keep":[".bashrc"]"#), "invalid file name `.bashrc`"),
+            (with(r#""args":["{target}"]"#), r#"`{target}` requires `"workspace": "read"`"#),
+            (with(r#""runs_in":"agent_sandbox","keep":["m"]"#), "neither secrets nor kept files"),
+            (with(r#""runs_in":"agent_sandbox","secrets":{"K":"key"}"#), "neither secrets nor kept files"),
+            (with(r#""runs_in":"agent_sandbox","args":["{memory}"]"#), "`{memory}` does not exist"),
+            (with(r#""runs_in":"agent_sandbox","workspace":"read"}"#).replace("}}", "}"), "in their own sandbox"),
+            (with(r#""workspace":"all""#), "unknown variant `all`"),
             (r#"{"name":"y","description":"d","command":"c"}"#.to_owned(), "not named `y.json`"),
             (r#"{"name":"x","description":"d","command":"./c"}"#.to_owned(), "`command` is neither"),
             (r#"{"name":"x","command":"c"}"#.to_owned(), "missing field `description`"),

@@ -1,108 +1,128 @@
-//! The process of an MCP server, in its own process group, which is killed as a whole.
+//! The process of an MCP server, in its own sandbox and process group, which is killed as a whole.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::compose::PlannedServer;
-use crate::process::{Child, Environment, ProcessGroup, command, spawn};
+use super::sandbox::{ToolSandbox, compose_server_environment};
+use crate::homes::kept;
+use crate::process::{Child, Environment, Exit, kill_tree, spawn};
+use crate::sandbox::confined_command;
 
 /// Reads a secret by name; called each time a server is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
 
-/// Returns the file of a secret by name, if it has one.
-pub type SecretPaths = Arc<dyn Fn(&str) -> Option<PathBuf> + Send + Sync>;
+/// Returns the file of a secret by name, if it has one, and the files that it refers to.
+pub type SecretPaths = Arc<dyn Fn(&str) -> Option<Vec<PathBuf>> + Send + Sync>;
 
 /// The environment that all servers share.
 #[derive(Clone)]
 pub struct ServerEnv {
-    /// The environment variables without secrets; each server gets its own secrets too.
-    pub environment: Environment,
-    pub directory: Box<Path>,
+    /// The variables that describe the machine, with the search path; no secret is among them.
+    pub machine: Environment,
+    pub sandbox: ToolSandbox,
+    /// The directory of kept files, with a subdirectory for each server.
+    pub kept: PathBuf,
     pub secrets: SecretSource,
     pub secret_files: SecretPaths,
 }
 
-/// The process groups of the running servers.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ProcessGroups(Arc<Mutex<BTreeSet<i32>>>);
+impl ServerEnv {
+    /// Copies the kept files of a server into its fresh home.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be copied.
+    pub fn restore_kept(&self, server: &PlannedServer) -> io::Result<()> {
+        kept::restore(&self.kept.join(&server.name), &server.keep, &server.home.home())
+    }
 
-impl ProcessGroups {
-    fn with<T>(&self, f: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
+    /// Stores the kept files of a server, after its processes have exited.
+    pub(super) fn collect_kept(&self, server: &PlannedServer) {
+        for problem in kept::collect(&self.kept.join(&server.name), &server.keep, &server.home.home()) {
+            tracing::warn!(server = server.name, problem, "a file of an MCP server is not kept");
+        }
+    }
+}
+
+/// The running servers, by process id.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunningServers(Arc<Mutex<BTreeSet<u32>>>);
+
+impl RunningServers {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeSet<u32>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Kills every running server with its descendants.
     pub(super) fn kill(&self) {
-        self.with(|groups| std::mem::take(groups).into_iter().for_each(kill_group));
+        self.with(|running| std::mem::take(running).into_iter().for_each(kill_tree));
     }
 
-    /// Kills one group unless it was killed already: its id may be reused.
-    fn kill_one(&self, group: i32) {
-        self.with(|groups| {
-            if groups.remove(&group) {
-                kill_group(group);
+    /// Kills one server unless it was killed already: its id may be reused.
+    fn kill_one(&self, server: u32) {
+        self.with(|running| {
+            if running.remove(&server) {
+                kill_tree(server);
             }
         });
-    }
-}
-
-fn kill_group(group: i32) {
-    if let Some(group) = Pid::from_raw(group) {
-        // Fails only if the group has exited already.
-        kill_process_group(group, Signal::KILL).ok();
     }
 }
 
 /// A running server; dropping it kills the server.
 pub(super) struct ServerProcess {
     pub(super) child: Child,
-    group: i32,
-    groups: ProcessGroups,
+    pid: u32,
+    running: RunningServers,
 }
 
 impl ServerProcess {
     pub(super) fn start(
         server: &PlannedServer,
         server_env: &ServerEnv,
-        groups: &ProcessGroups,
+        running: &RunningServers,
         stderr: Stdio,
     ) -> io::Result<Self> {
-        let mut environment = server_env.environment.clone();
-        environment.extend(server.env.iter().map(|(name, value)| (name.into(), value.into())));
+        let mut environment = compose_server_environment(&server_env.machine, server);
         for (variable, secret) in &server.secrets {
             let value = (server_env.secrets)(secret)
                 .ok_or_else(|| io::Error::other(format!("missing secret `{secret}`")))?;
             environment.insert(variable.into(), value.expose_secret().into());
         }
+        let mut files = Vec::new();
         for (variable, secret) in &server.secret_files {
-            let path = (server_env.secret_files)(secret)
-                .ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
+            let paths = (server_env.secret_files)(secret).unwrap_or_default();
+            let path = paths.first().ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
             environment.insert(variable.into(), path.into());
+            files.extend(paths);
         }
-        let mut command = command(&server.command, &environment, ProcessGroup::New);
-        command.args(&server.args).current_dir(&server_env.directory);
+        let confinement = server_env.sandbox.of(server, &files);
+        let arguments: Vec<OsString> = server.args.iter().map(OsString::from).collect();
+        let supervisor: &Path = &server_env.sandbox.supervisor;
+        let mut command = confined_command(supervisor, &confinement, &server.command, &arguments, &environment);
+        // Programs resolve modules and configuration in the current directory: its own, which is fresh.
+        command.current_dir(server.home.home());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let child = spawn(command).map_err(|error| error.source)?;
-        let group = child.pid().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
-        groups.with(|groups| groups.insert(group));
-        Ok(Self { child, group, groups: groups.clone() })
+        let pid = child.pid().ok_or_else(|| io::Error::other("the server has no process id"))?;
+        running.with(|running| running.insert(pid));
+        Ok(Self { child, pid, running: running.clone() })
     }
 
-    /// Kills the server with its descendants and reaps it.
-    pub(super) async fn stop(mut self) {
-        self.groups.kill_one(self.group);
-        self.child.wait().await.ok();
+    /// Kills the server with its descendants and reaps it; returns how it exited.
+    pub(super) async fn stop(mut self) -> Option<Exit> {
+        self.running.kill_one(self.pid);
+        self.child.wait().await.ok()
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        self.groups.kill_one(self.group);
+        self.running.kill_one(self.pid);
     }
 }

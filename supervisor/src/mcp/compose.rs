@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpServer, McpStatus};
+use orchestrator_contract::variables::MCP_RELAY_TOKEN;
 
-use super::catalog::{Catalog, ServerConfig};
+use super::catalog::{Catalog, RunsIn, ServerConfig, WorkspaceAccess};
+use crate::homes::Home;
 
 /// The absolute paths that replace placeholders.
 #[derive(Clone, Debug)]
 pub struct Placeholders {
     /// The worktree.
     pub workspace: PathBuf,
-    /// The directory that is kept across the tasks of a service.
-    pub memory: PathBuf,
+    /// The directory that the agent works in.
     pub target: PathBuf,
-    pub cache: PathBuf,
     /// The directory of the servers' files, with a subdirectory per server.
     pub files: PathBuf,
 }
@@ -29,6 +29,8 @@ pub struct Placeholders {
 pub struct HostCapabilities<'a> {
     /// The paths that replace placeholders.
     pub places: &'a Placeholders,
+    /// Creates the fresh directory of a server.
+    pub create_home: &'a dyn Fn() -> std::io::Result<Home>,
     /// Returns whether a secret is available.
     pub has_secret: &'a dyn Fn(&str) -> bool,
     /// Returns the path of a program; see [`super::installed::find_command`].
@@ -51,20 +53,20 @@ pub struct PlannedServer {
     pub secret_files: BTreeMap<String, String>,
     /// Files to write before the server is started.
     pub files: BTreeMap<PathBuf, String>,
+    /// Its fresh directory.
+    pub home: Home,
+    /// The sandbox that it runs in.
+    pub runs_in: RunsIn,
+    /// What it sees of the repository, in its own sandbox.
+    pub workspace: WorkspaceAccess,
+    /// Files in its home directory that are kept across tasks.
+    pub keep: Vec<String>,
     /// Whether the run fails without this server.
     pub required: bool,
     /// The timeout of a tool call.
     pub tool_timeout: Option<Duration>,
     /// Whether the model sees the server's tools from the start.
     pub always_load: bool,
-}
-
-impl PlannedServer {
-    /// Returns whether it runs as the supervisor's child, outside of the agent's sandbox.
-    #[must_use]
-    pub fn has_secrets(&self) -> bool {
-        !self.secrets.is_empty() || !self.secret_files.is_empty()
-    }
 }
 
 /// A server that is not available to the agent.
@@ -164,10 +166,10 @@ pub fn compose(
 }
 
 fn plan_server(server: &ServerConfig, host: &HostCapabilities<'_>) -> Result<PlannedServer, String> {
-    let HostCapabilities { places, has_secret, find_command, has_toolchain } = host;
+    let HostCapabilities { places, create_home, has_secret, find_command, has_toolchain } = host;
     let directory = places.files.join(&server.name);
-    let expand = |text: &str| expand(text, places, &directory);
-    let command = expand(&server.command);
+    // Created last: a skipped server needs none.
+    let command = expand(&server.command, places, &directory, None);
     let found = find_command(&command).ok_or_else(|| format!("program `{command}` is not installed"))?;
     if let Some(toolchain) = server.requires.toolchain.as_ref().filter(|toolchain| !has_toolchain(toolchain))
     {
@@ -178,6 +180,8 @@ fn plan_server(server: &ServerConfig, host: &HostCapabilities<'_>) -> Result<Pla
     if let Some(secret) = server.needed_secrets().find(|secret| !has_secret(secret)) {
         return Err(format!("missing secret `{secret}`"));
     }
+    let home = create_home().map_err(|error| format!("cannot create its directory: {error}"))?;
+    let expand = |text: &str| expand(text, places, &directory, Some(&home));
     let expanded = |(name, value): (&String, &String)| (name.clone(), expand(value));
     Ok(PlannedServer {
         name: server.name.clone(),
@@ -187,6 +191,10 @@ fn plan_server(server: &ServerConfig, host: &HostCapabilities<'_>) -> Result<Pla
         secrets: server.secrets.clone(),
         secret_files: server.secret_files.clone(),
         files: server.files.iter().map(|(name, text)| (directory.join(name), text.clone())).collect(),
+        runs_in: server.runs_in,
+        workspace: server.workspace,
+        keep: server.keep.clone(),
+        home: home.clone(),
         required: server.required,
         tool_timeout: server.tool_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         always_load: server.always_load,
@@ -194,21 +202,20 @@ fn plan_server(server: &ServerConfig, host: &HostCapabilities<'_>) -> Result<Pla
 }
 
 /// Replaces placeholders in one pass, so that braces in the inserted paths are kept.
-fn expand(text: &str, places: &Placeholders, files: &Path) -> String {
-    let Placeholders { workspace, memory, target, cache, files: _ } = places;
+fn expand(text: &str, places: &Placeholders, files: &Path, home: Option<&Home>) -> String {
     let mut expanded = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         expanded.push_str(before);
         let (name, next) = after.split_once('}').unwrap_or((after, ""));
-        let path = match name {
-            "workspace" => workspace,
-            "memory" => memory,
-            "target" => target,
-            "cache" => cache,
-            "files" => files,
-            // The catalog rejects other placeholders.
-            _ => Path::new(""),
+        let path = match (name, home) {
+            ("workspace", _) => places.workspace.clone(),
+            ("target", _) => places.target.clone(),
+            ("files", _) => files.to_owned(),
+            ("memory", Some(home)) => home.home(),
+            ("cache", Some(home)) => home.cache(),
+            // The catalog rejects other placeholders, and these in a command.
+            _ => PathBuf::new(),
         };
         expanded.push_str(&path.to_string_lossy());
         rest = next;
@@ -216,33 +223,49 @@ fn expand(text: &str, places: &Placeholders, files: &Path) -> String {
     expanded + rest
 }
 
+/// How the agent's relay reaches a server.
+#[derive(Clone, Debug)]
+pub struct RelayEndpoint {
+    /// Address of the relay host, on the loopback interface.
+    pub address: std::net::SocketAddr,
+    /// Admits one conversation to one server.
+    pub token: String,
+}
+
 impl ServerPlan {
-    /// Renders the agent's `mcp.json`.
+    /// Returns the servers that the agent reaches through a relay.
+    pub fn relayed(&self) -> impl Iterator<Item = &PlannedServer> {
+        self.servers.iter().filter(|server| server.runs_in == RunsIn::OwnSandbox)
+    }
+
+    /// Renders the `mcp.json` of one conversation.
     ///
-    /// A server with secrets is reached through `{supervisor} mcp-relay NAME --socket PATH`.
+    /// A server in its own sandbox is reached through `{supervisor} mcp-relay NAME`. The token is
+    /// in the relay's environment, because other processes can read its command line.
     #[must_use]
     pub fn agent_config(
         &self,
         supervisor: &Path,
-        socket: impl Fn(&str) -> Option<PathBuf>,
+        endpoint: impl Fn(&str) -> Option<RelayEndpoint>,
     ) -> serde_json::Value {
         let mut servers = serde_json::Map::new();
         for server in &self.servers {
-            let mut entry = if !server.has_secrets() {
-                serde_json::json!({
+            let mut entry = match server.runs_in {
+                RunsIn::AgentSandbox => serde_json::json!({
                     "type": "stdio",
                     "command": server.command,
                     "args": server.args,
                     "env": server.env,
-                })
-            } else {
-                let Some(socket) = socket(&server.name) else { continue };
-                serde_json::json!({
-                    "type": "stdio",
-                    "command": supervisor,
-                    "args": ["mcp-relay", server.name, "--socket", socket],
-                    "env": {},
-                })
+                }),
+                RunsIn::OwnSandbox => {
+                    let Some(RelayEndpoint { address, token }) = endpoint(&server.name) else { continue };
+                    serde_json::json!({
+                        "type": "stdio",
+                        "command": supervisor,
+                        "args": ["mcp-relay", server.name, "--address", address.to_string()],
+                        "env": { MCP_RELAY_TOKEN: token },
+                    })
+                }
             };
             if let Some(entry) = entry.as_object_mut().filter(|_| server.always_load) {
                 entry.insert("alwaysLoad".to_owned(), true.into());
@@ -266,11 +289,13 @@ mod tests {
     fn places() -> Placeholders {
         Placeholders {
             workspace: "/w/target-repo".into(),
-            memory: "/w/agent/memory".into(),
             target: "/w/target-repo/trader".into(),
-            cache: "/w/agent/cache".into(),
             files: "/w/.orchestrator/runs/x/mcp".into(),
         }
+    }
+
+    fn create_home() -> std::io::Result<Home> {
+        Ok(Home::named(Path::new("/w/agent"), "0123456789abcdef").unwrap())
     }
 
     struct FakeHost {
@@ -286,6 +311,7 @@ mod tests {
             chosen.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         let capabilities = HostCapabilities {
             places: &places(),
+            create_home: &create_home,
             has_secret: &|_| host.secret,
             find_command: &|name| host.programs.then(|| Path::new("/usr/bin").join(name)),
             has_toolchain: &|_| host.toolchain,
@@ -297,7 +323,7 @@ mod tests {
     fn agent_mcp_config_matches_snapshot() {
         let plan = plan_built_in(&ALL, None).unwrap();
         let config = plan.agent_config(Path::new("/usr/bin/supervisor"), |name| {
-            Some(PathBuf::from(format!("/tmp/mcp-x/{name}.sock")))
+            Some(RelayEndpoint { address: ([127, 0, 0, 1], 4711).into(), token: format!("token-of-{name}") })
         });
         insta::assert_snapshot!(serde_json::to_string_pretty(&config).unwrap());
         assert_eq!(plan.tool_timeout(), Some(Duration::from_secs(180)));
@@ -352,6 +378,7 @@ mod tests {
         catalog.add("x.json", text).unwrap();
         let capabilities = HostCapabilities {
             places: &places(),
+            create_home: &create_home,
             has_secret: &|_| true,
             find_command: &|_| None,
             has_toolchain: &|_| true,

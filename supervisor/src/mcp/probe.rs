@@ -9,9 +9,11 @@ use rmcp::ServiceExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::ChildStderr;
 
-use super::child::{ProcessGroups, ServerProcess};
+use super::bounded::Bounded;
+use super::child::{RunningServers, ServerProcess};
 pub use super::child::{SecretSource, ServerEnv};
 use super::compose::{PlannedServer, ServerPlan};
+use crate::process::Exit;
 use crate::redact::Redactor;
 
 /// How long a server may take to start and list its tools; the same as in the agent CLI.
@@ -19,6 +21,12 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of a server's standard error kept: the tail.
 const STDERR_TAIL_BYTES: usize = 4096;
+
+/// Maximum size of a server's answers to the probe.
+const ANSWERS_MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Maximum characters of a server's name with its version.
+const IDENTITY_MAX_CHARS: usize = 100;
 
 /// How long to wait for the rest of standard error after the server was killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -85,7 +93,7 @@ async fn probe_one(
         note,
     };
     let failed = |why: &str| report(McpStatus::Failed, None, 0, Some(redactor.redact(why).into_owned()));
-    let mut child = match ServerProcess::start(server, server_env, &ProcessGroups::default(), Stdio::piped())
+    let mut child = match ServerProcess::start(server, server_env, &RunningServers::default(), Stdio::piped())
     {
         Ok(child) => child,
         Err(error) => return failed(&format!("cannot start: {error}")),
@@ -97,8 +105,8 @@ async fn probe_one(
     };
     let tail = tokio::spawn(stderr_tail(stderr, redactor.clone()));
     let listed = tokio::time::timeout(limit, initialize_and_list_tools(stdout, stdin)).await;
-    let exited = child.child.try_wait().ok().flatten();
-    child.stop().await;
+    // A server that exited before it was killed has an exit code.
+    let exited = child.stop().await.filter(|exit| matches!(exit, Exit::Code(_)));
     let abort = tail.abort_handle();
     let stderr =
         tokio::time::timeout(DRAIN_TIMEOUT, tail).await.ok().and_then(Result::ok).unwrap_or_default();
@@ -119,10 +127,14 @@ async fn initialize_and_list_tools(
     stdout: tokio::process::ChildStdout,
     stdin: tokio::process::ChildStdin,
 ) -> Result<(Option<String>, u32), String> {
+    let stdout = Bounded::total(stdout, ANSWERS_MAX_BYTES);
     let running = ().serve((stdout, stdin)).await.map_err(|error| format!("initialization failed: {error}"))?;
     let tools = running.list_all_tools().await.map_err(|error| format!("cannot list tools: {error}"))?;
     let identity = running.peer_info().and_then(|info| {
-        info.server_info.as_ref().map(|server| format!("{} {}", server.name, server.version))
+        info.server_info.as_ref().map(|server| {
+            let text = format!("{} {}", server.name, server.version);
+            text.chars().filter(|character| !character.is_control()).take(IDENTITY_MAX_CHARS).collect()
+        })
     });
     running.cancel().await.ok();
     Ok((identity, u32::try_from(tools.len()).unwrap_or(u32::MAX)))

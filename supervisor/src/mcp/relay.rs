@@ -1,51 +1,61 @@
-//! The relay between the agent and the MCP servers that hold secrets.
+//! The relay between the agent and the MCP servers in sandboxes of their own.
 //!
-//! [`RelayHost`] listens on a socket and runs the servers as children of the supervisor;
-//! [`relay_main`] is the program that the agent CLI starts instead. The agent never sees the
-//! secrets, and each server gets only its own.
+//! [`RelayHost`] listens on a loopback port and runs the servers as children of the supervisor; the
+//! agent CLI starts [`super::relay_client`] instead. A connection first sends a token, which admits
+//! one conversation to one server. The agent never sees the secrets, and each server gets only its own.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write as _};
-use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use orchestrator_contract::Reason;
-use tempfile::TempDir;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::child::{ProcessGroups, ServerProcess};
+use super::admission::Admission;
+use super::bounded::Bounded;
+use super::child::{RunningServers, ServerProcess};
 pub use super::child::{SecretPaths, SecretSource, ServerEnv};
-use super::compose::{PlannedServer, ServerPlan};
-
-/// Maximum length of a socket path, from unix(7): 108 bytes with the NUL.
-const SUN_PATH_MAX: usize = 107;
+use super::compose::{PlannedServer, RelayEndpoint, ServerPlan};
+use super::tokens::{TOKEN_LENGTH, equal, new_token};
 
 /// How long a server may take to exit after its input is closed.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-/// How long the relay program waits for the last responses after its input is closed.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take to send its token.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum number of connections without a token; the oldest one is closed for a new one.
+const MAX_PENDING: usize = 64;
+
+/// How long a refused connection is answered, so that the agent CLI reads why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum number of requests that a refused connection gets answers to.
+const MAX_REFUSED_REQUESTS: usize = 8;
+
+/// Maximum length of such a request.
+const MAX_REFUSED_BYTES: u64 = 64 * 1024;
+
+/// Error code of a refusal, from the range for servers (JSON-RPC 2.0, section 5.1).
+const REFUSED: i32 = -32000;
 
 /// Why the relay cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The directory or socket cannot be created.
-    #[error("cannot listen for MCP server `{name}` in `{directory}`")]
-    Listen {
-        name: String,
-        /// The parent directory.
-        directory: PathBuf,
-        source: io::Error,
-    },
-    /// The socket path exceeds the limit of the system.
-    #[error("cannot listen for MCP server `{name}`: path `{path}` is longer than {SUN_PATH_MAX} bytes")]
-    PathTooLong { name: String, path: PathBuf },
+    /// No port of the loopback interface is available.
+    #[error("cannot listen for the agent's MCP servers on the loopback address")]
+    Listen(#[source] io::Error),
+    /// The kernel gives no random numbers.
+    #[error("cannot create a relay token")]
+    Token(#[source] io::Error),
 }
 
 impl RelayError {
@@ -58,119 +68,163 @@ impl RelayError {
 
 /// Listens for the agent and starts a separate server for each connection.
 ///
-/// Dropping it kills every server with its descendants and removes the sockets.
-#[derive(Debug)]
+/// Dropping it kills every server with its descendants and closes the port.
 pub struct RelayHost {
+    shared: Arc<Shared>,
+    /// Accepts connections; `None` without a server.
+    listener: Option<(SocketAddr, JoinHandle<()>)>,
+}
+
+/// State that the connections share.
+struct Shared {
+    servers: BTreeMap<String, PlannedServer>,
+    server_env: ServerEnv,
+    running: RunningServers,
+    grants: Mutex<Vec<Grant>>,
     shutdown: CancellationToken,
-    listeners: JoinSet<()>,
-    groups: ProcessGroups,
-    sockets: BTreeMap<String, PathBuf>,
-    /// `None` if no server has secrets.
-    directory: Option<TempDir>,
+}
+
+/// Admission of one conversation to one server.
+#[derive(Clone)]
+struct Grant {
+    token: String,
+    server: String,
+    admission: Admission,
+    revoked: CancellationToken,
+}
+
+/// The tokens of one conversation; dropping it revokes them and kills the conversation's servers.
+pub struct RelayGrant {
+    address: SocketAddr,
+    tokens: BTreeMap<String, String>,
+    shared: Arc<Shared>,
+    revoked: Option<DropGuard>,
+}
+
+impl std::fmt::Debug for RelayHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let servers: Vec<&String> = self.shared.servers.keys().collect();
+        f.debug_struct("RelayHost").field("servers", &servers).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for RelayGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayGrant").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl RelayHost {
-    /// Listens for every server with secrets, on sockets in a private directory.
-    ///
-    /// The directory is created in `parent`, whose path should be short. Needs a tokio runtime.
+    /// Listens for every relayed server. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Returns an error if a socket cannot be created.
-    pub fn start(plan: &ServerPlan, server_env: &ServerEnv, parent: &Path) -> Result<Self, RelayError> {
-        let mut host = Self {
-            shutdown: CancellationToken::new(),
-            listeners: JoinSet::new(),
-            groups: ProcessGroups::default(),
-            sockets: BTreeMap::new(),
-            directory: None,
-        };
-        for server in plan.servers.iter().filter(|server| server.has_secrets()) {
-            host.listen(server, server_env, parent)?;
-        }
-        Ok(host)
-    }
-
-    fn listen(
-        &mut self,
-        server: &PlannedServer,
-        server_env: &ServerEnv,
-        parent: &Path,
-    ) -> Result<(), RelayError> {
-        let name = &server.name;
-        let failed = |source| RelayError::Listen { name: name.clone(), directory: parent.to_owned(), source };
-        let directory = match self.directory.take() {
-            Some(directory) => directory,
-            None => private_directory(parent).map_err(failed)?,
-        };
-        let path = self.directory.insert(directory).path().join(format!("{name}.sock"));
-        if path.as_os_str().len() > SUN_PATH_MAX {
-            return Err(RelayError::PathTooLong { name: name.clone(), path });
-        }
-        let listener = UnixListener::bind(&path).map_err(failed)?;
-        self.sockets.insert(name.clone(), path);
-        let connection = Connection {
-            server: server.clone(),
+    /// Returns an error if no port is available.
+    pub fn start(plan: &ServerPlan, server_env: &ServerEnv) -> Result<Self, RelayError> {
+        let servers: BTreeMap<String, PlannedServer> =
+            plan.relayed().map(|server| (server.name.clone(), server.clone())).collect();
+        let shared = Arc::new(Shared {
+            servers,
             server_env: server_env.clone(),
-            groups: self.groups.clone(),
-            shutdown: self.shutdown.clone(),
+            running: RunningServers::default(),
+            grants: Mutex::default(),
+            shutdown: CancellationToken::new(),
+        });
+        let listener = if shared.servers.is_empty() {
+            None
+        } else {
+            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RelayError::Listen)?;
+            listener.set_nonblocking(true).map_err(RelayError::Listen)?;
+            let address = listener.local_addr().map_err(RelayError::Listen)?;
+            let listener = TcpListener::from_std(listener).map_err(RelayError::Listen)?;
+            Some((address, tokio::spawn(accept(listener, Arc::clone(&shared)))))
         };
-        self.listeners.spawn(accept(listener, connection));
-        Ok(())
+        Ok(Self { shared, listener })
     }
 
-    /// Returns the socket of a server, for [`ServerPlan::agent_config`].
-    #[must_use]
-    pub fn socket(&self, name: &str) -> Option<PathBuf> {
-        self.sockets.get(name).cloned()
-    }
-
-    /// Returns the directory of the sockets, which the agent must be able to read.
+    /// Admits one more conversation to the servers.
     ///
-    /// Returns `None` if no server has secrets.
-    #[must_use]
-    pub fn folder(&self) -> Option<&Path> {
-        self.directory.as_ref().map(TempDir::path)
+    /// Returns `None` if there is no relayed server.
+    ///
+    /// # Errors
+    /// Returns an error if no token can be created.
+    pub fn grant(&self) -> Result<Option<RelayGrant>, RelayError> {
+        let Some((address, _)) = &self.listener else { return Ok(None) };
+        let revoked = CancellationToken::new();
+        let mut tokens = BTreeMap::new();
+        for name in self.shared.servers.keys() {
+            let token = new_token().map_err(RelayError::Token)?;
+            tokens.insert(name.clone(), token.clone());
+            let (server, admission) = (name.clone(), Admission::default());
+            self.shared.grants().push(Grant { token, server, admission, revoked: revoked.clone() });
+        }
+        let (address, shared) = (*address, Arc::clone(&self.shared));
+        Ok(Some(RelayGrant { address, tokens, shared, revoked: Some(revoked.drop_guard()) }))
     }
 
-    /// Kills every server and waits until all are reaped.
+    /// Kills every server, waits until all are reaped, and stores the files that they keep.
     pub async fn close(mut self) {
-        self.shutdown.cancel();
-        self.groups.kill();
-        while self.listeners.join_next().await.is_some() {}
+        self.shared.shutdown.cancel();
+        self.shared.running.kill();
+        if let Some((_, accepting)) = self.listener.take() {
+            drop(accepting.await);
+        }
     }
 }
 
 impl Drop for RelayHost {
     fn drop(&mut self) {
-        self.shutdown.cancel();
-        self.groups.kill();
-        self.listeners.detach_all();
+        self.shared.shutdown.cancel();
+        self.shared.running.kill();
     }
 }
 
-fn private_directory(parent: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new()
-        .prefix("mcp-")
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempdir_in(parent)
+impl RelayGrant {
+    /// Returns how the conversation reaches a server, for [`ServerPlan::agent_config`].
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> Option<RelayEndpoint> {
+        let token = self.tokens.get(name)?.clone();
+        Some(RelayEndpoint { address: self.address, token })
+    }
 }
 
-#[derive(Clone)]
-struct Connection {
-    server: PlannedServer,
-    server_env: ServerEnv,
-    groups: ProcessGroups,
-    shutdown: CancellationToken,
+impl Drop for RelayGrant {
+    fn drop(&mut self) {
+        drop(self.revoked.take());
+        self.shared.grants().retain(|grant| !grant.revoked.is_cancelled());
+    }
 }
 
-async fn accept(listener: UnixListener, connection: Connection) {
+impl Shared {
+    fn grants(&self) -> MutexGuard<'_, Vec<Grant>> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the grant of a token. Compares all of them, each in constant time.
+    fn authenticate(&self, token: &[u8]) -> Option<Grant> {
+        let grants = self.grants();
+        let found = grants.iter().fold(None, |found, grant| {
+            if equal(grant.token.as_bytes(), token) { Some(grant) } else { found }
+        });
+        found.cloned()
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
+    // Connections that have not sent a token yet, the oldest one first.
+    let mut pending: VecDeque<CancellationToken> = VecDeque::new();
     loop {
         tokio::select! {
-            () = connection.shutdown.cancelled() => break,
+            () = shared.shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection.clone().serve(stream));
+                    pending.retain(|waiting| !waiting.is_cancelled());
+                    if pending.len() >= MAX_PENDING && let Some(oldest) = pending.pop_front() {
+                        oldest.cancel();
+                    }
+                    let waiting = CancellationToken::new();
+                    pending.push_back(waiting.clone());
+                    connections.spawn(serve(stream, waiting, Arc::clone(&shared)));
                 }
                 // A temporary error, such as too many open file descriptors.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -181,91 +235,109 @@ async fn accept(listener: UnixListener, connection: Connection) {
     while connections.join_next().await.is_some() {}
 }
 
-impl Connection {
-    /// Starts a server and copies bytes in both directions until either side closes.
-    async fn serve(self, stream: UnixStream) {
-        let Self { server, server_env, groups, shutdown } = self;
-        if shutdown.is_cancelled() {
-            return;
+/// Serves one connection. `waiting` is cancelled when it has sent its token, or must end without one.
+async fn serve(stream: TcpStream, waiting: CancellationToken, shared: Arc<Shared>) {
+    let (read, to_agent) = stream.into_split();
+    let mut from_agent = BufReader::new(read);
+    let done = waiting.clone().drop_guard();
+    let token = tokio::select! {
+        token = tokio::time::timeout(TOKEN_TIMEOUT, read_token(&mut from_agent)) => token.ok().flatten(),
+        () = waiting.cancelled() => None,
+        () = shared.shutdown.cancelled() => None,
+    };
+    drop(done);
+    let Some(grant) = token.and_then(|token| shared.authenticate(&token)) else { return };
+    let ended = async {
+        tokio::select! {
+            () = grant.revoked.cancelled() => {}
+            () = shared.shutdown.cancelled() => {}
         }
-        let mut child = match ServerProcess::start(&server, &server_env, &groups, Stdio::null()) {
-            Ok(child) => child,
-            Err(error) => {
-                tracing::warn!(server = server.name, %error, "cannot start MCP server");
+    };
+    let agent = Agent { from: from_agent, to: to_agent };
+    shared.connect(&grant, agent, ended).await;
+}
+
+/// Reads the first line of a connection.
+async fn read_token(from_agent: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
+    let mut line = vec![0; TOKEN_LENGTH + 1];
+    from_agent.read_exact(&mut line).await.ok()?;
+    (line.pop() == Some(b'\n')).then_some(line)
+}
+
+/// The agent's end of a connection.
+struct Agent {
+    from: BufReader<OwnedReadHalf>,
+    to: OwnedWriteHalf,
+}
+
+impl Shared {
+    /// Starts a server and copies bytes in both directions until either side closes, or `ended`.
+    async fn connect(&self, grant: &Grant, agent: Agent, ended: impl Future<Output = ()>) {
+        let Some(server) = self.servers.get(&grant.server) else { return };
+        let started = grant.admission.admit(Instant::now()).map_err(|refusal| refusal.to_string()).and_then(
+            |permit| {
+                let started = ServerProcess::start(server, &self.server_env, &self.running, Stdio::null());
+                let child = started.map_err(|error| format!("the MCP server cannot start: {error}"))?;
+                Ok((child, permit))
+            },
+        );
+        let (mut child, permit) = match started {
+            Ok(started) => started,
+            Err(why) => {
+                tracing::warn!(server = server.name, why, "refused a connection to an MCP server");
+                drop(tokio::time::timeout(REFUSAL_TIMEOUT, refuse(agent, &why)).await);
                 return;
             }
         };
         if let (Some(stdin), Some(stdout)) = (child.child.take_stdin(), child.child.take_stdout()) {
             tokio::select! {
-                () = copy_bidirectional(stream, stdin, stdout) => {}
-                () = shutdown.cancelled() => {}
+                () = copy_bidirectional(agent, stdin, stdout) => {}
+                () = ended => {}
             }
         }
         child.stop().await;
+        self.server_env.collect_kept(server);
+        drop(permit);
     }
 }
 
-async fn copy_bidirectional(stream: UnixStream, mut stdin: ChildStdin, mut stdout: ChildStdout) {
-    let (mut from_agent, mut to_agent) = stream.into_split();
+async fn copy_bidirectional(agent: Agent, mut stdin: ChildStdin, stdout: ChildStdout) {
+    let (mut from_agent, mut from_server) = (Bounded::lines(agent.from), Bounded::lines(stdout));
+    let mut to_agent = agent.to;
     // Owns the pipe, so that the server's input is closed when the agent's is.
-    let up = async move { tokio::io::copy(&mut from_agent, &mut stdin).await.ok() };
-    let down = async move { tokio::io::copy(&mut stdout, &mut to_agent).await.ok() };
+    let up = async move { tokio::io::copy(&mut from_agent, &mut stdin).await };
+    let down = async move { tokio::io::copy(&mut from_server, &mut to_agent).await };
     tokio::pin!(down);
-    tokio::select! {
-        _ = up => {
-            tokio::time::timeout(GRACE_PERIOD, &mut down).await.ok();
-        }
-        _ = &mut down => {}
-    }
-}
-
-/// Connects standard input and output to a socket; exits when either side closes.
-///
-/// Reads on plain threads: a tokio runtime would wait at shutdown for a read of standard
-/// input that never returns.
-pub async fn relay_main(socket: &Path) -> ExitCode {
-    let connected = std::os::unix::net::UnixStream::connect(socket)
-        .and_then(|stream| Ok((stream.try_clone()?, stream.try_clone()?, stream)));
-    let (mut to_host, mut from_host, stream) = match connected {
-        Ok(streams) => streams,
-        Err(error) => {
-            let line = format!("cannot reach the MCP server at `{}`: {error}\n", socket.display());
-            io::stderr().write_all(line.as_bytes()).ok();
-            return ExitCode::from(Reason::McpServerFailed.exit_code());
+    let log = |result: io::Result<u64>| {
+        if let Err(error) = result {
+            tracing::warn!(%error, "a connection to an MCP server failed");
         }
     };
-    let (up_closed_tx, up) = tokio::sync::oneshot::channel();
-    let (down_closed_tx, mut down) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        copy_and_flush(&mut io::stdin().lock(), &mut to_host).ok();
-        to_host.shutdown(Shutdown::Write).ok();
-        up_closed_tx.send(()).ok();
-    });
-    std::thread::spawn(move || {
-        copy_and_flush(&mut from_host, &mut io::stdout().lock()).ok();
-        down_closed_tx.send(()).ok();
-    });
     tokio::select! {
-        _ = up => {
-            tokio::time::timeout(DRAIN_TIMEOUT, &mut down).await.ok();
+        result = up => {
+            log(result);
+            tokio::time::timeout(GRACE_PERIOD, &mut down).await.ok();
         }
-        _ = &mut down => {}
+        result = &mut down => log(result),
     }
-    stream.shutdown(Shutdown::Both).ok();
-    ExitCode::SUCCESS
 }
 
-/// Copies and flushes after each read, so that no message waits for the next one.
-fn copy_and_flush(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
-    let mut chunk = [0; 65536];
-    loop {
-        let length = match from.read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        to.write_all(chunk.get(..length).unwrap_or_default())?;
-        to.flush()?;
+/// Answers the first requests of a refused connection with an error.
+async fn refuse(mut agent: Agent, why: &str) {
+    for _ in 0..MAX_REFUSED_REQUESTS {
+        let mut line = Vec::new();
+        let read = (&mut agent.from).take(MAX_REFUSED_BYTES).read_until(b'\n', &mut line).await;
+        if !read.is_ok_and(|read| read > 0) {
+            return;
+        }
+        let request: serde_json::Value = serde_json::from_slice(&line).unwrap_or_default();
+        // A notification gets no answer.
+        let Some(id) = request.get("id") else { continue };
+        let error = serde_json::json!({
+            "jsonrpc": "2.0", "id": id, "error": { "code": REFUSED, "message": why },
+        });
+        if agent.to.write_all(format!("{error}\n").as_bytes()).await.is_err() {
+            return;
+        }
     }
 }

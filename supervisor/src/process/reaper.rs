@@ -17,6 +17,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long to wait for killed processes: one that hangs in the kernel does not exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a tree is read until no new process appears in it.
+const KILL_TREE_ROUNDS: usize = 20;
+
 /// Makes this process the subreaper of its descendants (`PR_SET_CHILD_SUBREAPER` of prctl(2)).
 pub fn become_subreaper() {
     // Cannot fail on Linux 3.4 and newer; elsewhere init adopts orphans.
@@ -89,6 +92,28 @@ pub async fn kill_orphans() -> Vec<u32> {
         reap_orphans();
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Kills a child with all of its descendants, also those in groups and sessions of their own.
+///
+/// The caller must not have awaited the child yet: its process id is not reused until then.
+pub fn kill_tree(child: u32) {
+    for _ in 0..KILL_TREE_ROUNDS {
+        // Stopped first, so that none of them can start another one before it is killed.
+        let tree = process_tree(child);
+        tree.iter().for_each(|pid| signal(*pid, Signal::STOP));
+        if process_tree(child).is_subset(&tree) {
+            break;
+        }
+    }
+    process_tree(child).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+}
+
+/// Returns a running process with its running descendants.
+fn process_tree(root: u32) -> BTreeSet<u32> {
+    let table = read_process_table();
+    let own = table.iter().filter(|entry| entry.pid == root && !entry.zombie).map(|entry| entry.pid);
+    own.chain(descendants(&table, root, &BTreeSet::new())).collect()
 }
 
 fn kill_orphans_once() -> Vec<u32> {

@@ -33,6 +33,8 @@ impl InvalidPattern {
 #[derive(Clone, Debug)]
 pub struct Patterns {
     matcher: Gitignore,
+    /// The same without regard to case.
+    folded: Gitignore,
     /// Configured patterns, by the form that the matcher reports.
     originals: Vec<(String, String)>,
 }
@@ -43,7 +45,9 @@ impl Patterns {
     /// # Errors
     /// Returns an error if a pattern is invalid or not supported.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPattern> {
-        let mut builder = GitignoreBuilder::new("");
+        let (mut builder, mut folded) = (GitignoreBuilder::new(""), GitignoreBuilder::new(""));
+        // Cannot fail, see its source.
+        let _ = folded.case_insensitive(true);
         let mut originals = Vec::new();
         for pattern in patterns {
             let invalid = |problem: String| InvalidPattern { pattern: pattern.to_owned(), problem };
@@ -52,24 +56,41 @@ impl Patterns {
                 continue;
             }
             let line = normalize(text).map_err(|problem| invalid(problem.to_owned()))?;
-            builder.add_line(None, &line).map_err(|error| invalid(error.to_string()))?;
+            for builder in [&mut builder, &mut folded] {
+                builder.add_line(None, &line).map_err(|error| invalid(error.to_string()))?;
+            }
             originals.push((line, pattern.to_owned()));
         }
-        let matcher = builder.build().map_err(|error| InvalidPattern {
-            pattern: originals.iter().map(|(_, pattern)| pattern.as_str()).collect::<Vec<_>>().join("`, `"),
-            problem: error.to_string(),
-        })?;
-        Ok(Self { matcher, originals })
+        let build = |builder: &GitignoreBuilder| {
+            builder.build().map_err(|error| InvalidPattern {
+                pattern: originals.iter().map(|(_, pattern)| pattern.as_str()).collect::<Vec<_>>().join("`, `"),
+                problem: error.to_string(),
+            })
+        };
+        Ok(Self { matcher: build(&builder)?, folded: build(&folded)?, originals })
     }
 
     /// Returns the pattern that matches a path or one of its parents.
     #[must_use]
     pub fn matching(&self, path: &[u8]) -> Option<&str> {
+        self.matching_in(&self.matcher, path)
+    }
+
+    /// Returns the pattern that matches a path, or another spelling that some file system takes for
+    /// the same: of other case, with invisible characters (HFS+), with dots or spaces at the end of
+    /// a name (NTFS).
+    #[must_use]
+    pub fn matching_folded(&self, path: &[u8]) -> Option<&str> {
+        let plain = path.split(|byte| *byte == b'/').map(fold_name).collect::<Vec<_>>().join(&b'/');
+        self.matching_in(&self.folded, &plain)
+    }
+
+    fn matching_in<'p>(&'p self, matcher: &'p Gitignore, path: &[u8]) -> Option<&'p str> {
         // From the root, so that a pattern below a matched directory cannot re-include the path.
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         ends.chain([path.len()]).find_map(|end| {
             let prefix = Path::new(OsStr::from_bytes(path.get(..end)?));
-            match self.matcher.matched(prefix, end < path.len()) {
+            match matcher.matched(prefix, end < path.len()) {
                 Match::Ignore(glob) => Some(self.original(glob.original())),
                 Match::None | Match::Whitelist(_) => None,
             }
@@ -79,6 +100,17 @@ impl Patterns {
     fn original<'p>(&'p self, line: &'p str) -> &'p str {
         self.originals.iter().rfind(|(known, _)| known == line).map_or(line, |(_, pattern)| pattern)
     }
+}
+
+/// Returns a name as file systems fold it, without regard to case.
+fn fold_name(name: &[u8]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(name) else { return name.to_vec() };
+    let is_ignored = |c: char| {
+        matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
+    };
+    let visible: String = text.chars().filter(|c| !is_ignored(*c)).collect();
+    let trimmed = visible.trim_end_matches(['.', ' ']);
+    if trimmed.is_empty() { visible.into_bytes() } else { trimmed.as_bytes().to_vec() }
 }
 
 /// Removes trailing spaces, unless a backslash quotes the first of them.
@@ -197,6 +229,22 @@ mod tests {
         ];
         for (patterns, path, expected) in cases {
             assert_eq!(matches(patterns, path), *expected, "{patterns:?} {path}");
+        }
+    }
+
+    #[test]
+    fn other_spelling_of_protected_path_matches() {
+        let patterns = Patterns::new([".github/workflows/**", "!.github/workflows/docs.yml"]).unwrap();
+        for (path, expected) in [
+            (".github/workflows/ci.yml", true),
+            (".GitHub/Workflows/CI.yml", true),
+            (".git\u{200c}hub/workflows/ci.yml", true),
+            (".github /workflows./ci.yml", true),
+            (".github/workflows/docs.yml", false),
+            (".github/workflow/ci.yml", false),
+            ("src/.github/workflows/ci.yml", false),
+        ] {
+            assert_eq!(patterns.matching_folded(path.as_bytes()).is_some(), expected, "{path}");
         }
     }
 

@@ -16,6 +16,12 @@ use crate::workspace::fetch::{blocking, open, tracking};
 /// Waits between attempts while the remote is unavailable.
 const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(12)];
 
+/// Maximum time to write a bundle.
+const BUNDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The same after a stop request: the commit is safe in the control repository without a bundle.
+const BUNDLE_TIMEOUT_OF_STOP: Duration = Duration::from_secs(4);
+
 /// Result of a push with fallbacks.
 #[derive(Clone, Debug, Default)]
 pub struct PushResult {
@@ -53,7 +59,7 @@ pub async fn push_with_fallbacks(
                 push_without(context, prepared, tip, paths, &mut notes).await
             }
             PushTarget::Workspace => {
-                let work = write_rescue_bundle(context, prepared, tip, &mut notes).await;
+                let work = write_rescue_bundle(context, prepared, tip, BUNDLE_TIMEOUT, &mut notes).await;
                 return PushResult { work, failure: first_failure, notes };
             }
         };
@@ -80,7 +86,8 @@ pub async fn keep_in_workspace(
     why: Failure,
 ) -> PushResult {
     let mut notes = Vec::new();
-    let work = write_rescue_bundle(context, prepared, tip, &mut notes).await;
+    let limit = if why.reason == Reason::Stopped { BUNDLE_TIMEOUT_OF_STOP } else { BUNDLE_TIMEOUT };
+    let work = write_rescue_bundle(context, prepared, tip, limit, &mut notes).await;
     PushResult { work, failure: Some(why), notes }
 }
 
@@ -180,11 +187,12 @@ async fn push_without(
     Ok(Work { path: Some(patch.display().to_string()), ..work })
 }
 
-/// Writes a bundle in the workspace; if that fails, the worktree is the location of the work.
+/// Writes a bundle in the workspace; if that fails, the control repository is the location of the work.
 async fn write_rescue_bundle(
     context: &Context,
     prepared: &PreparedBranch,
     tip: Oid,
+    limit: Duration,
     notes: &mut Vec<String>,
 ) -> Work {
     let bundle = context.record.rescue().join("work.bundle");
@@ -194,16 +202,24 @@ async fn write_rescue_bundle(
         let folder = inner.record.rescue();
         std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
         let control = open(&inner, RepositoryRole::Target)?;
+        // Renamed when it is complete. Writing one that was cut short continues beside this.
+        let partial = file.with_extension(format!("{}.partial", uuid::Uuid::new_v4().simple()));
         control
-            .write_bundle(&[base], &[(name.as_str(), tip)], &file)
-            .map_err(|error| Failure::from_error(error.reason(), &error))
-    })
-    .await;
-    let path = match bundled {
+            .write_bundle(&[base], &[(name.as_str(), tip)], &partial)
+            .map_err(|error| Failure::from_error(error.reason(), &error))?;
+        std::fs::rename(&partial, &file).map_err(|error| Failure::io(&partial, &error))
+    });
+    let timed_out = || Failure::new(Reason::IoError, format!("not written within {} s", limit.as_secs()));
+    let path = match tokio::time::timeout(limit, bundled).await.unwrap_or_else(|_| Err(timed_out())) {
         Ok(()) => bundle,
         Err(failure) => {
-            notes.push(format!("cannot write bundle: {}", failure.message));
-            context.worktree()
+            let control = context.control_repository_path(RepositoryRole::Target);
+            notes.push(format!(
+                "no bundle ({}); commit {tip} is `{branch}` in `{}`",
+                failure.message,
+                control.display()
+            ));
+            control
         }
     };
     Work {

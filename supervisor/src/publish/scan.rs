@@ -14,24 +14,39 @@ use crate::workspace::fetch::open;
 /// Findings after which the scan ends; the message shows only the first few.
 const MAX_FINDINGS: usize = 20;
 
-/// Checks every commit, path and blob between base and tip.
+/// Maximum files that the notes name as unreadable.
+const MAX_UNREAD: usize = 10;
+
+/// Maximum bytes that are unpacked beyond a multiple of the size of each blob, for all of them.
+const MAX_UNPACKED: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Checks every commit, path and blob between base and tip; returns notes about what it cannot read.
 ///
 /// # Errors
 /// Returns a failure that names the findings, or an error if an object cannot be read.
-pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<(), Failure> {
+pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<Vec<String>, Failure> {
     if let Some(path) = saved.changed_lfs.first() {
         let message =
             format!("cannot push the change of Git LFS file `{path}`: its content is not a pointer");
         return Err(Failure::new(Reason::UnsupportedRepository, message));
     }
     let control = open(context, RepositoryRole::Target)?;
-    let policy = Policy::new(context.redactor.clone(), &context.task.protected_paths)
+    let task = &context.task;
+    let policy = Policy::new(context.redactor.clone(), &task.protected_paths, &task.protected_paths_allow)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
-    let findings = scan_objects(&control, &policy, base, saved.tip)?;
+    let (findings, unread) = scan_objects(&control, &policy, base, saved.tip)?;
     match policy_failure(&findings) {
         Some((reason, message)) => Err(Failure::new(reason, message)),
-        None => Ok(()),
+        None => Ok(unread_note(&unread).into_iter().collect()),
     }
+}
+
+/// Returns a note about files that could not be read.
+fn unread_note(unread: &[String]) -> Option<String> {
+    let named = unread.iter().take(MAX_UNREAD).cloned().collect::<Vec<_>>().join(", ");
+    let more = unread.len().saturating_sub(MAX_UNREAD);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    (!unread.is_empty()).then(|| format!("could not look for secrets inside {named}{more}"))
 }
 
 fn scan_objects(
@@ -39,23 +54,28 @@ fn scan_objects(
     policy: &Policy,
     base: Oid,
     tip: Oid,
-) -> Result<Vec<super::policy::Finding>, Failure> {
-    let mut findings = Vec::new();
+) -> Result<(Vec<super::policy::Finding>, Vec<String>), Failure> {
+    let (mut findings, mut unread) = (Vec::new(), Vec::new());
+    let mut left = MAX_UNPACKED;
     let mut visit = |object: NewObject<'_>| {
         match object {
-            NewObject::Commit { oid, header: _, message, author, committer } => {
+            NewObject::Commit { oid, header, message, author, committer } => {
                 findings.extend(policy.check_commit(&ScannedCommit {
                     oid: &oid.to_string(),
+                    header,
                     message,
                     author: (author.name, author.email),
                     committer: (committer.name, committer.email),
                 }));
             }
             NewObject::Blob { path, oid: _, size: _, data } => {
-                findings.extend(policy.check_blob(&ScannedBlob { path, data }));
+                let checked = policy.inspect_blob(&ScannedBlob { path, data }, left);
+                left = left.saturating_sub(checked.decoded);
+                findings.extend(checked.findings);
+                unread.extend(checked.unread);
             }
             // A path can contain a secret too. Protected paths are checked below, for the whole branch.
-            NewObject::Path(path) => findings.extend(policy.check_blob(&ScannedBlob { path, data: path })),
+            NewObject::Path(path) => findings.extend(policy.check_name(path)),
         }
         if findings.len() >= MAX_FINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
@@ -64,5 +84,5 @@ fn scan_objects(
     for path in control.changed_paths(base, tip).map_err(git)? {
         findings.extend(policy.check_path(&path));
     }
-    Ok(findings)
+    Ok((findings, unread))
 }

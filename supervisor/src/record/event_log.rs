@@ -43,7 +43,7 @@ pub struct EventLog {
 #[derive(Debug)]
 struct Shared {
     lines: Option<SyncSender<Line>>,
-    file: Option<File>,
+    file: Option<LogFile<File>>,
     run: Option<RunName>,
     seq: u64,
     dropped: u64,
@@ -51,6 +51,36 @@ struct Shared {
 }
 
 type Line = Vec<u8>;
+
+/// File of whole lines.
+#[derive(Debug)]
+struct LogFile<F> {
+    file: F,
+    /// Length in bytes; always at the end of a line.
+    len: u64,
+}
+
+impl<F: Write + SetLen> LogFile<F> {
+    /// Appends a line. One that is written in part, as on a full disk, is removed again, because the
+    /// next line would continue it.
+    fn append(&mut self, line: &[u8]) {
+        match self.file.write_all(line) {
+            Ok(()) => self.len += line.len() as u64,
+            Err(_) => drop(self.file.set_len(self.len)),
+        }
+    }
+}
+
+/// A file that can be truncated.
+trait SetLen {
+    fn set_len(&mut self, len: u64) -> io::Result<()>;
+}
+
+impl SetLen for File {
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        Self::set_len(self, len)
+    }
+}
 
 impl EventLog {
     /// Creates an event log on standard output.
@@ -87,6 +117,7 @@ impl EventLog {
     /// Returns an error if the log file cannot be opened.
     pub fn attach_run(&self, run: RunName, log: &Path) -> io::Result<()> {
         let file = File::options().create(true).append(true).open(log)?;
+        let file = LogFile { len: file.metadata()?.len(), file };
         let mut shared = self.lock();
         shared.run = Some(run);
         shared.file = Some(file);
@@ -175,7 +206,7 @@ impl EventLog {
         json.push(b'\n');
         if let Some(file) = &mut shared.file {
             // A full disk must not end the run; writing the outcome reports it.
-            drop(file.write_all(&json));
+            file.append(&json);
         }
         let line = match shared.format {
             Format::Json => json,
@@ -263,6 +294,41 @@ mod tests {
         assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
         assert!(!text.contains("verysecret"), "{text}");
         assert_eq!(events[1].message, "done in 0.25 s");
+    }
+
+    /// A disk with little space.
+    struct Disk {
+        content: Vec<u8>,
+        space: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.space - self.content.len());
+            self.content.extend_from_slice(&bytes[..taken]);
+            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl SetLen for Disk {
+        fn set_len(&mut self, len: u64) -> io::Result<()> {
+            self.content.truncate(usize::try_from(len).unwrap());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn full_disk_leaves_whole_lines_only() {
+        let mut log = LogFile { file: Disk { content: Vec::new(), space: 10 }, len: 0 };
+        for line in ["one\n", "two and more\n", "two\n", "three\n"] {
+            log.append(line.as_bytes());
+        }
+        log.file.space = 100;
+        log.append(b"outcome\n");
+        assert_eq!(String::from_utf8(log.file.content).unwrap(), "one\ntwo\noutcome\n");
     }
 
     #[test]

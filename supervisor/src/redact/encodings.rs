@@ -8,6 +8,9 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 /// Minimum length of a secret to redact; shorter ones would match unrelated text by chance.
 pub const MIN_SECRET_BYTES: usize = 8;
 
+/// Minimum length of a form of a secret that other characters may split.
+const MIN_SPLIT_BYTES: usize = 10;
+
 /// Minimum length of a line of a multi-line secret to redact.
 const MIN_LINE_BYTES: usize = 16;
 
@@ -23,23 +26,62 @@ const UNESCAPED: [&[u8]; 3] = [b"-_.~", b"-_.~!*'()", b"-_.~!*'();,/?:@&=+$#"];
 /// A multi-line secret, such as a key file, is matched line by line, because most output
 /// is processed in lines. PEM boundaries (`-----BEGIN ...`) are not secret.
 pub(super) fn encoded_forms(value: &str) -> BTreeSet<String> {
-    let value = value.trim();
     let mut forms = BTreeSet::new();
-    if value.contains('\n') {
-        let lines = value.lines().map(str::trim);
-        for line in lines.filter(|line| line.len() >= MIN_LINE_BYTES && !line.starts_with("-----")) {
-            add_forms(&mut forms, line);
-        }
-    } else {
-        add_forms(&mut forms, value);
+    for line in secret_lines(value) {
+        add_forms(&mut forms, line);
     }
     forms
 }
 
-fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
-    if value.len() < MIN_SECRET_BYTES {
-        return;
+/// Returns the forms of a secret that are found even if other characters split them.
+///
+/// Each is at least [`MIN_SPLIT_BYTES`] long, so that text does not match by chance.
+pub(super) fn split_forms(value: &str) -> BTreeSet<String> {
+    let mut forms = BTreeSet::new();
+    for line in secret_lines(value) {
+        let letters = line.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte)).count();
+        // What remains of other secrets is too little to recognize them.
+        if letters * 4 >= line.len() * 3 && letters >= MIN_SPLIT_BYTES {
+            forms.insert(line.to_owned());
+        }
+        add_base64_within(&mut forms, line.as_bytes());
+        add_base32_within(&mut forms, line.as_bytes());
     }
+    forms.retain(|form| form.len() >= MIN_SPLIT_BYTES);
+    forms
+}
+
+/// Returns the lines of a secret that are secret; none if it is too short.
+fn secret_lines(value: &str) -> Vec<&str> {
+    let value = value.trim();
+    if value.contains('\n') {
+        let lines = value.lines().map(str::trim);
+        return lines.filter(|line| line.len() >= MIN_LINE_BYTES && !line.starts_with("-----")).collect();
+    }
+    if value.len() < MIN_SECRET_BYTES { Vec::new() } else { vec![value] }
+}
+
+/// Adds the base32 forms of the value within a longer text, for its five offsets.
+fn add_base32_within(forms: &mut BTreeSet<String>, value: &[u8]) {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    for offset in 0..5 {
+        let bits = (offset * 8..(offset + value.len()) * 8).map(|bit| {
+            value.get(bit / 8 - offset).is_some_and(|byte| byte >> (7 - bit % 8) & 1 == 1)
+        });
+        // Characters at the borders also encode bits of adjacent bytes.
+        let skipped = (5 - offset * 8 % 5) % 5;
+        let bits: Vec<bool> = bits.skip(skipped).collect();
+        let characters = bits.chunks_exact(5).map(|five| {
+            let index = five.iter().fold(0, |index, bit| index << 1 | usize::from(*bit));
+            char::from(ALPHABET[index])
+        });
+        let upper: String = characters.collect();
+        forms.insert(upper.to_lowercase());
+        forms.insert(upper);
+    }
+}
+
+fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
     forms.insert(value.to_owned());
     add_base64(forms, value.as_bytes());
     for user in ["x-access-token", "oauth2"] {
@@ -60,6 +102,10 @@ fn add_forms(forms: &mut BTreeSet<String>, value: &str) {
 /// Base64 encodes groups of three bytes, so the value can start at three offsets.
 fn add_base64(forms: &mut BTreeSet<String>, value: &[u8]) {
     add_whole_base64(forms, value);
+    add_base64_within(forms, value);
+}
+
+fn add_base64_within(forms: &mut BTreeSet<String>, value: &[u8]) {
     for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
         for offset in 0..3 {
             let mut text = vec![0; offset];

@@ -1,6 +1,9 @@
+use std::io::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 
@@ -16,7 +19,6 @@ fn whole(redactor: &Redactor, chunks: &[Vec<u8>]) -> Vec<u8> {
     let mut text = Vec::new();
     for chunk in chunks {
         text.extend_from_slice(&stream.push(chunk));
-        assert!(stream.pending_len() < redactor.matcher().longest.max(1), "too many bytes are pending");
     }
     text.extend(stream.finish());
     text
@@ -26,7 +28,6 @@ fn whole(redactor: &Redactor, chunks: &[Vec<u8>]) -> Vec<u8> {
 fn text_without_secret_is_not_copied() {
     let redactor = redactor();
     assert!(matches!(redactor.redact("nothing to see"), Cow::Borrowed(_)));
-    assert!(matches!(redactor.stream().push(b"nothing to see"), Cow::Borrowed(_)));
 }
 
 #[test]
@@ -98,9 +99,9 @@ fn short_secret_is_not_masked() {
 fn secret_added_later_is_masked_by_existing_streams() {
     let redactor = redactor();
     let mut stream = redactor.clone().stream();
-    assert_eq!(&*stream.push(b"rotated-value."), b"rotated-value.");
+    assert_eq!(stream.push(b"(rotated-value)\n"), b"(rotated-value)\n");
     redactor.add("new token", "rotated-value".into());
-    assert_eq!(&*stream.push(b"a rotated-value."), b"a [redacted new token].");
+    assert_eq!(stream.push(b"(rotated-value)\n"), b"([redacted new token])\n");
 }
 
 #[test]
@@ -112,12 +113,221 @@ fn longest_of_secrets_with_common_prefix_is_masked() {
 }
 
 #[test]
-fn stream_buffers_only_possible_secret_prefix() {
+fn stream_releases_complete_lines() {
     let mut stream = redactor().stream();
-    assert_eq!(&*stream.push(b"line\nghp_16C7"), b"line\n");
-    assert_eq!(stream.pending_len(), 8);
-    assert_eq!(&*stream.push(b"!\n"), b"ghp_16C7!\n");
+    assert_eq!(stream.push(b"{\"a\": 1}\n{\"b\""), b"{\"a\": 1}\n");
+    assert_eq!(stream.push(b": 2}"), b"");
+    assert_eq!(stream.push(b"\n"), b"{\"b\": 2}\n");
     assert_eq!(stream.pending_len(), 0);
+}
+
+#[test]
+fn stream_finds_secret_in_wrapped_lines() {
+    let encoded = STANDARD.encode(format!("some text before {TOKEN} and after"));
+    let mut text = b"{\"first\": true}\n".to_vec();
+    for line in encoded.as_bytes().chunks(20) {
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    text.extend_from_slice(b"{\"last\": true}\n");
+    for size in [1, 7, 64, 1000] {
+        let chunks: Vec<Vec<u8>> = text.chunks(size).map(<[u8]>::to_vec).collect();
+        let redacted = String::from_utf8(whole(&redactor(), &chunks)).unwrap();
+        assert_eq!(redacted, "{\"first\": true}\n[redacted github token]\n{\"last\": true}\n", "{size}");
+    }
+}
+
+#[test]
+fn stream_of_one_long_line_stays_bounded() {
+    let mut stream = redactor().stream();
+    let mut redacted = Vec::new();
+    let part = [b"x. ".repeat(5_000), TOKEN.as_bytes().to_vec()].concat();
+    for _ in 0..200 {
+        redacted.extend(stream.push(&part));
+        assert!(stream.pending_len() <= stream::MAX_PENDING + part.len(), "{}", stream.pending_len());
+    }
+    redacted.extend(stream.finish());
+    let text = String::from_utf8(redacted).unwrap();
+    assert_eq!((text.matches("[redacted github token]").count(), text.contains("16C7e")), (200, false));
+}
+
+#[test]
+fn redacted_json_line_stays_json() {
+    let split = json!({"a": [format!("{} {}", &TOKEN[..20], &TOKEN[20..])], TOKEN: 1, "c": "ok"});
+    let redacted = whole(&redactor(), &[format!("{split}\n").into_bytes()]);
+    let value: serde_json::Value = serde_json::from_slice(&redacted).unwrap();
+    let mask = "[redacted github token]";
+    assert_eq!(value, json!({"a": [mask], mask: 1, "c": "ok"}));
+    // Texts of different fields do not form a secret by chance, but must not reveal it either.
+    let fields = json!({"a": &TOKEN[..20], "b": &TOKEN[20..]});
+    let redacted = whole(&redactor(), &[format!("{fields}\n").into_bytes()]);
+    assert!(!String::from_utf8_lossy(&redacted).contains(&TOKEN[20..]));
+}
+
+type Encoder = fn(&[u8]) -> Vec<u8>;
+
+fn wrapped(text: &str, width: usize, line_break: &str) -> Vec<u8> {
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    lines.join(line_break).into_bytes()
+}
+
+fn hex(bytes: &[u8], separator: &str) -> Vec<u8> {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(separator).into_bytes()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    let packed = encoder.finish().unwrap();
+    let header = [b"PK\x03\x04\x14\0\0\0\x08\0".as_slice(), &[0; 16], &[5, 0, 0, 0], b"a.txt"].concat();
+    [header, packed, b"PK\x01\x02".to_vec()].concat()
+}
+
+fn quoted(bytes: &[u8], escape: fn(u8) -> String) -> Vec<u8> {
+    bytes.iter().map(|byte| escape(*byte)).collect::<String>().into_bytes()
+}
+
+fn utf16(bytes: &[u8], order: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    String::from_utf8_lossy(bytes).encode_utf16().flat_map(order).collect()
+}
+
+const ENCODERS: [(&str, Encoder); 30] = [
+    ("plain", <[u8]>::to_vec),
+    ("base64", |bytes| STANDARD.encode(bytes).into_bytes()),
+    ("base64 in 76 columns", |bytes| wrapped(&STANDARD.encode(bytes), 76, "\n")),
+    ("base64 in 10 columns", |bytes| wrapped(&STANDARD.encode(bytes), 10, "\r\n")),
+    ("base64 in quotes", |bytes| wrapped(&STANDARD.encode(bytes), 30, "\" +\n    \"")),
+    ("base64 for URLs", |bytes| URL_SAFE_NO_PAD.encode(bytes).into_bytes()),
+    ("base64 at an offset", |bytes| format!("x{}", STANDARD.encode(bytes)).into_bytes()),
+    ("hex", |bytes| hex(bytes, "")),
+    ("hex in capitals", |bytes| hex(bytes, "").to_ascii_uppercase()),
+    ("hex in spaces", |bytes| hex(bytes, " ")),
+    ("hex with colons", |bytes| hex(bytes, ":")),
+    ("hex in an array", |bytes| hex(bytes, ", 0x")),
+    ("hex in 60 columns", |bytes| wrapped(&String::from_utf8(hex(bytes, "")).unwrap(), 60, "\n")),
+    ("decimal", |bytes| format!("{bytes:?}").into_bytes()),
+    ("C", |bytes| quoted(bytes, |byte| format!("\\x{byte:02x}"))),
+    ("octal", |bytes| quoted(bytes, |byte| format!("\\{byte:03o}"))),
+    ("JSON", |bytes| quoted(bytes, |byte| format!("\\u{byte:04x}"))),
+    ("JSON twice", |bytes| quoted(bytes, |byte| format!("\\\\u{byte:04X}"))),
+    ("percent", |bytes| quoted(bytes, |byte| format!("%{byte:02X}"))),
+    ("percent twice", |bytes| quoted(bytes, |byte| format!("%25{byte:02x}"))),
+    ("HTML", |bytes| quoted(bytes, |byte| format!("&#{byte};"))),
+    ("HTML in hex", |bytes| quoted(bytes, |byte| format!("&#x{byte:X};"))),
+    ("quoted-printable", |bytes| quoted(bytes, |byte| format!("={byte:02X}"))),
+    ("UTF-16LE", |bytes| utf16(bytes, u16::to_le_bytes)),
+    ("UTF-16BE", |bytes| utf16(bytes, u16::to_be_bytes)),
+    ("UTF-32LE", |bytes| bytes.iter().flat_map(|byte| u32::from(*byte).to_le_bytes()).collect()),
+    ("gzip", gzip),
+    ("zlib", zlib),
+    ("zip", zip),
+    ("gzip after other data", |bytes| [b"tar header \0\0".to_vec(), gzip(bytes)].concat()),
+];
+
+#[test]
+fn secret_in_every_pair_of_encodings_is_found() {
+    let redactor = redactor();
+    let text = format!("some text before it: {TOKEN} and some after it");
+    for (inner, encode_inner) in ENCODERS {
+        for (outer, encode_outer) in ENCODERS {
+            let encoded = encode_outer(&encode_inner(text.as_bytes()));
+            assert_eq!(redactor.find(&encoded).as_deref(), Some("github token"), "{inner} in {outer}");
+            let redacted = redactor.redact_bytes(&encoded).into_owned();
+            assert_eq!(redactor.find(&redacted), None, "{inner} in {outer}, redacted");
+        }
+    }
+}
+
+#[test]
+fn secret_is_found_alone_in_each_encoding() {
+    let redactor = redactor();
+    for (name, encode) in ENCODERS {
+        assert_eq!(redactor.find(&encode(TOKEN.as_bytes())).as_deref(), Some("github token"), "{name}");
+        let odd = redactor.find(&encode(ODD.as_bytes()));
+        // Bytes of a text that is not ASCII are not characters of their own.
+        let by_character = matches!(name, "JSON" | "JSON twice" | "HTML" | "HTML in hex" | "UTF-32LE");
+        assert!(by_character || odd.as_deref() == Some("password"), "{name}");
+    }
+}
+
+#[test]
+fn known_token_is_found_in_each_encoding() {
+    let redactor = Redactor::new(Secrets::new());
+    let token = ["ghp", "_", "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"].concat();
+    for (name, encode) in ENCODERS {
+        let kinds = redactor.scan(&encode(format!("export TOKEN={token}\n").as_bytes())).kinds();
+        assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [SecretKind::Known("GitHub token")], "{name}");
+    }
+    assert_eq!(redactor.redact(&format!("see {token}.")), "see [redacted GitHub token].");
+}
+
+#[test]
+fn secret_split_by_code_is_found() {
+    let redactor = redactor();
+    let (head, tail) = TOKEN.split_at(15);
+    for text in [
+        format!("\"{head}\"\n    \"{tail}\""),
+        format!("{head} {tail}"),
+        format!("[\"{head}\", \"{tail}\"]"),
+        format!("{head}\u{200b}{tail}"),
+        TOKEN.chars().map(|c| format!("{c}\n")).collect(),
+        STANDARD.encode(TOKEN).chars().map(|c| format!("{c} ")).collect(),
+    ] {
+        assert_eq!(redactor.find(text.as_bytes()).as_deref(), Some("github token"), "{text}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_read_or_reported() {
+    let redactor = redactor();
+    let mut data = TOKEN.as_bytes().to_vec();
+    for depth in 1..12 {
+        data = gzip(&data);
+        let scan = redactor.scan(&data);
+        assert_eq!(scan.kinds().len(), usize::from(depth <= 8), "{depth}");
+        assert_eq!(scan.unread.is_empty(), depth <= 8, "{depth}: {:?}", scan.unread);
+    }
+}
+
+#[test]
+fn packed_bomb_ends_within_bounds() {
+    let bomb = gzip(&vec![b'0'; 40 * 1024 * 1024]);
+    let scan = redactor().scan_within(&bomb, 8 * 1024 * 1024);
+    assert!(scan.decoded < 20 * 1024 * 1024, "{}", scan.decoded);
+    assert_eq!(scan.unread.into_iter().collect::<Vec<_>>(), ["more data than is unpacked"]);
+}
+
+#[test]
+fn data_that_cannot_be_read_is_reported() {
+    let redactor = redactor();
+    let mut encrypted = zip(b"hidden");
+    encrypted[6] = 1;
+    for (data, expected) in [
+        (b"\xfd7zXZ\0 and more".to_vec(), "xz data"),
+        (b"\x28\xb5\x2f\xfd and more".to_vec(), "zstd data"),
+        (b"BZh91AY&SY".to_vec(), "bzip2 data"),
+        (gzip(b"\xfd7zXZ\0 and more"), "xz data"),
+        (STANDARD.encode(b"\x28\xb5\x2f\xfd and so much more data").into_bytes(), "zstd data"),
+        (encrypted, "an encrypted zip member"),
+    ] {
+        let unread: Vec<_> = redactor.scan(&data).unread.into_iter().collect();
+        assert_eq!(unread, [expected]);
+    }
+    assert_eq!(Redactor::unreadable(b"dist/app.js.br"), Some("brotli data"));
+    assert_eq!(redactor.scan(b"fn main() { println!(\"BZh\"); }").unread.len(), 0);
 }
 
 #[test]

@@ -117,6 +117,45 @@ fn stop_during_publish_cancels_only_when_repeated() {
 }
 
 #[test]
+fn stop_now_cancels_commit_and_skips_policy() {
+    let committing = [
+        done(),
+        RunEvent::Verified(VerifyResult::Passed),
+        RunEvent::StopRequested(StopMode::Graceful),
+        RunEvent::StopRequested(StopMode::Now),
+    ];
+    let (_, effects, _) = play(&committing);
+    assert_eq!(effects.last(), Some(&Effect::Cancel), "{effects:?}");
+    let saved = [RunEvent::Saved(1)];
+    let (_, effects, _) = play(&[&committing[..], &saved[..]].concat());
+    assert!(matches!(effects.last(), Some(Effect::KeepInWorkspace(_))), "{effects:?}");
+    assert!(!effects.contains(&Effect::Perform(Step::Policy)), "{effects:?}");
+    let left = [RunEvent::StepFailed(Step::Commit, failed(Reason::Stopped))];
+    let (end, effects, _) = play(&[&committing[..], &left[..]].concat());
+    assert_eq!(reason(&end), Reason::Stopped);
+    assert_eq!(effects.last(), Some(&Effect::Report));
+}
+
+#[test]
+fn stop_now_during_policy_keeps_work_without_push() {
+    let checking = [
+        done(),
+        RunEvent::Verified(VerifyResult::Passed),
+        RunEvent::Saved(1),
+        RunEvent::StopRequested(StopMode::Graceful),
+        RunEvent::StopRequested(StopMode::Now),
+    ];
+    // The result of the cancelled check arrives late.
+    let late = [RunEvent::StepDone(Step::Policy)];
+    let (_, effects, _) = play(&[&checking[..], &late[..]].concat());
+    let [.., Effect::Cancel, Effect::KeepInWorkspace(why)] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(why.reason, Reason::Stopped);
+    assert!(!effects.contains(&Effect::Push), "{effects:?}");
+}
+
+#[test]
 fn stop_now_skips_pull_request() {
     let saving = [
         done(),

@@ -102,11 +102,11 @@ fn attend_init(request: &Request, init: i32, status: OwnedFd) -> u8 {
         }
         if let Some((_, init_status)) = signals::reap(init) {
             let mut report = [0; 4];
-            return match File::from(status).read_exact(&mut report) {
+            match File::from(status).read_exact(&mut report) {
                 Ok(()) => signals::exit_like(i32::from_ne_bytes(report)),
                 // The init ended before the program: killed, or without a sandbox.
                 Err(_) => signals::exit_like(init_status),
-            };
+            }
         }
     }
 }

@@ -78,10 +78,8 @@ pub struct RunPlaces {
     pub documents: Option<PathBuf>,
     /// Objects that the tree's repository borrows.
     pub objects: PathBuf,
-    /// Homes, caches and temporary files of the agent and of the service's commands.
-    pub agent: PathBuf,
-    /// Configuration files of the agent CLI.
-    pub session_files: Vec<PathBuf>,
+    /// Its own directory: home, caches, temporary files.
+    pub home: PathBuf,
 }
 
 /// Returns the sandbox of a role in a run.
@@ -90,15 +88,14 @@ pub struct RunPlaces {
 #[must_use]
 pub fn build(role: Role, kind: Kind, places: &Places, run: &RunPlaces) -> SandboxSpec {
     match role {
-        Role::Agent => in_run(machine(role, kind, places), run).read(run.session_files.clone()),
-        Role::Verify | Role::Setup => in_run(machine(role, kind, places), run),
+        Role::Agent | Role::Verify | Role::Setup => in_run(machine(role, kind, places), run),
         Role::Tool => machine(role, kind, places),
         Role::Guest => guest(kind, &places.supervisor, &run.worktree, run.worktree_writable),
     }
 }
 
 fn in_run(spec: SandboxSpec, run: &RunPlaces) -> SandboxSpec {
-    let spec = spec.read(run.documents.clone()).read([run.objects.clone()]).write([run.agent.clone()]);
+    let spec = spec.read(run.documents.clone()).read([run.objects.clone()]).write([run.home.clone()]);
     let worktree = [run.worktree.clone()];
     if run.worktree_writable { spec.write(worktree) } else { spec.read(worktree) }
 }
@@ -146,10 +143,7 @@ pub fn example(workspace: &Path) -> RunPlaces {
         worktree_writable: true,
         documents: Some(layout.platform_repo()),
         objects: layout.target_control().join("objects"),
-        agent: layout.agent_dir(),
-        session_files: ["mcp.json", "settings.json", "system.md"]
-            .map(|name| layout.runs().join("RUN").join(name))
-            .into(),
+        home: layout.agent_dir().join("RANDOM"),
     }
 }
 

@@ -4,8 +4,9 @@ use orchestrator_contract::names::{docs_branch, fresh_branch, implementation_bra
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{BranchName, Kind, Reason};
 
+use super::aside::has_content;
 use super::fetch::{Fetched, blocking, open};
-use super::recover::recover;
+use super::recover::{recover, set_aside};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
 use crate::context::{Context, RepositoryRole};
@@ -115,38 +116,37 @@ fn last(context: &Context) -> Result<Option<LastAttempt>, Failure> {
 /// # Errors
 /// Returns an error if the checkout fails, or if local and remote branch conflict.
 pub async fn prepare_branch(context: &Context, fetched: &Fetched) -> Result<PreparedBranch, Failure> {
-    let recovered = recover(context).await?;
-    let (context, fetched) = (context.clone(), fetched.clone());
-    blocking(move || {
-        let mut notes = Vec::new();
-        if let Some(recovered) = recovered {
-            notes.push(format!(
-                "saved unsaved work of {} on `{}` ({})",
-                recovered.run, recovered.branch, recovered.oid
-            ));
-        }
-        let control = open(&context, RepositoryRole::Target)?;
-        let branch = fetched.branch.clone();
-        let (start, base_merge) = decide_start(&context, &control, &fetched, &branch, &mut notes)?;
-        notes.extend(base_merge.note());
-        let working_directory = working_directory(&context, &control, start)?;
-        checkout_worktree(&context, &control, &fetched, &branch, start)?;
-        let last = last(&context)?;
-        let folder = context.working_directory(&working_directory);
-        std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
-        let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
-        Ok(PreparedBranch {
-            branch,
-            start,
-            base: base_oid,
-            remote_tip,
-            working_directory,
-            base_merge,
-            notes,
-            last,
-        })
+    let recovered = recover(context, fetched.base_oid).await?;
+    let (inner, fetched, notes) = (context.clone(), fetched.clone(), recovered.clone());
+    let prepared = blocking(move || prepare(&inner, fetched, notes)).await;
+    prepared.map_err(|failure| {
+        // The notes of a run that ends here have no other place.
+        let located = recovered.iter().map(|note| format!("; {note}")).collect::<String>();
+        Failure::new(failure.reason, format!("{}{located}", failure.message))
     })
-    .await
+}
+
+fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Result<PreparedBranch, Failure> {
+    let control = open(context, RepositoryRole::Target)?;
+    let branch = fetched.branch.clone();
+    let (start, base_merge) = decide_start(context, &control, &fetched, &branch, &mut notes)?;
+    notes.extend(base_merge.note());
+    let working_directory = working_directory(context, &control, start)?;
+    notes.extend(checkout_worktree(context, &control, &fetched, &branch, start)?);
+    let last = last(context)?;
+    let folder = context.working_directory(&working_directory);
+    std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
+    let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
+    Ok(PreparedBranch {
+        branch,
+        start,
+        base: base_oid,
+        remote_tip,
+        working_directory,
+        base_merge,
+        notes,
+        last,
+    })
 }
 
 /// Decides the start commit, merging where a retry needs it.
@@ -277,14 +277,15 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
 /// Checks out `start`.
 ///
 /// The state of the worktree is recorded before and after, so that a crash in between is not
-/// mistaken for work of the agent.
+/// mistaken for work of the agent. A worktree that cannot be changed is moved aside; the returned
+/// note says where.
 fn checkout_worktree(
     context: &Context,
     control: &ControlRepository,
     fetched: &Fetched,
     branch: &str,
     start: Oid,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let record = |status| {
         let state = TreeState {
             run: context.task.run.clone(),
@@ -312,7 +313,18 @@ fn checkout_worktree(
         cache: &StatCache::load(&cache_file),
     };
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    let stats = checkout(control, &context.worktree(), &request).map_err(git)?;
+    let worktree = context.worktree();
+    let mut note = None;
+    let stats = match checkout(control, &worktree, &request).map_err(git) {
+        Err(failure) if failure.reason != Reason::DiskFull && has_content(&worktree) => {
+            // Its content is saved, but an earlier agent made it unusable.
+            let why = format!("it cannot be changed: {}", failure.message);
+            note = Some(set_aside(context, "an earlier run", &why)?);
+            checkout(control, &worktree, &request).map_err(git)?
+        }
+        checked_out => checked_out?,
+    };
     stats.cache.save(&cache_file).map_err(git)?;
-    record(WorktreeStatus::Dirty)
+    record(WorktreeStatus::Dirty)?;
+    Ok(note)
 }

@@ -113,9 +113,12 @@ fn take_ticket(layout: &Layout, run: &RunName) -> Result<Ticket, LockError> {
     let path = folder.join("next");
     let mut counter = open(&path)?;
     flock(&counter, FlockOperation::LockExclusive).map_err(|error| unusable(error.into()))?;
-    let mut text = String::new();
-    counter.read_to_string(&mut text).map_err(unusable)?;
-    let number = text.trim().parse::<u64>().unwrap_or_default() + 1;
+    let mut text = Vec::new();
+    counter.read_to_end(&mut text).map_err(unusable)?;
+    let counted = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    // A damaged counter must not let this run pass those that wait.
+    let highest = highest_ticket(&folder).map_err(unusable)?;
+    let number = counted.unwrap_or_default().max(highest).saturating_add(1);
     let ticket = folder.join(format!("{number:020}-{run}"));
     let file = open(&ticket)?;
     flock(&file, FlockOperation::LockExclusive).map_err(|error| unusable(error.into()))?;
@@ -124,15 +127,26 @@ fn take_ticket(layout: &Layout, run: &RunName) -> Result<Ticket, LockError> {
     Ok(Ticket { number, path: ticket, _file: file })
 }
 
+/// Returns the number of a ticket from the name of its file.
+fn ticket_number(name: &std::ffi::OsStr) -> Option<u64> {
+    name.to_str()?.split('-').next()?.parse().ok()
+}
+
+fn highest_ticket(folder: &Path) -> io::Result<u64> {
+    let mut highest = 0;
+    for entry in std::fs::read_dir(folder)? {
+        highest = highest.max(ticket_number(&entry?.file_name()).unwrap_or_default());
+    }
+    Ok(highest)
+}
+
 /// Returns whether the ticket is next; removes tickets of exited runs.
 fn is_next(layout: &Layout, ticket: &Ticket) -> Result<bool, LockError> {
     let folder = layout.queue();
     let unusable = |source| LockError::Unusable { path: folder.clone(), source };
     for entry in std::fs::read_dir(&folder).map_err(unusable)? {
         let entry = entry.map_err(unusable)?;
-        let name = entry.file_name();
-        let number =
-            name.to_str().and_then(|name| name.split('-').next()).and_then(|n| n.parse::<u64>().ok());
+        let number = ticket_number(&entry.file_name());
         if number.is_none_or(|number| number >= ticket.number) {
             continue;
         }
@@ -204,6 +218,19 @@ mod tests {
         assert!(error.to_string().contains("attempt1"), "{error}");
         // Only the counter is left: the ticket was removed.
         assert_eq!(std::fs::read_dir(layout.queue()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn damaged_counter_keeps_order_of_queue() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        for damage in ["", "garbage", "0", "18446744073709551616"] {
+            let first = take_ticket(&layout, &run(1)).unwrap();
+            std::fs::write(layout.queue().join("next"), damage).unwrap();
+            let second = take_ticket(&layout, &run(2)).unwrap();
+            assert!(second.number > first.number, "{damage:?}: {} {}", first.number, second.number);
+            assert!(is_next(&layout, &first).unwrap() && !is_next(&layout, &second).unwrap());
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

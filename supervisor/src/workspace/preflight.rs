@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use orchestrator_contract::names::Transport;
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
-use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl};
+use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, http_url, variables};
 
 use super::branch::branch_of;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
+use super::reserve;
 use super::transient::with_retries;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteRefs};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::installed::find_command;
-use crate::publish::patterns::Patterns;
+use crate::publish::policy::Policy;
 
 /// State of the remotes at the start of the run, and the workspace lock.
 #[derive(Debug)]
@@ -41,13 +42,22 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     if let Some(refused) = &context.sandbox.refused {
         return Err(Failure::new(Reason::SandboxUnavailable, refused.clone()));
     }
+    check_urls(context)?;
     make_folders(context)?;
     let lock = lock(context).await?;
+    context.clock.start();
+    if let Err(error) = reserve::allocate(&context.layout) {
+        context.journal.warn(format!("no disk reserve for the end of the run: {error}"));
+    }
     let claude = find_claude(context)?;
     check_model(context)?;
     catalogue(context)?;
-    Patterns::new(context.task.protected_paths.iter().map(String::as_str))
-        .map_err(|error| Failure::from_error(error.reason(), &error))?;
+    Policy::new(
+        context.redactor.clone(),
+        &context.task.protected_paths,
+        &context.task.protected_paths_allow,
+    )
+    .map_err(|error| Failure::from_error(error.reason(), &error))?;
     check_forge(context)?;
     let (remotes, host) = tokio::join!(list_remotes(context), check_repository_access(context));
     let (target, platform) = remotes?;
@@ -72,16 +82,31 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     Ok(Preflight { lock, target, base, branch, platform_branch, claude })
 }
 
+/// Rejects URLs that would show a credential to the network. Repository URLs were checked when they were parsed.
+fn check_urls(context: &Context) -> Result<(), Failure> {
+    let settings = &context.settings;
+    for (name, url) in [
+        (variables::GITHUB_API_URL, settings.github_api_url.trim()),
+        ("ANTHROPIC_BASE_URL", context.inherited.text("ANTHROPIC_BASE_URL").unwrap_or_default().trim()),
+    ] {
+        if !url.is_empty() && http_url::parse_secure(url).is_none() {
+            let message = format!(
+                "invalid {name} `{url}`: it receives a credential; use https, or http to a loopback address"
+            );
+            return Err(Failure::new(Reason::InvalidConfiguration, message));
+        }
+    }
+    Ok(())
+}
+
 fn make_folders(context: &Context) -> Result<(), Failure> {
     let layout = &context.layout;
     for folder in [
         layout.supervisor_dir(),
         layout.runs(),
         context.record.folder().to_owned(),
-        layout.agent_home(&context.task.run),
-        layout.agent_memory(),
-        layout.agent_cache(),
-        layout.agent_tmp(),
+        layout.agent_dir(),
+        layout.sessions(),
     ] {
         std::fs::create_dir_all(&folder).map_err(|error| {
             let mut failure = Failure::io(&folder, &error);

@@ -1,16 +1,29 @@
 //! Records of the worktree and of the last attempt, as files that survive a crash.
+//!
+//! A record that this version did not write as it stands is never trusted: the worktree may then
+//! hold unsaved work, see [`RecordedTree`].
 
 use std::io;
 use std::path::Path;
 
 use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{Kind, RunName, TaskKey};
+use orchestrator_contract::{BranchName, Kind, Outcome, RunName, TaskKey};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::attempts::recorded_runs;
+use crate::git::Oid;
 use crate::record::file::{read_json, write_json};
+
+/// Version of the records that this supervisor writes and reads.
+const VERSION: u64 = 1;
+
+/// Field of a record that contains its version.
+const VERSION_FIELD: &str = "version";
 
 /// State of the worktree.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct TreeState {
     /// Run that used it last.
     pub run: RunName,
@@ -31,16 +44,83 @@ pub enum WorktreeStatus {
     CheckingOut,
     /// The agent may have changed it.
     Dirty,
+    /// The control repository has all of its content, except files that could not be saved.
+    PartlySaved,
     /// The control repository has all of its content.
     Clean,
 }
 
-/// Reads the state of the worktree, or `None` if it was never recorded.
-///
-/// # Errors
-/// Returns an error if the file exists but cannot be read.
-pub fn read_tree_state(file: &Path) -> io::Result<Option<TreeState>> {
-    read_json(file)
+/// What is recorded about the worktree.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RecordedTree {
+    /// There is no record.
+    Missing,
+    /// A supervisor of this version wrote the record.
+    Known(TreeState),
+    /// The record is damaged, or another program or version wrote it.
+    Unknown {
+        /// What is wrong with it.
+        why: String,
+        /// The parts that are valid.
+        hint: TreeHint,
+    },
+}
+
+/// Valid parts of a record that as a whole is not.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TreeHint {
+    pub run: Option<RunName>,
+    pub branch: Option<BranchName>,
+    /// Commit that the agent started from.
+    pub start: Option<Oid>,
+}
+
+/// Reads the record of the worktree. A file that cannot be read is [`RecordedTree::Unknown`].
+#[must_use]
+pub fn read_tree_state(file: &Path) -> RecordedTree {
+    let unknown = |why: String, hint| RecordedTree::Unknown { why, hint };
+    let value: Value = match std::fs::read(file) {
+        Ok(text) => match serde_json::from_slice(&text) {
+            Ok(value) => value,
+            Err(error) => return unknown(format!("it is not JSON: {error}"), TreeHint::default()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return RecordedTree::Missing,
+        Err(error) => return unknown(error.to_string(), TreeHint::default()),
+    };
+    match parse_tree_state(value.clone()) {
+        Ok(state) => RecordedTree::Known(state),
+        Err(why) => unknown(why, hint(&value)),
+    }
+}
+
+fn parse_tree_state(mut value: Value) -> Result<TreeState, String> {
+    check_version(&mut value)?;
+    let state: TreeState = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    BranchName::new(state.branch.clone()).map_err(|error| error.to_string())?;
+    for oid in [&state.start, &state.base] {
+        Oid::from_str(oid).map_err(|_| format!("`{oid}` is not a commit id"))?;
+    }
+    Ok(state)
+}
+
+/// Removes the version from a record and checks it.
+fn check_version(value: &mut Value) -> Result<(), String> {
+    let object = value.as_object_mut().ok_or("it is not an object")?;
+    match object.remove(VERSION_FIELD) {
+        Some(version) if version.as_u64() == Some(VERSION) => Ok(()),
+        Some(version) => Err(format!("it has version {version}, not {VERSION}")),
+        None => Err("it has no version".to_owned()),
+    }
+}
+
+fn hint(value: &Value) -> TreeHint {
+    let text = |name: &str| value.get(name)?.as_str();
+    TreeHint {
+        run: text("run").and_then(|run| RunName::new(run).ok()),
+        branch: text("branch").and_then(|branch| BranchName::new(branch).ok()),
+        // Abbreviated ids are no evidence.
+        start: text("start").filter(|oid| oid.len() == 40).and_then(|oid| Oid::from_str(oid).ok()),
+    }
 }
 
 /// Records the state of the worktree and syncs it to disk.
@@ -48,7 +128,16 @@ pub fn read_tree_state(file: &Path) -> io::Result<Option<TreeState>> {
 /// # Errors
 /// Returns an error if the file cannot be written.
 pub fn write_tree_state(file: &Path, state: &TreeState) -> io::Result<()> {
-    write_json(file, state)
+    write_versioned(file, state)
+}
+
+/// Writes a record with its version.
+fn write_versioned(file: &Path, record: &impl Serialize) -> io::Result<()> {
+    let mut value = serde_json::to_value(record)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert(VERSION_FIELD.to_owned(), VERSION.into());
+    }
+    write_json(file, &value)
 }
 
 /// Record of a task's last attempt.
@@ -70,10 +159,39 @@ fn path(layout: &Layout, key: &TaskKey) -> std::path::PathBuf {
 
 /// Reads the record of the last attempt of a task key.
 ///
+/// Instead of a missing or unreadable record, returns what the outcomes of the earlier runs say.
+///
 /// # Errors
-/// Returns an error if the file exists but cannot be read.
+/// Returns an error if the directory of the runs cannot be read.
 pub fn read_last_attempt(layout: &Layout, key: &TaskKey) -> io::Result<Option<LastAttempt>> {
-    read_json(&path(layout, key))
+    let text = std::fs::read(path(layout, key)).unwrap_or_default();
+    let recorded = serde_json::from_slice(&text).ok().and_then(|mut value: Value| {
+        check_version(&mut value).ok()?;
+        serde_json::from_value(value).ok()
+    });
+    match recorded {
+        Some(attempt) => Ok(Some(attempt)),
+        None => attempt_of_outcomes(layout, key),
+    }
+}
+
+/// Returns the last attempt that left an outcome with a branch.
+fn attempt_of_outcomes(layout: &Layout, key: &TaskKey) -> io::Result<Option<LastAttempt>> {
+    for (_, run) in recorded_runs(layout, key)?.into_iter().rev() {
+        let outcome = layout.run_dir(&run).outcome();
+        // A damaged outcome says nothing.
+        let Some(outcome) = read_json::<Outcome>(&outcome).ok().flatten() else { continue };
+        if let Some(branch) = &outcome.work.branch {
+            return Ok(Some(LastAttempt {
+                run: run.to_string(),
+                branch: branch.clone(),
+                session: outcome.sessions.last().cloned(),
+                end: format!("{}: {}", outcome.reason, outcome.message),
+                summary: outcome.verdict.map(|verdict| verdict.summary).unwrap_or_default(),
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// Records an attempt and syncs it to disk.
@@ -81,7 +199,7 @@ pub fn read_last_attempt(layout: &Layout, key: &TaskKey) -> io::Result<Option<La
 /// # Errors
 /// Returns an error if the file cannot be written.
 pub fn write_last_attempt(layout: &Layout, key: &TaskKey, attempt: &LastAttempt) -> io::Result<()> {
-    write_json(&path(layout, key), attempt)
+    write_versioned(&path(layout, key), attempt)
 }
 
 /// Returns the path of the worktree's stat cache.
@@ -91,3 +209,6 @@ pub(crate) fn stat_cache(layout: &Layout, kind: Kind) -> std::path::PathBuf {
         Kind::Docs => "docs-repo.stat",
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::branch::PreparedBranch;
 use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
-use crate::agent::prepare_session::{AgentTools, base_environment};
+use crate::agent::prepare_session::{AgentTools, Conversations, base_environment, create_home};
 use crate::commands::{CommandContext, run_commands};
 use crate::context::{Context, RepositoryRole};
 use crate::docs;
@@ -19,15 +19,21 @@ use crate::docs::plan::{Document, Plan};
 use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
 use crate::git::{ControlRepository, EntryKind, GitError, Oid};
+use crate::homes::sessions::SessionStore;
+use crate::homes::{Home, remove_all};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
-use crate::sandbox::Role;
+use crate::mcp::sandbox::{ToolSandbox, trusted_search_path};
+use crate::sandbox::{Places, Role, machine};
 
 /// Timeout for all setup commands together.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How long the removal of earlier runs' directories may delay the run.
+const HOME_REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Finds the task's documents at the fetched commit.
 ///
@@ -122,13 +128,12 @@ pub async fn start_mcp_servers_and_setup(
     context: &Context,
     prepared: &PreparedBranch,
 ) -> Result<AgentTools, Failure> {
+    clear_homes(context).await?;
     let catalogue = catalogue(context)?;
     let directory = context.working_directory(&prepared.working_directory);
     let placeholders = Placeholders {
-        workspace: context.layout.root().to_owned(),
-        memory: context.layout.agent_memory(),
+        workspace: context.worktree(),
         target: directory.clone(),
-        cache: context.layout.agent_cache(),
         files: context.record.mcp_files(),
     };
     let mut composed = compose_servers(context, &catalogue, &placeholders)?;
@@ -136,13 +141,11 @@ pub async fn start_mcp_servers_and_setup(
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         written.and_then(|()| std::fs::write(path, text)).map_err(|error| Failure::io(path, &error))?;
     }
-    let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
-    let server_env = ServerEnv {
-        environment: base_environment(context),
-        directory: directory.clone().into_boxed_path(),
-        secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
-        secret_files: Arc::new(move |name: &str| files.path(name)),
-    };
+    let server_env = server_env(context);
+    for server in composed.relayed() {
+        let failed = |error| Failure::io(&server.home.home(), &error);
+        server_env.restore_kept(server).map_err(failed)?;
+    }
     let servers = probe(&mut composed, &server_env, &context.redactor, probe::PROBE_TIMEOUT)
         .await
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
@@ -155,11 +158,8 @@ pub async fn start_mcp_servers_and_setup(
         };
         context.journal.log(orchestrator_contract::Level::Info, "mcp", line);
     }
-    let relay = RelayHost::start(&composed, &server_env, &std::env::temp_dir())
+    let relay = RelayHost::start(&composed, &server_env)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
-    let config = composed.agent_config(&context.supervisor, |name| relay.socket(name));
-    let path = context.record.mcp_config();
-    crate::record::file::write_json(&path, &config).map_err(|error| Failure::io(&path, &error))?;
     run_setup(context, &directory).await?;
     let described = composed
         .servers
@@ -171,7 +171,45 @@ pub async fn start_mcp_servers_and_setup(
         described,
         relay,
         tool_timeout_ms: composed.tool_timeout().map(|limit| limit.as_millis()),
+        plan: composed,
+        conversations: Conversations::default(),
     })
+}
+
+/// Stores the sessions of killed runs, then removes every directory of an earlier run.
+async fn clear_homes(context: &Context) -> Result<(), Failure> {
+    let (layout, journal) = (context.layout.clone(), context.journal.clone());
+    blocking(move || {
+        for problem in SessionStore::new(&layout).collect_leftovers() {
+            journal.warn(problem);
+        }
+        if !remove_all(&layout.agent_dir(), HOME_REMOVAL_TIMEOUT) {
+            journal.warn(format!("cannot remove every directory of earlier runs in `{}`", layout.agent_dir().display()));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Returns the environment of the MCP servers: each one runs in its own sandbox.
+fn server_env(context: &Context) -> ServerEnv {
+    let path = trusted_search_path(&context.inherited.path(), context.layout.root());
+    let mut variables = context.inherited.passthrough();
+    variables.insert("PATH".into(), path.clone());
+    variables.extend(context.inherited.rustup_home().map(|home| ("RUSTUP_HOME".into(), home.into())));
+    let places = Places { path, ..context.sandbox_places() };
+    let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
+    ServerEnv {
+        machine: variables,
+        sandbox: ToolSandbox {
+            supervisor: context.supervisor.clone(),
+            shared: machine(Role::Tool, context.sandbox.kind, &places),
+            workspace: context.worktree(),
+        },
+        kept: context.layout.kept(),
+        secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
+        secret_files: Arc::new(move |name: &str| files.files(name)),
+    }
 }
 
 /// Chooses the MCP servers and composes their configuration.
@@ -180,11 +218,13 @@ fn compose_servers(
     catalogue: &Catalog,
     placeholders: &Placeholders,
 ) -> Result<ServerPlan, Failure> {
-    let path = context.inherited.path();
+    let path = trusted_search_path(&context.inherited.path(), context.layout.root());
     let rustup_home = context.inherited.rustup_home();
+    let create_home = || Home::create(&context.layout.agent_dir());
     let has_secret = |name: &str| context.secrets.read(name).is_ok_and(|secret| secret.is_some());
     let host = compose::HostCapabilities {
         places: placeholders,
+        create_home: &create_home,
         has_secret: &has_secret,
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
@@ -205,10 +245,11 @@ async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(),
     if context.task.setup.is_empty() {
         return Ok(());
     }
+    let home = create_home(context)?;
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
-        environment: base_environment(context),
-        sandbox: context.sandbox_spec(Role::Setup),
+        environment: base_environment(context, &home),
+        sandbox: context.sandbox_spec(Role::Setup, home.folder()),
         directory: directory.to_owned(),
     };
     let journal = context.journal.clone();

@@ -141,6 +141,31 @@ fn stop_now_keeps_work_in_workspace() {
     env.assert_invariants(&outcome);
 }
 
+#[test]
+fn queueing_does_not_use_up_time_limit() {
+    let first = Script::when("Implement task 1 of").turn(fix()).turn(Turn::never(Fault::stalls_mid_stream()));
+    let second = Script::when("Implement task 2 of")
+        .turn(Turn::bash("echo two > two.txt"))
+        .turn(Turn::verdict("done", "Two."));
+    let mut env = TestEnv::start([second, first]);
+    let holder = env.start_run("1", &[]);
+    assert!(env.model.wait_for_requests(2, SOON), "{:#}", env.status(&holder));
+    let limit = Duration::from_secs(30);
+    let queued = env.start_run("2", &["--minutes", "0.5"]);
+    let started = std::time::Instant::now();
+    env.wait_until(&queued, |status| {
+        assert_ne!(status["phase"], "Failed", "{status:#}");
+        status["waiting_for"] == holder.as_str() && started.elapsed() > limit + Duration::from_secs(2)
+    });
+    env.signal(&holder, Signal::TERM);
+    let (_, outcome) = env.wait(&holder);
+    assert_eq!(outcome.reason, Reason::Stopped, "{outcome:#?}");
+    env.record_refs();
+    let (output, outcome) = env.wait(&queued);
+    assert_ended(&output, &outcome, 0, Reason::Completed);
+    env.assert_invariants(&outcome);
+}
+
 fn assert_no_work(env: &TestEnv, outcome: &Outcome) {
     assert_eq!(outcome.work.location, WorkLocation::None, "{outcome:#?}");
     assert_eq!(env.git.tips("acme/trader").len(), 1);

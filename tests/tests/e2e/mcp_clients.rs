@@ -1,7 +1,7 @@
 //! Third-party clients list and call everything, over stdio and HTTP, in both protocol eras.
 
 use orchestrator_tests::binaries::Binaries;
-use orchestrator_tests::dispatcher_env::DispatcherEnv;
+use orchestrator_tests::dispatcher_env::{DispatcherEnv, ServeProcess};
 use orchestrator_tests::mcp_tools::{NodeClients, with_python};
 use serde_json::{Value, json};
 
@@ -126,14 +126,14 @@ fn python_client_speaks_both_revisions_over_http() {
     for (era, protocol) in [("auto", "2026-07-28"), ("legacy", "2025-11-25")] {
         let env = DispatcherEnv::new("held");
         let served = env.serve();
-        python_asks_everything(era, protocol, &json!({"url": served.url}));
+        python_asks_everything(era, protocol, &served.connection());
     }
 }
 
 /// The Inspector's transport.
 enum To<'a> {
     Stdio,
-    Http(&'a str),
+    Http(&'a ServeProcess),
 }
 
 /// Calls a method with the Inspector's command line and returns its output.
@@ -144,7 +144,10 @@ fn inspect(env: &DispatcherEnv, to: &To<'_>, era: &str, method: &str, more: &[&s
     inspector.env_clear().envs(env.environment()).current_dir(env.path("open"));
     match to {
         To::Stdio => inspector.arg(&Binaries::get().dispatcher).arg("mcp"),
-        To::Http(url) => inspector.args([url, "--transport", "http"]),
+        To::Http(served) => {
+            let header = format!("Authorization: Bearer {}", served.token);
+            inspector.args([&served.url, "--transport", "http", "--header", &header])
+        }
     };
     // The server gets only the variables that are passed by name.
     if matches!(to, To::Stdio) {
@@ -202,6 +205,6 @@ fn inspector_speaks_both_eras_over_http() {
     for era in ["legacy", "modern"] {
         let env = DispatcherEnv::new("held");
         let served = env.serve();
-        inspector_asks_everything(&env, &To::Http(&served.url), era);
+        inspector_asks_everything(&env, &To::Http(&served), era);
     }
 }

@@ -55,7 +55,7 @@ fn submit(env: &DispatcherEnv, submissions: &Submissions) -> Vec<String> {
             .map(|one| json!(["call_tool", {"name": SUBMIT, "arguments": one}]))
             .collect();
         ready.wait();
-        let http = with_python(&["auto", "submissions"], &json!({"url": served.url}), &json!(steps));
+        let http = with_python(&["auto", "submissions"], &served.connection(), &json!(steps));
         let mut reported: Vec<String> = http["steps"].as_array().unwrap().iter().map(text).collect();
         let mut memory = 0;
         for (lines, peak) in stdio.into_iter().map(|thread| thread.join().unwrap()) {

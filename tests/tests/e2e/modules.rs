@@ -34,8 +34,11 @@ fn assert_declared(file: &Path, directory: &Path) {
 #[test]
 fn every_file_is_declared_as_module() {
     let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let entries: Vec<_> =
+    let mut entries: Vec<_> =
         fs::read_dir(&suites).expect("tests/").map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(entries, ["e2e"], "suites outside of the common binary");
-    assert_declared(&suites.join("e2e/main.rs"), &suites.join("e2e"));
+    entries.sort();
+    assert_eq!(entries, ["e2e", "hostile"], "suites outside of the common binaries");
+    for suite in ["e2e", "hostile"] {
+        assert_declared(&suites.join(suite).join("main.rs"), &suites.join(suite));
+    }
 }

@@ -77,10 +77,7 @@ fn retry_without_session_gets_its_summary() {
             )
             .turn(Turn::verdict("done", "It is the highest now.")),
     );
-    let homes = std::fs::read_dir(env.layout("trader").agent_dir().join("home")).unwrap();
-    for home in homes.flatten() {
-        std::fs::remove_dir_all(home.path().join(".claude/projects")).unwrap();
-    }
+    std::fs::remove_dir_all(env.layout("trader").sessions()).unwrap();
     let (output, outcome) = env.retry(FIRST, &["--guidance", GUIDANCE]);
     assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
     assert_ne!(outcome.sessions, env.outcome_of(FIRST).sessions);
@@ -163,7 +160,7 @@ fn retry_first_commits_work_of_killed_supervisor() {
     let run = env.start_run("1", &[]);
     assert!(env.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", env.status(&run));
     // The CLI saves its session with a delay.
-    let homes = env.layout("trader").agent_dir().join("home");
+    let homes = env.layout("trader").agent_dir();
     env.wait_until(&run, |_| contains(&homes, "left behind"));
     env.signal(&run, Signal::KILL);
     let status = env.wait_until(&run, |status| status["phase"] == "Failed");
@@ -291,5 +288,45 @@ fn next_task_keeps_work_of_killed_run() {
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     assert_eq!(env.git.read("acme/trader", BRANCH, "left.txt").unwrap().trim(), "left behind");
     assert_eq!(env.model.failures(), Vec::<String>::new());
+    env.assert_invariants(&outcome);
+}
+
+/// Starts an agent that writes a file and stalls, and kills its supervisor.
+fn kill_after_work(env: &TestEnv) -> String {
+    let run = env.start_run("1", &[]);
+    assert!(env.model.wait_for_requests(2, Duration::from_secs(60)), "{:#}", env.status(&run));
+    env.signal(&run, Signal::KILL);
+    env.wait_until(&run, |status| status["phase"] == "Failed");
+    run
+}
+
+fn leaves_work(then: Script) -> Vec<Script> {
+    let first = Script::when("Implement task 1 of")
+        .turn(Turn::bash("echo 'left behind' > left.txt"))
+        .turn(Turn::never(Fault::stalls_mid_stream()));
+    vec![then, first]
+}
+
+#[test]
+fn other_repository_goes_on_with_leftovers_aside() {
+    let then = Script::when("Implement task 2 of")
+        .turn(Turn::bash("test -e left.txt || echo none-left-$((40+2))"))
+        .turn(Turn::bash("echo two > two.txt").expecting("none-left-42"))
+        .turn(Turn::verdict("done", "Two."));
+    let mut env = TestEnv::start(leaves_work(then));
+    env.git.create("acme/ledger", "main", &[("README.md", "# ledger\n")]);
+    let run = kill_after_work(&env);
+    env.record_refs();
+    let other = env.git.url("acme/ledger");
+    let (output, outcome) = env.submit_for("trader", "2", &["--repository-url", &other]);
+    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
+    let aside = env.layout("trader").aside();
+    let note = outcome.notes.iter().find(|note| note.contains(&aside.display().to_string()));
+    assert!(note.is_some_and(|note| note.contains(&run)), "{:?}", outcome.notes);
+    let trees = std::fs::read_dir(&aside).unwrap().flatten().map(|entry| entry.path());
+    let kept: Vec<_> = trees.filter(|path| path.is_dir()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(std::fs::read_to_string(kept[0].join("left.txt")).unwrap().trim(), "left behind");
+    assert!(kept[0].file_name().unwrap().to_str().unwrap().starts_with(&run), "{kept:?}");
     env.assert_invariants(&outcome);
 }

@@ -79,8 +79,14 @@ fn claude_code_reads_shared_server_token_from_environment() {
     setup(home.path(), &format!("claude --url {url} --token-env TEAM_TOKEN"));
     assert!(!std::fs::read_to_string(home.path().join(".claude.json")).unwrap().contains("s3cret"));
 
-    let mut list = command_with_home(home.path(), &Tools::get().claude, &["mcp", "list"]);
-    let mut list = list.env("TEAM_TOKEN", "s3cret").stdout(Stdio::null()).spawn().unwrap();
+    let sent = authorization_of_cli(home.path(), listener, &[("TEAM_TOKEN", "s3cret")]).unwrap_or_default();
+    assert!(sent.ends_with(" Bearer s3cret"), "{sent}");
+}
+
+/// Returns the `Authorization` header that the CLI sends to a server at `listener`.
+fn authorization_of_cli(home: &Path, listener: TcpListener, variables: &[(&str, &str)]) -> Option<String> {
+    let mut list = command_with_home(home, &Tools::get().claude, &["mcp", "list"]);
+    let mut list = list.envs(variables.iter().copied()).stdout(Stdio::null()).spawn().unwrap();
     let (stream, _) = listener.accept().unwrap();
     let headers: Vec<String> =
         BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
@@ -88,8 +94,39 @@ fn claude_code_reads_shared_server_token_from_environment() {
     drop(listener);
     list.kill().unwrap();
     list.wait().unwrap();
-    let sent = headers.iter().find(|line| line.to_ascii_lowercase().starts_with("authorization:"));
-    assert!(sent.is_some_and(|line| line.ends_with(" Bearer s3cret")), "{headers:?}");
+    headers.into_iter().find(|line| line.to_ascii_lowercase().starts_with("authorization:"))
+}
+
+#[test]
+fn claude_code_reads_token_file_of_local_server() {
+    let home = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = home.path().join(".config/orchestrator");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("serve-token"), "0123456789abcdef\n").unwrap();
+    setup(home.path(), &format!("claude --url http://{}/mcp", listener.local_addr().unwrap()));
+    assert!(!std::fs::read_to_string(home.path().join(".claude.json")).unwrap().contains("0123456789abcdef"));
+    let sent = authorization_of_cli(home.path(), listener, &[]).unwrap_or_default();
+    assert!(sent.ends_with(" Bearer 0123456789abcdef"), "{sent}");
+}
+
+#[test]
+fn project_file_has_no_token_and_no_path_of_user() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".config/orchestrator");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("serve-token"), "0123456789abcdef\n").unwrap();
+    for (client, file) in
+        [("claude", ".mcp.json"), ("cursor", ".cursor/mcp.json"), ("vscode", ".vscode/mcp.json")]
+    {
+        setup(home.path(), &format!("{client} --scope project --url http://127.0.0.1:8750/mcp"));
+        let text = std::fs::read_to_string(home.path().join(file)).unwrap();
+        assert!(text.contains("ORCHESTRATOR_SERVE_TOKEN"), "{text}");
+        assert!(
+            !text.contains("0123456789abcdef") && !text.contains(home.path().to_str().unwrap()),
+            "{text}"
+        );
+    }
 }
 
 #[test]

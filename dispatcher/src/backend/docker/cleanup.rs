@@ -98,7 +98,7 @@ impl Docker {
             attempts::store(client, name, &identity, run.task.attempt, user).await?;
         }
         let mut command = ["rm", "-rf", "--"].map(str::to_owned).to_vec();
-        command.extend(paths(run));
+        command.push(path(run));
         // Use the container's image id: that image exists as long as the container.
         let helper = self.create_helper(&run.task.service, container.image, &command).await?;
         let result = self.run_helper(&helper).await;
@@ -138,10 +138,7 @@ impl Docker {
         while let Some(Ok(chunk)) = log.next().await {
             size += chunk.as_ref().len() as u64;
         }
-        for path in paths(run) {
-            size += archive::size(&engine.client, name, &path).await;
-        }
-        size
+        size + archive::size(&engine.client, name, &path(run)).await
     }
 
     /// Removes leftovers: helpers, volumes of removed runs, secrets of finished runs.
@@ -176,9 +173,7 @@ pub(super) fn helper_labels(service: &ServiceName) -> BTreeMap<String, String> {
     BTreeMap::from([(SERVICE.to_owned(), service.to_string()), (HELPER.to_owned(), "true".to_owned())])
 }
 
-/// Returns the run's paths in the workspace: log and transcript, and the agent's home.
-fn paths(run: &StoredRun) -> [String; 2] {
-    let (layout, name) = (Layout::new(WORKSPACE), &run.task.run);
-    [layout.run_dir(name).folder().to_owned(), layout.agent_home(name)]
-        .map(|path| path.to_string_lossy().into_owned())
+/// Returns the run's path in the workspace: log and transcript.
+fn path(run: &StoredRun) -> String {
+    Layout::new(WORKSPACE).run_dir(&run.task.run).folder().to_string_lossy().into_owned()
 }

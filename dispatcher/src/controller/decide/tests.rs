@@ -94,6 +94,24 @@ fn end_of(decision: &Decision) -> Option<(Phase, Reason)> {
 }
 
 #[test]
+fn refused_run_fails_before_anything_is_created() {
+    let refusal = Some("image `evil/x` is not allowed".to_owned());
+    for admission in [None, Some(Admission::Admitted)] {
+        let seen = ClusterState { admission, refusal: refusal.clone(), ..ClusterState::default() };
+        let decision = decide(&run(), &seen, at(1));
+        assert_eq!(decision.status.reason, Some(Reason::InvalidConfiguration));
+        assert_eq!(decision.status.phase, Some(Phase::Failed));
+        assert!(decision.status.message.as_ref().unwrap().contains("image `evil/x` is not allowed"));
+        assert_eq!(decision.status.job_name, None);
+        let events_only = |action: &Action| matches!(action, Action::RecordEvent { warning: true, .. });
+        assert!(decision.actions.iter().all(events_only), "{:?}", decision.actions);
+    }
+    // A new configuration does not end runs that started under an earlier one.
+    let seen = ClusterState { job: job(), pod: Some(running()), refusal, ..ClusterState::default() };
+    assert_eq!(decide(&with_job(run()), &seen, at(60)).status.reason, None);
+}
+
+#[test]
 fn finalizer_is_added_before_any_other_action() {
     let mut run = run();
     run.metadata.finalizers = None;
@@ -158,6 +176,7 @@ fn progress_is_written_every_15_seconds_or_on_new_phase() {
         pod: Some(running()),
         stream: LogStream::Open(snapshot(seq, phase, None)),
         admission: None,
+        refusal: None,
     };
     let mut run = with_job(run());
     let first = decide(&run, &seen(1, Phase::Running), at(100));
@@ -179,6 +198,7 @@ fn finished_run_saves_result_before_releasing_pod() {
         pod: Some(running()),
         stream: LogStream::Open(snapshot(9, Phase::Publishing, Some(outcome()))),
         admission: None,
+        refusal: None,
     };
     let mut run = with_job(run());
     let decision = decide(&run, &seen, at(50));
@@ -205,8 +225,12 @@ fn pod_end_without_outcome_reports_reason_and_volume() {
         (problem(Reason::Evicted), Reason::Evicted),
         (problem(Reason::NodeLost), Reason::NodeLost),
     ] {
-        let seen =
-            ClusterState { job: job(), pod: Some(ended(None, problem)), stream: closed(), admission: None };
+        let seen = ClusterState {
+            job: job(),
+            pod: Some(ended(None, problem)),
+            stream: closed(),
+            ..ClusterState::default()
+        };
         let decision = decide(&with_job(run()), &seen, at(11));
         assert_eq!(end_of(&decision), Some((expected.phase(), expected)));
         let work = decision.status.work.unwrap();
@@ -223,6 +247,7 @@ fn termination_message_is_used_when_log_is_missing() {
         pod: Some(ended(Some(&message), None)),
         stream: LogStream::Closed(snapshot(3, Phase::Running, None)),
         admission: None,
+        refusal: None,
     };
     let decision = decide(&with_job(run()), &seen, at(11));
     assert_eq!(end_of(&decision), Some((outcome().phase, outcome().reason)));
@@ -241,6 +266,7 @@ fn log_drain_after_pod_end_is_bounded() {
         pod: Some(ended(None, None)),
         stream: LogStream::Open(snapshot(3, Phase::Running, None)),
         admission: None,
+        refusal: None,
     };
     let early = decide(&with_job(run()), &seen, at(15));
     assert_eq!(early.status.reason, None);
@@ -285,6 +311,7 @@ fn stop_is_graceful_until_escalated_to_now() {
         pod: Some(running()),
         stream: LogStream::Open(snapshot(3, Phase::Running, None)),
         admission: None,
+        refusal: None,
     };
     let mut run = with_job(run());
     run.spec.stop = Some(StopMode::Graceful);
@@ -313,6 +340,7 @@ fn deleted_run_is_stopped_before_finalizer_removal() {
         pod: Some(running()),
         stream: LogStream::Open(snapshot(3, Phase::Running, None)),
         admission: None,
+        refusal: None,
     };
     let decision = decide(&deleted, &seen, at(20));
     assert_eq!(actions(&decision), [&Action::SuspendJob]);

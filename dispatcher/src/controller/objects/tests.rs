@@ -103,9 +103,14 @@ fn default_settings_build_hardened_pod() {
     assert_eq!(pod["restartPolicy"], "Never");
     assert_eq!(job["spec"]["backoffLimit"], 0);
     assert!(job["spec"].get("ttlSecondsAfterFinished").is_none(), "set only once outcome and log are saved");
-    for host in ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"] {
+    assert_eq!(pod["shareProcessNamespace"], false);
+    for host in ["hostNetwork", "hostPID", "hostIPC"] {
         assert!(pod.get(host).is_none(), "{host}");
     }
+    assert_eq!(container["name"], "supervisor", "the documentation names it in `kubectl logs` and `exec`");
+    let volumes: Vec<&Value> =
+        pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
+    assert_eq!(volumes, ["workspace", "task", "secrets", "tmp"], "the pod mounts nothing else");
 }
 
 #[test]
@@ -184,4 +189,25 @@ fn cluster_access_is_granted_to_named_services_only() {
     let map = check(&super::build_task_configmap(&run, &task, &named).unwrap());
     let kubeconfig: Value = serde_json::from_str(map["data"]["kubeconfig"].as_str().unwrap()).unwrap();
     insta::assert_json_snapshot!(kubeconfig);
+}
+
+/// The names of Secrets come from the controller's configuration and the name of the agent alone.
+#[test]
+fn taskrun_cannot_name_a_secret() {
+    let (mut run, _) = run_and_task();
+    let names = |run: &TaskRun| -> Vec<String> {
+        let pod = build_pod(run, &KubernetesSettings::default(), &GitHostSettings::default(), 7200);
+        let volumes = pod["volumes"].as_array().unwrap();
+        let secrets = volumes.iter().find(|volume| volume["name"] == "secrets").unwrap();
+        let sources = secrets["projected"]["sources"].as_array().unwrap();
+        sources.iter().map(|source| source["secret"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = names(&run);
+    run.spec.github_user = Some("github-pat-other".to_owned());
+    run.spec.service = "other".parse().unwrap();
+    run.spec.model = "anthropic-api-key-other".to_owned();
+    run.spec.mcp_servers = Some(vec!["other".to_owned()]);
+    run.spec.request = Some(json!({"secret": "other"}));
+    assert_eq!(names(&run), before);
+    assert_eq!(before.len(), 6, "{before:?}");
 }

@@ -1,5 +1,6 @@
 //! Repository URLs. The text stays as given; names and paths derive from it.
 
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -8,7 +9,8 @@ use super::{InvalidName, invalid};
 use crate::http_url;
 
 text_type!(
-    /// Repository URL: `https://`, `http://`, `ssh://`, `user@host:path`, or an absolute path.
+    /// Repository URL: `https://`, `ssh://`, `user@host:path`, or an absolute path; `http://` to this machine
+    /// only.
     RepositoryUrl,
     "^\\S+$",
     validate_url
@@ -17,7 +19,7 @@ text_type!(
 /// Transport of a repository URL.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Transport {
-    /// `https://` or `http://`, authenticated with a token.
+    /// `https://`, or `http://` to this machine, authenticated with a token.
     Http,
     /// `ssh://` or `user@host:path`, authenticated with a key.
     Ssh,
@@ -52,6 +54,28 @@ impl<'a> ScpAddress<'a> {
     }
 }
 
+/// Hosts where all transports lead to the same repositories, and paths ignore case.
+const FORGES: [&str; 3] = ["github.com", "gitlab.com", "bitbucket.org"];
+
+/// The default port of ssh (RFC 4251, section 4).
+const SSH_PORT: u16 = 22;
+
+/// What distinguishes a repository from all others.
+#[derive(Debug, Eq, PartialEq)]
+struct Place {
+    /// The server; `None` on this machine.
+    service: Option<Endpoint>,
+    path: String,
+}
+
+/// A server that holds repositories.
+#[derive(Debug, Eq, PartialEq)]
+struct Endpoint {
+    host: String,
+    /// Scheme, login and port; `None` for one of [`FORGES`].
+    other: Option<(String, Option<String>, Option<u16>)>,
+}
+
 fn validate_url(value: &str) -> Result<(), InvalidName> {
     let problem = if value.is_empty() {
         Some("must not be empty".to_owned())
@@ -81,8 +105,12 @@ fn http_problem(value: &str) -> Option<String> {
     let (Some(authority), Ok(url)) = (authority, Url::parse(value)) else {
         return Some(parse_problem(value));
     };
+    let is_spelled = http_url::is_spelled(authority, &url);
+    if !http_url::is_secure(&url) || (url.scheme() == "http" && !is_spelled) {
+        return Some("http is not encrypted: use https or ssh".to_owned());
+    }
     // Numeric IPv4 addresses such as `127.1` work, but get no credential: see `host`.
-    let accepted = http_url::is_spelled(authority, &url) || matches!(url.host(), Some(Host::Ipv4(_)));
+    let accepted = is_spelled || matches!(url.host(), Some(Host::Ipv4(_)));
     (!accepted).then(|| format!("ambiguous host; write `{}`", url.host_str().unwrap_or_default()))
 }
 
@@ -151,6 +179,50 @@ impl RepositoryUrl {
         };
         let path = path.trim_matches('/');
         path.strip_suffix(".git").unwrap_or(path)
+    }
+
+    /// Returns whether both URLs name one repository, whatever their spelling.
+    ///
+    /// Neither `.git`, a final slash, upper case in the host, the default port, nor `ssh://host/path` for
+    /// `host:path` makes a difference. On the hosts in [`FORGES`] neither does the transport, the login or upper
+    /// case in the path. A local path has one spelling, except for a final slash. In doubt it is another
+    /// repository: nothing is decoded, resolved or looked up.
+    #[must_use]
+    pub fn is_same_repository(&self, other: &Self) -> bool {
+        self == other || self.place().is_some_and(|place| other.place() == Some(place))
+    }
+
+    /// Returns the parts that distinguish repositories; `None` if the host is ambiguous.
+    fn place(&self) -> Option<Place> {
+        let (scheme, user, host, port) = match self.transport() {
+            Transport::Local => {
+                let path = self.0.trim_end_matches('/').to_owned();
+                return Some(Place { service: None, path });
+            }
+            Transport::Http => {
+                let url = http_url::parse(&self.0)?;
+                (url.scheme().to_owned(), None, url.host_str()?.to_owned(), url.port_or_known_default())
+            }
+            Transport::Ssh => {
+                let (user, host, port) = match ScpAddress::parse(&self.0) {
+                    Some(address) => (address.user.map(str::to_owned), address.host.to_owned(), None),
+                    None => {
+                        let url = Url::parse(&self.0).ok()?;
+                        let user = Some(url.username().to_owned()).filter(|user| !user.is_empty());
+                        (user, url.host_str()?.to_owned(), url.port())
+                    }
+                };
+                ("ssh".to_owned(), user, host.to_ascii_lowercase(), port.or(Some(SSH_PORT)))
+            }
+        };
+        let path = self.path().to_owned();
+        let is_default_port =
+            matches!((scheme.as_str(), port), ("https", Some(443)) | ("ssh", Some(SSH_PORT)));
+        Some(if is_default_port && FORGES.contains(&host.as_str()) {
+            Place { service: Some(Endpoint { host, other: None }), path: path.to_ascii_lowercase() }
+        } else {
+            Place { service: Some(Endpoint { host, other: Some((scheme, user, port)) }), path }
+        })
     }
 
     /// Returns the last part of the path: the name of the repository.

@@ -44,9 +44,10 @@ impl Http {
     }
 }
 
-/// Returns scheme, host and port; `None` if programs may read the host differently.
+/// Returns scheme, host and port; `None` if programs may read the host differently, or if the network could
+/// read the credential.
 fn origin(url: &str) -> Option<Origin> {
-    http_url::parse(url).map(|url| url.origin())
+    http_url::parse_secure(url).map(|url| url.origin())
 }
 
 fn agent(context: &Context) -> io::Result<Agent> {
@@ -317,6 +318,20 @@ mod tests {
             "/o/r",
         ] {
             assert_ne!(ours, origin(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn origin_without_encryption_gets_no_credential() {
+        for (url, has_origin) in [
+            ("https://git.example.com/o/r", true),
+            ("http://127.0.0.1:8080/o/r", true),
+            ("http://localhost/o/r", true),
+            ("http://git.example.com/o/r", false),
+            ("http://10.0.0.1/o/r", false),
+            ("http://localhost.evil.com/o/r", false),
+        ] {
+            assert_eq!(origin(url).is_some(), has_origin, "{url}");
         }
     }
 

@@ -6,7 +6,7 @@ const OWN: &str = "our-own-canary-3f7a";
 fn policy(protected: &[&str]) -> Policy {
     let redactor = Redactor::new(Secrets::new().with("github token", OWN.into()));
     let protected: Vec<String> = protected.iter().map(|text| (*text).to_owned()).collect();
-    Policy::new(redactor, &protected).unwrap()
+    Policy::new(redactor, &protected, &[]).unwrap()
 }
 
 fn kinds(data: &str) -> Vec<String> {
@@ -75,6 +75,7 @@ fn own_secret_in_commit_metadata_is_found_without_leak() {
     let own = OWN.as_bytes();
     let clean = ScannedCommit {
         oid: "0123456789abcdef0123",
+        header: b"tree 0123456789abcdef",
         message: b"core: add",
         author: (b"A", b"a@b"),
         committer: (b"C", b"c@d"),
@@ -84,6 +85,7 @@ fn own_secret_in_commit_metadata_is_found_without_leak() {
         (ScannedCommit { author: (own, b"a@b"), ..clean }, "the author of"),
         (ScannedCommit { author: (b"A", own), ..clean }, "the author of"),
         (ScannedCommit { committer: (b"C", own), ..clean }, "the committer of"),
+        (ScannedCommit { header: own, ..clean }, "the header of"),
     ];
     assert_eq!(policy.check_commit(&clean), []);
     for (commit, location) in commits {

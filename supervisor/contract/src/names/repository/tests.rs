@@ -31,7 +31,7 @@ fn repository_url_host_resists_parser_tricks() {
         ("https://[::1]:8080/o/r", Some((Transport::Http, Some("[::1]"), "o/r"))),
         ("https://[0:0:0:0:0:0:0:1]/o/r", Some((Transport::Http, Some("[::1]"), "o/r"))),
         ("http://127.0.0.1:80/a/b/", Some((Transport::Http, Some("127.0.0.1"), "a/b"))),
-        ("http://git_server:3000/o/r", Some((Transport::Http, Some("git_server"), "o/r"))),
+        ("https://git_server:3000/o/r", Some((Transport::Http, Some("git_server"), "o/r"))),
         ("https://github.com@evil.example/o/r", None),
         ("https://github.com:x@evil.example/o/r", None),
         ("https://@github.com/o/r", None),
@@ -119,7 +119,9 @@ fn repository_url_host_resists_parser_tricks() {
 
 #[test]
 fn numeric_ipv4_url_is_accepted_without_host() {
-    for text in ["https://0x7f.1/o/r", "http://2130706433/o/r", "http://127.1/o/r", "http://0177.0.0.1/o/r"] {
+    for text in
+        ["https://0x7f.1/o/r", "https://2130706433/o/r", "https://127.1/o/r", "https://0177.0.0.1/o/r"]
+    {
         assert_eq!(target(text), Some((Transport::Http, None, "o/r".to_owned())), "{text}");
     }
 }
@@ -183,5 +185,132 @@ fn repository_url_parses_into_transport_host_path() {
 fn url_that_runs_commands_is_rejected() {
     for bad in ["ext::sh -c x", "ext::sh", "--upload-pack=x", "-oProxyCommand=x:y", "file:///x", "a@-o:x"] {
         assert!(RepositoryUrl::new(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn url_that_shows_token_to_network_is_rejected() {
+    for (text, accepted) in [
+        ("http://127.0.0.1:8080/o/r", true),
+        ("http://127.9.9.9/o/r", true),
+        ("http://localhost/o/r", true),
+        ("http://LOCALHOST:3000/o/r", true),
+        ("http://[::1]:3000/o/r", true),
+        ("http://[0:0:0:0:0:0:0:1]/o/r", true),
+        ("http://github.com/o/r", false),
+        ("http://github.com:443/o/r", false),
+        ("http://git_server:3000/o/r", false),
+        ("http://10.0.0.1/o/r", false),
+        ("http://localhost./o/r", false),
+        ("http://localhost.evil.com/o/r", false),
+        ("http://evil.localhost/o/r", false),
+        ("http://127.0.0.1.evil.com/o/r", false),
+        ("http://127.0.0.1./o/r", false),
+        ("http://127.1/o/r", false),
+        ("http://2130706433/o/r", false),
+        ("http://0x7f.1/o/r", false),
+        ("http://0177.0.0.1/o/r", false),
+        ("http://[::ffff:127.0.0.1]/o/r", false),
+        ("http://[::]/o/r", false),
+        ("http://0.0.0.0/o/r", false),
+        ("http://evil.com/@localhost/o/r", false),
+        ("http://evil.com?@localhost/o/r", false),
+        ("http://evil.com#@localhost/o/r", false),
+        ("http://localhost@evil.com/o/r", false),
+        ("http://evil.com\\@localhost/o/r", false),
+        ("git://localhost/o/r", false),
+        ("git://github.com/o/r", false),
+        ("git+ssh://github.com/o/r", false),
+        ("ftps://github.com/o/r", false),
+    ] {
+        assert_eq!(RepositoryUrl::new(text).is_ok(), accepted, "{text}");
+    }
+    let error = RepositoryUrl::new("http://github.com/o/r").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid repository URL `http://github.com/o/r`: http is not encrypted: use https or ssh"
+    );
+}
+
+#[test]
+fn spellings_of_one_repository_are_recognized() {
+    let same: [&[&str]; 6] = [
+        &[
+            "https://github.com/Acme/Trader",
+            "https://github.com/acme/trader.git",
+            "https://github.com/acme/trader/",
+            "https://github.com/acme/trader.git/",
+            "https://GitHub.COM:443/acme/trader",
+            "https://github.com:/acme/trader",
+            "git@github.com:acme/trader.git",
+            "git@GitHub.com:Acme/trader",
+            "github.com:acme/trader",
+            "ssh://git@github.com/acme/trader.git",
+            "ssh://git@github.com:22/acme/trader",
+        ],
+        &[
+            "https://git.example.com/o/r",
+            "https://GIT.example.com:443/o/r.git",
+            "https://git.example.com/o/r/",
+        ],
+        &[
+            "git@git.example.com:o/r",
+            "git@GIT.example.com:o/r.git",
+            "ssh://git@git.example.com/o/r",
+            "ssh://git@git.example.com:22/o/r.git/",
+            "ssh://git@git.example.com:/o/r",
+        ],
+        &["http://127.0.0.1:80/o/r", "http://127.0.0.1/o/r.git"],
+        &["https://[::1]/o/r", "https://[0:0:0:0:0:0:0:1]:443/o/r"],
+        &["/srv/git/r.git", "/srv/git/r.git/", "/srv/git/r.git//"],
+    ];
+    for (row, spellings) in same.iter().enumerate() {
+        for one in *spellings {
+            for (other_row, others) in same.iter().enumerate() {
+                for other in *others {
+                    let (one, other) =
+                        (RepositoryUrl::new(*one).unwrap(), RepositoryUrl::new(*other).unwrap());
+                    assert_eq!(one.is_same_repository(&other), row == other_row, "{one} {other}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn similar_repositories_are_distinguished() {
+    for (one, other) in [
+        ("https://github.com/acme/trader", "https://github.com/acme/trader2"),
+        ("https://github.com/acme/trader", "https://github.com/evil/trader"),
+        ("https://github.com/acme/trader", "https://github.com.evil.com/acme/trader"),
+        ("https://github.com/acme/trader", "https://github.com./acme/trader"),
+        ("https://github.com/acme/trader", "https://github.com:8443/acme/trader"),
+        ("https://github.com/acme/trader", "ssh://git@github.com:2222/acme/trader"),
+        ("https://github.com/acme/trader", "https://github.com/acme/trader?x"),
+        ("https://github.com/acme/trader", "https://github.com/acme/../acme/trader"),
+        ("https://github.com/acme/trader", "https://github.com/acme/%74rader"),
+        ("https://github.com/acme/trader", "https://github.com//acme//trader"),
+        ("https://github.com/acme/trader", "https://github.com/acme/trader.git.git"),
+        ("https://github.com/acme/trader", "git@gitlab.com:acme/trader"),
+        ("https://github.com/acme/trader", "/acme/trader"),
+        ("https://git.example.com/o/r", "https://git.example.com/O/r"),
+        ("https://git.example.com/o/r", "git@git.example.com:o/r"),
+        ("https://git.example.com/o/r", "https://git.example.com:444/o/r"),
+        ("git@git.example.com:o/r", "me@git.example.com:o/r"),
+        ("git@git.example.com:o/r", "git.example.com:o/r"),
+        ("git@git.example.com:o/r", "ssh://git@git.example.com:2222/o/r"),
+        ("http://127.0.0.1/o/r", "https://127.0.0.1/o/r"),
+        ("http://127.0.0.1/o/r", "http://127.0.0.1:8080/o/r"),
+        ("http://127.0.0.1/o/r", "http://127.0.0.2/o/r"),
+        ("http://127.0.0.1/o/r", "http://localhost/o/r"),
+        ("https://127.1/o/r", "https://127.0.0.1/o/r"),
+        ("/srv/git/r", "/srv/git/r.git"),
+        ("/srv/git/r", "/srv/git/R"),
+        ("/srv/git/r", "/srv/git/./r"),
+        ("/srv/git/r", "//srv/git/r"),
+    ] {
+        let (left, right) = (RepositoryUrl::new(one).unwrap(), RepositoryUrl::new(other).unwrap());
+        assert!(!left.is_same_repository(&right) && !right.is_same_repository(&left), "{one} {other}");
+        assert!(left.is_same_repository(&left) && right.is_same_repository(&right), "{one} {other}");
     }
 }
