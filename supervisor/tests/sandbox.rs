@@ -412,11 +412,11 @@ async fn namespaces_have_terminals_and_shared_memory() {
     for case in cases().into_iter().filter(|case| case.kind == Kind::Namespaces) {
         let output = case
             .run("ls /dev/pts; echo x > /dev/shm/x && cat /dev/shm/x; script -qec 'test -t 0 && tty' /dev/null; \
-                  echo $(ls -d /proc/[0-9]* | wc -l); echo > /tmp/x; ls /tmp; cat /etc/resolv.conf > /dev/null && echo dns")
+                  echo $(ls -d /proc/[0-9]* | wc -l); echo > /tmp/x; ls /tmp/x; cat /etc/resolv.conf > /dev/null && echo dns")
             .await;
         let words: Vec<&str> = output.stdout.split_whitespace().collect();
         // The terminal is the first one of a new file system.
-        assert_eq!(words, ["ptmx", "x", "/dev/pts/0", words[3], "x", "dns"], "{case:?} {}", output.stderr);
+        assert_eq!(words, ["ptmx", "x", "/dev/pts/0", words[3], "/tmp/x", "dns"], "{case:?} {}", output.stderr);
         assert!(words[3].parse::<u32>().unwrap() < 10, "{case:?} {words:?}");
     }
 }
@@ -457,4 +457,35 @@ async fn inherited_descriptors_are_closed() {
         // 0 to 2, and the listing itself.
         assert_eq!(output.stdout.trim(), "4", "{case:?} {}", output.stderr);
     }
+}
+
+/// Makes these system calls fail in this thread and its children, as a kernel or container without them.
+fn forbid(calls: &[i64], error: i32) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    let denied = SeccompAction::Errno(error.unsigned_abs());
+    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, arch).unwrap();
+    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn machine_without_sandbox_calls_is_refused_or_loud() {
+    let without_both = std::thread::spawn(|| {
+        forbid(&[libc::SYS_landlock_create_ruleset, libc::SYS_landlock_restrict_self], libc::ENOSYS);
+        forbid(&[libc::SYS_unshare], libc::EPERM);
+        let select = |requirement| select(requirement, None, Path::new(SUPERVISOR));
+        (select(Requirement::Required), select(Requirement::BestEffort))
+    });
+    let (required, best_effort) = without_both.join().unwrap();
+    let refused = required.refused.unwrap();
+    assert!(refused.contains("namespaces: ") && refused.contains("landlock: "), "{refused}");
+    assert_eq!((best_effort.kind, best_effort.refused), (Kind::Off, None));
+    assert!(best_effort.remarks[0].contains("NO SANDBOX"), "{:?}", best_effort.remarks);
+    // A kernel with namespaces that cannot mount is no better than one without them.
+    let without_mounts = std::thread::spawn(|| {
+        forbid(&[libc::SYS_move_mount, libc::SYS_pivot_root], libc::EPERM);
+        select(Requirement::Required, None, Path::new(SUPERVISOR)).kind
+    });
+    assert_ne!(without_mounts.join().unwrap(), Kind::Namespaces);
 }

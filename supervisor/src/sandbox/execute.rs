@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
 use super::command::Request;
+use super::signals;
 use crate::process::{Environment, ProcessGroup, blocking_command};
 
 /// Exit codes of the wrapper, as in env(1): program not found, or not executable.
@@ -19,7 +20,8 @@ pub(super) fn complain(problem: &str) {
 /// Executes the program; returns only on failure.
 pub(super) fn execute(request: &Request) -> u8 {
     let environment: Environment = std::env::vars_os().collect();
-    // The program inherits standard input, process group and session; its signal mask is emptied.
+    // The program inherits standard input, process group and session.
+    signals::unblock();
     let error = blocking_command(&request.program, &environment, ProcessGroup::Inherit)
         .args(&request.arguments)
         .stdin(Stdio::inherit())

@@ -135,7 +135,7 @@ pub fn guest(kind: Kind, supervisor: &Path, tree: &Path, writable: bool) -> Sand
 
 /// Returns example places, for tests and for an explanation without a run.
 #[must_use]
-pub fn example(workspace: &Path) -> RunPlaces {
+pub(super) fn example(workspace: &Path) -> RunPlaces {
     use orchestrator_contract::layout::Layout;
     let layout = Layout::new(workspace);
     RunPlaces {

@@ -55,6 +55,16 @@ pub(super) fn block() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
 }
 
+/// Unblocks all signals: a program inherits the mask.
+pub(super) fn unblock() {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initializes the set before its use.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Waits for a blocked signal, at most for `limit` if there is one.
 pub(super) fn wait_for_event(limit: Option<Duration>) -> Event {
     let set = blocked();

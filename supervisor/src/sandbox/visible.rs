@@ -128,7 +128,8 @@ mod tests {
         let visible =
             Visible::find(&[at("path/tool"), at("missing"), at("loop"), at("store/../bin/tool")], &[]);
         assert_eq!(visible.trees, BTreeMap::from([(at("store/bin/tool"), false)]));
-        let links = [(at("bin"), PathBuf::from("store/bin")), (at("path"), at("bin"))];
+        let links =
+            [(at("bin"), PathBuf::from("store/bin")), (at("loop"), at("loop")), (at("path"), at("bin"))];
         assert_eq!(visible.links, links.into());
     }
 
