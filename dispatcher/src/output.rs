@@ -11,6 +11,7 @@ use crate::config::Environment;
 use crate::error::Error;
 use crate::task::advice::render_for_cli;
 use crate::task::text::{ColorChoice, sanitize};
+use orchestrator_contract::terminal;
 
 /// Output format of results.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
@@ -74,11 +75,11 @@ impl Output {
             OutputFormat::Json => {
                 let json =
                     serde_json::to_string_pretty(value).map_err(|error| internal(error.to_string()))?;
-                self.text(&format!("{json}\n"))
+                self.text(&format!("{}\n", terminal::escape_json(&json)))
             }
             OutputFormat::Yaml => {
                 let yaml = serde_saphyr::to_string(value).map_err(|error| internal(error.to_string()))?;
-                self.text(&yaml)
+                self.text(&terminal::neutralize_lines(&yaml))
             }
         }
     }

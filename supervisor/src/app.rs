@@ -10,6 +10,7 @@ use orchestrator_contract::layout::Layout;
 use orchestrator_contract::task::{Mode, TaskSpec};
 use orchestrator_contract::{Level, Outcome, Reason, Step};
 
+use crate::agent::gateway::budget::Spending;
 use crate::config::{
     Arguments, Command, ProcessEnv, RunArguments, SandboxArguments, SecretSource, TaskError, TaskInput,
 };
@@ -171,7 +172,9 @@ fn prepare(
     remotes.no_proxy = inherited.text("NO_PROXY").or_else(|| inherited.text("no_proxy")).map(str::to_owned);
     remotes.certificates = crate::tls::CertificatePaths::from_env(|name| inherited.text(name));
     let sandbox = sandbox::select(settings.sandbox, settings.sandbox_kind, &supervisor);
+    let spending = Spending::new(task.limits.cost_usd, Some(record.usage()));
     Ok(Context {
+        spending,
         task,
         settings,
         inherited,

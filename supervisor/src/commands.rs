@@ -85,8 +85,7 @@ async fn run_one(
     let started = Instant::now();
     // Commands are shell lines such as `cd x && cargo test`.
     let arguments = [OsString::from("-c"), OsString::from(shell_line)];
-    let mut command =
-        confined_command(supervisor, sandbox, Path::new("/bin/sh"), &arguments, environment);
+    let mut command = confined_command(supervisor, sandbox, Path::new("/bin/sh"), &arguments, environment);
     command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command)?;
     let stdout = tokio::spawn(read_tail(child.take_stdout(), OUTPUT_TAIL_BYTES));
@@ -99,7 +98,9 @@ async fn run_one(
             None
         }
     };
-    kill_descendants(&BTreeSet::new()).await;
+    let remaining = kill_descendants(&BTreeSet::new()).await;
+    // Otherwise it could answer for the next command.
+    let exit = exit.filter(|_| remaining.is_empty());
     let mut output = Vec::new();
     for stream in [stdout, stderr] {
         output.extend(

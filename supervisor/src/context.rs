@@ -7,6 +7,7 @@ use orchestrator_contract::names::Transport;
 use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
 use secrecy::SecretString;
 
+use crate::agent::gateway::budget::Spending;
 use crate::config::{ProcessEnv, RunArguments, SecretError, SecretSource, token_allowed_for_host};
 use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
@@ -37,6 +38,8 @@ pub struct Context {
     pub sandbox: SelectedSandbox,
     /// Time since the run holds the workspace.
     pub clock: RunClock,
+    /// What the conversations of the run spend, within its cost limit.
+    pub spending: Spending,
 }
 
 /// Role of a repository in a run.
@@ -159,6 +162,7 @@ impl Context {
             worktree_writable: is_implementation,
             documents: is_implementation.then(|| self.layout.platform_repo()),
             objects: self.control_repository_path(RepositoryRole::Target).join("objects"),
+            caches: self.layout.trusted_caches(),
             home: home.to_owned(),
         };
         build(role, self.sandbox.kind, &self.sandbox_places(), &run)

@@ -245,8 +245,8 @@ impl EventLoop {
             elapsed: self.context.clock.elapsed(),
             // A run is idle only when all of its sessions are.
             idle: self.sessions.values().map(|session| session.idle_timer.elapsed()).min(),
-            turns: self.report.usage.turns,
-            cost_usd: self.report.usage.cost_usd,
+            turns: self.report.turns_used(),
+            cost_usd: self.report.cost_used(),
         };
         self.watchdog.exceeded(activity).map(RunEvent::LimitReached)
     }
@@ -303,8 +303,8 @@ impl EventLoop {
         self.context.journal.progress(Progress {
             phase: step.phase(),
             step,
-            turns: self.report.live_turns,
-            cost_usd: self.report.usage.cost_usd,
+            turns: self.report.live_turns(),
+            cost_usd: self.report.cost_used(),
             activity,
             activity_since: self.report.activity_since,
             branch: self.outputs.prepared.as_ref().map(|prepared| prepared.branch.clone()),

@@ -11,6 +11,7 @@
 //! | `control` | the control repository: refs and commits |
 //! | `history`, `tree` | merges and ancestry; files and directories of a commit |
 //! | `new_objects` | commits, paths and blobs that a push would publish |
+//! | `setup_changes` | the agent's work without what setup commands changed |
 //! | `export` | patches, bundles and changed trees |
 //! | `patch` | the changes of a branch, for people |
 //! | [`transfer`] | list, fetch and push in a killable child process |
@@ -31,6 +32,7 @@ mod init;
 mod new_objects;
 mod parallel;
 mod patch;
+mod setup_changes;
 pub mod snapshot;
 mod stat_cache;
 pub mod transfer;

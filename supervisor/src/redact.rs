@@ -121,6 +121,22 @@ impl Redactor {
         }
     }
 
+    /// Returns a JSON document with all secrets in its texts redacted.
+    #[must_use]
+    pub fn redact_document(&self, json: Vec<u8>) -> Vec<u8> {
+        if self.scan(&json).hits.is_empty() {
+            return json;
+        }
+        let Ok(mut value) = serde_json::from_slice::<Value>(&json) else {
+            return self.redact_bytes(&json).into_owned();
+        };
+        self.redact_json(&mut value);
+        let is_indented = json.starts_with(b"{\n");
+        let redacted =
+            if is_indented { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
+        redacted.unwrap_or_default()
+    }
+
     /// Returns the label of a secret of this run in these bytes.
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<String> {

@@ -14,7 +14,7 @@ use orchestrator_contract::{Reason, Step};
 
 use crate::failure::Failure;
 use batch::SessionStart;
-use state::{BatchState, State, VerifyAttempt};
+use state::{BatchState, PendingVerification, State, VerifyAttempt};
 
 pub use batch::{Batch, DocsSessionResult, DocsSessionStatus};
 pub use effect::{AgentPrompt, Effect, PullRequestMode};
@@ -32,6 +32,10 @@ pub struct RunMachine {
     /// Decides the outcome; set while publishing continues.
     failure: Option<Failure>,
     already_done: bool,
+    /// Verification that follows the commit.
+    pending: PendingVerification,
+    /// Commits of the last save that are not in the base.
+    commits: u32,
     /// Set by a request to stop now: the push and the pull request are skipped.
     stop_now: bool,
     stopped_early: bool,
@@ -59,6 +63,8 @@ impl RunMachine {
             verdict: None,
             failure: None,
             already_done: false,
+            pending: PendingVerification::None,
+            commits: 0,
             stop_now: false,
             stopped_early: false,
             notes: Vec::new(),
@@ -196,6 +202,12 @@ impl RunMachine {
                 self.state = State::CancellingVerify;
                 vec![Effect::Cancel]
             }
+            // The work is saved, but not verified.
+            State::Publishing(Step::Commit | Step::Policy) if self.pending != PendingVerification::None => {
+                self.pending = PendingVerification::None;
+                self.fail(failure);
+                vec![]
+            }
             // Already stopping, or publishing, which is bounded in time.
             State::Batch(_, BatchState::Stopping { .. })
             | State::Stopping { .. }
@@ -206,6 +218,9 @@ impl RunMachine {
     }
 
     fn limit_reached(&mut self, limit: Limit) -> Vec<Effect> {
+        if limit != Limit::Time && self.state.is_after_agent() {
+            return vec![];
+        }
         let text = match limit {
             Limit::Time => "the run exceeded its time limit",
             Limit::Silence => "the agent exceeded its idle limit without output",
@@ -229,7 +244,7 @@ impl RunMachine {
             Step::Branch => self.prepare(Step::Documents),
             Step::Documents => self.prepare(Step::Mcp),
             Step::Mcp => self.start_agent(),
-            Step::Policy => self.push(),
+            Step::Policy => self.verify_or_push(),
             Step::PullRequest => self.report(vec![]),
             // These complete with events of their own.
             Step::Agent | Step::Verify | Step::Commit | Step::Push | Step::Report => vec![],
@@ -267,6 +282,7 @@ impl RunMachine {
         if !self.state.awaits(step) {
             return vec![];
         }
+        self.pending = PendingVerification::None;
         self.fail(failure.clone());
         if step == Step::Policy {
             self.state = State::Publishing(Step::Push);
@@ -299,8 +315,8 @@ impl RunMachine {
                 if self.until == Some(Step::Agent) {
                     return self.stop_after_step();
                 }
-                self.state = State::Verifying { attempt };
-                vec![Effect::Verify]
+                self.pending = PendingVerification::Of(attempt);
+                self.save()
             }
             SessionOutcome::Failed(failure) => {
                 self.fail(failure);
@@ -333,10 +349,40 @@ impl RunMachine {
         self.save()
     }
 
+    fn saved(&mut self, commits: u32) -> Vec<Effect> {
+        if !self.state.awaits(Step::Commit) {
+            return vec![];
+        }
+        self.commits = commits;
+        if self.until == Some(Step::Commit) {
+            return self.stop_after_step();
+        }
+        if commits > 0 && self.stop_now {
+            // Nothing is pushed, so nothing has to be checked.
+            return self.push();
+        }
+        if commits > 0 {
+            self.state = State::Publishing(Step::Policy);
+            return vec![Effect::Perform(Step::Policy)];
+        }
+        self.verify_or_push()
+    }
+
+    /// Verifies the saved work if that is still to be done, or publishes it.
+    fn verify_or_push(&mut self) -> Vec<Effect> {
+        match std::mem::replace(&mut self.pending, PendingVerification::None) {
+            PendingVerification::Of(attempt) => {
+                self.state = State::Verifying { attempt };
+                vec![Effect::Verify]
+            }
+            PendingVerification::None => self.publish(),
+        }
+    }
+
     fn verified(&mut self, result: VerifyResult) -> Vec<Effect> {
         let attempt = match self.state {
             State::Verifying { attempt } => attempt,
-            State::CancellingVerify => return self.save(),
+            State::CancellingVerify => return self.publish(),
             State::Preparing(_)
             | State::PreparingBatch(_)
             | State::Agent { .. }
@@ -350,38 +396,24 @@ impl RunMachine {
                 if self.until == Some(Step::Verify) {
                     return self.stop_after_step();
                 }
-                self.save()
             }
             (VerifyResult::Failed(text), VerifyAttempt::First) => {
                 self.state = State::Agent { attempt: VerifyAttempt::Second };
-                vec![Effect::StartAgent(0, AgentPrompt::VerificationFailed(text))]
+                return vec![Effect::StartAgent(0, AgentPrompt::VerificationFailed(text))];
             }
             (VerifyResult::Failed(text), VerifyAttempt::Second) => {
                 let first_line = text.lines().next().unwrap_or_default();
                 self.fail(Failure::new(Reason::VerificationFailed, first_line));
-                self.save()
             }
-            (VerifyResult::Error(failure), _) => {
-                self.fail(failure);
-                self.save()
-            }
+            (VerifyResult::Error(failure), _) => self.fail(failure),
         }
+        self.publish()
     }
 
-    fn saved(&mut self, commits: u32) -> Vec<Effect> {
-        if !self.state.awaits(Step::Commit) {
-            return vec![];
-        }
-        if self.until == Some(Step::Commit) {
-            return self.stop_after_step();
-        }
-        if commits > 0 && self.stop_now {
-            // Nothing is pushed, so nothing has to be checked.
+    /// Publishes the saved work: its commits, or that there are none.
+    fn publish(&mut self) -> Vec<Effect> {
+        if self.commits > 0 {
             return self.push();
-        }
-        if commits > 0 {
-            self.state = State::Publishing(Step::Policy);
-            return vec![Effect::Perform(Step::Policy)];
         }
         if self.failure.is_none() {
             match self.verdict {

@@ -28,8 +28,8 @@ pub mod explain;
 
 pub use command::confined_command;
 pub use enter::confined_main;
-pub use rules::landlock_abi;
 pub use probe::probe_main;
 pub use roles::{Places, RunPlaces, build, guest, machine};
+pub use rules::landlock_abi;
 pub use select::{Requirement, SelectedSandbox, select};
 pub use spec::{Kind, Limits, NetworkView, Role, SandboxSpec};

@@ -191,13 +191,14 @@ async fn failed_required_server_error_reports_all_servers() {
 #[tokio::test]
 async fn unresponsive_server_is_killed_with_descendants() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "sleep 600 & echo $! >pid; setsid sleep 600 & echo $! >>pid; echo $$ >>pid; trap '' TERM; wait";
+    let script =
+        "sleep 600 & echo $! >pid; setsid sleep 600 & echo $! >>pid; echo $$ >>pid; trap '' TERM; wait";
     let mut plan = plan_of(vec![shell(folder.path(), "silent", script)]);
     let pids = plan.servers[0].home.home().join("pid");
     let begin = Instant::now();
-    let limit = Duration::from_millis(1500);
+    let limit = Duration::from_secs(8);
     let servers = probe(&mut plan, &server_env(folder.path()), &redactor(), limit).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert!(begin.elapsed() < Duration::from_secs(28));
     assert_eq!(servers[0].status, McpStatus::Failed);
     let pids = std::fs::read_to_string(pids).unwrap();
     assert_eq!(pids.lines().count(), 3);
@@ -445,7 +446,8 @@ async fn server_reaches_no_file_of_agent_or_other_server() {
 #[tokio::test]
 async fn relay_program_copies_until_either_side_closes() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = plan_of(vec![shell(folder.path(), "echo", "exec cat"), shell(folder.path(), "short", "echo bye")]);
+    let plan =
+        plan_of(vec![shell(folder.path(), "echo", "exec cat"), shell(folder.path(), "short", "echo bye")]);
     let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
     let grant = host.grant().unwrap().unwrap();
     for (name, expected, closes) in [("echo", "hello", true), ("short", "bye", false)] {

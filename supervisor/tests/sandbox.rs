@@ -104,6 +104,7 @@ impl Case {
             worktree_writable: true,
             documents: Some(self.path("platform-repo")),
             objects: self.path(".orchestrator/objects"),
+            caches: self.path(".orchestrator/caches"),
             home: self.path("agent"),
         };
         build(Role::Agent, self.kind, &places, &run)
@@ -115,7 +116,13 @@ impl Case {
         [("PATH", path), ("HOME", home.clone()), ("TMPDIR", home)].map(|(k, v)| (k.into(), v)).into()
     }
 
-    fn start(&self, spec: &SandboxSpec, program: &Path, arguments: &[OsString], environment: &Environment) -> Child {
+    fn start(
+        &self,
+        spec: &SandboxSpec,
+        program: &Path,
+        arguments: &[OsString],
+        environment: &Environment,
+    ) -> Child {
         let confined = confined_command(Path::new(SUPERVISOR), spec, program, arguments, environment);
         let mut started = match self.user {
             User::Same => confined,
@@ -378,7 +385,8 @@ fn unique_seconds() -> String {
 async fn daemons_die_with_program_or_killed_parent() {
     for case in cases() {
         let seconds = unique_seconds();
-        let daemon = format!("setsid sh -c 'trap \"\" TERM HUP; sleep {seconds}' </dev/null >/dev/null 2>&1 &");
+        let daemon =
+            format!("setsid sh -c 'trap \"\" TERM HUP; sleep {seconds}' </dev/null >/dev/null 2>&1 &");
         let until = format!("while ! cat /proc/[0-9]*/cmdline | grep -qa {seconds}; do sleep 0.01; done");
         let output = case.run(&format!("{daemon} {until}; echo started")).await;
         assert_eq!(output.stdout, "started\n", "{case:?} {}", output.stderr);
@@ -416,7 +424,12 @@ async fn namespaces_have_terminals_and_shared_memory() {
             .await;
         let words: Vec<&str> = output.stdout.split_whitespace().collect();
         // The terminal is the first one of a new file system.
-        assert_eq!(words, ["ptmx", "x", "/dev/pts/0", words[3], "/tmp/x", "dns"], "{case:?} {}", output.stderr);
+        assert_eq!(
+            words,
+            ["ptmx", "x", "/dev/pts/0", words[3], "/tmp/x", "dns"],
+            "{case:?} {}",
+            output.stderr
+        );
         assert!(words[3].parse::<u32>().unwrap() < 10, "{case:?} {words:?}");
     }
 }
@@ -437,7 +450,8 @@ async fn ordinary_tools_work() {
 async fn guest_sees_one_directory_without_network() {
     for case in cases() {
         case.write("target-repo/file", "in the tree");
-        let spec = guest(case.kind, Path::new(SUPERVISOR), &case.path("target-repo"), true).read(["/bin", "/usr/bin"]);
+        let spec = guest(case.kind, Path::new(SUPERVISOR), &case.path("target-repo"), true)
+            .read(["/bin", "/usr/bin"]);
         let output = case.run_with(&spec, "cat file; echo new > other; ls /etc /home; cat /etc/passwd").await;
         assert!(output.stdout.starts_with("in the tree"), "{case:?} {}", output.stderr);
         assert!(!output.stdout.contains("root:"), "{case:?}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use base64::Engine as _;
-use orchestrator_contract::outcome::WorkLocation;
+use orchestrator_contract::outcome::{VerificationStatus, WorkLocation};
 use orchestrator_contract::{Outcome, Phase, RepositoryUrl};
 
 use crate::test_env::TestEnv;
@@ -12,6 +12,7 @@ use crate::test_env::TestEnv;
 pub(crate) fn assert_all(env: &TestEnv, outcome: &Outcome) {
     assert_work_location(env, outcome);
     assert_success_evidence(env, outcome);
+    assert_verified_commit(outcome);
     assert_no_secrets(env);
     assert_one_fast_forward(env, outcome);
     assert_one_pull_request_at_most(env, outcome);
@@ -54,6 +55,13 @@ fn assert_success_evidence(env: &TestEnv, outcome: &Outcome) {
     if let Some(pull) = &outcome.pull_request {
         assert_eq!(Some(&pull.head), outcome.work.oid.as_ref());
         assert!(env.github.pulls().iter().any(|seen| seen["number"] == pull.number));
+    }
+}
+
+/// I11: a passed verification is for the published commit.
+fn assert_verified_commit(outcome: &Outcome) {
+    if outcome.verification.status == VerificationStatus::Passed && outcome.work.oid.is_some() {
+        assert_eq!(outcome.verification.commit, outcome.work.oid);
     }
 }
 

@@ -1,6 +1,8 @@
 //! A fake Messages API that plays scripts to the Claude Code CLI.
 
 mod answer;
+mod bill;
+mod rules;
 mod script;
 mod state;
 
@@ -58,6 +60,18 @@ impl MessagesApi {
     /// Returns the requests of main conversations that a script answered.
     pub fn conversation(&self) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request.taken.is_some()).collect()
+    }
+
+    /// Returns what the API charged for all answers so far, in US dollars.
+    ///
+    /// Answers that were cut count in full, as the API generated them.
+    pub fn bill_usd(&self) -> f64 {
+        self.api.state().bill.usd()
+    }
+
+    /// Returns the ids of the stored files, which the owner of the key has.
+    pub fn files(&self) -> Vec<String> {
+        self.api.state().files.clone()
     }
 
     /// Returns unmet expectations and requests beyond the script; empty on success.
@@ -138,13 +152,18 @@ impl Api {
             taken: None,
             at: Instant::now(),
         });
-        match line {
-            "HEAD /api/hello" => return Err(().into_response()),
-            "POST /v1/messages" | "POST /v1/messages/count_tokens" => {}
-            _ => return Err(answer::error(404, "not_found_error", line)),
+        if line == "HEAD /api/hello" {
+            return Err(().into_response());
         }
         if !self.knows(headers) {
             return Err(answer::error(401, "authentication_error", "invalid x-api-key"));
+        }
+        match line {
+            "POST /v1/messages" | "POST /v1/messages/count_tokens" => {}
+            _ => return Err(state.answer_other(line)),
+        }
+        if let Err(text) = rules::check(line, headers, body) {
+            return Err(answer::error(400, "invalid_request_error", &text));
         }
         let model = body["model"].as_str().unwrap_or_default();
         if !["sonnet", "opus", "haiku"].iter().any(|family| model.contains(family)) {
@@ -156,10 +175,19 @@ impl Api {
         }
         // Titles and summaries are requested without the tools of the main conversation.
         if !state.requests[index].tools().contains(&"Bash") {
-            let message = answer::message(&Turn::text("A short text."), body);
+            // A request that wants to cost as much as it can.
+            let is_greedy = state.requests[index].contains("use every token");
+            let turn = Turn::text("A short text.");
+            let turn = if is_greedy { turn.using(u64::MAX, u64::MAX) } else { turn };
+            let message = answer::message(&turn, body);
+            state.bill.charge(&message);
             return Err(answer::respond(message, body));
         }
-        let step = state.step(index);
+        let mut step = state.step(index);
+        step.message = answer::message(&step.turn, body);
+        if step.fault.is_none_or(|fault| fault.is_charged()) {
+            state.bill.charge(&step.message);
+        }
         self.changed.notify_all();
         Ok(step)
     }
@@ -181,7 +209,7 @@ async fn answer_request(
 
 async fn play(step: &ScriptStep, body: &Value) -> Response {
     tokio::time::sleep(step.turn.delay).await;
-    let message = answer::message(&step.turn, body);
+    let message = step.message.clone();
     match step.fault {
         None => answer::respond(message, body),
         Some(kind) => match answer::faulty(kind, &message) {

@@ -26,7 +26,7 @@ Examples:
   dispatcher debug --task 1 --service trader --shell='git log --oneline | head'
   dispatcher debug --task 1 --service trader --print > run.sh
 
-Steps: check, platform, target, branch, documents, mcp, agent, verify, save, policy, push,
+Steps: check, platform, target, branch, documents, mcp, agent, commit, policy, verify, push,
 pull_request, report.")]
 pub(super) struct Arguments {
     /// Task ID: `id` in tasks.json

@@ -119,7 +119,7 @@ impl Default for Metrics {
         registry.register_with_unit("step_duration", "Duration of run steps", Unit::Seconds, steps.clone());
         registry.register(
             "cost_usd",
-            "Model cost in US dollars, as reported by the Claude Code CLI",
+            "Model cost in US dollars, as counted by the model gateway",
             cost.clone(),
         );
         registry.register("tokens", "Tokens used by agents", tokens.clone());

@@ -97,6 +97,7 @@ pub fn resolve(request: &Request, input: &ResolveInput) -> Result<TaskDraft, Err
         limits: limits(overrides, input),
         setup: Vec::new(),
         verify: Vec::new(),
+        verify_keep: Vec::new(),
         mcp_servers: either(service.mcp_servers.as_ref(), defaults.mcp_servers.as_ref()),
         pull_request: overrides
             .pull_request
@@ -137,6 +138,8 @@ fn complete_implementation(task: &mut TaskSpec, overrides: &Overrides, input: &R
         .verify
         .or_else(|| either(service.verify.as_ref(), defaults.verify.as_ref()))
         .unwrap_or_default();
+    task.verify_keep =
+        service.verify_keep.as_ref().or(defaults.verify_keep.as_ref()).cloned().unwrap_or_default();
 }
 
 /// Sets what only a docs run has. The service's branch and commands concern its code, not its documents.
@@ -259,6 +262,8 @@ fn platform_url(request: &Request, input: &ResolveInput) -> Result<RepositoryUrl
 
 #[cfg(test)]
 mod tests {
+    use orchestrator_contract::WorkingDirectory;
+
     use super::*;
     use orchestrator_contract::task::Mode;
     use orchestrator_contract::{AgentName, ServiceName, TaskId};
@@ -340,6 +345,7 @@ mod tests {
         input.service.limits.turns = Some(2);
         input.defaults.verify = Some(vec!["a".to_owned()]);
         input.service.verify = Some(vec!["b".to_owned()]);
+        input.defaults.verify_keep = Some(vec![WorkingDirectory::new("target").unwrap()]);
         let mut request = request("trader");
         request.overrides.timeout_minutes = Some(3.0);
         let task = resolve(&request, &input).unwrap().0;
@@ -348,6 +354,7 @@ mod tests {
             (3.0, Some(2), 1.0)
         );
         assert_eq!(task.verify, ["b"]);
+        assert_eq!(task.verify_keep[0].relative(), "target");
     }
 
     #[test]

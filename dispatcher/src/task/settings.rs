@@ -29,6 +29,8 @@ pub struct Defaults {
     pub setup: Option<Vec<String>>,
     /// Verification commands, which must succeed on the agent's work.
     pub verify: Option<Vec<String>>,
+    /// Directories to keep from one verification to the next for speed, such as `target`.
+    pub verify_keep: Option<Vec<WorkingDirectory>>,
     /// Names of the MCP servers for the agent.
     pub mcp_servers: Option<Vec<String>>,
     /// Whether to open a pull request.
@@ -59,6 +61,8 @@ pub struct ServiceSettings {
     pub setup: Option<Vec<String>>,
     /// Verification commands, which must succeed on the agent's work.
     pub verify: Option<Vec<String>>,
+    /// Directories to keep from one verification to the next for speed, such as `target`.
+    pub verify_keep: Option<Vec<WorkingDirectory>>,
     /// Names of the MCP servers for the agent.
     pub mcp_servers: Option<Vec<String>>,
     /// Limits of a run.

@@ -105,6 +105,18 @@ pub struct RunInfo<'a> {
 }
 
 impl Status {
+    /// Returns minutes, turns and cost as people read them.
+    #[must_use]
+    pub fn usage_text(&self) -> String {
+        let unconfirmed = self.outcome.as_ref().map_or(0.0, |outcome| outcome.usage.unconfirmed_usd);
+        let more = if unconfirmed >= 0.005 {
+            format!(" (answers that were cut may have cost up to ${unconfirmed:.2} more)")
+        } else {
+            String::new()
+        };
+        format!("{} min, {} turns, ${:.2}{more}", self.minutes, self.turns, self.cost_usd)
+    }
+
     /// Combines what the backend knows with what the events say.
     #[must_use]
     pub fn compose(info: &RunInfo<'_>, snapshot: RunSnapshot, now: Timestamp) -> Self {

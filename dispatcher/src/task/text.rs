@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use orchestrator_contract::event::Level;
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, Sandbox, SandboxKind, WorkLocation};
 use orchestrator_contract::task::{DocsOptions, PullRequestPolicy};
-use orchestrator_contract::{Event, Kind, Phase, TaskSpec};
+use orchestrator_contract::{Event, Kind, Phase, TaskSpec, terminal};
 
 use super::advice::render_for_cli;
 use super::status::Status;
@@ -18,23 +18,12 @@ pub enum ColorChoice {
     No,
 }
 
-/// Replaces the control characters in text from an agent or server.
+/// Replaces what text from an agent or server could deceive a terminal or a reader with.
 ///
 /// Escape sequences could move the cursor or set the terminal's title.
 #[must_use]
 pub fn sanitize(text: &str) -> String {
-    let replace = |c: char| {
-        // Bidirectional overrides display text in another order than it has.
-        let bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c == '\t' || c == '\n' || c == '\r' {
-            ' '
-        } else if c.is_control() || bidi {
-            '\u{fffd}'
-        } else {
-            c
-        }
-    };
-    text.trim_end().chars().map(replace).collect()
+    terminal::neutralize(text)
 }
 
 fn colorize(text: &str, code: &str, color: ColorChoice) -> String {
@@ -105,7 +94,7 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     if let (Some(doing), Some(since)) = (&status.activity, status.activity_since) {
         field("activity", &format!("{} (for {})", sanitize(doing), age(since, now)));
     }
-    field("used", &format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd));
+    field("used", &status.usage_text());
     if let Some(branch) = &status.branch {
         field("branch", &sanitize(branch));
     }
@@ -238,8 +227,8 @@ pub fn render_plan(task: &TaskSpec) -> String {
         PullRequestPolicy::None => "push the branch, without a pull request",
     };
     let verify = match task.verify.as_slice() {
-        [] => "skip verification (no `verify` commands)".to_owned(),
-        commands => format!("verify with `{}`", commands.join("`, `")),
+        [] => "commit, without verification (no `verify` commands)".to_owned(),
+        commands => format!("commit, and verify the commit with `{}`", commands.join("`, `")),
     };
     format!(
         "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work in {directory}\n  \

@@ -86,9 +86,12 @@ pub struct TaskRunSpec {
     /// Commands to run before the agent starts, in its environment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<String>,
-    /// Commands that must succeed on the agent's work; they get no credentials.
+    /// Commands that must succeed on the committed work; they get no credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<String>,
+    /// Directories to keep from one verification to the next for speed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verify_keep: Vec<WorkingDirectory>,
     /// Names of the MCP servers; defaults to those of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_servers: Option<Vec<String>>,
@@ -180,7 +183,7 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub turns: Option<u32>,
-    /// Maximum cost in US dollars, as reported by the Claude Code CLI.
+    /// Maximum cost in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.000_001, max = 1_000_000.0))]
     pub cost_usd: Option<f64>,

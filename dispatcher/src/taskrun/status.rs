@@ -56,7 +56,7 @@ pub struct TaskRunStatus {
     /// Agent turns so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<i32>,
-    /// Cost so far in US dollars, as reported by the Claude Code CLI.
+    /// Cost so far in US dollars, as counted by the model gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
     /// Feature branch of the run.

@@ -36,7 +36,7 @@ impl Outcome {
         self.verification.commands.truncate(bounds::COMMANDS);
         for command in &mut self.verification.commands {
             bounds::limit(&mut command.command, bounds::NOTE);
-            bounds::limit(&mut command.output, bounds::COMMAND_OUTPUT);
+            bounds::limit_to_end(&mut command.output, bounds::COMMAND_OUTPUT);
         }
         while self.usage.models.len() > bounds::ENTRIES {
             self.usage.models.pop_last();
@@ -69,7 +69,7 @@ impl Outcome {
         }
         self.verification.commands.iter_mut().for_each(|command| {
             bounds::limit(&mut command.command, text);
-            bounds::limit(&mut command.output, text);
+            bounds::limit_to_end(&mut command.output, text);
         });
         for list in [&mut self.sessions, &mut self.denied_tools, &mut self.other_authors, &mut self.notes] {
             bounds::limit_list(list, entries, text);
@@ -146,10 +146,16 @@ mod tests {
         outcome.denied_tools = vec![text(); count];
         outcome.other_authors = vec![text(); count];
         outcome.notes = vec![text(); count];
-        let server =
-            McpServer { name: text(), status: McpStatus::Failed, server: Some(text()), tools: 0, note: Some(text()) };
+        let server = McpServer {
+            name: text(),
+            status: McpStatus::Failed,
+            server: Some(text()),
+            tools: 0,
+            note: Some(text()),
+        };
         outcome.mcp_servers = vec![server; count];
-        outcome.usage.models = (0..count).map(|model| (format!("{model}{}", text()), Default::default())).collect();
+        outcome.usage.models =
+            (0..count).map(|model| (format!("{model}{}", text()), Default::default())).collect();
         let result = DocsResult {
             task_id: crate::TaskId::new(1).unwrap(),
             title: text(),

@@ -65,6 +65,15 @@ pub fn truncate(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}{mark}", text.get(..end).unwrap_or_default()))
 }
 
+/// Cuts the start of text that is longer than `max` bytes, and says how much was cut.
+pub fn limit_to_end(text: &mut String, max: usize) {
+    if text.len() > max {
+        let room = max.saturating_sub(mark(text.len()).len() + 1);
+        let start = text.ceil_char_boundary(text.len() - room);
+        *text = format!("{}\n{}", mark(start).trim_start(), text.get(start..).unwrap_or_default());
+    }
+}
+
 /// Cuts text in place, see [`truncate`].
 pub fn limit(text: &mut String, max: usize) {
     if let Cow::Owned(short) = truncate(text, max) {
@@ -97,6 +106,13 @@ mod tests {
         assert_eq!(truncate("short", 5), "short");
         assert_eq!(truncate(&"x".repeat(100), 40), format!("{}… (79 bytes cut)", "x".repeat(21)));
         assert_eq!(truncate("äöü", 3), "ä");
+    }
+
+    #[test]
+    fn end_of_long_output_is_kept() {
+        let mut text = format!("{}the end", "x".repeat(100));
+        limit_to_end(&mut text, 40);
+        assert_eq!(text, format!("… (87 bytes cut)\n{}the end", "x".repeat(13)));
     }
 
     #[test]

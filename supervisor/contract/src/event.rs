@@ -126,7 +126,7 @@ pub struct Progress {
     pub step: Step,
     /// Agent turns used in this attempt.
     pub turns: u32,
-    /// Cost of this attempt in US dollars, as reported by the Claude Code CLI.
+    /// Cost of this attempt so far in US dollars, as counted by the model gateway.
     pub cost_usd: f64,
     /// Latest action of the run or the agent, such as a tool call.
     pub activity: String,

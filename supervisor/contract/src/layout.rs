@@ -58,6 +58,12 @@ impl Layout {
         self.root.join("agent")
     }
 
+    /// Returns the directory of exports: one fresh subdirectory for each verification or base setup.
+    #[must_use]
+    pub fn verify_dir(&self) -> PathBuf {
+        self.root.join("verify")
+    }
+
     /// Returns the supervisor's directory; the agent has no access to it.
     #[must_use]
     pub fn supervisor_dir(&self) -> PathBuf {
@@ -94,6 +100,18 @@ impl Layout {
     #[must_use]
     pub fn docs_control(&self) -> PathBuf {
         self.supervisor_dir().join("docs.git")
+    }
+
+    /// Returns the directory of trusted caches, which only setup commands on the base write.
+    #[must_use]
+    pub fn trusted_caches(&self) -> PathBuf {
+        self.supervisor_dir().join("caches")
+    }
+
+    /// Returns the directory of what a service keeps from one verification to the next.
+    #[must_use]
+    pub fn verify_kept(&self, service: &ServiceName) -> PathBuf {
+        self.supervisor_dir().join("keep").join(service.as_str())
     }
 
     /// Returns the lock file; the run that uses the workspace locks it and writes its name into it.
@@ -192,6 +210,12 @@ impl RunDir {
     #[must_use]
     pub fn sessions(&self) -> PathBuf {
         self.path.join("sessions.json")
+    }
+
+    /// Returns the file of the run's usage so far, kept by the model gateway.
+    #[must_use]
+    pub fn usage(&self) -> PathBuf {
+        self.path.join("usage.json")
     }
 
     /// Returns the transcript: the redacted output of the Claude Code CLI.

@@ -183,9 +183,15 @@ pub enum VerdictStatus {
 pub struct Verification {
     /// Overall result.
     pub status: VerificationStatus,
+    /// Commit that was verified, in hexadecimal; absent if the commands did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Commands of the last verification, in execution order.
     #[serde(default)]
     pub commands: Vec<CommandResult>,
+    /// Directories that were kept from an earlier verification (`verify_keep`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<String>,
 }
 
 /// Overall result of verification.
@@ -194,10 +200,10 @@ pub struct Verification {
 pub enum VerificationStatus {
     /// The service has no verify commands.
     NotConfigured,
-    /// The run ended before verification.
+    /// No commit was verified: the run ended before, or another commit was published.
     #[default]
     NotRun,
-    /// Every command succeeded.
+    /// Every command succeeded on the published commit, in a fresh sandbox.
     Passed,
     /// At least one command failed.
     Failed,
@@ -218,16 +224,33 @@ pub struct CommandResult {
     pub output: String,
 }
 
-/// Turns, tokens and cost of one attempt, as reported by the Claude Code CLI.
+/// Turns, tokens and cost of one attempt, as counted by the supervisor's model gateway.
+///
+/// With Bedrock and Vertex, which have no gateway, they are the figures of the Claude Code CLI.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Usage {
-    /// Number of agent turns.
+    /// Number of agent turns: answered requests of a conversation, without those of sub-agents.
     pub turns: u32,
-    /// Cost in US dollars.
+    /// Cost in US dollars, without `unconfirmed_usd`.
     pub cost_usd: f64,
+    /// Most that requests without a complete answer can have cost, in US dollars.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unconfirmed_usd: f64,
     /// Tokens and cost by model id.
     #[serde(default)]
     pub models: BTreeMap<String, ModelUsage>,
+    /// Number of requests that the gateway refused.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refused_requests: u32,
+    /// Date of the price table (`YYYY-MM-DD`); absent if the figures are those of the CLI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices_as_of: Option<String>,
+    /// Number of agent turns as reported by the Claude Code CLI; not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cli_turns: Option<u32>,
+    /// Cost in US dollars as reported by the Claude Code CLI; not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cli_cost_usd: Option<f64>,
 }
 
 /// Tokens and cost of one model.
@@ -241,8 +264,16 @@ pub struct ModelUsage {
     pub cache_read_tokens: u64,
     /// Input tokens written to the prompt cache.
     pub cache_creation_tokens: u64,
+    /// Number of web searches.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub web_searches: u64,
     /// Cost in US dollars.
     pub cost_usd: f64,
+}
+
+/// Returns whether a figure is absent from the JSON.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// An MCP server and whether the agent could use it.

@@ -13,9 +13,9 @@ pub enum Phase {
     Pending,
     /// Fetching repositories, preparing the branch, starting MCP servers.
     Preparing,
-    /// The agent is running, or its work is being verified.
+    /// The agent is running, or its work is being committed, checked and verified.
     Running,
-    /// Committing, pushing, opening the pull request.
+    /// Pushing, opening the pull request.
     Publishing,
     /// Finished successfully; the result was read back from the remote.
     Succeeded,

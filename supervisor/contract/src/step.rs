@@ -23,12 +23,12 @@ pub enum Step {
     Mcp,
     /// Runs the agent.
     Agent,
-    /// Runs the service's verify commands.
-    Verify,
     /// Commits the remaining changes.
     Commit,
     /// Checks the commits for secrets and protected paths.
     Policy,
+    /// Runs the service's verify commands on a clean export of the commit.
+    Verify,
     /// Pushes the branch and verifies its commit on the remote.
     Push,
     /// Opens or updates the pull request and reads it back.
@@ -47,9 +47,9 @@ impl Step {
         Self::Documents,
         Self::Mcp,
         Self::Agent,
-        Self::Verify,
         Self::Commit,
         Self::Policy,
+        Self::Verify,
         Self::Push,
         Self::PullRequest,
         Self::Report,
@@ -66,9 +66,9 @@ impl Step {
             Self::Documents => "documents",
             Self::Mcp => "mcp",
             Self::Agent => "agent",
-            Self::Verify => "verify",
             Self::Commit => "commit",
             Self::Policy => "policy",
+            Self::Verify => "verify",
             Self::Push => "push",
             Self::PullRequest => "pull_request",
             Self::Report => "report",
@@ -85,8 +85,9 @@ impl Step {
             | Self::Branch
             | Self::Documents
             | Self::Mcp => Phase::Preparing,
-            Self::Agent | Self::Verify => Phase::Running,
-            Self::Commit | Self::Policy | Self::Push | Self::PullRequest | Self::Report => Phase::Publishing,
+            // A failed verification returns to the agent, so publishing starts after it.
+            Self::Agent | Self::Commit | Self::Policy | Self::Verify => Phase::Running,
+            Self::Push | Self::PullRequest | Self::Report => Phase::Publishing,
         }
     }
 }

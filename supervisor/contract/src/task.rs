@@ -54,12 +54,18 @@ pub struct TaskSpec {
     /// Limits of the run.
     #[serde(default)]
     pub limits: Limits,
-    /// Shell commands that run before the agent, in the agent's environment.
+    /// Shell commands that run before the agent and before the verify commands, each time in the tree
+    /// that follows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<String>,
-    /// Shell commands that must succeed on the agent's work; they run without credentials.
+    /// Shell commands that must succeed on the committed work; they run without credentials, in a clean
+    /// export of the commit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<String>,
+    /// Directories of the repository to keep from one verification to the next for speed, such as
+    /// `target`; tests of earlier tasks wrote their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verify_keep: Vec<WorkingDirectory>,
     /// Names of the MCP servers (default: the servers that are enabled by default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_servers: Option<Vec<String>>,
@@ -172,7 +178,9 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub turns: Option<u32>,
-    /// Maximum cost in US dollars, as reported by the Claude Code CLI (default: unlimited).
+    /// Maximum cost in US dollars (default: unlimited).
+    ///
+    /// The model gateway refuses a request that could exceed it, so it is never exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub cost_usd: Option<f64>,
@@ -284,6 +292,11 @@ impl TaskSpec {
             "must be at most 256 KiB; long texts belong in the task's documents",
         );
         self.validate_docs(&mut check);
+        check(
+            self.verify_keep.iter().any(|folder| folder.relative().is_empty()),
+            "verify_keep",
+            "must name directories below the root of the repository, such as `target`",
+        );
         check(self.target.depth == 0, "target.depth", "must be at least 1");
         if let Some(identity) = &self.commit_identity {
             let invalid = |text: &str| text.trim().is_empty() || text.contains(['<', '>', '\n', '\0']);
@@ -329,6 +342,7 @@ impl TaskSpec {
             "not allowed in a docs run; set `platform.docs_directory` to the directory that contains `.taskmaster`",
         );
         check(!self.verify.is_empty(), "verify", "not allowed in a docs run");
+        check(!self.verify_keep.is_empty(), "verify_keep", "not allowed in a docs run");
         check(!self.setup.is_empty(), "setup", "not allowed in a docs run");
         check(
             !(1..=16).contains(&self.docs_options().concurrency),
@@ -395,7 +409,10 @@ fn decode_fields(object: &BTreeMap<String, serde_json::Value>) -> Vec<FieldError
             "platform" => try_decode::<Platform>(value),
             "commit_identity" => try_decode::<Option<CommitIdentity>>(value),
             "limits" => try_decode::<Limits>(value),
-            "setup" | "verify" | "protected_paths" | "protected_paths_allow" => try_decode::<Vec<String>>(value),
+            "setup" | "verify" | "protected_paths" | "protected_paths_allow" => {
+                try_decode::<Vec<String>>(value)
+            }
+            "verify_keep" => try_decode::<Vec<WorkingDirectory>>(value),
             "mcp_servers" => try_decode::<Option<Vec<String>>>(value),
             "pull_request" => try_decode::<PullRequestPolicy>(value),
             "clean" => try_decode::<CleanMode>(value),
@@ -453,6 +470,21 @@ mod tests {
         assert_eq!(task.docs_options(), DocsOptions { force: true, concurrency: 2 });
         let other = MINIMAL.replace("\"task_id\"", "\"docs\": {}, \"task_id\"");
         assert_eq!(TaskSpec::from_json(&other).unwrap_err()[0].field, "docs");
+    }
+
+    #[test]
+    fn kept_directories_must_be_below_repository_root() {
+        for (folder, field) in [("target", None), ("web/dist", None), (".", Some("verify_keep"))] {
+            let spec =
+                MINIMAL.replace("\"task_id\"", &format!("\"verify_keep\": [\"{folder}\"], \"task_id\""));
+            let errors = TaskSpec::from_json(&spec).err().unwrap_or_default();
+            assert_eq!(errors.first().map(|error| error.field.as_str()), field, "{folder}");
+        }
+        for folder in ["../target", "/target", "a/../../b", ".git", "a//b", "a/.git/b", ""] {
+            let spec =
+                MINIMAL.replace("\"task_id\"", &format!("\"verify_keep\": [\"{folder}\"], \"task_id\""));
+            assert_eq!(TaskSpec::from_json(&spec).unwrap_err()[0].field, "verify_keep", "{folder}");
+        }
     }
 
     #[test]

@@ -20,6 +20,22 @@ pub fn neutralize_lines(text: &str) -> String {
     replaced.chars().filter_map(|c| if matches!(c, '\n' | '\t') { Some(c) } else { visible(c) }).collect()
 }
 
+/// Escapes in JSON text what [`neutralize`] would replace, so that the values stay as they are.
+#[must_use]
+pub fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || visible(c) == Some(c) {
+            escaped.push(c);
+        } else {
+            // Only texts can have such a character.
+            let units = c.encode_utf16(&mut [0; 2]).to_vec();
+            escaped.extend(units.into_iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    escaped
+}
+
 /// Returns what to show for a character: itself, a replacement, or nothing.
 fn visible(c: char) -> Option<char> {
     match c {
@@ -68,6 +84,7 @@ mod tests {
         ] {
             assert_eq!(neutralize(text), expected, "{text:?}");
         }
+        assert_eq!(escape_json("{\n \"a\": \"\u{202e}é\u{9b}\u{e0041}\"}"), "{\n \"a\": \"\\u202eé\\u009b\\udb40\\udc41\"}");
         assert_eq!(neutralize_lines("a\r\n\tb\r\u{1b}c\n"), "a\n\tb\u{fffd}\u{fffd}c\n");
     }
 }

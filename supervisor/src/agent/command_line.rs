@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::process::Environment;
+use crate::workspace::caches;
 
 /// The options of one CLI session.
 #[derive(Clone, Debug)]
@@ -99,7 +100,7 @@ pub struct AgentPaths {
     /// The fresh home directory.
     pub home: PathBuf,
     pub tmp: PathBuf,
-    /// The caches of tools.
+    /// The private caches of tools.
     pub cache: PathBuf,
     /// The search path for programs.
     pub path: OsString,
@@ -115,13 +116,12 @@ pub struct AgentPaths {
 pub fn compose_environment(paths: &AgentPaths, passthrough: &Environment) -> Environment {
     let AgentPaths { home, tmp, cache, path, rustup_home } = paths;
     let mut environment = passthrough.clone();
+    environment.extend(caches::environment(cache));
     let mut set = |name: &str, value: OsString| environment.insert(name.into(), value);
     set("PATH", path.clone());
     set("LANG", "C.UTF-8".into());
     set("HOME", home.clone().into());
     set("TMPDIR", tmp.clone().into());
-    set("CARGO_HOME", cache.join("cargo").into());
-    set("npm_config_cache", cache.join("npm").into());
     set("XDG_CACHE_HOME", cache.join("xdg").into());
     // A prompt without a terminal would hang until the idle limit.
     set("GIT_TERMINAL_PROMPT", "0".into());

@@ -8,6 +8,7 @@ use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{Verdict, VerdictStatus};
 use serde_json::{Value, json};
 
+use super::gateway::budget::ConversationSpending;
 use super::stream::{AgentResult, truncate};
 use crate::failure::Failure;
 use crate::process::Exit;
@@ -50,12 +51,15 @@ pub struct AgentExit<'a> {
     pub stderr: &'a str,
     /// Whether the kernel's count of out-of-memory kills increased during the session.
     pub out_of_memory: bool,
+    /// What the gateway refused to the session.
+    pub spent: &'a ConversationSpending,
 }
 
 /// Returns the verdict of a result, if it has a valid one.
 #[must_use]
 pub fn parse_verdict(result: &AgentResult) -> Option<Verdict> {
-    let verdict: Verdict = serde_json::from_value(result.structured_output.clone()?).ok()?;
+    let mut verdict: Verdict = serde_json::from_value(result.structured_output.clone()?).ok()?;
+    verdict.bound();
     let valid = verdict.status != VerdictStatus::Blocked || !verdict_question(&verdict).is_empty();
     valid.then_some(verdict)
 }
@@ -68,7 +72,7 @@ fn verdict_question(verdict: &Verdict) -> &str {
 #[must_use]
 pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     let failed = |reason, message: String| SessionOutcome::Failed(Failure::new(reason, message));
-    let AgentExit { exit, killed_after_result, result, stderr, out_of_memory } = agent_exit;
+    let AgentExit { exit, killed_after_result, result, stderr, out_of_memory, spent } = agent_exit;
     if out_of_memory && exit != Exit::Code(0) && !killed_after_result {
         return failed(Reason::AgentOutOfMemory, format!("the agent ran out of memory ({exit})"));
     }
@@ -93,6 +97,16 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     }
     if completed {
         return failed(Reason::AgentFailed, format!("the agent returned a result, then failed ({exit})"));
+    }
+    match (result.api_error_status, &spent.cost_refusal, &spent.refusal) {
+        (Some(402), Some(message), _) => return failed(Reason::CostLimit, message.clone()),
+        (Some(403), _, Some(message)) => {
+            return failed(
+                Reason::AgentFailed,
+                format!("the gateway refused the agent's request: {message}"),
+            );
+        }
+        (Some(_) | None, _, _) => {}
     }
     let text = result.error_text();
     let reason = match result.subtype.as_str() {
@@ -131,8 +145,15 @@ mod tests {
     }
 
     fn reason(exit: Exit, result: Option<&AgentResult>) -> Option<Reason> {
-        let agent_exit =
-            AgentExit { exit, killed_after_result: false, result, stderr: "", out_of_memory: false };
+        let spent = ConversationSpending::default();
+        let agent_exit = AgentExit {
+            exit,
+            killed_after_result: false,
+            result,
+            stderr: "",
+            out_of_memory: false,
+            spent: &spent,
+        };
         match classify_exit(agent_exit) {
             SessionOutcome::Verdict(..) => None,
             SessionOutcome::Failed(failure) => Some(failure.reason),
@@ -200,11 +221,43 @@ mod tests {
             result: Some(&result),
             stderr: "",
             out_of_memory: false,
+            spent: &ConversationSpending::default(),
         };
         assert_eq!(
             classify_exit(agent_exit),
             SessionOutcome::Verdict(VerdictStatus::Done, "did it".to_owned())
         );
+    }
+
+    #[test]
+    fn request_refused_by_gateway_explains_exit() {
+        let spent = ConversationSpending {
+            cost_refusal: Some("the run reached its cost limit".to_owned()),
+            refusal: Some("no batches".to_owned()),
+            ..ConversationSpending::default()
+        };
+        let classify = |status: u16, spent: &ConversationSpending| {
+            let result =
+                AgentResult { is_error: true, api_error_status: Some(status), ..AgentResult::default() };
+            let agent_exit = AgentExit {
+                exit: Exit::Code(1),
+                killed_after_result: false,
+                result: Some(&result),
+                stderr: "",
+                out_of_memory: false,
+                spent,
+            };
+            let SessionOutcome::Failed(failure) = classify_exit(agent_exit) else { panic!("not a failure") };
+            (failure.reason, failure.message)
+        };
+        let (reason, message) = classify(402, &spent);
+        assert_eq!((reason, message.as_str()), (Reason::CostLimit, "the run reached its cost limit"));
+        let (reason, message) = classify(403, &spent);
+        assert!(reason == Reason::AgentFailed && message.ends_with("no batches"), "{message}");
+        // Errors of the API itself keep their reasons.
+        assert_eq!(classify(529, &spent).0, Reason::ModelUnavailable);
+        assert_eq!(classify(403, &ConversationSpending::default()).0, Reason::ModelAuthenticationFailed);
+        assert_eq!(classify(402, &ConversationSpending::default()).0, Reason::AgentFailed);
     }
 
     #[test]
@@ -215,6 +268,7 @@ mod tests {
             result: None,
             stderr: "",
             out_of_memory: true,
+            spent: &ConversationSpending::default(),
         };
         let SessionOutcome::Failed(failure) = classify_exit(agent_exit) else { panic!("not a failure") };
         assert_eq!(failure.reason, Reason::AgentOutOfMemory);

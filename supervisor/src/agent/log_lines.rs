@@ -21,7 +21,13 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
     let info = |text: String| vec![AgentLogLine { level: Level::Info, text }];
     match message {
         CliMessage::Init(init) => {
-            info(format!("session {} with {} (CLI {})", init.session_id, init.model, init.version))
+            let short = |text: &str| truncate(text, 100);
+            info(format!(
+                "session {} with {} (CLI {})",
+                short(&init.session_id),
+                short(&init.model),
+                short(&init.version)
+            ))
         }
         CliMessage::Retry(retry) => {
             let status = retry.error_status.map(|status| format!(" ({status})")).unwrap_or_default();
@@ -48,7 +54,10 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
             answer.parts.iter().filter_map(line).collect()
         }
         CliMessage::Result(result) => {
-            let text = format!("turns {}, cost ${:.4}", result.num_turns, result.total_cost_usd);
+            // The agent can write such a line too.
+            let cost = result.total_cost_usd;
+            let cost = if (0.0..=1e6).contains(&cost) { format!("${cost:.4}") } else { "unknown".to_owned() };
+            let text = format!("turns {}, cost {cost}", result.num_turns);
             if result.is_error {
                 vec![AgentLogLine { level: Level::Warn, text: format!("{text}: {}", result.error_text()) }]
             } else {
@@ -56,7 +65,10 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
             }
         }
         CliMessage::Denied(tool) => {
-            vec![AgentLogLine { level: Level::Warn, text: format!("permission denied: {tool}") }]
+            vec![AgentLogLine {
+                level: Level::Warn,
+                text: format!("permission denied: {}", truncate(tool, 100)),
+            }]
         }
         CliMessage::ToolResult { is_error: true } => info("tool call failed".to_owned()),
         CliMessage::ToolResult { is_error: false } | CliMessage::Other | CliMessage::Unparsable => Vec::new(),
@@ -89,9 +101,9 @@ fn describe_tool_call(name: &str, arguments: &BTreeMap<String, String>) -> Strin
                     .find_map(|key| arguments.get(*key))
                     .map(|text| format!(" ({})", truncate(text, 80)))
                     .unwrap_or_default();
-                format!("calls {server}: {tool}{detail}")
+                format!("calls {}: {}{detail}", truncate(server, 100), truncate(tool, 100))
             }
-            None => format!("uses {other}"),
+            None => format!("uses {}", truncate(other, 100)),
         },
     }
 }

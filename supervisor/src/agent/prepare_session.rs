@@ -14,7 +14,7 @@ use super::command_line::{
     compose_message, compose_settings,
 };
 use super::exit::verdict_schema;
-use super::gateway::Gateway;
+use super::gateway::{Allowance, Gateway};
 use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
@@ -29,6 +29,7 @@ use crate::process::Environment;
 use crate::run::AgentPrompt;
 use crate::sandbox::Role;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
+use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
@@ -121,7 +122,9 @@ pub struct PlannedSession {
 /// Returns an error if it cannot be created.
 pub fn create_home(context: &Context) -> Result<Home, Failure> {
     let parent = context.layout.agent_dir();
-    Home::create(&parent).map_err(|error| Failure::io(&parent, &error))
+    let home = Home::create(&parent).map_err(|error| Failure::io(&parent, &error))?;
+    caches::seed(&context.layout, &home.cache());
+    Ok(home)
 }
 
 /// Returns the directories of processes that have this fresh directory.
@@ -158,8 +161,7 @@ pub fn plan_session(
     let directory = context.working_directory(&prepared.working_directory);
     let store = SessionStore::new(&context.layout);
     let earlier = prepared.last.as_ref().filter(|_| task.mode == Mode::Retry);
-    let resumable =
-        earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
+    let resumable = earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
     let summary = earlier.map(summarize);
     let (session_id, resumes, history, note) = match (current, resumable, &summary) {
         (Some(current), ..) => (current.to_owned(), true, PriorAttempt::Resumed, None),
@@ -234,14 +236,15 @@ pub(crate) fn compose_session(
     tools: &AgentTools,
     params: SessionParams<'_>,
 ) -> Result<SessionCommand, Failure> {
-    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } = params;
+    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } =
+        params;
     let (Session::New(session_id) | Session::Resume(session_id)) = session;
     let home = tools.conversations.start(context, session, &directory)?;
     let files = context.record.conversation(session_id);
     let relay = write_files(context, tools, &files, system_prompt)?;
     let sandbox = context.sandbox_spec(Role::Agent, home.folder()).read_program(&preflight.claude);
     let sandbox = sandbox.read([files.folder()]).write(writable);
-    let (gateway, environment) = compose_model_environment(context, tools, &home)?;
+    let (gateway, environment) = compose_model_environment(context, tools, &home, session_id)?;
     let schema = verdict_schema();
     let arguments = compose_arguments(&CliOptions {
         model: &context.task.model,
@@ -275,6 +278,7 @@ fn compose_model_environment(
     context: &Context,
     tools: &AgentTools,
     home: &Home,
+    conversation: &str,
 ) -> Result<(Option<Gateway>, Environment), Failure> {
     let model = context
         .secrets
@@ -288,7 +292,8 @@ fn compose_model_environment(
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
-    let gateway = Gateway::open(&context.secrets, &model.auth)
+    let allowance = Allowance { spending: &context.spending, conversation, model: &context.task.model };
+    let gateway = Gateway::open(&context.secrets, &model.auth, allowance)
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
         environment.retain(|name, _| !is_model_credential(name));
@@ -376,7 +381,9 @@ mod tests {
 
     #[test]
     fn every_model_credential_is_recognized() {
-        for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"] {
+        for name in
+            ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY"]
+        {
             assert!(is_model_credential(name.as_ref()), "{name}");
         }
         for name in ["ANTHROPIC_MODEL", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "TZ"] {

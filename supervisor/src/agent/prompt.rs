@@ -70,7 +70,9 @@ pub fn render_system_prompt(input: &TaskPromptInput<'_>) -> String {
         input.platform.display(),
     );
     if !input.verify.is_empty() {
-        text.push_str("\nAfter you finish, these commands check your work; run them yourself first:\n");
+        text.push_str(
+            "\nAfter you finish, these commands check a clean checkout of your work; run them yourself first:\n",
+        );
         for command in input.verify {
             let _ = writeln!(text, "- `{command}`");
         }
@@ -193,8 +195,8 @@ fn render_entry(input: &TaskPromptInput<'_>, text: &mut String) {
 #[must_use]
 pub fn render_verification_failure(failure: &str) -> String {
     format!(
-        "Your work was checked, and the check failed. Fix the cause (not the check), then finish with your verdict \
-         again.\n\n<check>\n{}\n</check>\n",
+        "Your work was committed and checked in a clean checkout of the commit, and the check failed. Ignored files \
+         of your directory are not there. Fix the cause (not the check), then finish with your verdict again.\n\n<check>\n{}\n</check>\n",
         truncate_head(failure, FAILURE_MAX_BYTES)
     )
 }

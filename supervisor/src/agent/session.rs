@@ -141,12 +141,14 @@ impl SessionCommand {
         let stderr = redactor.redact(&String::from_utf8_lossy(&stderr)).into_owned();
         let kills_after = oom_kill_count();
         let result = forwarder.last_result;
+        let spent = self.gateway.as_ref().map(Gateway::spent).unwrap_or_default();
         let agent_exit = AgentExit {
             exit,
             killed_after_result,
             result: result.as_ref(),
             stderr: &stderr,
             out_of_memory: kills_after > kills_before,
+            spent: &spent,
         };
         Ok(SessionExit { end: classify_exit(agent_exit), result, drained, survivors, not_kept })
     }
@@ -161,8 +163,7 @@ impl SessionCommand {
         );
         command.current_dir(&self.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command)
-            .map_err(|error| internal("start the agent", &error_chain(&error)))?;
+        let mut child = spawn(command).map_err(|error| internal("start the agent", &error_chain(&error)))?;
         let stdin = child.take_stdin();
         let stdout =
             child.take_stdout().ok_or_else(|| internal("read the agent's output", &"no stdout pipe"))?;

@@ -137,8 +137,14 @@ pub struct TokenUsage {
     cost_usd: f64,
 }
 
+/// Most tokens of one kind that one result may report.
+const MAX_TOKENS: u64 = 1_000_000_000_000;
+
+/// Highest cost in US dollars that one result may report.
+const MAX_COST_USD: f64 = 1e6;
+
 impl TokenUsage {
-    /// Adds these numbers to `usage`.
+    /// Adds these numbers to `usage`; numbers that are out of range are ignored or limited.
     pub fn add_to(&self, usage: &mut ModelUsage) {
         let Self {
             input_tokens,
@@ -147,11 +153,15 @@ impl TokenUsage {
             cache_creation_input_tokens,
             cost_usd,
         } = self;
-        usage.input_tokens += input_tokens;
-        usage.output_tokens += output_tokens;
-        usage.cache_read_tokens += cache_read_input_tokens;
-        usage.cache_creation_tokens += cache_creation_input_tokens;
-        usage.cost_usd += cost_usd;
+        // The agent can write such lines too.
+        let add = |sum: &mut u64, tokens: &u64| *sum = sum.saturating_add((*tokens).min(MAX_TOKENS));
+        add(&mut usage.input_tokens, input_tokens);
+        add(&mut usage.output_tokens, output_tokens);
+        add(&mut usage.cache_read_tokens, cache_read_input_tokens);
+        add(&mut usage.cache_creation_tokens, cache_creation_input_tokens);
+        if (0.0..=MAX_COST_USD).contains(cost_usd) {
+            usage.cost_usd += cost_usd;
+        }
     }
 }
 

@@ -14,7 +14,8 @@ const FILE_FIELDS: [&str; 4] = ["tokenFile", "certificate-authority", "client-ce
 
 /// Returns the files that a kubeconfig refers to; a relative path is relative to its directory.
 pub(super) fn referenced_files(text: &str, directory: &Path) -> Vec<PathBuf> {
-    let fields = fields(text).filter(|(name, value)| FILE_FIELDS.contains(&name.as_str()) && !value.is_empty());
+    let fields =
+        fields(text).filter(|(name, value)| FILE_FIELDS.contains(&name.as_str()) && !value.is_empty());
     fields.map(|(_, value)| directory.join(value)).collect()
 }
 

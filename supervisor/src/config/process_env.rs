@@ -68,7 +68,8 @@ impl ProcessEnv {
     /// Returns the variables whose proxy address is passed without its credentials.
     #[must_use]
     pub fn proxies_with_credentials(&self) -> Vec<&'static str> {
-        let changes = |name: &&&str| self.get(name).is_some_and(|value| without_credentials(name, value) != value);
+        let changes =
+            |name: &&&str| self.get(name).is_some_and(|value| without_credentials(name, value) != value);
         variables::MACHINE.iter().filter(changes).copied().collect()
     }
 
@@ -141,7 +142,8 @@ mod tests {
             ("http://proxy:3128", "http://proxy:3128"),
         ];
         for (given, passed) in cases {
-            let process_env = ProcessEnv::from_pairs(&[("https_proxy", given), ("NO_PROXY", "a@b,localhost")]);
+            let process_env =
+                ProcessEnv::from_pairs(&[("https_proxy", given), ("NO_PROXY", "a@b,localhost")]);
             let environment = process_env.passthrough();
             assert_eq!(environment[OsStr::new("https_proxy")], passed);
             assert_eq!(environment[OsStr::new("NO_PROXY")], "a@b,localhost");

@@ -228,8 +228,26 @@ impl SecretSource {
             let value = self.process_env.text(variable).map(str::trim).map(SecretString::from);
             all.extend(value.map(|value| (variable.to_owned(), value)));
         }
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            let values = self.process_env.text(variable).map(proxy_secrets).unwrap_or_default();
+            all.extend(values.into_iter().map(|value| ("proxy password".to_owned(), value.into())));
+        }
         all
     }
+}
+
+/// Returns the password in a proxy's URL, as written and decoded, alone and with its user.
+fn proxy_secrets(url: &str) -> Vec<String> {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some((user, password)) =
+        authority.rsplit_once('@').and_then(|(user_info, _)| user_info.split_once(':'))
+    else {
+        return Vec::new();
+    };
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (plain_user, plain) = (decode(user), decode(password));
+    vec![password.to_owned(), format!("{user}:{password}"), format!("{plain_user}:{plain}"), plain]
 }
 
 fn read_file(name: &str, path: &Path) -> Result<SecretString, SecretError> {
@@ -259,6 +277,14 @@ mod tests {
             std::fs::write(folder.path().join("github-token"), format!("{token}\n")).unwrap();
             assert_eq!(source.read("github-token").unwrap().unwrap().expose_secret(), token);
         }
+    }
+
+    #[test]
+    fn proxy_password_is_secret() {
+        let all = source(&[("https_proxy", "http://ada:p%40ssword1@proxy.example:3128")]).all();
+        let values: Vec<_> = all.iter().map(|(_, value)| value.expose_secret()).collect();
+        assert_eq!(values, ["p%40ssword1", "ada:p%40ssword1", "ada:p@ssword1", "p@ssword1"]);
+        assert!(source(&[("HTTP_PROXY", "http://proxy.example:3128/a@b:c")]).all().is_empty());
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub struct TaskFlags {
     /// Command that must succeed on the agent's work (repeatable)
     #[arg(long, env = "ORCHESTRATOR_VERIFY", value_delimiter = '\n')]
     pub verify: Vec<String>,
+    /// Directory to keep from one verification to the next, such as `target` (repeatable)
+    #[arg(long, env = "ORCHESTRATOR_VERIFY_KEEP", value_delimiter = '\n')]
+    pub verify_keep: Vec<WorkingDirectory>,
     /// Command to run before the agent (repeatable)
     #[arg(long, env = "ORCHESTRATOR_SETUP", value_delimiter = '\n')]
     pub setup: Vec<String>,
@@ -286,6 +289,7 @@ impl UnassignedTask {
             },
             setup: flags.setup,
             verify: flags.verify,
+            verify_keep: flags.verify_keep,
             mcp_servers: flags.mcp_servers,
             pull_request: if flags.no_pull_request {
                 PullRequestPolicy::None

@@ -152,7 +152,7 @@ fn commit(context: &Context, branch: &DocsBranch, subject: &DocsTask, files: &Fi
         return Ok(());
     }
     let task = &context.task;
-    let title = format!("documents: {}", subject.entry.title);
+    let title = format!("documents: {}", context.redactor.redact(&subject.entry.title));
     let message = render_commit_message(&task.service, Some(subject.task), &title, &task.run);
     let identity = task.commit_identity_or_default();
     let seconds = jiff::Timestamp::now().as_second();

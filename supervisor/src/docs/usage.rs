@@ -43,7 +43,7 @@ impl DocsUsage {
     /// Records a result message of a session.
     pub fn record(&mut self, index: usize, result: &AgentResult) {
         let session = self.session_mut(index);
-        session.turns += result.num_turns;
+        session.turns = session.turns.saturating_add(result.num_turns);
         let mut used = ModelUsage::default();
         for model in result.model_usage_since_last_result.values() {
             model.add_to(&mut used);
@@ -67,6 +67,8 @@ impl DocsUsage {
 
     /// Returns the result of each task.
     ///
+    /// `spent` has turns and cost in US dollars of a session, if the gateway counted them; else those
+    /// of the CLI are used.
     /// `items` has the status of each task with documents to write; `previous` has the results
     /// of the earlier attempt for the others.
     #[must_use]
@@ -75,6 +77,7 @@ impl DocsUsage {
         plan: &Plan,
         items: &[DocsSessionStatus],
         previous: &PreviousDocs,
+        spent: &dyn Fn(&str) -> Option<(u32, f64)>,
     ) -> Vec<DocsResult> {
         let mut index = 0;
         let one = |subject: &DocsTask| {
@@ -96,11 +99,13 @@ impl DocsUsage {
                 )
                 | None => (DocsStatus::NotWritten, Vec::new()),
             };
+            let counted = session.id.as_deref().and_then(spent);
+            let (turns, cost_usd) = counted.unwrap_or((session.turns, session.cost_usd));
             DocsResult {
                 findings,
                 minutes: session.minutes,
-                turns: session.turns,
-                cost_usd: session.cost_usd,
+                turns,
+                cost_usd,
                 session_id: session.id,
                 ..empty_result(subject, status)
             }
@@ -189,11 +194,12 @@ mod tests {
         let before = DocsResult { cost_usd: 0.5, ..empty_result(&plan.subjects[0], DocsStatus::Written) };
         let run = RunName::new("trader-claude-agent-1-docs-attempt1").unwrap();
         let previous = PreviousDocs { run: Some(run.clone()), results: vec![before] };
-        let results = usage.results(&plan, &items, &previous);
+        let results = usage.results(&plan, &items, &previous, &|_| Some((3, 0.25)));
         let states: Vec<DocsStatus> = results.iter().map(|task| task.status).collect();
         use DocsStatus::{Failed, Unchanged, Written};
         assert_eq!(states, [Unchanged, Written, Unchanged, Failed]);
         assert_eq!((results[0].cost_usd, results[0].written_by_run.as_ref()), (0.5, Some(&run)));
+        assert_eq!((results[1].turns, results[1].cost_usd, results[3].turns), (3, 0.25, 0));
         assert_eq!((results[1].minutes, results[1].session_id.as_deref()), (1.5, Some("s")));
         assert_eq!((results[2].written_by_run.as_ref(), results[3].findings.len()), (None, 1));
     }

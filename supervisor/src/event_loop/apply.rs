@@ -1,16 +1,16 @@
 //! Applies the output of each step and returns the event for the run machine.
 
-use orchestrator_contract::outcome::{VerificationStatus, Work, WorkLocation};
+use orchestrator_contract::outcome::{Verification, VerificationStatus, Work, WorkLocation};
 use orchestrator_contract::{Kind, Step};
 
 use super::EventLoop;
 use super::outputs::StepOutput;
-use crate::commands::CommandsResult;
 use crate::failure::Failure;
 use crate::publish::push::PushResult;
 use crate::publish::save::SavedWork;
 use crate::run::{RunEvent, VerifyResult};
 use crate::workspace::preflight::Preflight;
+use crate::workspace::verify::VerifiedCommit;
 
 impl EventLoop {
     /// Records the output of a step and returns what it means for the run.
@@ -99,16 +99,19 @@ impl EventLoop {
         self.context.journal.info(text);
     }
 
-    fn verified(&mut self, result: Result<CommandsResult, Failure>) -> RunEvent {
+    fn verified(&mut self, result: Result<VerifiedCommit, Failure>) -> RunEvent {
         let verified = match result {
-            Ok(result) => {
-                let failure = result.failure_text();
-                self.report.verification.status = match (&failure, result.reports.is_empty()) {
+            Ok(VerifiedCommit { commit, results, kept, notes }) => {
+                let failure = results.failure_text();
+                let status = match (&failure, results.reports.is_empty()) {
                     (Some(_), _) => VerificationStatus::Failed,
                     (None, true) => VerificationStatus::NotConfigured,
                     (None, false) => VerificationStatus::Passed,
                 };
-                self.report.verification.commands = result.reports;
+                self.outputs.verified = commit;
+                let commit = commit.map(|commit| commit.to_string());
+                self.report.verification = Verification { status, commit, commands: results.reports, kept };
+                self.report.notes.extend(notes);
                 failure.map_or(VerifyResult::Passed, VerifyResult::Failed)
             }
             Err(failure) => VerifyResult::Error(failure),
@@ -127,6 +130,9 @@ impl EventLoop {
             Ok((saved, commits)) => {
                 self.report.commits = commits;
                 self.outputs.saved = Some(saved);
+                // The result of an earlier commit says nothing about this one.
+                self.outputs.verified = None;
+                self.report.verification = Verification::default();
                 self.step_ended(Step::Commit, None);
                 RunEvent::Saved(commits)
             }

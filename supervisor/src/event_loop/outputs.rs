@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 
 use crate::agent::prepare_session::{AgentTools, SessionInput};
 use crate::agent::session::SessionExit;
-use crate::commands::CommandsResult;
 use crate::docs::collect::DocsBranch;
 use crate::docs::plan::Plan;
 use crate::docs::session::DocsSessionInput;
@@ -20,8 +19,10 @@ use crate::publish::save::SavedWork;
 use crate::run::DocsSessionResult;
 use crate::workspace::branch::PreparedBranch;
 use crate::workspace::documents::TaskDocuments;
+use crate::workspace::export::ExportInput;
 use crate::workspace::fetch::Fetched;
 use crate::workspace::preflight::Preflight;
+use crate::workspace::verify::VerifiedCommit;
 
 /// Output of a spawned step.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(super) enum StepOutput {
     AgentEnded(Result<Box<SessionExit>, Failure>),
     /// A docs session ended, with its exit if it started, and its documents were reviewed.
     DocsSessionEnded(usize, Option<Box<SessionExit>>, DocsSessionResult),
-    Verified(Result<CommandsResult, Failure>),
+    Verified(Result<VerifiedCommit, Failure>),
     /// The committed work, with the number of commits that are not in the base.
     Saved(Result<(SavedWork, u32), Failure>),
     Policy(Result<Vec<String>, Failure>),
@@ -60,6 +61,8 @@ pub(super) struct StepOutputs {
     pub(super) docs: Option<DocsRun>,
     pub(super) tools: Option<AgentTools>,
     pub(super) saved: Option<SavedWork>,
+    /// Commit that was verified since the last save.
+    pub(super) verified: Option<Oid>,
 }
 
 /// Plan and progress of a docs run.
@@ -96,6 +99,8 @@ pub(super) struct CommitInput {
 pub(super) struct PushInput {
     pub(super) prepared: PreparedBranch,
     pub(super) tip: Oid,
+    /// Commit that was verified; only this one may be pushed then.
+    pub(super) verified: Option<Oid>,
 }
 
 impl StepOutputs {
@@ -139,12 +144,23 @@ impl StepOutputs {
         })
     }
 
+    /// Returns the saved commit, to verify it.
+    pub(super) fn verify_input(&self) -> Option<ExportInput> {
+        let prepared = self.prepared.as_ref()?;
+        Some(ExportInput {
+            commit: self.saved.as_ref()?.tip,
+            branch: prepared.branch.clone(),
+            working_directory: prepared.working_directory.clone(),
+        })
+    }
+
     /// Returns the base and the committed work to check against the policy.
     pub(super) fn policy_input(&self) -> Option<(Oid, SavedWork)> {
         Some((self.prepared.as_ref()?.base, self.saved.clone()?))
     }
 
     pub(super) fn push_input(&self) -> Option<PushInput> {
-        Some(PushInput { prepared: self.prepared.clone()?, tip: self.saved.as_ref()?.tip })
+        let (prepared, tip) = (self.prepared.clone()?, self.saved.as_ref()?.tip);
+        Some(PushInput { prepared, tip, verified: self.verified })
     }
 }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
-    McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict, Verification, VerificationStatus, Work,
-    WorkLocation,
+    DocsResult, McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict,
+    Verification, VerificationStatus, Work, WorkLocation,
 };
 use orchestrator_contract::{Kind, Reason, Step};
 
-use super::outputs::StepOutputs;
+use super::outputs::{DocsRun, StepOutputs};
 use crate::agent::exit::parse_verdict;
-use crate::agent::stream::{AgentResult, CliMessage};
+use crate::agent::gateway::budget::Spending;
+use crate::agent::stream::{AgentResult, CliMessage, truncate};
 use crate::context::Context;
 use crate::docs::usage::DocsUsage;
 use crate::failure::Failure;
@@ -41,14 +42,25 @@ fn unsaved_note(context: &Context, unsaved: &UnsavedPaths) -> Option<String> {
     let (tree, aside) = (tree.display(), aside.display());
     Some(format!("{summary}; they stay in `{tree}` until the next run of the service moves it to `{aside}`"))
 }
+/// Most turns that one result of the CLI may report.
+const MAX_CLI_TURNS: u32 = 100_000;
+
+/// Most models that the results of the CLI may report.
+const MAX_CLI_MODELS: usize = 32;
+
+/// Longest name of a model that the CLI may report, in characters.
+const MAX_MODEL_CHARS: usize = 100;
 
 /// Facts that the outcome reports, collected during the run.
 #[derive(Debug)]
 pub(super) struct RunReport {
     pub(super) started_at: Timestamp,
-    pub(super) usage: Usage,
-    /// Turns counted from messages; `usage` counts them when a session ends.
-    pub(super) live_turns: u32,
+    /// What the gateways of the run counted.
+    spending: Spending,
+    /// What the CLI reported.
+    cli_usage: Usage,
+    /// Turns counted from messages; `cli_usage` counts them when a session ends.
+    live_turns: u32,
     pub(super) activity: String,
     pub(super) activity_since: Timestamp,
     pub(super) sessions: Vec<String>,
@@ -80,7 +92,8 @@ impl RunReport {
         }
         Self {
             started_at: now,
-            usage: Usage::default(),
+            spending: context.spending.clone(),
+            cli_usage: Usage::default(),
             live_turns: 0,
             activity: String::new(),
             activity_since: now,
@@ -141,14 +154,45 @@ impl RunReport {
     }
 
     fn record_result(&mut self, result: &AgentResult) {
-        for (model, used) in &result.model_usage_since_last_result {
-            used.add_to(self.usage.models.entry(model.clone()).or_default());
+        for (model, used) in result.model_usage_since_last_result.iter().take(MAX_CLI_MODELS) {
+            let name = truncate(model, MAX_MODEL_CHARS);
+            if self.cli_usage.models.len() < MAX_CLI_MODELS || self.cli_usage.models.contains_key(&name) {
+                used.add_to(self.cli_usage.models.entry(name).or_default());
+            }
         }
-        self.usage.cost_usd = self.usage.models.values().map(|model| model.cost_usd).sum();
-        self.usage.turns += result.num_turns;
+        self.cli_usage.cost_usd = self.cli_usage.models.values().map(|model| model.cost_usd).sum();
+        self.cli_usage.turns = self.cli_usage.turns.saturating_add(result.num_turns.min(MAX_CLI_TURNS));
         self.denied_tools.extend(result.permission_denials.iter().map(|denial| denial.tool_name.clone()));
         if let Some(verdict) = parse_verdict(result) {
             self.verdict = Some(verdict);
+        }
+    }
+
+    /// Returns the turns that count toward the limit: those of the gateway, if it is used.
+    pub(super) fn turns_used(&self) -> u32 {
+        if self.spending.is_used() { self.spending.usage().turns } else { self.cli_usage.turns }
+    }
+
+    /// Returns the turns so far, also of sessions that have not ended.
+    pub(super) fn live_turns(&self) -> u32 {
+        if self.spending.is_used() { self.spending.usage().turns } else { self.live_turns }
+    }
+
+    /// Returns the cost so far in US dollars.
+    pub(super) fn cost_used(&self) -> f64 {
+        if self.spending.is_used() { self.spending.usage().cost_usd } else { self.cli_usage.cost_usd }
+    }
+
+    /// Returns the usage of the run, with what the CLI reported beside it.
+    fn usage(&self) -> Usage {
+        if !self.spending.is_used() {
+            return self.cli_usage.clone();
+        }
+        let has_reported = self.cli_usage.turns > 0 || !self.cli_usage.models.is_empty();
+        Usage {
+            cli_turns: has_reported.then_some(self.cli_usage.turns),
+            cli_cost_usd: has_reported.then_some(self.cli_usage.cost_usd),
+            ..self.spending.usage()
         }
     }
 
@@ -165,19 +209,17 @@ impl RunReport {
         let reason = end.reason;
         let documents = outputs.documents.as_ref();
         let docs = outputs.docs.as_ref();
-        let mut docs_results =
-            docs.map(|docs| self.docs_usage.results(&docs.plan, items, &docs.previous)).unwrap_or_default();
+        let mut docs_results = docs.map(|docs| self.docs_results(docs, items)).unwrap_or_default();
         let mut notes = self.notes.clone();
+        notes.extend(self.spending.remarks());
         notes.extend(docs.iter().flat_map(|docs| docs.plan.notes.iter().cloned()));
         if let Some(prepared) = &outputs.prepared {
             notes.extend(prepared.notes.iter().cloned());
         }
         let saved = outputs.saved.as_ref();
         notes.extend(saved.iter().flat_map(|saved| saved.notes.iter().cloned()));
-        let mut verification = self.verification.clone();
-        if task.verify.is_empty() && verification.status == VerificationStatus::NotRun {
-            verification.status = VerificationStatus::NotConfigured;
-        }
+        let (verification, not_published) = published_verification(&self.verification, &self.work);
+        notes.extend(not_published);
         let redact = |text: &str| context.redactor.redact(text).into_owned();
         for finding in docs_results.iter_mut().flat_map(|task| &mut task.findings) {
             *finding = redact(finding);
@@ -191,7 +233,7 @@ impl RunReport {
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
         notes.extend(saved.and_then(|saved| unsaved_note(context, &saved.unsaved)));
         let message = redact(&self.message(task.kind, end, saved));
-        Outcome {
+        let mut outcome = Outcome {
             task_title: title,
             work: self.work.clone(),
             base: outputs.target.as_ref().map(|target| target.base.clone()),
@@ -200,8 +242,8 @@ impl RunReport {
             pull_request: self.pull_request.clone(),
             // In a docs run, each session has its own verdict.
             verdict: self.verdict.clone().filter(|_| task.kind == Kind::Implementation),
-            verification,
-            usage: self.usage.clone(),
+            verification: if task.verify.is_empty() { not_configured() } else { verification },
+            usage: self.usage(),
             sessions: self.sessions.clone(),
             mcp_servers,
             sandbox: Some(describe_sandbox(&context.sandbox)),
@@ -214,7 +256,18 @@ impl RunReport {
             notes: notes.iter().map(|note| redact(note)).collect(),
             steps: self.steps.clone(),
             ..Outcome::new(task, reason, step, message, self.started_at, Timestamp::now())
-        }
+        };
+        outcome.bound();
+        outcome
+    }
+
+    /// Returns the result of each task of a docs run.
+    fn docs_results(&self, docs: &DocsRun, items: &[DocsSessionStatus]) -> Vec<DocsResult> {
+        let spent = |session: &str| {
+            let spent = self.spending.conversation(session);
+            self.spending.is_used().then_some((spent.turns, spent.cost_usd))
+        };
+        self.docs_usage.results(&docs.plan, items, &docs.previous, &spent)
     }
 
     /// Returns the outcome's message: the cause, the location of the work, and the hint.
@@ -273,7 +326,7 @@ impl RunReport {
         let end = format!("{}: {}", outcome.reason, outcome.message);
         self.save_attempt(context, outputs, &end, summary);
         let text = serde_json::to_vec_pretty(outcome).unwrap_or_default();
-        let text = context.redactor.redact_bytes(&text).into_owned();
+        let text = context.redactor.redact_document(text);
         if context.record.folder().is_dir()
             && let Err(error) = write_atomically(&context.record.outcome(), &text)
         {
@@ -291,4 +344,45 @@ fn describe_sandbox(selected: &SelectedSandbox) -> Sandbox {
         sandbox::Kind::Off => SandboxKind::Off,
     };
     Sandbox { kind, remarks: selected.remarks.clone() }
+}
+
+fn not_configured() -> Verification {
+    Verification { status: VerificationStatus::NotConfigured, ..Verification::default() }
+}
+
+/// Returns the verification of the published commit, and a note if another commit passed.
+///
+/// A push without paths that the server rejects publishes a commit that was never verified.
+fn published_verification(verification: &Verification, work: &Work) -> (Verification, Option<String>) {
+    let is_other = work.oid.is_some() && work.oid != verification.commit;
+    if verification.status != VerificationStatus::Passed || !is_other {
+        return (verification.clone(), None);
+    }
+    let (verified, published) =
+        (verification.commit.as_deref().unwrap_or_default(), work.oid.as_deref().unwrap_or_default());
+    let note = format!("the verify commands succeeded on {verified}, but the work is {published}");
+    (Verification { status: VerificationStatus::NotRun, ..verification.clone() }, Some(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_verification_is_for_published_commit() {
+        let verification = Verification {
+            status: VerificationStatus::Passed,
+            commit: Some("1".repeat(40)),
+            ..Verification::default()
+        };
+        let work = |oid: Option<&str>| Work { oid: oid.map(|digit| digit.repeat(40)), ..Work::default() };
+        for (oid, status, noted) in [
+            (Some("1"), VerificationStatus::Passed, false),
+            (None, VerificationStatus::Passed, false),
+            (Some("2"), VerificationStatus::NotRun, true),
+        ] {
+            let (published, note) = published_verification(&verification, &work(oid));
+            assert_eq!((published.status, note.is_some()), (status, noted), "{oid:?}");
+        }
+    }
 }

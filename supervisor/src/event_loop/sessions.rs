@@ -1,5 +1,7 @@
 //! Starts agent sessions, forwards their messages and handles their exits.
 
+use std::sync::Arc;
+
 use orchestrator_contract::{Kind, Level, Step};
 use tokio::sync::mpsc;
 
@@ -10,13 +12,15 @@ use crate::agent::reader::IdleTimer;
 use crate::agent::session::{SessionCommand, SessionExit};
 use crate::failure::Failure;
 use crate::run::{AgentPrompt, RunEvent, SessionOutcome};
+use crate::workspace::fetch::blocking;
+use crate::workspace::reopen::reopen_worktree;
 
 impl EventLoop {
     pub(super) fn remaining_limits(&self) -> RemainingLimits {
         let limits = &self.context.task.limits;
         RemainingLimits {
-            turns: limits.turns.map(|turns| turns.saturating_sub(self.report.usage.turns).max(1)),
-            cost_usd: limits.cost_usd.map(|cost| (cost - self.report.usage.cost_usd).max(0.000_001)),
+            turns: limits.turns.map(|turns| turns.saturating_sub(self.report.turns_used()).max(1)),
+            cost_usd: limits.cost_usd.map(|cost| (cost - self.report.cost_used()).max(0.000_001)),
         }
     }
 
@@ -34,15 +38,17 @@ impl EventLoop {
         };
         let input = self.outputs.session_input(self.context.task.task_id);
         let limits = self.remaining_limits();
+        let continues = current.is_some();
         let planned = input.map(|input| plan_session(&self.context, &input, prompt, current, limits));
         let failed = |failure| StepOutput::AgentEnded(Err(failure));
         self.start_with(planned, failed, |this, planned| match planned {
-            Ok(session) => this.run_agent(session),
+            Ok(session) => this.run_agent(session, continues),
             Err(failure) => this.send_output(failed(failure)),
         });
     }
 
-    fn run_agent(&mut self, session: PlannedSession) {
+    /// Runs the agent; if it `continues` after a failed verification, the worktree is its again.
+    fn run_agent(&mut self, session: PlannedSession, continues: bool) {
         let PlannedSession { command, session_id, note } = session;
         if let Some(note) = note {
             self.context.journal.info(note.clone());
@@ -52,7 +58,16 @@ impl EventLoop {
         self.report.save_attempt(&self.context, &self.outputs, "", "");
         let running = self.spawn_session(0, command);
         let results_tx = self.results_tx.clone();
+        let (context, outputs) = (Arc::clone(&self.context), &self.outputs);
+        let saved = outputs.saved.as_ref().map(|saved| saved.tip).filter(|_| continues);
+        let reopened = outputs.prepared.clone().zip(saved);
         tokio::spawn(async move {
+            if let Some((prepared, tip)) = reopened
+                && let Err(failure) = blocking(move || reopen_worktree(&context, &prepared, tip)).await
+            {
+                drop(results_tx.send(StepOutput::AgentEnded(Err(failure))).await);
+                return;
+            }
             let exit = running.await;
             drop(results_tx.send(StepOutput::AgentEnded(exit.map(Box::new))).await);
         });

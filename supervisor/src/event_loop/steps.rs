@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::deadline::{Expired, await_step};
 use super::outputs::{CommitInput, DocsRun, FetchInput, PushInput, StepOutput};
 use super::{EventLoop, seconds};
-use crate::agent::prepare_session;
 use crate::agent::stream::truncate;
-use crate::commands::{self, run_commands};
 use crate::context::{Context, RepositoryRole};
 use crate::docs::collect::{self, DocsBranch};
 use crate::failure::Failure;
@@ -27,12 +25,13 @@ use crate::publish::save::{SavedWork, WorktreeBase, save_tree, write_patch};
 use crate::publish::text::render_commit_message;
 use crate::publish::{pull_request, scan};
 use crate::run::{PullRequestMode, RunEnd};
-use crate::sandbox::Role;
 use crate::workspace::branch::{PreparedBranch, prepare_branch};
+use crate::workspace::export::{ExportInput, remove_stale};
 use crate::workspace::fetch::{Fetched, blocking, fetch_platform, fetch_target, open};
 use crate::workspace::preflight::check;
-use crate::workspace::state::{TreeState, WorktreeStatus, write_tree_state};
+use crate::workspace::state::{TreeState, WorktreeStatus, recorded_setup, write_tree_state};
 use crate::workspace::tools::{find_documents, plan_documents, start_mcp_servers_and_setup};
+use crate::workspace::verify;
 
 /// Maximum time of a pull request update, below the publish timeout's default.
 const PULL_REQUEST_TIMEOUT: Duration = Duration::from_secs(PULL_REQUEST_TIMEOUT_SECONDS as u64);
@@ -212,35 +211,26 @@ impl EventLoop {
     }
 
     pub(super) fn start_verify(&mut self) {
-        let prepared = self.outputs.prepared.clone();
-        self.start_with(prepared, |f| StepOutput::Verified(Err(f)), Self::verify);
+        let input = self.outputs.verify_input();
+        self.start_with(input, |f| StepOutput::Verified(Err(f)), Self::verify);
     }
 
-    fn verify(&mut self, prepared: PreparedBranch) {
+    fn verify(&mut self, input: ExportInput) {
         let context = Arc::clone(&self.context);
-        let limit = seconds(context.task.limits.verify_minutes * 60.0);
-        let home = match prepare_session::create_home(&context) {
-            Ok(home) => home,
-            Err(failure) => return self.send_output(StepOutput::Verified(Err(failure))),
-        };
-        let command_context = commands::CommandContext {
-            supervisor: context.supervisor.clone(),
-            environment: prepare_session::base_environment(&context, &home),
-            sandbox: context.sandbox_spec(Role::Verify, home.folder()),
-            directory: context.working_directory(&prepared.working_directory),
-        };
         let (cancel, results_tx) = self.new_cancel();
         tokio::spawn(async move {
             let journal = context.journal.clone();
             let on_done = |result: &CommandResult| log_command_result(&journal, result);
-            let verify = &context.task.verify;
-            let run = run_commands(verify, &command_context, &context.redactor, limit, on_done);
             let result = tokio::select! {
-                result = run => result.map_err(|error| Failure::from_error(Reason::InternalError, &error)),
+                result = verify::verify(&context, input, on_done) => result,
                 () = cancel.cancelled() => Err(cancelled()),
             };
             // A cancelled command may leave processes behind.
             crate::process::kill_descendants(&BTreeSet::new()).await;
+            if cancel.is_cancelled() {
+                // A stop does not wait for it; the next run removes the rest.
+                tokio::task::spawn_blocking(move || remove_stale(&context));
+            }
             drop(results_tx.send(StepOutput::Verified(result)).await);
         });
     }
@@ -272,7 +262,10 @@ impl EventLoop {
 
     pub(super) fn start_push(&mut self) {
         let limit = seconds(self.context.settings.publish_timeout_seconds);
-        self.start_push_with(move |context, PushInput { prepared, tip }| async move {
+        self.start_push_with(move |context, PushInput { prepared, tip, verified }| async move {
+            if let Err(failure) = check_verified(tip, verified) {
+                return keep_in_workspace(&context, &prepared, tip, failure).await;
+            }
             let timed_out = || Failure::new(Reason::RemoteUnavailable, "the push timed out");
             let push = push_with_fallbacks(&context, &prepared, tip, PushTarget::Branch);
             match tokio::time::timeout(limit, push).await {
@@ -283,7 +276,7 @@ impl EventLoop {
     }
 
     pub(super) fn start_keep_in_workspace(&mut self, failure: Failure) {
-        self.start_push_with(|context, PushInput { prepared, tip }| async move {
+        self.start_push_with(|context, PushInput { prepared, tip, verified: _ }| async move {
             keep_in_workspace(&context, &prepared, tip, failure).await
         });
     }
@@ -335,15 +328,32 @@ impl EventLoop {
     }
 }
 
+/// Returns an error if a commit other than the verified one would be pushed.
+fn check_verified(tip: Oid, verified: Option<Oid>) -> Result<(), Failure> {
+    match verified.filter(|verified| *verified != tip) {
+        Some(verified) => {
+            let message = format!("the commit to push is {tip}, but {verified} was verified");
+            Err(Failure::new(Reason::InternalError, message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Commits the work; returns it with the number of commits that are not in the base.
 fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Failure> {
     let CommitInput { prepared, title, docs_tip } = input;
     let task = &context.task;
-    let base = WorktreeBase { start: prepared.start, branch: prepared.branch.clone(), run: task.run.clone() };
+    let base = WorktreeBase {
+        start: prepared.start,
+        branch: prepared.branch.clone(),
+        run: task.run.clone(),
+        setup: recorded_setup(&context.tree_state()),
+    };
     let saved = match docs_tip {
         Some(tip) => collect::save(context, &base, *tip)?,
         None => {
-            let message = render_commit_message(&task.service, task.task_id, title, &task.run);
+            let title = context.redactor.redact(title);
+            let message = render_commit_message(&task.service, task.task_id, &title, &task.run);
             save_tree(context, &base, &message)?
         }
     };
@@ -358,6 +368,8 @@ fn commit(context: &Context, input: &CommitInput) -> Result<(SavedWork, u32), Fa
         branch: prepared.branch.clone(),
         start: saved.tip.to_string(),
         base: prepared.base.to_string(),
+        // A second commit has to leave it out as well.
+        setup: base.setup.map(|setup| setup.to_string()),
     };
     write_tree_state(&context.tree_state(), &state)
         .map_err(|error| Failure::io(&context.tree_state(), &error))?;
@@ -376,5 +388,18 @@ fn log_command_result(journal: &crate::record::EventLog, result: &CommandResult)
     let tail: Vec<&str> = lines.take(COMMAND_LOG_LINES).collect();
     for line in tail.into_iter().rev() {
         journal.log(Level::Info, "verify", format!("| {}", truncate(line, 200)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_verified_commit_may_be_pushed() {
+        let oid = |digit: &str| Oid::from_str(&digit.repeat(40)).unwrap();
+        assert!(check_verified(oid("1"), None).is_ok());
+        assert!(check_verified(oid("1"), Some(oid("1"))).is_ok());
+        assert_eq!(check_verified(oid("1"), Some(oid("2"))).unwrap_err().reason, Reason::InternalError);
     }
 }

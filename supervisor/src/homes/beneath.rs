@@ -149,14 +149,7 @@ mod tests {
     fn pipe_socket_or_oversized_file_is_refused_without_delay() {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
-        rustix::fs::mknodat(
-            CWD,
-            path("pipe"),
-            FileType::Fifo,
-            Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(CWD, path("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         // Sparse: it takes no space.
         File::create(path("huge")).unwrap().set_len(300 << 30).unwrap();

@@ -70,7 +70,10 @@ mod tests {
     async fn overlong_line_or_output_is_an_error() {
         let line = usize::try_from(MAX_LINE_BYTES).unwrap();
         let read = async |bytes: Vec<u8>, max: u64| {
-            Bounded::total(bytes.as_slice(), max).read_to_end(&mut Vec::new()).await.map_err(|e| e.to_string())
+            Bounded::total(bytes.as_slice(), max)
+                .read_to_end(&mut Vec::new())
+                .await
+                .map_err(|e| e.to_string())
         };
         let mut lines = vec![b'x'; 2 * line];
         lines[line - 1] = b'\n';

@@ -305,7 +305,9 @@ fn sandbox_problem(server: &ServerConfig) -> Option<String> {
     let uses = |name: &str| texts(server).any(|text| text.contains(&format!("{{{name}}}")));
     let unavailable: &[&str] = match (server.runs_in, server.workspace) {
         (RunsIn::AgentSandbox, WorkspaceAccess::Read | WorkspaceAccess::Write) => {
-            return Some("`workspace` is for servers in their own sandbox; the agent's has the repository".to_owned());
+            return Some(
+                "`workspace` is for servers in their own sandbox; the agent's has the repository".to_owned(),
+            );
         }
         (RunsIn::AgentSandbox, WorkspaceAccess::None) => {
             if server.needed_secrets().next().is_some() || !server.keep.is_empty() {
@@ -389,7 +391,10 @@ mod tests {
             (with(r#""runs_in":"agent_sandbox","keep":["m"]"#), "neither secrets nor kept files"),
             (with(r#""runs_in":"agent_sandbox","secrets":{"K":"key"}"#), "neither secrets nor kept files"),
             (with(r#""runs_in":"agent_sandbox","args":["{memory}"]"#), "`{memory}` does not exist"),
-            (with(r#""runs_in":"agent_sandbox","workspace":"read"}"#).replace("}}", "}"), "in their own sandbox"),
+            (
+                with(r#""runs_in":"agent_sandbox","workspace":"read"}"#).replace("}}", "}"),
+                "in their own sandbox",
+            ),
             (with(r#""workspace":"all""#), "unknown variant `all`"),
             (r#"{"name":"y","description":"d","command":"c"}"#.to_owned(), "not named `y.json`"),
             (r#"{"name":"x","description":"d","command":"./c"}"#.to_owned(), "`command` is neither"),

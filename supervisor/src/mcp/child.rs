@@ -39,12 +39,12 @@ impl ServerEnv {
     /// # Errors
     /// Returns an error if a file cannot be copied.
     pub fn restore_kept(&self, server: &PlannedServer) -> io::Result<()> {
-        kept::restore(&self.kept.join(&server.name), &server.keep, &server.home.home())
+        kept::restore(&self.kept.join(&server.name), &server.keep, &server.home)
     }
 
     /// Stores the kept files of a server, after its processes have exited.
     pub(super) fn collect_kept(&self, server: &PlannedServer) {
-        for problem in kept::collect(&self.kept.join(&server.name), &server.keep, &server.home.home()) {
+        for problem in kept::collect(&self.kept.join(&server.name), &server.keep, &server.home) {
             tracing::warn!(server = server.name, problem, "a file of an MCP server is not kept");
         }
     }
@@ -97,14 +97,15 @@ impl ServerProcess {
         let mut files = Vec::new();
         for (variable, secret) in &server.secret_files {
             let paths = (server_env.secret_files)(secret).unwrap_or_default();
-            let path = paths.first().ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
+            let path =
+                paths.first().ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
             environment.insert(variable.into(), path.into());
             files.extend(paths);
         }
-        let confinement = server_env.sandbox.of(server, &files);
+        let sandbox = server_env.sandbox.of(server, &files);
         let arguments: Vec<OsString> = server.args.iter().map(OsString::from).collect();
         let supervisor: &Path = &server_env.sandbox.supervisor;
-        let mut command = confined_command(supervisor, &confinement, &server.command, &arguments, &environment);
+        let mut command = confined_command(supervisor, &sandbox, &server.command, &arguments, &environment);
         // Programs resolve modules and configuration in the current directory: its own, which is fresh.
         command.current_dir(server.home.home());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);

@@ -132,7 +132,8 @@ impl RelayHost {
         let listener = if shared.servers.is_empty() {
             None
         } else {
-            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RelayError::Listen)?;
+            let listener =
+                std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RelayError::Listen)?;
             listener.set_nonblocking(true).map_err(RelayError::Listen)?;
             let address = listener.local_addr().map_err(RelayError::Listen)?;
             let listener = TcpListener::from_std(listener).map_err(RelayError::Listen)?;
@@ -202,9 +203,13 @@ impl Shared {
     /// Returns the grant of a token. Compares all of them, each in constant time.
     fn authenticate(&self, token: &[u8]) -> Option<Grant> {
         let grants = self.grants();
-        let found = grants.iter().fold(None, |found, grant| {
-            if equal(grant.token.as_bytes(), token) { Some(grant) } else { found }
-        });
+        let found =
+            grants.iter().fold(
+                None,
+                |found, grant| {
+                    if equal(grant.token.as_bytes(), token) { Some(grant) } else { found }
+                },
+            );
         found.cloned()
     }
 }
@@ -274,13 +279,12 @@ impl Shared {
     /// Starts a server and copies bytes in both directions until either side closes, or `ended`.
     async fn connect(&self, grant: &Grant, agent: Agent, ended: impl Future<Output = ()>) {
         let Some(server) = self.servers.get(&grant.server) else { return };
-        let started = grant.admission.admit(Instant::now()).map_err(|refusal| refusal.to_string()).and_then(
-            |permit| {
+        let started =
+            grant.admission.admit(Instant::now()).map_err(|refusal| refusal.to_string()).and_then(|permit| {
                 let started = ServerProcess::start(server, &self.server_env, &self.running, Stdio::null());
                 let child = started.map_err(|error| format!("the MCP server cannot start: {error}"))?;
                 Ok((child, permit))
-            },
-        );
+            });
         let (mut child, permit) = match started {
             Ok(started) => started,
             Err(why) => {

@@ -63,7 +63,11 @@ impl Patterns {
         }
         let build = |builder: &GitignoreBuilder| {
             builder.build().map_err(|error| InvalidPattern {
-                pattern: originals.iter().map(|(_, pattern)| pattern.as_str()).collect::<Vec<_>>().join("`, `"),
+                pattern: originals
+                    .iter()
+                    .map(|(_, pattern)| pattern.as_str())
+                    .collect::<Vec<_>>()
+                    .join("`, `"),
                 problem: error.to_string(),
             })
         };
@@ -105,9 +109,7 @@ impl Patterns {
 /// Returns a name as file systems fold it, without regard to case.
 fn fold_name(name: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(name) else { return name.to_vec() };
-    let is_ignored = |c: char| {
-        matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-    };
+    let is_ignored = |c: char| matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
     let visible: String = text.chars().filter(|c| !is_ignored(*c)).collect();
     let trimmed = visible.trim_end_matches(['.', ' ']);
     if trimmed.is_empty() { visible.into_bytes() } else { trimmed.as_bytes().to_vec() }

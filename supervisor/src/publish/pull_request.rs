@@ -71,6 +71,7 @@ pub async fn publish(
             let Some(open) = forge.find(&repository, branch, &base.branch).await.map_err(failed)? else {
                 return Ok(None);
             };
+            let outcome = &redacted(context, outcome);
             let attempt = FailedAttempt {
                 run: &outcome.run,
                 reason: outcome.reason,
@@ -78,11 +79,31 @@ pub async fn publish(
                 work: &outcome.work,
                 usage: &outcome.usage,
             };
-            let text = context.redactor.redact(&render_failed_attempt(&attempt)).into_owned();
+            let text = checked(context, render_failed_attempt(&attempt));
             forge.comment(&repository, open.number, outcome.run.as_str(), &text).await.map_err(failed)?;
             Ok(Some(open))
         }
     }
+}
+
+/// Redacts the texts of an outcome, before they become parts of Markdown: redacting that could remove
+/// a fence.
+fn redacted(context: &Context, outcome: &Outcome) -> Outcome {
+    let redacted = serde_json::to_value(outcome).and_then(|mut value| {
+        context.redactor.redact_json(&mut value);
+        serde_json::from_value(value)
+    });
+    // What is rendered is checked too.
+    redacted.unwrap_or_else(|_| outcome.clone())
+}
+
+/// Returns the text, or a replacement if it holds a secret in spite of all.
+fn checked(context: &Context, text: String) -> String {
+    if context.redactor.scan(text.as_bytes()).hits.is_empty() {
+        return text;
+    }
+    context.journal.warn("a text for the pull request held a secret and was left out");
+    "This text held a secret and was left out.".to_owned()
 }
 
 /// Renders title and body.
@@ -92,7 +113,12 @@ fn render(
     documents: Option<&TaskDocuments>,
     oid: &str,
 ) -> (String, String) {
-    let redact = |text: String| context.redactor.redact(&text).into_owned();
+    let outcome = &redacted(context, outcome);
+    let redact = |text: &str| context.redactor.redact(text).into_owned();
+    let checked = |text: String| checked(context, text);
+    let description = documents.and_then(|documents| documents.entry.description.as_deref()).map(redact);
+    let criteria = documents.map(|documents| documents.acceptance_criteria.as_slice()).unwrap_or_default();
+    let criteria: Vec<String> = criteria.iter().map(|criterion| redact(criterion)).collect();
     let title = outcome.task_title.as_deref().unwrap_or_default();
     let minutes = outcome.finished_at.duration_since(outcome.started_at).as_secs_f64() / 60.0;
     let base = outcome.base.clone().unwrap_or_else(|| orchestrator_contract::outcome::Revision {
@@ -113,15 +139,15 @@ fn render(
             minutes,
             notes: &outcome.notes,
         };
-        return (redact(render_documents_title(&text)), redact(render_documents_body(&text)));
+        return (checked(render_documents_title(&text)), checked(render_documents_body(&text)));
     }
     let text = PullRequestText {
         run: &outcome.run,
         task: outcome.task_id,
         title,
-        description: documents.and_then(|documents| documents.entry.description.as_deref()),
+        description: description.as_deref(),
         summary: outcome.verdict.as_ref().map(|verdict| verdict.summary.as_str()),
-        criteria: documents.map(|documents| documents.acceptance_criteria.as_slice()).unwrap_or_default(),
+        criteria: &criteria,
         verification: &outcome.verification,
         base: &base,
         branch: outcome.work.branch.as_deref().unwrap_or_default(),
@@ -133,5 +159,5 @@ fn render(
         other_authors: &outcome.other_authors,
         mcp_servers: &outcome.mcp_servers,
     };
-    (redact(render_title(title, outcome.task_id)), redact(render_body(&text)))
+    (checked(render_title(title, outcome.task_id)), checked(render_body(&text)))
 }

@@ -25,6 +25,8 @@ pub struct WorktreeBase {
     pub branch: String,
     /// Run that did the work.
     pub run: RunName,
+    /// Tree after the setup commands, if they changed files.
+    pub setup: Option<Oid>,
 }
 
 /// Saved work.
@@ -46,6 +48,8 @@ pub struct SavedWork {
 struct Destination<'a> {
     /// Commit that the agent started from.
     start: Oid,
+    /// Tree after the setup commands, if they changed files.
+    setup: Option<Oid>,
     /// Ref of the work.
     reference: String,
     /// Name for other refs of the work: `refs/orchestrator/{owner}/...`.
@@ -70,6 +74,7 @@ fn git(error: GitError) -> Failure {
 pub fn save_tree(context: &Context, base: &WorktreeBase, message: &str) -> Result<SavedWork, Failure> {
     let destination = Destination {
         start: base.start,
+        setup: base.setup,
         reference: format!("refs/heads/{}", base.branch),
         owner: base.run.as_str(),
         message,
@@ -92,7 +97,8 @@ pub fn save_recovered(
     let owner = format!("recovered-{name}");
     // The file with the stats may be of another worktree.
     let cache = StatCache::default();
-    let destination = Destination { start, reference: reference.clone(), owner: &owner, message, cache };
+    let destination =
+        Destination { start, setup: None, reference: reference.clone(), owner: &owner, message, cache };
     let saved = with_reserve(context, || save_to(context, &destination))?;
     Ok((saved, reference))
 }
@@ -117,6 +123,9 @@ fn save_to(context: &Context, destination: &Destination<'_>) -> Result<SavedWork
     let head_tree = control.commit_tree(head).map_err(git)?;
     let Snapshot { tree, changed: _, lfs_changed, nested_repositories, unsaved, notes: skipped, cache } =
         stable_snapshot(context, &control, destination, head_tree)?;
+    let start_tree = control.commit_tree(destination.start).map_err(git)?;
+    let setup = destination.setup.unwrap_or(start_tree);
+    let tree = control.tree_without_setup(tree, start_tree, setup).map_err(git)?;
     notes.extend(skipped);
     for nested in &nested_repositories {
         let nested = String::from_utf8_lossy(nested);

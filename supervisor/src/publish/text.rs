@@ -12,8 +12,8 @@ use orchestrator_contract::outcome::{
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
 use markdown::{
-    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, code, code_block, line, list, neutralize, quoted_lines,
-    truncate,
+    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, block, code, code_block, inline, join_within, line, list,
+    plain, quoted_lines,
 };
 
 pub use documents::{DocumentsText, render_documents_body, render_documents_title};
@@ -33,6 +33,7 @@ const MAX_OUTPUT_CHARS: usize = 800;
 /// Maximum entries of each list.
 const MAX_CRITERIA: usize = 40;
 const MAX_COMMANDS: usize = 10;
+const MAX_KEPT: usize = 20;
 
 /// Content of a pull request.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +72,7 @@ pub struct PullRequestText<'a> {
 /// Returns the title of a pull request: `{title} (task {id})`.
 #[must_use]
 pub fn render_title(title: &str, task: Option<TaskId>) -> String {
-    let title = line(title, MAX_TITLE_CHARS);
+    let title = plain(&line(title, MAX_TITLE_CHARS));
     match task {
         Some(task) if title.is_empty() => format!("Task {task}"),
         Some(task) => format!("{title} (task {task})"),
@@ -85,16 +86,16 @@ pub fn render_title(title: &str, task: Option<TaskId>) -> String {
 pub fn render_body(text: &PullRequestText<'_>) -> String {
     let PullRequestText { task, title, description, summary, criteria, verification, .. } = *text;
     let mut sections = Vec::new();
-    let title = neutralize(&line(title, MAX_LINE_CHARS));
+    let title = inline(&line(title, MAX_LINE_CHARS));
     let heading = match task {
         Some(task) if title.is_empty() => format!("## Task {task}"),
         Some(task) => format!("## Task {task}: {title}"),
         None => format!("## {title}"),
     };
     sections.push(heading);
-    sections.extend(description.map(|text| sanitize_multiline(text, MAX_DESCRIPTION_CHARS)));
+    sections.extend(description.map(|text| block(text, MAX_DESCRIPTION_CHARS)));
     if let Some(summary) = summary.map(str::trim).filter(|summary| !summary.is_empty()) {
-        sections.push(format!("### Summary\n\n{}", sanitize_multiline(summary, MAX_SUMMARY_CHARS)));
+        sections.push(format!("### Summary\n\n{}", block(summary, MAX_SUMMARY_CHARS)));
     }
     if !criteria.is_empty() {
         sections.push(format!("### Acceptance criteria\n\n{}", list(criteria, MAX_CRITERIA)));
@@ -105,30 +106,34 @@ pub fn render_body(text: &PullRequestText<'_>) -> String {
         sections.push(format!("### Notes\n\n{}", list(&notes, MAX_NOTES)));
     }
     sections.push(render_summary_table(text));
-    truncate(
-        &sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n\n"),
-        MAX_BODY_CHARS,
-    )
-}
-
-/// Neutralizes untrusted text of several lines.
-///
-/// Truncated before, because neutralizing long lines is slow, and after, because it adds characters.
-fn sanitize_multiline(text: &str, max_chars: usize) -> String {
-    truncate(&neutralize(&truncate(text.trim(), max_chars)), max_chars)
+    join_within(&sections, "\n\n", MAX_BODY_CHARS)
 }
 
 fn render_verification(verification: &Verification) -> String {
-    let Verification { status, commands } = verification;
+    let Verification { status, commit, commands, kept } = verification;
+    let place = place_of_verification(commit.as_deref(), kept);
     let verdict = match status {
-        VerificationStatus::NotConfigured => "Not verified: the service has no verify commands.",
-        VerificationStatus::NotRun => "Not verified.",
-        VerificationStatus::Passed => "All commands succeeded.",
-        VerificationStatus::Failed => "**A command failed.**",
+        VerificationStatus::NotConfigured => "Not verified: the service has no verify commands.".to_owned(),
+        VerificationStatus::NotRun => "Not verified.".to_owned(),
+        VerificationStatus::Passed => format!("All commands succeeded{place}."),
+        VerificationStatus::Failed => format!("**A command failed**{place}."),
     };
     let mut parts = vec![format!("### Verification\n\n{verdict}\n")];
     parts.extend(commands.iter().take(MAX_COMMANDS).map(render_command));
-    truncate(parts.join("\n").trim_end(), MAX_VERIFICATION_CHARS)
+    join_within(&parts, "\n", MAX_VERIFICATION_CHARS)
+}
+
+/// Returns which commit was verified, and what the sandbox had beside it.
+fn place_of_verification(commit: Option<&str>, kept: &[String]) -> String {
+    let Some(commit) = commit else { return String::new() };
+    let short: String = commit.chars().take(12).collect();
+    let kept: Vec<String> =
+        kept.iter().take(MAX_KEPT).map(|name| code(&line(name, MAX_LINE_CHARS))).collect();
+    let kept = match kept.as_slice() {
+        [] => String::new(),
+        names => format!(", with {} kept from an earlier verification", names.join(", ")),
+    };
+    format!(" on {} in a fresh sandbox{kept}", code(&short))
 }
 
 fn render_command(report: &CommandResult) -> String {
@@ -214,7 +219,7 @@ pub fn render_failed_attempt(attempt: &FailedAttempt<'_>) -> String {
     format!(
         "**Run {} {end}: {reason}**\n\n{}\n\n{location} Usage: ${:.2}, {} turns.",
         code(run.as_str()),
-        neutralize(&line(message, 2_000)),
+        inline(&line(message, 2_000)),
         usage.cost_usd,
         usage.turns
     )
@@ -228,7 +233,7 @@ pub fn render_commit_message(
     title: &str,
     run: &RunName,
 ) -> String {
-    let title = line(title, MAX_TITLE_CHARS);
+    let title = plain(&line(title, MAX_TITLE_CHARS));
     let task_part = task.map(|task| format!("task {task}"));
     let mut parts = vec![service.to_string()];
     parts.extend(task_part);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use orchestrator_contract::event::{Progress, StepState};
-use orchestrator_contract::{Event, EventBody, Level, Outcome, Phase, RunName, Step};
+use orchestrator_contract::{Event, EventBody, Level, Outcome, Phase, RunName, Step, bounds};
 
 use super::text;
 use crate::config::LogFormat;
@@ -165,7 +165,8 @@ impl EventLog {
         self.info(format!("waiting for {holder}, which holds the workspace"));
     }
 
-    pub fn progress(&self, progress: Progress) {
+    pub fn progress(&self, mut progress: Progress) {
+        bounds::limit(&mut progress.activity, bounds::ACTIVITY);
         self.write(progress.activity.clone(), EventBody::Progress(progress));
     }
 
@@ -188,7 +189,8 @@ impl EventLog {
     }
 
     fn write(&self, message: String, body: EventBody) {
-        let message = self.redactor.redact(&message).into_owned();
+        let message = self.redactor.redact(&message);
+        let message = bounds::truncate(&message, bounds::EVENT_MESSAGE).into_owned();
         let essential = matches!(body, EventBody::Outcome { .. });
         let mut shared = self.lock();
         shared.seq += 1;
@@ -202,7 +204,8 @@ impl EventLog {
         };
         let Ok(mut json) = serde_json::to_vec(&event) else { return };
         // An outcome contains texts of the agent and of MCP servers.
-        json = self.redactor.redact_bytes(&json).into_owned();
+        json = self.redactor.redact_document(json);
+        debug_assert!(json.len() <= bounds::EVENT_LINE, "an event of {} bytes", json.len());
         json.push(b'\n');
         if let Some(file) = &mut shared.file {
             // A full disk must not end the run; writing the outcome reports it.

@@ -1,6 +1,6 @@
 //! Renders an event as text: `12:03:11 agent  edits src/lib.rs`. Pure.
 
-use orchestrator_contract::{Event, Level};
+use orchestrator_contract::{Event, Level, terminal};
 
 /// Renders the line. Returns `None` for events that the readable log omits.
 #[must_use]
@@ -12,7 +12,8 @@ pub fn render(event: &Event) -> Option<String> {
         Level::Error => "error: ",
     };
     let time = event.time.strftime("%H:%M:%S");
-    Some(format!("{time} {:<14} {prefix}{}", line.source, line.text))
+    let (source, text) = (terminal::neutralize(line.source), terminal::neutralize(line.text));
+    Some(format!("{time} {source:<14} {prefix}{text}"))
 }
 
 #[cfg(test)]

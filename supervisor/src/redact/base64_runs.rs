@@ -83,9 +83,10 @@ pub(super) fn decode(bytes: &[u8], on_decoded: &mut dyn FnMut(Range<usize>, &[u8
         if sextets.len() < MIN_CHARS || has_case != (true, true) {
             continue;
         }
+        let padding = bytes[at..].iter().take(2).take_while(|byte| **byte == b'=').count();
         for offset in 0..4 {
             decode_sextets(sextets.get(offset..).unwrap_or_default(), &mut decoded);
-            on_decoded(start..at, &decoded);
+            on_decoded(start..at + padding, &decoded);
         }
     }
 }
@@ -93,6 +94,14 @@ pub(super) fn decode(bytes: &[u8], on_decoded: &mut dyn FnMut(Range<usize>, &[u8
 /// Returns whether there are uppercase and lowercase letters.
 fn cases(line: &[u8]) -> (bool, bool) {
     (line.iter().any(u8::is_ascii_uppercase), line.iter().any(u8::is_ascii_lowercase))
+}
+
+/// Returns whether a byte is a `+` that joins two texts in code: `"a" + "b"`.
+pub(super) fn is_operator(bytes: &[u8], at: usize) -> bool {
+    let is_apart = |byte: &u8| byte.is_ascii_whitespace() || b"\"'".contains(byte);
+    bytes.get(at) == Some(&b'+')
+        && at.checked_sub(1).and_then(|before| bytes.get(before)).is_some_and(is_apart)
+        && bytes.get(at + 1).is_some_and(is_apart)
 }
 
 fn line_end(bytes: &[u8], start: usize) -> usize {
@@ -105,6 +114,7 @@ fn next_line(bytes: &[u8], end: usize) -> Option<usize> {
     let gap = bytes.get(end..bytes.len().min(end + MAX_GAP))?;
     for (length, byte) in gap.iter().enumerate() {
         match value(*byte) {
+            _ if is_operator(bytes, end + length) => {}
             GAP => {}
             BREAK => breaks = true,
             OTHER => return None,
@@ -156,7 +166,9 @@ mod tests {
 
     #[test]
     fn names_and_paths_are_not_decoded() {
-        for text in ["a_rather_long_snake_case_name", "MAX_LENGTH_OF_A_LONG_NAME", "some/path/to/a-file/of/ours"] {
+        for text in
+            ["a_rather_long_snake_case_name", "MAX_LENGTH_OF_A_LONG_NAME", "some/path/to/a-file/of/ours"]
+        {
             assert_eq!(decoded(text), Vec::<String>::new(), "{text}");
         }
     }

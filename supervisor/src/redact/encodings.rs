@@ -39,7 +39,8 @@ pub(super) fn encoded_forms(value: &str) -> BTreeSet<String> {
 pub(super) fn split_forms(value: &str) -> BTreeSet<String> {
     let mut forms = BTreeSet::new();
     for line in secret_lines(value) {
-        let letters = line.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte)).count();
+        let letters =
+            line.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte)).count();
         // What remains of other secrets is too little to recognize them.
         if letters * 4 >= line.len() * 3 && letters >= MIN_SPLIT_BYTES {
             forms.insert(line.to_owned());
@@ -65,9 +66,8 @@ fn secret_lines(value: &str) -> Vec<&str> {
 fn add_base32_within(forms: &mut BTreeSet<String>, value: &[u8]) {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     for offset in 0..5 {
-        let bits = (offset * 8..(offset + value.len()) * 8).map(|bit| {
-            value.get(bit / 8 - offset).is_some_and(|byte| byte >> (7 - bit % 8) & 1 == 1)
-        });
+        let bits = (offset * 8..(offset + value.len()) * 8)
+            .map(|bit| value.get(bit / 8 - offset).is_some_and(|byte| byte >> (7 - bit % 8) & 1 == 1));
         // Characters at the borders also encode bits of adjacent bytes.
         let skipped = (5 - offset * 8 % 5) % 5;
         let bits: Vec<bool> = bits.skip(skipped).collect();

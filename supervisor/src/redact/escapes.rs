@@ -35,7 +35,8 @@ impl Unescaped {
     pub(super) fn source(&self, range: &Range<usize>) -> Range<usize> {
         let place = |offset: usize| {
             let after = self.points.partition_point(|(text, _)| *text <= offset);
-            let (text, source) = after.checked_sub(1).and_then(|at| self.points.get(at)).copied().unwrap_or((0, 0));
+            let (text, source) =
+                after.checked_sub(1).and_then(|at| self.points.get(at)).copied().unwrap_or((0, 0));
             let limit = self.points.get(after).map_or(usize::MAX, |(_, source)| *source);
             (source + (offset - text)).min(limit)
         };
@@ -138,7 +139,8 @@ fn backslash(bytes: &[u8], at: usize) -> Option<Escape> {
     match *bytes.get(at + 1)? {
         b'x' => byte(4, number(bytes, at + 2, 2, 16)?),
         b'u' if bytes.get(at + 2) == Some(&b'{') => {
-            let digits = bytes.get(at + 3..)?.iter().take(6).take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let digits =
+                bytes.get(at + 3..)?.iter().take(6).take_while(|byte| byte.is_ascii_hexdigit()).count();
             (bytes.get(at + 3 + digits) == Some(&b'}')).then_some(())?;
             character(digits + 4, number(bytes, at + 3, digits, 16)?)
         }
@@ -146,7 +148,9 @@ fn backslash(bytes: &[u8], at: usize) -> Option<Escape> {
             let high = number(bytes, at + 2, 4, 16)?;
             let is_pair = (0xd800..0xdc00).contains(&high) && bytes.get(at + 6..at + 8) == Some(b"\\u");
             match is_pair.then(|| number(bytes, at + 8, 4, 16)).flatten() {
-                Some(low @ 0xdc00..0xe000) => character(12, 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00)),
+                Some(low @ 0xdc00..0xe000) => {
+                    character(12, 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
+                }
                 Some(_) | None => character(6, high),
             }
         }
@@ -160,9 +164,15 @@ fn backslash(bytes: &[u8], at: usize) -> Option<Escape> {
         b'r' => byte(2, u32::from(b'\r')),
         b't' => byte(2, u32::from(b'\t')),
         b'\n' => Some(Escape { length: 2, character: None }),
-        plain @ (b'"' | b'\'' | b'\\' | b'/' | b' '..=b'/' | b':'..=b'@' | b'[' | b']'..=b'`' | b'{'..=b'~') => {
-            byte(2, u32::from(plain))
-        }
+        plain @ (b'"'
+        | b'\''
+        | b'\\'
+        | b'/'
+        | b' '..=b'/'
+        | b':'..=b'@'
+        | b'['
+        | b']'..=b'`'
+        | b'{'..=b'~') => byte(2, u32::from(plain)),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use secrecy::ExposeSecret as _;
 
+use super::base64_runs::is_operator;
 use super::encodings;
 use super::hit::{Hit, SecretKind};
 use super::packed::{Format, MAGICS};
@@ -117,12 +118,11 @@ impl Matcher {
             let end = bytes.len().min(start + WINDOW_BYTES + OVERLAP_BYTES);
             let window = &bytes[start..end];
             joined.clear();
-            joined.extend(window.iter().copied().filter_map(letter));
+            joined.extend(letters(window).map(|(_, letter)| letter));
             let mut places: Vec<usize> = Vec::new();
             for found in automaton.find_overlapping_iter(&joined) {
                 if places.is_empty() {
-                    let letters = window.iter().enumerate().filter(|(_, byte)| letter(**byte).is_some());
-                    places = letters.map(|(at, _)| at).collect();
+                    places = letters(window).map(|(at, _)| at).collect();
                 }
                 let place = |index: usize| places.get(index).copied().unwrap_or(window.len());
                 let Some(kind) = kinds.get(found.pattern().as_usize()) else { continue };
@@ -135,6 +135,14 @@ impl Matcher {
             start += WINDOW_BYTES;
         }
     }
+}
+
+/// Returns the letters of a text with their places.
+fn letters(window: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+    let is_letter = |(at, byte): (usize, &u8)| {
+        Some((at, letter(*byte)?)).filter(|(at, letter)| *letter != b'+' || !is_operator(window, *at))
+    };
+    window.iter().enumerate().filter_map(is_letter)
 }
 
 /// Returns a letter, digit or character of base64, the same for both alphabets.

@@ -219,8 +219,10 @@ mod tests {
     #[test]
     fn dumps_of_common_tools_are_decoded() {
         let long = "0000000 67 68 70 5f 31 36 43 37\n0000010 65 34 32 46 32 39 32 63\n0000020\n";
-        let xxd = "00000000: 6768 705f 3136 4337 6534  ghp_16C7e4\n0000000a: 3246 3239 3263            2F292c\n";
-        let hexdump = "00000000  67 68 70 5f 31 36 43 37  65 34 32 46 32 39 32 63  |ghp_16C7e42F292c|\n00000010\n";
+        let xxd =
+            "00000000: 6768 705f 3136 4337 6534  ghp_16C7e4\n0000000a: 3246 3239 3263            2F292c\n";
+        let hexdump =
+            "00000000  67 68 70 5f 31 36 43 37  65 34 32 46 32 39 32 63  |ghp_16C7e42F292c|\n00000010\n";
         for text in [long, xxd, hexdump] {
             assert_decodes(dumps, text);
         }
@@ -229,7 +231,8 @@ mod tests {
     #[test]
     fn decimal_lists_are_decoded() {
         let numbers: Vec<String> = b"ghp_16C7e42F292c".iter().map(u8::to_string).collect();
-        for text in [numbers.join(", "), format!("{{\"data\":[{}]}}", numbers.join(",")), numbers.join("\n")] {
+        for text in [numbers.join(", "), format!("{{\"data\":[{}]}}", numbers.join(",")), numbers.join("\n")]
+        {
             assert_decodes(decimal, &text);
         }
     }

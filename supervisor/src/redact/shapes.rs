@@ -110,7 +110,8 @@ const MIN_DISTINCT_CHARS: usize = 9;
 
 static ANCHORED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     // Without Unicode, `\b` and classes match bytes.
-    let regex = |shape: Shape| Regex::new(&format!("^(?-u){}", shape.pattern)).expect("the patterns are valid");
+    let regex =
+        |shape: Shape| Regex::new(&format!("^(?-u){}", shape.pattern)).expect("the patterns are valid");
     SHAPES.map(regex).into()
 });
 

@@ -158,10 +158,6 @@ fn redacted_json_line_stays_json() {
     let value: serde_json::Value = serde_json::from_slice(&redacted).unwrap();
     let mask = "[redacted github token]";
     assert_eq!(value, json!({"a": [mask], mask: 1, "c": "ok"}));
-    // Texts of different fields do not form a secret by chance, but must not reveal it either.
-    let fields = json!({"a": &TOKEN[..20], "b": &TOKEN[20..]});
-    let redacted = whole(&redactor(), &[format!("{fields}\n").into_bytes()]);
-    assert!(!String::from_utf8_lossy(&redacted).contains(&TOKEN[20..]));
 }
 
 type Encoder = fn(&[u8]) -> Vec<u8>;
@@ -295,8 +291,9 @@ fn deep_nesting_is_read_or_reported() {
     let redactor = redactor();
     let mut data = TOKEN.as_bytes().to_vec();
     for depth in 1..12 {
-        data = gzip(&data);
+        data = hex(&data, " ");
         let scan = redactor.scan(&data);
+        // One more level is known as it is, without decoding.
         assert_eq!(scan.kinds().len(), usize::from(depth <= 8), "{depth}");
         assert_eq!(scan.unread.is_empty(), depth <= 8, "{depth}: {:?}", scan.unread);
     }

@@ -60,7 +60,10 @@ mod tests {
                 let bytes = [vec![b'#'; before], encoded.clone()].concat();
                 let mut found = Vec::new();
                 decode(&bytes, &mut |_, text| found.push(String::from_utf8_lossy(text).into_owned()));
-                assert!(found.iter().any(|found| found.contains("ghp_16C7e42F292c\u{f6}\u{df}")), "{bytes:?}");
+                assert!(
+                    found.iter().any(|found| found.contains("ghp_16C7e42F292c\u{f6}\u{df}")),
+                    "{bytes:?}"
+                );
             }
         }
     }

@@ -34,7 +34,7 @@ pub enum Effect {
     TerminateAgent,
     /// Kill all processes that the agent started.
     KillAgent,
-    /// Run the verify commands.
+    /// Run the verify commands on an export of the saved commit.
     Verify,
     /// Push the work, with fallbacks if the branch is refused.
     Push,

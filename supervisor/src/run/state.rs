@@ -45,6 +45,14 @@ pub(super) enum VerifyAttempt {
     Second,
 }
 
+/// Verification that follows the commit of the agent's work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PendingVerification {
+    /// The work is published without one: the agent failed, or the run was stopped.
+    None,
+    Of(VerifyAttempt),
+}
+
 impl State {
     pub(super) fn step(&self) -> Step {
         match self {
@@ -60,6 +68,18 @@ impl State {
     pub(super) fn awaits(&self, step: Step) -> bool {
         let is_step = matches!(self, Self::Preparing(_) | Self::PreparingBatch(_) | Self::Publishing(_));
         is_step && self.step() == step
+    }
+
+    /// Returns whether the agent has ended, so that its limits no longer apply.
+    pub(super) fn is_after_agent(&self) -> bool {
+        match self {
+            Self::Verifying { .. } | Self::CancellingVerify | Self::Publishing(_) | Self::Done => true,
+            Self::Preparing(_)
+            | Self::PreparingBatch(_)
+            | Self::Agent { .. }
+            | Self::Batch(..)
+            | Self::Stopping { .. } => false,
+        }
     }
 
     pub(super) fn batch(&self) -> Option<&Batch> {

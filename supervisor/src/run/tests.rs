@@ -40,9 +40,9 @@ fn reason(end: &RunEnd) -> Reason {
 fn successful_run_takes_steps_in_order() {
     let (end, effects, run) = play(&[
         done(),
-        RunEvent::Verified(VerifyResult::Passed),
         RunEvent::Saved(1),
         RunEvent::StepDone(Step::Policy),
+        RunEvent::Verified(VerifyResult::Passed),
         RunEvent::Pushed(None),
         RunEvent::StepDone(Step::PullRequest),
     ]);
@@ -51,9 +51,9 @@ fn successful_run_takes_steps_in_order() {
     assert_eq!(
         effects,
         [
-            Effect::Verify,
             Effect::Perform(Step::Commit),
             Effect::Perform(Step::Policy),
+            Effect::Verify,
             Effect::Push,
             Effect::PullRequest(PullRequestMode::Open),
             Effect::Report,
@@ -102,16 +102,15 @@ fn second_stop_kills_agent_without_push() {
 fn stop_during_publish_cancels_only_when_repeated() {
     let published = [
         done(),
-        RunEvent::Verified(VerifyResult::Passed),
         RunEvent::Saved(1),
+        RunEvent::StepDone(Step::Policy),
+        RunEvent::Verified(VerifyResult::Passed),
         RunEvent::StopRequested(StopMode::Graceful),
     ];
-    let home =
-        [RunEvent::StepDone(Step::Policy), RunEvent::Pushed(None), RunEvent::StepDone(Step::PullRequest)];
+    let home = [RunEvent::Pushed(None), RunEvent::StepDone(Step::PullRequest)];
     let (end, ..) = play(&[&published[..], &home[..]].concat());
     assert_eq!(reason(&end), Reason::Completed);
-    let (end, effects, _) =
-        play(&[&published[..], &home[..1], &[RunEvent::StopRequested(StopMode::Now)]].concat());
+    let (end, effects, _) = play(&[&published[..], &[RunEvent::StopRequested(StopMode::Now)]].concat());
     assert_eq!(reason(&end), Reason::Stopped);
     assert_eq!(effects.last(), Some(&Effect::Cancel));
 }
@@ -157,12 +156,8 @@ fn stop_now_during_policy_keeps_work_without_push() {
 
 #[test]
 fn stop_now_skips_pull_request() {
-    let saving = [
-        done(),
-        RunEvent::Verified(VerifyResult::Passed),
-        RunEvent::StopRequested(StopMode::Graceful),
-        RunEvent::StopRequested(StopMode::Now),
-    ];
+    let saving =
+        [done(), RunEvent::StopRequested(StopMode::Graceful), RunEvent::StopRequested(StopMode::Now)];
     let (end, effects, _) = play(&[&saving[..], &[RunEvent::Saved(0)]].concat());
     assert_eq!(reason(&end), Reason::Stopped);
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::PullRequest(_))), "{effects:?}");
@@ -172,11 +167,13 @@ fn stop_now_skips_pull_request() {
 fn failed_verification_returns_to_agent_once() {
     let (end, effects, _) = play(&[
         done(),
-        RunEvent::Verified(VerifyResult::Failed("`cargo test` failed".to_owned())),
-        done(),
-        RunEvent::Verified(VerifyResult::Failed("`cargo test` failed again".to_owned())),
         RunEvent::Saved(1),
         RunEvent::StepDone(Step::Policy),
+        RunEvent::Verified(VerifyResult::Failed("`cargo test` failed".to_owned())),
+        done(),
+        RunEvent::Saved(1),
+        RunEvent::StepDone(Step::Policy),
+        RunEvent::Verified(VerifyResult::Failed("`cargo test` failed again".to_owned())),
         RunEvent::Pushed(None),
     ]);
     assert_eq!(reason(&end), Reason::VerificationFailed);
@@ -187,32 +184,83 @@ fn failed_verification_returns_to_agent_once() {
 
 #[test]
 fn done_without_changes_ends_as_no_changes() {
-    let (end, ..) = play(&[done(), RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(0)]);
+    let (end, ..) = play(&[done(), RunEvent::Saved(0), RunEvent::Verified(VerifyResult::Passed)]);
     assert_eq!(reason(&end), Reason::NoChanges);
 }
 
 #[test]
 fn already_done_requires_verdict_with_unchanged_branch() {
     let nothing = RunEvent::AgentEnded(SessionOutcome::Verdict(VerdictStatus::AlreadyDone, String::new()));
-    let (end, ..) = play(&[nothing.clone(), RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(0)]);
+    let (end, ..) = play(&[nothing.clone(), RunEvent::Saved(0), RunEvent::Verified(VerifyResult::Passed)]);
     assert_eq!(reason(&end), Reason::AlreadyDone);
-    let (end, effects, _) = play(&[nothing, RunEvent::Verified(VerifyResult::Passed), RunEvent::Saved(1)]);
+    let (end, effects, _) = play(&[nothing, RunEvent::Saved(1), RunEvent::StepDone(Step::Policy)]);
     assert_eq!(reason(&end), Reason::Completed);
-    assert_eq!(effects.last(), Some(&Effect::Perform(Step::Policy)));
+    assert_eq!(effects.last(), Some(&Effect::Verify));
 }
 
 #[test]
 fn secret_in_commit_keeps_work_in_workspace() {
     let (end, effects, _) = play(&[
         done(),
-        RunEvent::Verified(VerifyResult::Passed),
         RunEvent::Saved(1),
         RunEvent::StepFailed(Step::Policy, failed(Reason::SecretInCommit)),
         RunEvent::Pushed(Some(failed(Reason::SecretInCommit))),
     ]);
     assert_eq!(reason(&end), Reason::SecretInCommit);
-    assert!(!effects.contains(&Effect::Push));
+    assert!(!effects.contains(&Effect::Push) && !effects.contains(&Effect::Verify));
     assert_eq!(effects.last(), Some(&Effect::Report));
+}
+
+#[test]
+fn stop_between_commit_and_verification_skips_verification() {
+    for (before, after) in [(1, vec![RunEvent::Saved(1)]), (2, vec![])] {
+        let saved = [done(), RunEvent::Saved(1)];
+        let stopped = [RunEvent::StopRequested(StopMode::Graceful)];
+        let home = [RunEvent::StepDone(Step::Policy), RunEvent::Pushed(None)];
+        let (end, effects, _) = play(&[&saved[..before], &stopped[..], &after[..], &home[..]].concat());
+        assert_eq!(reason(&end), Reason::Stopped);
+        assert!(!effects.contains(&Effect::Verify), "{effects:?}");
+        assert_eq!(effects.last(), Some(&Effect::PullRequest(PullRequestMode::CommentIfOpen)));
+    }
+}
+
+#[test]
+fn stop_during_verification_pushes_unverified_work() {
+    let verifying = [done(), RunEvent::Saved(1), RunEvent::StepDone(Step::Policy)];
+    let cancelled = || RunEvent::Verified(VerifyResult::Error(failed(Reason::Stopped)));
+    let graceful = [RunEvent::StopRequested(StopMode::Graceful), cancelled()];
+    let (end, effects, _) = play(&[&verifying[..], &graceful[..]].concat());
+    assert_eq!(reason(&end), Reason::Stopped);
+    assert_eq!(effects[3..], [Effect::Cancel, Effect::Push]);
+    let now =
+        [RunEvent::StopRequested(StopMode::Graceful), RunEvent::StopRequested(StopMode::Now), cancelled()];
+    let (_, effects, _) = play(&[&verifying[..], &now[..]].concat());
+    assert!(matches!(effects.last(), Some(Effect::KeepInWorkspace(_))), "{effects:?}");
+}
+
+#[test]
+fn limits_of_agent_do_not_end_verification() {
+    let verifying = [done(), RunEvent::Saved(1), RunEvent::StepDone(Step::Policy)];
+    for (limit, expected) in [
+        (Limit::Cost, Reason::Completed),
+        (Limit::Turns, Reason::Completed),
+        (Limit::Time, Reason::TimeLimit),
+    ] {
+        let end = [RunEvent::LimitReached(limit), RunEvent::Verified(VerifyResult::Passed)];
+        let (end, ..) = play(&[&verifying[..], &end[..]].concat());
+        assert_eq!(reason(&end), expected, "{limit:?}");
+    }
+}
+
+#[test]
+fn until_verify_stops_before_push() {
+    let (mut run, _) = RunMachine::new(Some(Step::Verify));
+    for event in PREPARED.into_iter().chain([done(), RunEvent::Saved(1)]) {
+        run.handle(event);
+    }
+    assert_eq!(run.handle(RunEvent::StepDone(Step::Policy)), [Effect::Verify]);
+    assert_eq!(run.handle(RunEvent::Verified(VerifyResult::Passed)), [Effect::Report]);
+    assert_eq!(run.end(), RunEnd::StoppedAfter(Step::Verify));
 }
 
 #[test]
@@ -333,7 +381,7 @@ fn any_event() -> impl Strategy<Value = RunEvent> {
 
 proptest! {
     /// Checks that the report is the only and last one, that `Completed` implies an opened pull
-    /// request, and that no agent starts after a stop.
+    /// request and a verification of the last commit, and that no agent starts after a stop.
     #[test]
     fn run_machine_invariants_hold_for_any_event_order(
         tasks in prop::option::of(0_usize..3), events in prop::collection::vec(any_event(), 0..40),
@@ -349,8 +397,7 @@ proptest! {
             effects.extend(run.handle(event));
             if stopped {
                 let starts = effects[before..].iter().any(|e| matches!(e, Effect::StartAgent(..)));
-                let publishing = matches!(run.step(), Step::Commit | Step::Policy | Step::Push | Step::PullRequest | Step::Report);
-                prop_assert!(!starts || !publishing);
+                prop_assert!(!starts);
             }
             stopped |= stop;
         }
@@ -361,6 +408,10 @@ proptest! {
             prop_assert_eq!(effects.last(), Some(&Effect::Report));
             if reason(&run.end()) == Reason::Completed {
                 prop_assert!(effects.contains(&Effect::PullRequest(PullRequestMode::Open)));
+                let last = |wanted: &Effect| effects.iter().rposition(|effect| effect == wanted);
+                let verified = last(&Effect::Verify) > last(&Effect::Perform(Step::Commit));
+                prop_assert!(verified || tasks.is_some());
+                prop_assert!(last(&Effect::Push) > last(&Effect::Verify));
             }
         }
     }

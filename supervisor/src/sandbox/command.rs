@@ -118,7 +118,10 @@ mod tests {
             let line = compose(&spec, Path::new("/bin/x"), &arguments, 7);
             let request = Request::parse(line.into_iter().skip(1)).unwrap();
             let program = "/bin/x".into();
-            assert_eq!(request, Request { spec: spec.clone(), parent: 7, program, arguments: arguments.into() });
+            assert_eq!(
+                request,
+                Request { spec: spec.clone(), parent: 7, program, arguments: arguments.into() }
+            );
         }
     }
 

@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn explanation_text_matches_snapshot() {
-        let selected = SelectedSandbox { kind: Kind::Landlock, remarks: vec!["a note".into()], refused: None };
+        let selected =
+            SelectedSandbox { kind: Kind::Landlock, remarks: vec!["a note".into()], refused: None };
         let places = Places { supervisor: "/opt/supervisor".into(), ..Places::default() };
         insta::assert_snapshot!(Explanation::new(selected, &places, Some(Path::new("/w"))).render());
     }

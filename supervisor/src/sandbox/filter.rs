@@ -93,7 +93,8 @@ fn add_socket_rules(rules: &mut Rules, spec: &SandboxSpec) -> Result<(), seccomp
             rules.insert(libc::SYS_socketpair, vec![datagrams]);
         }
     }
-    let others = families.iter().map(|family| unix(SeccompCmpOp::Ne, 0, *family)).collect::<Result<Vec<_>, _>>()?;
+    let others =
+        families.iter().map(|family| unix(SeccompCmpOp::Ne, 0, *family)).collect::<Result<Vec<_>, _>>()?;
     let denied = if others.is_empty() { Vec::new() } else { vec![SeccompRule::new(others)?] };
     rules.insert(libc::SYS_socket, denied);
     Ok(())
@@ -103,8 +104,7 @@ fn add_socket_rules(rules: &mut Rules, spec: &SandboxSpec) -> Result<(), seccomp
 fn add_namespace_rules(rules: &mut Rules) -> Result<(), seccompiler::BackendError> {
     let flag = libc::CLONE_NEWUSER.unsigned_abs().into();
     for call in [libc::SYS_clone, libc::SYS_unshare] {
-        let has_flag =
-            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
+        let has_flag = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
         rules.insert(call, vec![SeccompRule::new(vec![has_flag])?]);
     }
     Ok(())
@@ -112,8 +112,8 @@ fn add_namespace_rules(rules: &mut Rules) -> Result<(), seccompiler::BackendErro
 
 fn compile(rules: Rules, denied: SeccompAction) -> Result<BpfProgram, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, arch)
-        .map_err(|error| error.to_string())?;
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, denied, arch).map_err(|error| error.to_string())?;
     let program = BpfProgram::try_from(filter).map_err(|error| error.to_string())?;
     Ok(if std::env::consts::ARCH == "x86_64" { without_x32(program) } else { program })
 }

@@ -72,8 +72,11 @@ fn start_init(request: &Request) -> Result<(i32, OwnedFd), String> {
 /// Moves into new namespaces, in which this user and group keep their numbers and no other exists.
 fn unshare(network: NetworkView) -> std::io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    let mut flags =
-        libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
     if network == NetworkView::None {
         flags |= libc::CLONE_NEWNET;
     }
@@ -161,7 +164,10 @@ fn attend_program(program: i32, status_tx: OwnedFd) {
                 }
             }
             // Programs cannot address others through process 1.
-            Event::Forward { from_outside: false, .. } | Event::Child | Event::ParentExited | Event::Other => {}
+            Event::Forward { from_outside: false, .. }
+            | Event::Child
+            | Event::ParentExited
+            | Event::Other => {}
         }
         while let Some((child, status)) = signals::reap(-1) {
             if child == program {

@@ -24,10 +24,12 @@ const SYSTEM: &[&str] = &[
 ];
 
 /// Directories and files that the loader reads to start a program.
-const LOADER: &[&str] = &["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache"];
+const LOADER: &[&str] =
+    &["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache"];
 
 /// Where resolv.conf(5) may lead to.
-const DNS: &[&str] = &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"];
+const DNS: &[&str] =
+    &["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"];
 
 /// Secrets and kernel internals in [`SYSTEM`] that root could read.
 const HIDDEN: &[&str] = &[
@@ -78,6 +80,8 @@ pub struct RunPlaces {
     pub documents: Option<PathBuf>,
     /// Objects that the tree's repository borrows.
     pub objects: PathBuf,
+    /// Caches that setup commands filled from reviewed code.
+    pub caches: PathBuf,
     /// Its own directory: home, caches, temporary files.
     pub home: PathBuf,
 }
@@ -88,16 +92,22 @@ pub struct RunPlaces {
 #[must_use]
 pub fn build(role: Role, kind: Kind, places: &Places, run: &RunPlaces) -> SandboxSpec {
     match role {
-        Role::Agent | Role::Verify | Role::Setup => in_run(machine(role, kind, places), run),
+        Role::Agent | Role::Setup => in_run(machine(role, kind, places), run),
+        // Its home holds the export of a commit; it sees no file of the agent.
+        Role::Verify => beside_agent(machine(role, kind, places), run),
         Role::Tool => machine(role, kind, places),
         Role::Guest => guest(kind, &places.supervisor, &run.worktree, run.worktree_writable),
     }
 }
 
 fn in_run(spec: SandboxSpec, run: &RunPlaces) -> SandboxSpec {
-    let spec = spec.read(run.documents.clone()).read([run.objects.clone()]).write([run.home.clone()]);
+    let spec = beside_agent(spec, run).read(run.documents.clone());
     let worktree = [run.worktree.clone()];
     if run.worktree_writable { spec.write(worktree) } else { spec.read(worktree) }
+}
+
+fn beside_agent(spec: SandboxSpec, run: &RunPlaces) -> SandboxSpec {
+    spec.read([&run.objects, &run.caches]).write([&run.home])
 }
 
 /// Returns a sandbox that sees the system and the toolchain.
@@ -143,6 +153,7 @@ pub(super) fn example(workspace: &Path) -> RunPlaces {
         worktree_writable: true,
         documents: Some(layout.platform_repo()),
         objects: layout.target_control().join("objects"),
+        caches: layout.trusted_caches(),
         home: layout.agent_dir().join("RANDOM"),
     }
 }

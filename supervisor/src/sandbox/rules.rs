@@ -32,9 +32,8 @@ pub(super) const SHARED_MEMORY: &str = "/dev/shm";
 pub fn landlock_abi() -> i64 {
     const VERSION: u32 = 1;
     // SAFETY: with this flag the call reads no memory and only returns a number.
-    let abi = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION)
-    };
+    let abi =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
     abi.max(0)
 }
 

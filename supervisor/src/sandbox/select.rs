@@ -29,7 +29,8 @@ pub struct SelectedSandbox {
 }
 
 /// What turning the sandbox off means.
-const OFF: &str = "the agent's programs can read and change everything that this user can, including credentials";
+const OFF: &str =
+    "the agent's programs can read and change everything that this user can, including credentials";
 
 /// Chooses a kind by making one of each, strongest first; `forced` leaves only one to try.
 #[must_use]
@@ -78,7 +79,11 @@ fn remarks(kind: Kind, problems: &[String]) -> Vec<String> {
         )),
         Kind::Landlock => {
             if !problems.is_empty() {
-                add(format!("a stronger sandbox is not available ({}). {}", problems.join("; "), way_to_namespaces()));
+                add(format!(
+                    "a stronger sandbox is not available ({}). {}",
+                    problems.join("; "),
+                    way_to_namespaces()
+                ));
             }
             add("programs cannot use Unix sockets with a name (such as PostgreSQL's) and cannot open new \
                  terminals"
@@ -90,7 +95,8 @@ fn remarks(kind: Kind, problems: &[String]) -> Vec<String> {
                 ));
             }
             if !has_own_shared_memory() {
-                add("programs cannot use POSIX shared memory: /dev/shm holds that of other programs".to_owned());
+                add("programs cannot use POSIX shared memory: /dev/shm holds that of other programs"
+                    .to_owned());
             }
         }
         Kind::Off => {}

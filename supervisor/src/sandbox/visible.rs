@@ -84,9 +84,7 @@ impl Visible {
     /// Removes what is visible anyway: trees with the access of a parent, and links in trees.
     fn simplify(&mut self) {
         let trees = self.trees.clone();
-        let parent = |path: &Path| {
-            path.ancestors().skip(1).find_map(|parent| trees.get(parent).copied())
-        };
+        let parent = |path: &Path| path.ancestors().skip(1).find_map(|parent| trees.get(parent).copied());
         self.trees.retain(|path, is_writable| match parent(path) {
             // Readable in a writable directory is writable, as with Landlock.
             Some(true) => false,

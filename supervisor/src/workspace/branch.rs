@@ -293,6 +293,7 @@ fn checkout_worktree(
             branch: branch.to_owned(),
             start: start.to_string(),
             base: fetched.base.oid.clone(),
+            setup: None,
         };
         write_tree_state(&context.tree_state(), &state)
             .map_err(|error| Failure::io(&context.tree_state(), &error))

@@ -52,12 +52,8 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     let claude = find_claude(context)?;
     check_model(context)?;
     catalogue(context)?;
-    Policy::new(
-        context.redactor.clone(),
-        &context.task.protected_paths,
-        &context.task.protected_paths_allow,
-    )
-    .map_err(|error| Failure::from_error(error.reason(), &error))?;
+    Policy::new(context.redactor.clone(), &context.task.protected_paths, &context.task.protected_paths_allow)
+        .map_err(|error| Failure::from_error(error.reason(), &error))?;
     check_forge(context)?;
     let (remotes, host) = tokio::join!(list_remotes(context), check_repository_access(context));
     let (target, platform) = remotes?;

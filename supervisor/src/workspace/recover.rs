@@ -134,7 +134,8 @@ struct Saved {
 /// Saves the work of a killed run on its branch.
 fn save_work_of(context: &Context, state: &TreeState) -> Result<Saved, String> {
     let start = Oid::from_str(&state.start).map_err(|error| error.to_string())?;
-    let base = WorktreeBase { start, branch: state.branch.clone(), run: state.run.clone() };
+    let setup = state.setup.as_deref().and_then(|setup| Oid::from_str(setup).ok());
+    let base = WorktreeBase { start, branch: state.branch.clone(), run: state.run.clone(), setup };
     save_on_branch(context, &base).map_err(|failure| failure.message)
 }
 
@@ -151,7 +152,7 @@ fn save_on_branch(context: &Context, base: &WorktreeBase) -> Result<Saved, Failu
             docs::collect::save(context, base, tip.unwrap_or(base.start))?
         }
     };
-    let WorktreeBase { start, branch, run } = base;
+    let WorktreeBase { start, branch, run, setup: _ } = base;
     let note = format!("saved unsaved work of {run} on `{branch}` ({})", work.tip);
     Ok(Saved { note: (work.tip != *start).then_some(note), work })
 }
@@ -163,7 +164,7 @@ fn save_unrecorded(context: &Context, base: Oid, why: &str, hint: &TreeHint) -> 
     let in_control = |oid: &Oid| open(context, RepositoryRole::Target).is_ok_and(|c| c.contains(*oid));
     let start = hint.start.filter(in_control);
     if let (Some(start), Some(branch), Some(run)) = (start, &hint.branch, &hint.run) {
-        let base = WorktreeBase { start, branch: branch.to_string(), run: run.clone() };
+        let base = WorktreeBase { start, branch: branch.to_string(), run: run.clone(), setup: None };
         return save_on_branch(context, &base).map_err(|failure| failure.message);
     }
     let start = start.unwrap_or(base);

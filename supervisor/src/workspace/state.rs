@@ -34,6 +34,9 @@ pub struct TreeState {
     pub start: String,
     /// Commit of the base branch.
     pub base: String,
+    /// Tree after the setup commands, if they changed files; what they left is not work of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
 }
 
 /// Whether the worktree can hold unsaved work.
@@ -75,6 +78,15 @@ pub struct TreeHint {
     pub start: Option<Oid>,
 }
 
+/// Returns the tree after the setup commands that a usable record of the worktree has.
+#[must_use]
+pub fn recorded_setup(file: &Path) -> Option<Oid> {
+    match read_tree_state(file) {
+        RecordedTree::Known(state) => Oid::from_str(&state.setup?).ok(),
+        RecordedTree::Missing | RecordedTree::Unknown { .. } => None,
+    }
+}
+
 /// Reads the record of the worktree. A file that cannot be read is [`RecordedTree::Unknown`].
 #[must_use]
 pub fn read_tree_state(file: &Path) -> RecordedTree {
@@ -97,7 +109,7 @@ fn parse_tree_state(mut value: Value) -> Result<TreeState, String> {
     check_version(&mut value)?;
     let state: TreeState = serde_json::from_value(value).map_err(|error| error.to_string())?;
     BranchName::new(state.branch.clone()).map_err(|error| error.to_string())?;
-    for oid in [&state.start, &state.base] {
+    for oid in [&state.start, &state.base].into_iter().chain(&state.setup) {
         Oid::from_str(oid).map_err(|_| format!("`{oid}` is not a commit id"))?;
     }
     Ok(state)

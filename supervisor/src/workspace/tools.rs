@@ -11,8 +11,8 @@ use super::branch::PreparedBranch;
 use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
-use crate::agent::prepare_session::{AgentTools, Conversations, base_environment, create_home};
-use crate::commands::{CommandContext, run_commands};
+use super::setup::run_setup;
+use crate::agent::prepare_session::{AgentTools, Conversations};
 use crate::context::{Context, RepositoryRole};
 use crate::docs;
 use crate::docs::plan::{Document, Plan};
@@ -20,7 +20,7 @@ use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
 use crate::git::{ControlRepository, EntryKind, GitError, Oid};
 use crate::homes::sessions::SessionStore;
-use crate::homes::{Home, remove_all};
+use crate::homes::{Home, kept, remove_all};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
 use crate::mcp::installed::{find_command, has_toolchain};
@@ -28,9 +28,6 @@ use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
 use crate::mcp::sandbox::{ToolSandbox, trusted_search_path};
 use crate::sandbox::{Places, Role, machine};
-
-/// Timeout for all setup commands together.
-const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// How long the removal of earlier runs' directories may delay the run.
 const HOME_REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -160,7 +157,7 @@ pub async fn start_mcp_servers_and_setup(
     }
     let relay = RelayHost::start(&composed, &server_env)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
-    run_setup(context, &directory).await?;
+    run_setup(context, prepared, &directory).await?;
     let described = composed
         .servers
         .iter()
@@ -176,15 +173,20 @@ pub async fn start_mcp_servers_and_setup(
     })
 }
 
-/// Stores the sessions of killed runs, then removes every directory of an earlier run.
+/// Stores the sessions and kept files of killed runs, then removes every directory of an earlier run.
 async fn clear_homes(context: &Context) -> Result<(), Failure> {
     let (layout, journal) = (context.layout.clone(), context.journal.clone());
     blocking(move || {
-        for problem in SessionStore::new(&layout).collect_leftovers() {
+        let mut problems = SessionStore::new(&layout).collect_leftovers();
+        problems.extend(kept::collect_leftovers(&layout.kept(), &layout.agent_dir()));
+        for problem in problems {
             journal.warn(problem);
         }
         if !remove_all(&layout.agent_dir(), HOME_REMOVAL_TIMEOUT) {
-            journal.warn(format!("cannot remove every directory of earlier runs in `{}`", layout.agent_dir().display()));
+            journal.warn(format!(
+                "cannot remove every directory of earlier runs in `{}`",
+                layout.agent_dir().display()
+            ));
         }
         Ok(())
     })
@@ -239,36 +241,4 @@ fn compose_servers(
         Kind::Docs => context.task.mcp_servers.clone().or_else(|| Some(shareable())),
     };
     compose(catalogue, chosen.as_deref(), &host).map_err(|error| Failure::from_error(error.reason(), &error))
-}
-
-async fn run_setup(context: &Context, directory: &std::path::Path) -> Result<(), Failure> {
-    if context.task.setup.is_empty() {
-        return Ok(());
-    }
-    let home = create_home(context)?;
-    let command_context = CommandContext {
-        supervisor: context.supervisor.clone(),
-        environment: base_environment(context, &home),
-        sandbox: context.sandbox_spec(Role::Setup, home.folder()),
-        directory: directory.to_owned(),
-    };
-    let journal = context.journal.clone();
-    let on_done = |report: &orchestrator_contract::outcome::CommandResult| {
-        journal.log(
-            orchestrator_contract::Level::Info,
-            "setup",
-            format!("{} ({:.1} s)", report.command, report.seconds),
-        );
-    };
-    let results =
-        run_commands(&context.task.setup, &command_context, &context.redactor, SETUP_TIMEOUT, on_done)
-            .await
-            .map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
-    match results.failure_text() {
-        Some(text) => Err(Failure::new(
-            Reason::InvalidConfiguration,
-            format!("setup command {}", crate::agent::stream::truncate(&text, 600)),
-        )),
-        None => Ok(()),
-    }
 }

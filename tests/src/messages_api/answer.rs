@@ -12,9 +12,16 @@ use super::script::{Block, FaultKind, Turn};
 
 /// Builds the message for a request.
 pub(super) fn message(turn: &Turn, request: &Value) -> Value {
-    let content: Vec<Value> = turn.blocks.iter().map(|block| content(block, request)).collect();
+    let mut content: Vec<Value> = turn.blocks.iter().map(|block| content(block, request)).collect();
+    let allowed = request["max_tokens"].as_u64().unwrap_or(0);
+    let is_cut = turn.usage.map_or_else(|| usage_of(request, &content), |usage| usage).1 > allowed;
+    if is_cut {
+        content = vec![json!({ "type": "text", "text": "The answer does not fit" })];
+    }
     let calls = content.iter().any(|block| block["type"] == "tool_use");
     let (input, output) = turn.usage.unwrap_or_else(|| usage_of(request, &content));
+    let bytes = u64::try_from(request.to_string().len()).unwrap_or(u64::MAX);
+    let (input, output) = (input.min(bytes), output.min(allowed));
     // As with the real API, most input of later requests is read from the cache.
     let cached = if turn.usage.is_none() { input * 9 / 10 } else { 0 };
     json!({
@@ -23,7 +30,11 @@ pub(super) fn message(turn: &Turn, request: &Value) -> Value {
         "role": "assistant",
         "model": request["model"],
         "content": content,
-        "stop_reason": if calls { "tool_use" } else { "end_turn" },
+        "stop_reason": match (is_cut, calls) {
+            (true, _) => "max_tokens",
+            (false, true) => "tool_use",
+            (false, false) => "end_turn",
+        },
         "stop_sequence": null,
         "usage": {
             "input_tokens": input - cached,

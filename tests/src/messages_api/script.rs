@@ -135,6 +135,9 @@ impl Turn {
     }
 
     /// Reports this usage, for tests of cost limits.
+    ///
+    /// As with the real API, there are no more input tokens than bytes, and no more output tokens
+    /// than the request allows; an answer that needs more is cut.
     pub fn using(mut self, input_tokens: u64, output_tokens: u64) -> Self {
         self.usage = Some((input_tokens, output_tokens));
         self
@@ -196,6 +199,16 @@ pub(super) enum FaultKind {
     NoAnswer,
     StallsMidStream,
     DropsMidStream,
+}
+
+impl FaultKind {
+    /// Returns whether the API charges for the request: for an error it does not.
+    pub(super) fn is_charged(self) -> bool {
+        match self {
+            Self::Status { .. } => false,
+            Self::NoAnswer | Self::StallsMidStream | Self::DropsMidStream => true,
+        }
+    }
 }
 
 impl Fault {

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use serde_json::Value;
+use axum::response::{IntoResponse as _, Json, Response};
+use serde_json::{Value, json};
 
+use super::answer;
+use super::bill::Bill;
 use super::script::{FaultKind, Script, Turn};
 
 /// A received request.
@@ -55,6 +58,9 @@ pub(super) struct State {
     positions: HashMap<(usize, String), ScriptPosition>,
     pub(super) requests: Vec<Request>,
     pub(super) failures: Vec<String>,
+    pub(super) bill: Bill,
+    /// Files that the owner of the key stored.
+    pub(super) files: Vec<String>,
 }
 
 /// The position in a script.
@@ -69,11 +75,35 @@ struct ScriptPosition {
 pub(super) struct ScriptStep {
     pub(super) turn: Turn,
     pub(super) fault: Option<FaultKind>,
+    /// The response without the fault.
+    pub(super) message: Value,
 }
 
 impl State {
     pub(super) fn new(scripts: Vec<Script>) -> Self {
-        Self { scripts, ..Self::default() }
+        let files = vec!["file_011owner".to_owned(), "file_012owner".to_owned()];
+        Self { scripts, files, ..Self::default() }
+    }
+
+    /// Answers a request to another endpoint with a valid key, as the API does.
+    pub(super) fn answer_other(&mut self, line: &str) -> Response {
+        let listed =
+            |ids: &[String]| json!({ "data": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
+        match line.split_once(' ') {
+            Some(("GET", "/v1/files")) => Json(listed(&self.files)).into_response(),
+            Some(("GET", "/v1/models")) => Json(listed(&["claude-sonnet-5-5".to_owned()])).into_response(),
+            Some(("DELETE", path)) if path.starts_with("/v1/files/") => {
+                let id = path.trim_start_matches("/v1/files/");
+                self.files.retain(|file| file != id);
+                Json(json!({ "id": id, "type": "file_deleted" })).into_response()
+            }
+            Some(("POST", "/v1/messages/batches")) => {
+                // Its requests run later; each costs what the run's budget never sees.
+                self.bill.charge_batch();
+                Json(json!({ "id": "msgbatch_1", "type": "message_batch" })).into_response()
+            }
+            Some(_) | None => answer::error(404, "not_found_error", line),
+        }
     }
 
     /// Advances the script for the request at `index` of `requests`.
@@ -81,7 +111,11 @@ impl State {
         let request = &mut self.requests[index];
         let Some(which) = find_script(&self.scripts, request) else {
             self.failures.push(format!("request {index}: no script takes it"));
-            return ScriptStep { turn: Turn::text("no script takes this request"), fault: None };
+            return ScriptStep {
+                turn: Turn::text("no script takes this request"),
+                fault: None,
+                message: Value::Null,
+            };
         };
         let script = &self.scripts[which];
         let position = self.positions.entry((which, session_key(script, request))).or_default();
@@ -91,7 +125,7 @@ impl State {
         }
         let Some(turn) = script.turns.get(at) else {
             self.failures.push(format!("{}: requested more than the script has", name(script, at)));
-            return ScriptStep { turn: Turn::text("script exhausted"), fault: None };
+            return ScriptStep { turn: Turn::text("script exhausted"), fault: None, message: Value::Null };
         };
         request.taken = Some((which, at));
         let fault = turn.fault(position.attempt).map(|fault| fault.kind);
@@ -103,7 +137,7 @@ impl State {
                 self.failures.push(format!("{}: the request lacks {text:?}", name(script, at)));
             }
         }
-        ScriptStep { turn: turn.clone(), fault }
+        ScriptStep { turn: turn.clone(), fault, message: Value::Null }
     }
 
     /// Returns unmet expectations, including those of turns that were never requested.

@@ -47,14 +47,64 @@ fn turn_limit_leaves_work_on_branch() {
     assert_pushed_without_pull_request(&env, &outcome);
 }
 
+/// A script whose turns need more output than any limit allows.
+fn dear(turns: usize) -> Script {
+    let start = Script::new().turn(fix().using(1_000, 100));
+    (0..turns).fold(start, |script, _| script.turn(Turn::bash("echo more").using(u64::MAX, 200_000)))
+}
+
+/// Asserts that the API charged what the outcome says, and no more than the limit.
+#[track_caller]
+fn assert_bill(env: &TestEnv, outcome: &Outcome, limit: f64) {
+    let (bill, usage) = (env.model.bill_usd(), &outcome.usage);
+    assert!(bill > 0.0 && bill <= limit, "${bill} of ${limit}: {usage:#?}");
+    let most = usage.cost_usd + usage.unconfirmed_usd;
+    assert!(usage.cost_usd <= bill + 1e-9 && bill <= most + 1e-9, "${bill}: {usage:#?}");
+    assert!(most <= limit + 1e-9, "{usage:#?}");
+}
+
 #[test]
 fn cost_limit_leaves_work_on_branch() {
-    let script =
-        Script::new().turn(fix().using(10, 10)).turn(Turn::bash("echo more").using(1_000_000, 1_000));
-    let env = TestEnv::start(script);
+    let env = TestEnv::start(dear(20));
     let (output, outcome) = env.submit(&["--cost", "0.50"]);
     assert_ended(&output, &outcome, 124, Reason::CostLimit);
-    assert!(outcome.usage.cost_usd >= 0.5, "{:?}", outcome.usage);
+    assert!(outcome.message.contains("reached its cost limit"), "{}", outcome.message);
+    assert_bill(&env, &outcome, 0.5);
+    assert!(
+        outcome.usage.refused_requests > 0 && outcome.usage.unconfirmed_usd == 0.0,
+        "{:?}",
+        outcome.usage
+    );
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn cut_answers_count_toward_cost_limit() {
+    let script = Script::new()
+        .turn(fix().using(1_000, 100))
+        .turn(Turn::bash("echo more").using(u64::MAX, 200_000).after(Fault::drops_mid_stream().times(20)));
+    let env = TestEnv::start(script);
+    let (output, outcome) = env.submit(&["--cost", "0.50"]);
+    assert_eq!(output.code, i32::from(outcome.exit_code), "{output:#?}");
+    assert!(matches!(outcome.reason, Reason::CostLimit | Reason::AgentFailed), "{outcome:#?}");
+    assert_bill(&env, &outcome, 0.5);
+    assert!(outcome.usage.unconfirmed_usd > 0.0, "{:?}", outcome.usage);
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
+#[test]
+fn stopped_run_shows_cost_and_turns_while_it_runs() {
+    let env =
+        TestEnv::start(Script::new().turn(fix().using(1_000, 10_000)).turn(Turn::never(Fault::no_answer())));
+    let run = env.start_run("1", &["--cost", "5"]);
+    let live = env.wait_until(&run, |status| status["cost_usd"].as_f64().is_some_and(|cost| cost > 0.1));
+    assert!(live["turns"] == 1 && live["outcome"].is_null(), "{live:#}");
+    env.signal(&run, Signal::TERM);
+    let (output, outcome) = env.wait(&run);
+    assert_ended(&output, &outcome, 143, Reason::Stopped);
+    assert_bill(&env, &outcome, 5.0);
+    assert_eq!(outcome.usage.turns, 1);
+    assert!(outcome.usage.models["claude-sonnet-5-5"].output_tokens == 10_000, "{:?}", outcome.usage);
     assert_pushed_without_pull_request(&env, &outcome);
 }
 

@@ -149,11 +149,14 @@ fn rejected_workflow_file_becomes_patch_while_rest_is_pushed() {
         )))
         .turn(Turn::verdict("done", "It is done."));
     let env = TestEnv::start(script);
+    let config = env.path("allow.toml");
+    std::fs::write(&config, "[services.trader]\nprotected_paths_allow = [\".github/workflows/**\"]\n")
+        .unwrap();
     let message = format!(
         "refusing to allow a Personal Access Token to create or update workflow `{file}` without `workflow` scope"
     );
     env.git.decline_path("acme/trader", file, &message);
-    let (output, outcome) = env.submit(&[]);
+    let (output, outcome) = env.submit(&["--config", config.to_str().unwrap()]);
     assert_eq!(outcome.reason, Reason::PushRejected, "{output:#?}\n{outcome:#?}");
     assert_eq!(output.code, 76);
     assert_eq!(outcome.work.location, WorkLocation::Remote);

@@ -59,7 +59,10 @@ struct Later(Arc<OnceLock<String>>);
 impl Later {
     fn turn(&self) -> Turn {
         let command = self.clone();
-        Turn::tool_from("Bash", move |_| json!({"command": command.0.get().unwrap(), "description": "Run a command"}))
+        Turn::tool_from(
+            "Bash",
+            move |_| json!({"command": command.0.get().unwrap(), "description": "Run a command"}),
+        )
     }
 
     fn set(&self, command: String) {
@@ -122,8 +125,13 @@ fn links_planted_for_retry_are_not_followed() {
     let (output, outcome) = env.submit(&[]);
     assert_eq!(outcome.reason, Reason::AgentBlocked, "{output:#?}\n{outcome:#?}");
     env.record_refs();
-    let (output, outcome) = env.retry("trader-claude-agent-1-task1-attempt1", &["--guidance", "The highest."]);
-    assert_eq!((outcome.reason, outcome.work.location), (Reason::Completed, WorkLocation::Remote), "{output:#?}");
+    let (output, outcome) =
+        env.retry("trader-claude-agent-1-task1-attempt1", &["--guidance", "The highest."]);
+    assert_eq!(
+        (outcome.reason, outcome.work.location),
+        (Reason::Completed, WorkLocation::Remote),
+        "{output:#?}"
+    );
     assert_eq!(listing(&lead), before);
     assert_eq!(std::fs::read_to_string(lead.join(".bashrc")).unwrap(), "# mine\n");
     // Nothing of both runs is left to be found by a third one.
@@ -155,7 +163,8 @@ fn session_that_is_link_is_not_restored() {
     let note = "a retry cannot continue the session";
     assert!(outcome.notes.iter().any(|text| text.contains(note)), "{:?}", outcome.notes);
     env.record_refs();
-    let (output, outcome) = env.retry("trader-claude-agent-1-task1-attempt1", &["--guidance", "The highest."]);
+    let (output, outcome) =
+        env.retry("trader-claude-agent-1-task1-attempt1", &["--guidance", "The highest."]);
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "{\"secret\": \"lead-only\"}\n");
     let sessions = env.layout("trader").sessions();
@@ -165,7 +174,8 @@ fn session_that_is_link_is_not_restored() {
     }
     env.model.assert_played();
     env.assert_invariants(&outcome);
-    SESSION_LINK.held(Kind::Any, "the session is not kept, the outcome says so, and the retry gets a summary");
+    SESSION_LINK
+        .held(Kind::Any, "the session is not kept, the outcome says so, and the retry gets a summary");
 }
 
 /// Returns the names in a directory, sorted.

@@ -7,5 +7,8 @@
 mod control;
 mod control_cluster;
 mod earlier_run;
+mod gateway;
 mod mcp_servers;
 mod recovery;
+mod secrets;
+mod texts;

@@ -132,7 +132,8 @@ EOF
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
     let brave = outcome.mcp_servers.iter().find(|server| server.name == "brave").unwrap();
     assert_eq!(brave.status, McpStatus::Connected, "{brave:?}");
-    let changed = env.git.ask("acme/trader", &["diff", "--name-only", "main", "feature/task-1-implementation"]);
+    let changed =
+        env.git.ask("acme/trader", &["diff", "--name-only", "main", "feature/task-1-implementation"]);
     assert_eq!(changed, "src/lib.rs");
     assert_not_below(&env.path("workspace"), KEY);
     for folder in ["/tmp", "/dev/shm"] {
@@ -141,7 +142,8 @@ EOF
     }
     env.model.assert_played();
     env.assert_invariants(&outcome);
-    MODULES.held(Kind::Any, "the server loads nothing from there: its home and working directory are its own");
+    MODULES
+        .held(Kind::Any, "the server loads nothing from there: its home and working directory are its own");
     FLOOD.held(Kind::Any, "4 connections are served; the rest get a JSON-RPC error");
 }
 
@@ -274,7 +276,8 @@ fn attack_from_server(kind: Kind) {
     assert!(seen.iter().filter(|report| report["before"] == json!([])).count() >= 2, "{text}");
     assert!(!workspace.join("target-repo/evil.txt").exists());
     PACKAGE.held(kind, "it reads none of them; its environment has no key of another");
-    PACKAGE_STAYS.held(kind, "the daemon is killed with the server; the next run's home has only the files of `keep`");
+    PACKAGE_STAYS
+        .held(kind, "the daemon is killed with the server; the next run's home has only the files of `keep`");
 }
 
 #[test]
@@ -290,8 +293,18 @@ fn docs_conversation_reads_no_other_relay_token() {
     env.set("BRAVE_API_KEY", KEY);
     let (platform, workspace) = (env.git.url("acme/platform"), env.path("workspace"));
     let output = env.supervisor(&[
-        "run", "--kind", "docs", "--service", "trader", "--workspace", workspace.to_str().unwrap(),
-        "--platform-repository-url", &platform, "--all", "--concurrency", "3",
+        "run",
+        "--kind",
+        "docs",
+        "--service",
+        "trader",
+        "--workspace",
+        workspace.to_str().unwrap(),
+        "--platform-repository-url",
+        &platform,
+        "--all",
+        "--concurrency",
+        "3",
     ]);
     let outcome = output.outcome().unwrap_or_else(|| panic!("no outcome: {output:#?}"));
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");

@@ -51,6 +51,7 @@ fn user_config_overrides_nearest_project_file() {
 #[test]
 fn project_config_with_programs_or_secrets_is_rejected() {
     let cases = [
+        ("[defaults]\nprotected_paths_allow = [\"x\"]\n", "defaults.protected_paths_allow", "2:1"),
         ("claude = \"./x\"\n", "claude", "1:1"),
         ("supervisor = \"./x\"\n", "supervisor", "1:1"),
         ("mcp_config_dir = \"x\"\n", "mcp_config_dir", "1:1"),

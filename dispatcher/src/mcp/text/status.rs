@@ -35,7 +35,7 @@ pub fn render_run(status: &Status, now: Timestamp) -> String {
         let name = if status.phase.is_final() { "Last step" } else { "Step" };
         fields.add(name, step.name());
     }
-    fields.add("Usage", &usage(status));
+    fields.add("Usage", &status.usage_text());
     if let Some(branch) = &status.branch {
         fields.add("Branch", &format!("`{}` of {}", sanitize(branch), sanitize(&status.repository)));
     }
@@ -109,10 +109,6 @@ fn task(status: &Status) -> String {
         Some(title) => format!("{number}, {} ({} service)", short(title, TEXT_MAX_CHARS), status.service),
         None => format!("{number} ({} service)", status.service),
     }
-}
-
-fn usage(status: &Status) -> String {
-    format!("{} min, {} turns, ${:.2}", status.minutes, status.turns, status.cost_usd)
 }
 
 fn work_location(status: &Status) -> Option<String> {

@@ -253,12 +253,12 @@ fn plan(task: &TaskSpec) -> String {
         None => "the default MCP servers (rustdocs, brave, memory; those that are set up)".to_owned(),
     };
     let verify = match task.verify.as_slice() {
-        [] => "Skip verification: the service has no `verify` commands".to_owned(),
-        commands => format!("Verify with `{}`", commands.join("`, `")),
+        [] => "Commit, without verification: the service has no `verify` commands".to_owned(),
+        commands => format!("Commit, and verify the commit with `{}`", commands.join("`, `")),
     };
     let publish = match task.pull_request {
-        PullRequestPolicy::Create => "Commit, push the branch and open a pull request",
-        PullRequestPolicy::None => "Commit and push the branch, without a pull request",
+        PullRequestPolicy::Create => "Push the branch and open a pull request",
+        PullRequestPolicy::None => "Push the branch, without a pull request",
     };
     let steps = [
         format!("Read the documents of {number} from the platform repository"),

@@ -1,6 +1,5 @@
 //! Repository URLs. The text stays as given; names and paths derive from it.
 
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};

@@ -3,7 +3,9 @@
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, DocumentSources, Revision, Usage};
 use orchestrator_contract::{RunName, TaskId};
 
-use super::markdown::{MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, code, line, list, neutralize, truncate};
+use super::markdown::{
+    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, code, inline, join_within, line, list, plain,
+};
 
 /// Maximum tasks in the table.
 const MAX_ROWS: usize = 200;
@@ -48,6 +50,10 @@ fn is_new(task: &DocsResult) -> bool {
 /// Returns the title: `Documents of task 5: Match orders`, or `Documents of 3 tasks`.
 #[must_use]
 pub fn render_documents_title(text: &DocumentsText<'_>) -> String {
+    plain(&title(text))
+}
+
+fn title(text: &DocumentsText<'_>) -> String {
     match (text.task, text.results) {
         (Some(task), [only]) => format!("Documents of task {task}: {}", line(&only.title, MAX_CELL_CHARS)),
         (Some(task), _) => format!("Documents of task {task}"),
@@ -62,7 +68,7 @@ pub fn render_documents_title(text: &DocumentsText<'_>) -> String {
 #[must_use]
 pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
     let DocumentsText { run, results, source, base, branch, oid, usage, minutes, notes, .. } = *text;
-    let mut sections = vec![format!("## {}", neutralize(&render_documents_title(text)))];
+    let mut sections = vec![format!("## {}", inline(&title(text)))];
     if let Some(source) = source {
         let files: Vec<String> = source.files.iter().map(|file| code(file)).collect();
         let tag = source.tag.as_ref().map(|tag| format!(", tag {}", code(tag))).unwrap_or_default();
@@ -91,7 +97,7 @@ pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
     ];
     let facts = facts.map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|")));
     sections.push(format!("| | |\n|---|---|\n{}", facts.join("\n")));
-    truncate(&sections.join("\n\n"), MAX_BODY_CHARS)
+    join_within(&sections, "\n\n", MAX_BODY_CHARS)
 }
 
 fn row(task: &DocsResult) -> String {
@@ -111,7 +117,7 @@ fn row(task: &DocsResult) -> String {
         (DocsStatus::Unchanged, None) => "unchanged".to_owned(),
         (DocsStatus::Written, _) => "written".to_owned(),
         (DocsStatus::Failed, _) => {
-            format!("**none**: {}", neutralize(&line(&findings.join("; "), MAX_CELL_CHARS)))
+            format!("**none**: {}", inline(&line(&findings.join("; "), MAX_CELL_CHARS)))
         }
         (DocsStatus::NotWritten, _) => "**none**: the run ended before this task".to_owned(),
     };
@@ -121,11 +127,7 @@ fn row(task: &DocsResult) -> String {
         " | | ".to_owned()
     };
     let cell = |text: &str| text.replace('|', "\\|");
-    format!(
-        "| {task_id} | {} | {} | {used} |",
-        cell(&neutralize(&line(title, MAX_CELL_CHARS))),
-        cell(&result)
-    )
+    format!("| {task_id} | {} | {} | {used} |", cell(&inline(&line(title, MAX_CELL_CHARS))), cell(&result))
 }
 
 #[cfg(test)]

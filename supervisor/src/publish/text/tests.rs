@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use orchestrator_contract::outcome::WorkLocation;
 use proptest::prelude::*;
 
@@ -29,6 +27,8 @@ fn fixture() -> Fixture {
         criteria: vec!["Matches by price\n  and time".to_owned(), "`cargo test` passes".to_owned()],
         verification: Verification {
             status: VerificationStatus::Passed,
+            commit: Some("fedcba9876543210fedcba9876543210fedcba98".to_owned()),
+            kept: Vec::new(),
             commands: vec![CommandResult {
                 command: "cargo test".to_owned(),
                 exit_code: Some(0),
@@ -41,7 +41,7 @@ fn fixture() -> Fixture {
             branch: "main".to_owned(),
             oid: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         },
-        usage: Usage { turns: 31, cost_usd: 1.2345, models: BTreeMap::new() },
+        usage: Usage { turns: 31, cost_usd: 1.2345, ..Usage::default() },
         notes: vec!["`main` conflicts with the branch in src/book.rs; it was not merged".to_owned()],
         authors: vec!["Ann <ann@example.com>".to_owned()],
         servers: vec![
@@ -95,10 +95,21 @@ fn failed_verification_body_matches_snapshot() {
 #[test]
 fn body_without_verify_commands_says_not_verified() {
     let mut fixture = fixture();
-    fixture.verification = Verification { status: VerificationStatus::NotConfigured, commands: Vec::new() };
+    fixture.verification =
+        Verification { status: VerificationStatus::NotConfigured, ..Verification::default() };
     assert!(
         render_body(&text(&fixture, "done")).contains("Not verified: the service has no verify commands.")
     );
+}
+
+#[test]
+fn body_names_verified_commit_with_kept_directories() {
+    let mut fixture = fixture();
+    fixture.verification.kept = vec!["target".to_owned(), "web/`dist`".to_owned()];
+    let body = render_body(&text(&fixture, "done"));
+    let expected = "All commands succeeded on `fedcba987654` in a fresh sandbox, with `target`, ";
+    assert!(body.contains(expected), "{body}");
+    assert!(body.contains(" kept from an earlier verification.\n"), "{body}");
 }
 
 #[test]
@@ -135,16 +146,6 @@ fn titles_without_text_omit_empty_parts() {
         render_commit_message(&service, None, "", &run).lines().next(),
         Some("trader: task documents")
     );
-}
-
-#[test]
-fn mentions_outside_code_are_neutralized() {
-    assert_eq!(neutralize("use `@scope/pkg` and ``a ` @b``"), "use `@scope/pkg` and ``a ` @b``");
-    assert_eq!(neutralize("`open @user"), "`open @\u{200b}user");
-    assert_eq!(neutralize("mail a@b.c"), "mail a@b.c");
-    assert_eq!(neutralize("```\n@x\n```\n@y"), "```\n@x\n```\n@\u{200b}y");
-    assert_eq!(neutralize("~~~\nopen"), "~~~\nopen\n~~~");
-    assert_eq!(neutralize("1 < 2 <details>"), "1 < 2 &lt;details>");
 }
 
 proptest! {

@@ -12,6 +12,7 @@ fn state(status: WorktreeStatus) -> TreeState {
         branch: "feature/task-1-implementation".to_owned(),
         start: START.to_owned(),
         base: START.to_owned(),
+        setup: None,
     }
 }
 
