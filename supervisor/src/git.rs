@@ -3,7 +3,7 @@
 //! Every network operation runs in a child process, on a private repository that the agent
 //! cannot write ([`ControlRepository`], [`Remote`]). From the agent's worktree only trees and
 //! commits are copied, as objects ([`snapshot`], [`import`]); its git directory is never opened
-//! as a repository.
+//! as a repository. Files of a worktree are read and written by its guest ([`crate::guest`]).
 //!
 //! | module | purpose |
 //! |---|---|
@@ -18,20 +18,30 @@
 //! | `transport` | HTTP and SSH for libgit2, and which host gets the credential |
 //! | [`checkout`] | a commit as a worktree (`write_files`, `agent_git_dir`, `index`) |
 //! | [`import`] | copies the agent's commits |
-//! | [`snapshot`] | captures the agent's worktree as a tree (`walk`, `stat_cache`) |
+//! | [`snapshot`] | captures the agent's worktree as a tree (`walk`, `stat_cache`, `lfs`) |
+//! | `rules` | what git ignores and converts in a worktree |
+//! | `names` | the one validator of names in trees |
+//! | [`remove_tree`] | removes trees that something untrusted wrote |
 
 mod agent_git_dir;
 pub mod checkout;
 mod control;
+mod copy_objects;
 mod error;
 mod export;
 mod history;
 pub mod import;
 mod index;
 mod init;
+mod lfs;
+mod measure;
+pub(crate) mod names;
 mod new_objects;
 mod parallel;
 mod patch;
+pub(crate) mod remove;
+mod rules;
+mod save_files;
 mod setup_changes;
 pub mod snapshot;
 mod stat_cache;
@@ -48,9 +58,11 @@ pub use history::MergeResult;
 pub use init::init;
 pub use new_objects::{NewObject, Signature};
 pub use patch::Patch;
+pub use remove::remove_tree;
 pub use stat_cache::StatCache;
 pub use transfer::{
     Credentials, Fetched, Progress, PushOutcome, Remote, RemoteRef, RemoteRefs, RemoteSettings,
     TransferError, transfer_main,
 };
 pub use tree::{Entry, EntryKind};
+pub use walk::Unsaved;

@@ -10,6 +10,7 @@
 //! | [`failure`] | reason and message of a failed step |
 //! | [`process`] | the only place that spawns, signals, awaits and reaps processes |
 //! | [`git`] | the only place that uses libgit2 |
+//! | [`guest`] | does the file operations where untrusted programs live |
 //! | [`homes`] | fresh directories of sandboxes, and the data that outlives them |
 //! | [`workspace`] | lock and queue, preparation, checkout, task documents |
 //! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those in their own sandbox |
@@ -33,6 +34,7 @@ pub mod event_loop;
 pub mod failure;
 pub mod forge;
 pub mod git;
+pub mod guest;
 pub mod homes;
 pub mod mcp;
 pub mod process;

@@ -4,6 +4,7 @@
 //! closed unless the caller pipes it. `docs/pid1.md` explains how reaping works
 //! beside tokio.
 
+mod blocking_child;
 mod child;
 mod command;
 mod limits;
@@ -12,6 +13,7 @@ mod output;
 mod reaper;
 mod strays;
 
+pub use blocking_child::{BlockingChild, spawn_blocking};
 pub use child::{Child, Exit, SpawnError, spawn};
 pub use command::{Environment, ProcessGroup, blocking_command, command};
 pub use limits::raise_descriptor_limit;

@@ -21,3 +21,4 @@ pub mod tools;
 mod transient;
 pub mod verify;
 pub mod working_directory;
+pub mod worktree;

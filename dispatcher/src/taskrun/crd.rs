@@ -108,7 +108,7 @@ fn add_validation(spec: &mut JSONSchemaProps) {
             directory.x_kubernetes_validations = Some(vec![rule(DIRECTORY, message)]);
         }
     }
-    for list in ["setup", "verify", "verifyKeep", "mcpServers", "protectedPaths"] {
+    for list in ["setup", "verify", "verifyKeep", "mcpServers", "protectedPaths", "protectedPathsAllow"] {
         if let Some(list) = property(spec, &[list]) {
             list.max_items = Some(100);
             if let Some(item) = item(list) {

@@ -84,7 +84,10 @@ mod tests {
         ] {
             assert_eq!(neutralize(text), expected, "{text:?}");
         }
-        assert_eq!(escape_json("{\n \"a\": \"\u{202e}é\u{9b}\u{e0041}\"}"), "{\n \"a\": \"\\u202eé\\u009b\\udb40\\udc41\"}");
+        assert_eq!(
+            escape_json("{\n \"a\": \"\u{202e}é\u{9b}\u{e0041}\"}"),
+            "{\n \"a\": \"\\u202eé\\u009b\\udb40\\udc41\"}"
+        );
         assert_eq!(neutralize_lines("a\r\n\tb\r\u{1b}c\n"), "a\n\tb\u{fffd}\u{fffd}c\n");
     }
 }

@@ -22,6 +22,7 @@ use crate::publish::unsaved::UnsavedPaths;
 use crate::run::DocsSessionResult;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
+use crate::workspace::worktree::{Access, open_worktree};
 
 /// Maximum bytes to read of a file; enough to report that it is too long.
 const READ_MAX_BYTES: u64 = 4 * DOCUMENT_MAX_BYTES as u64;
@@ -188,7 +189,8 @@ fn save_to(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<Saved
     let base = control.commit_tree(worktree.start).map_err(git)?;
     let head = control.commit_tree(tip).map_err(git)?;
     let cache = StatCache::load(&stat_cache(&context.layout, context.task.kind));
-    let snapshot = snapshot::capture(&control, &context.worktree(), base, Some(head), &cache).map_err(git)?;
+    let guest = open_worktree(context, Access::Existing)?;
+    let snapshot = snapshot::capture(&control, &guest, base, Some(head), &cache).map_err(git)?;
     let reference = format!("refs/heads/{}", worktree.branch);
     let mut notes = Vec::from_iter(keep_replaced(&control, &reference, tip)?);
     control.update_ref(&reference, tip, "saved").map_err(git)?;

@@ -11,6 +11,7 @@ use orchestrator_contract::RepositoryUrl;
 use orchestrator_contract::task::CommitIdentity;
 
 use super::error::GitError;
+use super::remove::remove_tree;
 
 /// File in a control repository that records its remote URL.
 ///
@@ -169,6 +170,11 @@ impl ControlRepository {
         self.repository.odb().is_ok_and(|odb| odb.exists(oid))
     }
 
+    /// Returns whether an object exists and is empty.
+    pub(super) fn is_empty_blob(&self, oid: Oid) -> bool {
+        self.repository.odb().and_then(|odb| odb.read_header(oid)).is_ok_and(|(size, _)| size == 0)
+    }
+
     /// Returns whether the repository is shallow.
     #[must_use]
     pub fn is_shallow(&self) -> bool {
@@ -245,7 +251,7 @@ fn create(path: &Path, url: &RepositoryUrl) -> Result<(), GitError> {
     let new = PathBuf::from(name);
     if new.symlink_metadata().is_ok() {
         // A killed run did not complete it; it holds no work.
-        fs::remove_dir_all(&new).map_err(GitError::file("remove", &new))?;
+        remove_tree(&new).map_err(GitError::file("remove", &new))?;
     }
     init_bare(&new)?;
     let file = new.join(URL_FILE);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::Reason;
 
+use crate::guest::GuestError;
+
 /// Failed operation on a local repository or directory.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
@@ -24,6 +26,9 @@ pub enum GitError {
         path: PathBuf,
         source: io::Error,
     },
+    /// The guest of the worktree failed.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
     /// The repository format is not supported.
     #[error("{0}")]
     Unsupported(String),
@@ -36,7 +41,7 @@ impl GitError {
         match self {
             Self::Unsupported(_) => Reason::UnsupportedRepository,
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::DiskFull,
-            Self::File { .. } => Reason::IoError,
+            Self::File { .. } | Self::Guest(_) => Reason::IoError,
             Self::Library { source, .. } => reason_of_library(source),
         }
     }

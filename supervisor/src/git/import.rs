@@ -6,21 +6,20 @@
 //! and index of the agent's git directory are ignored.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use git2::{ObjectType, Oid, Repository};
 use orchestrator_contract::task::CommitIdentity;
-use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
 
 use super::control::{ControlRepository, init_bare, open_bare};
+use super::copy_objects::copy_objects;
 use super::error::GitError;
+use super::measure::Measures;
+use super::names::shown;
 use super::tree::EntryKind;
-use super::walk::{open_below, open_folder, open_root};
+use crate::guest::{Guest, NodeKind};
 
 /// Maximum size of a loose ref, which is one line.
 const MAX_REF_BYTES: u64 = 4096;
@@ -28,8 +27,12 @@ const MAX_REF_BYTES: u64 = 4096;
 const MAX_PACKED_REFS_BYTES: u64 = 64 << 20;
 /// Maximum refs to import; an agent creates far fewer.
 const MAX_REFS: usize = 10_000;
-/// Maximum size of a loose object or pack to import.
-const MAX_OBJECT_BYTES: u64 = 8 << 30;
+/// Maximum size of an object to import.
+const MAX_OBJECT_BYTES: usize = 512 << 20;
+/// Maximum objects to import.
+const MAX_OBJECTS: usize = 2_000_000;
+/// Maximum names in a folder of refs.
+const MAX_NAMES: usize = 20_000;
 
 /// Result of an import.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ pub enum History {
 /// Returns an error if the scratch directory or the control repository cannot be written.
 pub fn import_commits(
     control: &ControlRepository,
-    worktree: &Path,
+    guest: &Guest,
     base: Oid,
     own: &CommitIdentity,
     scratch: &Path,
@@ -79,13 +82,13 @@ pub fn import_commits(
         others: Vec::new(),
         notes: Vec::new(),
     };
-    let root = open_root(worktree).map_err(io::Error::other);
-    let Ok(git) = root.and_then(|root| open_folder(root.as_fd(), b".git")) else {
+    let git = guest.stat(&[b".git"])?.into_iter().find_map(Result::ok);
+    if git.is_none_or(|git| git.kind() != NodeKind::Folder) {
         return Ok(unusable("the worktree has no git directory".to_owned()));
-    };
+    }
     let mut notes = Vec::new();
-    let (branch, head) = read_head(git.as_fd());
-    let tips = read_refs(git.as_fd(), &mut notes);
+    let (branch, head) = read_head(guest)?;
+    let tips = read_refs(guest, &mut notes)?;
     let head = head.or_else(|| branch.as_ref().and_then(|name| tips.get(name).copied()));
 
     let folder = tempfile::Builder::new()
@@ -93,13 +96,14 @@ pub fn import_commits(
         .tempdir_in(scratch)
         .map_err(GitError::file("write in", scratch))?;
     let quarantine = create_quarantine(control, folder.path())?;
-    copy_objects(git.as_fd(), &quarantine, &mut notes)?;
+    copy_objects(guest, &quarantine, &mut notes)?;
     // Open again: the first handle does not know the packs.
     let quarantine = open_bare(quarantine.path())?;
+    let mut measures = Measures::new(&quarantine);
 
     let history = match head {
         None => History::Unusable { why: "`HEAD` does not point to a commit".to_owned() },
-        Some(head) => match copy_objects_into(control, &quarantine, head) {
+        Some(head) => match copy_objects_into(control, &quarantine, &mut measures, head) {
             Ok(commits) => History::Usable {
                 head,
                 descends_from_base: control.is_ancestor(base, head).unwrap_or(false),
@@ -114,10 +118,10 @@ pub fn import_commits(
         if Some(oid) == head || control.contains(oid) {
             continue;
         }
-        match copy_objects_into(control, &quarantine, oid) {
+        match copy_objects_into(control, &quarantine, &mut measures, oid) {
             Ok(_) => others.push((name, oid)),
             Err(error) if is_local_error(&error) => return Err(error),
-            Err(error) => notes.push(format!("skipped `{name}`: {}", chain(&error))),
+            Err(error) => notes.push(format!("skipped `{}`: {}", shown(name.as_bytes()), chain(&error))),
         }
     }
     Ok(ImportedHistory { head: history, branch, others, notes })
@@ -134,28 +138,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Reads a regular file of limited size without following a link.
-fn read_small(at: BorrowedFd<'_>, path: &str, limit: u64) -> Option<Vec<u8>> {
-    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let folder = open_below(at, folder.as_bytes()).ok()?;
-    let file = open_file(folder.as_fd(), name.as_bytes(), limit).ok()?;
-    let mut text = Vec::new();
-    file.take(limit).read_to_end(&mut text).ok()?;
-    Some(text)
-}
-
-fn open_file(folder: BorrowedFd<'_>, name: &[u8], limit: u64) -> io::Result<File> {
-    // Non-blocking, for a named pipe.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(folder, OsStr::from_bytes(name), flags, Mode::empty())?;
-    let stat = fstat(&file)?;
-    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    if !regular || u64::try_from(stat.st_size).is_ok_and(|size| size > limit) {
-        return Err(io::Error::other("not a regular file, or too large"));
-    }
-    Ok(File::from(file))
-}
-
 fn oid_of(text: &[u8]) -> Option<Oid> {
     let text = text.trim_ascii();
     (text.len() == 40)
@@ -170,22 +152,27 @@ fn is_safe_ref(name: &str) -> bool {
         && git2::Reference::is_valid_name(name)
 }
 
-fn read_head(git: BorrowedFd<'_>) -> (Option<String>, Option<Oid>) {
-    let Some(text) = read_small(git, "HEAD", MAX_REF_BYTES) else { return (None, None) };
-    match text.strip_prefix(b"ref:") {
+/// Reads a file of the git directory.
+fn read(guest: &Guest, name: &str, limit: u64) -> Result<Option<Vec<u8>>, GitError> {
+    Ok(guest.read_small(format!(".git/{name}").as_bytes(), limit)?)
+}
+
+fn read_head(guest: &Guest) -> Result<(Option<String>, Option<Oid>), GitError> {
+    let Some(text) = read(guest, "HEAD", MAX_REF_BYTES)? else { return Ok((None, None)) };
+    Ok(match text.strip_prefix(b"ref:") {
         Some(name) => {
             let name = std::str::from_utf8(name.trim_ascii()).ok().filter(|name| is_safe_ref(name));
             (name.map(str::to_owned), None)
         }
         None => (None, oid_of(&text)),
-    }
+    })
 }
 
 /// Reads branches and the stash; loose refs take precedence over packed ones.
-fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, Oid> {
+fn read_refs(guest: &Guest, notes: &mut Vec<String>) -> Result<BTreeMap<String, Oid>, GitError> {
     let mut tips = BTreeMap::new();
     let is_imported = |name: &str| name.starts_with("refs/heads/") || name == "refs/stash";
-    let packed = read_small(git, "packed-refs", MAX_PACKED_REFS_BYTES).unwrap_or_default();
+    let packed = read(guest, "packed-refs", MAX_PACKED_REFS_BYTES)?.unwrap_or_default();
     for line in packed.split(|byte| *byte == b'\n').take(1_000_000) {
         let Some((oid, name)) = line.split_at_checked(40) else { continue };
         let name =
@@ -197,38 +184,33 @@ fn read_refs(git: BorrowedFd<'_>, notes: &mut Vec<String>) -> BTreeMap<String, O
         }
     }
     let mut folders = vec!["refs/heads".to_owned()];
+    let mut seen = 0;
     while let Some(folder) = folders.pop() {
-        for name in names_in(git, folder.as_bytes()) {
+        let listing = guest.list_one(format!(".git/{folder}").as_bytes(), MAX_NAMES)?;
+        for (name, stat) in listing.entries {
             let Ok(name) = String::from_utf8(name) else { continue };
             let path = format!("{folder}/{name}");
-            if tips.len() + folders.len() >= MAX_REFS {
+            seen += 1;
+            if seen > MAX_NAMES || tips.len() + folders.len() >= MAX_REFS {
                 notes.push(format!("more than {MAX_REFS} branches: skipped the rest"));
-                return tips;
+                return Ok(tips);
             }
-            if let Some(text) = read_small(git, &path, MAX_REF_BYTES) {
-                tips.extend(oid_of(&text).filter(|_| is_safe_ref(&path)).map(|oid| (path, oid)));
-            } else if open_below(git, path.as_bytes()).is_ok() {
-                folders.push(path);
+            if !is_safe_ref(&path) {
+                continue;
+            }
+            match stat.kind() {
+                NodeKind::File => {
+                    let text = read(guest, &path, MAX_REF_BYTES)?;
+                    tips.extend(text.and_then(|text| oid_of(&text)).map(|oid| (path, oid)));
+                }
+                NodeKind::Folder => folders.push(path),
+                NodeKind::Link | NodeKind::Pipe | NodeKind::Socket | NodeKind::Device => {}
             }
         }
     }
-    let stash = read_small(git, "refs/stash", MAX_REF_BYTES).and_then(|text| oid_of(&text));
+    let stash = read(guest, "refs/stash", MAX_REF_BYTES)?.and_then(|text| oid_of(&text));
     tips.extend(stash.map(|oid| ("refs/stash".to_owned(), oid)));
-    tips
-}
-
-fn names_in(at: BorrowedFd<'_>, folder: &[u8]) -> Vec<Vec<u8>> {
-    let list = |folder: OwnedFd| -> io::Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&folder)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
-            }
-        }
-        Ok(names)
-    };
-    open_below(at, folder).and_then(list).unwrap_or_default()
+    Ok(tips)
 }
 
 /// Creates the quarantine repository, which borrows the objects of the control repository.
@@ -249,57 +231,13 @@ fn create_quarantine(control: &ControlRepository, folder: &Path) -> Result<Repos
     Ok(repository)
 }
 
-fn is_hexadecimal(name: &[u8], length: usize) -> bool {
-    name.len() == length && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Copies loose objects and packs into the quarantine.
-fn copy_objects(
-    git: BorrowedFd<'_>,
-    quarantine: &Repository,
-    notes: &mut Vec<String>,
-) -> Result<(), GitError> {
-    let objects = quarantine.path().join("objects");
-    for fan in names_in(git, b"objects").into_iter().filter(|name| is_hexadecimal(name, 2)) {
-        let Ok(from) = open_below(git, &[b"objects/".as_slice(), &fan].concat()) else { continue };
-        let to = objects.join(OsStr::from_bytes(&fan));
-        fs::create_dir_all(&to).map_err(GitError::file("create", &to))?;
-        for name in names_in(from.as_fd(), b"").into_iter().filter(|name| is_hexadecimal(name, 38)) {
-            if let Ok(mut file) = open_file(from.as_fd(), &name, MAX_OBJECT_BYTES) {
-                let to = to.join(OsStr::from_bytes(&name));
-                File::create(&to)
-                    .and_then(|mut copy| io::copy(&mut file, &mut copy))
-                    .map_err(GitError::file("copy to", &to))?;
-            }
-        }
-    }
-    let Ok(from) = open_below(git, b"objects/pack") else { return Ok(()) };
-    let packs = names_in(from.as_fd(), b"").into_iter().filter(|name| name.ends_with(b".pack"));
-    for name in packs {
-        let Ok(file) = open_file(from.as_fd(), &name, MAX_OBJECT_BYTES) else { continue };
-        // Ignore the agent's pack index: indexing again hashes each object.
-        if let Err(error) = index_pack(quarantine, file, &objects.join("pack")) {
-            notes.push(format!("skipped `{}`: {error}", String::from_utf8_lossy(&name)));
-        }
-    }
-    Ok(())
-}
-
-fn index_pack(quarantine: &Repository, mut pack: File, folder: &Path) -> io::Result<()> {
-    let odb = quarantine.odb().map_err(io::Error::other)?;
-    let mut indexer = git2::Indexer::new(Some(&odb), folder, 0o600, false).map_err(io::Error::other)?;
-    io::copy(&mut pack, &mut indexer)?;
-    indexer.flush()?;
-    indexer.commit().map_err(io::Error::other)?;
-    Ok(())
-}
-
 /// Copies a commit with all reachable objects into the control repository; returns the new commits.
 ///
 /// Copies nothing if an object is missing.
 fn copy_objects_into(
     control: &ControlRepository,
     quarantine: &Repository,
+    measures: &mut Measures<'_>,
     tip: Oid,
 ) -> Result<Vec<Oid>, GitError> {
     let fail = || GitError::library(format!("import commit {tip}"));
@@ -311,12 +249,17 @@ fn copy_objects_into(
         if !reachable.seen.insert(oid) {
             continue;
         }
+        check_size(quarantine, oid)?;
         let commit = quarantine.find_commit(oid).map_err(fail())?;
         if control_odb.exists(oid) {
             continue;
         }
+        measures.check(commit.tree_id())?;
         reachable.objects.push(oid);
         commits.push(oid);
+        if reachable.seen.len() > MAX_OBJECTS {
+            return Err(GitError::Unsupported(format!("more than {MAX_OBJECTS} new objects")));
+        }
         reachable.tree(&control_odb, quarantine, commit.tree_id())?;
         pending.extend(commit.parent_ids());
     }
@@ -384,6 +327,7 @@ impl ReachableObjects {
         if self.seen.insert(oid) && !control_odb.exists(oid) {
             let fail = || GitError::library(format!("read object {oid}"));
             // Reading verifies the hash.
+            check_size(quarantine, oid)?;
             let object = quarantine.odb().and_then(|odb| odb.read(oid).map(|object| object.kind()));
             if object.map_err(fail())? != ObjectType::Blob {
                 return Err(fail()(git2::Error::from_str("not a blob")));
@@ -392,6 +336,19 @@ impl ReachableObjects {
         }
         Ok(())
     }
+}
+
+/// Checks the size of an object before it is read as a whole.
+fn check_size(quarantine: &Repository, oid: Oid) -> Result<(), GitError> {
+    let header = quarantine.odb().and_then(|odb| odb.read_header(oid));
+    let (size, _) = header.map_err(GitError::library(format!("read object {oid}")))?;
+    if size > MAX_OBJECT_BYTES {
+        return Err(GitError::Unsupported(format!(
+            "object {oid} is larger than {} MiB",
+            MAX_OBJECT_BYTES >> 20
+        )));
+    }
+    Ok(())
 }
 
 /// Returns authors and committers other than `own`, sorted.

@@ -31,5 +31,7 @@ fn set() -> Result<(), git2::Error> {
         // The root of a volume can have another owner, and only known repositories are opened.
         git2::opts::set_verify_owner_validation(false)?;
     }
+    // What was read from a disk is what its name says; the default, but not one to rely on.
+    git2::opts::strict_hash_verification(true);
     transport::register()
 }

@@ -1,22 +1,27 @@
-//! Captures the agent's worktree as a tree object.
+//! Captures the agent's worktree as a tree object, through its guest.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use git2::{AttrCheckFlags, Index, ObjectType, Oid, Repository};
-use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use git2::{Index, Oid};
 
-use super::control::{ControlRepository, open_bare};
+use super::control::ControlRepository;
 use super::error::GitError;
 use super::index::index_entry;
-use super::parallel::map_chunks;
+use super::lfs::Pointer;
+use super::names::shown;
+use super::rules::Rules;
+use super::save_files::{Stored, store_files};
 use super::stat_cache::StatCache;
 use super::tree::EntryKind;
-use super::walk::{Tracked, WalkResult, WorktreeFile, open_below, open_root, open_view, split, walk};
+pub use super::walk::Unsaved;
+use super::walk::{Tracked, WalkResult, WorktreeFile, walk};
+use crate::guest::Guest;
+
+/// Maximum unsaved paths to list.
+const MAX_UNSAVED: usize = 10_000;
 
 /// Content of a worktree as a tree object.
 #[derive(Debug)]
@@ -29,21 +34,13 @@ pub struct Snapshot {
     pub lfs_changed: Vec<Vec<u8>>,
     /// Directories with a git directory of their own; their files are in the tree.
     pub nested_repositories: Vec<Vec<u8>>,
-    /// Paths that could not be read; the rest is in the tree.
+    /// Paths that are not in the tree as they are in the worktree, by path. Of a tracked one the
+    /// tree has what the agent committed last.
     pub unsaved: Vec<Unsaved>,
-    /// Messages about skipped paths.
+    /// Messages about the snapshot as a whole.
     pub notes: Vec<String>,
     /// File stats after the snapshot.
     pub cache: StatCache,
-}
-
-/// A path that could not be saved.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unsaved {
-    /// Path relative to the worktree.
-    pub path: Vec<u8>,
-    /// Why it could not be saved.
-    pub why: String,
 }
 
 /// Difference at one path.
@@ -66,224 +63,234 @@ pub enum ChangeKind {
     Removed,
 }
 
+/// Kind and object of a tree's entry.
+type Node = (EntryKind, Oid);
+
 /// Captures the worktree.
 ///
-/// Paths of `base_tree` and `also_tracked` are tracked, so never ignored. The agent's git
-/// directory is not read.
+/// `head_tree` is the tree of the agent's last commit, by default the base tree. Paths of both
+/// are tracked, so never ignored; submodules are those of the head. The agent's git directory is
+/// not read. What cannot be read or stored is listed in [`Snapshot::unsaved`].
 ///
 /// # Errors
-/// Returns an error if the worktree cannot be read or an object cannot be written.
+/// Returns an error if the guest is broken or an object cannot be written.
 pub fn capture(
     control: &ControlRepository,
-    worktree: &Path,
+    guest: &Guest,
     base_tree: Oid,
-    also_tracked: Option<Oid>,
+    head_tree: Option<Oid>,
     cache: &StatCache,
 ) -> Result<Snapshot, GitError> {
     let base_entries = control.list_tree_recursive(base_tree)?;
-    let mut base = Tracked::default();
-    base.add(base_entries.clone());
+    let base: BTreeMap<Vec<u8>, Node> =
+        base_entries.iter().map(|entry| (entry.name.clone(), (entry.kind, entry.oid))).collect();
+    let head_tree = head_tree.unwrap_or(base_tree);
+    let head_entries =
+        if head_tree == base_tree { base_entries.clone() } else { control.list_tree_recursive(head_tree)? };
+    let head: BTreeMap<Vec<u8>, Node> =
+        head_entries.iter().map(|entry| (entry.name.clone(), (entry.kind, entry.oid))).collect();
     let mut tracked = Tracked::default();
-    if let Some(tree) = also_tracked {
-        tracked.add(control.list_tree_recursive(tree)?);
-    }
     tracked.add(base_entries);
+    tracked.add(head_entries);
 
-    let view = open_view(control, worktree)?;
+    let mut rules = Rules::new(control)?;
     let mut fresh = StatCache::start_scan(control.path(), tracked.entries.len())?;
-    let WalkResult { files, mut nested, submodules, unsupported, ignored: _ } =
-        walk(worktree, &tracked, &view)?;
-    let skipped = |path: &Vec<u8>| {
-        format!("skipped `{}`: not a file, link or directory", String::from_utf8_lossy(path))
-    };
-    let mut notes: Vec<String> = unsupported.iter().map(skipped).collect();
+    let WalkResult { files, mut nested, submodules, odd, unread, ignored: _ } =
+        walk(guest, &tracked, &mut rules)?;
     nested.sort();
     nested.dedup();
-
-    let mut index = base_index(control, base_tree)?;
-    let converts = files.iter().any(|file| split(&file.path).1 == b".gitattributes");
-    if converts {
-        view.set_index(&mut index).map_err(GitError::library("read the base tree"))?;
+    let mut index = read_index(control, head_tree)?;
+    if rules.has_attributes() {
+        rules.view().set_index(&mut index).map_err(GitError::library("read the tree"))?;
     }
-    let unknown: Vec<&WorktreeFile> =
-        files.iter().filter(|file| cache.content(&file.path, file.kind, &file.signature).is_none()).collect();
-    let mut lfs_changed = Vec::new();
-    let hashed = hash_all(control, worktree, &unknown, converts.then_some(&view), &mut lfs_changed)?;
 
-    let mut hashed = hashed.into_iter();
-    let mut present: HashSet<&[u8]> = submodules.iter().map(Vec::as_slice).collect();
-    let mut changes: Vec<(&WorktreeFile, Oid, ChangeKind)> = Vec::new();
+    let cached = |file: &WorktreeFile| cache.content(&file.path, file.kind, &file.signature());
+    let unknown: Vec<&WorktreeFile> = files.iter().filter(|file| cached(file).is_none()).collect();
+    let pointers = pointers(control, &unknown, &rules, &[&head, &base]);
+    let mut stored = store_files(control, guest, &unknown, &rules, &pointers)?.into_iter();
+
+    let mut captured = Captured::new(head, unread, odd);
     for file in &files {
-        let oid = match cache.content(&file.path, file.kind, &file.signature) {
-            Some(oid) => oid,
-            None => match hashed.next() {
-                Some(Some(oid)) => oid,
-                Some(None) | None => continue, // Deleted since the walk.
-            },
-        };
-        present.insert(&file.path);
-        fresh.record(file.path.clone(), file.kind, file.signature, oid);
-        match base.entries.get(&file.path) {
-            None => changes.push((file, oid, ChangeKind::Added)),
-            Some(entry) if *entry == (file.kind, oid) => {}
-            Some(_) => changes.push((file, oid, ChangeKind::Modified)),
+        let known = cached(file).map(|oid| Stored::Blob(oid, file.signature()));
+        match known.or_else(|| stored.next()).unwrap_or(Stored::Gone) {
+            Stored::Gone => {}
+            Stored::Unsaved(why) => captured.keep(&file.path, why),
+            Stored::Blob(oid, signature) => {
+                fresh.record(file.path.clone(), file.kind, signature, oid);
+                captured.nodes.insert(file.path.clone(), (file.kind, oid));
+            }
         }
     }
-    let removed = base.entries.keys().filter(|path| !present.contains(path.as_slice()));
-    let changed = apply_changes(&mut index, removed, &changes, &mut notes)?;
+    for path in submodules {
+        if let Some(node) = tracked.entries.get(&path) {
+            captured.nodes.insert(path, *node);
+        }
+    }
+    captured.write(&mut index)?;
     let tree =
         index.write_tree_to(&control.repository).map_err(GitError::library("write the snapshot's tree"))?;
-    lfs_changed.retain(|path| changed.iter().any(|change| change.path == *path));
+    let changed = differences(&base, &captured.nodes);
+    let lfs_changed = changed_content(control, &rules, &changed, &captured.nodes);
     Ok(Snapshot {
         tree,
         changed,
         lfs_changed,
         nested_repositories: nested,
-        unsaved: Vec::new(),
-        notes,
+        unsaved: captured.unsaved(),
+        notes: Vec::new(),
         cache: fresh,
     })
 }
 
-/// Returns an in-memory index with the base tree's entries.
-fn base_index(control: &ControlRepository, base_tree: Oid) -> Result<Index, GitError> {
-    let fail = || GitError::library("read the base tree");
+/// Returns an in-memory index with a tree's entries.
+fn read_index(control: &ControlRepository, tree: Oid) -> Result<Index, GitError> {
+    let fail = || GitError::library("read the tree");
     let mut index = Index::new().map_err(fail())?;
-    let tree = control.repository.find_tree(base_tree).map_err(fail())?;
+    let tree = control.repository.find_tree(tree).map_err(fail())?;
     index.read_tree(&tree).map_err(fail())?;
     Ok(index)
 }
 
-/// Applies removals, then additions, to the index; returns the changes, sorted by path.
-///
-/// A path that git rejects is skipped with a note.
-fn apply_changes<'p>(
-    index: &mut Index,
-    removed: impl Iterator<Item = &'p Vec<u8>>,
-    changes: &[(&WorktreeFile, Oid, ChangeKind)],
-    notes: &mut Vec<String>,
-) -> Result<Vec<Change>, GitError> {
-    let mut changed = Vec::new();
-    for path in removed {
-        index
-            .remove(Path::new(OsStr::from_bytes(path)), 0)
-            .map_err(GitError::library(format!("remove `{}`", String::from_utf8_lossy(path))))?;
-        changed.push(Change { path: path.clone(), kind: ChangeKind::Removed });
-    }
-    for (file, oid, kind) in changes {
-        match index.add(&index_entry(&file.path, file.kind, *oid)) {
-            Ok(()) => changed.push(Change { path: file.path.clone(), kind: *kind }),
-            Err(error) => {
-                let name = String::from_utf8_lossy(&file.path);
-                notes.push(format!("skipped `{name}`: git rejects the path: {}", error.message()));
-            }
-        }
-    }
-    changed.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(changed)
-}
-
-/// Writes file contents as blobs, in parallel; returns `None` for files deleted since the walk.
-fn hash_all(
+/// Returns the Git LFS pointers that trees have in the place of files.
+fn pointers(
     control: &ControlRepository,
-    worktree: &Path,
     files: &[&WorktreeFile],
-    view: Option<&Repository>,
-    lfs_changed: &mut Vec<Vec<u8>>,
-) -> Result<Vec<Option<Oid>>, GitError> {
-    let mut oids = vec![None; files.len()];
-    let mut plain: Vec<(usize, &WorktreeFile)> = Vec::with_capacity(files.len());
-    for (at, file) in files.iter().enumerate() {
-        let Some(view) = view.filter(|_| file.kind != EntryKind::Link) else {
-            plain.push((at, file));
-            continue;
-        };
-        let path = Path::new(OsStr::from_bytes(&file.path));
-        let is_lfs = attribute(view, path, "filter").as_deref() == Some(b"lfs");
-        if is_lfs && !is_lfs_pointer(worktree, &file.path) {
-            lfs_changed.push(file.path.clone());
+    rules: &Rules,
+    trees: &[&BTreeMap<Vec<u8>, Node>],
+) -> HashMap<Vec<u8>, Pointer> {
+    let mut pointers = HashMap::new();
+    if !rules.has_attributes() {
+        return pointers;
+    }
+    for file in files.iter().filter(|file| rules.is_lfs(&file.path)) {
+        let blobs = trees.iter().filter_map(|tree| tree.get(&file.path)).map(|(_, oid)| *oid);
+        let mut known = blobs.filter_map(|blob| Pointer::read(&control.repository, blob));
+        if let Some(pointer) = known.find(|pointer| pointer.size == file.stat.size) {
+            pointers.insert(file.path.clone(), pointer);
         }
-        if is_lfs || !is_converted(view, path) {
-            plain.push((at, file));
-            continue;
-        }
-        let oid = view
-            .blob_path(&worktree.join(path))
-            .map_err(GitError::library(format!("hash `{}`", path.display())))?;
-        oids[at] = Some(oid);
     }
-    let store = control.path();
-    let results = map_chunks(&plain, |chunk| hash_batch(store, worktree, chunk))?;
-    for (at, oid) in results {
-        oids[at] = oid;
-    }
-    Ok(oids)
+    pointers
 }
 
-fn hash_batch(
-    control: &Path,
-    worktree: &Path,
-    files: &[(usize, &WorktreeFile)],
-) -> Result<Vec<(usize, Option<Oid>)>, GitError> {
-    let repository = open_bare(control)?;
-    let odb = repository.odb().map_err(GitError::library("open the object store"))?;
-    let mut hashed = Vec::with_capacity(files.len());
-    for (at, file) in files {
-        let content = match read(worktree, file) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                hashed.push((*at, None));
-                continue;
-            }
-            Err(error) => {
-                return Err(GitError::file("read", &worktree.join(OsStr::from_bytes(&file.path)))(error));
-            }
+/// Tree that is being captured.
+struct Captured {
+    head: BTreeMap<Vec<u8>, Node>,
+    /// Entries of the new tree.
+    nodes: HashMap<Vec<u8>, Node>,
+    unsaved: Vec<Unsaved>,
+    more: usize,
+}
+
+impl Captured {
+    /// Starts with the head's entries below folders that could not be read.
+    fn new(head: BTreeMap<Vec<u8>, Node>, unread: Vec<Unsaved>, odd: Vec<Unsaved>) -> Self {
+        let folders: HashSet<&[u8]> = unread.iter().map(|folder| folder.path.as_slice()).collect();
+        let is_unread = |path: &[u8]| {
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+            folders.contains(b"".as_slice()) || ends.into_iter().any(|end| folders.contains(&path[..end]))
         };
-        let oid = odb
-            .write(ObjectType::Blob, &content)
-            .map_err(GitError::library(format!("store `{}`", String::from_utf8_lossy(&file.path))))?;
-        hashed.push((*at, Some(oid)));
+        let nodes = if folders.is_empty() {
+            HashMap::new()
+        } else {
+            head.iter()
+                .filter(|(path, _)| is_unread(path))
+                .map(|(path, node)| (path.clone(), *node))
+                .collect()
+        };
+        let mut captured = Self { head, nodes, unsaved: Vec::new(), more: 0 };
+        for unsaved in unread.into_iter().chain(odd) {
+            captured.report(unsaved);
+        }
+        captured
     }
-    Ok(hashed)
-}
 
-fn read(worktree: &Path, file: &WorktreeFile) -> io::Result<Vec<u8>> {
-    let root = open_root(worktree).map_err(io::Error::other)?;
-    let (folder, name) = split(&file.path);
-    let folder = open_below(root.as_fd(), folder)?;
-    if file.kind == EntryKind::Link {
-        return Ok(readlinkat(&folder, OsStr::from_bytes(name), Vec::new())?.into_bytes());
+    fn report(&mut self, unsaved: Unsaved) {
+        if self.unsaved.len() < MAX_UNSAVED {
+            self.unsaved.push(unsaved);
+        } else {
+            self.more += 1;
+        }
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = openat(&folder, OsStr::from_bytes(name), flags, Mode::empty())?;
-    let mut content = Vec::with_capacity(usize::try_from(file.signature.size).unwrap_or_default());
-    std::fs::File::from(opened).read_to_end(&mut content)?;
-    Ok(content)
-}
 
-fn attribute(view: &Repository, path: &Path, name: &str) -> Option<Vec<u8>> {
-    view.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX).ok().flatten().map(<[u8]>::to_vec)
-}
+    /// Keeps the head's entry of a path that could not be saved.
+    fn keep(&mut self, path: &[u8], why: String) {
+        if let Some(node) = self.head.get(path) {
+            self.nodes.insert(path.to_vec(), *node);
+        }
+        self.report(Unsaved { path: path.to_vec(), why });
+    }
 
-/// Returns whether git converts the content between worktree and tree.
-fn is_converted(view: &Repository, path: &Path) -> bool {
-    ["text", "eol", "crlf", "ident"].iter().any(|name| {
-        // How libgit2 represents an unset attribute.
-        attribute(view, path, name).is_some_and(|value| value != b"[internal]__FALSE__")
-    })
-}
-
-/// Returns whether a file is a Git LFS pointer.
-fn is_lfs_pointer(worktree: &Path, path: &[u8]) -> bool {
-    let mut head = Vec::new();
-    let mut open = || -> io::Result<()> {
-        let root = open_root(worktree).map_err(io::Error::other)?;
-        let (folder, name) = split(path);
-        let folder = open_below(root.as_fd(), folder)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = std::fs::File::from(openat(&folder, OsStr::from_bytes(name), flags, Mode::empty())?);
-        file.take(1025).read_to_end(&mut head)?;
+    /// Writes the differences from the head into its index: removals, then additions.
+    fn write(&mut self, index: &mut Index) -> Result<(), GitError> {
+        for path in self.head.keys().filter(|path| !self.nodes.contains_key(*path)) {
+            let removed = index.remove(Path::new(OsStr::from_bytes(path)), 0);
+            removed.map_err(GitError::library(format!("remove `{}`", shown(path))))?;
+        }
+        let mut added: Vec<(Vec<u8>, Node)> = self
+            .nodes
+            .iter()
+            .filter(|(path, node)| self.head.get(*path) != Some(node))
+            .map(|(path, node)| (path.clone(), *node))
+            .collect();
+        added.sort_by(|one, other| one.0.cmp(&other.0));
+        for (path, (kind, oid)) in added {
+            if let Err(error) = index.add(&index_entry(&path, kind, oid)) {
+                self.nodes.remove(&path);
+                self.report(Unsaved {
+                    path,
+                    why: format!("has a path that git rejects: {}", error.message()),
+                });
+            }
+        }
         Ok(())
+    }
+
+    /// Returns the paths that were not saved, sorted.
+    fn unsaved(mut self) -> Vec<Unsaved> {
+        self.unsaved.sort_by(|one, other| one.path.cmp(&other.path));
+        if self.more > 0 {
+            let why = format!("are {} more paths that could not be saved", self.more);
+            self.unsaved.push(Unsaved { path: b"...".to_vec(), why });
+        }
+        self.unsaved
+    }
+}
+
+/// Returns the differences between two trees, sorted by path.
+fn differences(base: &BTreeMap<Vec<u8>, Node>, nodes: &HashMap<Vec<u8>, Node>) -> Vec<Change> {
+    let removed = base.keys().filter(|path| !nodes.contains_key(*path));
+    let removed = removed.map(|path| Change { path: path.clone(), kind: ChangeKind::Removed });
+    let written = nodes.iter().filter_map(|(path, node)| {
+        let kind = match base.get(path) {
+            None => ChangeKind::Added,
+            Some(old) if old == node => return None,
+            Some(_) => ChangeKind::Modified,
+        };
+        Some(Change { path: path.clone(), kind })
+    });
+    let mut changed: Vec<Change> = removed.chain(written).collect();
+    changed.sort_by(|one, other| one.path.cmp(&other.path));
+    changed
+}
+
+/// Returns the changed Git LFS files whose blob is their content instead of a pointer.
+fn changed_content(
+    control: &ControlRepository,
+    rules: &Rules,
+    changed: &[Change],
+    nodes: &HashMap<Vec<u8>, Node>,
+) -> Vec<Vec<u8>> {
+    if !rules.has_attributes() {
+        return Vec::new();
+    }
+    let is_content = |change: &&Change| match nodes.get(&change.path) {
+        Some((EntryKind::File | EntryKind::Executable, oid)) => {
+            rules.is_lfs(&change.path)
+                && Pointer::read(&control.repository, *oid).is_none()
+                // Git LFS has no pointer for an empty file.
+                && !control.is_empty_blob(*oid)
+        }
+        Some((EntryKind::Link | EntryKind::Folder | EntryKind::Submodule, _)) | None => false,
     };
-    open().is_ok() && head.len() <= 1024 && head.starts_with(b"version https://git-lfs.github.com/spec/v1")
+    changed.iter().filter(is_content).map(|change| change.path.clone()).collect()
 }

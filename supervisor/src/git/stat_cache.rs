@@ -6,10 +6,10 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use git2::Oid;
-use rustix::fs::Stat;
 
 use super::error::GitError;
 use super::tree::EntryKind;
+use crate::guest::NodeStat;
 
 /// Changes within this time of a scan may not change a timestamp.
 ///
@@ -31,15 +31,18 @@ pub(super) struct FileStat {
 }
 
 impl FileStat {
-    pub(super) fn of(stat: &Stat) -> Self {
-        let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
+    pub(super) fn of(stat: &NodeStat) -> Self {
         Self {
-            size: u64::try_from(stat.st_size).unwrap_or_default(),
-            modified: time(stat.st_mtime, i128::from(stat.st_mtime_nsec)),
-            changed: time(stat.st_ctime, i128::from(stat.st_ctime_nsec)),
-            inode: stat.st_ino,
+            size: stat.size,
+            modified: nanoseconds(stat.modified.0, stat.modified.1.into()),
+            changed: nanoseconds(stat.changed.0, stat.changed.1.into()),
+            inode: stat.inode,
         }
     }
+}
+
+fn nanoseconds(seconds: i64, nanoseconds: i128) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + nanoseconds
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,7 +103,10 @@ impl StatCache {
         let probe = tempfile::tempfile_in(folder).map_err(GitError::file("write in", folder))?;
         let stat = rustix::fs::fstat(&probe)
             .map_err(|error| GitError::file("stat", folder)(io::Error::from(error)))?;
-        Ok(Self { entries: HashMap::with_capacity(size), taken: FileStat::of(&stat).changed })
+        Ok(Self {
+            entries: HashMap::with_capacity(size),
+            taken: nanoseconds(stat.st_ctime, i128::from(stat.st_ctime_nsec)),
+        })
     }
 
     /// Returns the blob id of a file if the file cannot have changed since the scan.

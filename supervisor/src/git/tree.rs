@@ -1,11 +1,19 @@
 //! Reads files and directories of a commit.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use git2::{ErrorCode, ObjectType, Oid, TreeWalkMode};
+use git2::{ErrorCode, ObjectType, Oid};
 
 use super::control::ControlRepository;
 use super::error::GitError;
+use super::names::{MAX_PATH, check_name, shown};
+
+/// Maximum entries of a tree, with all its folders. A tree can name the same folder many times.
+pub(super) const MAX_TREE_ENTRIES: usize = 2_000_000;
+
+/// Maximum nested folders of a tree: libgit2 writes trees recursively.
+pub(super) const MAX_TREE_DEPTH: usize = 1000;
 
 /// Entry of a tree.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,22 +115,65 @@ impl ControlRepository {
     }
 
     /// Returns every file, link and submodule of a tree with its full path, in git's order.
+    ///
+    /// # Errors
+    /// Returns `Unsupported` if the tree has a name that no worktree may have, has the same name
+    /// twice, or is too large or too deep.
     pub(super) fn list_tree_recursive(&self, tree: Oid) -> Result<Vec<Entry>, GitError> {
-        let fail = || GitError::library(format!("read tree {tree}"));
         let mut entries = Vec::new();
-        let walked = self.repository.find_tree(tree).map_err(fail())?;
-        walked
-            .walk(TreeWalkMode::PreOrder, |folder, entry| {
-                let kind = EntryKind::from_mode(entry.filemode());
-                if kind != EntryKind::Folder {
-                    let mut name = Vec::with_capacity(folder.len() + entry.name_bytes().len());
-                    name.extend_from_slice(folder.as_bytes());
-                    name.extend_from_slice(entry.name_bytes());
-                    entries.push(Entry { name, kind, oid: entry.id() });
-                }
-                git2::TreeWalkResult::Ok
-            })
-            .map_err(fail())?;
+        let mut visited = 0;
+        // Trees to continue with: their path, their entries in reverse.
+        let mut open = vec![(Vec::new(), self.checked_entries(tree, b"")?)];
+        while let Some((folder, rest)) = open.last_mut() {
+            let Some(Entry { name, kind, oid }) = rest.pop() else {
+                open.pop();
+                continue;
+            };
+            visited += 1;
+            let mut path = folder.clone();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            if visited > MAX_TREE_ENTRIES || open.len() > MAX_TREE_DEPTH || path.len() > MAX_PATH {
+                return Err(GitError::Unsupported(format!(
+                    "the tree has more than {MAX_TREE_ENTRIES} entries, {MAX_TREE_DEPTH} nested folders, or a path \
+                     longer than {MAX_PATH} bytes, at `{}`",
+                    shown(&path)
+                )));
+            }
+            if kind == EntryKind::Folder {
+                let inside = self.checked_entries(oid, &path)?;
+                open.push((path, inside));
+            } else {
+                entries.push(Entry { name: path, kind, oid });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Returns the entries of one tree in reverse, with checked names.
+    fn checked_entries(&self, tree: Oid, folder: &[u8]) -> Result<Vec<Entry>, GitError> {
+        let tree = self.repository.find_tree(tree).map_err(GitError::library(format!("read tree {tree}")))?;
+        let mut entries = Vec::with_capacity(tree.len());
+        let mut names = HashSet::with_capacity(tree.len());
+        for entry in tree.iter().rev() {
+            let name = entry.name_bytes();
+            let refuse = |why: &str| {
+                let place = if folder.is_empty() {
+                    "at its top".to_owned()
+                } else {
+                    format!("in `{}`", shown(folder))
+                };
+                GitError::Unsupported(format!("the tree has an entry `{}` {place}, which {why}", shown(name)))
+            };
+            check_name(name).map_err(|problem| refuse(&problem.to_string()))?;
+            if !names.insert(name.to_vec()) {
+                return Err(refuse("occurs twice"));
+            }
+            let kind = EntryKind::from_mode(entry.filemode());
+            entries.push(Entry { name: name.to_vec(), kind, oid: entry.id() });
+        }
         Ok(entries)
     }
 }

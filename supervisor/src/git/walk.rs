@@ -1,27 +1,44 @@
-//! Walks a worktree that the agent wrote.
+//! Walks a worktree that the agent wrote, through its guest.
 //!
-//! The walk follows no symbolic link, enters no git directory and applies the ignore rules.
+//! The walk enters no git directory and applies the ignore rules. It keeps a list of folders
+//! instead of recursing, and has limits: what is beyond them is reported, not an error.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
-use git2::{Oid, Repository};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use git2::Oid;
 
-use super::control::{ControlRepository, open_bare};
 use super::error::GitError;
+use super::names::{MAX_PATH, check_name};
+use super::rules::Rules;
 use super::stat_cache::FileStat;
-use super::tree::{Entry, EntryKind};
+use super::tree::{Entry, EntryKind, MAX_TREE_DEPTH};
+use crate::guest::answers::Listing;
+use crate::guest::{Guest, MAX_BATCH, NodeKind, NodeStat};
+
+/// Maximum entries of a worktree to look at; ignored folders count as one.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// Path of a worktree that could not be saved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unsaved {
+    /// Path relative to the worktree; a folder stands for what is below it.
+    pub path: Vec<u8>,
+    /// Why, as the rest of a sentence that begins with the path.
+    pub why: String,
+}
 
 /// File or symbolic link.
 pub(super) struct WorktreeFile {
     pub(super) path: Vec<u8>,
     pub(super) kind: EntryKind,
-    pub(super) signature: FileStat,
+    pub(super) stat: NodeStat,
+}
+
+impl WorktreeFile {
+    pub(super) fn signature(&self) -> FileStat {
+        FileStat::of(&self.stat)
+    }
 }
 
 /// Content of a worktree.
@@ -32,8 +49,10 @@ pub(super) struct WalkResult {
     pub(super) nested: Vec<Vec<u8>>,
     /// Tracked submodules that exist, with or without content.
     pub(super) submodules: Vec<Vec<u8>>,
-    /// Sockets, pipes and devices.
-    pub(super) unsupported: Vec<Vec<u8>>,
+    /// Entries that no tree can have, such as sockets, pipes and devices.
+    pub(super) odd: Vec<Unsaved>,
+    /// Folders that could not be read, or not completely.
+    pub(super) unread: Vec<Unsaved>,
     /// Ignored paths; a directory stands for its content.
     pub(super) ignored: Vec<Vec<u8>>,
 }
@@ -46,6 +65,7 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
+    /// Adds entries; they replace earlier ones of the same path.
     pub(super) fn add(&mut self, entries: Vec<Entry>) {
         for Entry { name, kind, oid } in entries {
             for (at, _) in name.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/') {
@@ -56,159 +76,172 @@ impl Tracked {
             self.entries.insert(name, (kind, oid));
         }
     }
-}
 
-/// Opens the control repository with `root` as its worktree.
-///
-/// Only for its `.gitignore` and `.gitattributes`: neither configuration nor `info/exclude` is read.
-pub(super) fn open_view(control: &ControlRepository, root: &Path) -> Result<Repository, GitError> {
-    let repository = open_bare(control.path())?;
-    repository.set_workdir(root, false).map_err(GitError::library("open the worktree"))?;
-    Ok(repository)
-}
-
-/// Opens a subdirectory without following a link.
-pub(super) fn open_folder(at: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(at, OsStr::from_bytes(name), flags, Mode::empty())?)
-}
-
-/// Opens the root of a walk without following a link.
-pub(super) fn open_root(root: &Path) -> Result<OwnedFd, GitError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(CWD, root, flags, Mode::empty())
-        .map_err(|error| GitError::file("open", root)(io::Error::from(error)))
-}
-
-/// Opens a directory below `root` without following a link in any component.
-pub(super) fn open_below(root: BorrowedFd<'_>, folder: &[u8]) -> io::Result<OwnedFd> {
-    let mut current = root.try_clone_to_owned()?;
-    for part in folder.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
-        current = open_folder(current.as_fd(), part)?;
+    /// Returns whether a path is a folder with tracked files.
+    pub(super) fn is_folder(&self, path: &[u8]) -> bool {
+        self.folders.contains(path)
     }
-    Ok(current)
-}
 
-/// Splits a path into parent and name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (&[], path),
+    fn is_submodule(&self, path: &[u8]) -> bool {
+        self.entries.get(path).is_some_and(|(kind, _)| *kind == EntryKind::Submodule)
     }
 }
 
 /// Returns whether git never tracks a name, in any case: file systems may fold it.
-pub(super) fn is_git_folder(name: &[u8]) -> bool {
+fn is_git_folder(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b".git")
 }
 
-/// Walks the worktree `root`.
-pub(super) fn walk(root: &Path, tracked: &Tracked, view: &Repository) -> Result<WalkResult, GitError> {
-    let mut walker = Walker { tracked, view, walked: WalkResult::default() };
-    let folder = open_root(root)?;
-    walker.folder(folder, &mut Vec::new(), false).map_err(GitError::file("read the worktree", root))?;
+/// Walks a worktree.
+///
+/// # Errors
+/// Returns an error if the guest is broken, the worktree's root cannot be read, or the rules
+/// cannot be copied.
+pub(super) fn walk(guest: &Guest, tracked: &Tracked, rules: &mut Rules) -> Result<WalkResult, GitError> {
+    let mut walker = Walker { tracked, rules, walked: WalkResult::default(), seen: 0, pending: Vec::new() };
+    let root = guest.list_one(b"", MAX_ENTRIES)?;
+    if let (Some(error), true) = (&root.failed, root.entries.is_empty()) {
+        return Err(GitError::file("read", guest.root())(io::Error::from(error.kind())));
+    }
+    walker.folder(&Folder::default(), root)?;
+    while !walker.pending.is_empty() {
+        let start = walker.pending.len().saturating_sub(MAX_BATCH);
+        let batch: Vec<Folder> = walker.pending.drain(start..).collect();
+        let paths: Vec<&[u8]> = batch.iter().map(|folder| folder.path.as_slice()).collect();
+        let mut listings = guest.list(&paths, MAX_ENTRIES)?;
+        for folder in &batch {
+            if walker.seen >= MAX_ENTRIES {
+                break;
+            }
+            let listing = listings.next()?;
+            walker.folder(folder, listing)?;
+        }
+        if walker.seen >= MAX_ENTRIES {
+            let why = format!("is one of too many: the worktree has more than {MAX_ENTRIES} entries");
+            let rest = walker.pending.drain(..).map(|folder| folder.path);
+            let rest = batch.iter().map(|folder| folder.path.clone()).chain(rest);
+            walker.walked.unread.extend(rest.map(|path| Unsaved { path, why: why.clone() }));
+            break;
+        }
+        listings.finish()?;
+    }
     walker.walked.files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(walker.walked)
 }
 
+/// Folder to list.
+#[derive(Default)]
+struct Folder {
+    path: Vec<u8>,
+    depth: usize,
+    /// Only its tracked files count.
+    ignored: bool,
+}
+
 struct Walker<'w> {
     tracked: &'w Tracked,
-    view: &'w Repository,
+    rules: &'w mut Rules,
     walked: WalkResult,
+    seen: usize,
+    pending: Vec<Folder>,
 }
 
 impl Walker<'_> {
-    fn ignores(&self, path: &[u8]) -> bool {
-        self.view.is_path_ignored(Path::new(OsStr::from_bytes(path))).unwrap_or(false)
-    }
-
-    /// Walks a directory. If it is ignored, only its tracked files are recorded.
-    fn folder(&mut self, folder: OwnedFd, path: &mut Vec<u8>, ignored: bool) -> io::Result<()> {
-        for entry in Dir::read_from(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
+    /// Records the content of a folder.
+    fn folder(&mut self, folder: &Folder, listing: Listing) -> Result<(), GitError> {
+        let Listing { entries, rules, failed } = listing;
+        if let Some(error) = failed {
+            // Deleted since it was listed.
+            if error.kind() != io::ErrorKind::NotFound {
+                let why = format!("cannot be read: {}", plain(&error));
+                self.walked.unread.push(Unsaved { path: folder.path.clone(), why });
             }
-            if is_git_folder(name) {
-                if !path.is_empty() {
-                    self.walked.nested.push(path.clone());
-                }
-                continue;
+            if entries.is_empty() {
+                return Ok(());
             }
-            let length = path.len();
-            if length > 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-            let stat = match statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                // Deleted since it was listed.
-                Err(rustix::io::Errno::NOENT) => {
-                    path.truncate(length);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => self.subfolder(folder.as_fd(), name, path, ignored)?,
-                FileType::RegularFile => {
-                    let kind =
-                        if stat.st_mode & 0o100 == 0 { EntryKind::File } else { EntryKind::Executable };
-                    self.file(path, kind, FileStat::of(&stat), ignored);
-                }
-                FileType::Symlink => self.file(path, EntryKind::Link, FileStat::of(&stat), ignored),
-                FileType::Fifo
-                | FileType::Socket
-                | FileType::CharacterDevice
-                | FileType::BlockDevice
-                | FileType::Unknown => {
-                    self.walked.unsupported.push(path.clone());
-                }
-            }
-            path.truncate(length);
+        }
+        self.seen += entries.len();
+        let is_repository = entries.iter().any(|(name, _)| is_git_folder(name));
+        if is_repository && !folder.path.is_empty() {
+            self.walked.nested.push(folder.path.clone());
+        }
+        if self.tracked.is_submodule(&folder.path) && (is_repository || entries.is_empty()) {
+            self.walked.submodules.push(folder.path.clone());
+            return Ok(());
+        }
+        // The rules of a folder apply to its own entries too.
+        for (name, content) in rules {
+            self.rules.add(&join(&folder.path, &name), &content)?;
+        }
+        for (name, stat) in entries.iter().filter(|(name, _)| !is_git_folder(name)) {
+            self.entry(folder, name, *stat);
         }
         Ok(())
     }
 
-    fn file(&mut self, path: &[u8], kind: EntryKind, signature: FileStat, ignored: bool) {
-        if self.tracked.entries.contains_key(path) || !(ignored || self.ignores(path)) {
-            self.walked.files.push(WorktreeFile { path: path.to_vec(), kind, signature });
-        } else if !ignored {
-            self.walked.ignored.push(path.to_vec());
+    fn entry(&mut self, folder: &Folder, name: &[u8], stat: NodeStat) {
+        let path = join(&folder.path, name);
+        let mut odd = |path: &[u8], why: &str| {
+            // An ignored folder is not saved anyway.
+            if !folder.ignored {
+                self.walked.odd.push(Unsaved { path: path.to_vec(), why: why.to_owned() });
+            }
+        };
+        if let Err(problem) = check_name(name) {
+            return odd(&path, &format!("has a name that {problem}"));
+        }
+        if path.len() > MAX_PATH {
+            return odd(&path, "has too long a path");
+        }
+        match stat.kind() {
+            NodeKind::File => {
+                let kind = if stat.mode & 0o100 == 0 { EntryKind::File } else { EntryKind::Executable };
+                self.file(path, kind, stat, folder.ignored);
+            }
+            NodeKind::Link => self.file(path, EntryKind::Link, stat, folder.ignored),
+            NodeKind::Folder => self.subfolder(folder, path),
+            NodeKind::Pipe => odd(&path, "is a named pipe"),
+            NodeKind::Socket => odd(&path, "is a socket"),
+            NodeKind::Device => odd(&path, "is a device"),
         }
     }
 
-    fn subfolder(
-        &mut self,
-        at: BorrowedFd<'_>,
-        name: &[u8],
-        path: &mut Vec<u8>,
-        ignored: bool,
-    ) -> io::Result<()> {
-        let has_tracked = self.tracked.folders.contains(path.as_slice());
-        let now_ignored = ignored || (!has_tracked && self.ignores(path));
-        if now_ignored && !has_tracked && !self.tracked.entries.contains_key(path.as_slice()) {
-            if !ignored {
-                self.walked.ignored.push(path.clone());
-            }
-            return Ok(());
+    fn file(&mut self, path: Vec<u8>, kind: EntryKind, stat: NodeStat, ignored: bool) {
+        if self.tracked.entries.contains_key(&path) || !(ignored || self.rules.ignores(&path, false)) {
+            self.walked.files.push(WorktreeFile { path, kind, stat });
+        } else if !ignored {
+            self.walked.ignored.push(path);
         }
-        let folder = open_folder(at, name)?;
-        if self.tracked.entries.get(path.as_slice()).is_some_and(|(kind, _)| *kind == EntryKind::Submodule) {
-            let mut names = Vec::new();
-            for entry in Dir::read_from(&folder)? {
-                names.push(entry?.file_name().to_bytes().to_vec());
-            }
-            let is_repository = names.iter().any(|name| is_git_folder(name));
-            if is_repository {
-                self.walked.nested.push(path.clone());
-            }
-            if is_repository || names.iter().all(|name| name == b"." || name == b"..") {
-                self.walked.submodules.push(path.clone());
-                return Ok(());
-            }
-        }
-        self.folder(folder, path, now_ignored)
     }
+
+    fn subfolder(&mut self, parent: &Folder, path: Vec<u8>) {
+        let has_tracked = self.tracked.is_folder(&path);
+        let ignored = parent.ignored || (!has_tracked && self.rules.ignores(&path, true));
+        if ignored && !has_tracked && !self.tracked.entries.contains_key(&path) {
+            if !parent.ignored {
+                self.walked.ignored.push(path);
+            }
+            return;
+        }
+        let depth = parent.depth + 1;
+        if depth >= MAX_TREE_DEPTH {
+            let why = format!("is nested in more than {MAX_TREE_DEPTH} folders");
+            self.walked.unread.push(Unsaved { path, why });
+            return;
+        }
+        self.pending.push(Folder { path, depth, ignored });
+    }
+}
+
+/// Returns an error's text without its number.
+fn plain(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error()) {
+        return format!("it has more than {MAX_ENTRIES} entries");
+    }
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+pub(super) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }

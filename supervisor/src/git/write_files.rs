@@ -1,45 +1,32 @@
-//! Writes the files of a tree into a directory, never through a symbolic link.
+//! Writes the files of a tree: through a guest into a worktree, or into a folder of the supervisor.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat, symlinkat, unlinkat,
-};
 
 use super::control::{ControlRepository, open_bare};
 use super::error::GitError;
 use super::parallel::map_chunks;
 use super::tree::{Entry, EntryKind};
-use super::walk::{open_below, open_folder, open_root, split};
+use crate::guest::answers::NewEntry;
+use crate::guest::beneath::split;
+use crate::guest::tree::{LastParent, Tree};
+use crate::guest::{Guest, MAX_BATCH, NodeStat, WriteKind};
 
-/// Creates a directory, replacing a file or link of that name.
-pub(super) fn make_root(folder: &Path) -> Result<(), GitError> {
-    match folder.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => fs::remove_file(folder).map_err(GitError::file("remove", folder))?,
-        Err(_) => {}
-    }
-    fs::create_dir_all(folder).map_err(GitError::file("create", folder))
-}
+/// Files in one request.
+const BATCH_FILES: usize = 128;
 
-/// Removes a file, link or directory tree; links are not followed.
-pub(super) fn remove_all(path: &Path) -> Result<(), GitError> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
-    };
-    removed.map_err(GitError::file("remove", path))
-}
+/// Bytes in one request, except for a single larger file.
+const BATCH_BYTES: usize = 4 << 20;
 
-/// Creates the parent directories of all entries, replacing files in the way.
-pub(super) fn make_folders(root: BorrowedFd<'_>, entries: &[&Entry]) -> io::Result<()> {
+/// Contents of files that git converts, by path.
+pub(super) type Converted = HashMap<Vec<u8>, Vec<u8>>;
+
+/// Returns the folders of all entries, parents first.
+fn folders_of<'e>(entries: &[&'e Entry]) -> BTreeSet<&'e [u8]> {
     let mut folders = BTreeSet::new();
     for entry in entries {
         let folder = if entry.kind == EntryKind::Submodule { &entry.name[..] } else { split(&entry.name).0 };
@@ -50,116 +37,110 @@ pub(super) fn make_folders(root: BorrowedFd<'_>, entries: &[&Entry]) -> io::Resu
             folders.insert(folder);
         }
     }
-    let mut open_parent: (&[u8], OwnedFd) = (&[], root.try_clone_to_owned()?);
-    for folder in folders {
-        let (parent, name) = split(folder);
-        if open_parent.0 != parent {
-            open_parent = (parent, open_below(root, parent)?);
-        }
-        match mkdirat(&open_parent.1, OsStr::from_bytes(name), Mode::from_raw_mode(0o777)) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => {
-                if open_folder(open_parent.1.as_fd(), name).is_err() {
-                    unlinkat(&open_parent.1, OsStr::from_bytes(name), AtFlags::empty())?;
-                    mkdirat(&open_parent.1, OsStr::from_bytes(name), Mode::from_raw_mode(0o777))?;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
+    folders
+}
+
+/// Creates the parent directories of all entries in a worktree, replacing files in the way.
+pub(super) fn make_folders(guest: &Guest, entries: &[&Entry]) -> Result<(), GitError> {
+    let folders: Vec<&[u8]> = folders_of(entries).into_iter().collect();
+    for batch in folders.chunks(MAX_BATCH) {
+        guest.make_folders(batch)?.map_err(GitError::file("create folders in", guest.root()))?;
     }
     Ok(())
 }
 
-/// Writes entries in parallel; returns the stat of each, or `None` for submodules.
-pub(super) fn write_all(
-    control: &ControlRepository,
-    worktree: &Path,
-    entries: &[&Entry],
-) -> Result<Vec<Option<Stat>>, GitError> {
-    let store = control.path();
-    map_chunks(entries, |chunk| {
-        let root = open_root(worktree)?;
-        write_batch(store, root.as_fd(), chunk)
-    })
+fn write_kind(kind: EntryKind) -> Option<WriteKind> {
+    match kind {
+        EntryKind::File => Some(WriteKind::File),
+        EntryKind::Executable => Some(WriteKind::Executable),
+        EntryKind::Link => Some(WriteKind::Link),
+        EntryKind::Folder | EntryKind::Submodule => None,
+    }
 }
 
-/// Writes entries on this thread; see [`write_all`].
-pub(super) fn write_batch(
-    control: &Path,
-    root: BorrowedFd<'_>,
+fn failed(path: &[u8]) -> impl FnOnce(io::Error) -> GitError {
+    GitError::file("write", Path::new(OsStr::from_bytes(path)))
+}
+
+/// Writes entries into a worktree in parallel; returns the stat of each, or `None` for submodules.
+pub(super) fn write_all(
+    control: &ControlRepository,
+    guest: &Guest,
     entries: &[&Entry],
-) -> Result<Vec<Option<Stat>>, GitError> {
+    converted: &Converted,
+) -> Result<Vec<Option<NodeStat>>, GitError> {
+    let store = control.path();
+    map_chunks(entries, |chunk| write_chunk(store, guest, chunk, converted))
+}
+
+fn write_chunk(
+    control: &Path,
+    guest: &Guest,
+    entries: &[&Entry],
+    converted: &Converted,
+) -> Result<Vec<Option<NodeStat>>, GitError> {
     let repository = open_bare(control)?;
     let odb = repository.odb().map_err(GitError::library("open the object store"))?;
-    let mut current: Option<(&[u8], OwnedFd)> = None;
-    let mut stats = Vec::with_capacity(entries.len());
-    for entry in entries {
-        if entry.kind == EntryKind::Submodule {
-            stats.push(None);
-            continue;
+    let mut stats = vec![None; entries.len()];
+    let mut batch: Vec<(usize, WriteKind, Cow<'_, [u8]>)> = Vec::new();
+    let mut bytes = 0;
+    let mut send = |batch: &mut Vec<(usize, WriteKind, Cow<'_, [u8]>)>| -> Result<(), GitError> {
+        let new: Vec<NewEntry<'_>> = batch
+            .iter()
+            .map(|(at, kind, content)| NewEntry { path: &entries[*at].name, kind: *kind, content })
+            .collect();
+        for ((at, _, _), written) in batch.iter().zip(guest.write(&new)?) {
+            stats[*at] = Some(written.map_err(failed(&entries[*at].name))?);
         }
-        let (folder, name) = split(&entry.name);
-        let failed = || GitError::file("write", Path::new(OsStr::from_bytes(&entry.name)));
-        let opened = match current.take() {
-            Some((path, opened)) if path == folder => opened,
-            Some(_) | None => open_below(root, folder).map_err(failed())?,
+        batch.clear();
+        Ok(())
+    };
+    for (at, entry) in entries.iter().enumerate() {
+        let Some(kind) = write_kind(entry.kind) else { continue };
+        let content = match converted.get(&entry.name) {
+            Some(content) => Cow::Borrowed(content.as_slice()),
+            None => {
+                let object = odb.read(entry.oid);
+                let object = object.map_err(GitError::library(format!("read blob {}", entry.oid)))?;
+                Cow::Owned(object.data().to_vec())
+            }
         };
-        let object = odb.read(entry.oid).map_err(GitError::library(format!("read blob {}", entry.oid)))?;
-        let stat = write_one(opened.as_fd(), name, entry.kind, object.data()).map_err(failed())?;
-        stats.push(Some(stat));
-        current = Some((folder, opened));
+        bytes += content.len();
+        batch.push((at, kind, content));
+        if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
+            send(&mut batch)?;
+            bytes = 0;
+        }
+    }
+    if !batch.is_empty() {
+        send(&mut batch)?;
     }
     Ok(stats)
 }
 
-fn write_one(folder: BorrowedFd<'_>, name: &[u8], kind: EntryKind, data: &[u8]) -> io::Result<Stat> {
-    let os_name = OsStr::from_bytes(name);
-    for attempt in 0..2 {
-        let created = if kind == EntryKind::Link {
-            symlinkat(OsStr::from_bytes(data), folder, os_name)
-                .and_then(|()| statat(folder, os_name, AtFlags::SYMLINK_NOFOLLOW))
-                .map_err(io::Error::from)
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = if kind == EntryKind::Executable { 0o777 } else { 0o666 };
-            openat(folder, os_name, flags, Mode::from_raw_mode(mode)).map_err(io::Error::from).and_then(
-                |file| {
-                    let mut file = File::from(file);
-                    file.write_all(data)?;
-                    Ok(fstat(&file)?)
-                },
-            )
-        };
-        match created {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt == 0 => {
-                remove_beneath(folder, name)?;
-            }
-            created => return created,
+/// Writes entries into an empty folder of the supervisor.
+pub(super) fn export_all(
+    control: &ControlRepository,
+    folder: &Path,
+    entries: &[&Entry],
+) -> Result<(), GitError> {
+    let tree = Tree::open(folder).map_err(GitError::file("open", folder))?;
+    tree.make_folders(folders_of(entries).into_iter()).map_err(GitError::file("write in", folder))?;
+    let store = control.path();
+    let write = |chunk: &[&Entry]| -> Result<Vec<()>, GitError> {
+        let repository = open_bare(store)?;
+        let odb = repository.odb().map_err(GitError::library("open the object store"))?;
+        let tree = Tree::open(folder).map_err(GitError::file("open", folder))?;
+        let mut parents = LastParent::default();
+        for entry in chunk {
+            let Some(kind) = write_kind(entry.kind) else { continue };
+            let object =
+                odb.read(entry.oid).map_err(GitError::library(format!("read blob {}", entry.oid)))?;
+            let content = object.data();
+            let mut write = |file: &mut std::fs::File| file.write_all(content);
+            tree.write(&mut parents, &entry.name, kind, &mut write, content).map_err(failed(&entry.name))?;
         }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
-/// Removes the entry `name` of a directory, recursively.
-fn remove_beneath(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    let os_name = OsStr::from_bytes(name);
-    let stat = statat(folder, os_name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return Ok(unlinkat(folder, os_name, AtFlags::empty())?);
-    }
-    let inner = open_folder(folder, name)?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&inner)? {
-        names.push(entry?.file_name().to_bytes().to_vec());
-    }
-    for inside in names.iter().filter(|name| *name != b"." && *name != b"..") {
-        remove_beneath(inner.as_fd(), inside)?;
-    }
-    Ok(unlinkat(folder, os_name, AtFlags::REMOVEDIR)?)
-}
-
-pub(super) fn stat_beneath(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<Stat> {
-    let (folder, name) = split(path);
-    let folder = open_below(root, folder)?;
-    Ok(statat(&folder, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(Vec::new())
+    };
+    map_chunks(entries, write).map(drop)
 }

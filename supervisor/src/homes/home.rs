@@ -6,6 +6,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::workspace::remove::remove_tree;
+
 /// Characters of a name: 60 random bits, and short, because paths of sockets are limited to 107 bytes.
 const NAME_LENGTH: usize = 16;
 
@@ -103,13 +105,7 @@ pub fn remove_all(parent: &Path, limit: Duration) -> bool {
         if Instant::now() >= end {
             return false;
         }
-        let path = entry.path();
-        let removed = match entry.file_type() {
-            // The standard library opens each directory without following links.
-            Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) | Err(_) => std::fs::remove_file(&path),
-        };
-        all &= removed.is_ok();
+        all &= remove_tree(&entry.path()).is_ok();
     }
     all
 }

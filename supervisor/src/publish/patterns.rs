@@ -46,8 +46,9 @@ impl Patterns {
     /// Returns an error if a pattern is invalid or not supported.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPattern> {
         let (mut builder, mut folded) = (GitignoreBuilder::new(""), GitignoreBuilder::new(""));
-        // Cannot fail, see its source.
-        let _ = folded.case_insensitive(true);
+        folded
+            .case_insensitive(true)
+            .map_err(|error| InvalidPattern { pattern: "*".to_owned(), problem: error.to_string() })?;
         let mut originals = Vec::new();
         for pattern in patterns {
             let invalid = |problem: String| InvalidPattern { pattern: pattern.to_owned(), problem };

@@ -8,10 +8,12 @@ use crate::failure::Failure;
 use crate::git::import::{History, ImportedHistory};
 use crate::git::snapshot::Snapshot;
 use crate::git::{ControlRepository, GitError, NewCommit, Oid, StatCache, import, snapshot};
+use crate::guest::Guest;
 use crate::record::file::write_atomically;
 use crate::workspace::fetch::open;
 use crate::workspace::reserve;
 use crate::workspace::state::stat_cache;
+use crate::workspace::worktree::{Access, open_worktree};
 
 /// Maximum snapshots until two are equal; no process of the agent is left that writes.
 const MAX_SNAPSHOTS: usize = 4;
@@ -119,10 +121,11 @@ pub(crate) fn with_reserve<T>(
 
 fn save_to(context: &Context, destination: &Destination<'_>) -> Result<SavedWork, Failure> {
     let control = open(context, RepositoryRole::Target)?;
-    let (head, other_authors, mut notes) = import_history(context, &control, destination)?;
+    let guest = open_worktree(context, Access::Existing)?;
+    let (head, other_authors, mut notes) = import_history(context, &control, &guest, destination)?;
     let head_tree = control.commit_tree(head).map_err(git)?;
     let Snapshot { tree, changed: _, lfs_changed, nested_repositories, unsaved, notes: skipped, cache } =
-        stable_snapshot(context, &control, destination, head_tree)?;
+        stable_snapshot(&control, &guest, destination, head_tree)?;
     let start_tree = control.commit_tree(destination.start).map_err(git)?;
     let setup = destination.setup.unwrap_or(start_tree);
     let tree = control.tree_without_setup(tree, start_tree, setup).map_err(git)?;
@@ -161,6 +164,7 @@ fn save_to(context: &Context, destination: &Destination<'_>) -> Result<SavedWork
 fn import_history(
     context: &Context,
     control: &ControlRepository,
+    guest: &Guest,
     destination: &Destination<'_>,
 ) -> Result<(Oid, Vec<String>, Vec<String>), Failure> {
     let Destination { start, owner, .. } = *destination;
@@ -168,7 +172,7 @@ fn import_history(
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io(&scratch, &error))?;
     let identity = context.task.commit_identity_or_default();
     let ImportedHistory { head, branch: _, others, mut notes } =
-        import::import_commits(control, &context.worktree(), start, &identity, &scratch).map_err(git)?;
+        import::import_commits(control, guest, start, &identity, &scratch).map_err(git)?;
     let (head, other_authors) = match head {
         History::Usable { head, descends_from_base: true, other_authors } => (head, other_authors),
         History::Usable { head, descends_from_base: false, other_authors: _ } => {
@@ -192,16 +196,14 @@ fn import_history(
 
 /// Captures the worktree until two snapshots are equal.
 fn stable_snapshot(
-    context: &Context,
     control: &ControlRepository,
+    guest: &Guest,
     destination: &Destination<'_>,
     head_tree: Oid,
 ) -> Result<Snapshot, Failure> {
-    let worktree = context.worktree();
     let base_tree = control.commit_tree(destination.start).map_err(git)?;
-    let capture = |cache: &StatCache| {
-        snapshot::capture(control, &worktree, base_tree, Some(head_tree), cache).map_err(git)
-    };
+    let capture =
+        |cache: &StatCache| snapshot::capture(control, guest, base_tree, Some(head_tree), cache).map_err(git);
     let mut snapshot = capture(&destination.cache)?;
     for _ in 1..MAX_SNAPSHOTS {
         let next = capture(&snapshot.cache)?;

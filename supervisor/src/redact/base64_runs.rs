@@ -45,7 +45,7 @@ const fn values() -> [u8; 256] {
 }
 
 fn value(byte: u8) -> u8 {
-    VALUES.get(usize::from(byte)).copied().unwrap_or(OTHER)
+    VALUES[usize::from(byte)]
 }
 
 /// Calls `on_decoded` with the range of each base64 text and what it decodes to.

@@ -26,21 +26,25 @@ type EscapeAt = fn(&[u8], usize) -> Option<Escape>;
 /// Decoded text and where its bytes come from.
 pub(super) struct Unescaped {
     pub(super) text: Vec<u8>,
-    /// Offsets in the text and in the source, from which on both advance alike.
+    /// Offsets in the text and in the source: of the start, then of the start and the end of each
+    /// escape sequence. From an end to the next start, both advance alike.
     points: Vec<(usize, usize)>,
+    /// Whether a character could also be a byte of its value.
+    has_latin: bool,
 }
 
 impl Unescaped {
     /// Returns the range in the source for a range in the text.
     pub(super) fn source(&self, range: &Range<usize>) -> Range<usize> {
-        let place = |offset: usize| {
-            let after = self.points.partition_point(|(text, _)| *text <= offset);
-            let (text, source) =
-                after.checked_sub(1).and_then(|at| self.points.get(at)).copied().unwrap_or((0, 0));
-            let limit = self.points.get(after).map_or(usize::MAX, |(_, source)| *source);
-            (source + (offset - text)).min(limit)
-        };
-        place(range.start)..place(range.end).max(place(range.start) + 1)
+        let point = |index: usize| self.points.get(index).copied().unwrap_or_default();
+        let is_escape = |index: usize| index % 2 == 1;
+        let first = self.points.partition_point(|(text, _)| *text <= range.start).saturating_sub(1);
+        let (text, source) = point(first);
+        let start = if is_escape(first) { source } else { source + (range.start - text) };
+        let last = self.points.partition_point(|(text, _)| *text < range.end).saturating_sub(1);
+        let (text, source) = point(last);
+        let end = if is_escape(last) { point(last + 1).1 } else { source + (range.end - text) };
+        start..end.max(start + 1)
     }
 }
 
@@ -48,11 +52,11 @@ impl Unescaped {
 ///
 /// `longest` is the length of the longest secret.
 pub(super) fn decode(bytes: &[u8], longest: usize, on_decoded: &mut dyn FnMut(&Unescaped)) {
-    for (leads, escape_at) in [(b"%\\&".as_slice(), escape_at as EscapeAt), (b"=", quoted_at)] {
+    for (lead, escape_at) in [(ESCAPE, escape_at as EscapeAt), (QUOTED, quoted_at)] {
         let margin = longest.clamp(MARGIN.start, MARGIN.end);
         let mut region: Option<Range<usize>> = None;
         let mut at = 0;
-        while let Some(found) = next_escape(bytes, at, leads, escape_at) {
+        while let Some(found) = next_escape(bytes, at, lead, escape_at) {
             at = found + 1;
             let around = found.saturating_sub(margin)..bytes.len().min(found + margin);
             match &mut region {
@@ -60,30 +64,63 @@ pub(super) fn decode(bytes: &[u8], longest: usize, on_decoded: &mut dyn FnMut(&U
                     open.end = around.end;
                 }
                 Some(open) => {
-                    on_decoded(&unescape(bytes, open, escape_at));
+                    decode_region(bytes, open, escape_at, on_decoded);
                     *open = around;
                 }
                 None => region = Some(around),
             }
         }
         if let Some(open) = region {
-            on_decoded(&unescape(bytes, &open, escape_at));
+            decode_region(bytes, &open, escape_at, on_decoded);
         }
     }
 }
 
-fn next_escape(bytes: &[u8], from: usize, leads: &[u8], escape_at: EscapeAt) -> Option<usize> {
-    let rest = bytes.get(from..)?;
-    let is_escape = |(at, byte): &(usize, &u8)| leads.contains(byte) && escape_at(bytes, from + at).is_some();
-    rest.iter().enumerate().find(is_escape).map(|(at, _)| from + at)
+/// Decodes a region; a second time if its characters could also be bytes of these values.
+fn decode_region(
+    bytes: &[u8],
+    region: &Range<usize>,
+    escape_at: EscapeAt,
+    on_decoded: &mut dyn FnMut(&Unescaped),
+) {
+    let decoded = unescape(bytes, region, escape_at, false);
+    on_decoded(&decoded);
+    if decoded.has_latin {
+        on_decoded(&unescape(bytes, region, escape_at, true));
+    }
 }
 
-fn unescape(bytes: &[u8], region: &Range<usize>, escape_at: EscapeAt) -> Unescaped {
+fn next_escape(bytes: &[u8], from: usize, lead: u8, escape_at: EscapeAt) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += bytes.get(at..)?.iter().position(|byte| LEADS[usize::from(*byte)] == lead)?;
+        if escape_at(bytes, at).is_some() {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+const ESCAPE: u8 = 1;
+const QUOTED: u8 = 2;
+
+/// What each byte can start.
+const LEADS: [u8; 256] = {
+    let mut leads = [0; 256];
+    leads[b'%' as usize] = ESCAPE;
+    leads[b'\\' as usize] = ESCAPE;
+    leads[b'&' as usize] = ESCAPE;
+    leads[b'=' as usize] = QUOTED;
+    leads
+};
+
+fn unescape(bytes: &[u8], region: &Range<usize>, escape_at: EscapeAt, as_bytes: bool) -> Unescaped {
+    let mut has_latin = false;
     let mut text = Vec::with_capacity(region.len());
     let mut points = vec![(0, region.start)];
     let mut at = region.start;
     while at < region.end {
-        let escape = matches!(bytes[at], b'%' | b'\\' | b'&' | b'=').then(|| escape_at(bytes, at)).flatten();
+        let escape = (LEADS[usize::from(bytes[at])] != 0).then(|| escape_at(bytes, at)).flatten();
         let Some(escape) = escape else {
             text.push(bytes[at]);
             at += 1;
@@ -93,14 +130,18 @@ fn unescape(bytes: &[u8], region: &Range<usize>, escape_at: EscapeAt) -> Unescap
         match escape.character {
             None => {}
             Some(Decoded::Byte(byte)) => text.push(byte),
+            Some(Decoded::Character(character @ '\u{80}'..='\u{ff}')) if as_bytes => {
+                text.extend(u8::try_from(character));
+            }
             Some(Decoded::Character(character)) => {
+                has_latin |= matches!(character, '\u{80}'..='\u{ff}');
                 text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             }
         }
         at += escape.length;
         points.push((text.len(), at));
     }
-    Unescaped { text, points }
+    Unescaped { text, points, has_latin }
 }
 
 fn escape_at(bytes: &[u8], at: usize) -> Option<Escape> {

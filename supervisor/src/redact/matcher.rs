@@ -147,13 +147,26 @@ fn letters(window: &[u8]) -> impl Iterator<Item = (usize, u8)> {
 
 /// Returns a letter, digit or character of base64, the same for both alphabets.
 fn letter(byte: u8) -> Option<u8> {
-    match byte {
-        b'-' => Some(b'+'),
-        b'_' => Some(b'/'),
-        b'+' | b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => Some(byte),
-        _ => None,
-    }
+    let letter = LETTERS[usize::from(byte)];
+    (letter != 0).then_some(letter)
 }
+
+/// Letter of each byte, 0 for the others.
+const LETTERS: [u8; 256] = {
+    let mut letters = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            letters[byte] = byte as u8;
+        }
+        byte += 1;
+    }
+    letters[b'+' as usize] = b'+';
+    letters[b'-' as usize] = b'+';
+    letters[b'/' as usize] = b'/';
+    letters[b'_' as usize] = b'/';
+    letters
+};
 
 fn automaton(patterns: &[Vec<u8>]) -> AhoCorasick {
     let total: usize = patterns.iter().map(Vec::len).sum();

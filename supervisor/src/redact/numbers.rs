@@ -8,6 +8,30 @@ const MIN_BYTES: usize = 8;
 /// Maximum bytes between two numbers: separators, `0x`, `\x`, a line break with indentation.
 const MAX_GAP: usize = 80;
 
+/// Class of hexadecimal digits.
+const DIGIT: u8 = 1;
+
+/// Class of each byte: [`DIGIT`], 2 for other letters of a word, or 0.
+const CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if (byte as u8).is_ascii_hexdigit() {
+            classes[byte] = DIGIT;
+        } else if (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_' {
+            classes[byte] = 2;
+        }
+        byte += 1;
+    }
+    classes
+}
+
+fn class(byte: u8) -> u8 {
+    CLASSES[usize::from(byte)]
+}
+
 fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
@@ -56,23 +80,48 @@ fn next_number(bytes: &[u8], from: usize, limit: usize) -> Option<(usize, usize)
     let limit = limit.min(bytes.len());
     let mut at = from;
     while at < limit {
-        if digit(bytes[at]).is_none() {
+        if class(bytes[at]) == 0 {
             at += 1;
             continue;
         }
         let start = at;
-        while at < bytes.len() && digit(bytes[at]).is_some() {
+        let mut classes = 0;
+        while at < bytes.len() && class(bytes[at]) != 0 {
+            classes |= class(bytes[at]);
             at += 1;
         }
-        let is_word = |byte: &u8| byte.is_ascii_alphanumeric() && !b"xX".contains(byte) || *byte == b'_';
-        let in_word = start.checked_sub(1).and_then(|before| bytes.get(before)).is_some_and(is_word)
-            || bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-        let is_prefix = at - start == 1 && bytes[start] == b'0' && matches!(bytes.get(at), Some(b'x' | b'X'));
-        if !is_prefix && (!in_word || at - start >= 2 * MIN_BYTES) {
+        if classes == DIGIT {
             return Some((start, at));
+        }
+        let word = &bytes[start..at];
+        let is_number =
+            |digits: &&[u8]| !digits.is_empty() && digits.iter().all(|byte| class(*byte) == DIGIT);
+        let prefixes: [&[u8]; 4] = [b"0x", b"0X", b"x", b"X"];
+        let number = prefixes.iter().find_map(|prefix| word.strip_prefix(*prefix)).filter(is_number);
+        if let Some(number) = number {
+            return Some((at - number.len(), at));
+        }
+        if word.len() >= 2 * MIN_BYTES
+            && let Some(run) = long_run(word)
+        {
+            return Some((start + run.start, start + run.end));
         }
     }
     None
+}
+
+/// Returns the first digits within a word that are many enough to be no coincidence.
+fn long_run(word: &[u8]) -> Option<Range<usize>> {
+    let mut start = 0;
+    for (at, byte) in word.iter().enumerate() {
+        if class(*byte) != DIGIT {
+            if at - start >= 2 * MIN_BYTES {
+                return Some(start..at);
+            }
+            start = at + 1;
+        }
+    }
+    (word.len() - start >= 2 * MIN_BYTES).then_some(start..word.len())
 }
 
 fn append(digits: &[u8], skip: bool, decoded: &mut Vec<u8>) {
@@ -145,6 +194,12 @@ pub(super) fn decimal(bytes: &[u8], on_decoded: &mut dyn FnMut(Range<usize>, &[u
     let mut end = 0;
     let mut at = 0;
     while at < bytes.len() {
+        if decoded.is_empty() {
+            match bytes[at..].iter().position(u8::is_ascii_digit) {
+                Some(skipped) => at += skipped,
+                None => break,
+            }
+        }
         if !bytes[at].is_ascii_digit() {
             if !is_separator(bytes[at]) || at - end > MAX_GAP {
                 flush(&mut decoded, start..end, on_decoded);

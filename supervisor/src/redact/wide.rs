@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Minimum characters to decode; shorter texts hold no secret.
 const MIN_CHARS: usize = 8;
 
-/// Calls `on_decoded` with the range of each text of wide characters, and the text in UTF-8.
+/// Calls `on_decoded` with the range of each text of wide characters, and the text in UTF-8 and Latin-1.
 ///
 /// The characters of tokens have one byte that is not zero, in either byte order.
 pub(super) fn decode(bytes: &[u8], on_decoded: &mut dyn FnMut(Range<usize>, &[u8])) {
@@ -32,6 +32,11 @@ pub(super) fn decode(bytes: &[u8], on_decoded: &mut dyn FnMut(Range<usize>, &[u8
             }
             if text.chars().count() >= MIN_CHARS {
                 on_decoded(start..at, text.as_bytes());
+                if !text.is_ascii() {
+                    // The characters could also be bytes of these values.
+                    let bytes: Vec<u8> = text.chars().filter_map(|c| u8::try_from(c).ok()).collect();
+                    on_decoded(start..at, &bytes);
+                }
             }
         }
     }

@@ -9,9 +9,10 @@ use super::fetch::{Fetched, blocking, open};
 use super::recover::{recover, set_aside};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
+use super::worktree::{Access, open_worktree};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::checkout::{Checkout, checkout};
+use crate::git::checkout::{Checkout, CheckoutStats, checkout, create_folder};
 use crate::git::{ControlRepository, EntryKind, MergeResult, NewCommit, Oid, StatCache};
 
 /// Checked-out branch.
@@ -132,10 +133,8 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
     let (start, base_merge) = decide_start(context, &control, &fetched, &branch, &mut notes)?;
     notes.extend(base_merge.note());
     let working_directory = working_directory(context, &control, start)?;
-    notes.extend(checkout_worktree(context, &control, &fetched, &branch, start)?);
+    notes.extend(checkout_worktree(context, &control, &fetched, &branch, start, &working_directory)?);
     let last = last(context)?;
-    let folder = context.working_directory(&working_directory);
-    std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, &error))?;
     let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
     Ok(PreparedBranch {
         branch,
@@ -274,7 +273,7 @@ fn working_directory(context: &Context, control: &ControlRepository, start: Oid)
         .map_err(|error| Failure::from_error(Reason::InvalidTask, &error))
 }
 
-/// Checks out `start`.
+/// Checks out `start` and creates the agent's working directory in it.
 ///
 /// The state of the worktree is recorded before and after, so that a crash in between is not
 /// mistaken for work of the agent. A worktree that cannot be changed is moved aside; the returned
@@ -285,6 +284,7 @@ fn checkout_worktree(
     fetched: &Fetched,
     branch: &str,
     start: Oid,
+    working_directory: &str,
 ) -> Result<Option<String>, Failure> {
     let record = |status| {
         let state = TreeState {
@@ -316,12 +316,22 @@ fn checkout_worktree(
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
     let worktree = context.worktree();
     let mut note = None;
-    let stats = match checkout(control, &worktree, &request).map_err(git) {
-        Err(failure) if failure.reason != Reason::DiskFull && has_content(&worktree) => {
+    let check_out = || -> Result<CheckoutStats, Failure> {
+        let guest = open_worktree(context, Access::Create)?;
+        let stats = checkout(control, &guest, &request).map_err(git)?;
+        create_folder(&guest, working_directory).map_err(git)?;
+        Ok(stats)
+    };
+    let stats = match check_out() {
+        // A refused tree is not the worktree's fault.
+        Err(failure)
+            if !matches!(failure.reason, Reason::DiskFull | Reason::UnsupportedRepository)
+                && has_content(&worktree) =>
+        {
             // Its content is saved, but an earlier agent made it unusable.
             let why = format!("it cannot be changed: {}", failure.message);
             note = Some(set_aside(context, "an earlier run", &why)?);
-            checkout(control, &worktree, &request).map_err(git)?
+            check_out()?
         }
         checked_out => checked_out?,
     };

@@ -11,10 +11,11 @@ use orchestrator_contract::{BranchName, Reason};
 use super::caches;
 use super::fetch::open;
 use super::remove::remove_tree;
+use super::worktree::open_tree;
 use crate::agent::prepare_session::base_environment;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::checkout::{Checkout, checkout};
+use crate::git::checkout::{Checkout, checkout, create_folder, make_root};
 use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
 use crate::homes::Home;
 use crate::process::Environment;
@@ -110,10 +111,11 @@ pub fn create_export(context: &Context, input: &ExportInput) -> Result<Export, F
         clean: context.task.clean,
         cache: &StatCache::default(),
     };
-    checkout(&control, &export.repository(), &request).map_err(git)?;
-    // No component is a link, see above.
-    let folder = export.working_directory();
-    std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder, &error))?;
+    let root = export.repository();
+    make_root(&root).map_err(git)?;
+    let guest = open_tree(&root)?;
+    checkout(&control, &guest, &request).map_err(git)?;
+    create_folder(&guest, working_directory).map_err(git)?;
     Ok(export)
 }
 

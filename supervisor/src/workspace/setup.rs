@@ -13,6 +13,7 @@ use super::export::{ExportInput, create_export, remove_stale};
 use super::fetch::{blocking, open};
 use super::state::{TreeState, WorktreeStatus, stat_cache, write_tree_state};
 use super::verify::SETUP_TIMEOUT;
+use super::worktree::{Access, open_worktree};
 use crate::agent::prepare_session::{base_environment, create_home};
 use crate::commands::{CommandContext, CommandsResult, run_commands};
 use crate::context::{Context, RepositoryRole};
@@ -130,7 +131,8 @@ fn record_setup(context: &Context, prepared: &PreparedBranch) -> Result<(), Fail
     let start = control.commit_tree(prepared.start).map_err(git)?;
     let cache_file = stat_cache(&context.layout, context.task.kind);
     let cache = StatCache::load(&cache_file);
-    let captured = snapshot::capture(&control, &context.worktree(), start, None, &cache).map_err(git)?;
+    let guest = open_worktree(context, Access::Existing)?;
+    let captured = snapshot::capture(&control, &guest, start, None, &cache).map_err(git)?;
     captured.cache.save(&cache_file).map_err(git)?;
     let state = TreeState {
         run: context.task.run.clone(),

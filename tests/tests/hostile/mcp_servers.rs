@@ -282,8 +282,7 @@ fn attack_from_server(kind: Kind) {
 
 #[test]
 fn docs_conversation_reads_no_other_relay_token() {
-    let looks = r#"n=0; for f in $(find / -name mcp.json -path '*conversations*' 2>/dev/null); do [ -r "$f" ] && n=$((n+1)); done
-        d=$(tr '\0' '\n' </proc/$PPID/cmdline | grep -A1 -x -- --mcp-config | tail -1); own=$(ls "$(dirname "$d")" | wc -l)
+    let looks = r#"d=$(tr '\0' '\n' </proc/$PPID/cmdline | grep -A1 -x -- --mcp-config | tail -1); own=$(ls "$(dirname "$d")" | wc -l)
         all=$(ls "$(dirname "$(dirname "$d")")" 2>/dev/null | wc -l); echo "own-$own others-$all""#;
     let spy = Script::when(about(2))
         .turn(Turn::bash(looks))
