@@ -9,6 +9,7 @@ mod file;
 pub mod kubernetes;
 mod layers;
 mod repository;
+mod sandbox;
 mod serve;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use layers::Layers;
 
 pub use file::{AgentSettings, FileSettings, Secrets};
 pub use repository::parse_repository;
+pub use sandbox::SandboxMode;
 pub use serve::{ServeSettings, parse_address};
 
 use crate::error::Error;
@@ -38,6 +40,7 @@ pub struct Flags {
     pub supervisor: Option<PathBuf>,
     pub claude: Option<PathBuf>,
     pub mcp_config_dir: Option<PathBuf>,
+    pub sandbox: Option<SandboxMode>,
 }
 
 /// The effective configuration.
@@ -54,6 +57,8 @@ pub struct Config {
     pub claude: Option<PathBuf>,
     /// Folder of MCP server configurations, if configured.
     pub mcp_config_dir: Option<PathBuf>,
+    /// Whether runs need a sandbox, if configured; supervisors require one by default.
+    pub sandbox: Option<SandboxMode>,
     /// Base URL of the GitHub API, if it is not the public one.
     pub github_api_url: Option<String>,
     /// Folder of this executable; a supervisor beside it is used.
@@ -116,6 +121,7 @@ impl Config {
             supervisor: flag(flags.supervisor).or_else(|| settings.supervisor.clone()),
             claude: flag(flags.claude).or_else(|| settings.claude.clone()),
             mcp_config_dir: flag(flags.mcp_config_dir).or_else(|| settings.mcp_config_dir.clone()),
+            sandbox: flags.sandbox.or(settings.sandbox),
             github_api_url: settings.github_api_url.clone(),
             executable_dir: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)),
             environment,

@@ -11,7 +11,9 @@ use orchestrator_contract::task::{Mode, TaskSpec};
 use orchestrator_contract::{Level, Outcome, Reason, Step};
 
 use crate::agent::gateway::budget::Spending;
-use crate::config::{Arguments, Command, ProcessEnv, RunArguments, SecretSource, TaskError, TaskInput};
+use crate::config::{
+    Arguments, Command, ProcessEnv, RunArguments, SandboxArguments, SecretSource, TaskError, TaskInput,
+};
 use crate::context::Context;
 use crate::event_loop::{self, LoopExit};
 use crate::failure::{Failure, error_chain};
@@ -19,6 +21,8 @@ use crate::git::RemoteSettings;
 use crate::process::{become_subreaper, raise_descriptor_limit};
 use crate::record::EventLog;
 use crate::redact::{Redactor, Secrets};
+use crate::sandbox;
+use crate::sandbox::explain::Explanation;
 use crate::workspace::attempts::{allocate_attempt, last_attempt, record_attempt};
 use crate::workspace::clock::RunClock;
 
@@ -52,10 +56,35 @@ pub fn main() -> ExitCode {
             let printed = writeln!(std::io::stdout(), "{text}");
             ExitCode::from(if printed.is_ok() { 0 } else { Reason::IoError.exit_code() })
         }
+        Some(Command::Sandbox(arguments)) => print_sandbox(arguments),
         Some(Command::McpRelay { name: _, address, token }) => match runtime() {
             Ok(runtime) => runtime.block_on(crate::mcp::relay_client::relay_main(address, &token)),
             Err(_) => ExitCode::from(Reason::InternalError.exit_code()),
         },
+    }
+}
+
+fn print_sandbox(arguments: SandboxArguments) -> ExitCode {
+    let SandboxArguments { explain, json, workspace, allow_read, sandbox, sandbox_kind } = arguments;
+    let Ok(supervisor) = std::env::current_exe() else { return Reason::InternalError.exit_code().into() };
+    let selected = sandbox::select(sandbox, sandbox_kind, &supervisor);
+    let inherited = ProcessEnv::read();
+    let (path, rustup_home) = (inherited.path(), inherited.rustup_home());
+    let places = sandbox::Places { path, rustup_home, supervisor, allow_read };
+    let explanation = Explanation::new(selected, &places, explain.then_some(workspace.as_path()));
+    let text = if json {
+        serde_json::to_string_pretty(&explanation).unwrap_or_default()
+    } else {
+        explanation.render()
+    };
+    let printed = writeln!(std::io::stdout(), "{}", text.trim_end());
+    if let Some(refused) = &explanation.refused {
+        drop(writeln!(std::io::stderr(), "{refused}"));
+    }
+    match (printed, &explanation.refused) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some(_)) => Reason::SandboxUnavailable.exit_code().into(),
+        (Err(_), _) => Reason::IoError.exit_code().into(),
     }
 }
 
@@ -142,6 +171,7 @@ fn prepare(
         inherited.text("HTTPS_PROXY").or_else(|| inherited.text("https_proxy")).map(str::to_owned);
     remotes.no_proxy = inherited.text("NO_PROXY").or_else(|| inherited.text("no_proxy")).map(str::to_owned);
     remotes.certificates = crate::tls::CertificatePaths::from_env(|name| inherited.text(name));
+    let sandbox = sandbox::select(settings.sandbox, settings.sandbox_kind, &supervisor);
     let spending = Spending::new(task.limits.cost_usd, Some(record.usage()));
     Ok(Context {
         spending,
@@ -155,6 +185,7 @@ fn prepare(
         journal: journal.clone(),
         supervisor,
         remotes,
+        sandbox,
         clock: RunClock::default(),
     })
 }

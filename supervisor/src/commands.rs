@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::CommandResult;
 
-use crate::process::{Confinement, Environment, Exit, confined_command, kill_descendants, read_tail, spawn};
+use crate::process::{Environment, Exit, kill_descendants, read_tail, spawn};
 use crate::redact::Redactor;
+use crate::sandbox::{SandboxSpec, confined_command};
 
 /// Bytes of output kept per stream of a command: the tail, where programs print errors.
 const OUTPUT_TAIL_BYTES: usize = 16 * 1024;
@@ -23,7 +24,7 @@ pub struct CommandContext {
     /// The environment, without credentials.
     pub environment: Environment,
     /// The sandbox.
-    pub confinement: Confinement,
+    pub sandbox: SandboxSpec,
     pub directory: PathBuf,
 }
 
@@ -80,12 +81,11 @@ async fn run_one(
     redactor: &Redactor,
     deadline: tokio::time::Instant,
 ) -> Result<CommandResult, crate::process::SpawnError> {
-    let CommandContext { supervisor, environment, confinement, directory } = context;
+    let CommandContext { supervisor, environment, sandbox, directory } = context;
     let started = Instant::now();
     // Commands are shell lines such as `cd x && cargo test`.
     let arguments = [OsString::from("-c"), OsString::from(shell_line)];
-    let mut command =
-        confined_command(supervisor, confinement, Path::new("/bin/sh"), &arguments, environment);
+    let mut command = confined_command(supervisor, sandbox, Path::new("/bin/sh"), &arguments, environment);
     command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command)?;
     let stdout = tokio::spawn(read_tail(child.take_stdout(), OUTPUT_TAIL_BYTES));

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Step, budget, reason, variables};
 
+use crate::sandbox::{Kind as SandboxKind, Requirement};
+
 pub use git_hosts::token_allowed_for_host;
 pub use process_env::ProcessEnv;
 pub use secrets::{ModelAuth, ModelCredential, SecretError, SecretFiles, SecretSource};
@@ -37,6 +39,8 @@ pub enum Command {
     Check(Box<RunArguments>),
     /// Print the JSON Schema of task specs, events and outcomes
     Schema,
+    /// Print the kind of sandbox that runs on this machine get
+    Sandbox(SandboxArguments),
     /// Connect the agent to an MCP server of the supervisor (internal)
     McpRelay {
         /// Name of the server
@@ -48,6 +52,29 @@ pub enum Command {
         #[arg(long, env = variables::MCP_RELAY_TOKEN, hide_env_values = true)]
         token: String,
     },
+}
+
+/// The settings of `sandbox`.
+#[derive(Args, Clone, Debug)]
+pub struct SandboxArguments {
+    /// Also print what each sandbox can read, write and reach
+    #[arg(long)]
+    pub explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Workspace of the explanation
+    #[arg(long, env = "ORCHESTRATOR_WORKSPACE", default_value = "/workspace")]
+    pub workspace: PathBuf,
+    /// Directory the agent may read, beside system and toolchain (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub allow_read: Vec<PathBuf>,
+    /// As in `run`
+    #[arg(long, env = variables::SANDBOX, value_enum, default_value_t)]
+    pub sandbox: Requirement,
+    /// As in `run`
+    #[arg(long, env = variables::SANDBOX_KIND, hide = true, value_parser = parse_kind)]
+    pub sandbox_kind: Option<SandboxKind>,
 }
 
 /// The settings of a run: the task, the workspace, references to credentials.
@@ -109,9 +136,12 @@ pub struct RunArguments {
     /// Seconds that each publishing step may take: save, push, pull request
     #[arg(long, env = variables::PUBLISH_TIMEOUT_SECONDS, default_value_t = f64::from(budget::PUBLISH_TIMEOUT_SECONDS))]
     pub publish_timeout_seconds: f64,
-    /// Confine the agent's processes with Landlock
-    #[arg(long, env = "ORCHESTRATOR_SANDBOX", value_enum, default_value_t)]
-    pub sandbox: Sandbox,
+    /// Sandbox of the agent, of setup and verify commands, and of MCP servers
+    #[arg(long, env = variables::SANDBOX, value_enum, default_value_t)]
+    pub sandbox: Requirement,
+    /// The only kind of sandbox to use, for tests
+    #[arg(long, env = variables::SANDBOX_KIND, hide = true, value_parser = parse_kind)]
+    pub sandbox_kind: Option<SandboxKind>,
     /// Directory the agent may read, beside system and toolchain (repeatable)
     #[arg(long, value_name = "DIR")]
     pub allow_read: Vec<PathBuf>,
@@ -129,14 +159,12 @@ pub enum LogFormat {
     Text,
 }
 
-/// Whether the agent's processes are confined.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum Sandbox {
-    /// Confine if the kernel supports it; the outcome reports if it does not
-    #[default]
-    Auto,
-    /// Do not confine
-    Off,
+/// Parses a kind of sandbox that confines.
+fn parse_kind(name: &str) -> Result<SandboxKind, String> {
+    let names = SandboxKind::CONFINING.map(SandboxKind::name);
+    SandboxKind::from_name(name)
+        .filter(|kind| SandboxKind::CONFINING.contains(kind))
+        .ok_or_else(|| format!("use one of: {}", names.join(", ")))
 }
 
 fn exit_code_help() -> String {

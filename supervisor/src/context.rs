@@ -1,6 +1,6 @@
 //! Immutable inputs of a run, shared by all steps.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use orchestrator_contract::layout::{Layout, RunDir};
 use orchestrator_contract::names::Transport;
@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
 use crate::record::EventLog;
 use crate::redact::Redactor;
+use crate::sandbox::{Places, Role, RunPlaces, SandboxSpec, SelectedSandbox, build};
 use crate::workspace::clock::RunClock;
 
 /// Task, settings and handles of one run; no step changes them.
@@ -33,6 +34,8 @@ pub struct Context {
     pub supervisor: PathBuf,
     /// Proxy and TLS settings of remotes.
     pub remotes: RemoteSettings,
+    /// The sandbox of the agent's programs, chosen at the start.
+    pub sandbox: SelectedSandbox,
     /// Time since the run holds the workspace.
     pub clock: RunClock,
     /// What the conversations of the run spend, within its cost limit.
@@ -143,6 +146,36 @@ impl Context {
         match self.task.kind {
             Kind::Implementation => self.layout.state(),
             Kind::Docs => self.layout.docs_state(),
+        }
+    }
+
+    /// Returns the sandbox of a role in this run.
+    ///
+    /// `home` is its own directory. Callers add what only they know: the agent CLI, the directory of a
+    /// docs session.
+    #[must_use]
+    pub fn sandbox_spec(&self, role: Role, home: &Path) -> SandboxSpec {
+        let is_implementation = self.task.kind == Kind::Implementation;
+        let run = RunPlaces {
+            worktree: self.worktree(),
+            // Each docs session adds the directory of its task.
+            worktree_writable: is_implementation,
+            documents: is_implementation.then(|| self.layout.platform_repo()),
+            objects: self.control_repository_path(RepositoryRole::Target).join("objects"),
+            caches: self.layout.trusted_caches(),
+            home: home.to_owned(),
+        };
+        build(role, self.sandbox.kind, &self.sandbox_places(), &run)
+    }
+
+    /// Returns what all sandboxes of this machine share.
+    #[must_use]
+    pub fn sandbox_places(&self) -> Places {
+        Places {
+            path: self.inherited.path(),
+            rustup_home: self.inherited.rustup_home(),
+            supervisor: self.supervisor.clone(),
+            allow_read: self.settings.allow_read.clone(),
         }
     }
 

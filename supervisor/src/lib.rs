@@ -16,6 +16,7 @@
 //! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those in their own sandbox |
 //! | [`docs`] | docs runs: plan, prompts, review and collection of task documents |
 //! | [`agent`] | prompt, command line, output stream, verdict, watchdogs |
+//! | [`sandbox`] | what a program that is not trusted can see, write and reach |
 //! | [`publish`] | push policy and fallbacks, commit, push, pull request |
 //! | [`commands`] | setup and verify commands |
 //! | [`forge`] | pull requests on GitHub |
@@ -41,5 +42,6 @@ pub mod publish;
 pub mod record;
 pub mod redact;
 pub mod run;
+pub mod sandbox;
 pub mod tls;
 pub mod workspace;

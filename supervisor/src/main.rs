@@ -10,7 +10,8 @@ fn main() -> ExitCode {
         // Internal subcommands, spawned by the supervisor itself.
         Some(supervisor::git::transfer::SUBCOMMAND) => supervisor::git::transfer_main(),
         Some(supervisor::guest::SUBCOMMAND) => supervisor::guest::guest_main(arguments),
-        Some("confined") => supervisor::process::confined_main(arguments),
+        Some("confined") => supervisor::sandbox::confined_main(arguments),
+        Some("sandbox-probe") => supervisor::sandbox::probe_main(arguments),
         _ => supervisor::app::main(),
     }
 }

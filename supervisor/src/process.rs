@@ -7,7 +7,6 @@
 mod blocking_child;
 mod child;
 mod command;
-mod confined;
 mod limits;
 mod memory;
 mod output;
@@ -17,9 +16,11 @@ mod strays;
 pub use blocking_child::{BlockingChild, spawn_blocking};
 pub use child::{Child, Exit, SpawnError, spawn};
 pub use command::{Environment, ProcessGroup, blocking_command, command};
-pub use confined::{Confinement, confined_command, confined_main, landlock_available};
 pub use limits::raise_descriptor_limit;
 pub use memory::oom_kill_count;
-pub use output::read_tail;
-pub use reaper::{become_subreaper, kill_descendants, kill_orphans, kill_tree, reap_orphans, set_undumpable};
+pub use output::{read_pipe, read_tail};
+pub use reaper::{
+    become_subreaper, kill_all_descendants, kill_descendants, kill_orphans, kill_tree, reap_orphans,
+    set_undumpable,
+};
 pub use strays::kill_strays;

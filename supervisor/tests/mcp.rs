@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::McpStatus;
@@ -18,8 +18,9 @@ use supervisor::mcp::installed::find_command;
 use supervisor::mcp::probe::{PROBE_TIMEOUT, ServerEnv, probe};
 use supervisor::mcp::relay::{RelayGrant, RelayHost, TOKEN_TIMEOUT};
 use supervisor::mcp::sandbox::ToolSandbox;
-use supervisor::process::{Environment, ProcessGroup, command, landlock_available};
+use supervisor::process::{Environment, ProcessGroup, command};
 use supervisor::redact::{Redactor, Secrets};
+use supervisor::sandbox::{Kind, Places, Requirement, Role, machine, select};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -30,19 +31,23 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
+/// Returns the strongest kind of sandbox of this machine.
+fn sandbox_kind() -> Kind {
+    static KIND: OnceLock<Kind> = OnceLock::new();
+    let supervisor = Path::new(env!("CARGO_BIN_EXE_supervisor"));
+    *KIND.get_or_init(|| select(Requirement::Required, None, supervisor).kind)
+}
+
 fn server_env(directory: &Path) -> ServerEnv {
     let path = variable("PATH").unwrap_or_default();
-    let mut readable =
-        ["/bin", "/usr", "/lib", "/lib64", "/etc", "/proc", "/dev"].map(PathBuf::from).to_vec();
-    readable.extend(std::env::split_paths(&path));
-    readable.push(env!("CARGO_BIN_EXE_supervisor").into());
+    let supervisor = PathBuf::from(env!("CARGO_BIN_EXE_supervisor"));
+    let places = Places { path: path.clone(), supervisor, ..Places::default() };
     ServerEnv {
         machine: Environment::from([("PATH".into(), path)]),
         sandbox: ToolSandbox {
             supervisor: env!("CARGO_BIN_EXE_supervisor").into(),
-            readable,
+            shared: machine(Role::Tool, sandbox_kind(), &places),
             workspace: directory.join("target-repo"),
-            enabled: landlock_available(),
         },
         kept: directory.join("kept"),
         secrets: Arc::new(|_| Some(KEY.into())),
@@ -404,10 +409,7 @@ async fn server_keeps_named_files_only() {
 
 #[tokio::test]
 async fn server_reaches_no_file_of_agent_or_other_server() {
-    if !landlock_available() {
-        println!("skipped: the kernel has no Landlock");
-        return;
-    }
+    assert_ne!(sandbox_kind(), Kind::Off);
     let folder = tempfile::tempdir().unwrap();
     let other = Home::create(folder.path()).unwrap();
     let repository = folder.path().join("target-repo");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use orchestrator_contract::Reason;
 
-use crate::config::{BackendKind, Config, Environment, Flags};
+use crate::config::{BackendKind, Config, Environment, Flags, SandboxMode};
 use crate::error::Error;
 use crate::operations::Dispatcher;
 use crate::output::{Output, OutputFormat};
@@ -35,6 +35,9 @@ pub(super) struct GlobalArgs {
     /// Folder of MCP server configurations [env: ORCHESTRATOR_MCP_CONFIG_DIR]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Configuration")]
     pub(super) mcp_config_dir: Option<PathBuf>,
+    /// Whether runs need a sandbox [env: ORCHESTRATOR_SANDBOX] [default: required]
+    #[arg(long, value_enum, global = true, value_name = "MODE", help_heading = "Configuration")]
+    pub(super) sandbox: Option<SandboxMode>,
 }
 
 /// The context of a command that uses the configuration.
@@ -47,9 +50,10 @@ pub(super) struct CliContext {
 impl CliContext {
     /// Loads the configuration.
     pub(super) fn load(global: GlobalArgs) -> Result<Self, Error> {
-        let GlobalArgs { output, config, backend, state_dir, supervisor, claude, mcp_config_dir } = global;
+        let GlobalArgs { output, config, backend, state_dir, supervisor, claude, mcp_config_dir, sandbox } =
+            global;
         let (environment, output, cwd) = load_environment(output)?;
-        let flags = Flags { config, backend, state_dir, supervisor, claude, mcp_config_dir };
+        let flags = Flags { config, backend, state_dir, supervisor, claude, mcp_config_dir, sandbox };
         let config = Config::load(environment, flags, &cwd)?;
         Ok(Self { dispatcher: Dispatcher::new(config), output, cwd })
     }

@@ -167,7 +167,8 @@ fn show(output: &Output, client: Client, path: &Path, entry: &Value) -> Result<u
 
 /// Returns the command line of this program, with the global flags and absolute paths.
 fn this_program(cwd: &Path, global: GlobalArgs) -> Result<ServerTransport, Error> {
-    let GlobalArgs { output: _, config, backend, state_dir, supervisor, claude, mcp_config_dir } = global;
+    let GlobalArgs { output: _, config, backend, state_dir, supervisor, claude, mcp_config_dir, sandbox } =
+        global;
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
             Error::invalid_request(format!("the path {} is not valid UTF-8", path.display()))
@@ -180,6 +181,9 @@ fn this_program(cwd: &Path, global: GlobalArgs) -> Result<ServerTransport, Error
     let mut arguments = vec!["mcp".to_owned()];
     if let Some(backend) = backend {
         arguments.extend(["--backend".to_owned(), backend.name().to_owned()]);
+    }
+    if let Some(sandbox) = sandbox {
+        arguments.extend(["--sandbox".to_owned(), sandbox.name().to_owned()]);
     }
     for (flag, path) in [
         ("--config", config),

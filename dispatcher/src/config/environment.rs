@@ -63,7 +63,7 @@ const NON_SECRET_VARS: &[&str] = &[
     variables::GIT_HOSTS,
     variables::AGENT_GRACE_SECONDS,
     variables::PUBLISH_TIMEOUT_SECONDS,
-    "ORCHESTRATOR_SANDBOX",
+    variables::SANDBOX,
 ];
 
 /// Variables that only make sense on the host; the image has its own.
@@ -207,6 +207,7 @@ impl Environment {
         path("ORCHESTRATOR_KNOWN_HOSTS_FILE", &mut settings.secrets.known_hosts_file)?;
         path("ORCHESTRATOR_ANTHROPIC_API_KEY_FILE", &mut settings.secrets.anthropic_api_key_file)?;
         path("ORCHESTRATOR_BRAVE_API_KEY_FILE", &mut settings.secrets.brave_api_key_file)?;
+        self.name(variables::SANDBOX, &mut settings.sandbox)?;
         self.name("ORCHESTRATOR_AGENT", &mut settings.defaults.agent)?;
         self.name("ORCHESTRATOR_BRANCH", &mut settings.defaults.branch)?;
         self.name("ORCHESTRATOR_MODEL", &mut settings.defaults.model)?;
@@ -377,6 +378,7 @@ mod tests {
             ("ORCHESTRATOR_AGENT", "../x"),
             ("ORCHESTRATOR_SUPERVISOR", "bin/supervisor"),
             ("ORCHESTRATOR_SERVE_ADDRESS", "here"),
+            ("ORCHESTRATOR_SANDBOX", "auto"),
         ] {
             let environment: Environment = [(name, value)].into_iter().collect();
             let problem = environment.overlay(&mut FileSettings::default()).unwrap_err();

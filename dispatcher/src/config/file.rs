@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::backend::BackendKind;
 use super::docker::DockerSettings;
 use super::kubernetes::KubernetesSettings;
+use super::sandbox::SandboxMode;
 use super::serve::ServeSettings;
 use crate::error::Error;
 use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
@@ -21,7 +22,7 @@ const SCHEMA_ID: &str = "https://orchestrator.io/v1alpha1/orchestrator.schema.js
 
 /// Configuration of the orchestrator. Relative paths start at the file's folder, `~/` at the home
 /// folder. A file in a project folder may not name programs, images, secrets, `backend`, `docker`,
-/// `state_dir` and `github_api_url`.
+/// `sandbox`, `state_dir` and `github_api_url`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FileSettings {
@@ -35,6 +36,8 @@ pub struct FileSettings {
     pub claude: Option<PathBuf>,
     /// Folder of MCP server configurations.
     pub mcp_config_dir: Option<PathBuf>,
+    /// Whether runs need a sandbox around the programs of the agent (default: `required`).
+    pub sandbox: Option<SandboxMode>,
     /// Base URL of the GitHub API (default: `https://api.github.com`).
     pub github_api_url: Option<String>,
     /// Defaults of all runs; the service's entry and the request override them.
@@ -172,6 +175,7 @@ mod tests {
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: invalid repository URL `ext::sh`"),
             ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:19: invalid type"),
             ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: invalid image reference `A B`"),
+            ("sandbox = \"auto\"\n", "c.toml:1:11: unknown variant `auto`"),
             ("[services.a]\npull_request = \"maybe\"\n", "c.toml:2:16: unknown variant `maybe`"),
         ];
         for (text, expected) in cases {
@@ -190,6 +194,7 @@ mod tests {
             supervisor = "~/bin/supervisor"
             claude = "/usr/bin/claude"
             mcp_config_dir = "mcp-configs"
+            sandbox = "best-effort"
             github_api_url = "https://ghe.example.com/api/v3"
             [defaults]
             agent = "claude-agent-1"

@@ -38,6 +38,7 @@ const TRUSTED_ONLY: &[&[&str]] = &[
     &["supervisor"],
     &["claude"],
     &["mcp_config_dir"],
+    &["sandbox"],
     &["github_api_url"],
     &["secrets"],
     &["serve"],

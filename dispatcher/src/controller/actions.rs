@@ -108,8 +108,11 @@ async fn create_job(context: &Context, run: &TaskRun) -> Result<(), ReconcileErr
         let hint = render_for_cli(error.hint());
         ReconcileError::Terminal(format!("{error}. {}", hint.trim_end_matches('.')))
     })?;
-    let git =
-        GitHostSettings { github_api_url: context.config.github_api_url.clone(), git_hosts: agent.git_hosts };
+    let git = GitHostSettings {
+        github_api_url: context.config.github_api_url.clone(),
+        git_hosts: agent.git_hosts,
+        sandbox: context.config.sandbox,
+    };
     let configmap = objects::build_task_configmap(run, &task, settings)?;
     context.api.create_owned("create the task ConfigMap", run, &configmap).await?;
     let job = objects::build_job(run, &task, settings, &git)?;

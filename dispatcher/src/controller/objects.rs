@@ -14,6 +14,7 @@ use orchestrator_contract::{RepositoryUrl, TaskSpec, budget, variables};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::config::SandboxMode;
 use crate::config::kubernetes::{AccessMode, KubernetesSettings, PullPolicy};
 use crate::taskrun::container::{CONTAINER, TASK_DIR, arguments};
 use crate::taskrun::definition::TaskRun;
@@ -36,13 +37,15 @@ const ROOT_CA_CONFIGMAP: &str = "kube-root-ca.crt";
 /// <https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken>.
 const TOKEN_LIFETIME_SECONDS: i64 = 24 * 3600;
 
-/// Settings of git hosts that the container gets as environment variables.
+/// Settings of git hosts and of the sandbox that the container gets as environment variables.
 #[derive(Clone, Debug, Default)]
 pub struct GitHostSettings {
     /// URL of the GitHub API; defaults to the public one.
     pub github_api_url: Option<String>,
     /// Additional hosts that the tokens of the agent are valid for.
     pub git_hosts: Vec<String>,
+    /// Whether runs need a sandbox.
+    pub sandbox: Option<SandboxMode>,
 }
 
 fn metadata(run: &TaskRun, name: &str) -> Value {
@@ -257,6 +260,9 @@ fn environment(settings: &KubernetesSettings, git: &GitHostSettings) -> Vec<Valu
         .or_insert_with(|| budget::POD_STOP_TIMEOUT_SECONDS.to_string());
     if let Some(url) = &git.github_api_url {
         all.insert(variables::GITHUB_API_URL.to_owned(), url.clone());
+    }
+    if let Some(sandbox) = git.sandbox {
+        all.insert(variables::SANDBOX.to_owned(), sandbox.name().to_owned());
     }
     if !git.git_hosts.is_empty() {
         all.insert(variables::GIT_HOSTS.to_owned(), git.git_hosts.join(","));

@@ -1,6 +1,7 @@
 //! The `doctor` command: checks the requirements of runs.
 
 mod files;
+mod sandbox;
 mod servers;
 
 use std::path::Path;
@@ -46,6 +47,7 @@ impl Dispatcher {
         checks.extend(files::configured(&self.config));
         checks.push(files::state_directory(&self.config.state_dir));
         checks.push(self.supervisor().await);
+        checks.push(sandbox::check(&self.config).await);
         checks.push(self.claude().await);
         checks.push(self.model_credential());
         checks.push(self.git_token().await);

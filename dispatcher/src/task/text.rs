@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use orchestrator_contract::event::Level;
-use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, WorkLocation};
+use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, Sandbox, SandboxKind, WorkLocation};
 use orchestrator_contract::task::{DocsOptions, PullRequestPolicy};
 use orchestrator_contract::{Event, Kind, Phase, TaskSpec, terminal};
 
@@ -119,6 +119,9 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     if let Some(cause) = status.cause() {
         field("message", &sanitize(cause));
     }
+    if let Some(sandbox) = status.outcome.iter().find_map(|outcome| outcome.sandbox.as_ref()) {
+        field("sandbox", &describe_sandbox(sandbox));
+    }
     for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
         field("documents", &line);
     }
@@ -127,6 +130,15 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     }
     field("next", &render_for_cli(&status.next_step));
     text
+}
+
+/// Returns the kind of a run's sandbox, loud if there was none.
+#[must_use]
+pub fn describe_sandbox(sandbox: &Sandbox) -> String {
+    match sandbox.kind {
+        SandboxKind::Namespaces | SandboxKind::Landlock => sandbox.kind.name().to_owned(),
+        SandboxKind::Off => "OFF: the agent's programs were not confined".to_owned(),
+    }
 }
 
 /// Renders runs as a table.

@@ -72,6 +72,9 @@ pub struct Outcome {
     /// Configured MCP servers and whether the agent could use them.
     #[serde(default)]
     pub mcp_servers: Vec<McpServer>,
+    /// Sandbox of the agent's programs; absent if the run ended before choosing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     /// Names of tools that the agent requested and was denied.
     #[serde(default)]
     pub denied_tools: Vec<String>,
@@ -303,6 +306,40 @@ pub enum McpStatus {
     Failed,
 }
 
+/// Sandbox of the agent's programs.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Sandbox {
+    /// What the sandbox is made of.
+    pub kind: SandboxKind,
+    /// What it does not separate, or does not allow, on that machine: one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// What a sandbox is made of.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxKind {
+    /// Namespaces of its own: files, processes, devices.
+    Namespaces,
+    /// Landlock rules and a system call filter.
+    Landlock,
+    /// Nothing: the programs had the rights of the supervisor's user.
+    Off,
+}
+
+impl SandboxKind {
+    /// Returns the name used in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Landlock => "landlock",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// Documents that the agent worked from.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct DocumentSources {
@@ -422,6 +459,7 @@ impl Outcome {
             document_sources: None,
             docs_results: Vec::new(),
             other_authors: Vec::new(),
+            sandbox: None,
             notes: Vec::new(),
             steps: Vec::new(),
             started_at,

@@ -171,6 +171,7 @@ reasons! {
     ModelAuthenticationFailed Failed 77 AfterFix Supervisor "Provide a model credential that the service accepts."
     InvalidConfiguration Failed 78 AfterFix Supervisor "Fix the configuration as described."
     CredentialMissing Failed 78 AfterFix Supervisor "Provide the credential named in the message."
+    SandboxUnavailable Failed 78 AfterFix Supervisor "Let the machine make a sandbox as described, run in a container, or turn the sandbox off for code that you trust."
     AgentCliNotFound Failed 78 AfterFix Supervisor "Install the Claude Code CLI, or configure its path."
     ModelNotFound Failed 78 AfterFix Supervisor "Set a model that the service provides."
     TimeLimit Failed 124 WithGuidance Supervisor "The work is kept; retry with a longer timeout or a smaller task."

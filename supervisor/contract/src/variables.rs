@@ -21,6 +21,12 @@ pub const STOP_TIMEOUT_SECONDS: &str = "ORCHESTRATOR_STOP_TIMEOUT_SECONDS";
 /// Maximum duration of each step after the agent, in seconds.
 pub const PUBLISH_TIMEOUT_SECONDS: &str = "ORCHESTRATOR_PUBLISH_TIMEOUT_SECONDS";
 
+/// Whether runs need a sandbox: `required`, `best-effort` or `off`.
+pub const SANDBOX: &str = "ORCHESTRATOR_SANDBOX";
+
+/// The only kind of sandbox to use, for tests.
+pub const SANDBOX_KIND: &str = "ORCHESTRATOR_SANDBOX_KIND";
+
 /// Variables that define a task of a supervisor without a task file, in alphabetical order.
 ///
 /// The dispatcher does not pass them on: its supervisors get their task from a file.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use orchestrator_contract::layout::ConversationDir;
 use orchestrator_contract::outcome::McpServer;
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{Kind, Reason, TaskId};
+use orchestrator_contract::{Reason, TaskId};
 
 use super::command_line::{
     AgentPaths, CliOptions, Session, compose_arguments, compose_cli_environment, compose_environment,
@@ -19,14 +19,15 @@ use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
 use super::session::{SessionCommand, SessionScope};
-use crate::context::{Context, RepositoryRole};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::homes::sessions::SessionStore;
 use crate::homes::{Home, read_file};
 use crate::mcp::compose::ServerPlan;
 use crate::mcp::relay::{RelayGrant, RelayHost};
-use crate::process::{Confinement, Environment, landlock_available};
+use crate::process::Environment;
 use crate::run::AgentPrompt;
+use crate::sandbox::Role;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
@@ -144,72 +145,6 @@ pub fn base_environment(context: &Context, home: &Home) -> Environment {
     compose_environment(&agent_paths(context, home), &context.inherited.passthrough())
 }
 
-/// System directories that programs need; none holds mounted secrets.
-pub(crate) const SYSTEM_DIRS: &[&str] = &[
-    "/bin",
-    "/sbin",
-    "/usr",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/etc",
-    "/opt",
-    "/nix",
-    "/proc",
-    "/sys",
-    "/dev",
-    "/run/systemd/resolve",
-    "/var/lib/dpkg",
-    "/snap",
-];
-
-/// Returns the sandbox rules of processes that run on the agent's behalf.
-#[must_use]
-pub fn confinement(context: &Context, home: &Home, claude: Option<&Path>) -> Confinement {
-    use crate::config::Sandbox;
-    let layout = &context.layout;
-    let mut readable: Vec<PathBuf> = SYSTEM_DIRS.iter().map(PathBuf::from).collect();
-    let mut writable = vec![home.folder().to_owned()];
-    match context.task.kind {
-        Kind::Implementation => {
-            readable.push(layout.platform_repo());
-            writable.push(context.worktree());
-        }
-        // Each session adds the folder of its task.
-        Kind::Docs => readable.push(context.worktree()),
-    }
-    readable.extend([
-        context.control_repository_path(RepositoryRole::Target).join("objects"),
-        context.layout.trusted_caches(),
-        context.supervisor.clone(),
-    ]);
-    readable.extend(context.inherited.rustup_home());
-    let path = context.inherited.path();
-    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
-        readable.extend(canonical_dir(&folder));
-        // npm executables are symlinks into a sibling of `.bin`.
-        if folder.ends_with(".bin") {
-            readable.extend(folder.parent().map(Path::to_owned));
-        }
-    }
-    readable.extend(claude.and_then(|claude| canonical_dir(claude.parent()?)));
-    readable.extend(claude.and_then(|claude| std::fs::canonicalize(claude).ok()));
-    readable.extend(context.settings.allow_read.iter().cloned());
-    // Ordinary programs write to terminals, /dev/null and shared memory.
-    writable.extend(
-        ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"]
-            .map(PathBuf::from),
-    );
-    let sandbox = context.settings.sandbox == Sandbox::Auto && landlock_available();
-    Confinement { readable, writable, sandbox }
-}
-
-fn canonical_dir(folder: &Path) -> Option<PathBuf> {
-    // A missing PATH entry or the root directory grants no access.
-    std::fs::canonicalize(folder).ok().filter(|folder| folder.parent().is_some())
-}
-
 /// Plans a session: a new one, the resumed one of the earlier attempt, or `current` again.
 ///
 /// # Errors
@@ -307,9 +242,8 @@ pub(crate) fn compose_session(
     let home = tools.conversations.start(context, session, &directory)?;
     let files = context.record.conversation(session_id);
     let relay = write_files(context, tools, &files, system_prompt)?;
-    let mut confinement = confinement(context, &home, Some(&preflight.claude));
-    confinement.readable.push(files.folder().to_owned());
-    confinement.writable.extend(writable);
+    let sandbox = context.sandbox_spec(Role::Agent, home.folder()).read_program(&preflight.claude);
+    let sandbox = sandbox.read([files.folder()]).write(writable);
     let (gateway, environment) = compose_model_environment(context, tools, &home, session_id)?;
     let schema = verdict_schema();
     let arguments = compose_arguments(&CliOptions {
@@ -327,7 +261,7 @@ pub(crate) fn compose_session(
         program: preflight.claude.clone(),
         arguments,
         environment,
-        confinement,
+        sandbox,
         directory,
         message: compose_message(message),
         transcript,

@@ -24,11 +24,11 @@ use crate::failure::{Failure, error_chain};
 use crate::homes::sessions::SessionStore;
 use crate::mcp::relay::RelayGrant;
 use crate::process::{
-    Child, Confinement, Environment, Exit, confined_command, kill_descendants, kill_orphans, oom_kill_count,
-    read_tail, spawn,
+    Child, Environment, Exit, kill_descendants, kill_orphans, oom_kill_count, read_tail, spawn,
 };
 use crate::redact::Redactor;
 use crate::run::SessionOutcome;
+use crate::sandbox::{SandboxSpec, confined_command};
 
 /// A command to a running session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,7 +58,7 @@ pub struct SessionCommand {
     pub arguments: Vec<OsString>,
     pub environment: Environment,
     /// The sandbox.
-    pub confinement: Confinement,
+    pub sandbox: SandboxSpec,
     pub directory: PathBuf,
     /// The prompt, as one JSON message per line.
     pub message: String,
@@ -156,7 +156,7 @@ impl SessionCommand {
     fn spawn_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {
         let mut command = confined_command(
             &self.supervisor,
-            &self.confinement,
+            &self.sandbox,
             &self.program,
             &self.arguments,
             &self.environment,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
-    DocsResult, McpServer, Outcome, PullRequest, StepTiming, Usage, Verdict, Verification,
-    VerificationStatus, Work, WorkLocation,
+    DocsResult, McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict,
+    Verification, VerificationStatus, Work, WorkLocation,
 };
 use orchestrator_contract::{Kind, Reason, Step};
 
@@ -16,12 +16,12 @@ use crate::agent::stream::{AgentResult, CliMessage, truncate};
 use crate::context::Context;
 use crate::docs::usage::DocsUsage;
 use crate::failure::Failure;
-use crate::process::landlock_available;
 use crate::publish::save::SavedWork;
 use crate::publish::unsaved::UnsavedPaths;
 use crate::record::file::write_atomically;
 use crate::record::termination;
 use crate::run::DocsSessionStatus;
+use crate::sandbox::{self, SelectedSandbox};
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::reserve;
 use crate::workspace::state::{LastAttempt, write_last_attempt};
@@ -82,12 +82,11 @@ pub(super) struct RunReport {
 impl RunReport {
     pub(super) fn new(context: &Context) -> Self {
         let now = Timestamp::now();
-        let mut notes = Vec::new();
-        if context.settings.sandbox == crate::config::Sandbox::Off {
-            notes.push("the sandbox was disabled".to_owned());
-        } else if !landlock_available() {
-            notes.push("the kernel has no Landlock: the agent was not confined".to_owned());
-        }
+        // A run without a sandbox must not look like one with it.
+        let mut notes = match context.sandbox.kind {
+            sandbox::Kind::Off => context.sandbox.remarks.clone(),
+            sandbox::Kind::Namespaces | sandbox::Kind::Landlock => Vec::new(),
+        };
         for name in context.inherited.proxies_with_credentials() {
             notes.push(format!("{name} is passed to the agent without its user name and password"));
         }
@@ -247,6 +246,7 @@ impl RunReport {
             usage: self.usage(),
             sessions: self.sessions.clone(),
             mcp_servers,
+            sandbox: Some(describe_sandbox(&context.sandbox)),
             denied_tools: self.denied_tools.iter().cloned().collect(),
             document_sources: documents
                 .map(TaskDocuments::report)
@@ -335,6 +335,15 @@ impl RunReport {
         context.journal.outcome(outcome);
         termination::write(&context.settings.termination_log, outcome, &context.redactor);
     }
+}
+
+fn describe_sandbox(selected: &SelectedSandbox) -> Sandbox {
+    let kind = match selected.kind {
+        sandbox::Kind::Namespaces => SandboxKind::Namespaces,
+        sandbox::Kind::Landlock => SandboxKind::Landlock,
+        sandbox::Kind::Off => SandboxKind::Off,
+    };
+    Sandbox { kind, remarks: selected.remarks.clone() }
 }
 
 fn not_configured() -> Verification {

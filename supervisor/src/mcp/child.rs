@@ -12,7 +12,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::compose::PlannedServer;
 use super::sandbox::{ToolSandbox, compose_server_environment};
 use crate::homes::kept;
-use crate::process::{Child, Environment, Exit, confined_command, kill_tree, spawn};
+use crate::process::{Child, Environment, Exit, kill_tree, spawn};
+use crate::sandbox::confined_command;
 
 /// Reads a secret by name; called each time a server is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
@@ -101,11 +102,10 @@ impl ServerProcess {
             environment.insert(variable.into(), path.into());
             files.extend(paths);
         }
-        let confinement = server_env.sandbox.of(server, &files);
+        let sandbox = server_env.sandbox.of(server, &files);
         let arguments: Vec<OsString> = server.args.iter().map(OsString::from).collect();
         let supervisor: &Path = &server_env.sandbox.supervisor;
-        let mut command =
-            confined_command(supervisor, &confinement, &server.command, &arguments, &environment);
+        let mut command = confined_command(supervisor, &sandbox, &server.command, &arguments, &environment);
         // Programs resolve modules and configuration in the current directory: its own, which is fresh.
         command.current_dir(server.home.home());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);

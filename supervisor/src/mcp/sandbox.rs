@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::catalog::WorkspaceAccess;
 use super::compose::PlannedServer;
-use crate::process::{Confinement, Environment};
-
-/// Devices that programs write to; terminals and shared memory are not among them.
-const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
+use crate::process::Environment;
+use crate::sandbox::SandboxSpec;
 
 /// Heap of a server that runs on Node, in MiB; a limit of the address space would stop Node itself.
 const NODE_HEAP_MIB: u32 = 1024;
@@ -18,29 +16,26 @@ const NODE_HEAP_MIB: u32 = 1024;
 pub struct ToolSandbox {
     /// The supervisor's own executable, which confines and executes servers.
     pub supervisor: PathBuf,
-    /// Paths that every server may read: system, toolchain, directories of programs.
-    pub readable: Vec<PathBuf>,
+    /// What every server may read: system, toolchain, directories of programs.
+    pub shared: SandboxSpec,
     /// The worktree, for servers that ask for it.
     pub workspace: PathBuf,
-    /// Whether the sandbox is enabled.
-    pub enabled: bool,
 }
 
 impl ToolSandbox {
     /// Returns the sandbox of one server, with the secret files that it may read.
-    pub(super) fn of(&self, server: &PlannedServer, secret_files: &[PathBuf]) -> Confinement {
-        let mut readable = self.readable.clone();
-        readable.extend(package_directories(&server.command));
-        readable.extend(server.files.keys().cloned());
-        readable.extend_from_slice(secret_files);
-        let mut writable: Vec<PathBuf> = DEVICES.map(PathBuf::from).to_vec();
-        writable.push(server.home.folder().to_owned());
+    pub(super) fn of(&self, server: &PlannedServer, secret_files: &[PathBuf]) -> SandboxSpec {
+        let shared = self.shared.clone();
+        let own = shared
+            .read(package_directories(&server.command))
+            .read(server.files.keys())
+            .read(secret_files)
+            .write([server.home.folder()]);
         match server.workspace {
-            WorkspaceAccess::None => {}
-            WorkspaceAccess::Read => readable.push(self.workspace.clone()),
-            WorkspaceAccess::Write => writable.push(self.workspace.clone()),
+            WorkspaceAccess::None => own,
+            WorkspaceAccess::Read => own.read([&self.workspace]),
+            WorkspaceAccess::Write => own.write([&self.workspace]),
         }
-        Confinement { readable, writable, sandbox: self.enabled }
     }
 }
 

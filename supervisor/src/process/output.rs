@@ -1,5 +1,7 @@
 //! Reads the tail of a child's output in bounded memory.
 
+use std::io::Read as _;
+
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Reads a stream to its end and returns its tail, of `min_bytes` to twice as many bytes.
@@ -14,4 +16,15 @@ pub async fn read_tail(stream: Option<impl AsyncRead + Unpin>, min_bytes: usize)
         }
     }
     tail
+}
+
+/// Bytes of a pipe that [`read_pipe`] returns: the head.
+const PIPE_BYTES: u64 = 64 * 1024;
+
+/// Reads the text that an exited program left in a pipe.
+pub fn read_pipe(pipe: impl std::io::Read) -> String {
+    let mut bytes = Vec::new();
+    // What was read before an error is returned.
+    drop(pipe.take(PIPE_BYTES).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
 }

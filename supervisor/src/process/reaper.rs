@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::thread::{Timespec, nanosleep};
 
 use super::child::awaited;
 
@@ -58,6 +59,23 @@ pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
         }
         reap_orphans();
         tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Kills and reaps all descendants, in a process without an async runtime, within `limit`.
+pub fn kill_all_descendants(limit: Duration) {
+    let deadline = std::time::Instant::now() + limit;
+    let interval = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.subsec_nanos().into() };
+    loop {
+        let running = descendants(&read_process_table(), own_pid(), &BTreeSet::new());
+        if running.is_empty() || std::time::Instant::now() >= deadline {
+            return;
+        }
+        for &pid in &running {
+            signal(pid, Signal::KILL);
+        }
+        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        let _ = nanosleep(&interval);
     }
 }
 

@@ -222,6 +222,7 @@ fn is_fatal_for_batch(reason: Reason) -> bool {
             | Reason::ModelUnavailable
             | Reason::CredentialMissing
             | Reason::InvalidConfiguration
+            | Reason::SandboxUnavailable
             | Reason::AgentCliNotFound
             | Reason::AgentOutOfMemory
             | Reason::CostLimit

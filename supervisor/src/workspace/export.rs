@@ -12,13 +12,14 @@ use super::caches;
 use super::fetch::open;
 use super::remove::remove_tree;
 use super::worktree::open_tree;
-use crate::agent::prepare_session::{base_environment, confinement};
+use crate::agent::prepare_session::base_environment;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout, create_folder, make_root};
 use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
 use crate::homes::Home;
-use crate::process::{Confinement, Environment};
+use crate::process::Environment;
+use crate::sandbox::{Role, SandboxSpec};
 
 /// A commit's files with a disposable git directory and a home, in a fresh directory.
 #[derive(Debug)]
@@ -58,19 +59,8 @@ impl Export {
 
     /// Returns the sandbox of the commands: they write in this export only, and see no file of the agent.
     #[must_use]
-    pub fn sandbox(&self, context: &Context) -> Confinement {
-        let Confinement { mut readable, mut writable, sandbox } = confinement(context, &self.home, None);
-        let layout = &context.layout;
-        let hidden = [
-            layout.agent_dir(),
-            context.worktree(),
-            layout.platform_repo(),
-            context.record.folder().to_owned(),
-        ];
-        let is_visible = |path: &PathBuf| !hidden.iter().any(|folder| path.starts_with(folder));
-        readable.retain(is_visible);
-        writable.retain(is_visible);
-        Confinement { readable, writable, sandbox }
+    pub fn sandbox(&self, context: &Context) -> SandboxSpec {
+        context.sandbox_spec(Role::Verify, self.home.folder())
     }
 
     /// Removes the export.

@@ -39,6 +39,9 @@ pub struct Preflight {
 /// # Errors
 /// Returns the first failed check, with its reason.
 pub async fn check(context: &Context) -> Result<Preflight, Failure> {
+    if let Some(refused) = &context.sandbox.refused {
+        return Err(Failure::new(Reason::SandboxUnavailable, refused.clone()));
+    }
     check_urls(context)?;
     make_folders(context)?;
     let lock = lock(context).await?;

@@ -14,12 +14,13 @@ use super::fetch::{blocking, open};
 use super::state::{TreeState, WorktreeStatus, stat_cache, write_tree_state};
 use super::verify::SETUP_TIMEOUT;
 use super::worktree::{Access, open_worktree};
-use crate::agent::prepare_session::{base_environment, confinement, create_home};
+use crate::agent::prepare_session::{base_environment, create_home};
 use crate::commands::{CommandContext, CommandsResult, run_commands};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{GitError, StatCache, snapshot};
 use crate::record::file::{read_json, write_json};
+use crate::sandbox::Role;
 
 /// Records for which base and commands the trusted caches were filled last.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -52,7 +53,7 @@ pub async fn run_setup(
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
         environment: base_environment(context, &home),
-        confinement: confinement(context, &home, None),
+        sandbox: context.sandbox_spec(Role::Setup, home.folder()),
         directory: directory.to_owned(),
     };
     let results = run(context, &command_context, "setup").await?;
@@ -85,12 +86,11 @@ async fn fill_trusted_caches(context: &Context, prepared: &PreparedBranch) -> Re
     let mut environment = export.environment(context);
     let caches = caches::trusted_environment(&context.layout);
     environment.extend(caches.map_err(|error| Failure::io(&trusted, &error))?);
-    let mut confinement = export.sandbox(context);
-    confinement.writable.push(trusted);
+    let sandbox = export.sandbox(context).write([trusted]);
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
         environment,
-        confinement,
+        sandbox,
         directory: export.working_directory().to_owned(),
     };
     let results = run(context, &command_context, "setup on the base").await;

@@ -1,6 +1,5 @@
 //! Steps `documents` and `mcp`: task documents and MCP servers for the agent.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
 use super::setup::run_setup;
-use crate::agent::prepare_session::{AgentTools, Conversations, SYSTEM_DIRS};
-use crate::config::Sandbox;
+use crate::agent::prepare_session::{AgentTools, Conversations};
 use crate::context::{Context, RepositoryRole};
 use crate::docs;
 use crate::docs::plan::{Document, Plan};
@@ -29,7 +27,7 @@ use crate::mcp::installed::{find_command, has_toolchain};
 use crate::mcp::probe::{self, probe};
 use crate::mcp::relay::{RelayHost, ServerEnv};
 use crate::mcp::sandbox::{ToolSandbox, trusted_search_path};
-use crate::process::landlock_available;
+use crate::sandbox::{Places, Role, machine};
 
 /// How long the removal of earlier runs' directories may delay the run.
 const HOME_REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -198,25 +196,17 @@ async fn clear_homes(context: &Context) -> Result<(), Failure> {
 /// Returns the environment of the MCP servers: each one runs in its own sandbox.
 fn server_env(context: &Context) -> ServerEnv {
     let path = trusted_search_path(&context.inherited.path(), context.layout.root());
-    let mut machine = context.inherited.passthrough();
-    machine.insert("PATH".into(), path.clone());
-    let rustup_home = context.inherited.rustup_home();
-    machine.extend(rustup_home.clone().map(|home| ("RUSTUP_HOME".into(), home.into())));
-    let mut readable: Vec<PathBuf> = SYSTEM_DIRS.iter().map(PathBuf::from).collect();
-    readable.extend(rustup_home);
-    // The root directory in the search path grants no access.
-    let folders = std::env::split_paths(&path).filter_map(|folder| std::fs::canonicalize(folder).ok());
-    readable.extend(folders.filter(|folder| folder.parent().is_some()));
-    readable.push(context.supervisor.clone());
-    readable.extend(context.settings.allow_read.iter().cloned());
+    let mut variables = context.inherited.passthrough();
+    variables.insert("PATH".into(), path.clone());
+    variables.extend(context.inherited.rustup_home().map(|home| ("RUSTUP_HOME".into(), home.into())));
+    let places = Places { path, ..context.sandbox_places() };
     let (secrets, files) = (context.secrets.clone(), context.secrets.clone());
     ServerEnv {
-        machine,
+        machine: variables,
         sandbox: ToolSandbox {
             supervisor: context.supervisor.clone(),
-            readable,
+            shared: machine(Role::Tool, context.sandbox.kind, &places),
             workspace: context.worktree(),
-            enabled: context.settings.sandbox == Sandbox::Auto && landlock_available(),
         },
         kept: context.layout.kept(),
         secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),

@@ -84,7 +84,7 @@ async fn run_in(
     let command_context = CommandContext {
         supervisor: context.supervisor.clone(),
         environment: export.environment(context),
-        confinement: export.sandbox(context),
+        sandbox: export.sandbox(context),
         directory: export.working_directory().to_owned(),
     };
     let failed = |error| Failure::from_error(Reason::InternalError, &error);

@@ -1,7 +1,7 @@
 //! Overhead of the supervisor: ratios of medians, measured interleaved in one run.
 //!
 //! `cargo run --release -p orchestrator-tests --bin bench [-- --strict] [--rounds N]
-//! [--sandbox auto|off] [--only prepare|stream|mcp|cluster]`
+//! [--sandbox required|off] [--only prepare|stream|mcp|cluster]`
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -97,7 +97,7 @@ fn cluster() -> Vec<Row> {
 }
 
 fn settings() -> Settings {
-    let sandboxes = vec!["off".to_owned(), "auto".to_owned()];
+    let sandboxes = vec!["off".to_owned(), "required".to_owned()];
     let mut settings = Settings { rounds: 7, strict: false, sandboxes, only: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {

@@ -86,6 +86,9 @@ impl RunInputs {
         if let Some(url) = &config.github_api_url {
             inputs.environment.insert(variables::GITHUB_API_URL.to_owned(), url.clone());
         }
+        if let Some(sandbox) = config.sandbox {
+            inputs.environment.insert(variables::SANDBOX.to_owned(), sandbox.name().to_owned());
+        }
         // Folders first: individually configured files override their content.
         let (named, folders): (Vec<_>, Vec<_>) =
             credentials::files(config, task)?.into_iter().partition(|file| file.kind.name().is_some());

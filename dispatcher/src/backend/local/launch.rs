@@ -53,6 +53,10 @@ impl SupervisorCommand {
             environment.retain(|(name, _)| name != variables::GITHUB_API_URL);
             environment.push((variables::GITHUB_API_URL.into(), url.into()));
         }
+        if let Some(sandbox) = config.sandbox {
+            environment.retain(|(name, _)| name != variables::SANDBOX);
+            environment.push((variables::SANDBOX.into(), sandbox.name().into()));
+        }
         Ok(Self { supervisor: find_supervisor(config)?, files, environment })
     }
 

@@ -43,6 +43,7 @@ fn git_hosts() -> GitHostSettings {
     GitHostSettings {
         github_api_url: Some("https://github.example.com/api/v3".to_owned()),
         git_hosts: vec!["github.example.com".to_owned()],
+        sandbox: Some(SandboxMode::BestEffort),
     }
 }
 

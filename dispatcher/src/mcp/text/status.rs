@@ -7,7 +7,7 @@ use orchestrator_contract::{Kind, Phase, Reason};
 use super::advice::render_for_mcp;
 use super::markdown::{Fields, short};
 use crate::task::status::Status;
-use crate::task::text::{age, documented, sanitize};
+use crate::task::text::{age, describe_sandbox, documented, sanitize};
 
 /// Maximum characters of an activity, title or note.
 const TEXT_MAX_CHARS: usize = 300;
@@ -44,6 +44,9 @@ pub fn render_run(status: &Status, now: Timestamp) -> String {
     }
     if let Some(work) = work_location(status) {
         fields.add("Work", &work);
+    }
+    if let Some(sandbox) = status.outcome.iter().find_map(|outcome| outcome.sandbox.as_ref()) {
+        fields.add("Sandbox", &describe_sandbox(sandbox));
     }
     for line in status.outcome.iter().flat_map(|outcome| documented(outcome)) {
         fields.add("Documents", &short(&line, TEXT_MAX_CHARS));
