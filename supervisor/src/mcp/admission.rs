@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Maximum number of connections of one conversation to one server at the same time.
-pub const MAX_CONNECTIONS: usize = 4;
+pub(super) const MAX_CONNECTIONS: usize = 4;
 
 /// Maximum number of servers that one conversation starts of each kind in [`WINDOW`].
-pub const MAX_STARTS: usize = 30;
+pub(super) const MAX_STARTS: usize = 30;
 
 /// The time in which starts are counted.
 const WINDOW: Duration = Duration::from_secs(60);

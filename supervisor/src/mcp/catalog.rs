@@ -216,7 +216,7 @@ fn validate(file: &str, server: &ServerConfig) -> Option<String> {
         name,
         description,
         command,
-        args,
+        args: _,
         env,
         secrets,
         secret_files,
