@@ -19,7 +19,7 @@ use tempfile::TempDir;
 const SUPERVISOR: &str = env!("CARGO_BIN_EXE_supervisor");
 
 /// A user without rights; its numbers exist on every system.
-const NOBODY: u32 = 65534;
+const OTHER: u32 = 65534;
 
 /// Limit of each wait.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,11 +27,20 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Variable that makes the test `attacker` attack.
 const ATTACK: &str = "SANDBOX_TEST_ATTACK";
 
+#[expect(clippy::disallowed_methods, reason = "settings of the tests")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+fn search_path() -> OsString {
+    variable("PATH").unwrap_or_default()
+}
+
 /// A user to run as.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum User {
     Same,
-    Nobody,
+    Other,
 }
 
 /// A workspace and the sandbox of an agent in it.
@@ -58,7 +67,7 @@ fn kinds() -> Vec<Kind> {
 /// Returns a case for each kind and user that is possible here.
 fn cases() -> Vec<Case> {
     let root = rustix::process::geteuid().is_root();
-    let users: &[User] = if root { &[User::Same, User::Nobody] } else { &[User::Same] };
+    let users: &[User] = if root { &[User::Same, User::Other] } else { &[User::Same] };
     let pairs = kinds().into_iter().flat_map(|kind| users.iter().map(move |user| (kind, *user)));
     pairs.map(|(kind, user)| Case::new(kind, user)).collect()
 }
@@ -80,8 +89,8 @@ impl Case {
     }
 
     fn own(&self, path: &Path) {
-        if self.user == User::Nobody {
-            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        if self.user == User::Other {
+            std::os::unix::fs::chown(path, Some(OTHER), Some(OTHER)).unwrap();
         }
     }
 
@@ -94,7 +103,7 @@ impl Case {
 
     fn spec(&self) -> SandboxSpec {
         let places = Places {
-            path: std::env::var_os("PATH").unwrap_or_default(),
+            path: search_path(),
             rustup_home: None,
             supervisor: SUPERVISOR.into(),
             allow_read: vec![std::env::current_exe().unwrap()],
@@ -111,7 +120,7 @@ impl Case {
     }
 
     fn environment(&self) -> Environment {
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = search_path();
         let home = self.path("agent").into_os_string();
         [("PATH", path), ("HOME", home.clone()), ("TMPDIR", home)].map(|(k, v)| (k.into(), v)).into()
     }
@@ -126,8 +135,8 @@ impl Case {
         let confined = confined_command(Path::new(SUPERVISOR), spec, program, arguments, environment);
         let mut started = match self.user {
             User::Same => confined,
-            User::Nobody => {
-                let user = NOBODY.to_string();
+            User::Other => {
+                let user = OTHER.to_string();
                 let mut other = command("setpriv", environment, ProcessGroup::New);
                 other.args(["--reuid", &user, "--regid", &user, "--clear-groups", SUPERVISOR]);
                 other.args(confined.as_std().get_args());
@@ -183,7 +192,7 @@ impl std::fmt::Debug for Case {
 /// Attacks if the variable says so; else it passes as an ordinary test.
 #[test]
 fn attacker() {
-    let Some(attack) = std::env::var_os(ATTACK) else { return };
+    let Some(attack) = variable(ATTACK) else { return };
     let attack = attack.into_string().unwrap();
     let (name, argument) = attack.split_once(' ').unwrap();
     let error = |result: i64| {
@@ -257,7 +266,7 @@ async fn sandbox_hides_files_of_others() {
         assert_eq!(std::fs::read_to_string(case.path("target-repo/new")).unwrap(), "work\n");
         assert!(!case.path("platform-repo/x").exists(), "{case:?}");
         let owner = std::os::unix::fs::MetadataExt::uid(&case.path("target-repo/new").metadata().unwrap());
-        let expected = if case.user == User::Nobody { NOBODY } else { rustix::process::geteuid().as_raw() };
+        let expected = if case.user == User::Other { OTHER } else { rustix::process::geteuid().as_raw() };
         assert_eq!(owner, expected, "{case:?}");
     }
 }
@@ -305,8 +314,8 @@ async fn sandbox_cannot_touch_processes_of_others() {
         let environment = Environment::from([("CANARY".into(), "canary-2".into())]);
         let mut other = command("sleep", &environment, ProcessGroup::New);
         other.arg("1000");
-        if case.user == User::Nobody {
-            other.uid(NOBODY).gid(NOBODY);
+        if case.user == User::Other {
+            other.uid(OTHER).gid(OTHER);
         }
         let mut other = spawn(other).unwrap();
         let pid = other.pid().unwrap();
@@ -402,8 +411,8 @@ async fn daemons_die_with_program_or_killed_parent() {
         let words = words.map(|word| if word == own.as_str() { "PARENT".as_ref() } else { word });
         let mut killed = command("sh", &environment, ProcessGroup::New);
         killed.args(["-c", script, "sh", SUPERVISOR]).args(words);
-        if case.user == User::Nobody {
-            killed.uid(NOBODY).gid(NOBODY);
+        if case.user == User::Other {
+            killed.uid(OTHER).gid(OTHER);
         }
         killed.current_dir(case.path("target-repo"));
         let mut killed = spawn(killed).unwrap();
