@@ -12,7 +12,6 @@ pub mod keep;
 pub mod lock;
 pub mod preflight;
 pub mod recover;
-pub(crate) mod remove;
 pub mod reopen;
 pub mod reserve;
 pub mod setup;

@@ -344,9 +344,9 @@ fn unusual_entries_cost_only_themselves() {
     fs::File::create(fixture.path("sparse")).unwrap().set_len(300 << 30).unwrap();
     write(fixture.path("git~1/x"), "x");
     write(fixture.path("closed/file"), "in a closed folder\n");
-    fs::set_permissions(fixture.path("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(fixture.path("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     write(fixture.path("unreadable"), "text\n");
-    fs::set_permissions(fixture.path("unreadable"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(fixture.path("unreadable"), fs::Permissions::from_mode(0o000)).unwrap();
     let mut deep = fixture.worktree.clone();
     for _ in 0..600 {
         deep.push("d");
@@ -355,7 +355,7 @@ fn unusual_entries_cost_only_themselves() {
     for at in 0..300 {
         write(fixture.path("empty").join(at.to_string()), "");
     }
-    fs::set_permissions(&fixture.worktree, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&fixture.worktree, fs::Permissions::from_mode(0o000)).unwrap();
     let snapshot = fixture.snapshot(head, &cache);
     let unsaved: Vec<_> =
         snapshot.unsaved.iter().map(|unsaved| String::from_utf8_lossy(&unsaved.path).into_owned()).collect();

@@ -280,8 +280,8 @@ fn removed_tree_is_gone_however_odd_it_is() {
     std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
     fs::create_dir_all(tree.join("closed/inner")).unwrap();
     fs::write(tree.join("closed/inner/file"), "").unwrap();
-    fs::set_permissions(tree.join("closed/inner"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("closed/inner"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     remove_tree(&tree).unwrap();
     assert!(!tree.exists());
     remove_tree(&tree).unwrap();

@@ -3,6 +3,8 @@
 //! Tests with the published servers need `ORCHESTRATOR_TEST_TOOLS`, a directory that contains
 //! `mcp-server-memory` and `brave-search-mcp-server`; without it they are skipped.
 
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

@@ -2,6 +2,7 @@
 //!
 //! This test program is its own attacker: in a sandbox it runs the test `attacker` with an attack's name.
 
+#![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 #![expect(unsafe_code, reason = "attacks make system calls")]
 
 use std::ffi::OsString;

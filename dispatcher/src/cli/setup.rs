@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// Connect to a running server at this URL instead of starting this program
     ///
     /// For a server of this machine the entry says where the server's own token file is, for Claude Code in
-    /// your own scope, or names the variable ORCHESTRATOR_SERVE_TOKEN.
+    /// your own scope, or names the variable `ORCHESTRATOR_SERVE_TOKEN`.
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     url: Option<String>,
     /// Environment variable of the client that holds the bearer token for --url

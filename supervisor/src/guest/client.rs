@@ -205,9 +205,12 @@ impl Guest {
     fn send(&self, socket: &Mutex<UnixStream>, id: u32, kind: u8, payload: &[u8]) -> Result<(), GuestError> {
         let mut out =
             Patient { socket: &lock(socket), started: Instant::now(), patience: self.options.patience };
-        write_frame(&mut out, id, kind, payload).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.broken("takes no data"),
-            _ => self.broken(format!("broke the connection: {error}")),
+        write_frame(&mut out, id, kind, payload).map_err(|error| {
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                self.broken("takes no data")
+            } else {
+                self.broken(format!("broke the connection: {error}"))
+            }
         })
     }
 

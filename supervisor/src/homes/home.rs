@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::workspace::remove::remove_tree;
+use crate::git::remove_tree;
 
 /// Characters of a name: 60 random bits, and short, because paths of sockets are limited to 107 bytes.
 const NAME_LENGTH: usize = 16;

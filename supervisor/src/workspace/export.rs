@@ -10,12 +10,12 @@ use orchestrator_contract::{BranchName, Reason};
 
 use super::caches;
 use super::fetch::open;
-use super::remove::remove_tree;
 use super::worktree::open_tree;
 use crate::agent::prepare_session::base_environment;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::checkout::{Checkout, checkout, create_folder, make_root};
+use crate::git::remove_tree;
 use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
 use crate::homes::Home;
 use crate::process::Environment;

@@ -12,7 +12,7 @@ use orchestrator_contract::WorkingDirectory;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, renameat, statat};
 use rustix::io::Errno;
 
-use super::remove::remove_tree;
+use crate::git::remove_tree;
 
 /// Moves kept directories into a fresh export; returns their names.
 ///

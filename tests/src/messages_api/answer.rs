@@ -14,7 +14,7 @@ use super::script::{Block, FaultKind, Turn};
 pub(super) fn message(turn: &Turn, request: &Value) -> Value {
     let mut content: Vec<Value> = turn.blocks.iter().map(|block| content(block, request)).collect();
     let allowed = request["max_tokens"].as_u64().unwrap_or(0);
-    let is_cut = turn.usage.map_or_else(|| usage_of(request, &content), |usage| usage).1 > allowed;
+    let is_cut = turn.usage.unwrap_or_else(|| usage_of(request, &content)).1 > allowed;
     if is_cut {
         content = vec![json!({ "type": "text", "text": "The answer does not fit" })];
     }

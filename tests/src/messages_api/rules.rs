@@ -42,7 +42,7 @@ pub(super) fn check(line: &str, headers: &HeaderMap, body: &Value) -> Result<(),
     if let Some(name) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         return Err(format!("{name}: Extra inputs are not permitted"));
     }
-    if !body["messages"].as_array().is_some_and(|messages| !messages.is_empty()) {
+    if body["messages"].as_array().is_none_or(Vec::is_empty) {
         return Err("messages: at least one message is required".to_owned());
     }
     if line.ends_with("/count_tokens") {

@@ -86,6 +86,7 @@ fn user_info_is_split_off_url() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn url_that_shows_credential_to_network_is_rejected() {
     for (text, accepted) in [
         ("https://github.com/o/r", true),
