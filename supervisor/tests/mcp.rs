@@ -107,18 +107,28 @@ fn plan_of(servers: Vec<PlannedServer>) -> ServerPlan {
     ServerPlan { servers, skipped: Vec::new() }
 }
 
-/// Waits until a process has exited; returns whether it has.
-async fn has_exited(pid: &str) -> bool {
-    let state = PathBuf::from(format!("/proc/{pid}/stat"));
-    let end = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < end {
-        match std::fs::read_to_string(&state) {
-            // A zombie counts as exited.
-            Ok(text) if !text.contains(") Z ") => tokio::time::sleep(Duration::from_millis(10)).await,
-            Ok(_) | Err(_) => return true,
+/// Counts the processes of servers whose homes are below a folder, by their environment: a sandbox of the kind
+/// `namespaces` has process numbers of its own.
+fn alive(folder: &Path) -> usize {
+    let folder = folder.display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_ours = |entry: &std::fs::DirEntry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(&folder)
+    };
+    processes.filter(is_ours).count()
+}
+
+/// Waits until at most `count` processes of servers below a folder are left; returns whether that is so.
+async fn at_most(count: usize, folder: &Path) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    while alive(folder) > count {
+        if Instant::now() > end {
+            return false;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    false
+    true
 }
 
 #[tokio::test]
@@ -204,9 +214,7 @@ async fn unresponsive_server_is_killed_with_descendants() {
     assert_eq!(servers[0].status, McpStatus::Failed);
     let pids = std::fs::read_to_string(pids).unwrap();
     assert_eq!(pids.lines().count(), 3);
-    for pid in pids.lines() {
-        assert!(has_exited(pid).await, "{pid}");
-    }
+    assert!(at_most(0, folder.path()).await);
 }
 
 #[tokio::test]
@@ -222,49 +230,43 @@ async fn endless_output_of_probed_server_is_refused() {
 #[tokio::test]
 async fn relay_connection_gets_own_server_with_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "echo \"$$ $KEY\"; exec cat";
+    let script = "echo \"$(od -An -N8 -tx1 /dev/urandom | tr -d ' ') $KEY\"; exec cat";
     let mut plain = shell(folder.path(), "plain", "cat");
     plain.runs_in = RunsIn::AgentSandbox;
     let plan = plan_of(vec![shell(folder.path(), "echo", script), plain]);
     let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
     let grant = host.grant().unwrap().unwrap();
     assert!(grant.endpoint("plain").is_none());
-    let mut pids = Vec::new();
+    let mut starts = Vec::new();
     for round in 0..2 {
         let (read, mut write) = connect(&grant, "echo").await.into_split();
         let mut lines = BufReader::new(read).lines();
         let first = lines.next_line().await.unwrap().unwrap();
-        let (pid, key) = first.split_once(' ').unwrap();
+        let (start, key) = first.split_once(' ').unwrap();
         assert_eq!(key, KEY);
-        pids.push(pid.to_owned());
+        starts.push(start.to_owned());
         write.write_all(format!("message {round}\n").as_bytes()).await.unwrap();
         assert_eq!(lines.next_line().await.unwrap().unwrap(), format!("message {round}"));
         drop(write);
         assert_eq!(lines.next_line().await.unwrap(), None);
     }
-    assert_ne!(pids[0], pids[1]);
-    for pid in pids {
-        assert!(has_exited(&pid).await);
-    }
+    assert_ne!(starts[0], starts[1]);
+    assert!(at_most(0, folder.path()).await);
 }
 
 #[tokio::test]
 async fn dropped_relay_host_leaves_no_server_or_port() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "sleep 600 & echo $!; setsid sleep 600 & echo $!; echo $$; trap '' TERM; wait";
+    let script = "sleep 600 & setsid sleep 600 & echo started; trap '' TERM; wait";
     let plan = plan_of(vec![shell(folder.path(), "stays", script)]);
     let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
     let grant = host.grant().unwrap().unwrap();
     let address = grant.endpoint("stays").unwrap().address;
     let mut lines = BufReader::new(connect(&grant, "stays").await).lines();
-    let mut pids = Vec::new();
-    for _ in 0..3 {
-        pids.push(lines.next_line().await.unwrap().unwrap());
-    }
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "started");
+    assert!(alive(folder.path()) >= 3);
     drop(host);
-    for pid in pids {
-        assert!(has_exited(&pid).await, "{pid}");
-    }
+    assert!(at_most(0, folder.path()).await);
     assert!(read_all(lines.into_inner().into_inner()).await.is_empty());
     let end = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).await.is_ok() {
@@ -369,20 +371,24 @@ async fn fortieth_connection_is_refused_with_rpc_error() {
 #[tokio::test]
 async fn revoked_grant_ends_its_servers_only() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = plan_of(vec![shell(folder.path(), "echo", "echo $$; exec cat")]);
+    let plan = plan_of(vec![shell(folder.path(), "echo", "echo started; exec cat")]);
     let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
     let (first, second) = (host.grant().unwrap().unwrap(), host.grant().unwrap().unwrap());
     let mut lines = BufReader::new(connect(&first, "echo").await).lines();
-    let pid = lines.next_line().await.unwrap().unwrap();
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "started");
+    let of_first = alive(folder.path());
+    assert!(of_first > 0);
     let mut others = BufReader::new(connect(&second, "echo").await).lines();
-    let other = others.next_line().await.unwrap().unwrap();
+    assert_eq!(others.next_line().await.unwrap().unwrap(), "started");
+    let of_both = alive(folder.path());
     drop(first);
-    assert!(has_exited(&pid).await);
-    assert!(Path::new(&format!("/proc/{other}")).exists());
+    assert!(at_most(of_both - of_first, folder.path()).await);
+    // A server that ended reads as the end of its stream.
+    assert!(!matches!(lines.next_line().await, Ok(Some(_))));
     others.get_mut().write_all(b"alive\n").await.unwrap();
     assert_eq!(others.next_line().await.unwrap().unwrap(), "alive");
     host.close().await;
-    assert!(has_exited(&other).await);
+    assert!(at_most(0, folder.path()).await);
 }
 
 #[tokio::test]
@@ -419,10 +425,11 @@ async fn server_reaches_no_file_of_agent_or_other_server() {
     std::fs::write(repository.join("code"), "code\n").unwrap();
     std::fs::write(other.home().join("key"), "key\n").unwrap();
     let script = format!(
-        "cat {0}/home/key {1}/code; echo x >{0}/home/new; echo x >{1}/new; ls {2}; echo end",
+        "cat {0}/home/key {1}/code; echo x >{0}/home/new; echo x >{1}/new; ls {0}; ls {2} | grep -F {3}; echo end",
         other.folder().display(),
         repository.display(),
-        folder.path().display()
+        folder.path().display(),
+        other.folder().file_name().unwrap().display()
     );
     let mut servers = Vec::new();
     for (name, workspace) in

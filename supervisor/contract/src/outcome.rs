@@ -472,16 +472,22 @@ impl Outcome {
     pub fn termination_message(&self) -> String {
         let mut limit = 1200;
         loop {
-            let message: String = self.message.chars().take(limit).collect();
+            let short = |text: &String| text.chars().take(limit).collect::<String>();
+            let work = Work {
+                location: self.work.location,
+                branch: self.work.branch.as_ref().map(short),
+                oid: self.work.oid.as_ref().map(short),
+                path: self.work.path.as_ref().map(short),
+            };
             let text = serde_json::json!({
                 "version": self.version,
                 "run": self.run,
                 "phase": self.phase,
                 "reason": self.reason,
                 "exit_code": self.exit_code,
-                "message": message,
-                "work": self.work,
-                "pull_request": self.pull_request.as_ref().map(|pull| &pull.url),
+                "message": short(&self.message),
+                "work": work,
+                "pull_request": self.pull_request.as_ref().map(|pull| short(&pull.url)),
                 "cost_usd": self.usage.cost_usd,
             })
             .to_string();

@@ -60,12 +60,12 @@ mod tests {
     async fn cancelled_step_has_grace_only() {
         let cancel = CancellationToken::new();
         let started = tokio::time::Instant::now();
-        let canceller = async {
+        let canceler = async {
             tokio::time::sleep(Duration::from_secs(60)).await;
             cancel.cancel();
         };
         let (left, ()) =
-            tokio::join!(await_step(std::future::pending::<()>(), LIMIT, &cancel, GRACE), canceller);
+            tokio::join!(await_step(std::future::pending::<()>(), LIMIT, &cancel, GRACE), canceler);
         assert_eq!(left, Err(Expired::Cancelled));
         assert_eq!(started.elapsed(), Duration::from_secs(60) + GRACE);
         let quick = async {

@@ -116,6 +116,8 @@ impl Shared {
         loop {
             let stored = match read_frame(&mut socket, max) {
                 Ok(Some(frame)) => self.store(frame, from_bulk),
+                // The other socket may still bring the reason; a guest that ends closes both.
+                Ok(None) if from_bulk => return,
                 Ok(None) => return self.fail("ended".to_owned()),
                 Err(error) => return self.fail(format!("broke the connection: {error}")),
             };

@@ -56,8 +56,12 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bounded<R> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        Poll::Ready(self.count(read))
+        let counted = self.count(buffer.filled().get(before..).unwrap_or_default());
+        if counted.is_err() {
+            // A failed read returns no bytes.
+            buffer.set_filled(before);
+        }
+        Poll::Ready(counted)
     }
 }
 

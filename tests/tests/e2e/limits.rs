@@ -192,7 +192,7 @@ fn stop_now_keeps_work_in_workspace() {
 }
 
 #[test]
-fn queueing_does_not_use_up_time_limit() {
+fn queuing_does_not_use_up_time_limit() {
     let first = Script::when("Implement task 1 of").turn(fix()).turn(Turn::never(Fault::stalls_mid_stream()));
     let second = Script::when("Implement task 2 of")
         .turn(Turn::bash("echo two > two.txt"))

@@ -151,9 +151,11 @@ fn kept_directory_reaches_next_verification() {
 #[test]
 fn process_of_verify_command_does_not_outlive_it() {
     let env = TestEnv::start(fixes());
-    let start = "setsid sleep 300 > /dev/null 2>&1 & echo $! > pid";
-    let (output, outcome) =
-        env.submit(&["--verify", start, "--verify", "test -s pid && test ! -d /proc/$(cat pid)"]);
+    let start = "setsid sh -c 'while :; do echo x >> ticks; sleep 0.02; done' > /dev/null 2>&1 < /dev/null & \
+                 while ! test -s ticks; do sleep 0.02; done";
+    // Process ids of two commands may be of different namespaces.
+    let look = "before=$(wc -c < ticks) && sleep 0.5 && test \"$before\" = \"$(wc -c < ticks)\"";
+    let (output, outcome) = env.submit(&["--verify", start, "--verify", look]);
     assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
     env.assert_invariants(&outcome);
 }
@@ -161,7 +163,8 @@ fn process_of_verify_command_does_not_outlive_it() {
 #[test]
 fn working_directory_replaced_by_link_fails_verification() {
     let script = Script::new()
-        .turn(Turn::bash("cd .. && rm -rf app && ln -s src app"))
+        // The CLI keeps its own directory under the new name.
+        .turn(Turn::bash("(cd .. && mv app old && ln -s src app)"))
         .turn(Turn::verdict("done", "Linked."));
     let env = TestEnv::start(script);
     let (output, outcome) = env.submit(&["--working-directory", "app", "--verify", "true"]);
