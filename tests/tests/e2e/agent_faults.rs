@@ -192,7 +192,7 @@ fn idle_limit_ends_agent_that_ignores_sigterm() {
 fn stop_saves_work_of_agent_ignoring_sigterm() {
     let env = env();
     let before = env.server.refs(TARGET);
-    let ready = env.workspace().join("agent/ready");
+    let ready = env.workspace().join("target-repo/.git/ready");
     let script = Script::of([work(), shell(&format!("touch {}", ready.display())), Step::Wait]);
     let running = env.start(&script.ignoring_term(), &env.task(1), &[]);
     running.wait_for_file(&ready);

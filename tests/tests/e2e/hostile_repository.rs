@@ -185,7 +185,9 @@ fn confined_agent_cannot_read_records_or_write_outside() {
     let outside = Marks::new();
     let command = format!(
         "R=$(pwd)/..; for f in $R/.orchestrator/runs/*/task.json $R/.orchestrator/runs $R/../../runs; do \
-         cat $f 2>/dev/null | grep -q . && echo read-file; ls $f >/dev/null 2>&1 && echo list-$f; done; \
+         cat $f 2>/dev/null | grep -q . && echo read-file; done; \
+         ls $R/../../runs $R/.orchestrator/runs/*/task.json >/dev/null 2>&1 && echo list-records; \
+         ls $R/.orchestrator/runs/* 2>/dev/null | grep -v -e ^conversations$ -e : | grep . && echo list-record; \
          touch $R/.orchestrator/x $R/platform-repo/x $R/x $R/../x {} $HOME/../../../x 2>/dev/null; \
          ln $R/.orchestrator/lock ./stolen 2>/dev/null && echo linked; \
          touch $HOME/mine && echo home-$HOME; echo 1 >> notes.txt; echo looked",

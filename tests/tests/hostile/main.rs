@@ -7,7 +7,9 @@
 mod control;
 mod control_cluster;
 mod earlier_run;
+mod escape;
 mod gateway;
+mod local_services;
 mod mcp_servers;
 mod names;
 mod recovery;

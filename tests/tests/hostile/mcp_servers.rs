@@ -265,12 +265,25 @@ fn attack_from_server(kind: Kind) {
     let seen: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     // The probe and the agent's connection, in two runs; the notes of a probe are kept if the agent connects.
     assert!(seen.len() >= 2, "{text}");
+    let ways: Vec<&str> = [&paths[9], &paths[3], &paths[4]].map(String::as_str).into();
+    let hidden = ["home", "state", ".orchestrator", "target-repo", "platform-repo", "configs"];
     for report in &seen {
-        assert_eq!(report["found"], json!([]), "{kind:?}: {text}");
+        // In `namespaces` the directories above its own exist, empty but for the way to it.
+        let only_way = |found: &&serde_json::Value| {
+            let found = found.as_str().unwrap();
+            let (path, names) = found.split_once(": ").unwrap();
+            path.starts_with("write ")
+                || ways.contains(&path) && !hidden.iter().any(|name| names.contains(name))
+        };
+        let found = report["found"].as_array().unwrap();
+        assert!(found.iter().all(|found| only_way(&found)), "{kind:?}: {text}");
     }
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
         let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&command).starts_with("sleep\0987654"), "{process:?} survives");
+    }
+    for path in &paths {
+        assert!(!Path::new(path).join("evil.txt").exists(), "{kind:?} {path}");
     }
     // The first start of each run finds an empty home.
     assert!(seen.iter().filter(|report| report["before"] == json!([])).count() >= 2, "{text}");
@@ -283,7 +296,7 @@ fn attack_from_server(kind: Kind) {
 #[test]
 fn docs_conversation_reads_no_other_relay_token() {
     let looks = r#"d=$(tr '\0' '\n' </proc/$PPID/cmdline | grep -A1 -x -- --mcp-config | tail -1); own=$(ls "$(dirname "$d")" | wc -l)
-        all=$(ls "$(dirname "$(dirname "$d")")" 2>/dev/null | wc -l); echo "own-$own others-$all""#;
+        all=$(ls "$(dirname "$(dirname "$d")")" 2>/dev/null | grep -vcxF "$(basename "$(dirname "$d")")"); echo "own-$own others-$all""#;
     let spy = Script::when(about(2))
         .turn(Turn::bash(looks))
         .turn(write_good().expecting("own-3 others-0"))

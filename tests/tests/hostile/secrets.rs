@@ -14,21 +14,21 @@ const COMMITS: Attack = Attack {
     id: "secrets-in-commits",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
-    what: "Commits the token encoded: base64 in 76 columns, gzip, UTF-16, hex dumps, a zip file, a commit header, a file name",
+    what: "commits the token encoded: base64 in 76 columns, gzip, UTF-16, hex dumps, a zip file, a commit header, a file name",
 };
 
 const PUBLISHED: Attack = Attack {
     id: "secrets-in-pull-request",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
-    what: "Writes tokens of well-known forms, plain and encoded, into the text of the pull request",
+    what: "writes tokens of well-known forms, plain and encoded, into the text of the pull request",
 };
 
 const OPAQUE: Attack = Attack {
     id: "secrets-in-opaque-file",
     origin: Origin::Agent,
     promise: Promise::TruthfulOutcome,
-    what: "Commits a file that cannot be read, such as xz",
+    what: "commits a file that cannot be read, such as xz",
 };
 
 /// Files that hide `$T`, and the commands that write them.
@@ -63,7 +63,7 @@ fn start(command: &str) -> TestEnv {
     // In two parts, because the text of a command is redacted too.
     let (head, tail) = token.split_at(token.len() / 2);
     let commit = "git -c user.name=Ann -c user.email=ann@example.com commit -q";
-    let command = format!("T={head}; T=$T{tail}; C='{commit}'; {command}; echo 1 >> notes.txt");
+    let command = format!("T={head}; T=${{T}}{tail}; C='{commit}'; {command}; echo 1 >> notes.txt");
     let script = Script::new().turn(Turn::bash(command)).turn(Turn::verdict("done", "It is done."));
     let mut env = TestEnv::start(script);
     env.git.allow(&token, Access::Write);

@@ -1,5 +1,6 @@
 //! Texts of an agent: as long as it likes, and made to deceive a terminal, a reviewer or GitHub.
 
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Reason, bounds};
 use orchestrator_tests::hostile::{Attack, Kind, Origin, Promise};
 use orchestrator_tests::messages_api::{Script, Turn};
@@ -10,37 +11,45 @@ const LONG: Attack = Attack {
     id: "texts-long-verdict",
     origin: Origin::Agent,
     promise: Promise::TruthfulOutcome,
-    what: "Returns a verdict of 2.5 MB",
+    what: "returns a verdict of 2.5 MB",
 };
 
 const TERMINAL: Attack = Attack {
     id: "texts-terminal",
     origin: Origin::Agent,
     promise: Promise::TruthfulOutcome,
-    what: "Writes escape sequences, marks that reorder text, and invisible characters into its verdict",
+    what: "writes escape sequences, marks that reorder text, and invisible characters into its verdict",
 };
 
 const FENCES: Attack = Attack {
     id: "texts-fences",
     origin: Origin::Agent,
     promise: Promise::TruthfulOutcome,
-    what: "Hides mentions, references, links and HTML in the pull request behind fences of code",
+    what: "hides mentions, references, links and HTML in the pull request behind fences of code",
 };
 
 #[test]
 fn verdict_of_megabytes_ends_in_bounded_outcome() {
-    let summary = "long ".repeat(500_000);
-    let script = Script::new().turn(Turn::bash("echo 1 >> notes.txt")).turn(Turn::verdict("done", &summary));
-    let env = TestEnv::start(script);
-    let (output, outcome) = env.submit(&[]);
-    assert_eq!(outcome.reason, Reason::Completed, "{output:#?}");
-    let verdict = outcome.verdict.as_ref().unwrap();
-    assert!(verdict.summary.len() <= bounds::VERDICT_SUMMARY, "{}", verdict.summary.len());
-    assert!(verdict.summary.ends_with(" bytes cut)"));
-    assert!(serde_json::to_vec(&outcome).unwrap().len() <= bounds::OUTCOME);
-    let body = env.github.pulls()[0]["body"].as_str().unwrap().chars().count();
-    assert!(body <= bounds::PULL_REQUEST_BODY_CHARS, "{body}");
-    env.assert_invariants(&outcome);
+    // A line of output above its own maximum is skipped: the run ends without a verdict then.
+    for (words, reason) in [(20_000, Reason::Completed), (500_000, Reason::AgentFailed)] {
+        let summary = "long ".repeat(words);
+        let script =
+            Script::new().turn(Turn::bash("echo 1 >> notes.txt")).turn(Turn::verdict("done", &summary));
+        let env = TestEnv::start(script);
+        let (output, outcome) = env.submit(&[]);
+        assert_eq!(outcome.reason, reason, "{output:#?}");
+        assert!(serde_json::to_vec(&outcome).unwrap().len() <= bounds::OUTCOME);
+        if let Some(verdict) = &outcome.verdict {
+            assert!(verdict.summary.len() <= bounds::VERDICT_SUMMARY, "{}", verdict.summary.len());
+            assert!(verdict.summary.ends_with(" bytes cut)"));
+        }
+        for pull in env.github.pulls() {
+            let body = pull["body"].as_str().unwrap().chars().count();
+            assert!(body <= bounds::PULL_REQUEST_BODY_CHARS, "{body}");
+        }
+        assert_eq!(outcome.work.location, WorkLocation::Remote);
+        env.assert_invariants(&outcome);
+    }
     LONG.held(Kind::Any, "each text has a maximum; what was cut is said");
 }
 
@@ -75,12 +84,19 @@ fn payload_behind_fence_has_no_effect_in_pull_request() {
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}");
     let body = env.github.pulls()[0]["body"].as_str().unwrap().to_owned();
     // Outside of code each of these is broken up; inside, it is between fences of ours.
-    let mut in_code = false;
+    let mut fence = 0;
     for line in body.lines() {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
+        let ticks = line.chars().take_while(|c| *c == '`').count();
+        // CommonMark: a fence ends with one that is as long, with nothing behind it.
+        if fence > 0 && ticks >= fence && line.len() == ticks {
+            fence = 0;
             continue;
         }
+        if fence == 0 && ticks >= 3 && !line[ticks..].contains('`') {
+            fence = ticks;
+            continue;
+        }
+        let in_code = fence > 0;
         let outside: String = line.split('`').step_by(2).collect();
         if !in_code {
             for alive in ["@team", "#1 ", "://", "<img", "<!--"] {
@@ -88,7 +104,7 @@ fn payload_behind_fence_has_no_effect_in_pull_request() {
             }
         }
     }
-    assert!(!in_code && body.trim_end().ends_with('|'), "the last table is hidden: {body}");
+    assert!(fence == 0 && body.trim_end().ends_with('|'), "the last table is hidden: {body}");
     env.assert_invariants(&outcome);
     FENCES.held(Kind::Any, "only code is kept as it is, between fences of ours");
 }
