@@ -8,7 +8,7 @@ impl Outcome {
     pub fn bound(&mut self) {
         self.bound_fields();
         // Further cuts, should everything be as long as it may.
-        for (text, entries) in [(4_000, 40), (500, 20), (100, 5)] {
+        for (text, entries) in [(4_000, 40), (500, 20), (100, 10), (40, 3)] {
             if self.json_len() <= bounds::OUTCOME {
                 return;
             }
@@ -51,14 +51,18 @@ impl Outcome {
             bounds::limit_list(&mut sources.files, bounds::ENTRIES, bounds::PATH);
             limit_optional(&mut sources.tag, bounds::TITLE);
         }
-        let tasks = self.docs_results.len();
-        if tasks > bounds::TASKS {
-            self.docs_results.truncate(bounds::TASKS);
-            self.notes.push(format!("{} more tasks are not listed", tasks - bounds::TASKS));
-        }
+        self.limit_tasks(bounds::TASKS);
         self.docs_results.iter_mut().for_each(bound_result);
         bounds::limit_list(&mut self.notes, bounds::NOTES, bounds::NOTE);
         self.steps.truncate(bounds::ENTRIES);
+    }
+
+    fn limit_tasks(&mut self, max: usize) {
+        let tasks = self.docs_results.len();
+        if tasks > max {
+            self.docs_results.truncate(max);
+            self.notes.push(format!("{} more tasks are not listed", tasks - max));
+        }
     }
 
     /// Cuts every text and list further.
@@ -78,9 +82,11 @@ impl Outcome {
             bounds::limit_list(&mut sources.files, entries, text);
         }
         self.mcp_servers.truncate(entries);
+        self.limit_tasks(entries * 100);
         for result in &mut self.docs_results {
             bounds::limit(&mut result.title, text.min(100));
             bounds::limit_list(&mut result.findings, 1, text.min(100));
+            limit_optional(&mut result.session_id, text.min(40));
         }
     }
 }

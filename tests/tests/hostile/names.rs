@@ -195,6 +195,9 @@ fn run(env: &TestEnv, outer: &Outer, flag: &str, value: &str, more: &[&str]) -> 
     let mut arguments = vec!["run"];
     arguments.extend(flags.iter().map(String::as_str));
     arguments.extend(more);
+    if outer.workspace().join(".orchestrator").exists() {
+        arguments.push("--retry");
+    }
     let output = env.supervisor(&arguments);
     let outcome = output.outcome().unwrap_or_else(|| panic!("no outcome: {output:#?}"));
     (output, outcome)
