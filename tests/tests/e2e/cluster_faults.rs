@@ -159,15 +159,22 @@ fn run_deleted_in_any_phase_leaves_work_for_next_attempt() {
     ] {
         let cluster = TestCluster::start(agent);
         let _controller = cluster.controller();
-        match phase {
-            "Preparing" => cluster.env.git.fail(Operation::Fetch, 1, GitFault::Silence),
-            "Publishing" => cluster.env.git.fail(Operation::Push, 1, GitFault::Silence),
-            _ => {}
+        let faulty = match phase {
+            "Preparing" => Some(Operation::Fetch),
+            "Publishing" => Some(Operation::Push),
+            _ => None,
+        };
+        if let Some(operation) = faulty {
+            cluster.env.git.fail(operation, 1, GitFault::Silence);
         }
         let repository = cluster.env.git.url("acme/trader");
         let options = ["--repository-url", repository.as_str(), "--working-directory", "."];
         let run = cluster.submit(service, "1", &options);
         cluster.until(&run, phase, |run| run["status"]["phase"] == phase);
+        if let Some(operation) = faulty {
+            // Otherwise the next attempt would meet the fault.
+            cluster.wait_for("the fault", || (cluster.env.git.arrived(operation) > 0).then_some(()));
+        }
         if phase != "Preparing" {
             cluster.wait_for("the agent's file", || {
                 let folder = cluster.kubelet.claim_folder(NAMESPACE, &format!("workspace-{service}"))?;

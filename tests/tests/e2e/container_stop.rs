@@ -76,6 +76,13 @@ fn stop_during_agent_step_pushes_work_for_next_run() {
     assert_next_run_succeeds(&engine, &env, &dirs, &["--retry"]);
 }
 
+/// Returns whether a directory holds a file of this name, at most `depth` levels below.
+fn holds(folder: &std::path::Path, name: &str, depth: usize) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    paths.any(|path| path.ends_with(name) || depth > 0 && holds(&path, name, depth - 1))
+}
+
 #[test]
 fn stop_during_verify_pushes_work() {
     let Some(engine) = Engine::get() else { return };
@@ -83,8 +90,8 @@ fn stop_during_verify_pushes_work() {
     let dirs = RunDirs::new(&env);
     let container = engine.run_in(&env, &dirs);
     let container = container.start_task(&env, &["--verify", "touch started; sleep 600"]);
-    let started = dirs.layout().target_repo().join("started");
-    container.wait_until("check", |_| started.exists());
+    let exports = dirs.workspace().join("verify");
+    container.wait_until("check", |_| holds(&exports, "started", 3));
     container.stop(60);
     let outcome = assert_stopped(&container);
     assert_eq!(outcome.work.location, WorkPlace::Remote, "{outcome:#?}");
