@@ -72,11 +72,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> CommandOutput {
 ///
 /// Panics after `limit`, with the text of `explain`.
 #[track_caller]
-pub(crate) fn poll<T>(
-    limit: Duration,
-    explain: impl Fn() -> String,
-    mut check: impl FnMut() -> Option<T>,
-) -> T {
+pub fn poll<T>(limit: Duration, explain: impl Fn() -> String, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = check() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Outcome, Reason};
+use orchestrator_tests::command::poll;
 use orchestrator_tests::hostile::{Attack, Kind, Origin, Promise};
 use orchestrator_tests::messages_api::{Fault, Script, Turn};
 use orchestrator_tests::projects::{RIGHT, fix};
@@ -259,6 +260,9 @@ fn second_sigterm_while_large_file_is_saved_ends_soon() {
     let run = env.start_run("1", &[]);
     env.wait_until(&run, |status| status["step"] == "commit");
     env.signal(&run, Signal::TERM);
+    // Two pending signals of one number are one (signal(7)).
+    let log = || env.dispatcher(&["logs", &run]).stdout;
+    poll(Duration::from_secs(60), log, || log().contains("stop requested").then_some(()));
     let started = std::time::Instant::now();
     env.signal(&run, Signal::TERM);
     let (output, outcome) = env.wait(&run);
