@@ -12,5 +12,6 @@ pub mod prepare_session;
 pub mod prompt;
 pub mod reader;
 pub mod session;
+pub mod session_setup;
 pub mod stream;
 pub mod watchdog;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use orchestrator_contract::containers::ContainerRole;
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::task::{Mode, TaskSpec};
 use orchestrator_contract::{Level, Outcome, Reason, Step};
@@ -21,8 +22,9 @@ use crate::git::RemoteSettings;
 use crate::process::{become_subreaper, raise_descriptor_limit};
 use crate::record::EventLog;
 use crate::redact::{Redactor, Secrets};
-use crate::sandbox;
 use crate::sandbox::explain::Explanation;
+use crate::sandbox::{self, Requirement};
+use crate::site::{Site, THIS_PROGRAM};
 use crate::workspace::attempts::{allocate_attempt, last_attempt, record_attempt};
 use crate::workspace::clock::RunClock;
 
@@ -57,10 +59,29 @@ pub fn main() -> ExitCode {
             ExitCode::from(if printed.is_ok() { 0 } else { Reason::IoError.exit_code() })
         }
         Some(Command::Sandbox(arguments)) => print_sandbox(arguments),
+        Some(Command::PrepareVolumes { volumes, tools }) => prepare_volumes(&volumes, &tools),
         Some(Command::McpRelay { name: _, address, token }) => match runtime() {
             Ok(runtime) => runtime.block_on(crate::mcp::relay_client::relay_main(address, &token)),
             Err(_) => ExitCode::from(Reason::InternalError.exit_code()),
         },
+    }
+}
+
+fn prepare_volumes(volumes: &Path, tools: &Path) -> ExitCode {
+    let Ok(executable) = std::env::current_exe() else { return Reason::InternalError.exit_code().into() };
+    match crate::container::volumes::prepare(volumes, tools, &executable) {
+        Ok(notes) => {
+            for note in notes {
+                // The notes are for the log of the container; the volume is prepared without it.
+                drop(writeln!(std::io::stdout(), "{note}"));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let reason = Reason::WorkspaceUnwritable;
+            drop(writeln!(std::io::stderr(), "{reason}: {error}. {}", reason.hint()));
+            reason.exit_code().into()
+        }
     }
 }
 
@@ -158,20 +179,34 @@ fn prepare(
     let supervisor =
         std::env::current_exe().map_err(|error| internal("find the supervisor executable", &error))?;
     let request = read_request(&settings)?;
-    let workspace = absolute(&settings.workspace)?;
-    let layout = Layout::new(workspace);
+    let (layout, containers) = match (&settings.state_dir, &settings.guests_dir) {
+        (Some(state), Some(guests)) => {
+            (Layout::with_state(&settings.workspace, absolute(state)?), Some(guests))
+        }
+        (Some(_) | None, _) => (Layout::new(absolute(&settings.workspace)?), None),
+    };
     let task = assign_attempt(request, &layout)?;
     let record = layout.run_dir(&task.run);
     std::fs::create_dir_all(record.folder()).map_err(|error| unwritable(record.folder(), &error))?;
     journal.attach_run(task.run.clone(), &record.log()).map_err(|error| unwritable(&record.log(), &error))?;
     crate::record::file::write_json(&record.task(), &task)
         .map_err(|error| unwritable(&record.task(), &error))?;
-    let mut remotes = RemoteSettings::new(&supervisor);
+    let mut remotes = RemoteSettings::new(Path::new(THIS_PROGRAM));
     remotes.proxy =
         inherited.text("HTTPS_PROXY").or_else(|| inherited.text("https_proxy")).map(str::to_owned);
     remotes.no_proxy = inherited.text("NO_PROXY").or_else(|| inherited.text("no_proxy")).map(str::to_owned);
     remotes.certificates = crate::tls::CertificatePaths::from_env(|name| inherited.text(name));
-    let sandbox = sandbox::select(settings.sandbox, settings.sandbox_kind, &supervisor);
+    let machine = Site::Machine { program: THIS_PROGRAM.into(), supervisor: supervisor.clone() };
+    let container = |role: ContainerRole| match containers {
+        Some(guests) => Site::container(role, &guests.join(role.name())),
+        None => Ok(machine.clone()),
+    };
+    let agent_site = container(ContainerRole::Agent)?;
+    let verify_site =
+        if task.verify.is_empty() { machine.clone() } else { container(ContainerRole::Verify)? };
+    // Beside containers only MCP servers run here; without a sandbox they are skipped.
+    let required = if containers.is_some() { Requirement::BestEffort } else { settings.sandbox };
+    let sandbox = sandbox::select(required, settings.sandbox_kind, &supervisor);
     let spending = Spending::new(task.limits.cost_usd, Some(record.usage()));
     Ok(Context {
         spending,
@@ -186,6 +221,9 @@ fn prepare(
         supervisor,
         remotes,
         sandbox,
+        agent_site,
+        tool_site: machine,
+        verify_site,
         clock: RunClock::default(),
     })
 }

@@ -1,17 +1,18 @@
 //! Runs setup and verify commands one after another, confined like the agent and without
 //! credentials, until one fails.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::CommandResult;
 
-use crate::process::{Environment, Exit, kill_descendants, read_tail, spawn};
+use crate::failure::Failure;
+use crate::process::{Environment, Exit, read_tail};
+use crate::program::{ProgramEnd, ProgramOutput, ProgramSpec};
 use crate::redact::Redactor;
-use crate::sandbox::{SandboxSpec, confined_command};
+use crate::sandbox::SandboxSpec;
+use crate::site::Site;
 
 /// Bytes of output kept per stream of a command: the tail, where programs print errors.
 const OUTPUT_TAIL_BYTES: usize = 16 * 1024;
@@ -19,8 +20,8 @@ const OUTPUT_TAIL_BYTES: usize = 16 * 1024;
 /// The context that commands run in.
 #[derive(Clone, Debug)]
 pub struct CommandContext {
-    /// The supervisor's own executable, which confines and executes commands.
-    pub supervisor: PathBuf,
+    /// Where the commands run.
+    pub site: Site,
     /// The environment, without credentials.
     pub environment: Environment,
     /// The sandbox.
@@ -53,14 +54,14 @@ impl CommandsResult {
 /// Calls `on_finished` with the report of each command.
 ///
 /// # Errors
-/// Returns an error if a command cannot be spawned.
+/// Returns an error if a command cannot be started.
 pub async fn run_commands(
     commands: &[String],
     context: &CommandContext,
     redactor: &Redactor,
     limit: Duration,
     mut on_finished: impl FnMut(&CommandResult),
-) -> Result<CommandsResult, crate::process::SpawnError> {
+) -> Result<CommandsResult, Failure> {
     let deadline = tokio::time::Instant::now() + limit;
     let mut result = CommandsResult { reports: Vec::new(), passed: true };
     for command in commands {
@@ -80,25 +81,35 @@ async fn run_one(
     context: &CommandContext,
     redactor: &Redactor,
     deadline: tokio::time::Instant,
-) -> Result<CommandResult, crate::process::SpawnError> {
-    let CommandContext { supervisor, environment, sandbox, directory } = context;
+) -> Result<CommandResult, Failure> {
+    let CommandContext { site, environment, sandbox, directory } = context;
     let started = Instant::now();
     // Commands are shell lines such as `cd x && cargo test`.
     let arguments = [OsString::from("-c"), OsString::from(shell_line)];
-    let mut command = confined_command(supervisor, sandbox, Path::new("/bin/sh"), &arguments, environment);
-    command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = spawn(command)?;
-    let stdout = tokio::spawn(read_tail(child.take_stdout(), OUTPUT_TAIL_BYTES));
-    let stderr = tokio::spawn(read_tail(child.take_stderr(), OUTPUT_TAIL_BYTES));
-    let exit = tokio::time::timeout_at(deadline, child.wait()).await;
+    let spec = ProgramSpec {
+        program: Path::new("/bin/sh"),
+        arguments: &arguments,
+        environment,
+        directory,
+        sandbox,
+        input: false,
+    };
+    let mut program = site.start(spec).await?;
+    let read = |output: Option<ProgramOutput>| {
+        let reader = output.and_then(|output| output.into_reader().ok());
+        tokio::spawn(read_tail(reader, OUTPUT_TAIL_BYTES))
+    };
+    let (stdout, stderr) = (read(program.stdout.take()), read(program.stderr.take()));
+    let exit = tokio::time::timeout_at(deadline, program.wait()).await;
     let exit = match exit {
-        Ok(Ok(exit)) => Some(exit),
+        Ok(Ok(ProgramEnd::Exited(exit))) => Some(exit),
+        Ok(Ok(ProgramEnd::Lost)) => None,
         Ok(Err(_)) | Err(_) => {
-            child.kill().await;
+            program.kill().await;
             None
         }
     };
-    let remaining = kill_descendants(&BTreeSet::new()).await;
+    let remaining = site.kill_all().await;
     // Otherwise it could answer for the next command.
     let exit = exit.filter(|_| remaining.is_empty());
     let mut output = Vec::new();

@@ -41,6 +41,15 @@ pub enum Command {
     Schema,
     /// Print the kind of sandbox that runs on this machine get
     Sandbox(SandboxArguments),
+    /// Prepare the volumes of a run's containers (internal)
+    PrepareVolumes {
+        /// Volume of the service; it gets the directories tree, verify, private and shared
+        #[arg(long, value_name = "DIR")]
+        volumes: PathBuf,
+        /// Directory that gets a copy of the tools
+        #[arg(long, value_name = "DIR")]
+        tools: PathBuf,
+    },
     /// Connect the agent to an MCP server of the supervisor (internal)
     McpRelay {
         /// Name of the server
@@ -89,6 +98,17 @@ pub struct RunArguments {
     /// Workspace of the service
     #[arg(long, env = "ORCHESTRATOR_WORKSPACE", default_value = "/workspace")]
     pub workspace: PathBuf,
+    /// Directory of the supervisor's files, if not in the workspace
+    ///
+    /// It has the directories `private`, which only the supervisor has, and `shared`, which the run's
+    /// other containers can read.
+    #[arg(long, value_name = "DIR", requires = "guests_dir")]
+    pub state_dir: Option<PathBuf>,
+    /// Directory of the sockets of the run's other containers: `agent/socket`, `verify/socket`
+    ///
+    /// The agent, setup and verify commands then run in these containers, and only they open the workspace.
+    #[arg(long, value_name = "DIR", requires = "state_dir")]
+    pub guests_dir: Option<PathBuf>,
     /// Stop after this step, without an outcome (for debugging)
     #[arg(long, value_name = "STEP")]
     pub until: Option<Step>,

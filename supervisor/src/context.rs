@@ -1,19 +1,22 @@
 //! Immutable inputs of a run, shared by all steps.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::layout::{Layout, RunDir};
 use orchestrator_contract::names::Transport;
-use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec};
+use orchestrator_contract::{Kind, Reason, RepositoryUrl, TaskSpec, variables};
 use secrecy::SecretString;
 
 use crate::agent::gateway::budget::Spending;
 use crate::config::{ProcessEnv, RunArguments, SecretError, SecretSource, token_allowed_for_host};
 use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteSettings};
+use crate::process::Environment;
 use crate::record::EventLog;
 use crate::redact::Redactor;
 use crate::sandbox::{Places, Role, RunPlaces, SandboxSpec, SelectedSandbox, build};
+use crate::site::Site;
 use crate::workspace::clock::RunClock;
 
 /// Task, settings and handles of one run; no step changes them.
@@ -34,12 +37,28 @@ pub struct Context {
     pub supervisor: PathBuf,
     /// Proxy and TLS settings of remotes.
     pub remotes: RemoteSettings,
-    /// The sandbox of the agent's programs, chosen at the start.
+    /// The sandbox of programs on this machine, chosen at the start.
     pub sandbox: SelectedSandbox,
+    /// Where the agent and setup commands run.
+    pub agent_site: Site,
+    /// Where MCP servers run.
+    pub tool_site: Site,
+    /// Where verify commands run.
+    pub verify_site: Site,
     /// Time since the run holds the workspace.
     pub clock: RunClock,
     /// What the conversations of the run spend, within its cost limit.
     pub spending: Spending,
+}
+
+/// What programs find where they run.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The search path for programs.
+    pub path: OsString,
+    pub rustup_home: Option<PathBuf>,
+    /// Further variables; none is secret.
+    pub variables: Environment,
 }
 
 /// Role of a repository in a run.
@@ -166,6 +185,38 @@ impl Context {
             home: home.to_owned(),
         };
         build(role, self.sandbox.kind, &self.sandbox_places(), &run)
+    }
+
+    /// Returns every place of programs once.
+    #[must_use]
+    pub fn sites(&self) -> Vec<&Site> {
+        let containers = [&self.agent_site, &self.verify_site].into_iter();
+        let containers = containers.filter(|site| matches!(site, Site::Container(_)));
+        std::iter::once(&self.tool_site).chain(containers).collect()
+    }
+
+    /// Returns what programs of a site find there.
+    #[must_use]
+    pub fn surroundings(&self, site: &Site) -> Surroundings {
+        match site {
+            Site::Machine { .. } => Surroundings {
+                path: self.inherited.path(),
+                rustup_home: self.inherited.rustup_home(),
+                variables: self.inherited.passthrough(),
+            },
+            Site::Container(site) => {
+                let mut variables = self.inherited.passthrough();
+                for name in variables::CERTIFICATES {
+                    // They name files of this container.
+                    variables.remove(OsStr::new(name));
+                }
+                let facts = site.facts();
+                variables.extend(facts.map(|facts| facts.environment.clone()).unwrap_or_default());
+                let path = variables.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+                let rustup_home = variables.get(OsStr::new("RUSTUP_HOME")).map(PathBuf::from);
+                Surroundings { path, rustup_home, variables }
+            }
+        }
     }
 
     /// Returns what all sandboxes of this machine share.

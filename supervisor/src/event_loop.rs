@@ -11,7 +11,7 @@ mod run_report;
 mod sessions;
 mod steps;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -342,8 +342,17 @@ impl EventLoop {
         if self.outputs.preflight.is_none() {
             return;
         }
-        let parent = self.context.layout.agent_dir();
-        let removal = tokio::task::spawn_blocking(move || remove_all(&parent, HOME_REMOVAL_TIMEOUT));
+        let context = Arc::clone(&self.context);
+        let removal = tokio::task::spawn_blocking(move || {
+            let layout = &context.layout;
+            for (site, root, folder) in [
+                (&context.agent_site, layout.root().to_owned(), layout.agent_dir()),
+                (&context.tool_site, layout.tools_root(), layout.tools_dir()),
+            ] {
+                // What is left takes space until the next run removes it.
+                drop(site.open(&root).map(|guest| remove_all(&guest, &folder)));
+            }
+        });
         drop(tokio::time::timeout(HOME_REMOVAL_TIMEOUT, removal).await);
     }
 
@@ -354,7 +363,10 @@ impl EventLoop {
             self.report.mcp_servers.clone_from(&tools.servers);
             tools.relay.close().await;
         }
-        let remaining = crate::process::kill_descendants(&BTreeSet::new()).await;
+        let mut remaining = Vec::new();
+        for site in self.context.sites() {
+            remaining.extend(site.kill_all().await);
+        }
         if !remaining.is_empty() {
             self.report.notes.push(format!("processes that could not be killed: {remaining:?}"));
         }

@@ -25,10 +25,11 @@ mod message;
 mod received;
 mod server;
 pub(crate) mod tree;
-mod wire;
+pub(crate) mod wire;
 
 pub use client::{Guest, GuestError, GuestOptions};
-pub use message::{BUILD_ID, NodeKind, NodeStat, ReadRequest, SUBCOMMAND, WriteKind};
+pub use message::{BUILD_ID, Movable, NodeKind, NodeStat, ReadRequest, SUBCOMMAND, WriteKind};
 pub use server::guest_main;
+pub(crate) use server::{WITHOUT_OPENAT2, harden};
 
 pub(crate) use message::MAX_BATCH;

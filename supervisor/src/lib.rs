@@ -6,12 +6,15 @@
 //! | [`app`] | assembles a run and returns its exit code |
 //! | [`run`] | state machine of a run: event in, effects out. Pure |
 //! | [`event_loop`] | waits on all sources, feeds `run`, performs effects |
+//! | [`container`] | both ends of a guest that is process 1 of another container |
 //! | [`context`] | immutable inputs of a run, shared by all steps |
 //! | [`failure`] | reason and message of a failed step |
 //! | [`process`] | the only place that spawns, signals, awaits and reaps processes |
 //! | [`git`] | the only place that uses libgit2 |
 //! | [`guest`] | does the file operations where untrusted programs live |
 //! | [`homes`] | fresh directories of sandboxes, and the data that outlives them |
+//! | [`site`] | where the programs of a role run, and who works on their files |
+//! | [`program`] | a running program of a sandbox |
 //! | [`workspace`] | lock and queue, preparation, checkout, task documents |
 //! | [`mcp`] | composes the agent's MCP configuration, probes servers, relays those in their own sandbox |
 //! | [`docs`] | docs runs: plan, prompts, review and collection of task documents |
@@ -28,6 +31,7 @@ pub mod agent;
 pub mod app;
 pub mod commands;
 pub mod config;
+pub mod container;
 pub mod context;
 pub mod docs;
 pub mod event_loop;
@@ -38,10 +42,12 @@ pub mod guest;
 pub mod homes;
 pub mod mcp;
 pub mod process;
+pub mod program;
 pub mod publish;
 pub mod record;
 pub mod redact;
 pub mod run;
 pub mod sandbox;
+pub mod site;
 pub mod tls;
 pub mod workspace;

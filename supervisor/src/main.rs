@@ -9,7 +9,10 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         // Internal subcommands, spawned by the supervisor itself.
         Some(supervisor::git::transfer::SUBCOMMAND) => supervisor::git::transfer_main(),
-        Some(supervisor::guest::SUBCOMMAND) => supervisor::guest::guest_main(arguments),
+        Some(supervisor::guest::SUBCOMMAND) => supervisor::container::guest_main(arguments),
+        Some(supervisor::workspace::caches::SEED_SUBCOMMAND) => {
+            supervisor::workspace::caches::seed_main(arguments)
+        }
         Some("confined") => supervisor::sandbox::confined_main(arguments),
         Some("sandbox-probe") => supervisor::sandbox::probe_main(arguments),
         _ => supervisor::app::main(),

@@ -12,6 +12,7 @@ mod memory;
 mod output;
 mod reaper;
 mod strays;
+mod terminate;
 
 pub use blocking_child::{BlockingChild, spawn_blocking};
 pub use child::{Child, Exit, SpawnError, spawn};
@@ -20,7 +21,8 @@ pub use limits::raise_descriptor_limit;
 pub use memory::oom_kill_count;
 pub use output::{read_pipe, read_tail};
 pub use reaper::{
-    become_subreaper, kill_all_descendants, kill_descendants, kill_orphans, kill_tree, reap_orphans,
-    set_undumpable,
+    become_subreaper, kill_all_descendants, kill_descendants, kill_descendants_once, kill_orphans, kill_tree,
+    reap_orphans, set_undumpable,
 };
 pub use strays::kill_strays;
+pub use terminate::{is_terminated, outlive_sigterm};

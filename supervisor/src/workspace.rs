@@ -8,6 +8,7 @@ pub mod clock;
 pub mod documents;
 pub mod export;
 pub mod fetch;
+pub mod import_caches;
 pub mod keep;
 pub mod lock;
 pub mod preflight;

@@ -11,10 +11,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::McpStatus;
+use supervisor::guest::{Guest, GuestOptions};
 use supervisor::homes::Home;
 use supervisor::mcp::catalog::{Catalog, RunsIn, WorkspaceAccess};
 use supervisor::mcp::compose::{
-    HostCapabilities, Placeholders, PlannedServer, RelayEndpoint, ServerPlan, compose,
+    HostCapabilities, Location, Placeholders, PlannedServer, RelayEndpoint, ServerPlan, compose,
 };
 use supervisor::mcp::installed::find_command;
 use supervisor::mcp::probe::{PROBE_TIMEOUT, ServerEnv, probe};
@@ -23,10 +24,20 @@ use supervisor::mcp::sandbox::ToolSandbox;
 use supervisor::process::{Environment, ProcessGroup, command};
 use supervisor::redact::{Redactor, Secrets};
 use supervisor::sandbox::{Kind, Places, Requirement, Role, machine, select};
+use supervisor::site::Site;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 const KEY: &str = "dummy-key-8c1f0e";
+
+const SUPERVISOR: &str = env!("CARGO_BIN_EXE_supervisor");
+
+fn create_home(folder: &Path) -> Home {
+    let guest = Guest::start(Path::new(SUPERVISOR), folder, GuestOptions::default()).unwrap();
+    let home = Home::new(folder);
+    home.create(&guest).unwrap();
+    home
+}
 
 #[expect(clippy::disallowed_methods, reason = "settings of the tests")]
 fn variable(name: &str) -> Option<std::ffi::OsString> {
@@ -36,21 +47,23 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 /// Returns the strongest kind of sandbox of this machine.
 fn sandbox_kind() -> Kind {
     static KIND: OnceLock<Kind> = OnceLock::new();
-    let supervisor = Path::new(env!("CARGO_BIN_EXE_supervisor"));
+    let supervisor = Path::new(SUPERVISOR);
     *KIND.get_or_init(|| select(Requirement::Required, None, supervisor).kind)
 }
 
 fn server_env(directory: &Path) -> ServerEnv {
     let path = variable("PATH").unwrap_or_default();
-    let supervisor = PathBuf::from(env!("CARGO_BIN_EXE_supervisor"));
+    let supervisor = PathBuf::from(SUPERVISOR);
     let places = Places { path: path.clone(), supervisor, ..Places::default() };
     ServerEnv {
         machine: Environment::from([("PATH".into(), path)]),
         sandbox: ToolSandbox {
-            supervisor: env!("CARGO_BIN_EXE_supervisor").into(),
+            supervisor: SUPERVISOR.into(),
             shared: machine(Role::Tool, sandbox_kind(), &places),
             workspace: directory.join("target-repo"),
         },
+        site: Site::Machine { program: SUPERVISOR.into(), supervisor: SUPERVISOR.into() },
+        agent: None,
         kept: directory.join("kept"),
         secrets: Arc::new(|_| Some(KEY.into())),
         secret_files: Arc::new(|name| Some(vec![Path::new("/run/secrets").join(name)])),
@@ -77,7 +90,7 @@ fn shell(folder: &Path, name: &str, script: &str) -> PlannedServer {
         secrets: BTreeMap::from([("KEY".to_owned(), "brave-api-key".to_owned())]),
         secret_files: BTreeMap::new(),
         files: BTreeMap::new(),
-        home: Home::create(folder).unwrap(),
+        home: create_home(folder),
         runs_in: RunsIn::OwnSandbox,
         workspace: WorkspaceAccess::None,
         keep: Vec::new(),
@@ -141,12 +154,17 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
     let path = folder.path().to_owned();
     let placeholders =
         Placeholders { workspace: path.clone(), target: path.clone(), files: path.join("files") };
-    let host_capabilities = HostCapabilities {
-        places: &placeholders,
-        create_home: &|| Home::create(&path),
-        has_secret: &|name| name == "brave-api-key",
+    let location = Location {
+        refuse: &|_| None,
+        create_home: &|| Ok(create_home(&path)),
         find_command: &|name| find_command(name, &tools),
         has_toolchain: &|_| false,
+    };
+    let host_capabilities = HostCapabilities {
+        places: &placeholders,
+        has_secret: &|name| name == "brave-api-key",
+        own: location,
+        agent: location,
     };
     let mut plan = compose(&Catalog::built_in().unwrap(), None, &host_capabilities).unwrap();
     let server_env = server_env(&path);
@@ -398,7 +416,7 @@ async fn server_keeps_named_files_only() {
     let run = async |script: &str| {
         let mut server = shell(folder.path(), "notes", script);
         server.keep = vec!["memory.json".to_owned()];
-        env.restore_kept(&server).unwrap();
+        env.restore_kept(&server).await.unwrap();
         let plan = plan_of(vec![server]);
         let host = RelayHost::start(&plan, &env).unwrap();
         let grant = host.grant().unwrap().unwrap();
@@ -419,7 +437,7 @@ async fn server_keeps_named_files_only() {
 async fn server_reaches_no_file_of_agent_or_other_server() {
     assert_ne!(sandbox_kind(), Kind::Off);
     let folder = tempfile::tempdir().unwrap();
-    let other = Home::create(folder.path()).unwrap();
+    let other = create_home(folder.path());
     let repository = folder.path().join("target-repo");
     std::fs::create_dir(&repository).unwrap();
     std::fs::write(repository.join("code"), "code\n").unwrap();
@@ -462,7 +480,7 @@ async fn relay_program_copies_until_either_side_closes() {
     for (name, expected, closes) in [("echo", "hello", true), ("short", "bye", false)] {
         let RelayEndpoint { address, token } = grant.endpoint(name).unwrap();
         let environment = Environment::from([("ORCHESTRATOR_MCP_RELAY_TOKEN".into(), token.into())]);
-        let mut program = command(env!("CARGO_BIN_EXE_supervisor"), &environment, ProcessGroup::New)
+        let mut program = command(SUPERVISOR, &environment, ProcessGroup::New)
             .args(["mcp-relay", name, "--address", &address.to_string()])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

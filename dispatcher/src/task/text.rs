@@ -136,7 +136,9 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
 #[must_use]
 pub fn describe_sandbox(sandbox: &Sandbox) -> String {
     match sandbox.kind {
-        SandboxKind::Namespaces | SandboxKind::Landlock => sandbox.kind.name().to_owned(),
+        SandboxKind::Container | SandboxKind::Namespaces | SandboxKind::Landlock => {
+            sandbox.kind.name().to_owned()
+        }
         SandboxKind::Off => "OFF: the agent's programs were not confined".to_owned(),
     }
 }

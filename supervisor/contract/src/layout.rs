@@ -5,19 +5,35 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::containers;
 use crate::names::{RunName, ServiceName, TaskId, TaskKey};
 
 /// Paths of a workspace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Layout {
     root: PathBuf,
+    /// Where the supervisor's files are, if not in the workspace.
+    state: Option<PathBuf>,
 }
 
 impl Layout {
     /// Creates the layout of the workspace at `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), state: None }
+    }
+
+    /// Creates the layout of a workspace in the containers of a run: other containers write `root`,
+    /// and only the supervisor writes `state`.
+    #[must_use]
+    pub fn with_state(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), state: Some(state.into()) }
+    }
+
+    /// Returns the layout of a run's containers ([`crate::containers`]).
+    #[must_use]
+    pub fn of_containers() -> Self {
+        Self::with_state(containers::WORKSPACE, containers::STATE_DIR)
     }
 
     /// Returns the name of a service's workspace: `workspace-{service}`.
@@ -41,7 +57,7 @@ impl Layout {
     /// Returns the checkout of the platform repository that the agent reads.
     #[must_use]
     pub fn platform_repo(&self) -> PathBuf {
-        self.root.join("platform-repo")
+        self.shared_dir().unwrap_or_else(|| self.root.clone()).join("platform-repo")
     }
 
     /// Returns the worktree of docs runs.
@@ -67,7 +83,31 @@ impl Layout {
     /// Returns the supervisor's directory; the agent has no access to it.
     #[must_use]
     pub fn supervisor_dir(&self) -> PathBuf {
-        self.root.join(".orchestrator")
+        match &self.state {
+            Some(state) => state.join("private"),
+            None => self.root.join(".orchestrator"),
+        }
+    }
+
+    /// Returns the directory that other containers can read, if the layout is that of containers.
+    #[must_use]
+    pub fn shared_dir(&self) -> Option<PathBuf> {
+        self.state.as_ref().map(|state| state.join("shared"))
+    }
+
+    /// Returns the directory of git objects and caches, which sandboxes can read.
+    fn readable_dir(&self) -> PathBuf {
+        self.shared_dir().unwrap_or_else(|| self.supervisor_dir())
+    }
+
+    /// Returns the directory of what a sandbox wrote and the supervisor moved.
+    ///
+    /// It is in the volume that the sandbox writes, since nothing is moved across volumes.
+    fn moved_dir(&self) -> PathBuf {
+        match &self.state {
+            Some(_) => self.root.clone(),
+            None => self.supervisor_dir(),
+        }
     }
 
     /// Returns the directory of stored sessions, from which a retry resumes.
@@ -87,7 +127,7 @@ impl Layout {
     /// Returns the control repository of the target repository.
     #[must_use]
     pub fn target_control(&self) -> PathBuf {
-        self.supervisor_dir().join("target.git")
+        self.readable_dir().join("target.git")
     }
 
     /// Returns the control repository of the platform repository.
@@ -99,19 +139,19 @@ impl Layout {
     /// Returns the control repository of docs runs, which write the platform repository.
     #[must_use]
     pub fn docs_control(&self) -> PathBuf {
-        self.supervisor_dir().join("docs.git")
+        self.readable_dir().join("docs.git")
     }
 
     /// Returns the directory of trusted caches, which only setup commands on the base write.
     #[must_use]
     pub fn trusted_caches(&self) -> PathBuf {
-        self.supervisor_dir().join("caches")
+        self.readable_dir().join("caches")
     }
 
     /// Returns the directory of what a service keeps from one verification to the next.
     #[must_use]
     pub fn verify_kept(&self, service: &ServiceName) -> PathBuf {
-        self.supervisor_dir().join("keep").join(service.as_str())
+        self.moved_dir().join("keep").join(service.as_str())
     }
 
     /// Returns the lock file; the run that uses the workspace locks it and writes its name into it.
@@ -141,7 +181,31 @@ impl Layout {
     /// Returns the directory of worktrees that could not be saved completely, named after their runs.
     #[must_use]
     pub fn aside(&self) -> PathBuf {
+        self.moved_dir().join("aside")
+    }
+
+    /// Returns the directory of records that could not be read.
+    #[must_use]
+    pub fn damaged_records(&self) -> PathBuf {
         self.supervisor_dir().join("aside")
+    }
+
+    /// Returns the directory of fresh directories of MCP servers, which run beside the supervisor.
+    #[must_use]
+    pub fn tools_dir(&self) -> PathBuf {
+        match &self.state {
+            Some(_) => self.supervisor_dir().join("tools"),
+            None => self.agent_dir(),
+        }
+    }
+
+    /// Returns the directory of a service's volume that a guest beside the supervisor works in.
+    #[must_use]
+    pub fn tools_root(&self) -> PathBuf {
+        match &self.state {
+            Some(_) => self.supervisor_dir(),
+            None => self.root.clone(),
+        }
     }
 
     /// Returns the file whose blocks are given back when the disk is full at the end of a run.
@@ -192,12 +256,6 @@ impl RunDir {
     #[must_use]
     pub fn prompt(&self) -> PathBuf {
         self.path.join("prompt.md")
-    }
-
-    /// Returns the directory of the files that one conversation reads: MCP configuration, settings, system prompt.
-    #[must_use]
-    pub fn conversation(&self, session: &str) -> ConversationDir {
-        ConversationDir { path: self.path.join("conversations").join(session) }
     }
 
     /// Returns the directory of files for MCP servers that the supervisor starts.
@@ -261,34 +319,18 @@ impl RunDir {
     }
 }
 
-/// Directory with the files that one conversation reads, and no other one.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ConversationDir {
-    path: PathBuf,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl ConversationDir {
-    /// Returns the directory itself.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns the MCP configuration; it contains the conversation's relay tokens.
-    #[must_use]
-    pub fn mcp_config(&self) -> PathBuf {
-        self.path.join("mcp.json")
-    }
-
-    /// Returns the settings of the Claude Code CLI.
-    #[must_use]
-    pub fn settings(&self) -> PathBuf {
-        self.path.join("settings.json")
-    }
-
-    /// Returns the file of the system prompt.
-    #[must_use]
-    pub fn system_prompt(&self) -> PathBuf {
-        self.path.join("system.md")
+    #[test]
+    fn containers_write_no_file_of_supervisor() {
+        let layout = Layout::of_containers();
+        let private = [layout.sessions(), layout.kept(), layout.runs(), layout.lock(), layout.state()];
+        assert!(private.iter().all(|path| path.starts_with(containers::PRIVATE_DIR)), "{private:?}");
+        let shared = [layout.target_control(), layout.trusted_caches(), layout.platform_repo()];
+        assert!(shared.iter().all(|path| path.starts_with(containers::SHARED_DIR)), "{shared:?}");
+        let written = [layout.target_repo(), layout.agent_dir(), layout.verify_dir(), layout.aside()];
+        assert!(written.iter().all(|path| path.starts_with(containers::WORKSPACE)), "{written:?}");
     }
 }

@@ -11,6 +11,7 @@
 //! | [`event`] | the supervisor's standard output: one JSON object per line ([`Event`]) |
 //! | [`http_url`] | HTTP URLs that decide where a credential is sent |
 //! | [`layout`] | paths in a workspace |
+//! | [`containers`] | containers of a run, and the paths in them |
 //! | [`budget`] | time budgets for ending a run |
 //! | [`bounds`] | the maximum of each text field |
 //! | [`bounded`] | applies them to an outcome |
@@ -29,6 +30,7 @@
 pub mod bounded;
 pub mod bounds;
 pub mod budget;
+pub mod containers;
 pub mod event;
 pub mod http_url;
 pub mod layout;

@@ -320,6 +320,8 @@ pub struct Sandbox {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxKind {
+    /// A container of its own, with another user and without secrets.
+    Container,
     /// Namespaces of its own: files, processes, devices.
     Namespaces,
     /// Landlock rules and a system call filter.
@@ -333,6 +335,7 @@ impl SandboxKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Container => "container",
             Self::Namespaces => "namespaces",
             Self::Landlock => "landlock",
             Self::Off => "off",

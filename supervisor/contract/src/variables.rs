@@ -76,6 +76,9 @@ pub const MACHINE: &[&str] = &[
     "no_proxy",
 ];
 
+/// Those of [`MACHINE`] that name files with certificates.
+pub const CERTIFICATES: &[&str] = &["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"];
+
 /// Settings of the Claude Code CLI that are passed on to it; none is secret.
 pub const MODEL_SETTINGS: &[&str] =
     &["API_TIMEOUT_MS", "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "CLAUDE_CODE_MAX_RETRIES", "MAX_THINKING_TOKENS"];

@@ -12,6 +12,7 @@ use super::gateway::budget::ConversationSpending;
 use super::stream::{AgentResult, truncate};
 use crate::failure::Failure;
 use crate::process::Exit;
+use crate::program::ProgramEnd;
 use crate::run::SessionOutcome;
 
 /// Returns the JSON Schema of the verdict that ends a session (`--json-schema`).
@@ -43,7 +44,7 @@ pub fn verdict_schema() -> Value {
 /// What is known about the agent CLI when it has exited.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentExit<'a> {
-    pub exit: Exit,
+    pub exit: ProgramEnd,
     /// Whether the supervisor killed it because it did not exit after its result.
     pub killed_after_result: bool,
     pub result: Option<&'a AgentResult>,
@@ -73,6 +74,10 @@ fn verdict_question(verdict: &Verdict) -> &str {
 pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     let failed = |reason, message: String| SessionOutcome::Failed(Failure::new(reason, message));
     let AgentExit { exit, killed_after_result, result, stderr, out_of_memory, spent } = agent_exit;
+    let ProgramEnd::Exited(exit) = exit else {
+        let message = "the agent's container ended: it ran out of memory, or it was stopped from outside";
+        return failed(Reason::AgentOutOfMemory, message.to_owned());
+    };
     if out_of_memory && exit != Exit::Code(0) && !killed_after_result {
         return failed(Reason::AgentOutOfMemory, format!("the agent ran out of memory ({exit})"));
     }
@@ -147,7 +152,7 @@ mod tests {
     fn reason(exit: Exit, result: Option<&AgentResult>) -> Option<Reason> {
         let spent = ConversationSpending::default();
         let agent_exit = AgentExit {
-            exit,
+            exit: ProgramEnd::Exited(exit),
             killed_after_result: false,
             result,
             stderr: "",
@@ -216,7 +221,7 @@ mod tests {
     fn result_before_kill_keeps_verdict() {
         let result = successful_result();
         let agent_exit = AgentExit {
-            exit: Exit::Signal(9),
+            exit: ProgramEnd::Exited(Exit::Signal(9)),
             killed_after_result: true,
             result: Some(&result),
             stderr: "",
@@ -240,7 +245,7 @@ mod tests {
             let result =
                 AgentResult { is_error: true, api_error_status: Some(status), ..AgentResult::default() };
             let agent_exit = AgentExit {
-                exit: Exit::Code(1),
+                exit: ProgramEnd::Exited(Exit::Code(1)),
                 killed_after_result: false,
                 result: Some(&result),
                 stderr: "",
@@ -263,7 +268,7 @@ mod tests {
     #[test]
     fn oom_kill_returns_agent_out_of_memory() {
         let agent_exit = AgentExit {
-            exit: Exit::Signal(9),
+            exit: ProgramEnd::Exited(Exit::Signal(9)),
             killed_after_result: false,
             result: None,
             stderr: "",

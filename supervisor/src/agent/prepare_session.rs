@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use orchestrator_contract::layout::ConversationDir;
 use orchestrator_contract::outcome::McpServer;
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Reason, TaskId};
@@ -19,23 +18,26 @@ use super::prompt::{
     PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
 };
 use super::session::{SessionCommand, SessionScope};
-use crate::context::Context;
+use super::session_setup::{ConversationFiles, HomeStart, SessionSetup, SetupParams};
+use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::homes::sessions::SessionStore;
-use crate::homes::{Home, read_file};
+use crate::homes::{CreateError, Home};
 use crate::mcp::compose::ServerPlan;
 use crate::mcp::relay::{RelayGrant, RelayHost};
 use crate::process::Environment;
 use crate::run::AgentPrompt;
 use crate::sandbox::Role;
+use crate::site::Site;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
+use crate::workspace::fetch::{blocking, open};
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
 
-/// Maximum size of a `CLAUDE.md` that is read; the prompt has the first part of it.
-const INSTRUCTIONS_MAX_BYTES: u64 = 1024 * 1024;
+/// File of the repository's instructions for an agent.
+const INSTRUCTIONS: &str = "CLAUDE.md";
 
 /// Started MCP servers, as the agent uses them.
 #[derive(Debug)]
@@ -66,25 +68,20 @@ impl Conversations {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the directory of a session of this run.
-    fn home(&self, session: &str) -> Option<Home> {
-        self.homes().get(session).cloned()
-    }
-
-    /// Creates the directory of a session, and copies the stored session into it if it is resumed.
-    fn start(&self, context: &Context, session: Session<'_>, directory: &Path) -> Result<Home, Failure> {
+    /// Returns the directory of a session, and what has to be done before the session uses it.
+    fn home_of(&self, context: &Context, session: Session<'_>) -> (Home, HomeStart) {
         let (Session::New(id) | Session::Resume(id)) = session;
-        if let Some(home) = self.home(id) {
-            return Ok(home);
+        let mut homes = self.homes();
+        if let Some(home) = homes.get(id) {
+            return (home.clone(), HomeStart::Used);
         }
-        let home = create_home(context)?;
-        let store = SessionStore::new(&context.layout);
-        if matches!(session, Session::Resume(_)) {
-            store.restore(id, &home, directory).map_err(|error| Failure::io(home.folder(), &error))?;
-        }
-        store.record(id, &home).map_err(|error| Failure::io(&context.layout.sessions(), &error))?;
-        self.homes().insert(id.to_owned(), home.clone());
-        Ok(home)
+        let home = Home::new(&context.layout.agent_dir());
+        homes.insert(id.to_owned(), home.clone());
+        let start = match session {
+            Session::New(_) => HomeStart::Fresh,
+            Session::Resume(_) => HomeStart::Restored,
+        };
+        (home, start)
     }
 }
 
@@ -116,33 +113,40 @@ pub struct PlannedSession {
     pub note: Option<String>,
 }
 
-/// Creates the fresh directory of a conversation, command list or MCP server.
+/// Creates a fresh directory in `parent` for programs of a site, with private caches.
 ///
 /// # Errors
 /// Returns an error if it cannot be created.
-pub fn create_home(context: &Context) -> Result<Home, Failure> {
-    let parent = context.layout.agent_dir();
-    let home = Home::create(&parent).map_err(|error| Failure::io(&parent, &error))?;
-    caches::seed(&context.layout, &home.cache());
+pub async fn create_home(context: &Context, site: &Site, parent: PathBuf) -> Result<Home, Failure> {
+    let (root, opened) = (context.layout.root().to_owned(), site.clone());
+    let home = blocking(move || {
+        let home = Home::new(&parent);
+        let failed = |error: CreateError| Failure::from_error(Reason::IoError, &error);
+        home.create(&opened.open(&root)?).map_err(failed)?;
+        Ok(home)
+    })
+    .await?;
+    caches::seed_home(site, &context.layout.trusted_caches(), &home).await;
     Ok(home)
 }
 
 /// Returns the directories of processes that have this fresh directory.
 #[must_use]
-pub fn agent_paths(context: &Context, home: &Home) -> AgentPaths {
+pub fn agent_paths(context: &Context, site: &Site, home: &Home) -> AgentPaths {
+    let surroundings = context.surroundings(site);
     AgentPaths {
         home: home.home(),
         tmp: home.tmp(),
         cache: home.cache(),
-        path: context.inherited.path(),
-        rustup_home: context.inherited.rustup_home(),
+        path: surroundings.path,
+        rustup_home: surroundings.rustup_home,
     }
 }
 
 /// Returns the environment of setup and verify commands, without credentials.
 #[must_use]
-pub fn base_environment(context: &Context, home: &Home) -> Environment {
-    compose_environment(&agent_paths(context, home), &context.inherited.passthrough())
+pub fn base_environment(context: &Context, site: &Site, home: &Home) -> Environment {
+    compose_environment(&agent_paths(context, site, home), &context.surroundings(site).variables)
 }
 
 /// Plans a session: a new one, the resumed one of the earlier attempt, or `current` again.
@@ -173,7 +177,7 @@ pub fn plan_session(
         (None, None, None) => (new_session_id(), false, PriorAttempt::None, None),
     };
     let platform = context.layout.platform_repo();
-    let instructions = project_instructions(context, &prepared.working_directory);
+    let instructions = project_instructions(context, prepared);
     let guidance = guidance(context, prepared);
     let prompt_input = TaskPromptInput {
         service: &task.service,
@@ -202,7 +206,7 @@ pub fn plan_session(
         message: &message,
         directory,
         transcript: context.record.transcript(),
-        writable: None,
+        folder: None,
         scope: SessionScope::Exclusive,
         limits,
     };
@@ -220,8 +224,8 @@ pub(crate) struct SessionParams<'a> {
     pub(crate) directory: PathBuf,
     /// File for the redacted output.
     pub(crate) transcript: PathBuf,
-    /// A directory that the session may write, beside what every session of this kind of run may.
-    pub(crate) writable: Option<PathBuf>,
+    /// A directory of the worktree to create, which the session may write beside what every session may.
+    pub(crate) folder: Option<&'a str>,
     pub(crate) scope: SessionScope,
     pub(crate) limits: RemainingLimits,
 }
@@ -236,14 +240,14 @@ pub(crate) fn compose_session(
     tools: &AgentTools,
     params: SessionParams<'_>,
 ) -> Result<SessionCommand, Failure> {
-    let SessionParams { session, system_prompt, message, directory, transcript, writable, scope, limits } =
+    let SessionParams { session, system_prompt, message, directory, transcript, folder, scope, limits } =
         params;
     let (Session::New(session_id) | Session::Resume(session_id)) = session;
-    let home = tools.conversations.start(context, session, &directory)?;
-    let files = context.record.conversation(session_id);
-    let relay = write_files(context, tools, &files, system_prompt)?;
+    let (home, start) = tools.conversations.home_of(context, session);
+    let relay = tools.relay.grant().map_err(|error| Failure::from_error(error.reason(), &error))?;
+    let files = compose_files(context, tools, &home, relay.as_ref(), system_prompt);
     let sandbox = context.sandbox_spec(Role::Agent, home.folder()).read_program(&preflight.claude);
-    let sandbox = sandbox.read([files.folder()]).write(writable);
+    let sandbox = sandbox.write(folder.map(|folder| context.worktree().join(folder)));
     let (gateway, environment) = compose_model_environment(context, tools, &home, session_id)?;
     let schema = verdict_schema();
     let arguments = compose_arguments(&CliOptions {
@@ -256,8 +260,9 @@ pub(crate) fn compose_session(
         cost_usd: limits.cost_usd,
         verdict_schema: &schema,
     });
+    let params = SetupParams { session_id, home, start, directory: directory.clone(), folder, files };
     Ok(SessionCommand {
-        supervisor: context.supervisor.clone(),
+        setup: SessionSetup::new(context, params),
         program: preflight.claude.clone(),
         arguments,
         environment,
@@ -268,8 +273,6 @@ pub(crate) fn compose_session(
         company: scope,
         gateway,
         relay,
-        session_id: session_id.to_owned(),
-        sessions: SessionStore::new(&context.layout),
     })
 }
 
@@ -285,9 +288,10 @@ fn compose_model_environment(
         .model()
         .map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?
         .ok_or_else(|| Failure::new(Reason::CredentialMissing, "the model credential was removed"))?;
-    let paths = agent_paths(context, home);
-    let base = compose_environment(&paths, &context.inherited.passthrough());
-    let root = rustix::process::geteuid().is_root();
+    let site = &context.agent_site;
+    let paths = agent_paths(context, site, home);
+    let base = base_environment(context, site, home);
+    let root = site.is_root();
     let mut environment = compose_cli_environment(&base, &paths, &model.environment, root);
     if let Some(timeout) = tools.tool_timeout_ms {
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
@@ -309,27 +313,17 @@ fn is_model_credential(name: &std::ffi::OsStr) -> bool {
     name.starts_with("ANTHROPIC_") && is_secret
 }
 
-/// Writes the files that a conversation reads, where no sandbox can write.
-///
-/// Returns its admission to the relayed MCP servers.
-fn write_files(
+/// Composes the files that a start of the CLI reads, with its admission to the relayed MCP servers.
+fn compose_files(
     context: &Context,
     tools: &AgentTools,
-    files: &ConversationDir,
+    home: &Home,
+    grant: Option<&RelayGrant>,
     system_prompt: &str,
-) -> Result<Option<RelayGrant>, Failure> {
-    let grant = tools.relay.grant().map_err(|error| Failure::from_error(error.reason(), &error))?;
-    let endpoint = |name: &str| grant.as_ref().and_then(|grant| grant.endpoint(name));
-    let config = tools.plan.agent_config(&context.supervisor, endpoint);
-    std::fs::create_dir_all(files.folder()).map_err(|error| Failure::io(files.folder(), &error))?;
-    let write_json = |path: &Path, value: &serde_json::Value| {
-        // A file of its own mode: only this user may read the tokens.
-        crate::record::file::write_json(path, value).map_err(|error| Failure::io(path, &error))
-    };
-    write_json(&files.mcp_config(), &config)?;
-    write_json(&files.settings(), &compose_settings())?;
-    write(&files.system_prompt(), system_prompt)?;
-    Ok(grant)
+) -> ConversationFiles {
+    let endpoint = |name: &str| grant.and_then(|grant| grant.endpoint(name));
+    let config = tools.plan.agent_config(&context.agent_site.supervisor(), endpoint);
+    ConversationFiles::new(home, config.to_string(), compose_settings().to_string(), system_prompt.to_owned())
 }
 
 /// Returns the user's guidance and the merge conflicts with the base.
@@ -352,19 +346,17 @@ fn summarize(last: &LastAttempt) -> String {
     format!("Attempt {}: {end}\n\n{summary}", last.run)
 }
 
-/// Returns the text of the repository's `CLAUDE.md` files.
+/// Returns the text of the repository's `CLAUDE.md` files at the start of the attempt.
 ///
 /// The CLI does not read them itself: its project settings and hooks are disabled with them.
-/// The agent may have changed them: links are not followed.
-fn project_instructions(context: &Context, working_directory: &str) -> Option<String> {
-    let root = context.worktree();
+fn project_instructions(context: &Context, prepared: &PreparedBranch) -> Option<String> {
+    let control = open(context, RepositoryRole::Target).ok()?;
     let mut folders = vec![""];
-    if !working_directory.is_empty() {
-        folders.push(working_directory);
+    if !prepared.working_directory.is_empty() {
+        folders.push(&prepared.working_directory);
     }
     let read = |folder: &str| {
-        let path = Path::new(folder).join("CLAUDE.md");
-        let content = read_file(&root, &path, INSTRUCTIONS_MAX_BYTES).ok()??;
+        let content = control.read_file(prepared.start, &Path::new(folder).join(INSTRUCTIONS)).ok()??;
         Some(String::from_utf8_lossy(&content).into_owned())
     };
     let texts: Vec<String> = folders.into_iter().filter_map(read).collect();

@@ -4,31 +4,27 @@
 //! can be sent. Its standard output is read on a thread. [`classify_exit`] decides
 //! what its exit means.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 
 use super::exit::{AgentExit, classify_exit};
 use super::gateway::Gateway;
 use super::reader::{IdleTimer, OutputStats, read_output};
+use super::session_setup::SessionSetup;
 use super::stream::{AgentResult, CliMessage};
 use super::watchdog::EXIT_TIMEOUT;
-use crate::failure::{Failure, error_chain};
-use crate::homes::sessions::SessionStore;
+use crate::failure::Failure;
 use crate::mcp::relay::RelayGrant;
-use crate::process::{
-    Child, Environment, Exit, kill_descendants, kill_orphans, oom_kill_count, read_tail, spawn,
-};
+use crate::process::{Environment, read_tail};
+use crate::program::{Program, ProgramEnd, ProgramInput, ProgramOutput, ProgramSpec};
 use crate::redact::Redactor;
 use crate::run::SessionOutcome;
-use crate::sandbox::{SandboxSpec, confined_command};
+use crate::sandbox::SandboxSpec;
 
 /// A command to a running session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,8 +47,8 @@ pub enum SessionScope {
 /// The parameters of one session.
 #[derive(Debug)]
 pub struct SessionCommand {
-    /// The supervisor's own executable, which confines and executes the CLI.
-    pub supervisor: PathBuf,
+    /// Where it runs, and what has to be there before.
+    pub setup: SessionSetup,
     /// The agent CLI.
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
@@ -70,9 +66,6 @@ pub struct SessionCommand {
     pub company: SessionScope,
     /// The admission to the MCP servers, revoked when the session has ended.
     pub relay: Option<RelayGrant>,
-    /// The id of the session, and where it is stored when it has ended.
-    pub session_id: String,
-    pub sessions: SessionStore,
 }
 
 /// How a session ended.
@@ -83,8 +76,8 @@ pub struct SessionExit {
     pub result: Option<AgentResult>,
     /// Statistics about the output.
     pub drained: OutputStats,
-    /// Process ids that could not be killed.
-    pub survivors: Vec<u32>,
+    /// Processes that could not be killed.
+    pub survivors: Vec<String>,
     /// Why a retry cannot continue the session.
     pub not_kept: Option<String>,
 }
@@ -99,8 +92,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct RunningCli {
-    child: Child,
-    stdin: Option<ChildStdin>,
+    program: Program,
+    stdin: Option<ProgramInput>,
     stderr: tokio::task::JoinHandle<Vec<u8>>,
     reader: std::thread::JoinHandle<OutputStats>,
     messages: mpsc::Receiver<CliMessage>,
@@ -118,28 +111,27 @@ impl SessionCommand {
         message_tx: mpsc::Sender<CliMessage>,
         mut controls: mpsc::Receiver<SessionControl>,
     ) -> Result<SessionExit, Failure> {
-        let kills_before = oom_kill_count();
-        let RunningCli { mut child, mut stdin, stderr, reader, messages } =
-            self.spawn_cli(redactor, &idle_timer)?;
+        self.setup.prepare().await?;
+        let RunningCli { mut program, mut stdin, stderr, reader, messages } =
+            self.start_cli(redactor, &idle_timer).await?;
         if let Some(stdin) = &mut stdin {
             // If the CLI does not read its input, its exit says why.
             drop(tokio::time::timeout(PROMPT_TIMEOUT, stdin.write_all(self.message.as_bytes())).await);
         }
         let mut forwarder = Forwarder { messages, message_tx, last_result: None };
         let (exit, killed_after_result) =
-            wait_for_exit(&mut child, &mut stdin, &mut forwarder, &mut controls, &idle_timer).await?;
+            wait_for_exit(&mut program, &mut stdin, &mut forwarder, &mut controls, &idle_timer).await?;
         // Kills every process that still holds the pipes, so that the output ends.
         let survivors = match self.company {
-            SessionScope::Exclusive => kill_descendants(&BTreeSet::new()).await,
-            SessionScope::Shared => kill_orphans().await,
+            SessionScope::Exclusive => self.setup.site().kill_all().await,
+            SessionScope::Shared => self.setup.site().kill_orphans().await,
         };
         drop(self.relay);
-        let not_kept = store_session(self.sessions, self.session_id).await;
+        let not_kept = self.setup.store_session().await;
         let drained = forwarder.drain(reader).await;
         let stderr =
             tokio::time::timeout(DRAIN_TIMEOUT, stderr).await.ok().and_then(Result::ok).unwrap_or_default();
         let stderr = redactor.redact(&String::from_utf8_lossy(&stderr)).into_owned();
-        let kills_after = oom_kill_count();
         let result = forwarder.last_result;
         let spent = self.gateway.as_ref().map(Gateway::spent).unwrap_or_default();
         let agent_exit = AgentExit {
@@ -147,44 +139,34 @@ impl SessionCommand {
             killed_after_result,
             result: result.as_ref(),
             stderr: &stderr,
-            out_of_memory: kills_after > kills_before,
+            out_of_memory: program.out_of_memory(),
             spent: &spent,
         };
         Ok(SessionExit { end: classify_exit(agent_exit), result, drained, survivors, not_kept })
     }
 
-    fn spawn_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {
-        let mut command = confined_command(
-            &self.supervisor,
-            &self.sandbox,
-            &self.program,
-            &self.arguments,
-            &self.environment,
-        );
-        command.current_dir(&self.directory);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command).map_err(|error| internal("start the agent", &error_chain(&error)))?;
-        let stdin = child.take_stdin();
-        let stdout =
-            child.take_stdout().ok_or_else(|| internal("read the agent's output", &"no stdout pipe"))?;
-        let stdout = stdout.into_owned_fd().map_err(|error| internal("read the agent's output", &error))?;
-        let stderr = child.take_stderr();
+    async fn start_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {
+        let spec = ProgramSpec {
+            program: &self.program,
+            arguments: &self.arguments,
+            environment: &self.environment,
+            directory: &self.directory,
+            sandbox: &self.sandbox,
+            input: true,
+        };
+        let mut program = self.setup.site().start(spec).await?;
+        let stdin = program.input.take();
+        let unreadable = |error: &dyn std::fmt::Display| internal("read the agent's output", error);
+        let stdout = program.stdout.take().ok_or_else(|| unreadable(&"no stdout pipe"))?;
+        let stdout = stdout.into_fd().map_err(|error| unreadable(&error))?;
+        let stderr = program.stderr.take().map(ProgramOutput::into_reader).transpose();
+        let stderr = stderr.map_err(|error| unreadable(&error))?;
         let (parsed_tx, messages) = mpsc::channel(1024);
         idle_timer.reset();
         let reader = read_output(stdout, &self.transcript, redactor, idle_timer.clone(), parsed_tx)
             .map_err(|error| crate::failure::Failure::io(&self.transcript, &error))?;
         let stderr = tokio::spawn(read_tail(stderr, STDERR_TAIL_BYTES));
-        Ok(RunningCli { child, stdin, stderr, reader, messages })
-    }
-}
-
-/// Stores an ended session; returns why it cannot be stored.
-async fn store_session(sessions: SessionStore, session: String) -> Option<String> {
-    let collecting = tokio::task::spawn_blocking(move || sessions.collect(&session));
-    match collecting.await {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(error_chain(&error)),
-        Err(error) => Some(error.to_string()),
+        Ok(RunningCli { program, stdin, stderr, reader, messages })
     }
 }
 
@@ -192,18 +174,18 @@ async fn store_session(sessions: SessionStore, session: String) -> Option<String
 ///
 /// Returns its exit, and whether it was killed because it did not exit after its result.
 async fn wait_for_exit(
-    child: &mut Child,
-    stdin: &mut Option<ChildStdin>,
+    program: &mut Program,
+    stdin: &mut Option<ProgramInput>,
     forwarder: &mut Forwarder,
     controls: &mut mpsc::Receiver<SessionControl>,
     idle_timer: &IdleTimer,
-) -> Result<(Exit, bool), Failure> {
+) -> Result<(ProgramEnd, bool), Failure> {
     let mut killed_after_result = false;
     let mut stopping = false;
     let exit = loop {
         let remaining = EXIT_TIMEOUT.saturating_sub(idle_timer.elapsed());
         tokio::select! {
-            exit = child.wait() => break exit.map_err(|error| internal("reap the agent", &error))?,
+            exit = program.wait() => break exit.map_err(|error| internal("reap the agent", &error))?,
             Some(message) = forwarder.messages.recv() => {
                 if forwarder.record(&message) {
                     // Closing its input lets the CLI exit. Background work may still produce another result.
@@ -214,14 +196,14 @@ async fn wait_for_exit(
             Some(control) = controls.recv() => match control {
                 SessionControl::Stop => {
                     stopping = true;
-                    child.signal_group(Signal::TERM);
+                    program.signal_group(Signal::TERM);
                 }
-                SessionControl::Kill => child.signal_group(Signal::KILL),
+                SessionControl::Kill => program.signal_group(Signal::KILL),
             },
             () = tokio::time::sleep(remaining), if forwarder.last_result.is_some() && !stopping => {
                 if idle_timer.elapsed() >= EXIT_TIMEOUT {
                     killed_after_result = true;
-                    child.signal_group(Signal::KILL);
+                    program.signal_group(Signal::KILL);
                 }
             }
         }

@@ -44,6 +44,12 @@ impl ProcessEnv {
         Self { variables }
     }
 
+    /// Returns all variables.
+    #[must_use]
+    pub fn all(&self) -> &Environment {
+        &self.variables
+    }
+
     /// Returns a variable if it is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&OsStr> {

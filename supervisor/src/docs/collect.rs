@@ -3,18 +3,16 @@
 //! Only planned documents are read, and no symlink is followed. Other files in the worktree are
 //! saved under a private ref, listed in the notes and never pushed.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_contract::Reason;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::plan::{DocsTask, Plan};
-use super::review::{DOCUMENT_MAX_BYTES, review};
+use super::review::{DOCUMENT_MAX_BYTES, review, too_long};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{GitError, NewCommit, Oid, StatCache, snapshot};
+use crate::homes::{ReadError, read_file};
 use crate::publish::policy::Policy;
 use crate::publish::save::{SavedWork, WorktreeBase, keep_replaced, with_reserve};
 use crate::publish::text::render_commit_message;
@@ -23,9 +21,6 @@ use crate::run::DocsSessionResult;
 use crate::workspace::fetch::open;
 use crate::workspace::state::stat_cache;
 use crate::workspace::worktree::{Access, open_worktree};
-
-/// Maximum bytes to read of a file; enough to report that it is too long.
-const READ_MAX_BYTES: u64 = 4 * DOCUMENT_MAX_BYTES as u64;
 
 /// Maximum skipped paths to list in a note.
 const MAX_LISTED_PATHS: usize = 10;
@@ -51,62 +46,6 @@ impl DocsBranch {
     }
 }
 
-/// Creates the folder that the agent of one task writes to.
-///
-/// # Errors
-/// Returns an error if a path component is a file or a symlink, or cannot be created.
-pub fn make_folder(tree: &Path, relative: &str) -> Result<PathBuf, Failure> {
-    let mut path = tree.to_owned();
-    for part in relative.split('/') {
-        path.push(part);
-        match std::fs::symlink_metadata(&path) {
-            Ok(data) if data.is_dir() => {}
-            // A symlink may point outside of the worktree.
-            Ok(_) => {
-                let message = format!("cannot create `{relative}`: `{part}` is a file or a symlink");
-                return Err(Failure::new(Reason::InvalidTask, message));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir(&path).map_err(|error| Failure::io(&path, &error))?;
-            }
-            Err(error) => return Err(Failure::io(&path, &error)),
-        }
-    }
-    Ok(path)
-}
-
-/// Reads a regular file below `tree` without following symlinks; returns `None` without one.
-fn read_beneath(tree: &Path, relative: &str) -> io::Result<Option<Vec<u8>>> {
-    use std::io::Read as _;
-    let none_if_absent = |errno: rustix::io::Errno| {
-        use rustix::io::Errno;
-        // Missing, a symlink, or a file in place of a folder.
-        if [Errno::NOENT, Errno::LOOP, Errno::NOTDIR, Errno::XDEV].contains(&errno) {
-            Ok(None)
-        } else {
-            Err(io::Error::from(errno))
-        }
-    };
-    let folder =
-        match rustix::fs::open(tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(folder) => folder,
-            Err(errno) => return none_if_absent(errno),
-        };
-    // Non-blocking, because opening a FIFO would wait for a writer.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let file = match rustix::fs::openat2(&folder, relative, flags, Mode::empty(), beneath) {
-        Ok(file) => std::fs::File::from(file),
-        Err(errno) => return none_if_absent(errno),
-    };
-    if !file.metadata()?.is_file() {
-        return Ok(None);
-    }
-    let mut content = Vec::new();
-    file.take(READ_MAX_BYTES).read_to_end(&mut content)?;
-    Ok(Some(content))
-}
-
 /// Reviews one task's documents and commits them if they pass.
 #[must_use]
 pub fn collect(context: &Context, branch: &DocsBranch, plan: &Plan, subject: &DocsTask) -> DocsSessionResult {
@@ -128,14 +67,25 @@ enum Review {
 }
 
 fn review_files(context: &Context, plan: &Plan, subject: &DocsTask) -> Result<Review, Failure> {
-    let tree = context.worktree();
+    let guest = open_worktree(context, Access::Existing)?;
     let task = &context.task;
     let policy = Policy::new(context.redactor.clone(), &task.protected_paths, &task.protected_paths_allow)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
     let (mut findings, mut files) = (Vec::new(), Vec::new());
     for document in &subject.missing {
         let path = format!("{}/{}", plan.folder_of(subject.task), document.file());
-        let content = read_beneath(&tree, &path).map_err(|error| Failure::io(&tree.join(&path), &error))?;
+        let content = match read_file(&guest, path.as_bytes(), DOCUMENT_MAX_BYTES as u64) {
+            Ok(content) => content,
+            // A link is never followed.
+            Err(ReadError::NotRegular) => None,
+            Err(ReadError::TooLarge { .. }) => {
+                findings.push(too_long(*document));
+                continue;
+            }
+            Err(error @ (ReadError::Io(_) | ReadError::Guest(_))) => {
+                return Err(Failure::from_error(Reason::IoError, &error));
+            }
+        };
         findings.extend(review(*document, content.as_deref(), &policy));
         files.extend(content.map(|content| (path, content)));
     }
@@ -226,30 +176,4 @@ fn save_to(context: &Context, worktree: &WorktreeBase, tip: Oid) -> Result<Saved
         unsaved.record(&path.path, &path.why);
     }
     Ok(SavedWork { tip, other_authors: Vec::new(), changed_lfs: Vec::new(), unsaved, notes })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn read_beneath_returns_regular_files_only() {
-        let tree = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("secret"), "s").unwrap();
-        let folder = make_folder(tree.path(), ".taskmaster/docs/task-1").unwrap();
-        std::fs::write(folder.join("task.md"), "text").unwrap();
-        std::os::unix::fs::symlink(outside.path().join("secret"), folder.join("prompt.md")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), tree.path().join("link")).unwrap();
-        std::fs::create_dir(folder.join("acceptance-criteria.md")).unwrap();
-        let read = |path: &str| read_beneath(tree.path(), path).unwrap();
-        assert_eq!(read(".taskmaster/docs/task-1/task.md"), Some(b"text".to_vec()));
-        assert_eq!(read(".taskmaster/docs/task-1/prompt.md"), None);
-        assert_eq!(read(".taskmaster/docs/task-1/acceptance-criteria.md"), None);
-        assert_eq!(read(".taskmaster/docs/task-2/task.md"), None);
-        assert_eq!(read("link/secret"), None);
-        assert_eq!(read("../secret"), None);
-        let rejected = make_folder(tree.path(), "link/docs").unwrap_err();
-        assert_eq!(rejected.reason, Reason::InvalidTask);
-    }
 }

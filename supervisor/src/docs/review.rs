@@ -58,6 +58,12 @@ pub fn sections(document: Document) -> &'static [Section] {
     }
 }
 
+/// Returns the finding of a document that is too long.
+#[must_use]
+pub fn too_long(document: Document) -> String {
+    format!("`{}` is longer than {} KiB: shorten it", document.file(), DOCUMENT_MAX_BYTES / 1024)
+}
+
 /// Returns the findings of a document; empty if it is accepted. `content` is `None` without a file.
 #[must_use]
 pub fn review(document: Document, content: Option<&[u8]>, policy: &Policy) -> Vec<String> {
@@ -71,7 +77,7 @@ pub fn review(document: Document, content: Option<&[u8]>, policy: &Policy) -> Ve
     }
     let mut findings = Vec::new();
     if text.len() > DOCUMENT_MAX_BYTES {
-        findings.push(format!("`{file}` is longer than {} KiB: shorten it", DOCUMENT_MAX_BYTES / 1024));
+        findings.push(too_long(document));
     }
     let secrets = policy.check_blob(&ScannedBlob { path: file.as_bytes(), data: content });
     findings.extend(

@@ -1,6 +1,5 @@
 //! Prepares the session about one task: its prompt and writable folder.
 
-use super::collect::make_folder;
 use super::plan::{DocsTask, Plan};
 use super::prompt::{DocsPromptInput, render_findings, render_system_prompt, render_task};
 use crate::agent::command_line::Session;
@@ -43,7 +42,7 @@ pub fn plan_session(
         guidance: context.task.guidance.as_deref(),
         servers: &tools.described,
     };
-    let folder = make_folder(&worktree, &plan.folder_of(task.task))?;
+    let folder = plan.folder_of(task.task);
     let message = match prompt {
         AgentPrompt::Task => {
             let text = render_task(&prompt_input, task);
@@ -65,7 +64,7 @@ pub fn plan_session(
         message: &message,
         directory: context.working_directory(&plan.folder),
         transcript: context.record.task_transcript(task.task),
-        writable: Some(folder),
+        folder: Some(&folder),
         scope: SessionScope::Shared,
         limits,
     };

@@ -21,7 +21,8 @@ use crate::publish::unsaved::UnsavedPaths;
 use crate::record::file::write_atomically;
 use crate::record::termination;
 use crate::run::DocsSessionStatus;
-use crate::sandbox::{self, SelectedSandbox};
+use crate::sandbox;
+use crate::site::Site;
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::reserve;
 use crate::workspace::state::{LastAttempt, write_last_attempt};
@@ -83,9 +84,9 @@ impl RunReport {
     pub(super) fn new(context: &Context) -> Self {
         let now = Timestamp::now();
         // A run without a sandbox must not look like one with it.
-        let mut notes = match context.sandbox.kind {
-            sandbox::Kind::Off => context.sandbox.remarks.clone(),
-            sandbox::Kind::Namespaces | sandbox::Kind::Landlock => Vec::new(),
+        let mut notes = match (&context.agent_site, context.sandbox.kind) {
+            (Site::Machine { .. }, sandbox::Kind::Off) => context.sandbox.remarks.clone(),
+            (Site::Machine { .. } | Site::Container(_), _) => Vec::new(),
         };
         for name in context.inherited.proxies_with_credentials() {
             notes.push(format!("{name} is passed to the agent without its user name and password"));
@@ -246,7 +247,7 @@ impl RunReport {
             usage: self.usage(),
             sessions: self.sessions.clone(),
             mcp_servers,
-            sandbox: Some(describe_sandbox(&context.sandbox)),
+            sandbox: Some(describe_sandbox(context)),
             denied_tools: self.denied_tools.iter().cloned().collect(),
             document_sources: documents
                 .map(TaskDocuments::report)
@@ -337,7 +338,15 @@ impl RunReport {
     }
 }
 
-fn describe_sandbox(selected: &SelectedSandbox) -> Sandbox {
+fn describe_sandbox(context: &Context) -> Sandbox {
+    let selected = &context.sandbox;
+    if let Site::Container(_) = &context.agent_site {
+        let remarks = match context.task.kind {
+            Kind::Docs => vec!["the conversations of a docs run share one container".to_owned()],
+            Kind::Implementation => Vec::new(),
+        };
+        return Sandbox { kind: SandboxKind::Container, remarks };
+    }
     let kind = match selected.kind {
         sandbox::Kind::Namespaces => SandboxKind::Namespaces,
         sandbox::Kind::Landlock => SandboxKind::Landlock,

@@ -1,6 +1,5 @@
 //! Starts the work of each effect as a task.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,10 +225,10 @@ impl EventLoop {
                 () = cancel.cancelled() => Err(cancelled()),
             };
             // A cancelled command may leave processes behind.
-            crate::process::kill_descendants(&BTreeSet::new()).await;
+            context.verify_site.kill_all().await;
             if cancel.is_cancelled() {
                 // A stop does not wait for it; the next run removes the rest.
-                tokio::task::spawn_blocking(move || remove_stale(&context));
+                tokio::task::spawn_blocking(move || remove_stale(&context, &context.verify_site));
             }
             drop(results_tx.send(StepOutput::Verified(result)).await);
         });

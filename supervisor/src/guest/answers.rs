@@ -1,10 +1,14 @@
 //! Requests to a guest, with results that are decoded and checked.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::io::Errno;
 
 use super::client::{Guest, GuestError, Incoming};
 use super::message::{
-    MAX_RULE_BYTES, NodeStat, ReadRequest, WriteKind, encode_paths, error_of, kind, status,
+    MAX_RULE_BYTES, Movable, NodeKind, NodeStat, ReadRequest, WriteKind, encode_paths, error_of, kind, status,
 };
 use super::wire::{Decoder, Encode as _};
 use crate::git::names::check_plain;
@@ -157,6 +161,13 @@ fn take_stat(incoming: &mut Incoming<'_>) -> Result<NodeStat, GuestError> {
     stat.ok_or_else(|| incoming.malformed())
 }
 
+/// Returns whether an operation failed because a component of its path is a link, a file or no name.
+pub(crate) fn is_no_folder(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::NOTDIR, Errno::LOOP, Errno::INVAL].iter().any(|errno| number == Some(errno.raw_os_error()))
+        || error.kind() == io::ErrorKind::NotADirectory
+}
+
 /// Entry to write, with its content; for a link the target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewEntry<'a> {
@@ -238,6 +249,21 @@ impl Guest {
         self.results(entries.len(), written)
     }
 
+    /// Writes one file below the guest's folder, replacing anything in its place.
+    ///
+    /// # Errors
+    /// Returns an error if the guest is broken.
+    pub(crate) fn write_one(
+        &self,
+        path: &Path,
+        kind: WriteKind,
+        content: &[u8],
+    ) -> Result<io::Result<()>, GuestError> {
+        let Some(path) = self.relative(path) else { return Ok(Err(io::ErrorKind::InvalidInput.into())) };
+        let written = self.write(&[NewEntry { path, kind, content }])?.pop();
+        Ok(written.map_or_else(|| Err(io::ErrorKind::InvalidData.into()), |written| written.map(drop)))
+    }
+
     /// Returns the stats of entries, not of what they link to.
     ///
     /// # Errors
@@ -273,6 +299,57 @@ impl Guest {
     /// Returns an error if the guest is broken.
     pub(crate) fn make_folders(&self, folders: &[&[u8]]) -> Result<io::Result<()>, GuestError> {
         Ok(self.call(kind::MAKE_FOLDERS, &encode_paths(folders))?.map(drop))
+    }
+
+    /// Creates folders that did not exist, for their owner only, parents first.
+    ///
+    /// # Errors
+    /// Returns an error if the guest is broken.
+    pub(crate) fn create_folders(&self, folders: &[&[u8]]) -> Result<io::Result<()>, GuestError> {
+        Ok(self.call(kind::CREATE_FOLDERS, &encode_paths(folders))?.map(drop))
+    }
+
+    /// Creates the folders of a path that do not exist; something else in the place of one is an error.
+    ///
+    /// # Errors
+    /// Returns an error if the guest is broken.
+    pub(crate) fn ensure_folder(&self, folder: &[u8]) -> Result<io::Result<()>, GuestError> {
+        let ends = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([folder.len()]).filter(|end| *end > 0) {
+            let path = &folder[..end];
+            let created = match self.stat(&[path])?.pop() {
+                Some(Ok(stat)) if stat.kind() == NodeKind::Folder => Ok(()),
+                Some(Ok(_)) => Err(io::ErrorKind::NotADirectory.into()),
+                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => self.make_folders(&[path])?,
+                Some(Err(error)) => Err(error),
+                None => Ok(()),
+            };
+            if created.is_err() {
+                return Ok(created);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Moves an entry as a whole to a path that does not exist.
+    ///
+    /// # Errors
+    /// Returns an error if the guest is broken.
+    pub(crate) fn move_entry(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        what: Movable,
+    ) -> Result<io::Result<()>, GuestError> {
+        let mut request = vec![u8::from(what == Movable::Folder)];
+        request.put_bytes(from);
+        request.put_bytes(to);
+        Ok(self.call(kind::MOVE, &request)?.map(drop))
+    }
+
+    /// Returns a path relative to the guest's folder, if it is below.
+    pub(crate) fn relative<'p>(&self, path: &'p Path) -> Option<&'p [u8]> {
+        path.strip_prefix(self.root()).ok().map(|path| path.as_os_str().as_bytes())
     }
 
     /// Removes paths with everything below; optionally also folders that this empties.

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 
 use rustix::io::Errno;
 
-use super::message::{NodeStat, WriteKind, decode_paths, number, status};
+use super::message::{Movable, NodeStat, WriteKind, decode_paths, number, status};
 use super::tree::{Content, LastParent, OpenedFile, Tree, read_rules};
 use super::wire::{Decoder, Encode as _};
 
@@ -214,6 +214,22 @@ pub(super) fn stat(tree: &Tree, request: &mut Decoder<'_>) -> io::Result<Vec<u8>
 pub(super) fn make_folders(tree: &Tree, request: &mut Decoder<'_>) -> io::Result<Vec<u8>> {
     let folders = decode_paths(request).ok_or_else(malformed)?;
     tree.make_folders(folders.iter().map(Vec::as_slice))?;
+    Ok(Vec::new())
+}
+
+pub(super) fn create_folders(tree: &Tree, request: &mut Decoder<'_>) -> io::Result<Vec<u8>> {
+    for folder in decode_paths(request).ok_or_else(malformed)? {
+        tree.create_folder(&folder)?;
+    }
+    Ok(Vec::new())
+}
+
+pub(super) fn move_entry(tree: &Tree, request: &mut Decoder<'_>) -> io::Result<Vec<u8>> {
+    let (Some(folder_only), Some(from), Some(to)) = (request.u8(), request.bytes(), request.bytes()) else {
+        return Err(malformed());
+    };
+    let what = if folder_only != 0 { Movable::Folder } else { Movable::Any };
+    tree.move_entry(from, to, what)?;
     Ok(Vec::new())
 }
 

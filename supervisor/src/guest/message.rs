@@ -30,7 +30,9 @@ pub(super) mod kind {
     pub(crate) const STAT: u8 = 19;
     pub(crate) const MAKE_FOLDERS: u8 = 20;
     pub(crate) const REMOVE: u8 = 21;
+    pub(crate) const CREATE_FOLDERS: u8 = 22;
     pub(crate) const CANCEL: u8 = 23;
+    pub(crate) const MOVE: u8 = 24;
     // Control socket, from the guest.
     pub(crate) const DONE: u8 = 32;
     pub(crate) const FAILED: u8 = 33;
@@ -141,6 +143,15 @@ pub struct ReadRequest<'a> {
     pub link: bool,
     /// Maximum size in bytes; a larger file is not read.
     pub limit: u64,
+}
+
+/// What may be moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Movable {
+    /// Anything, also a link: the entry itself is moved.
+    Any,
+    /// Only a folder.
+    Folder,
 }
 
 /// How to write an entry.

@@ -27,20 +27,14 @@ use super::wire::{BULK_MAX, CONTROL_MAX, CREDIT, Decoder, Frame, read_frame, wri
 const MAX_WORKERS: usize = 8;
 
 /// Argument that makes the guest open files without `openat2`.
-pub(super) const WITHOUT_OPENAT2: &str = "--without-openat2";
+pub(crate) const WITHOUT_OPENAT2: &str = "--without-openat2";
 
 /// Entry point of the hidden subcommand.
 #[must_use]
 pub fn guest_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    // First of all: after exec, processes with the same uid can read this one.
-    if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+    if !harden() {
         return ExitCode::FAILURE;
     }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if rustix::process::setrlimit(Resource::Core, none).is_err() {
-        return ExitCode::FAILURE;
-    }
-    drop_capabilities();
     for argument in arguments {
         if argument == WITHOUT_OPENAT2 {
             forgo_openat2();
@@ -50,6 +44,20 @@ pub fn guest_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Keeps other processes out of this one, and drops what it does not need; false if that fails.
+pub(crate) fn harden() -> bool {
+    // First of all: after exec, processes with the same uid can read this one.
+    if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        return false;
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if rustix::process::setrlimit(Resource::Core, none).is_err() {
+        return false;
+    }
+    drop_capabilities();
+    true
 }
 
 /// Drops all capabilities, so that root has no more access to files than their owner.
@@ -183,7 +191,7 @@ impl Connection {
                     lock(&self.outputs).insert(id, Output { credit: CREDIT.into(), cancelled: false });
                     drop(jobs.send(Job { frame, input: None }));
                 }
-                kind::STAT | kind::MAKE_FOLDERS | kind::REMOVE => {
+                kind::STAT | kind::MAKE_FOLDERS | kind::REMOVE | kind::CREATE_FOLDERS | kind::MOVE => {
                     drop(jobs.send(Job { frame, input: None }));
                 }
                 _ => return Err(invalid("request")),
@@ -236,6 +244,8 @@ impl Connection {
                     }
                     kind::STAT => files::stat(&self.tree, &mut values),
                     kind::MAKE_FOLDERS => files::make_folders(&self.tree, &mut values),
+                    kind::CREATE_FOLDERS => files::create_folders(&self.tree, &mut values),
+                    kind::MOVE => files::move_entry(&self.tree, &mut values),
                     _ => files::remove(&self.tree, &mut values),
                 };
                 match result {

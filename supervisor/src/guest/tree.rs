@@ -9,11 +9,14 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, readlinkat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, RenameFlags, fstat, fsync, mkdirat, openat, readlinkat, renameat_with,
+    symlinkat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::beneath::{make_accessible, open_beneath, open_parent, open_root, split, stat_at};
-use super::message::{MAX_RULE_BYTES, NodeKind, NodeStat, WriteKind};
+use super::message::{MAX_RULE_BYTES, Movable, NodeKind, NodeStat, WriteKind};
 use crate::git::remove::remove_at;
 
 /// Opened folder.
@@ -174,6 +177,39 @@ impl Tree {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// Creates a folder that did not exist, for its owner only.
+    pub(crate) fn create_folder(&self, folder: &[u8]) -> io::Result<()> {
+        let (parent, name) = split(folder);
+        Ok(mkdirat(&self.parent(parent)?, OsStr::from_bytes(name), Mode::RWXU)?)
+    }
+
+    /// Moves an entry as a whole to a path that does not exist, and waits for the disk.
+    pub(crate) fn move_entry(&self, from: &[u8], to: &[u8], what: Movable) -> io::Result<()> {
+        let ((from_folder, name), (to_folder, new_name)) = (split(from), split(to));
+        let (from_folder, to_folder) = (self.parent(from_folder)?, self.parent(to_folder)?);
+        let kind = NodeStat::of(&stat_at(from_folder.as_fd(), name)?).kind();
+        if what == Movable::Folder && kind != NodeKind::Folder {
+            return Err(Errno::NOTDIR.into());
+        }
+        let (name_in_from, name_in_to) = (OsStr::from_bytes(name), OsStr::from_bytes(new_name));
+        let rename =
+            || renameat_with(&from_folder, name_in_from, &to_folder, name_in_to, RenameFlags::NOREPLACE);
+        match rename() {
+            // Linux asks for write permission on a folder that gets another parent.
+            Err(Errno::ACCESS) if kind == NodeKind::Folder => {
+                make_accessible(from_folder.as_fd(), name)?;
+                rename()?;
+            }
+            renamed => renamed?,
+        }
+        for folder in [&from_folder, &to_folder] {
+            // After a crash the entry is in one of both places.
+            let opened = openat(folder, c".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            let _ = opened.and_then(|opened| fsync(&opened));
         }
         Ok(())
     }

@@ -6,27 +6,27 @@
 use std::io::{self, Read, Write};
 
 /// Maximum payload of a frame on the control socket: a batch of paths, or of results.
-pub(super) const CONTROL_MAX: usize = 4 << 20;
+pub(crate) const CONTROL_MAX: usize = 4 << 20;
 
 /// Maximum payload of a frame on the bulk socket.
-pub(super) const BULK_MAX: usize = 128 << 10;
+pub(crate) const BULK_MAX: usize = 128 << 10;
 
 /// Bytes that a stream may send before its receiver took any of them.
-pub(super) const CREDIT: u32 = 1 << 20;
+pub(crate) const CREDIT: u32 = 1 << 20;
 
 const HEADER: usize = 4 + 4 + 1;
 
 /// Frame of a socket.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     /// Request that it belongs to.
-    pub(super) id: u32,
-    pub(super) kind: u8,
-    pub(super) payload: Vec<u8>,
+    pub(crate) id: u32,
+    pub(crate) kind: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Writes a frame with one call, so that frames of several threads never mix under a lock.
-pub(super) fn write_frame(out: &mut impl Write, id: u32, kind: u8, payload: &[u8]) -> io::Result<()> {
+pub(crate) fn write_frame(out: &mut impl Write, id: u32, kind: u8, payload: &[u8]) -> io::Result<()> {
     let length = u32::try_from(payload.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut bytes = Vec::with_capacity(HEADER + payload.len());
     bytes.extend_from_slice(&length.to_le_bytes());
@@ -37,7 +37,7 @@ pub(super) fn write_frame(out: &mut impl Write, id: u32, kind: u8, payload: &[u8
 }
 
 /// Reads a frame; `None` at the end of the stream.
-pub(super) fn read_frame(input: &mut impl Read, max: usize) -> io::Result<Option<Frame>> {
+pub(crate) fn read_frame(input: &mut impl Read, max: usize) -> io::Result<Option<Frame>> {
     let mut header = [0; HEADER];
     let mut filled = 0;
     while filled < HEADER {
@@ -63,7 +63,7 @@ pub(super) fn read_frame(input: &mut impl Read, max: usize) -> io::Result<Option
 }
 
 /// Appends values to a payload.
-pub(super) trait Encode {
+pub(crate) trait Encode {
     fn put(&mut self, bytes: &[u8]);
 
     fn put_u8(&mut self, value: u8) {
@@ -92,39 +92,39 @@ impl Encode for Vec<u8> {
 }
 
 /// Takes values from a payload; `None` where it ends too early.
-pub(super) struct Decoder<'b> {
+pub(crate) struct Decoder<'b> {
     rest: &'b [u8],
 }
 
 impl<'b> Decoder<'b> {
-    pub(super) fn new(bytes: &'b [u8]) -> Self {
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Option<&'b [u8]> {
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(taken)
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.take(1).map(|bytes| bytes[0])
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take(4)?.try_into().ok().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.take(8)?.try_into().ok().map(u64::from_le_bytes)
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'b [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'b [u8]> {
         let length = usize::try_from(self.u32()?).ok()?;
         self.take(length)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 }

@@ -1,18 +1,15 @@
 //! A fresh directory: created exclusively, under a name that nothing could predict.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use crate::git::remove_tree;
+use crate::guest::{Guest, GuestError};
 
 /// Characters of a name: 60 random bits, and short, because paths of sockets are limited to 107 bytes.
 const NAME_LENGTH: usize = 16;
 
-/// How many names are tried; a second one is needed only after a collision.
-const ATTEMPTS: usize = 8;
+/// Maximum entries of the directory of homes that one removal takes.
+const MAX_HOMES: usize = 100_000;
 
 /// A fresh directory of one sandbox, with subdirectories for home, temporary files and caches.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,30 +18,30 @@ pub struct Home {
 }
 
 impl Home {
-    /// Creates a directory that did not exist before, for this user only.
+    /// Chooses a directory in `parent`, which [`Self::create`] creates.
+    #[must_use]
+    pub fn new(parent: &Path) -> Self {
+        let mut name = uuid::Uuid::new_v4().simple().to_string();
+        name.truncate(NAME_LENGTH);
+        Self { folder: parent.join(name) }
+    }
+
+    /// Creates the directory, which must not exist, for its owner only.
+    ///
+    /// The guest's folder contains the directory. The directory's parent is created if it is missing;
+    /// something planted in the place of either is neither used nor changed.
     ///
     /// # Errors
-    /// Returns an error if the directory cannot be created, or if `parent` is a link.
-    pub fn create(parent: &Path) -> io::Result<Self> {
-        let is_directory = std::fs::symlink_metadata(parent)?.is_dir();
-        if !is_directory {
-            return Err(io::Error::other(format!("`{}` is not a directory", parent.display())));
-        }
-        let private = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        for _ in 0..ATTEMPTS {
-            let folder = parent.join(random_name());
-            match private(&folder) {
-                // Something planted there is neither used nor changed.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                created => created?,
-            }
-            let home = Self { folder };
-            for folder in [home.home(), home.tmp(), home.cache()] {
-                private(&folder)?;
-            }
-            return Ok(home);
-        }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, "every random name exists"))
+    /// Returns an error if the directory exists or cannot be created.
+    pub fn create(&self, guest: &Guest) -> Result<(), CreateError> {
+        let relative =
+            |path: &Path| guest.relative(path).map(<[u8]>::to_vec).ok_or(io::ErrorKind::InvalidInput);
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        guest.ensure_folder(&relative(parent)?)??;
+        let folders = [self.folder.clone(), self.home(), self.tmp(), self.cache()];
+        let folders: Vec<Vec<u8>> =
+            folders.iter().map(|folder| relative(folder)).collect::<Result<_, _>>()?;
+        Ok(guest.create_folders(&folders.iter().map(Vec::as_slice).collect::<Vec<_>>())??)
     }
 
     /// Returns the directory of a name in `parent`, as [`Self::name`] returned it.
@@ -87,73 +84,38 @@ impl Home {
     }
 }
 
-fn random_name() -> String {
-    let mut name = uuid::Uuid::new_v4().simple().to_string();
-    name.truncate(NAME_LENGTH);
-    name
+/// Why a home was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
-/// Removes every entry of `parent` until `limit` has passed, without following links.
+impl From<io::ErrorKind> for CreateError {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Io(kind.into())
+    }
+}
+
+/// Removes every entry of a directory of homes, without following links; returns whether all are removed.
 ///
-/// Returns whether all are removed. Call it only while nothing runs that could write there.
-#[must_use]
-pub fn remove_all(parent: &Path, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
-    let Ok(entries) = std::fs::read_dir(parent) else { return true };
+/// Call it only while nothing runs that could write there.
+///
+/// # Errors
+/// Returns an error if the guest is broken.
+pub fn remove_all(guest: &Guest, parent: &Path) -> Result<bool, GuestError> {
+    let Some(parent) = guest.relative(parent) else { return Ok(false) };
+    let listing = guest.list_one(parent, MAX_HOMES)?;
+    if listing.failed.is_some_and(|error| error.kind() != io::ErrorKind::NotFound) {
+        return Ok(false);
+    }
     let mut all = true;
-    for entry in entries.flatten() {
-        if Instant::now() >= end {
-            return false;
-        }
-        all &= remove_tree(&entry.path()).is_ok();
+    for (name, _) in &listing.entries {
+        let path = [parent, name].join(&b'/');
+        // One request for each, since a large tree may use up the patience of one.
+        all &= guest.remove(&[&path], false)?.iter().all(Result::is_ok);
     }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    #[test]
-    fn home_is_private_and_never_an_existing_directory() {
-        let parent = tempfile::tempdir().unwrap();
-        let (one, other) = (Home::create(parent.path()).unwrap(), Home::create(parent.path()).unwrap());
-        assert_ne!(one, other);
-        for folder in [one.folder(), &one.home(), &one.tmp(), &one.cache()] {
-            let mode = std::fs::symlink_metadata(folder).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
-        }
-        assert_eq!(Home::named(parent.path(), &one.name()), Some(one));
-        for name in ["", "..", "home", "../../0123456789ab", "0123456789abcde/"] {
-            assert_eq!(Home::named(parent.path(), name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn home_is_not_created_below_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let (lead, link) = (folder.path().join("lead"), folder.path().join("agent"));
-        std::fs::create_dir(&lead).unwrap();
-        symlink(&lead, &link).unwrap();
-        assert!(Home::create(&link).is_err());
-        assert_eq!(std::fs::read_dir(&lead).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn removal_deletes_links_and_not_their_targets() {
-        let folder = tempfile::tempdir().unwrap();
-        let (lead, agent) = (folder.path().join("lead"), folder.path().join("agent"));
-        std::fs::create_dir_all(lead.join("deep")).unwrap();
-        std::fs::write(lead.join("deep/.bashrc"), "mine").unwrap();
-        std::fs::create_dir(&agent).unwrap();
-        let home = Home::create(&agent).unwrap();
-        for at in [agent.join("home"), home.home().join("deep"), home.folder().join("x")] {
-            symlink(&lead, at).unwrap();
-        }
-        symlink(lead.join("deep/.bashrc"), home.tmp().join("file")).unwrap();
-        assert!(remove_all(&agent, Duration::from_secs(60)));
-        assert_eq!(std::fs::read_dir(&agent).unwrap().count(), 0);
-        assert_eq!(std::fs::read_to_string(lead.join("deep/.bashrc")).unwrap(), "mine");
-    }
+    Ok(all)
 }

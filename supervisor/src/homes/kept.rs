@@ -1,18 +1,14 @@
 //! Stores the files that an MCP server keeps across the tasks of a service.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::beneath::read_file;
 use super::home::Home;
+use super::read::{ReadError, read_file};
+use crate::guest::{Guest, WriteKind};
 
 /// Maximum size of a kept file.
 pub const KEPT_MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Name of the home directory in a fresh directory.
-const HOME: &str = "home";
 
 /// Record of the home that a server runs in; a kept file has no such name.
 const RECORD: &str = ".home";
@@ -20,23 +16,21 @@ const RECORD: &str = ".home";
 /// Copies the stored files of a server into its fresh home, and records the home for a later run.
 ///
 /// # Errors
-/// Returns an error if a stored file cannot be copied, or if the home has such a file already.
-pub fn restore(store: &Path, names: &[String], home: &Home) -> io::Result<()> {
+/// Returns an error if a stored file cannot be copied.
+pub fn restore(store: &Path, names: &[String], home: &Home, guest: &Guest) -> Result<(), ReadError> {
     if names.is_empty() {
         return Ok(());
     }
     let record =
         std::iter::once(&home.name()).chain(names).fold(String::new(), |text, line| text + line + "\n");
     crate::record::file::write_atomically(&store.join(RECORD), record.as_bytes())?;
-    let directory = home.home();
     for name in names {
-        let mut source = match File::open(store.join(name)) {
-            Ok(source) => source,
+        let content = match std::fs::read(store.join(name)) {
+            Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
-        let target = File::options().write(true).create_new(true).mode(0o600).open(directory.join(name));
-        io::copy(&mut source, &mut target?)?;
+        guest.write_one(&home.home().join(name), WriteKind::File, &content)??;
     }
     Ok(())
 }
@@ -46,14 +40,14 @@ pub fn restore(store: &Path, names: &[String], home: &Home) -> io::Result<()> {
 /// `stores` has one directory for each server, `homes` the fresh directories. Returns what was not
 /// stored, with the cause.
 #[must_use]
-pub fn collect_leftovers(stores: &Path, homes: &Path) -> Vec<String> {
+pub fn collect_leftovers(stores: &Path, homes: &Path, guest: &Guest) -> Vec<String> {
     let mut problems = Vec::new();
     for store in std::fs::read_dir(stores).into_iter().flatten().flatten() {
         let record = store.path().join(RECORD);
         let Ok(text) = std::fs::read_to_string(&record) else { continue };
         let mut lines = text.lines().map(str::to_owned);
         if let Some(home) = lines.next().and_then(|name| Home::named(homes, &name)) {
-            problems.extend(collect(&store.path(), &lines.collect::<Vec<_>>(), &home));
+            problems.extend(collect(&store.path(), &lines.collect::<Vec<_>>(), &home, guest));
         }
         drop(std::fs::remove_file(&record));
     }
@@ -65,10 +59,12 @@ pub fn collect_leftovers(stores: &Path, homes: &Path) -> Vec<String> {
 /// A file that is missing, a link, not regular or larger than [`KEPT_MAX_BYTES`] is not stored;
 /// what was stored before stays. Returns what was not stored, with the cause.
 #[must_use]
-pub fn collect(store: &Path, names: &[String], home: &Home) -> Vec<String> {
+pub fn collect(store: &Path, names: &[String], home: &Home, guest: &Guest) -> Vec<String> {
     let mut problems = Vec::new();
     for name in names {
-        let stored = match read_file(home.folder(), &Path::new(HOME).join(name), KEPT_MAX_BYTES) {
+        let path = home.home().join(name);
+        let path = guest.relative(&path).unwrap_or_default();
+        let stored = match read_file(guest, path, KEPT_MAX_BYTES) {
             Ok(None) => continue,
             Ok(Some(content)) => {
                 let target = store.join(name);
@@ -86,52 +82,4 @@ pub fn collect(store: &Path, names: &[String], home: &Home) -> Vec<String> {
         }
     }
     problems
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kept_files_are_named_ones_without_links() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = folder.path().join("kept/memory");
-        let create = || Home::create(folder.path()).unwrap();
-        let (first, second, third) = (create(), create(), create());
-        let names = ["memory.json".to_owned(), "other.json".to_owned()];
-        restore(&store, &names, &first).unwrap();
-        std::fs::write(first.home().join("memory.json"), "notes").unwrap();
-        std::fs::write(first.home().join("unnamed.json"), "lost").unwrap();
-        assert_eq!(collect(&store, &names, &first), Vec::<String>::new());
-        restore(&store, &names, &second).unwrap();
-        let memory = second.home().join("memory.json");
-        assert_eq!(std::fs::read_dir(second.home()).unwrap().count(), 1);
-        assert_eq!(std::fs::read_to_string(&memory).unwrap(), "notes");
-        // A planted link neither reads nor replaces anything.
-        std::fs::remove_file(&memory).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", &memory).unwrap();
-        let problems = collect(&store, &names, &second);
-        assert_eq!(problems, ["`memory.json` is not kept: it is not a regular file in a plain directory"]);
-        assert_eq!(std::fs::read_to_string(store.join("memory.json")).unwrap(), "notes");
-        assert!(restore(&store, &names, &second).is_err());
-        // The home itself is a link to another one.
-        std::fs::remove_dir_all(third.home()).unwrap();
-        std::os::unix::fs::symlink(first.home(), third.home()).unwrap();
-        std::fs::write(first.home().join("memory.json"), "replaced").unwrap();
-        assert_eq!(collect(&store, &names, &third).len(), 2);
-        assert_eq!(std::fs::read_to_string(store.join("memory.json")).unwrap(), "notes");
-    }
-
-    #[test]
-    fn files_of_killed_run_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let stores = folder.path().join("kept");
-        let home = Home::create(folder.path()).unwrap();
-        restore(&stores.join("memory"), &["memory.json".to_owned()], &home).unwrap();
-        std::fs::write(home.home().join("memory.json"), "notes").unwrap();
-        assert_eq!(collect_leftovers(&stores, folder.path()), Vec::<String>::new());
-        let next = Home::create(folder.path()).unwrap();
-        restore(&stores.join("memory"), &["memory.json".to_owned()], &next).unwrap();
-        assert_eq!(std::fs::read_to_string(next.home().join("memory.json")).unwrap(), "notes");
-    }
 }

@@ -3,15 +3,15 @@
 //! The CLI keeps a session in `projects/{folder}/{session}.jsonl` of its configuration directory,
 //! and needs nothing else to resume it. The folder's name derives from the working directory.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::layout::Layout;
 
-use super::beneath::{ReadError, copy_file, list};
 use super::home::Home;
+use super::read::{ReadError, copy_file};
+use crate::guest::{Guest, NodeKind, WriteKind};
 
 /// Maximum size of a session's file; a longer session is not resumed.
 pub const SESSION_MAX_BYTES: u64 = 128 * 1024 * 1024;
@@ -66,7 +66,7 @@ impl SessionStore {
     /// # Errors
     /// Returns an error if the session's file is not regular or too large, or if it cannot be
     /// read or written. What was stored before stays.
-    pub fn collect(&self, session: &str) -> Result<bool, ReadError> {
+    pub fn collect(&self, session: &str, guest: &Guest) -> Result<bool, ReadError> {
         let (Some(record), Some(target)) = (self.file(session, "home"), self.stored(session)) else {
             return Ok(false);
         };
@@ -77,7 +77,7 @@ impl SessionStore {
         };
         let Some(home) = Home::named(&self.homes, &name) else { return Ok(target.is_file()) };
         let mut file = tempfile::NamedTempFile::new_in(&self.store)?;
-        let Some(size) = copy_session(&home, session, file.as_file_mut())? else {
+        let Some(size) = copy_session(&home, session, guest, file.as_file_mut())? else {
             return Ok(target.is_file());
         };
         if size > 0 {
@@ -90,7 +90,7 @@ impl SessionStore {
     ///
     /// Returns what could not be stored. Call it before the homes are removed.
     #[must_use]
-    pub fn collect_leftovers(&self) -> Vec<String> {
+    pub fn collect_leftovers(&self, guest: &Guest) -> Vec<String> {
         let mut problems = Vec::new();
         let Ok(entries) = std::fs::read_dir(&self.store) else { return problems };
         for entry in entries.flatten() {
@@ -99,7 +99,7 @@ impl SessionStore {
                 continue;
             }
             let session = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            if let Err(error) = self.collect(&session) {
+            if let Err(error) = self.collect(&session, guest) {
                 problems.push(format!("session {session} of an earlier run is not kept: {error}"));
             }
             drop(std::fs::remove_file(&path));
@@ -138,22 +138,26 @@ impl SessionStore {
     /// Copies a stored session into a fresh home; returns false if none is stored.
     ///
     /// # Errors
-    /// Returns an error if it cannot be copied, or if the home has such a file already.
-    pub fn restore(&self, session: &str, home: &Home, directory: &Path) -> io::Result<bool> {
+    /// Returns an error if it cannot be copied, or if the home has such a directory already.
+    pub fn restore(
+        &self,
+        session: &str,
+        home: &Home,
+        directory: &Path,
+        guest: &Guest,
+    ) -> Result<bool, ReadError> {
         let Some(source) = self.stored(session) else { return Ok(false) };
-        let mut source = match File::open(&source) {
-            Ok(source) => source,
+        let content = match std::fs::read(&source) {
+            Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let mut target = config_directory(home);
         for name in [None, Some("projects".to_owned()), Some(project_folder(directory))] {
             target.extend(name);
-            DirBuilder::new().mode(0o700).create(&target)?;
+            guest.create_folders(&[guest.relative(&target).unwrap_or_default()])??;
         }
-        let target = target.join(format!("{session}.jsonl"));
-        let mut target = File::options().write(true).create_new(true).mode(0o600).open(target)?;
-        io::copy(&mut source, &mut target)?;
+        guest.write_one(&target.join(format!("{session}.jsonl")), WriteKind::File, &content)??;
         Ok(true)
     }
 }
@@ -165,11 +169,20 @@ pub fn config_directory(home: &Home) -> PathBuf {
 }
 
 /// Copies the file of a session in a home; returns its size.
-fn copy_session(home: &Home, session: &str, target: &mut File) -> Result<Option<u64>, ReadError> {
-    let projects = Path::new("home/.claude/projects");
-    for folder in list(home.folder(), projects, FOLDERS_MAX) {
-        let relative = projects.join(folder).join(format!("{session}.jsonl"));
-        match copy_file(home.folder(), &relative, SESSION_MAX_BYTES, target) {
+fn copy_session(
+    home: &Home,
+    session: &str,
+    guest: &Guest,
+    target: &mut File,
+) -> Result<Option<u64>, ReadError> {
+    let projects = config_directory(home).join("projects");
+    let Some(projects) = guest.relative(&projects) else { return Ok(None) };
+    for (folder, stat) in guest.list_one(projects, FOLDERS_MAX)?.entries {
+        if stat.kind() != NodeKind::Folder {
+            continue;
+        }
+        let path = [projects, &folder, format!("{session}.jsonl").as_bytes()].join(&b'/');
+        match copy_file(guest, &path, SESSION_MAX_BYTES, target) {
             Ok(None) => {}
             other => return other,
         }
@@ -186,88 +199,6 @@ fn project_folder(directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
-
-    const SESSION: &str = "6f0d5b7c-0000-4000-8000-000000000000";
-
-    struct Workspace {
-        folder: tempfile::TempDir,
-        store: SessionStore,
-    }
-
-    impl Workspace {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let layout = Layout::new(folder.path());
-            std::fs::create_dir_all(layout.agent_dir()).unwrap();
-            std::fs::create_dir_all(layout.sessions()).unwrap();
-            Self { store: SessionStore::new(&layout), folder }
-        }
-
-        fn home(&self) -> Home {
-            Home::create(&self.folder.path().join("agent")).unwrap()
-        }
-    }
-
-    fn file_in(home: &Home) -> PathBuf {
-        config_directory(home).join(format!("projects/-w-target-repo/{SESSION}.jsonl"))
-    }
-
-    #[test]
-    fn session_moves_to_fresh_home_and_nothing_else() {
-        let workspace = Workspace::new();
-        let first = workspace.home();
-        std::fs::create_dir_all(file_in(&first).parent().unwrap()).unwrap();
-        std::fs::write(file_in(&first), "{}\n").unwrap();
-        std::fs::write(config_directory(&first).join("settings.json"), "{\"hooks\":{}}").unwrap();
-        std::fs::write(first.home().join(".bashrc"), "echo planted").unwrap();
-        workspace.store.record(SESSION, &first).unwrap();
-        assert!(workspace.store.collect(SESSION).unwrap());
-        let second = workspace.home();
-        assert!(workspace.store.restore(SESSION, &second, Path::new("/w/target-repo")).unwrap());
-        assert_eq!(std::fs::read_to_string(file_in(&second)).unwrap(), "{}\n");
-        let names = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
-        assert_eq!(names(&second.home()), 1);
-        assert_eq!(names(&config_directory(&second)), 1);
-        // A home that something else wrote is not used.
-        assert!(workspace.store.restore(SESSION, &second, Path::new("/w/target-repo")).is_err());
-    }
-
-    #[test]
-    fn planted_link_or_oversized_session_is_not_stored() {
-        let workspace = Workspace::new();
-        let key = workspace.folder.path().join("key");
-        std::fs::write(&key, "secret").unwrap();
-        let home = workspace.home();
-        workspace.store.record(SESSION, &home).unwrap();
-        let file = file_in(&home);
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        symlink(&key, &file).unwrap();
-        assert!(matches!(workspace.store.collect(SESSION), Err(ReadError::NotRegular)));
-        std::fs::remove_file(&file).unwrap();
-        File::create(&file).unwrap().set_len(SESSION_MAX_BYTES + 1).unwrap();
-        assert!(matches!(workspace.store.collect(SESSION), Err(ReadError::TooLarge { .. })));
-        // The project folder itself is a link.
-        std::fs::remove_dir_all(config_directory(&home).join("projects")).unwrap();
-        symlink(workspace.folder.path(), config_directory(&home).join("projects")).unwrap();
-        assert!(!workspace.store.collect(SESSION).unwrap());
-        let stored = std::fs::read_dir(workspace.folder.path().join(".orchestrator/sessions")).unwrap();
-        assert_eq!(stored.count(), 1, "only the record of the home");
-    }
-
-    #[test]
-    fn leftovers_of_killed_run_are_stored_once() {
-        let workspace = Workspace::new();
-        let home = workspace.home();
-        std::fs::create_dir_all(file_in(&home).parent().unwrap()).unwrap();
-        std::fs::write(file_in(&home), "kept\n").unwrap();
-        workspace.store.record(SESSION, &home).unwrap();
-        assert_eq!(workspace.store.collect_leftovers(), Vec::<String>::new());
-        std::fs::remove_dir_all(home.folder()).unwrap();
-        let next = workspace.home();
-        assert!(workspace.store.restore(SESSION, &next, Path::new("/w/target-repo")).unwrap());
-        assert!(!workspace.store.restore("../../x", &next, Path::new("/w")).unwrap());
-    }
 
     #[test]
     fn project_folder_is_named_as_in_cli() {

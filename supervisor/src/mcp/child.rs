@@ -11,9 +11,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::compose::PlannedServer;
 use super::sandbox::{ToolSandbox, compose_server_environment};
+use crate::failure::Failure;
 use crate::homes::kept;
 use crate::process::{Child, Environment, Exit, kill_tree, spawn};
 use crate::sandbox::confined_command;
+use crate::site::Site;
+use crate::workspace::fetch::blocking;
+use orchestrator_contract::Reason;
 
 /// Reads a secret by name; called each time a server is started.
 pub type SecretSource = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
@@ -27,10 +31,22 @@ pub struct ServerEnv {
     /// The variables that describe the machine, with the search path; no secret is among them.
     pub machine: Environment,
     pub sandbox: ToolSandbox,
+    /// Where the servers run.
+    pub site: Site,
+    /// Where those of the agent's sandbox run, if it is a container.
+    pub agent: Option<AgentPlace>,
     /// The directory of kept files, with a subdirectory for each server.
     pub kept: PathBuf,
     pub secrets: SecretSource,
     pub secret_files: SecretPaths,
+}
+
+/// Container of the agent, for the servers that run there.
+#[derive(Clone, Debug)]
+pub struct AgentPlace {
+    pub site: Site,
+    /// The variables that describe it, with the search path.
+    pub variables: Environment,
 }
 
 impl ServerEnv {
@@ -38,13 +54,29 @@ impl ServerEnv {
     ///
     /// # Errors
     /// Returns an error if a file cannot be copied.
-    pub fn restore_kept(&self, server: &PlannedServer) -> io::Result<()> {
-        kept::restore(&self.kept.join(&server.name), &server.keep, &server.home)
+    pub async fn restore_kept(&self, server: &PlannedServer) -> Result<(), Failure> {
+        let (store, names, home) = (self.kept.join(&server.name), server.keep.clone(), server.home.clone());
+        let site = self.site.clone();
+        blocking(move || {
+            let guest = site.open(home.folder())?;
+            kept::restore(&store, &names, &home, &guest)
+                .map_err(|error| Failure::from_error(Reason::IoError, &error))
+        })
+        .await
     }
 
     /// Stores the kept files of a server, after its processes have exited.
-    pub(super) fn collect_kept(&self, server: &PlannedServer) {
-        for problem in kept::collect(&self.kept.join(&server.name), &server.keep, &server.home) {
+    pub(super) async fn collect_kept(&self, server: &PlannedServer) {
+        if server.keep.is_empty() {
+            return;
+        }
+        let (store, names, home) = (self.kept.join(&server.name), server.keep.clone(), server.home.clone());
+        let site = self.site.clone();
+        let collected = blocking(move || {
+            let guest = site.open(home.folder())?;
+            Ok(kept::collect(&store, &names, &home, &guest))
+        });
+        for problem in collected.await.unwrap_or_else(|failure| vec![failure.message]) {
             tracing::warn!(server = server.name, problem, "a file of an MCP server is not kept");
         }
     }

@@ -11,7 +11,7 @@ use orchestrator_contract::outcome::{McpServer, McpStatus};
 use orchestrator_contract::variables::MCP_RELAY_TOKEN;
 
 use super::catalog::{Catalog, RunsIn, ServerConfig, WorkspaceAccess};
-use crate::homes::Home;
+use crate::homes::{CreateError, Home};
 
 /// The absolute paths that replace placeholders.
 #[derive(Clone, Debug)]
@@ -29,10 +29,21 @@ pub struct Placeholders {
 pub struct HostCapabilities<'a> {
     /// The paths that replace placeholders.
     pub places: &'a Placeholders,
-    /// Creates the fresh directory of a server.
-    pub create_home: &'a dyn Fn() -> std::io::Result<Home>,
     /// Returns whether a secret is available.
     pub has_secret: &'a dyn Fn(&str) -> bool,
+    /// Where servers with a sandbox of their own run.
+    pub own: Location<'a>,
+    /// Where servers of the agent's sandbox run.
+    pub agent: Location<'a>,
+}
+
+/// Place of servers.
+#[derive(Clone, Copy)]
+pub struct Location<'a> {
+    /// Returns why a server cannot run there.
+    pub refuse: &'a dyn Fn(&ServerConfig) -> Option<String>,
+    /// Creates the fresh directory of a server.
+    pub create_home: &'a dyn Fn() -> Result<Home, CreateError>,
     /// Returns the path of a program; see [`super::installed::find_command`].
     pub find_command: &'a dyn Fn(&str) -> Option<PathBuf>,
     /// Returns whether a Rust toolchain is installed; see [`super::installed::has_toolchain`].
@@ -166,7 +177,14 @@ pub fn compose(
 }
 
 fn plan_server(server: &ServerConfig, host: &HostCapabilities<'_>) -> Result<PlannedServer, String> {
-    let HostCapabilities { places, create_home, has_secret, find_command, has_toolchain } = host;
+    let HostCapabilities { places, has_secret, own, agent } = host;
+    let Location { refuse, create_home, find_command, has_toolchain } = match server.runs_in {
+        RunsIn::OwnSandbox => own,
+        RunsIn::AgentSandbox => agent,
+    };
+    if let Some(why) = refuse(server) {
+        return Err(why);
+    }
     let directory = places.files.join(&server.name);
     // Created last: a skipped server needs none.
     let command = expand(&server.command, places, &directory, None);
@@ -294,7 +312,7 @@ mod tests {
         }
     }
 
-    fn create_home() -> std::io::Result<Home> {
+    fn create_home() -> Result<Home, CreateError> {
         Ok(Home::named(Path::new("/w/agent"), "0123456789abcdef").unwrap())
     }
 
@@ -309,12 +327,17 @@ mod tests {
     fn plan_built_in(host: &FakeHost, chosen: Option<&[&str]>) -> Result<ServerPlan, ComposeError> {
         let chosen: Option<Vec<String>> =
             chosen.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let capabilities = HostCapabilities {
-            places: &places(),
+        let location = Location {
+            refuse: &|_| None,
             create_home: &create_home,
-            has_secret: &|_| host.secret,
             find_command: &|name| host.programs.then(|| Path::new("/usr/bin").join(name)),
             has_toolchain: &|_| host.toolchain,
+        };
+        let capabilities = HostCapabilities {
+            places: &places(),
+            has_secret: &|_| host.secret,
+            own: location,
+            agent: location,
         };
         compose(&Catalog::built_in().unwrap(), chosen.as_deref(), &capabilities)
     }
@@ -376,13 +399,14 @@ mod tests {
         let mut catalog = Catalog::default();
         let text = r#"{"name":"x","description":"d","command":"c","required":true}"#;
         catalog.add("x.json", text).unwrap();
-        let capabilities = HostCapabilities {
-            places: &places(),
+        let location = Location {
+            refuse: &|_| None,
             create_home: &create_home,
-            has_secret: &|_| true,
             find_command: &|_| None,
             has_toolchain: &|_| true,
         };
+        let capabilities =
+            HostCapabilities { places: &places(), has_secret: &|_| true, own: location, agent: location };
         let error = compose(&catalog, Some(&["x".to_owned()]), &capabilities).unwrap_err();
         assert_eq!(error.reason(), Reason::McpServerFailed);
     }

@@ -21,11 +21,16 @@ pub fn find_command(command: &str, search_path: &OsStr) -> Option<PathBuf> {
 #[must_use]
 pub fn has_toolchain(rustup_home: &Path, toolchain: &str) -> bool {
     let Ok(entries) = std::fs::read_dir(rustup_home.join("toolchains")) else { return false };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(toolchain));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    })
+    entries
+        .flatten()
+        .any(|entry| entry.file_name().to_str().is_some_and(|name| is_toolchain(name, toolchain)))
+}
+
+/// Returns whether a directory of rustup is that of a toolchain such as `nightly`, for any host triple.
+#[must_use]
+pub fn is_toolchain(directory: &str, toolchain: &str) -> bool {
+    let rest = directory.strip_prefix(toolchain);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 #[cfg(test)]

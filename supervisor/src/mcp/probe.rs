@@ -1,20 +1,25 @@
 //! Probes each MCP server before the agent depends on it: starts it and lists its tools.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpServer, McpStatus};
 use rmcp::ServiceExt as _;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::process::ChildStderr;
 
 use super::bounded::Bounded;
-use super::child::{RunningServers, ServerProcess};
+use super::catalog::RunsIn;
+use super::child::{AgentPlace, RunningServers, ServerProcess};
 pub use super::child::{SecretSource, ServerEnv};
 use super::compose::{PlannedServer, ServerPlan};
+use super::sandbox::compose_server_environment;
 use crate::process::Exit;
+use crate::program::ProgramSpec;
 use crate::redact::Redactor;
+use crate::sandbox::{Kind, Role, SandboxSpec};
 
 /// How long a server may take to start and list its tools; the same as in the agent CLI.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -93,6 +98,12 @@ async fn probe_one(
         note,
     };
     let failed = |why: &str| report(McpStatus::Failed, None, 0, Some(redactor.redact(why).into_owned()));
+    if let (RunsIn::AgentSandbox, Some(place)) = (server.runs_in, &server_env.agent) {
+        return match probe_in_container(server, place, limit).await {
+            Ok((identity, tools)) => report(McpStatus::Connected, identity, tools, None),
+            Err(why) => failed(&why),
+        };
+    }
     let mut child = match ServerProcess::start(server, server_env, &RunningServers::default(), Stdio::piped())
     {
         Ok(child) => child,
@@ -122,10 +133,37 @@ async fn probe_one(
     failed(&if stderr.is_empty() { why } else { format!("{why}; stderr: {stderr}") })
 }
 
+/// Probes a server in the agent's container, where only the agent starts it later.
+async fn probe_in_container(
+    server: &PlannedServer,
+    place: &AgentPlace,
+    limit: Duration,
+) -> Result<(Option<String>, u32), String> {
+    let environment = compose_server_environment(&place.variables, server);
+    let arguments: Vec<OsString> = server.args.iter().map(OsString::from).collect();
+    let spec = ProgramSpec {
+        program: &server.command,
+        arguments: &arguments,
+        environment: &environment,
+        directory: &server.home.home(),
+        sandbox: &SandboxSpec::new(Role::Agent, Kind::Off),
+        input: true,
+    };
+    let started = place.site.start(spec).await;
+    let mut program = started.map_err(|failure| format!("cannot start: {}", failure.message))?;
+    let output = program.stdout.take().and_then(|output| output.into_reader().ok());
+    let (Some(output), Some(input)) = (output, program.input.take()) else {
+        return Err("no stdio streams".to_owned());
+    };
+    let listed = tokio::time::timeout(limit, initialize_and_list_tools(output, input)).await;
+    program.kill().await;
+    listed.unwrap_or_else(|_| Err(format!("did not list its tools within {} s", limit.as_secs())))
+}
+
 /// Returns a server's name with its version, and the number of its tools.
 async fn initialize_and_list_tools(
-    stdout: tokio::process::ChildStdout,
-    stdin: tokio::process::ChildStdin,
+    stdout: impl AsyncRead + Send + Unpin + 'static,
+    stdin: impl AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(Option<String>, u32), String> {
     let stdout = Bounded::total(stdout, ANSWERS_MAX_BYTES);
     let running = ().serve((stdout, stdin)).await.map_err(|error| format!("initialization failed: {error}"))?;

@@ -21,8 +21,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admission::Admission;
 use super::bounded::Bounded;
+pub use super::child::{AgentPlace, SecretPaths, SecretSource, ServerEnv};
 use super::child::{RunningServers, ServerProcess};
-pub use super::child::{SecretPaths, SecretSource, ServerEnv};
 use super::compose::{PlannedServer, RelayEndpoint, ServerPlan};
 use super::tokens::{TOKEN_LENGTH, equal, new_token};
 
@@ -300,7 +300,7 @@ impl Shared {
             }
         }
         child.stop().await;
-        self.server_env.collect_kept(server);
+        self.server_env.collect_kept(server).await;
         drop(permit);
     }
 }

@@ -1,6 +1,8 @@
 //! A child process of code outside of an async runtime.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -19,6 +21,15 @@ pub struct BlockingChild {
     inner: std::process::Child,
 }
 
+/// Running children of this module. Each one works for a thread of this process, which kills it.
+static BLOCKING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Locks and returns the children of this module.
+pub(super) fn blocking_children() -> MutexGuard<'static, BTreeSet<u32>> {
+    // A panic under the lock leaves the set consistent: every change is a single call.
+    BLOCKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Spawns `command` in a new process group and registers it as awaited.
 ///
 /// # Errors
@@ -32,6 +43,7 @@ pub fn spawn_blocking(mut command: std::process::Command) -> Result<BlockingChil
         source,
     })?;
     awaited.insert(inner.id());
+    blocking_children().insert(inner.id());
     Ok(BlockingChild { inner })
 }
 
@@ -53,6 +65,7 @@ impl Drop for BlockingChild {
         while matches!(self.inner.try_wait(), Ok(None)) && started.elapsed() < KILL_TIMEOUT {
             std::thread::park_timeout(POLL_INTERVAL);
         }
+        blocking_children().remove(&self.inner.id());
         awaited().remove(&self.inner.id());
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{Timespec, nanosleep};
 
+use super::blocking_child::blocking_children;
 use super::child::awaited;
 
 /// How often the process table is read while processes are being killed.
@@ -44,13 +45,13 @@ pub fn reap_orphans() {
     }
 }
 
-/// Kills all descendants except those in `spared` and their descendants.
+/// Kills all descendants except guests, which a thread of this process uses.
 ///
 /// Returns the process ids that are still running after `KILL_TIMEOUT`.
-pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
+pub async fn kill_descendants() -> Vec<u32> {
     let deadline = tokio::time::Instant::now() + KILL_TIMEOUT;
     loop {
-        let running = descendants(&read_process_table(), own_pid(), spared);
+        let running = running_descendants();
         if running.is_empty() || tokio::time::Instant::now() >= deadline {
             return running;
         }
@@ -60,6 +61,14 @@ pub async fn kill_descendants(spared: &BTreeSet<u32>) -> Vec<u32> {
         reap_orphans();
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Returns the running descendants, except guests.
+fn running_descendants() -> Vec<u32> {
+    // Locked meanwhile, so that no guest is started that is not spared.
+    let _awaited = awaited();
+    let spared = blocking_children();
+    descendants(&read_process_table(), own_pid(), &spared)
 }
 
 /// Kills and reaps all descendants, in a process without an async runtime, within `limit`.
@@ -77,6 +86,15 @@ pub fn kill_all_descendants(limit: Duration) {
         while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
         let _ = nanosleep(&interval);
     }
+}
+
+/// Signals all descendants except those in `spared` and their descendants to exit; returns them.
+///
+/// The caller reaps, and calls again until none is left.
+pub fn kill_descendants_once(spared: &BTreeSet<u32>) -> Vec<u32> {
+    let running = descendants(&read_process_table(), own_pid(), spared);
+    running.iter().for_each(|pid| signal(*pid, Signal::KILL));
+    running
 }
 
 /// Kills orphans: descendants that no awaited child started.

@@ -4,9 +4,8 @@ use orchestrator_contract::names::{docs_branch, fresh_branch, implementation_bra
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{BranchName, Kind, Reason};
 
-use super::aside::has_content;
 use super::fetch::{Fetched, blocking, open};
-use super::recover::{recover, set_aside};
+use super::recover::{recover, set_aside, worktree_has_content};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::working_directory::{PathKind, decide_working_directory};
 use super::worktree::{Access, open_worktree};
@@ -314,7 +313,6 @@ fn checkout_worktree(
         cache: &StatCache::load(&cache_file),
     };
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    let worktree = context.worktree();
     let mut note = None;
     let check_out = || -> Result<CheckoutStats, Failure> {
         let guest = open_worktree(context, Access::Create)?;
@@ -326,7 +324,7 @@ fn checkout_worktree(
         // A refused tree is not the worktree's fault.
         Err(failure)
             if !matches!(failure.reason, Reason::DiskFull | Reason::UnsupportedRepository)
-                && has_content(&worktree) =>
+                && worktree_has_content(context)? =>
         {
             // Its content is saved, but an earlier agent made it unusable.
             let why = format!("it cannot be changed: {}", failure.message);

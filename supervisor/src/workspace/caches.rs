@@ -5,28 +5,38 @@
 //! which it can read and not write, and what tools change in place is copied. Configuration of a tool
 //! (`config.toml`, `bin`) is never taken along, and nothing comes back.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use orchestrator_contract::layout::Layout;
 use rustix::fs::OFlags;
 
+use crate::homes::Home;
 use crate::process::Environment;
+use crate::program::ProgramSpec;
+use crate::sandbox::{Kind, Role, SandboxSpec};
+use crate::site::Site;
+
+/// How long private caches may delay a program in a container.
+const SEED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum entries of all caches of a sandbox; further ones are left out.
-const MAX_ENTRIES: u64 = 200_000;
+pub(super) const MAX_ENTRIES: u64 = 200_000;
 
 /// Maximum bytes that are copied for a sandbox; further files are left out.
 const MAX_COPIED_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Maximum depth of a directory in a cache.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// What a sandbox gets of one entry of a trusted cache.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Share {
+pub(super) enum Share {
     /// A directory of its own, with shares of the content.
     Enter,
     /// A link: nothing changes it in place.
@@ -38,13 +48,13 @@ enum Share {
 }
 
 /// A tool with a cache: the directory's name, its environment variable, and what is shared of it.
-struct Tool {
-    name: &'static str,
+pub(super) struct Tool {
+    pub(super) name: &'static str,
     variable: &'static str,
-    share: fn(path: &str, is_folder: bool) -> Share,
+    pub(super) share: fn(path: &str, is_folder: bool) -> Share,
 }
 
-const TOOLS: [Tool; 4] = [
+pub(super) const TOOLS: [Tool; 4] = [
     Tool { name: "cargo", variable: "CARGO_HOME", share: share_cargo },
     Tool { name: "npm", variable: "npm_config_cache", share: share_npm },
     Tool { name: "pip", variable: "PIP_CACHE_DIR", share: share_pip },
@@ -115,21 +125,67 @@ pub fn environment(own: &Path) -> Environment {
     TOOLS.iter().map(|tool| (tool.variable.into(), own.join(tool.name).into())).collect()
 }
 
+/// Creates the private caches of a fresh home, where its programs run, before a program runs there.
+pub async fn seed_home(site: &Site, trusted: &Path, home: &Home) {
+    let (trusted, own) = (trusted.to_owned(), home.cache());
+    match site {
+        Site::Machine { .. } => {
+            // Without caches, tools download again.
+            drop(tokio::task::spawn_blocking(move || seed(&trusted, &own)).await);
+        }
+        Site::Container(_) => {
+            let supervisor = site.supervisor();
+            let arguments = [
+                SEED_SUBCOMMAND.into(),
+                "--from".into(),
+                trusted.into_os_string(),
+                "--to".into(),
+                own.into_os_string(),
+            ];
+            let spec = ProgramSpec {
+                program: &supervisor,
+                arguments: &arguments,
+                environment: &Environment::new(),
+                directory: Path::new("/"),
+                sandbox: &SandboxSpec::new(Role::Setup, Kind::Off),
+                input: false,
+            };
+            if let Ok(mut program) = site.start(spec).await {
+                drop(tokio::time::timeout(SEED_TIMEOUT, program.wait()).await);
+            }
+        }
+    }
+}
+
 /// Creates the private caches of a sandbox in its directory `own`, before a program runs there.
 ///
-/// A cache that cannot be shared is empty. The sandbox needs read access to
-/// [`Layout::trusted_caches`].
-pub fn seed(layout: &Layout, own: &Path) {
-    let root = layout.trusted_caches();
+/// A cache that cannot be shared is empty. The sandbox needs read access to the directory `trusted`
+/// ([`Layout::trusted_caches`]).
+pub fn seed(trusted: &Path, own: &Path) {
     let mut seeding = Seeding { entries: 0, copied: 0 };
     for tool in &TOOLS {
         let folder = own.join(tool.name);
         if create_folder(&folder).is_ok() {
-            let source = root.join(tool.name);
+            let source = trusted.join(tool.name);
             // A partial cache is a cache, too.
             drop(seeding.folder(&source, &folder, &mut String::new(), 0, tool.share));
         }
     }
+}
+
+/// Internal subcommand that seeds caches in another container, as [`seed`] does here.
+pub const SEED_SUBCOMMAND: &str = "seed-caches";
+
+/// Entry point of the subcommand: `--from DIR --to DIR`.
+#[must_use]
+pub fn seed_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let [from_flag, from, to_flag, to] = arguments.as_slice() else { return ExitCode::FAILURE };
+    if from_flag != "--from" || to_flag != "--to" || !Path::new(to).is_dir() {
+        return ExitCode::FAILURE;
+    }
+    seed(Path::new(from), Path::new(to));
+    ExitCode::SUCCESS
 }
 
 struct Seeding {
@@ -244,7 +300,7 @@ mod tests {
         symlink("/etc", trusted.join("pip/link")).unwrap();
         let own = root.path().join("own");
         fs::create_dir(&own).unwrap();
-        seed(&layout, &own);
+        seed(&trusted, &own);
         let environment = environment(&own);
         let cargo_home = environment.get(std::ffi::OsStr::new("CARGO_HOME")).unwrap();
         assert_eq!(Path::new(cargo_home), own.join("cargo"));
@@ -263,7 +319,7 @@ mod tests {
     #[test]
     fn private_caches_without_trusted_ones_are_empty() {
         let root = tempfile::tempdir().unwrap();
-        seed(&Layout::new(root.path().join("none")), root.path());
+        seed(&root.path().join("none"), root.path());
         assert_eq!(fs::read_dir(root.path().join("cargo")).unwrap().count(), 0);
     }
 }

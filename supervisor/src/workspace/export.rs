@@ -1,29 +1,29 @@
 //! Clean exports of a commit: fresh directories in which setup and verify commands run.
 //!
-//! After a command ran in it, an export is data of an enemy: the supervisor opens nothing in it, moves
-//! the kept directories out without following a link, and removes it.
+//! After a command ran in it, an export is data of an enemy: a guest moves the kept directories out and
+//! removes it.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{BranchName, Reason};
 
-use super::caches;
-use super::fetch::open;
-use super::worktree::open_tree;
-use crate::agent::prepare_session::base_environment;
+use super::fetch::{blocking, open};
+use super::worktree::{Access, open_tree};
+use crate::agent::prepare_session::{base_environment, create_home};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
-use crate::git::checkout::{Checkout, checkout, create_folder, make_root};
-use crate::git::remove_tree;
+use crate::git::checkout::{Checkout, checkout, create_folder};
 use crate::git::{ControlRepository, EntryKind, GitError, Oid, StatCache};
-use crate::homes::Home;
+use crate::guest::GuestError;
+use crate::homes::{Home, remove_all};
 use crate::process::Environment;
 use crate::sandbox::{Role, SandboxSpec};
+use crate::site::Site;
 
 /// A commit's files with a disposable git directory and a home, in a fresh directory.
 #[derive(Debug)]
 pub struct Export {
+    site: Site,
     home: Home,
     /// Directory of the commands, below the files.
     working_directory: PathBuf,
@@ -51,10 +51,16 @@ impl Export {
         &self.working_directory
     }
 
+    /// Returns a directory for caches that commands fill from nothing.
+    #[must_use]
+    pub fn new_caches(&self) -> PathBuf {
+        self.home.folder().join("new-caches")
+    }
+
     /// Returns the environment of the commands, without credentials.
     #[must_use]
     pub fn environment(&self, context: &Context) -> Environment {
-        base_environment(context, &self.home)
+        base_environment(context, &self.site, &self.home)
     }
 
     /// Returns the sandbox of the commands: they write in this export only, and see no file of the agent.
@@ -63,43 +69,63 @@ impl Export {
         context.sandbox_spec(Role::Verify, self.home.folder())
     }
 
-    /// Removes the export.
-    ///
-    /// # Errors
-    /// Returns an error if an entry cannot be removed; [`remove_stale`] tries again.
-    pub fn remove(&self) -> io::Result<()> {
-        remove_tree(self.home.folder())
-    }
-}
-
-/// Removes exports that earlier runs left. Logs what cannot be removed.
-pub fn remove_stale(context: &Context) {
-    let folder = context.layout.verify_dir();
-    let Ok(entries) = std::fs::read_dir(&folder) else { return };
-    for entry in entries.flatten() {
-        if let Err(error) = remove_tree(&entry.path()) {
-            context.journal.warn(format!("cannot remove `{}`: {error}", entry.path().display()));
+    /// Removes the export. Logs what cannot be removed; [`remove_stale`] tries again.
+    pub fn remove(&self, context: &Context) {
+        let removed = self.site.open(context.layout.root()).and_then(|guest| {
+            let path = guest.relative(self.home.folder()).unwrap_or_default();
+            let removed = guest.remove(&[path], false).map_err(|error| broken(&error))?;
+            let failed = removed.into_iter().find_map(Result::err);
+            failed.map_or(Ok(()), |error| Err(Failure::io(self.home.folder(), &error)))
+        });
+        if let Err(failure) = removed {
+            context.journal.warn(format!("cannot remove an export: {}", failure.message));
         }
     }
 }
 
-/// Exports a commit.
+fn broken(error: &GuestError) -> Failure {
+    Failure::from_error(Reason::InternalError, error)
+}
+
+/// Removes exports that earlier runs left. Logs what cannot be removed.
+pub fn remove_stale(context: &Context, site: &Site) {
+    let folder = context.layout.verify_dir();
+    let removed = site
+        .open(context.layout.root())
+        .and_then(|guest| remove_all(&guest, &folder).map_err(|error| broken(&error)));
+    let problem = match removed {
+        Ok(true) => return,
+        Ok(false) => "not everything can be removed".to_owned(),
+        Err(failure) => failure.message,
+    };
+    context.journal.warn(format!("cannot remove earlier exports in `{}`: {problem}", folder.display()));
+}
+
+/// Exports a commit to a site.
 ///
 /// # Errors
 /// Returns an error if the commit cannot be read or written, or `VerificationFailed` if the working
 /// directory is not a directory in the commit.
-pub fn create_export(context: &Context, input: &ExportInput) -> Result<Export, Failure> {
+pub async fn create_export(context: &Context, site: &Site, input: ExportInput) -> Result<Export, Failure> {
+    // The agent cannot prepare a directory whose name it cannot know.
+    let home = create_home(context, site, context.layout.verify_dir()).await?;
+    let working_directory = home.folder().join("target-repo").join(&input.working_directory);
+    let export = Export { site: site.clone(), home, working_directory };
+    let (context, repository, site) = (context.clone(), export.repository(), site.clone());
+    blocking(move || write_export(&context, &site, &repository, &input)).await?;
+    Ok(export)
+}
+
+fn write_export(
+    context: &Context,
+    site: &Site,
+    repository: &Path,
+    input: &ExportInput,
+) -> Result<(), Failure> {
     let ExportInput { commit, branch, working_directory } = input;
     let git = |error: GitError| Failure::from_error(error.reason(), &error);
     let control = open(context, RepositoryRole::Target)?;
     check_working_directory(&control, *commit, working_directory)?;
-    let parent = context.layout.verify_dir();
-    std::fs::create_dir_all(&parent).map_err(|error| Failure::io(&parent, &error))?;
-    // The agent cannot prepare a directory whose name it cannot know.
-    let home = Home::create(&parent).map_err(|error| Failure::io(&parent, &error))?;
-    caches::seed(&context.layout, &home.cache());
-    let export =
-        Export { working_directory: home.folder().join("target-repo").join(working_directory), home };
     let branch =
         BranchName::new(branch).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
     let identity = context.task.commit_identity_or_default();
@@ -111,12 +137,9 @@ pub fn create_export(context: &Context, input: &ExportInput) -> Result<Export, F
         clean: context.task.clean,
         cache: &StatCache::default(),
     };
-    let root = export.repository();
-    make_root(&root).map_err(git)?;
-    let guest = open_tree(&root)?;
+    let guest = open_tree(context, site, repository, Access::Create)?;
     checkout(&control, &guest, &request).map_err(git)?;
-    create_folder(&guest, working_directory).map_err(git)?;
-    Ok(export)
+    create_folder(&guest, working_directory).map_err(git)
 }
 
 /// Checks that the commit has no file, link or submodule in place of the working directory.

@@ -7,6 +7,7 @@ use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, http_url, variables};
 
 use super::branch::branch_of;
+use super::fetch::blocking;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
 use super::reserve;
 use super::transient::with_retries;
@@ -16,6 +17,7 @@ use crate::git::{Credentials, Remote, RemoteRefs};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::installed::find_command;
 use crate::publish::policy::Policy;
+use crate::site::Site;
 
 /// State of the remotes at the start of the run, and the workspace lock.
 #[derive(Debug)]
@@ -49,7 +51,10 @@ pub async fn check(context: &Context) -> Result<Preflight, Failure> {
     if let Err(error) = reserve::allocate(&context.layout) {
         context.journal.warn(format!("no disk reserve for the end of the run: {error}"));
     }
-    let claude = find_claude(context)?;
+    for site in context.sites() {
+        site.connect().await?;
+    }
+    let claude = find_claude(context).await?;
     check_model(context)?;
     catalogue(context)?;
     Policy::new(context.redactor.clone(), &context.task.protected_paths, &context.task.protected_paths_allow)
@@ -101,7 +106,7 @@ fn make_folders(context: &Context) -> Result<(), Failure> {
         layout.supervisor_dir(),
         layout.runs(),
         context.record.folder().to_owned(),
-        layout.agent_dir(),
+        layout.tools_dir(),
         layout.sessions(),
     ] {
         std::fs::create_dir_all(&folder).map_err(|error| {
@@ -126,9 +131,16 @@ async fn lock(context: &Context) -> Result<WorkspaceLock, Failure> {
     })
 }
 
-fn find_claude(context: &Context) -> Result<std::path::PathBuf, Failure> {
-    let command = context.settings.claude.to_string_lossy();
-    find_command(&command, &context.inherited.path()).ok_or_else(|| {
+async fn find_claude(context: &Context) -> Result<std::path::PathBuf, Failure> {
+    let command = context.settings.claude.to_string_lossy().into_owned();
+    let found = match &context.agent_site {
+        Site::Machine { .. } => find_command(&command, &context.inherited.path()),
+        Site::Container(site) => {
+            let (site, name) = (site.clone(), command.clone());
+            blocking(move || site.find_program(&name)).await?
+        }
+    };
+    found.ok_or_else(|| {
         let message = format!("Claude Code CLI `{command}` not found, or not executable");
         Failure::new(Reason::AgentCliNotFound, message)
     })

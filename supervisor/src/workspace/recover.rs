@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{Kind, RunName};
+use orchestrator_contract::{Kind, Reason, RunName};
 
 use super::aside::{has_content, move_aside, move_record_aside};
 use super::fetch::{blocking, open};
@@ -16,6 +16,7 @@ use crate::git::{GitError, Oid};
 use crate::process::kill_strays;
 use crate::publish::save::{SavedWork, WorktreeBase, save_recovered, save_tree};
 use crate::record::file::write_atomically;
+use crate::site::Site;
 
 /// Maximum times that a recovery is started; one that never ends kills the supervisor each time.
 const MAX_TRIES: u32 = 2;
@@ -60,14 +61,18 @@ impl Leftovers {
 /// # Errors
 /// Returns an error if the workspace cannot be written; the worktree is not changed then.
 pub async fn recover(context: &Context, base: Oid) -> Result<Vec<String>, Failure> {
-    let strays = kill_strays(&context.layout.agent_dir(), STRAY_TIMEOUT).await;
+    let strays = match &context.agent_site {
+        Site::Machine { .. } => kill_strays(&context.layout.agent_dir(), STRAY_TIMEOUT).await,
+        // Its container is new.
+        Site::Container(_) => Vec::new(),
+    };
     let context = context.clone();
     blocking(move || {
         let mut notes = Vec::new();
         if !strays.is_empty() {
             notes.push(format!("killed processes of an earlier run: {strays:?}"));
         }
-        if let Some(leftovers) = find_leftovers(&context) {
+        if let Some(leftovers) = find_leftovers(&context)? {
             notes.extend(recover_leftovers(&context, base, &leftovers)?);
         }
         Ok(notes)
@@ -75,11 +80,11 @@ pub async fn recover(context: &Context, base: Oid) -> Result<Vec<String>, Failur
     .await
 }
 
-fn find_leftovers(context: &Context) -> Option<Leftovers> {
-    if !has_content(&context.worktree()) {
-        return None;
+fn find_leftovers(context: &Context) -> Result<Option<Leftovers>, Failure> {
+    if !worktree_has_content(context)? {
+        return Ok(None);
     }
-    match read_tree_state(&context.tree_state()) {
+    Ok(match read_tree_state(&context.tree_state()) {
         RecordedTree::Known(state) => match state.status {
             WorktreeStatus::Clean | WorktreeStatus::CheckingOut => None,
             WorktreeStatus::PartlySaved => Some(Leftovers::Unsavable(state)),
@@ -89,7 +94,7 @@ fn find_leftovers(context: &Context) -> Option<Leftovers> {
             Some(Leftovers::Unrecorded { why: "it is missing".to_owned(), hint: TreeHint::default() })
         }
         RecordedTree::Unknown { why, hint } => Some(Leftovers::Unrecorded { why, hint }),
-    }
+    })
 }
 
 fn recover_leftovers(context: &Context, base: Oid, leftovers: &Leftovers) -> Result<Vec<String>, Failure> {
@@ -179,12 +184,23 @@ fn save_unrecorded(context: &Context, base: Oid, why: &str, hint: &TreeHint) -> 
     Ok(Saved { note: (work.tip != start).then_some(note), work })
 }
 
+/// Returns whether the worktree can hold anything to save.
+///
+/// # Errors
+/// Returns an error if the workspace cannot be read.
+pub(super) fn worktree_has_content(context: &Context) -> Result<bool, Failure> {
+    let guest = context.agent_site.open(context.layout.root())?;
+    has_content(&guest, &context.worktree())
+        .map_err(|error| Failure::from_error(Reason::InternalError, &error))
+}
+
 /// Moves the worktree aside and returns a note that says where.
 ///
 /// # Errors
 /// Returns an error if the workspace cannot be written.
 pub(super) fn set_aside(context: &Context, owner: &str, why: &str) -> Result<String, Failure> {
-    let to = move_aside(&context.layout, &context.worktree(), owner, why)?;
+    let guest = context.agent_site.open(context.layout.root())?;
+    let to = move_aside(&guest, &context.layout, &context.worktree(), owner, why)?;
     Ok(format!("moved the worktree of {owner} to `{}`: {why}", to.display()))
 }
 

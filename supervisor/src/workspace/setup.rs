@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::branch::PreparedBranch;
 use super::caches;
-use super::export::{ExportInput, create_export, remove_stale};
+use super::export::{Export, ExportInput, create_export, remove_stale};
 use super::fetch::{blocking, open};
+use super::import_caches::import_caches;
 use super::state::{TreeState, WorktreeStatus, stat_cache, write_tree_state};
 use super::verify::SETUP_TIMEOUT;
 use super::worktree::{Access, open_worktree};
@@ -21,6 +22,7 @@ use crate::failure::Failure;
 use crate::git::{GitError, StatCache, snapshot};
 use crate::record::file::{read_json, write_json};
 use crate::sandbox::Role;
+use crate::site::Site;
 
 /// Records for which base and commands the trusted caches were filled last.
 #[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -41,7 +43,7 @@ pub async fn run_setup(
 ) -> Result<(), Failure> {
     let cleaned = context.clone();
     blocking(move || {
-        remove_stale(&cleaned);
+        remove_stale(&cleaned, &cleaned.agent_site);
         Ok(())
     })
     .await?;
@@ -49,10 +51,11 @@ pub async fn run_setup(
         return Ok(());
     }
     fill_trusted_caches(context, prepared).await?;
-    let home = create_home(context)?;
+    let site = context.agent_site.clone();
+    let home = create_home(context, &site, context.layout.agent_dir()).await?;
     let command_context = CommandContext {
-        supervisor: context.supervisor.clone(),
-        environment: base_environment(context, &home),
+        environment: base_environment(context, &site, &home),
+        site,
         sandbox: context.sandbox_spec(Role::Setup, home.folder()),
         directory: directory.to_owned(),
     };
@@ -80,28 +83,36 @@ async fn fill_trusted_caches(context: &Context, prepared: &PreparedBranch) -> Re
         branch: prepared.branch.clone(),
         working_directory: prepared.working_directory.clone(),
     };
-    let creating = context.clone();
-    let export = blocking(move || create_export(&creating, &input)).await?;
+    let export = create_export(context, &context.agent_site, input).await?;
     let trusted = context.layout.trusted_caches();
     let mut environment = export.environment(context);
-    let caches = caches::trusted_environment(&context.layout);
-    environment.extend(caches.map_err(|error| Failure::io(&trusted, &error))?);
+    environment.extend(match &context.agent_site {
+        Site::Machine { .. } => {
+            caches::trusted_environment(&context.layout).map_err(|error| Failure::io(&trusted, &error))?
+        }
+        // A container cannot write the trusted ones: they are imported from here.
+        Site::Container(_) => caches::environment(&export.new_caches()),
+    });
     let sandbox = export.sandbox(context).write([trusted]);
     let command_context = CommandContext {
-        supervisor: context.supervisor.clone(),
+        site: context.agent_site.clone(),
         environment,
         sandbox,
         directory: export.working_directory().to_owned(),
     };
     let results = run(context, &command_context, "setup on the base").await;
-    let journal = context.journal.clone();
-    blocking(move || {
-        if let Err(error) = export.remove() {
-            journal.warn(format!("cannot remove an export: {error}"));
-        }
-        Ok(())
+    let closing = context.clone();
+    let passed = results.as_ref().is_ok_and(|results| results.passed);
+    let imported = blocking(move || {
+        let imported = if passed { import_new(&closing, &export) } else { Ok(()) };
+        export.remove(&closing);
+        Ok(imported)
     })
     .await?;
+    if let Err(failure) = imported {
+        context.journal.warn(format!("setup on the base filled no caches: {}", failure.message));
+        return Ok(());
+    }
     match results?.failure_text() {
         // The same commands run in the agent's tree; their failure there ends the run.
         Some(text) => {
@@ -113,15 +124,21 @@ async fn fill_trusted_caches(context: &Context, prepared: &PreparedBranch) -> Re
     }
 }
 
+/// Imports the caches that setup commands filled in another container.
+fn import_new(context: &Context, export: &Export) -> Result<(), Failure> {
+    let Site::Container(_) = &context.agent_site else { return Ok(()) };
+    let guest = context.agent_site.open(&export.new_caches())?;
+    let imported = import_caches(&guest, Path::new(""), &context.layout.trusted_caches());
+    imported.map(drop).map_err(|error| Failure::from_error(Reason::IoError, &error))
+}
+
 async fn run(context: &Context, commands: &CommandContext, source: &str) -> Result<CommandsResult, Failure> {
     let journal = context.journal.clone();
     let on_finished = |report: &CommandResult| {
         let line = format!("{} ({:.1} s)", report.command, report.seconds);
         journal.log(Level::Info, source, line);
     };
-    run_commands(&context.task.setup, commands, &context.redactor, SETUP_TIMEOUT, on_finished)
-        .await
-        .map_err(|error| Failure::from_error(Reason::InternalError, &error))
+    run_commands(&context.task.setup, commands, &context.redactor, SETUP_TIMEOUT, on_finished).await
 }
 
 /// Records what the commands changed in the agent's tree, which is not work of the agent.

@@ -1,5 +1,6 @@
 //! Steps `documents` and `mcp`: task documents and MCP servers for the agent.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,18 +20,23 @@ use crate::docs::plan::{Document, Plan};
 use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
 use crate::git::{ControlRepository, EntryKind, GitError, Oid};
+use crate::guest::Guest;
 use crate::homes::sessions::SessionStore;
 use crate::homes::{Home, kept, remove_all};
-use crate::mcp::catalog::Catalog;
-use crate::mcp::compose::{self, Placeholders, ServerPlan, compose};
-use crate::mcp::installed::{find_command, has_toolchain};
+use crate::mcp::catalog::{Catalog, ServerConfig, WorkspaceAccess};
+use crate::mcp::compose::{self, Location, Placeholders, ServerPlan, compose};
+use crate::mcp::installed::{find_command, has_toolchain, is_toolchain};
 use crate::mcp::probe::{self, probe};
-use crate::mcp::relay::{RelayHost, ServerEnv};
+use crate::mcp::relay::{AgentPlace, RelayHost, ServerEnv};
 use crate::mcp::sandbox::{ToolSandbox, trusted_search_path};
-use crate::sandbox::{Places, Role, machine};
+use crate::sandbox::{Kind as SandboxKind, Places, Role, machine};
+use crate::site::{Site, THIS_PROGRAM};
 
 /// How long the removal of earlier runs' directories may delay the run.
 const HOME_REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Maximum toolchains of a container to look at.
+const MAX_TOOLCHAINS: usize = 100;
 
 /// Finds the task's documents at the fetched commit.
 ///
@@ -133,15 +139,15 @@ pub async fn start_mcp_servers_and_setup(
         target: directory.clone(),
         files: context.record.mcp_files(),
     };
-    let mut composed = compose_servers(context, &catalogue, &placeholders)?;
+    let composing = (context.clone(), catalogue.clone());
+    let mut composed = blocking(move || compose_servers(&composing.0, &composing.1, &placeholders)).await?;
     for (path, text) in composed.servers.iter().flat_map(|server| &server.files) {
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         written.and_then(|()| std::fs::write(path, text)).map_err(|error| Failure::io(path, &error))?;
     }
     let server_env = server_env(context);
     for server in composed.relayed() {
-        let failed = |error| Failure::io(&server.home.home(), &error);
-        server_env.restore_kept(server).map_err(failed)?;
+        server_env.restore_kept(server).await?;
     }
     let servers = probe(&mut composed, &server_env, &context.redactor, probe::PROBE_TIMEOUT)
         .await
@@ -175,27 +181,31 @@ pub async fn start_mcp_servers_and_setup(
 
 /// Stores the sessions and kept files of killed runs, then removes every directory of an earlier run.
 async fn clear_homes(context: &Context) -> Result<(), Failure> {
-    let (layout, journal) = (context.layout.clone(), context.journal.clone());
-    blocking(move || {
-        let mut problems = SessionStore::new(&layout).collect_leftovers();
-        problems.extend(kept::collect_leftovers(&layout.kept(), &layout.agent_dir()));
+    let context = context.clone();
+    let clearing = blocking(move || {
+        let (layout, journal) = (&context.layout, &context.journal);
+        let guest = context.agent_site.open(layout.root())?;
+        let tools = context.tool_site.open(&layout.tools_root())?;
+        let mut problems = SessionStore::new(layout).collect_leftovers(&guest);
+        problems.extend(kept::collect_leftovers(&layout.kept(), &layout.tools_dir(), &tools));
         for problem in problems {
             journal.warn(problem);
         }
-        if !remove_all(&layout.agent_dir(), HOME_REMOVAL_TIMEOUT) {
-            journal.warn(format!(
-                "cannot remove every directory of earlier runs in `{}`",
-                layout.agent_dir().display()
-            ));
+        for (guest, folder) in [(guest, layout.agent_dir()), (tools, layout.tools_dir())] {
+            let removed = remove_all(&guest, &folder);
+            if !removed.map_err(|error| Failure::from_error(Reason::InternalError, &error))? {
+                journal
+                    .warn(format!("cannot remove every directory of earlier runs in `{}`", folder.display()));
+            }
         }
         Ok(())
-    })
-    .await
+    });
+    tokio::time::timeout(HOME_REMOVAL_TIMEOUT, clearing).await.unwrap_or(Ok(()))
 }
 
 /// Returns the environment of the MCP servers: each one runs in its own sandbox.
 fn server_env(context: &Context) -> ServerEnv {
-    let path = trusted_search_path(&context.inherited.path(), context.layout.root());
+    let path = trusted_search_path(&context.inherited.path(), &context.layout.tools_root());
     let mut variables = context.inherited.passthrough();
     variables.insert("PATH".into(), path.clone());
     variables.extend(context.inherited.rustup_home().map(|home| ("RUSTUP_HOME".into(), home.into())));
@@ -204,14 +214,45 @@ fn server_env(context: &Context) -> ServerEnv {
     ServerEnv {
         machine: variables,
         sandbox: ToolSandbox {
-            supervisor: context.supervisor.clone(),
+            supervisor: THIS_PROGRAM.into(),
             shared: machine(Role::Tool, context.sandbox.kind, &places),
             workspace: context.worktree(),
+        },
+        site: context.tool_site.clone(),
+        agent: match &context.agent_site {
+            Site::Machine { .. } => None,
+            site @ Site::Container(_) => {
+                Some(AgentPlace { site: site.clone(), variables: context.surroundings(site).variables })
+            }
         },
         kept: context.layout.kept(),
         secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
         secret_files: Arc::new(move |name: &str| files.files(name)),
     }
+}
+
+/// Returns why a server cannot run beside the containers of a run.
+fn refuse_beside_container(context: &Context, server: &ServerConfig) -> Option<String> {
+    match (&context.agent_site, server.workspace, context.sandbox.kind) {
+        (Site::Machine { .. }, ..) => None,
+        (Site::Container(_), WorkspaceAccess::Read | WorkspaceAccess::Write, _) => {
+            Some("its `workspace` is in the agent's container, which it cannot reach".to_owned())
+        }
+        (Site::Container(_), WorkspaceAccess::None, SandboxKind::Off) => {
+            Some("the supervisor's container cannot make a sandbox for it".to_owned())
+        }
+        (Site::Container(_), WorkspaceAccess::None, SandboxKind::Namespaces | SandboxKind::Landlock) => None,
+    }
+}
+
+/// Returns the names of the rustup toolchains in the agent's container.
+fn container_toolchains(context: &Context) -> Vec<String> {
+    let Site::Container(_) = &context.agent_site else { return Vec::new() };
+    let Some(home) = context.surroundings(&context.agent_site).rustup_home else { return Vec::new() };
+    let Ok(guest) = context.agent_site.open(&home.join("toolchains")) else { return Vec::new() };
+    let listing = guest.list_one(b"", MAX_TOOLCHAINS);
+    let entries = listing.map(|listing| listing.entries).unwrap_or_default();
+    entries.into_iter().filter_map(|(name, _)| String::from_utf8(name).ok()).collect()
 }
 
 /// Chooses the MCP servers and composes their configuration.
@@ -220,17 +261,44 @@ fn compose_servers(
     catalogue: &Catalog,
     placeholders: &Placeholders,
 ) -> Result<ServerPlan, Failure> {
-    let path = trusted_search_path(&context.inherited.path(), context.layout.root());
+    let path = trusted_search_path(&context.inherited.path(), &context.layout.tools_root());
     let rustup_home = context.inherited.rustup_home();
-    let create_home = || Home::create(&context.layout.agent_dir());
-    let has_secret = |name: &str| context.secrets.read(name).is_ok_and(|secret| secret.is_some());
-    let host = compose::HostCapabilities {
-        places: placeholders,
-        create_home: &create_home,
-        has_secret: &has_secret,
+    let guest = context.tool_site.open(&context.layout.tools_root())?;
+    let create_home = |guest: &Guest, folder: &Path| {
+        let home = Home::new(folder);
+        home.create(guest).map(|()| home)
+    };
+    let own = Location {
+        refuse: &|server| refuse_beside_container(context, server),
+        create_home: &|| create_home(&guest, &context.layout.tools_dir()),
         find_command: &|command| find_command(command, &path),
         has_toolchain: &|name| rustup_home.as_deref().is_some_and(|home| has_toolchain(home, name)),
     };
+    let container = match &context.agent_site {
+        Site::Machine { .. } => None,
+        Site::Container(site) => Some((site, context.agent_site.open(context.layout.root())?)),
+    };
+    let toolchains = container_toolchains(context);
+    let find_in_container = |command: &str| {
+        let (site, _) = container.as_ref()?;
+        // Without an answer the server is skipped like one that is not installed.
+        site.find_program(command).ok().flatten()
+    };
+    let create_in_container = || match &container {
+        Some((_, guest)) => create_home(guest, &context.layout.agent_dir()),
+        None => create_home(&guest, &context.layout.tools_dir()),
+    };
+    let agent = match &container {
+        None => own,
+        Some(_) => Location {
+            refuse: &|_| None,
+            create_home: &create_in_container,
+            find_command: &find_in_container,
+            has_toolchain: &|name| toolchains.iter().any(|toolchain| is_toolchain(toolchain, name)),
+        },
+    };
+    let has_secret = |name: &str| context.secrets.read(name).is_ok_and(|secret| secret.is_some());
+    let host = compose::HostCapabilities { places: placeholders, has_secret: &has_secret, own, agent };
     // Concurrent sessions of a docs run share the servers, so exclusive ones are not a default.
     let shareable = || {
         let servers = catalogue.servers().filter(|server| server.is_default(has_secret) && !server.exclusive);

@@ -1,6 +1,5 @@
 //! Step `verify`: runs the verify commands on a clean export of exactly the commit to push.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use crate::commands::{CommandContext, CommandsResult, run_commands};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::git::Oid;
-use crate::process::kill_descendants;
 
 /// Maximum time of all setup commands of one tree together.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -53,7 +51,7 @@ pub async fn verify(
         let results = CommandsResult { reports: Vec::new(), passed: true };
         return Ok(VerifiedCommit { commit: None, results, kept: Vec::new(), notes: Vec::new() });
     }
-    let remaining = kill_descendants(&BTreeSet::new()).await;
+    let remaining = context.agent_site.kill_all().await;
     if !remaining.is_empty() {
         let message = format!(
             "not verified: processes of the agent could not be killed and may interfere: {remaining:?}"
@@ -61,13 +59,18 @@ pub async fn verify(
         return Err(Failure::new(Reason::AgentFailed, message));
     }
     let commit = input.commit;
-    let prepare = Arc::clone(context);
-    let (export, kept) = blocking(move || {
-        remove_stale(&prepare);
-        let export = create_export(&prepare, &input)?;
-        let store = prepare.layout.verify_kept(&prepare.task.service);
-        let kept = keep::restore(&store, &export.repository(), &prepare.task.verify_keep);
-        Ok((export, kept))
+    let cleaned = Arc::clone(context);
+    blocking(move || {
+        remove_stale(&cleaned, &cleaned.verify_site);
+        Ok(())
+    })
+    .await?;
+    let export = create_export(context, &context.verify_site, input).await?;
+    let (restored, repository) = (Arc::clone(context), export.repository());
+    let kept = blocking(move || {
+        let guest = restored.verify_site.open(restored.layout.root())?;
+        let store = restored.layout.verify_kept(&restored.task.service);
+        Ok(keep::restore(&guest, &store, &repository, &restored.task.verify_keep))
     })
     .await?;
     let results = run_in(context, &export, on_finished).await;
@@ -82,21 +85,19 @@ async fn run_in(
     on_finished: impl Fn(&CommandResult),
 ) -> Result<CommandsResult, Failure> {
     let command_context = CommandContext {
-        supervisor: context.supervisor.clone(),
+        site: context.verify_site.clone(),
         environment: export.environment(context),
         sandbox: export.sandbox(context),
         directory: export.working_directory().to_owned(),
     };
-    let failed = |error| Failure::from_error(Reason::InternalError, &error);
     let task = &context.task;
     let redactor = &context.redactor;
-    let setup = run_commands(&task.setup, &command_context, redactor, SETUP_TIMEOUT, &on_finished).await;
-    let setup = setup.map_err(failed)?;
+    let setup = run_commands(&task.setup, &command_context, redactor, SETUP_TIMEOUT, &on_finished).await?;
     if !setup.passed {
         return Ok(setup);
     }
     let limit = Duration::try_from_secs_f64(task.limits.verify_minutes * 60.0).unwrap_or(Duration::MAX);
-    run_commands(&task.verify, &command_context, redactor, limit, &on_finished).await.map_err(failed)
+    run_commands(&task.verify, &command_context, redactor, limit, &on_finished).await
 }
 
 /// Moves the kept directories out and removes the export.
@@ -104,10 +105,12 @@ async fn close(context: &Arc<Context>, export: Export) -> Vec<String> {
     let context = Arc::clone(context);
     let closing = tokio::task::spawn_blocking(move || {
         let store = context.layout.verify_kept(&context.task.service);
-        let notes = keep::store(&store, &export.repository(), &context.task.verify_keep);
-        if let Err(error) = export.remove() {
-            context.journal.warn(format!("cannot remove an export: {error}"));
-        }
+        let keep = &context.task.verify_keep;
+        let notes = match context.verify_site.open(context.layout.root()) {
+            Ok(guest) => keep::store(&guest, &store, &export.repository(), keep),
+            Err(failure) => vec![format!("nothing was kept for the next verification: {}", failure.message)],
+        };
+        export.remove(&context);
         notes
     });
     tokio::time::timeout(REMOVE_TIMEOUT, closing).await.ok().and_then(Result::ok).unwrap_or_default()

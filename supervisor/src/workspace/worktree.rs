@@ -1,22 +1,20 @@
-//! Opens a worktree through a guest: the only way to the files in it.
+//! Opens worktrees through a guest: the only way to the files in them.
 
 use std::path::Path;
 
-use crate::context::Context;
-use crate::failure::Failure;
-use crate::git::checkout::make_root;
-use crate::guest::{Guest, GuestError, GuestOptions};
 use orchestrator_contract::Reason;
 
-/// The running program, also after its file was replaced.
-const THIS_PROGRAM: &str = "/proc/self/exe";
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::guest::Guest;
+use crate::site::Site;
 
 /// What a guest is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
     /// Reads and writes files of an existing worktree.
     Existing,
-    /// Creates the worktree's folder if it does not exist.
+    /// Creates the worktree's folder if it does not exist; replaces a file or link of that name.
     Create,
 }
 
@@ -25,23 +23,20 @@ pub enum Access {
 /// # Errors
 /// Returns an error if the folder does not exist or cannot be created, or the guest does not start.
 pub fn open_worktree(context: &Context, access: Access) -> Result<Guest, Failure> {
-    let root = context.worktree();
-    if access == Access::Create {
-        make_root(&root).map_err(|error| Failure::from_error(error.reason(), &error))?;
-    }
-    open_tree(&root)
+    open_tree(context, &context.agent_site, &context.worktree(), access)
 }
 
-/// Starts a guest in a folder.
+/// Starts a guest in a folder of the workspace.
 ///
 /// # Errors
-/// Returns an error if the folder does not exist or the guest does not start.
-pub fn open_tree(root: &Path) -> Result<Guest, Failure> {
-    Guest::start(Path::new(THIS_PROGRAM), root, GuestOptions::default()).map_err(|error| {
-        let reason = match &error {
-            GuestError::Start { .. } | GuestError::Broken { .. } => Reason::InternalError,
-            GuestError::Root { .. } => Reason::IoError,
-        };
-        Failure::from_error(reason, &error)
-    })
+/// Returns an error if the folder does not exist or cannot be created, or the guest does not start.
+pub fn open_tree(context: &Context, site: &Site, folder: &Path, access: Access) -> Result<Guest, Failure> {
+    if access == Access::Create {
+        let guest = site.open(context.layout.root())?;
+        let path = guest.relative(folder).unwrap_or_default();
+        let made = guest.make_folders(&[path]);
+        made.map_err(|error| Failure::from_error(Reason::InternalError, &error))?
+            .map_err(|error| Failure::io(folder, &error))?;
+    }
+    site.open(folder)
 }

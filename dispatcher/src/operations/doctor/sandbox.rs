@@ -56,7 +56,7 @@ fn judge(sandbox: &Sandbox) -> Check {
         message.push_str(remark);
     }
     match sandbox.kind {
-        SandboxKind::Namespaces => Check::ok(NAME, message),
+        SandboxKind::Container | SandboxKind::Namespaces => Check::ok(NAME, message),
         SandboxKind::Landlock => Check::failed(
             NAME,
             CheckStatus::Warning,
