@@ -124,6 +124,7 @@ if [[ -z $program ]]; then
     say "building $name for $target; the first build takes minutes"
     RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo build --quiet --release --target "$target" \
         --bin supervisor --bin dispatcher
+    say "built $name after $SECONDS s"
     program=${CARGO_TARGET_DIR:-target}/$target/release/$name
 fi
 [[ -x $program ]] || die "program \`$program\` not found"
@@ -244,4 +245,5 @@ if ! "$engine" "${command[@]}" --network=host "${arguments[@]}" "$context" >"$lo
     die "the build failed; full log: $log"
 fi
 rm -rf "$context"
+say "built $tag after $SECONDS s"
 echo "$tag"
