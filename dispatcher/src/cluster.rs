@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use orchestrator_contract::Reason;
@@ -19,6 +20,48 @@ pub(crate) const CONFIGURATION_HINT: &str =
 
 /// Timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Oldest minor version of Kubernetes 1 whose pods can have sidecars:
+/// <https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>.
+const MINIMUM_MINOR: u32 = 29;
+
+/// Hint for a cluster that is too old.
+pub(crate) const VERSION_HINT: &str = "Upgrade the cluster, or use another backend.";
+
+/// Returns why runs are impossible with this version of the API server, if they are.
+#[must_use]
+pub(crate) fn version_problem(version: &Info) -> Option<String> {
+    // Some providers append a plus sign to the minor version.
+    let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok();
+    let (major, minor) = number(&version.major).zip(number(&version.minor))?;
+    (major, minor).lt(&(1, MINIMUM_MINOR)).then(|| {
+        format!(
+            "Kubernetes {} is too old: runs need 1.{MINIMUM_MINOR} or newer, whose pods can have sidecars",
+            version.git_version
+        )
+    })
+}
+
+/// Fails if the API server is too old for runs; one that does not respond is not checked.
+///
+/// # Errors
+/// Returns an error that names both versions.
+pub(crate) async fn require_version(client: &Client) -> Result<(), Error> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, client.apiserver_version()).await {
+        Ok(Ok(version)) => match version_problem(&version) {
+            Some(problem) => Err(Error::configuration(problem).with_hint(VERSION_HINT)),
+            None => Ok(()),
+        },
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "version of the API server not checked");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!("version of the API server not checked: it does not respond");
+            Ok(())
+        }
+    }
+}
 
 /// Creates a client from the kubeconfig, or in a pod from the service account, without a request.
 ///
@@ -75,5 +118,30 @@ pub(crate) fn to_error(action: &str, error: &kube::Error, settings: &KubernetesS
         400 | 422 => Error::invalid_request(format!("cannot {action}: {message}")),
         _ => Error::new(Reason::RemoteUnavailable, format!("cannot {action}: {message}"))
             .with_hint(CONNECTION_HINT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(major: &str, minor: &str) -> Info {
+        let git_version = format!("v{major}.{minor}.3");
+        Info { major: major.to_owned(), minor: minor.to_owned(), git_version, ..Info::default() }
+    }
+
+    #[test]
+    fn cluster_without_sidecars_is_too_old() {
+        for (major, minor) in [("1", "28"), ("1", "28+"), ("1", "9"), ("0", "99")] {
+            let problem = version_problem(&version(major, minor)).unwrap();
+            assert!(
+                problem.contains(&format!("v{major}.{minor}.3")) && problem.contains("1.29"),
+                "{problem}"
+            );
+        }
+        // A server that does not say its version is not refused.
+        for (major, minor) in [("1", "29"), ("1", "29+"), ("1", "33"), ("2", "0"), ("", "")] {
+            assert_eq!(version_problem(&version(major, minor)), None, "{major}.{minor}");
+        }
     }
 }

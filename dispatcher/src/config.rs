@@ -103,6 +103,7 @@ impl Config {
         }?;
         environment.overlay(&mut settings)?;
         require_secure_urls(&settings)?;
+        settings.docker.validate()?;
         let flag = |flag: Option<PathBuf>| flag.map(|path| cwd.join(path));
         let state_dir = flag(flags.state_dir)
             .or_else(|| settings.state_dir.clone())

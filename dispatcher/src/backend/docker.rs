@@ -5,9 +5,14 @@
 //!
 //! | object | content |
 //! |---|---|
-//! | container `{run}` | one attempt; creating it allocates the attempt number |
-//! | volume `workspace-{service}` | the workspace of a service; never removed here |
+//! | container `{run}` | supervisor of one attempt; creating it allocates the attempt number |
+//! | containers `{run}-agent`, `{run}-verify` | untrusted programs; removed when the supervisor has ended |
+//! | volumes `workspace-{service}`, `….verify`, `….private`, `….shared` | the workspace of a service; never removed here |
 //! | volume `{run}-input` | task and secrets of one run; removed with its container |
+//! | volumes `{run}-agent-socket`, `{run}-verify-socket` | connection of supervisor and guest; removed with the run |
+//! | volume `orchestrator-tools-{image}` | programs of guests; removed after its image |
+//!
+//! [`orchestrator_contract::containers`] says which container mounts which volume.
 
 mod archive;
 mod attempts;
@@ -18,14 +23,19 @@ mod create;
 mod debug;
 mod doctor;
 mod follow;
+mod guests;
 mod handle;
+mod images;
 mod inputs;
 mod labels;
 mod liveness;
+mod objects;
 mod spec;
+mod volumes;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use orchestrator_contract::containers::ContainerRole;
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{RunName, ServiceName, TaskKey, TaskSpec};
 
@@ -33,12 +43,12 @@ pub(crate) use command_line::quote;
 pub use debug::{CommandLine, DebugOptions, DebugRun, DebugVolume, Shell};
 pub use handle::Docker;
 
+use self::attempts::AttemptNumbers;
 use self::command_line::{Terminal, build_arguments};
-use self::connect::{problem, status};
 use self::follow::Follower;
 use self::handle::attempt_of;
 use self::inputs::RunInputs;
-use self::labels::{HELPER, RUN, SERVICE};
+use self::labels::RUN;
 use super::{Artifact, Backend, CreateOutcome, CreateRun, MAX_ARTIFACT_BYTES, RunFollower, StoredRun};
 use crate::error::Error;
 use crate::files::Excerpt;
@@ -61,7 +71,7 @@ impl Backend for Docker {
     }
 
     fn workspace(&self, service: &ServiceName) -> String {
-        format!("volume {}", spec::workspace(service))
+        format!("volume {}", guests::tree_volume(service))
     }
 
     fn native_command(&self, run: &RunName) -> Option<String> {
@@ -110,7 +120,7 @@ impl Backend for Docker {
     }
 
     async fn artifact(&self, run: &StoredRun, artifact: Artifact) -> Result<Option<Excerpt>, Error> {
-        let record = Layout::new(spec::WORKSPACE).run_dir(&run.task.run);
+        let record = Layout::of_containers().run_dir(&run.task.run);
         let path = match artifact {
             Artifact::Transcript => record.transcript(),
             Artifact::Diff => record.diff(),
@@ -158,26 +168,58 @@ impl Docker {
         Ok(known.unwrap_or_default().max(self.stored_attempt(identity).await?))
     }
 
-    /// Reads the stored attempt number through any container with the service's volume.
+    /// Reads the stored attempt number through any container with the service's private volume.
     async fn stored_attempt(&self, identity: &TaskKey) -> Result<u32, Error> {
         let engine = self.engine().await?;
         let service = &identity.service;
-        let any = self.containers(vec![format!("{SERVICE}={service}"), RUN.to_owned()]).await?;
-        let any = any
-            .into_iter()
-            .filter(|container| container.labels.as_ref().is_some_and(|labels| !labels.contains_key(HELPER)));
-        if let Some(id) = any.filter_map(|container| container.id).next() {
-            return attempts::read(&engine.client, &id, identity).await;
+        let volume = guests::private_volume(service);
+        if let Some(id) = self.supervisor_with(service, &volume).await? {
+            return AttemptNumbers::private(&engine.client, &id).read(identity).await;
         }
-        let volume = spec::workspace(service);
-        match engine.client.inspect_volume(&volume).await {
-            Ok(_) => {}
-            Err(error) if status(&error) == Some(404) => return Ok(0),
-            Err(error) => return Err(problem(&format!("inspect volume {volume}"), &error)),
+        if !self.has_volume(&volume).await? {
+            return self.former_attempt(identity).await;
         }
-        let helper = self.create_helper(service, None, &[]).await?;
-        let stored = attempts::read(&engine.client, &helper, identity).await;
+        let image = spec::supervisor_image(self.config.docker());
+        let helper = self.create_helper(service, image, vec![guests::private_mount(service)], &[]).await?;
+        let numbers = AttemptNumbers::private(&engine.client, &helper);
+        let stored = async {
+            Ok(if numbers.exist(identity).await? { Some(numbers.read(identity).await?) } else { None })
+        };
+        let stored: Result<Option<u32>, Error> = stored.await;
+        self.remove_container(&helper).await?;
+        match stored? {
+            Some(attempt) => Ok(attempt),
+            None => self.former_attempt(identity).await,
+        }
+    }
+
+    /// Reads the number that a former version stored in the volume of the worktree.
+    ///
+    /// Only before the first run with an agent in its own container, which can write that volume.
+    async fn former_attempt(&self, identity: &TaskKey) -> Result<u32, Error> {
+        let Some(helper) = self.former_workspace(&identity.service).await? else { return Ok(0) };
+        let client = &self.engine().await?.client;
+        let stored = AttemptNumbers::workspace(client, &helper).read(identity).await;
         self.remove_container(&helper).await?;
         stored
+    }
+
+    /// Copies the numbers that a former version stored; the caller has checked that there are no others.
+    async fn adopt_numbers(&self, numbers: &AttemptNumbers<'_>, identity: &TaskKey) -> Result<(), Error> {
+        let Some(helper) = self.former_workspace(&identity.service).await? else { return Ok(()) };
+        let client = &self.engine().await?.client;
+        let copied = AttemptNumbers::workspace(client, &helper).copy_to(numbers, identity).await;
+        self.remove_container(&helper).await?;
+        copied
+    }
+
+    /// Returns a new helper with the volume of a service's worktree; `None` if there is no such volume.
+    async fn former_workspace(&self, service: &ServiceName) -> Result<Option<String>, Error> {
+        let tree = guests::workspace_mount(service, ContainerRole::Agent).unpopulated();
+        if !self.has_volume(&tree.name).await? {
+            return Ok(None);
+        }
+        let image = spec::supervisor_image(self.config.docker());
+        Ok(Some(self.create_helper(service, image, vec![tree], &[]).await?))
     }
 }

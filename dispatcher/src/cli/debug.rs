@@ -14,7 +14,8 @@ use crate::task::request::Request;
 
 /// Run a task in a container in the foreground
 ///
-/// Prints and runs the `docker run` command of a submitted run: same image, limits and privileges. The
+/// Prints and runs a `docker run` command with the image, inputs and privileges of a submitted run. It is
+/// one container, in which the supervisor confines the agent: a service's own image is not used. The
 /// workspace is a volume for debugging, which is kept for the next time. The run has real effects:
 /// without --until it pushes a branch and opens a pull request. It does not show up in `list`. Exits
 /// with the run's exit code.
@@ -25,6 +26,7 @@ Examples:
   dispatcher debug --task 1 --service trader --shell
   dispatcher debug --task 1 --service trader --shell='git log --oneline | head'
   dispatcher debug --task 1 --service trader --print > run.sh
+  dispatcher debug --task 1 --service trader --service-volume --shell
 
 Steps: check, platform, target, branch, documents, mcp, agent, commit, policy, verify, push,
 pull_request, report.")]
@@ -67,8 +69,10 @@ pub(super) struct Arguments {
     /// Workspace volume [default: workspace-SERVICE-debug]
     #[arg(long, value_name = "NAME", conflicts_with = "service_volume", help_heading = "Debugging")]
     volume: Option<String>,
-    /// Use the service's own volume, after any active run
-    #[arg(long, help_heading = "Debugging")]
+    /// Look at the service's own worktree with --shell; runs nothing else
+    ///
+    /// The shell has the agent's user and the service's image. An active run works in the same files.
+    #[arg(long, requires = "shell", conflicts_with = "until", help_heading = "Debugging")]
     service_volume: bool,
     /// Remove the debugging volume and its content at the end
     #[arg(long, conflicts_with_all = ["volume", "service_volume"], help_heading = "Debugging")]
@@ -128,17 +132,18 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
             "workspace_volume": debug_run.workspace,
         });
         context.output.result(&value, || format!("{line}\n"))?;
-        context.output.note(&format!(
-            "the task and its secrets are in volume {input_volume}; remove it with: docker volume rm {input_volume}",
-            input_volume = debug_run.input_volume
-        ));
+        if let Some(input_volume) = &debug_run.input_volume {
+            context.output.note(&format!(
+                "the task and its secrets are in volume {input_volume}; remove it with: docker volume rm {input_volume}"
+            ));
+        }
         return Ok(0);
     }
     context.output.note(&line);
     let code = context.dispatcher.debug(&debug_run).await;
     // Remove the secrets whether or not the run succeeded.
     context.dispatcher.remove_debug_run(&debug_run, rm_volume).await?;
-    if !rm_volume {
+    if !rm_volume && debug_run.input_volume.is_some() {
         context.output.note(&format!(
             "the workspace is in volume {volume} and is reused by the next debug run; remove it with: docker \
              volume rm {volume}",

@@ -116,7 +116,9 @@ impl Helpers {
         }
         if controller {
             let config = Arc::new(dispatcher.config().clone());
+            config.kubernetes().supervisor_image()?;
             let client = cluster::connect(config.kubernetes(), &config.environment).await?;
+            cluster::require_version(&client).await?;
             // Two replicas on one machine need different lease identities.
             let host = config.environment.text("HOSTNAME").unwrap_or("dispatcher");
             let name = format!("{host}-{}", std::process::id());

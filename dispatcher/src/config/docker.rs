@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use orchestrator_contract::containers::AGENT_UID;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::error::Error;
 use crate::task::image::ImageReference;
 
 /// Settings of runs in docker or podman containers.
@@ -14,18 +16,60 @@ pub struct DockerSettings {
     /// Engine socket as `unix:///path` (default: `DOCKER_HOST`, else the first existing well-known
     /// socket).
     pub host: Option<String>,
-    /// Image of services without their own `image` (default: `orchestrator/agent` of this version).
+    /// Image of the supervisor, and of the agent of services without their own `image` (default:
+    /// `orchestrator/agent` of this version).
     pub image: Option<ImageReference>,
-    /// Memory limit of a run, such as `512m` (default: `4g`).
+    /// Memory limit of the agent, and of the verify commands, such as `512m` (default: `4g`).
     pub memory: Option<Memory>,
-    /// CPU limit of a run, such as `1.5` (default: all CPUs).
+    /// CPU limit of the agent, and of the verify commands, such as `1.5` (default: all CPUs).
     pub cpus: Option<Cpus>,
-    /// Process limit of a run (default: 1024).
+    /// Process limit of the agent, and of the verify commands (default: 1024).
     pub pids: Option<u32>,
+    /// Memory limit of the supervisor and its MCP servers (default: `1g`).
+    pub supervisor_memory: Option<Memory>,
     /// Network of a run, or `host` for the host network (default: the engine's default network).
     pub network: Option<NetworkName>,
-    /// User of a run in its container, as `UID:GID` (default: `10001:0`, as in the image).
+    /// User of the supervisor in its container, as `UID:GID` (default: `10001:0`, as in the image).
     pub user: Option<User>,
+    /// User of the agent and of the verify commands, as `UID:0` (default: `10002:0`).
+    pub agent_user: Option<User>,
+}
+
+impl DockerSettings {
+    /// Returns the user of the supervisor.
+    #[must_use]
+    pub fn user(&self) -> User {
+        self.user.unwrap_or(User::DEFAULT)
+    }
+
+    /// Returns the user of the agent and of the verify commands.
+    #[must_use]
+    pub fn agent_user(&self) -> User {
+        self.agent_user.unwrap_or(User::AGENT)
+    }
+
+    /// Checks that the agent can write its volumes, and no file of the supervisor.
+    ///
+    /// # Errors
+    /// Returns an error if the users do not fit together.
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        let (user, agent) = (self.user(), self.agent_user());
+        if user.uid == agent.uid {
+            return Err(Error::configuration(format!(
+                "`user` and `agent_user` in [docker] have the same uid {}: the agent could signal and trace the \
+                 supervisor's programs",
+                user.uid
+            ))
+            .with_hint(format!("Set another one, such as `agent_user = \"{}:0\"`.", user.uid + 1)));
+        }
+        if agent.gid != 0 {
+            return Err(Error::configuration(format!(
+                "`agent_user = \"{agent}\"` in [docker] has a group that cannot write the workspace"
+            ))
+            .with_hint(format!("Use group 0: `agent_user = \"{}:0\"`.", agent.uid)));
+        }
+        Ok(())
+    }
 }
 
 /// An amount of memory in bytes.
@@ -40,6 +84,9 @@ const MEMORY_MIN: u64 = 256 << 20;
 impl Memory {
     /// Memory of a run by default: enough to build a medium-sized project.
     pub const DEFAULT: Self = Self(4 << 30);
+
+    /// Memory of a supervisor by default: git and a few MCP servers.
+    pub const SUPERVISOR: Self = Self(1 << 30);
 
     #[must_use]
     pub fn bytes(self) -> u64 {
@@ -145,6 +192,9 @@ pub struct User {
 impl User {
     /// The user of the agent image.
     pub const DEFAULT: Self = Self { uid: 10001, gid: 0 };
+
+    /// The user of untrusted programs.
+    pub const AGENT: Self = Self { uid: AGENT_UID, gid: 0 };
 }
 
 impl fmt::Display for User {
@@ -202,6 +252,26 @@ mod tests {
         assert_eq!(user("10001:0"), Ok("10001:0".to_owned()));
         for text in ["0:0", "0:5", "agent", "1000", "1:", ":1", "+1:1", "1:-1", "1:1:1"] {
             assert!(user(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn agent_user_must_be_another_user_of_group_zero() {
+        let user = |text: &str| Some(User::try_from(text.to_owned()).unwrap());
+        let check = |supervisor: Option<User>, agent: Option<User>| {
+            DockerSettings { user: supervisor, agent_user: agent, ..DockerSettings::default() }.validate()
+        };
+        assert!(check(None, None).is_ok());
+        assert!(check(user("1000:1000"), user("1001:0")).is_ok());
+        for (supervisor, agent, expected) in [
+            (None, user("10001:0"), "same uid 10001"),
+            (user("10002:0"), None, "same uid 10002"),
+            (user("7:0"), user("7:5"), "same uid 7"),
+            (None, user("10002:5"), "cannot write the workspace"),
+        ] {
+            let problem = check(supervisor, agent).unwrap_err();
+            assert_eq!(problem.exit_code(), 78);
+            assert!(problem.message().contains(expected), "{problem}");
         }
     }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use orchestrator_contract::ServiceName;
+use orchestrator_contract::containers::AGENT_UID;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::error::Error;
 use crate::task::image::ImageReference;
 use crate::task::image_pattern::ImagePattern;
 
@@ -18,31 +20,35 @@ pub struct KubernetesSettings {
     pub context: Option<String>,
     /// Namespace of TaskRuns and of all objects created for them.
     pub namespace: String,
-    /// Agent image of services without their own `image`.
+    /// Image of the supervisor, which gets the Secrets; also that of agents of services without their own `image`.
+    /// The controller requires it.
     pub image: Option<ImageReference>,
-    /// Images that a TaskRun may name, beside those that this configuration names: `ghcr.io/acme/*` (everything
-    /// below), `ghcr.io/acme/agent` (any tag or digest), or a full reference (default: none). The image gets the
-    /// agent's Secrets.
+    /// Images that a TaskRun may name for its agent, beside those that this configuration names: `ghcr.io/acme/*`
+    /// (everything below), `ghcr.io/acme/agent` (any tag or digest), or a full reference (default: none).
     pub allowed_images: Vec<ImagePattern>,
     /// Services that a TaskRun may name (default: all). A service's name opens its workspace, and its cluster
     /// access.
     pub allowed_services: Option<Vec<ServiceName>>,
-    /// Pull policy of the agent image (default: that of Kubernetes).
+    /// Pull policy of all images of a run (default: that of Kubernetes).
     pub image_pull_policy: Option<PullPolicy>,
     /// Names of the Secrets with registry credentials.
     pub image_pull_secrets: Vec<String>,
     /// Volume to create for a service that has none.
     pub storage: StorageSettings,
-    /// Resource requests and limits of a run's container.
+    /// Resources of the agent's container, and limits of that of verify commands.
     pub resources: ResourceSettings,
+    /// Resources of the supervisor's container, in which MCP servers run too.
+    pub supervisor_resources: SupervisorResources,
     /// Maximum number of active runs; further runs are queued.
     pub max_concurrent_runs: u32,
     /// Minutes until a run that fits on no node fails.
     pub scheduling_timeout_minutes: f64,
     /// Minutes to keep a Job and its pod after its outcome and log were copied.
     pub ttl_minutes_after_finished: f64,
-    /// Numeric user of the container, and `fsGroup` of its volumes.
+    /// Numeric user of the supervisor, and `fsGroup` of the volumes.
     pub user: i64,
+    /// Numeric user of the agent, its setup commands and verify commands; another one than `user`.
+    pub agent_user: i64,
     /// Service account of the pods; its token is not mounted.
     pub service_account: Option<String>,
     /// Priority class of the pods.
@@ -54,7 +60,7 @@ pub struct KubernetesSettings {
     /// Tolerations of the pods, as in a pod's spec.
     #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     pub tolerations: Vec<toml::Table>,
-    /// Environment variables of the container, such as `HTTPS_PROXY` or `CLAUDE_CODE_USE_BEDROCK`.
+    /// Environment variables of the supervisor, such as `HTTPS_PROXY` or `CLAUDE_CODE_USE_BEDROCK`.
     /// Not for secrets: everyone who may read a Job can read them.
     pub environment: BTreeMap<String, String>,
     /// Names of the Secrets with credentials; `{agent}` is replaced by the agent's name.
@@ -67,7 +73,7 @@ pub struct KubernetesSettings {
     pub api_server: String,
 }
 
-/// When the agent image is pulled.
+/// When an image is pulled.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 pub enum PullPolicy {
     /// On every start.
@@ -101,7 +107,7 @@ pub enum AccessMode {
     ReadWriteMany,
 }
 
-/// Resource requests and limits of a run's container, as Kubernetes quantities.
+/// Resource requests and limits of a container, as Kubernetes quantities.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceSettings {
@@ -112,6 +118,20 @@ pub struct ResourceSettings {
     /// Memory request and limit.
     pub memory: String,
     /// Ephemeral storage request and limit, for `/tmp` and similar.
+    pub ephemeral_storage: String,
+}
+
+/// Resource requests and limits of the supervisor's container, as Kubernetes quantities.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisorResources {
+    /// CPU request.
+    pub cpu: String,
+    /// CPU limit (default: none).
+    pub cpu_limit: Option<String>,
+    /// Memory request and limit, for git and MCP servers.
+    pub memory: String,
+    /// Ephemeral storage request and limit, for `/tmp` and the log.
     pub ephemeral_storage: String,
 }
 
@@ -145,11 +165,13 @@ impl Default for KubernetesSettings {
             image_pull_secrets: Vec::new(),
             storage: StorageSettings::default(),
             resources: ResourceSettings::default(),
+            supervisor_resources: SupervisorResources::default(),
             max_concurrent_runs: 10,
             // Long enough for a cluster to add a node.
             scheduling_timeout_minutes: 15.0,
             ttl_minutes_after_finished: 60.0,
             user: 10001,
+            agent_user: i64::from(AGENT_UID),
             service_account: None,
             priority_class: None,
             runtime_class: None,
@@ -178,6 +200,39 @@ impl Default for ResourceSettings {
             memory: "6Gi".to_owned(),
             ephemeral_storage: "10Gi".to_owned(),
         }
+    }
+}
+
+impl Default for SupervisorResources {
+    fn default() -> Self {
+        Self {
+            cpu: "250m".to_owned(),
+            cpu_limit: None,
+            memory: "2Gi".to_owned(),
+            ephemeral_storage: "2Gi".to_owned(),
+        }
+    }
+}
+
+impl KubernetesSettings {
+    /// Returns the image of the supervisor, with the settings that the controller requires.
+    ///
+    /// # Errors
+    /// Returns an error if the image is missing, or if the agent would have the supervisor's user.
+    pub fn supervisor_image(&self) -> Result<&ImageReference, Error> {
+        if self.agent_user == self.user || self.agent_user == 0 || self.user == 0 {
+            let Self { user, agent_user, .. } = self;
+            return Err(Error::configuration(format!(
+                "`user` ({user}) and `agent_user` ({agent_user}) in [kubernetes] must be two users, and not root"
+            ))
+            .with_hint("Remove both keys to use the defaults, 10001 and 10002."));
+        }
+        self.image.as_ref().ok_or_else(|| {
+            Error::configuration(
+                "no image of the supervisor is configured; a service's own image never runs it",
+            )
+            .with_hint("Set `image` in [kubernetes] of the controller's configuration.")
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -16,10 +17,12 @@ use super::decide::Action;
 use super::finalizer;
 use super::log_streams::LogSource;
 use super::objects::{self, GitHostSettings};
+use super::pod;
 use super::workspace_claim::{self, ClaimHolder};
 use crate::error::Error;
 use crate::task::advice::render_for_cli;
 use crate::taskrun::definition::TaskRun;
+use crate::taskrun::names::labels;
 use crate::taskrun::result;
 
 /// Performs one action for a run.
@@ -35,7 +38,7 @@ pub async fn perform(
 ) -> Result<(), ReconcileError> {
     let api = &context.api;
     let name = run.name();
-    let pod = seen.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default();
+    let pod_name = seen.pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default();
     match action {
         Action::AddFinalizer => finalizer::add(api, run).await,
         Action::RemoveFinalizer => {
@@ -47,7 +50,7 @@ pub async fn perform(
         Action::AcquireVolume => acquire_volume(context, run).await,
         Action::CreateJob => create_job(context, run).await,
         Action::FollowLogs => {
-            follow_logs(context, run, pod);
+            follow_logs(context, run, pod_name);
             Ok(())
         }
         Action::SuspendJob => {
@@ -58,10 +61,10 @@ pub async fn perform(
                 grace_period_seconds: u32::try_from(*grace_seconds).ok(),
                 ..DeleteParams::default()
             };
-            api.delete::<Pod>("delete the pod", &pod, &parameters).await
+            api.delete::<Pod>("delete the pod", &pod_name, &parameters).await
         }
-        Action::RemovePodFinalizer => finalizer::remove_from_pod(api, &pod).await,
-        Action::SaveResult => save_result(context, run, &pod).await,
+        Action::RemovePodFinalizer => finalizer::remove_from_pod(api, &pod_name).await,
+        Action::SaveResult => save_result(context, run, &pod_name).await,
         Action::SetJobTtl => {
             #[expect(clippy::cast_possible_truncation, reason = "minutes of a configuration")]
             let seconds = (context.settings().ttl_minutes_after_finished * 60.0) as i64;
@@ -78,11 +81,21 @@ pub async fn perform(
 
 /// Makes the run the holder of the workspace PVC of its service.
 async fn acquire_volume(context: &Context, run: &TaskRun) -> Result<(), ReconcileError> {
+    let now = Timestamp::now();
     let is_finished = |name: &str, uid: &str| {
         let holder: Option<Arc<TaskRun>> = context.runs.get(&context.api.reference(name));
-        let holder = holder.map(|holder| context.memory.latest(&holder));
         // A later run of the same name has another UID.
-        holder.is_none_or(|holder| holder.metadata.uid.as_deref() != Some(uid) || holder.phase().is_final())
+        let holder = holder.map(|holder| context.memory.latest(&holder));
+        let holder = holder.filter(|holder| holder.metadata.uid.as_deref() == Some(uid));
+        if holder.as_ref().is_some_and(|holder| !holder.phase().is_final()) {
+            return false;
+        }
+        let ended = holder.and_then(|holder| holder.status.as_ref()?.completion_time);
+        let stopping = context.pods.find(|pod| {
+            pod.labels().get(labels::RUN).is_some_and(|run| run == name)
+                && pod::may_still_write(pod, ended, now)
+        });
+        stopping.is_none()
     };
     let claims = context.api.api();
     let acquire = workspace_claim::acquire(&claims, run, context.settings(), is_finished);
@@ -98,16 +111,12 @@ async fn create_job(context: &Context, run: &TaskRun) -> Result<(), ReconcileErr
     let task = run
         .task()
         .map_err(|errors| ReconcileError::Terminal(Error::from_field_errors(&errors).message().to_owned()))?;
-    if run.spec.image.is_none() && settings.image.is_none() {
-        return Err(ReconcileError::Terminal(
-            "no container image configured; set `image` in [kubernetes] of the controller's configuration"
-                .to_owned(),
-        ));
-    }
-    let agent = context.config.agent(&run.spec.agent).map_err(|error| {
+    let explain = |error: Error| {
         let hint = render_for_cli(error.hint());
         ReconcileError::Terminal(format!("{error}. {}", hint.trim_end_matches('.')))
-    })?;
+    };
+    settings.supervisor_image().map_err(explain)?;
+    let agent = context.config.agent(&run.spec.agent).map_err(explain)?;
     let git = GitHostSettings {
         github_api_url: context.config.github_api_url.clone(),
         git_hosts: agent.git_hosts,

@@ -1,7 +1,8 @@
 //! What TaskRuns may ask for: the images, agents and services of the operator's configuration. Pure.
 //!
-//! A TaskRun comes from a user who may create TaskRuns. The image that it names gets the Secrets of the
-//! agent that it names, so the operator decides about both. Names of Secrets never come from a TaskRun.
+//! A TaskRun comes from a user who may create TaskRuns. Its agent's Secrets serve the run, and the image that it
+//! names runs in the cluster, so the operator decides about both. Names of Secrets never come from a TaskRun, and
+//! the image never sees one.
 
 use orchestrator_contract::{AgentName, ServiceName};
 

@@ -1,6 +1,6 @@
 //! The observed state of a run, on which [`super::decide`] decides.
 
-use super::pod::PodState;
+use super::pod::{PodState, Restart};
 use super::queue::Admission;
 use crate::task::event_fold::RunSnapshot;
 
@@ -35,6 +35,8 @@ pub struct PodInfo {
     pub name: String,
     pub node: Option<String>,
     pub state: PodState,
+    /// Sidecars that were restarted.
+    pub restarts: Vec<Restart>,
     /// Whether it has the finalizer of the controller.
     pub has_finalizer: bool,
     /// Grace period, if the pod is being deleted.

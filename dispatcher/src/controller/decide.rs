@@ -78,6 +78,9 @@ const QUEUE_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Grace period of a pod that is stopped with [`StopMode::Now`].
 const STOP_NOW_GRACE_SECONDS: i64 = 10;
 
+/// Condition of a run with a sidecar that was restarted.
+const RESTARTED: &str = "Restarted";
+
 const ADMITTED_MESSAGE: &str = "the run may start";
 
 const STOPPED_BEFORE_START_MESSAGE: &str = "stopped before the run started; nothing was done";
@@ -166,6 +169,10 @@ fn advance(decision: &mut Decision, run: &TaskRun, seen: &ClusterState, now: Tim
             PodState::Ended(ended) => ended.started,
             PodState::Starting { .. } => None,
         });
+        if let Some(first) = pod.restarts.first() {
+            let texts: Vec<String> = pod.restarts.iter().map(ToString::to_string).collect();
+            set_condition(status, run, RESTARTED, "True", &first.reason, &texts.join("; "), now);
+        }
     }
     if let Some(end) = detect_end(status, run, seen, now) {
         status::set_finished(status, run, &end, now);
@@ -421,16 +428,17 @@ fn record_transitions(decision: &mut Decision, run: &TaskRun) {
     let old = run.status.clone().unwrap_or_default();
     let new = &decision.status;
     let message = new.message.clone().unwrap_or_default();
-    let reason_of = |status: &TaskRunStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Succeeded")
-            .map(|condition| condition.reason.clone())
+    let find = |status: &TaskRunStatus, kind: &str| {
+        status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
     };
+    let reason_of = |status: &TaskRunStatus| find(status, "Succeeded").map(|condition| condition.reason);
+    let restarted = |status: &TaskRunStatus| find(status, RESTARTED).map(|condition| condition.message);
     let mut events = Vec::new();
     let mut record =
         |warning, reason, note: String| events.push(Action::RecordEvent { warning, reason, note });
+    if let Some(note) = restarted(new).filter(|_| restarted(new) != restarted(&old)) {
+        record(true, RESTARTED, note);
+    }
     if let (Some(reason), None) = (new.reason, old.reason) {
         record(reason.phase() == Phase::Failed, reason.name(), message);
     } else if new.job_name.is_some() && old.job_name.is_none() {

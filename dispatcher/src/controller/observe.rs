@@ -73,6 +73,7 @@ fn pod_info(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> PodIn
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         state: pod::observe(pod, scheduling_timeout_minutes, now),
+        restarts: pod::restarts(pod),
         has_finalizer: pod.finalizers().iter().any(|name| name == POD_FINALIZER),
         deletion_grace_seconds: deletion.and(pod.metadata.deletion_grace_period_seconds),
     }

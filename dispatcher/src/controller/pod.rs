@@ -1,18 +1,23 @@
 //! Classifies the status of a pod. Pure.
+//!
+//! The container of the supervisor decides: the run is active while it runs, and has ended once it
+//! terminated, whatever the pod's other containers do.
+
+mod problem;
+mod restart;
+mod startup;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
-};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition};
 use orchestrator_contract::Reason;
 
+pub use self::problem::PodProblem;
+pub use self::restart::{Restart, restarts};
+use super::objects::TERMINATION_GRACE_PERIOD_SECONDS;
 use crate::taskrun::container::CONTAINER;
 
-/// Seconds until a failing image pull is a terminal error; the kubelet retries before that.
-const IMAGE_PULL_TIMEOUT_SECONDS: i64 = 40;
-
-/// Seconds until a slow start is reported.
-const SLOW_START_SECONDS: i64 = 45;
+/// Seconds that a pod may take to stop.
+const STOP_SECONDS: i64 = TERMINATION_GRACE_PERIOD_SECONDS + 60;
 
 /// Seconds until an unreachable node is a terminal error.
 const NODE_UNREACHABLE_SECONDS: i64 = 300;
@@ -51,31 +56,12 @@ pub struct PodEnd {
     pub exit_code: Option<i32>,
 }
 
-/// A problem that the cluster reports about a pod.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PodProblem {
-    /// The matching reason of the contract.
-    pub reason: Reason,
-    /// Message of the cluster.
-    pub message: String,
-    /// Whether waiting cannot help, so that the run fails.
-    pub terminal: bool,
-}
-
-impl PodProblem {
-    fn new(reason: Reason, message: impl Into<String>, terminal: bool) -> Self {
-        Self { reason, message: message.into(), terminal }
-    }
-}
-
 /// Returns the state of a pod.
 #[must_use]
 pub fn observe(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> PodState {
     let status = pod.status.clone().unwrap_or_default();
     let container = status.container_statuses.iter().flatten().find(|status| status.name == CONTAINER);
     let state = container.and_then(|container| container.state.as_ref());
-    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let age = created.map_or(0, |created| now.duration_since(created).as_secs());
     let condition =
         |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind).cloned();
     let disrupted = condition("DisruptionTarget").filter(|condition| condition.status == "True");
@@ -86,16 +72,40 @@ pub fn observe(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> Po
     }
     if phase == "Failed" || phase == "Succeeded" {
         let message = status.message.clone().unwrap_or_else(|| "the pod terminated".to_owned());
-        let problem = disruption(status.reason.as_deref(), disrupted.as_ref(), &message);
-        return PodState::Ended(PodEnd { problem, ..PodEnd::default() });
+        let prepared = startup::failed_preparation(&status);
+        return PodState::Ended(PodEnd {
+            finished: prepared.as_ref().and_then(|it| it.finished_at.as_ref()).map(|time| time.0),
+            problem: disruption(status.reason.as_deref(), disrupted.as_ref(), &message)
+                .or_else(|| prepared.as_ref().map(startup::preparation_problem)),
+            ..PodEnd::default()
+        });
     }
     if let Some(ContainerState { running: Some(running), .. }) = state {
         let since = running.started_at.as_ref().map(|time| time.0);
         return PodState::Running { since, problem: unreachable_node(condition("Ready"), now) };
     }
-    let problem = startup_problem(container, condition("PodScheduled"), age, scheduling_timeout_minutes)
+    let problem = startup::startup_problem(pod, scheduling_timeout_minutes, now)
         .or_else(|| unreachable_node(condition("Ready"), now));
     PodState::Starting { problem }
+}
+
+/// Returns whether containers of a pod whose run has ended may still write the workspace: sidecars end after
+/// the supervisor.
+///
+/// A pod that stays longer than its grace period is on a node that does not respond; waiting cannot help.
+#[must_use]
+pub fn may_still_write(pod: &Pod, run_ended: Option<Timestamp>, now: Timestamp) -> bool {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Failed" | "Succeeded")) {
+        return false;
+    }
+    let containers = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let terminated = containers
+        .filter(|status| status.name == CONTAINER)
+        .find_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
+    let since = terminated.or(pod.metadata.deletion_timestamp.as_ref()).map(|time| time.0).or(run_ended);
+    since.is_some_and(|since| now.duration_since(since).as_secs() < STOP_SECONDS)
 }
 
 fn ended(
@@ -161,135 +171,5 @@ fn unreachable_node(ready: Option<PodCondition>, now: Timestamp) -> Option<PodPr
     Some(PodProblem::new(Reason::NodeLost, "the node is unreachable", terminal))
 }
 
-fn startup_problem(
-    container: Option<&ContainerStatus>,
-    scheduled: Option<PodCondition>,
-    age: i64,
-    scheduling_timeout_minutes: f64,
-) -> Option<PodProblem> {
-    let unscheduled = scheduled.filter(|condition| condition.status == "False");
-    if let Some(condition) = unscheduled {
-        let message = condition.message.unwrap_or_else(|| "no node can run the pod".to_owned());
-        #[expect(clippy::cast_precision_loss, reason = "an age in seconds")]
-        let terminal = age as f64 >= scheduling_timeout_minutes * 60.0;
-        return Some(PodProblem::new(Reason::Unschedulable, message, terminal));
-    }
-    let waiting = container?.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let message = match waiting.message.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => format!("{reason}: {text}"),
-        None => reason.to_owned(),
-    };
-    match reason {
-        "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" => {
-            Some(PodProblem::new(Reason::ImageUnavailable, message, true))
-        }
-        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ImagePullFailed" => {
-            Some(PodProblem::new(Reason::ImageUnavailable, message, age >= IMAGE_PULL_TIMEOUT_SECONDS))
-        }
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            Some(PodProblem::new(Reason::InvalidConfiguration, message, age >= IMAGE_PULL_TIMEOUT_SECONDS))
-        }
-        // ContainerCreating and PodInitializing: attaching volumes and pulling images can be slow.
-        _ if age >= SLOW_START_SECONDS => {
-            let message = format!(
-                "the container has not started after {age} s ({message}); see `kubectl describe pod`"
-            );
-            Some(PodProblem::new(Reason::Unschedulable, message, false))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
-    }
-
-    /// Summarizes the state of a pod that was created `age` seconds ago.
-    fn seen(status: Value, age: i64) -> String {
-        let created = at(0).to_string();
-        let pod = json!({"metadata": {"name": "p", "creationTimestamp": created}, "status": status});
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        let short = |problem: &Option<PodProblem>| match problem {
-            Some(problem) => format!("{}{}", problem.reason, if problem.terminal { "!" } else { "" }),
-            None => "fine".to_owned(),
-        };
-        match observe(&pod, 15.0, at(age)) {
-            PodState::Starting { problem } => format!("starting {}", short(&problem)),
-            PodState::Running { problem, .. } => format!("running {}", short(&problem)),
-            PodState::Ended(ended) => format!("ended {:?} {}", ended.exit_code, short(&ended.problem)),
-        }
-    }
-
-    fn waiting(reason: &str) -> Value {
-        json!({"phase": "Pending", "containerStatuses": [{
-            "name": "supervisor", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"waiting": {"reason": reason, "message": "details"}},
-        }]})
-    }
-
-    fn terminated(code: i32, reason: &str) -> Value {
-        json!({"phase": "Failed", "containerStatuses": [{
-            "name": "supervisor", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": code, "reason": reason}},
-        }]})
-    }
-
-    fn condition(kind: &str, status: &str, reason: &str) -> Value {
-        json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": at(0).to_string()})
-    }
-
-    #[test]
-    fn every_pod_problem_gets_reason_within_one_minute() {
-        let unschedulable =
-            json!({"phase": "Pending", "conditions": [condition("PodScheduled", "False", "Unschedulable")]});
-        let cases = [
-            (json!({}), 1, "starting fine"),
-            (unschedulable.clone(), 1, "starting Unschedulable"),
-            (unschedulable, 901, "starting Unschedulable!"),
-            (waiting("ErrImagePull"), 5, "starting ImageUnavailable"),
-            (waiting("ImagePullBackOff"), 41, "starting ImageUnavailable!"),
-            (waiting("InvalidImageName"), 1, "starting ImageUnavailable!"),
-            (waiting("CreateContainerConfigError"), 59, "starting InvalidConfiguration!"),
-            (waiting("ContainerCreating"), 5, "starting fine"),
-            (waiting("ContainerCreating"), 50, "starting Unschedulable"),
-            (terminated(137, "OOMKilled"), 9, "ended Some(137) OutOfMemory!"),
-            (terminated(143, "Error"), 9, "ended Some(143) fine"),
-            (terminated(0, "Completed"), 9, "ended Some(0) fine"),
-            (
-                json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}),
-                9,
-                "ended None Evicted!",
-            ),
-            (
-                json!({"phase": "Failed", "conditions": [condition("DisruptionTarget", "True", "PreemptionByScheduler")]}),
-                9,
-                "ended None Evicted!",
-            ),
-            (
-                json!({"phase": "Failed", "conditions": [condition("DisruptionTarget", "True", "DeletionByTaintManager")]}),
-                9,
-                "ended None NodeLost!",
-            ),
-            (json!({"phase": "Failed", "reason": "NodeLost"}), 9, "ended None NodeLost!"),
-        ];
-        for (status, age, expected) in cases {
-            assert_eq!(seen(status.clone(), age), expected, "{status}");
-        }
-    }
-
-    #[test]
-    fn unreachable_node_is_reported_before_terminal_error() {
-        let running = json!({"phase": "Running", "containerStatuses": [{
-            "name": "supervisor", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
-            "state": {"running": {"startedAt": at(0).to_string()}},
-        }], "conditions": [condition("Ready", "False", "NodeNotReady")]});
-        assert_eq!(seen(running.clone(), 30), "running NodeLost");
-        assert_eq!(seen(running, 301), "running NodeLost!");
-    }
-}
+mod tests;

@@ -29,6 +29,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Maximum retry delay after failures.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
+/// Maximum delay until the next attempt to acquire a volume.
+const MAX_VOLUME_DELAY: Duration = Duration::from_secs(2);
+
 /// Reconciles a run.
 ///
 /// # Errors
@@ -49,6 +52,10 @@ pub async fn reconcile(run: Arc<TaskRun>, context: Arc<Context>) -> Result<Next,
 /// Requeues a run after a failed reconciliation, with exponential backoff.
 pub fn error_policy(run: Arc<TaskRun>, error: &ReconcileError, context: Arc<Context>) -> Next {
     let failures = context.memory.record_failure(run.name());
+    if let ReconcileError::VolumeInUse(_) = error {
+        // The pod of the earlier run stops; the queue admits this run as soon as that one has ended.
+        return Next::requeue((RETRY_DELAY * 2u32.saturating_pow(failures.min(9))).min(MAX_VOLUME_DELAY));
+    }
     context.metrics.reconcile_failed();
     // A single failure is often a write conflict, which the next reconciliation resolves.
     if failures > 1 {

@@ -107,7 +107,7 @@ pub struct TaskRunSpec {
     /// Paths of CI workflows that the run may change, as gitignore patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_paths_allow: Vec<String>,
-    /// Container image; defaults to that of the controller's configuration.
+    /// Image of the agent and of verify commands; defaults to that of the controller's configuration. It gets no Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageReference>,
     /// The original request, which a retry starts from.

@@ -102,7 +102,8 @@ pub struct TaskRunStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub outcome: Option<serde_json::Value>,
-    /// `Admitted`: the run may start. `Complete`: it has ended. `Succeeded`: whether it succeeded.
+    /// `Admitted`: the run may start. `Complete`: it has ended. `Succeeded`: whether it succeeded. `Restarted`: a
+    /// container beside the supervisor's ended and was started again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -91,14 +91,27 @@ impl Archive {
     /// # Errors
     /// Returns an error if the engine fails.
     pub(super) async fn upload(&self, client: &Client, container: &str, folder: &str) -> Result<(), Error> {
-        let doing = format!("copy files to {folder} of container {container}");
+        let doing = format!("build the archive for {folder} of container {container}");
         let bytes = self.bytes().map_err(|error| problem(&doing, &EngineError::IOError { err: error }))?;
-        let options = UploadToContainerOptionsBuilder::new().path(folder).build();
-        client
-            .upload_to_container(container, Some(options), bollard::body_full(Bytes::from(bytes)))
-            .await
-            .map_err(|error| problem(&doing, &error))
+        upload(client, container, folder, bytes).await
     }
+}
+
+/// Extracts a tar archive into a folder of a container.
+///
+/// # Errors
+/// Returns an error if the engine fails.
+pub(super) async fn upload(
+    client: &Client,
+    container: &str,
+    folder: &str,
+    bytes: Vec<u8>,
+) -> Result<(), Error> {
+    let options = UploadToContainerOptionsBuilder::new().path(folder).build();
+    client
+        .upload_to_container(container, Some(options), bollard::body_full(Bytes::from(bytes)))
+        .await
+        .map_err(|error| problem(&format!("copy files to {folder} of container {container}"), &error))
 }
 
 /// Returns a file of a container; `None` if the file or the container does not exist.
@@ -106,6 +119,17 @@ impl Archive {
 /// # Errors
 /// Returns an error if the engine fails.
 pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    let Some(bytes) = download(client, container, path).await? else { return Ok(None) };
+    first_entry(&bytes).map_err(|error| {
+        problem(&format!("read {path} of container {container}"), &EngineError::IOError { err: error })
+    })
+}
+
+/// Returns a file or folder of a container as a tar archive; `None` if it does not exist.
+///
+/// # Errors
+/// Returns an error if the engine fails.
+pub(super) async fn download(client: &Client, container: &str, path: &str) -> Result<Option<Vec<u8>>, Error> {
     let doing = || format!("read {path} of container {container}");
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let mut stream = Box::pin(client.download_from_container(container, Some(options)));
@@ -121,7 +145,7 @@ pub(super) async fn read(client: &Client, container: &str, path: &str) -> Result
             Err(error) => return Err(problem(&doing(), &error)),
         }
     }
-    first_entry(&bytes).map_err(|error| problem(&doing(), &EngineError::IOError { err: error }))
+    Ok(Some(bytes))
 }
 
 fn first_entry(bytes: &[u8]) -> std::io::Result<Option<Vec<u8>>> {

@@ -1,22 +1,22 @@
-//! Removes unused containers, volumes and secrets, and creates helper containers.
+//! Removes unused containers, volumes and secrets.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use bollard::query_parameters::{
-    CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    WaitContainerOptions,
-};
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::LogsOptionsBuilder;
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use orchestrator_contract::ServiceName;
+use orchestrator_contract::containers::ContainerRole;
 use orchestrator_contract::layout::Layout;
+use orchestrator_contract::{RunName, ServiceName};
 
+use super::attempts::AttemptNumbers;
 use super::connect::{problem, status};
-use super::handle::Docker;
-use super::labels::{HELPER, RUN, SERVICE};
+use super::guests::{private_mount, private_volume, socket_volume};
+use super::handle::{Docker, is_supervisor};
+use super::labels::{HELPER, ROLE, RUN, SERVICE};
 use super::liveness::liveness;
-use super::spec::{self, ContainerSpec, WORKSPACE};
-use super::{archive, attempts, inputs};
+use super::{archive, inputs, spec};
 use crate::backend::StoredRun;
 use crate::error::Error;
 use crate::task::event_fold::Liveness;
@@ -24,86 +24,18 @@ use crate::task::event_fold::Liveness;
 /// Age in seconds at which a helper is removed as a leftover: they live for moments.
 const HELPER_MAX_AGE_SECONDS: i64 = 600;
 
-/// How long a helper may run.
-const HELPER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
-
 impl Docker {
-    /// Creates a helper container with the volume of a service and returns its id. It is not started.
-    pub(super) async fn create_helper(
-        &self,
-        service: &ServiceName,
-        image: Option<String>,
-        command: &[String],
-    ) -> Result<String, Error> {
-        let settings = self.config.docker();
-        let image =
-            image.unwrap_or_else(|| spec::image(settings, self.config.service(service).image.as_ref()));
-        let mut spec = ContainerSpec::new(settings, String::new(), image, spec::workspace(service));
-        spec.labels = helper_labels(service);
-        spec.network = Some("none".to_owned());
-        let (program, arguments) =
-            command.split_first().map_or(("true", &[][..]), |(program, rest)| (program.as_str(), rest));
-        spec.entrypoint = Some(program.to_owned());
-        spec.arguments = arguments.to_vec();
-        self.create_unnamed(&spec).await
-    }
-
-    /// Creates a container with a name from the engine and returns its id.
-    pub(super) async fn create_unnamed(&self, spec: &ContainerSpec) -> Result<String, Error> {
-        let client = &self.engine().await?.client;
-        let mut pulled = false;
-        loop {
-            match client.create_container(None::<CreateContainerOptions>, spec.body()).await {
-                Ok(container) => return Ok(container.id),
-                Err(error) if status(&error) == Some(404) && !pulled => {
-                    self.pull(&spec.image).await?;
-                    pulled = true;
-                }
-                Err(error) => {
-                    return Err(problem(&format!("create a container of image {}", spec.image), &error));
-                }
-            }
-        }
-    }
-
-    /// Removes a container, running or not, if it exists.
-    pub(super) async fn remove_container(&self, name: &str) -> Result<(), Error> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).build();
-        match self.engine().await?.client.remove_container(name, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if status(&error) == Some(404) => Ok(()),
-            // Another process is removing it.
-            Err(error) if status(&error) == Some(409) => Ok(()),
-            Err(error) => Err(problem(&format!("remove container {name}"), &error)),
-        }
-    }
-
-    /// Removes a volume if it exists.
-    pub(super) async fn remove_volume(&self, name: &str) -> Result<(), Error> {
-        match self.engine().await?.client.remove_volume(name, None::<RemoveVolumeOptions>).await {
-            Ok(()) => Ok(()),
-            Err(error) if status(&error) == Some(404) => Ok(()),
-            Err(error) => Err(problem(&format!("remove volume {name}"), &error)),
-        }
-    }
-
-    /// Removes a finished run: its files in the workspace, its container and its input volume. Returns
+    /// Removes a finished run: its files in the private volume, its containers and its own volumes. Returns
     /// false if it is still alive.
     pub(super) async fn remove_run(&self, run: &StoredRun) -> Result<bool, Error> {
         let client = &self.engine().await?.client;
-        let (name, identity) = (run.task.run.as_str(), run.task.identity());
+        let name = run.task.run.as_str();
         let Some(container) = self.inspect(name).await? else { return Ok(true) };
-        if attempts::read(client, name, &identity).await? < run.task.attempt {
-            let user = self.config.docker().user.unwrap_or(crate::config::User::DEFAULT);
-            attempts::store(client, name, &identity, run.task.attempt, user).await?;
+        self.remove_guests(&run.task.run).await?;
+        // Runs of former versions have their files in the volume of the worktree, and leave them there.
+        if mounts(&container, &private_volume(&run.task.service)) {
+            self.remove_files(run, container.image.unwrap_or_default()).await?;
         }
-        let mut command = ["rm", "-rf", "--"].map(str::to_owned).to_vec();
-        command.push(path(run));
-        // Use the container's image id: that image exists as long as the container.
-        let helper = self.create_helper(&run.task.service, container.image, &command).await?;
-        let result = self.run_helper(&helper).await;
-        self.remove_container(&helper).await?;
-        result?;
         match client.remove_container(name, None).await {
             Ok(()) => {}
             Err(error) if status(&error) == Some(404) => {}
@@ -111,24 +43,66 @@ impl Docker {
             Err(error) if status(&error) == Some(409) => return Ok(false),
             Err(error) => return Err(problem(&format!("remove container {name}"), &error)),
         }
-        self.remove_volume(&spec::input_volume(&run.task.run)).await?;
+        self.remove_run_volumes(&run.task.run).await?;
         Ok(true)
     }
 
-    /// Starts a helper and waits for its exit.
-    async fn run_helper(&self, id: &str) -> Result<(), Error> {
+    /// Removes the files of a run; its number stays.
+    async fn remove_files(&self, run: &StoredRun, image: String) -> Result<(), Error> {
         let client = &self.engine().await?.client;
-        let doing = "remove the files of a run";
-        client.start_container(id, None).await.map_err(|error| problem(doing, &error))?;
-        let mut end = client.wait_container(id, None::<WaitContainerOptions>).boxed();
-        match tokio::time::timeout(HELPER_TIMEOUT, end.next()).await {
-            Ok(Some(Ok(_)) | None) => Ok(()),
-            Ok(Some(Err(error))) => Err(problem(doing, &error)),
-            Err(_) => Err(problem(doing, &bollard::errors::Error::RequestTimeoutError)),
-        }
+        let (service, identity) = (&run.task.service, run.task.identity());
+        let path = path(run);
+        let command = ["rm", "-rf", "--", path.as_str()];
+        // The container's image id: that image exists as long as the container.
+        let helper = self.create_helper(service, image, vec![private_mount(service)], &command).await?;
+        let numbers = AttemptNumbers::private(client, &helper);
+        let remove = async {
+            if numbers.read(&identity).await? < run.task.attempt {
+                numbers.store(&identity, run.task.attempt, self.config.docker().user()).await?;
+            }
+            self.run_helper(&helper, "remove the files of a run").await
+        };
+        let removed = remove.await;
+        self.remove_container(&helper).await?;
+        removed
     }
 
-    /// Returns the approximate bytes of a run's log and of its files in the workspace.
+    /// Removes the volumes that only one run has.
+    pub(super) async fn remove_run_volumes(&self, run: &RunName) -> Result<(), Error> {
+        self.remove_volume(&spec::input_volume(run)).await?;
+        for role in ContainerRole::ALL {
+            self.remove_volume(&socket_volume(run, role)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the containers beside that of an ended supervisor.
+    pub(super) async fn remove_guests(&self, run: &RunName) -> Result<(), Error> {
+        for guest in self.containers(vec![format!("{RUN}={run}"), ROLE.to_owned()]).await? {
+            if let Some(id) = guest.id {
+                self.remove_container(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes containers of agents and verify commands of which the supervisor has ended or is gone.
+    pub(super) async fn remove_leftover_guests(&self, of: Option<&ServiceName>) -> Result<(), Error> {
+        let mut filter = vec![ROLE.to_owned(), RUN.to_owned()];
+        filter.extend(of.map(|service| format!("{SERVICE}={service}")));
+        let guests = self.containers(filter).await?;
+        let runs: BTreeSet<RunName> =
+            guests.into_iter().filter_map(|guest| RunName::new(guest.labels?.remove(RUN)?).ok()).collect();
+        for run in runs {
+            // A supervisor's container exists before its guests' do, so one that is gone has been removed.
+            if self.probe(&run, Timestamp::now()).await?.liveness != Liveness::Alive {
+                self.remove_guests(&run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the approximate bytes of a run's log and of its files in the private volume.
     pub(super) async fn run_size(&self, run: &StoredRun) -> u64 {
         let Ok(engine) = self.engine().await else { return 0 };
         let name = run.task.run.as_str();
@@ -141,7 +115,7 @@ impl Docker {
         size + archive::size(&engine.client, name, &path(run)).await
     }
 
-    /// Removes leftovers: helpers, volumes of removed runs, secrets of finished runs.
+    /// Removes leftovers: helpers, guests and volumes of ended or removed runs, secrets of finished runs.
     pub(super) async fn sweep_engine(&self) -> Result<(), Error> {
         let engine = self.engine().await?;
         let now = Timestamp::now();
@@ -151,7 +125,8 @@ impl Docker {
                 self.remove_container(&id).await?;
             }
         }
-        for run in self.containers(vec![RUN.to_owned()]).await? {
+        self.remove_leftover_guests(None).await?;
+        for run in self.containers(vec![RUN.to_owned()]).await?.into_iter().filter(is_supervisor) {
             let Some(id) = run.id else { continue };
             let container = self.inspect(&id).await?.unwrap_or_default();
             let created_at = container.created.as_deref().and_then(|at| at.parse().ok());
@@ -164,16 +139,18 @@ impl Docker {
             // The engine refuses to remove a volume that a new container uses.
             drop(self.remove_volume(&volume.name).await);
         }
+        self.sweep_tools().await?;
         self.sweep_debug_runs(now).await
     }
 }
 
-/// Returns the labels of a helper container.
-pub(super) fn helper_labels(service: &ServiceName) -> BTreeMap<String, String> {
-    BTreeMap::from([(SERVICE.to_owned(), service.to_string()), (HELPER.to_owned(), "true".to_owned())])
+/// Returns whether a container mounts a volume.
+fn mounts(container: &ContainerInspectResponse, volume: &str) -> bool {
+    let mounts = container.mounts.iter().flatten();
+    mounts.filter_map(|mount| mount.name.as_deref()).any(|name| name == volume)
 }
 
-/// Returns the run's path in the workspace: log and transcript.
+/// Returns the run's path in the private volume: log and transcript.
 fn path(run: &StoredRun) -> String {
-    Layout::new(WORKSPACE).run_dir(&run.task.run).folder().to_string_lossy().into_owned()
+    Layout::of_containers().run_dir(&run.task.run).folder().to_string_lossy().into_owned()
 }

@@ -1,6 +1,6 @@
 //! The `docker run` command line of a container.
 
-use super::spec::{ContainerSpec, INPUT_MOUNT_PATH, InputMount, LOG_DRIVER, LOG_SIZE, TMP, WORKSPACE};
+use super::spec::{Access, ContainerSpec, IPC, LOG_DRIVER, Populate, TMP, VolumeMount};
 
 /// Which standard streams are connected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,15 +23,16 @@ pub(super) fn build_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<S
         entrypoint,
         arguments,
         folder,
-        workspace,
-        workspace_labels: _,
-        input_mount,
+        volumes,
         user,
         network,
         memory,
         cpus,
         pids,
         stop_timeout_seconds: stop_seconds,
+        // It excludes `--rm`.
+        restart: _,
+        log_size,
     } = spec;
     let mut line: Vec<String> = vec!["run".to_owned(), "--rm".to_owned()];
     match terminal {
@@ -47,6 +48,8 @@ pub(super) fn build_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<S
     option("cap-drop", "ALL");
     option("security-opt", "no-new-privileges");
     option("init", "false");
+    option("ipc", IPC);
+    option("no-healthcheck", "true");
     option("memory", &memory.to_string());
     option("memory-swap", &memory.to_string());
     if let Some(cpus) = cpus {
@@ -55,24 +58,17 @@ pub(super) fn build_arguments(spec: &ContainerSpec, terminal: Terminal) -> Vec<S
     option("pids-limit", &pids.to_string());
     option("stop-timeout", &stop_seconds.to_string());
     option("log-driver", LOG_DRIVER);
-    option("log-opt", &format!("max-size={LOG_SIZE}"));
+    option("log-opt", &format!("max-size={log_size}"));
     if let Some(network) = network {
         option("network", network);
     }
-    option("mount", &mount(&["type=volume", &format!("source={workspace}"), &format!("target={WORKSPACE}")]));
-    match input_mount {
-        InputMount::Volume { name, labels: _ } => {
-            option(
-                "mount",
-                &mount(&[
-                    "type=volume",
-                    "volume-nocopy",
-                    &format!("source={name}"),
-                    &format!("target={INPUT_MOUNT_PATH}"),
-                ]),
-            );
-        }
-        InputMount::None => {}
+    for VolumeMount { name, target, labels: _, populate, access } in volumes {
+        let (source, target) = (format!("source={name}"), format!("target={target}"));
+        let mut fields = vec!["type=volume"];
+        fields.extend((*populate == Populate::No).then_some("volume-nocopy"));
+        fields.extend((*access == Access::Read).then_some("readonly"));
+        fields.extend([source.as_str(), target.as_str()]);
+        option("mount", &mount(&fields));
     }
     for (name, value) in labels {
         option("label", &format!("{name}={value}"));

@@ -1,31 +1,34 @@
 //! Creates and starts runs.
+//!
+//! Creating the supervisor's container claims the attempt. Then everything else is created and checked,
+//! before anything starts. If this process dies in between, the claim stays, the run counts as lost, and
+//! the rest is removed by the next command that sees it.
 
-use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder};
-use futures::StreamExt as _;
 use jiff::Timestamp;
-use orchestrator_contract::{Reason, RunName, TaskKey, TaskSpec};
+use orchestrator_contract::containers::ContainerRole;
+use orchestrator_contract::{RunName, TaskKey, TaskSpec};
 
-use super::connect::{problem, status};
+use super::attempts::AttemptNumbers;
+use super::connect::Engine;
+use super::guests::{self, Guests};
 use super::handle::{Docker, attempt_of};
+use super::images::Image;
 use super::inputs::RunInputs;
-use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH, InputMount};
-use super::{attempts, labels};
+use super::labels;
+use super::objects::NameClaim;
+use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH};
 use crate::backend::{Backend as _, CreateOutcome, CreateRun, StoredRun, SubmissionRecord};
 use crate::error::Error;
-
-/// How long pulling an image may take.
-const PULL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15 * 60);
 
 /// Pause before inspecting a container that another process is creating.
 const CREATE_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Result of claiming a run name.
-enum NameClaim {
-    /// The container was created.
-    Created,
-    /// Another container has the name.
-    AlreadyExists,
+/// The images of a run.
+struct RunImages {
+    supervisor: Image,
+    agent: Image,
+    /// Volume with the programs of guests, from the supervisor's image.
+    tools: String,
 }
 
 impl Docker {
@@ -38,23 +41,23 @@ impl Docker {
         }
     }
 
-    /// Returns the container spec of a task.
+    /// Returns the spec of the supervisor's container, without its labels.
     pub(super) fn spec(&self, task: &TaskSpec, inputs: &RunInputs) -> ContainerSpec {
         let settings = self.config.docker();
-        let mut spec = ContainerSpec::new(
-            settings,
-            task.run.to_string(),
-            spec::image(settings, self.config.service(&task.service).image.as_ref()),
-            spec::workspace(&task.service),
-        );
-        spec.workspace_labels = labels::workspace_labels(&task.service);
+        let mut spec = self.base_spec(task, inputs);
+        spec::add_container_arguments(&mut spec.arguments);
+        spec.limit_as_supervisor(settings);
+        spec.volumes = guests::supervisor_volumes(task);
+        spec
+    }
+
+    /// Returns the spec of a container with a supervisor, without its volumes.
+    pub(super) fn base_spec(&self, task: &TaskSpec, inputs: &RunInputs) -> ContainerSpec {
+        let settings = self.config.docker();
+        let mut spec = ContainerSpec::new(settings, task.run.to_string(), spec::supervisor_image(settings));
         spec.environment.clone_from(&inputs.environment);
         spec.stop_timeout_seconds = spec::stop_timeout_seconds(&spec.environment);
         spec.arguments = spec::arguments(inputs.has_mcp_configs);
-        spec.input_mount = InputMount::Volume {
-            name: spec::input_volume(&task.run),
-            labels: labels::input_volume_labels(task),
-        };
         spec
     }
 
@@ -73,120 +76,128 @@ impl Docker {
         let mut spec = self.spec(&run.task, &inputs);
         spec.labels = labels::run_labels(&run)?;
         spec.arguments.extend(["--log-format".to_owned(), "json".to_owned()]);
-        if let NameClaim::AlreadyExists = self.create_container(&spec.name, &spec.image, spec.body()).await? {
-            // The other container may still be in creation, and is not listed before that is done.
-            tokio::time::sleep(CREATE_POLL_INTERVAL).await;
-            return match self.inspect(&spec.name).await? {
-                // Another process created and removed it: decide again.
-                None => Ok(CreateOutcome::AttemptTaken),
-                Some(container) => {
-                    let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
-                    match labels::parse_run(&labels)? {
-                        Some(_) => Ok(CreateOutcome::AttemptTaken),
-                        None => Err(name_in_use(&spec.name)),
-                    }
-                }
-            };
+        let images = self.prepare_images(&run.task, &spec.image).await?;
+        if self.create_container(&spec).await? == NameClaim::AlreadyExists {
+            return self.explain_conflict(&spec.name).await;
         }
-        match self.fill_and_start(&run, &spec, &inputs).await {
-            Ok(true) => Ok(CreateOutcome::Created(Box::new(run))),
-            Ok(false) => {
-                self.rollback(&run).await;
-                Ok(CreateOutcome::AttemptTaken)
-            }
-            Err(problem) => {
-                self.rollback(&run).await;
-                Err(problem)
-            }
+        let started = self.fill_and_start(&run, &spec, &inputs, &images).await;
+        if let Ok(true) = started {
+            return Ok(CreateOutcome::Created(Box::new(run)));
+        }
+        self.rollback(&run.task).await;
+        started.map(|_| CreateOutcome::AttemptTaken)
+    }
+
+    /// Pulls and checks the images of a run.
+    ///
+    /// Before its claim, which counts as lost if it is not started soon: a pull takes minutes. And before
+    /// its volumes are created: those get their owners from the supervisor's image.
+    async fn prepare_images(&self, task: &TaskSpec, supervisor: &str) -> Result<RunImages, Error> {
+        let of_service = self.config.service(&task.service).image;
+        let agent = spec::agent_image(self.config.docker(), of_service.as_ref());
+        let supervisor = self.require_image(supervisor).await?;
+        let agent = self.require_image(&agent).await?;
+        let tools = self.prepare_tools(&task.service, &supervisor).await?;
+        Ok(RunImages { supervisor, agent, tools })
+    }
+
+    /// Returns what a claimed name means.
+    async fn explain_conflict(&self, name: &str) -> Result<CreateOutcome, Error> {
+        // The other container may still be in creation, and is not listed before that is done.
+        tokio::time::sleep(CREATE_POLL_INTERVAL).await;
+        // If there is none, another process created and removed it: decide again.
+        let Some(container) = self.inspect(name).await? else { return Ok(CreateOutcome::AttemptTaken) };
+        let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
+        match labels::parse_run(&labels)? {
+            Some(_) => Ok(CreateOutcome::AttemptTaken),
+            None => Err(name_in_use(name)),
         }
     }
 
-    /// Copies the inputs and starts the container; returns false if its number was already allocated.
+    /// Creates the rest of a run and starts it; returns false if its number was already allocated.
     async fn fill_and_start(
         &self,
         run: &StoredRun,
         spec: &ContainerSpec,
         inputs: &RunInputs,
+        images: &RunImages,
     ) -> Result<bool, Error> {
-        let client = &self.engine().await?.client;
+        let engine = self.engine().await?;
         let (name, identity) = (spec.name.as_str(), run.task.identity());
+        let numbers = AttemptNumbers::private(&engine.client, name);
+        if !numbers.exist(&identity).await? {
+            self.adopt_numbers(&numbers, &identity).await?;
+        }
         // A run of that number may have been created and removed since the number was chosen.
-        if attempts::read(client, name, &identity).await? >= run.task.attempt {
+        if numbers.read(&identity).await? >= run.task.attempt {
             return Ok(false);
         }
-        attempts::store(client, name, &identity, run.task.attempt, spec.user).await?;
-        inputs.archive(&run.task, spec.user)?.upload(client, name, INPUT_MOUNT_PATH).await?;
-        match client.start_container(name, None).await {
-            Ok(()) => Ok(true),
-            Err(error) => Err(problem(&format!("start container {name} of image {}", spec.image), &error)),
+        // A killed supervisor leaves the containers of its agent, which write the same volumes.
+        self.remove_leftover_guests(Some(&run.task.service)).await?;
+        let guests = self.create_guests(engine, &run.task, spec, images).await?;
+        numbers.store(&identity, run.task.attempt, spec.user).await?;
+        inputs.archive(&run.task, spec.user)?.upload(&engine.client, name, INPUT_MOUNT_PATH).await?;
+        self.start(name, &format!("start container {name} of image {}", spec.image)).await?;
+        for guest in guests {
+            self.start(&guest, &format!("start container {guest} of image {}", images.agent.name)).await?;
         }
+        Ok(true)
     }
 
-    /// Removes a run that could not be started; its number stays allocated.
-    async fn rollback(&self, run: &StoredRun) {
-        // Leftovers are swept later; until then the run counts as lost.
-        drop(self.remove_container(run.task.run.as_str()).await);
-        drop(self.remove_volume(&spec::input_volume(&run.task.run)).await);
-    }
-
-    /// Creates a container; pulls a missing image.
-    async fn create_container(
+    /// Creates the containers of a run's agent and verify commands; returns their names.
+    async fn create_guests(
         &self,
-        name: &str,
-        image: &str,
-        body: ContainerCreateBody,
-    ) -> Result<NameClaim, Error> {
-        let client = &self.engine().await?.client;
-        let mut pulled = false;
-        loop {
-            let options = CreateContainerOptionsBuilder::new().name(name).build();
-            match client.create_container(Some(options), body.clone()).await {
-                Ok(_) => return Ok(NameClaim::Created),
-                Err(error) if status(&error) == Some(409) => return Ok(NameClaim::AlreadyExists),
-                Err(error) if status(&error) == Some(404) && !pulled => {
-                    self.pull(image).await?;
-                    pulled = true;
-                }
-                Err(error) => {
-                    return Err(problem(&format!("create container {name} of image {image}"), &error));
-                }
+        engine: &Engine,
+        task: &TaskSpec,
+        supervisor: &ContainerSpec,
+        images: &RunImages,
+    ) -> Result<Vec<String>, Error> {
+        let roles: Vec<_> = guests::roles(task).collect();
+        self.prepare_workspaces(&task.service, &images.supervisor, &roles).await?;
+        let guests = Guests {
+            settings: self.config.docker(),
+            task,
+            supervisor,
+            image: images.agent.name.clone(),
+            tools: images.tools.clone(),
+        };
+        let mut names = Vec::new();
+        for role in roles {
+            let guest = guests.container(role);
+            if self.create_container(&guest).await? == NameClaim::AlreadyExists {
+                self.replace_guest(&guest).await?;
             }
+            images.agent.require_glibc(&images.supervisor, &engine.client, &guest.name).await?;
+            names.push(guest.name);
+        }
+        Ok(names)
+    }
+
+    /// Replaces a container that an earlier claim of the same run left; the name of the run is ours.
+    async fn replace_guest(&self, guest: &ContainerSpec) -> Result<(), Error> {
+        let existing = self.inspect(&guest.name).await?.and_then(|container| container.config?.labels);
+        let ours = |labels: &std::collections::HashMap<String, String>| {
+            labels.get(labels::RUN) == guest.labels.get(labels::RUN)
+        };
+        if existing.is_some_and(|labels| !ours(&labels)) {
+            return Err(name_in_use(&guest.name));
+        }
+        self.remove_container(&guest.name).await?;
+        match self.create_container(guest).await? {
+            NameClaim::Created => Ok(()),
+            NameClaim::AlreadyExists => Err(name_in_use(&guest.name)),
         }
     }
 
-    /// Pulls a configured image.
-    pub(super) async fn pull(&self, image: &str) -> Result<(), Error> {
-        let missing =
-            |why: &str| Error::new(Reason::ImageUnavailable, format!("image `{image}` not found{why}"));
-        // Not the default image: its name may be squatted on a public registry, and it gets secrets.
-        if image == spec::default_image() {
-            return Err(missing(", and the default image is never pulled").with_hint(
-                "Build it (images/build.sh agent), or set another one with `image` in [docker] or \
-                 ORCHESTRATOR_DOCKER_IMAGE.",
-            ));
+    /// Removes a run that could not be started. Its number stays allocated if it was stored.
+    async fn rollback(&self, task: &TaskSpec) {
+        // Leftovers are swept later; until then the run counts as lost.
+        for role in ContainerRole::ALL {
+            drop(self.remove_container(&guests::container(&task.run, role)).await);
         }
-        let (name, tag) = match image.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') && !image.contains('@') => (name, tag),
-            _ if image.contains('@') => (image, ""),
-            _ => (image, "latest"),
-        };
-        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
-        let client = &self.engine().await?.client;
-        let pull = async {
-            let mut steps = client.create_image(Some(options), None, None).boxed();
-            while let Some(step) = steps.next().await {
-                step.map_err(|error| problem("pull it", &error).message().to_owned())?;
-            }
-            Ok(())
-        };
-        let result: Result<(), String> = tokio::time::timeout(PULL_TIMEOUT, pull)
-            .await
-            .unwrap_or_else(|_| Err(format!("timed out after {} minutes", PULL_TIMEOUT.as_secs() / 60)));
-        result.map_err(|why| {
-            missing(&format!(": {why}")).with_hint(format!(
-                "Check its name. If its registry requires a login, pull it yourself (docker pull {image}), then try again."
-            ))
-        })
+        // Last, since it is the claim of the other names.
+        drop(self.remove_container(task.run.as_str()).await);
+        drop(self.remove_run_volumes(&task.run).await);
     }
 }
 

@@ -1,18 +1,25 @@
-//! Debug runs: the container of a submitted run, as a command line that a user can run and change.
+//! Debug runs: a run as a command line that a user can run and change.
+//!
+//! A debug run has one container: its supervisor confines the agent in there, and has the whole workspace
+//! in one volume. The volumes of a service belong to other containers and other users, so a debug run never
+//! works in them; a shell can look at the worktree.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use orchestrator_contract::containers::{ContainerRole, WORKSPACE};
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::{ServiceName, Step, TaskKey};
 
+use super::attempts::AttemptNumbers;
 use super::command_line::{self, Terminal, build_arguments};
-use super::connect::{Engine, problem};
+use super::connect::{Engine, problem, status};
+use super::guests;
 use super::handle::Docker;
 use super::inputs::RunInputs;
 use super::labels::{self, DEBUG, SERVICE};
-use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH, InputMount, WORKSPACE};
-use super::{attempts, cleanup};
+use super::objects::helper_labels;
+use super::spec::{self, ContainerSpec, INPUT_MOUNT_PATH, VolumeMount};
 use crate::error::Error;
 use crate::task::resolve::TaskDraft;
 
@@ -42,7 +49,7 @@ pub enum Shell {
 pub enum DebugVolume {
     /// A volume that only debug runs of the service use.
     Debug,
-    /// The service's own volume.
+    /// The service's own worktree: for a shell only.
     Service,
     /// Another volume.
     Named(String),
@@ -53,8 +60,8 @@ pub enum DebugVolume {
 pub struct DebugRun {
     /// Commands to run in order, until one fails.
     pub commands: Vec<CommandLine>,
-    /// Volume with the task and secrets, which the caller must remove.
-    pub input_volume: String,
+    /// Volume with the task and secrets, which the caller must remove; none for a shell in the worktree.
+    pub input_volume: Option<String>,
     /// Workspace volume.
     pub workspace: String,
 }
@@ -96,35 +103,31 @@ impl Docker {
         let client = &engine.client;
         let service = &identity.service;
         let workspace = match &options.volume {
-            DebugVolume::Debug => format!("{}-debug", spec::workspace(service)),
-            DebugVolume::Service => spec::workspace(service),
+            DebugVolume::Service => return self.look_at_worktree(service, options).await,
+            DebugVolume::Debug => format!("{}-debug", guests::tree_volume(service)),
             DebugVolume::Named(name) => name.clone(),
         };
+        self.require_no_service_volume(&workspace).await?;
         let preview = draft.with_attempt(identity.run_name(1, |_| false), 1);
         let inputs = RunInputs::collect(&self.config, &preview).await?;
         let labels = debug_labels(service);
-        let volume_labels = match &options.volume {
-            DebugVolume::Service => labels::workspace_labels(service),
-            DebugVolume::Debug | DebugVolume::Named(_) => labels.clone(),
-        };
+        let mount = VolumeMount::new(workspace.clone(), WORKSPACE, labels.clone());
         // The stored number can only be read through a container with the volume.
-        let mut reader = self.spec(&preview, &inputs);
-        (reader.workspace, reader.input_mount) = (workspace.clone(), InputMount::None);
-        reader.workspace_labels.clone_from(&volume_labels);
+        let mut reader = self.base_spec(&preview, &inputs);
+        reader.volumes = vec![mount.clone()];
         let reader_id = self.create_stopped(service, reader).await?;
-        let stored = attempts::read(client, &reader_id, identity).await;
+        let stored = AttemptNumbers::workspace(client, &reader_id).read(identity).await;
         self.remove_container(&reader_id).await?;
-        let attempt = stored?.max(self.highest_number(identity, options).await?) + 1;
+        let attempt = stored? + 1;
 
         let task = draft.with_attempt(identity.run_name(attempt, |_| false), attempt);
         let name = format!("{PREFIX}{}", task.run);
         let input_volume = format!("{name}-input");
-        let mut spec = self.spec(&task, &inputs);
+        let mut spec = self.base_spec(&task, &inputs);
         spec.name.clone_from(&name);
-        spec.workspace.clone_from(&workspace);
-        spec.workspace_labels = volume_labels;
         spec.labels = labels.clone().into_iter().collect();
-        spec.input_mount = InputMount::Volume { name: input_volume.clone(), labels };
+        let input = VolumeMount::new(input_volume.clone(), INPUT_MOUNT_PATH, labels).unpopulated();
+        spec.volumes = vec![mount, input];
         let until = options.until.or(options.shell.is_some().then_some(PREPARED));
         if let Some(step) = until {
             spec.arguments.extend(["--until".to_owned(), step.name().to_owned()]);
@@ -133,7 +136,8 @@ impl Docker {
 
         let filler = self.create_stopped(service, spec.clone()).await?;
         let fill = async {
-            attempts::store(client, &filler, identity, attempt, spec.user).await?;
+            let numbers = AttemptNumbers::workspace(client, &filler);
+            numbers.store(identity, attempt, spec.user).await?;
             inputs.archive(&task, spec.user)?.upload(client, &filler, INPUT_MOUNT_PATH).await
         };
         let filled = fill.await;
@@ -149,21 +153,62 @@ impl Docker {
             let terminal = if options.terminal { Terminal::Yes } else { Terminal::Input };
             commands.push(self.line(engine, build_arguments(&shell_spec(&spec, shell), terminal)));
         }
-        Ok(DebugRun { commands, input_volume, workspace })
+        Ok(DebugRun { commands, input_volume: Some(input_volume), workspace })
     }
 
-    /// Returns the highest number of submitted runs, if their volume is used.
-    async fn highest_number(&self, identity: &TaskKey, options: &DebugOptions) -> Result<u32, Error> {
-        match options.volume {
-            DebugVolume::Service => self.highest_attempt(identity).await,
-            DebugVolume::Debug | DebugVolume::Named(_) => Ok(0),
+    /// Returns a shell in the worktree of a service, with the agent's user and image.
+    async fn look_at_worktree(
+        &self,
+        service: &ServiceName,
+        options: &DebugOptions,
+    ) -> Result<DebugRun, Error> {
+        let Some(shell) = &options.shell else {
+            return Err(Error::invalid_request(
+                "a debug run cannot work in the service's own volumes, which belong to several containers",
+            )
+            .with_hint("Add --shell to look at them, submit the task, or use the debugging volume."));
+        };
+        let tree = guests::workspace_mount(service, ContainerRole::Agent).unpopulated();
+        if !self.has_volume(&tree.name).await? {
+            return Err(Error::invalid_request(format!("service {service} has no volume {} yet", tree.name))
+                .with_hint("Its first run creates it."));
         }
+        let settings = self.config.docker();
+        let image = self.config.service(service).image;
+        let workspace = tree.name.clone();
+        let name = format!("{PREFIX}{service}");
+        let mut spec = ContainerSpec::new(settings, name, spec::agent_image(settings, image.as_ref()));
+        spec.user = settings.agent_user();
+        spec.labels = debug_labels(service).into_iter().collect();
+        spec.volumes = vec![tree];
+        let mut spec = shell_spec(&spec, shell);
+        // Another image may have no other shell, and a worktree may not exist.
+        (spec.entrypoint, spec.folder) = (Some("/bin/sh".to_owned()), Some(WORKSPACE.to_owned()));
+        let terminal = if options.terminal { Terminal::Yes } else { Terminal::Input };
+        let commands = vec![self.line(self.engine().await?, build_arguments(&spec, terminal))];
+        Ok(DebugRun { commands, input_volume: None, workspace })
+    }
+
+    /// Checks that a volume is none of a service: a debug run would mix its files with those of other users.
+    async fn require_no_service_volume(&self, name: &str) -> Result<(), Error> {
+        let volume = match self.engine().await?.client.inspect_volume(name).await {
+            Ok(volume) => volume,
+            Err(error) if status(&error) == Some(404) => return Ok(()),
+            Err(error) => return Err(problem(&format!("inspect volume {name}"), &error)),
+        };
+        if volume.labels.contains_key(labels::WORKSPACE) {
+            return Err(Error::invalid_request(format!(
+                "volume {name} is that of a service, and its runs own it"
+            ))
+            .with_hint("Look at it with --service-volume --shell, or name another volume."));
+        }
+        Ok(())
     }
 
     /// Creates a container that is never started, to copy files to its volumes.
     async fn create_stopped(&self, service: &ServiceName, spec: ContainerSpec) -> Result<String, Error> {
         let mut spec = spec;
-        spec.labels = cleanup::helper_labels(service);
+        spec.labels = helper_labels(service);
         self.create_unnamed(&spec).await
     }
 
@@ -183,7 +228,9 @@ impl Docker {
     /// # Errors
     /// Returns an error if the engine fails.
     pub async fn remove_debug_run(&self, run: &DebugRun, workspace_too: bool) -> Result<(), Error> {
-        self.remove_volume(&run.input_volume).await?;
+        if let Some(input) = &run.input_volume {
+            self.remove_volume(input).await?;
+        }
         if workspace_too {
             self.remove_volume(&run.workspace).await?;
         }
@@ -224,7 +271,7 @@ fn debug_labels(service: &ServiceName) -> HashMap<String, String> {
 fn shell_spec(run: &ContainerSpec, shell: &Shell) -> ContainerSpec {
     let mut spec = run.clone();
     spec.name = format!("{}-shell", run.name);
-    spec.input_mount = InputMount::None;
+    spec.volumes.retain(|volume| volume.target == WORKSPACE);
     spec.folder = Some(Layout::new(WORKSPACE).target_repo().to_string_lossy().into_owned());
     spec.environment = std::collections::BTreeMap::from([("HOME".to_owned(), "/tmp".to_owned())]);
     spec.entrypoint = Some("/bin/bash".to_owned());
@@ -242,11 +289,12 @@ mod tests {
 
     #[test]
     fn debug_shell_has_workspace_without_secrets() {
-        let run = spec::tests::sample();
+        let mut run = spec::tests::sample();
+        run.volumes.push(VolumeMount::new("workspace-trader-debug".to_owned(), WORKSPACE, HashMap::new()));
         let shell = shell_spec(&run, &Shell::Command("env".to_owned()));
         let line =
             CommandLine { program: "docker".to_owned(), arguments: build_arguments(&shell, Terminal::Input) };
         insta::assert_snapshot!(line.render());
-        assert!(!line.render().contains("-input"));
+        assert_eq!(line.render().matches("--mount").count(), 1);
     }
 }

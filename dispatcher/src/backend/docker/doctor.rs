@@ -1,15 +1,20 @@
 //! Checks the engine's requirements for runs.
 
-use bollard::models::SystemInfo;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::connect::{problem, status};
+use bollard::models::SystemInfo;
+use orchestrator_contract::containers::SUPERVISOR;
+
+use super::connect::{Engine, problem};
 use super::handle::Docker;
-use super::spec;
+use super::images::Image;
+use super::labels::HELPER;
+use super::spec::{self, ContainerSpec};
+use crate::error::Error;
 use crate::task::check::{Check, CheckStatus};
-use crate::task::image::ImageReference;
 
 impl Docker {
-    /// Checks the engine and its images. Changes nothing.
+    /// Checks the engine and its images. Leaves nothing behind.
     pub(super) async fn check_engine(&self) -> Vec<Check> {
         let name = "engine";
         let engine = match self.engine().await {
@@ -42,48 +47,84 @@ impl Docker {
                 checks.push(Check::failed("limits", CheckStatus::Warning, error.message(), error.hint()));
             }
         }
-        for image in self.images() {
-            checks.push(self.check_image(&image).await);
+        checks.extend(self.check_images(engine).await);
+        checks
+    }
+
+    /// Checks the image of supervisors and those of services.
+    async fn check_images(&self, engine: &Engine) -> Vec<Check> {
+        let settings = self.config.docker();
+        let name = spec::supervisor_image(settings);
+        let supervisor = match self.inspect_image(&name).await {
+            Ok(Some(supervisor)) => supervisor,
+            Ok(None) => return vec![missing_image(&name)],
+            Err(error) => return vec![failed_image(&error)],
+        };
+        let mut checks = vec![match self.probe_image(engine, &supervisor, None).await {
+            Ok(()) => Check::ok(IMAGE, name.as_str()),
+            Err(error) => failed_image(&error),
+        }];
+        let services = self.config.service_names();
+        let images: BTreeSet<String> = services
+            .filter_map(|service| self.config.service(service).image)
+            .map(|image| image.as_str().to_owned())
+            .filter(|image| *image != name)
+            .collect();
+        for image in images {
+            checks.push(match self.inspect_image(&image).await {
+                Ok(None) => missing_image(&image),
+                Ok(Some(agent)) => match self.probe_image(engine, &agent, Some(&supervisor)).await {
+                    Ok(()) => Check::ok(IMAGE, format!("{image}, for agents")),
+                    Err(error) => Check::failed(IMAGE, CheckStatus::Warning, error.message(), error.hint()),
+                },
+                Err(error) => failed_image(&error),
+            });
         }
         checks
     }
 
-    /// Returns the configured images, including the default one.
-    fn images(&self) -> Vec<String> {
-        let settings = self.config.docker();
-        let mut images = vec![spec::image(settings, None)];
-        for service in self.config.service_names() {
-            let image: Option<ImageReference> = self.config.service(service).image;
-            images.push(spec::image(settings, image.as_ref()));
-        }
-        images.sort();
-        images.dedup();
-        images
+    /// Looks into an image, by a container that is never started. Agents of `supervisor` run in it, or it is
+    /// the supervisor's own.
+    async fn probe_image(
+        &self,
+        engine: &Engine,
+        image: &Image,
+        supervisor: Option<&Image>,
+    ) -> Result<(), Error> {
+        let mut probe = ContainerSpec::new(self.config.docker(), String::new(), image.id.clone());
+        probe.labels = BTreeMap::from([(HELPER.to_owned(), "true".to_owned())]);
+        probe.entrypoint = Some(SUPERVISOR.to_owned());
+        let probe = self.create_unnamed(&probe).await?;
+        let looked = match supervisor {
+            Some(supervisor) => image.require_glibc(supervisor, &engine.client, &probe).await,
+            None => image.require_tools(&engine.client, &probe).await,
+        };
+        self.remove_container(&probe).await?;
+        looked
     }
+}
 
-    async fn check_image(&self, image: &str) -> Check {
-        let name = "image";
-        let Ok(engine) = self.engine().await else { return Check::ok(name, "") };
-        match engine.client.inspect_image(image).await {
-            Ok(_) => Check::ok(name, image),
-            Err(error) if status(&error) == Some(404) && image == spec::default_image() => Check::failed(
-                name,
-                CheckStatus::Error,
-                format!("image {image} not found"),
-                "Build it (images/build.sh agent), or set another one with `image` in [docker].",
-            ),
-            Err(error) if status(&error) == Some(404) => Check::failed(
-                name,
-                CheckStatus::Warning,
-                format!("image {image} not found; the first run pulls it"),
-                format!("docker pull {image}"),
-            ),
-            Err(error) => {
-                let error = problem(&format!("inspect image {image}"), &error);
-                Check::failed(name, CheckStatus::Error, error.message(), error.hint())
-            }
-        }
+const IMAGE: &str = "image";
+
+fn failed_image(error: &Error) -> Check {
+    Check::failed(IMAGE, CheckStatus::Error, error.message(), error.hint())
+}
+
+fn missing_image(image: &str) -> Check {
+    if image == spec::default_image() {
+        return Check::failed(
+            IMAGE,
+            CheckStatus::Error,
+            format!("image {image} not found"),
+            "Build it (images/build.sh agent), or set another one with `image` in [docker].",
+        );
     }
+    Check::failed(
+        IMAGE,
+        CheckStatus::Warning,
+        format!("image {image} not found; the first run pulls it"),
+        format!("docker pull {image}"),
+    )
 }
 
 /// Checks whether the engine enforces limits, and its volume driver.

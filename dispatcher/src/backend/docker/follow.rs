@@ -13,7 +13,7 @@ use orchestrator_contract::layout::Layout;
 use super::connect::{Engine, problem, status};
 use super::handle::Docker;
 use super::liveness::ContainerLiveness;
-use super::{archive, inputs, spec};
+use super::{archive, inputs};
 use crate::backend::{Backend as _, OnEvent, RunFollower, StoredRun};
 use crate::error::Error;
 use crate::task::event_fold::{EventFold, Liveness, RunSnapshot};
@@ -178,8 +178,10 @@ impl Follower {
             }
         }
         if liveness != Liveness::Alive {
-            // The secrets are no longer needed. On failure, the next status request retries.
-            drop(inputs::remove_secrets(&engine.client, self.run.task.run.as_str()).await);
+            let run = &self.run.task.run;
+            // Guests and secrets are no longer needed. On failure, the next status request retries.
+            drop(self.docker.remove_guests(run).await);
+            drop(inputs::remove_secrets(&engine.client, run.as_str()).await);
         }
         Ok(self.fold.observe(liveness))
     }
@@ -236,10 +238,10 @@ impl Follower {
         }
     }
 
-    /// Reads the supervisor's copy of the outcome in the workspace, in case the engine's disk was full.
+    /// Reads the supervisor's copy of the outcome in its private volume, in case the engine's disk was full.
     async fn find_outcome(&mut self, engine: &Engine) {
         let run = &self.run.task.run;
-        let path = Layout::new(spec::WORKSPACE).run_dir(run).outcome();
+        let path = Layout::of_containers().run_dir(run).outcome();
         let read = archive::read(&engine.client, run.as_str(), &path.to_string_lossy()).await;
         let Ok(Some(bytes)) = read else { return };
         if let Ok(outcome) = serde_json::from_slice::<Outcome>(&bytes) {

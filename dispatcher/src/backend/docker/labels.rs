@@ -4,15 +4,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use orchestrator_contract::containers::ContainerRole;
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskSpec};
 
 use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
 
-/// On all containers and volumes of the orchestrator.
+/// On all containers and volumes of a service.
 pub(super) const SERVICE: &str = "orchestrator.io/service";
 /// On containers and volumes of one run.
 pub(super) const RUN: &str = "orchestrator.io/run";
+/// On the containers of a run beside the supervisor's: `agent` or `verify`.
+pub(super) const ROLE: &str = "orchestrator.io/role";
+/// On the volumes with programs of guests: the id of their image.
+pub(super) const TOOLS: &str = "orchestrator.io/tools";
 /// On helper containers.
 pub(super) const HELPER: &str = "orchestrator.io/helper";
 /// On containers and volumes of debug runs.
@@ -71,9 +76,18 @@ pub(super) fn workspace_labels(service: &ServiceName) -> HashMap<String, String>
     HashMap::from([(SERVICE.to_owned(), service.to_string()), (WORKSPACE.to_owned(), "true".to_owned())])
 }
 
-/// Returns the labels of a run's input volume.
-pub(super) fn input_volume_labels(task: &TaskSpec) -> HashMap<String, String> {
+/// Returns the labels of a run's own volumes: inputs, sockets.
+pub(super) fn run_volume_labels(task: &TaskSpec) -> HashMap<String, String> {
     HashMap::from([(SERVICE.to_owned(), task.service.to_string()), (RUN.to_owned(), task.run.to_string())])
+}
+
+/// Returns the labels of a container of untrusted programs.
+pub(super) fn guest_labels(task: &TaskSpec, role: ContainerRole) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (SERVICE.to_owned(), task.service.to_string()),
+        (RUN.to_owned(), task.run.to_string()),
+        (ROLE.to_owned(), role.name().to_owned()),
+    ])
 }
 
 /// Restores a run from its container's labels; `None` if they are not those of a run.
@@ -143,7 +157,9 @@ pub(super) mod tests {
     fn unrelated_labels_are_not_parsed_as_run() {
         let labels = HashMap::from([("com.example".to_owned(), "x".to_owned())]);
         assert!(parse_run(&labels).unwrap().is_none());
-        assert!(parse_run(&input_volume_labels(&sample().task)).unwrap().is_none());
+        assert!(parse_run(&run_volume_labels(&sample().task)).unwrap().is_none());
+        let guest = guest_labels(&sample().task, ContainerRole::Agent).into_iter().collect();
+        assert!(parse_run(&guest).unwrap().is_none());
     }
 
     #[test]

@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
     RestartPolicy, RestartPolicyNameEnum,
 };
-use orchestrator_contract::layout::Layout;
-use orchestrator_contract::{RunName, ServiceName, budget, variables};
+use orchestrator_contract::containers::{GUESTS_DIR, STATE_DIR, WORKSPACE};
+use orchestrator_contract::{RunName, budget, variables};
 
 use crate::config::{Cpus, DockerSettings, Memory, User};
 use crate::task::image::ImageReference;
 
-/// Mount path of the service's volume, as in the image.
-pub(super) const WORKSPACE: &str = "/workspace";
 /// Mount path of the run's input volume.
 pub(super) const INPUT_MOUNT_PATH: &str = "/run/secrets";
 /// Folder of the secrets in the input volume, where the image expects them.
@@ -41,12 +39,7 @@ pub(super) struct ContainerSpec {
     pub(super) arguments: Vec<String>,
     /// The working directory, unless it is the image's own.
     pub(super) folder: Option<String>,
-    /// Volume of the workspace.
-    pub(super) workspace: String,
-    /// Labels of that volume, if it is created.
-    pub(super) workspace_labels: HashMap<String, String>,
-    /// Volume of the task and secrets.
-    pub(super) input_mount: InputMount,
+    pub(super) volumes: Vec<VolumeMount>,
     pub(super) user: User,
     /// The network, unless it is the engine's default.
     pub(super) network: Option<String>,
@@ -57,20 +50,75 @@ pub(super) struct ContainerSpec {
     pub(super) pids: u32,
     /// Seconds from `docker stop` to SIGKILL.
     pub(super) stop_timeout_seconds: u32,
+    pub(super) restart: Restart,
+    /// Log size at which the engine drops lines.
+    pub(super) log_size: &'static str,
 }
 
-/// The mount of a run's inputs.
+/// When the engine starts a container again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Restart {
+    Never,
+    /// After a failure, such as a kill for memory.
+    OnFailure,
+}
+
+/// The mount of a volume.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum InputMount {
-    /// A volume.
-    Volume { name: String, labels: HashMap<String, String> },
-    /// No inputs.
-    None,
+pub(super) struct VolumeMount {
+    pub(super) name: String,
+    pub(super) target: String,
+    /// Labels of the volume, if it is created.
+    pub(super) labels: HashMap<String, String>,
+    pub(super) populate: Populate,
+    pub(super) access: Access,
 }
 
-/// Returns the name of a service's volume.
-pub(super) fn workspace(service: &ServiceName) -> String {
-    Layout::name(service)
+/// Whether a new volume gets owner and content of the image's folder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Populate {
+    Yes,
+    No,
+}
+
+/// What a container may do with a volume.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Access {
+    Write,
+    Read,
+}
+
+impl VolumeMount {
+    /// Returns the writable mount of a volume that gets owner and content from the image.
+    pub(super) fn new(name: String, target: &str, labels: HashMap<String, String>) -> Self {
+        Self { name, target: target.to_owned(), labels, populate: Populate::Yes, access: Access::Write }
+    }
+
+    /// Leaves the volume as it is: the image's content is not copied to it.
+    pub(super) fn unpopulated(self) -> Self {
+        Self { populate: Populate::No, ..self }
+    }
+
+    /// Makes the mount read-only.
+    pub(super) fn read_only(self) -> Self {
+        Self { access: Access::Read, ..self }
+    }
+
+    fn to_mount(&self) -> Mount {
+        let Self { name, target, labels, populate, access } = self;
+        Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(name.clone()),
+            target: Some(target.clone()),
+            read_only: Some(*access == Access::Read),
+            volume_options: Some(MountVolumeOptions {
+                no_copy: Some(*populate == Populate::No),
+                labels: (!labels.is_empty()).then(|| labels.clone()),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        }
+    }
 }
 
 /// Returns the name of a run's input volume. Not a valid run name, which ends in a number.
@@ -78,16 +126,26 @@ pub(super) fn input_volume(run: &RunName) -> String {
     format!("{run}-input")
 }
 
-/// Returns the image of a service.
-pub(super) fn image(settings: &DockerSettings, of_service: Option<&ImageReference>) -> String {
-    of_service
-        .or(settings.image.as_ref())
-        .map_or_else(|| default_image().to_owned(), |image| image.as_str().to_owned())
+/// Returns the image of a supervisor.
+pub(super) fn supervisor_image(settings: &DockerSettings) -> String {
+    settings.image.as_ref().map_or_else(|| default_image().to_owned(), |image| image.as_str().to_owned())
+}
+
+/// Returns the image of a service's agent and verify commands.
+pub(super) fn agent_image(settings: &DockerSettings, of_service: Option<&ImageReference>) -> String {
+    of_service.map_or_else(|| supervisor_image(settings), |image| image.as_str().to_owned())
 }
 
 /// Returns the image that `images/build.sh agent` builds.
 pub(super) fn default_image() -> &'static str {
     concat!("orchestrator/agent:", env!("CARGO_PKG_VERSION"))
+}
+
+/// Adds the arguments of a supervisor whose agent has another container.
+pub(super) fn add_container_arguments(arguments: &mut Vec<String>) {
+    for (flag, directory) in [("--state-dir", STATE_DIR), ("--guests-dir", GUESTS_DIR)] {
+        arguments.extend([flag.to_owned(), directory.to_owned()]);
+    }
 }
 
 /// Returns the supervisor's arguments; all inputs have fixed paths.
@@ -120,9 +178,19 @@ pub(super) fn stop_timeout_seconds(environment: &BTreeMap<String, String>) -> u3
 }
 
 impl ContainerSpec {
-    /// Creates the definition of a service's container with the configured limits.
-    pub(super) fn new(settings: &DockerSettings, name: String, image: String, workspace: String) -> Self {
-        let DockerSettings { host: _, image: _, memory, cpus, pids, network, user } = settings.clone();
+    /// Creates the definition of a container with the configured limits of an agent.
+    pub(super) fn new(settings: &DockerSettings, name: String, image: String) -> Self {
+        let DockerSettings {
+            host: _,
+            image: _,
+            memory,
+            cpus,
+            pids,
+            supervisor_memory: _,
+            network,
+            user: _,
+            agent_user: _,
+        } = settings.clone();
         Self {
             name,
             image,
@@ -131,16 +199,23 @@ impl ContainerSpec {
             entrypoint: None,
             arguments: Vec::new(),
             folder: None,
-            workspace,
-            workspace_labels: HashMap::new(),
-            input_mount: InputMount::None,
-            user: user.unwrap_or(User::DEFAULT),
+            volumes: Vec::new(),
+            user: settings.user(),
             network: network.map(|network| network.as_str().to_owned()),
             memory: memory.unwrap_or(Memory::DEFAULT),
             cpus,
             pids: pids.unwrap_or(DEFAULT_PIDS_LIMIT),
             stop_timeout_seconds: 10,
+            restart: Restart::Never,
+            log_size: LOG_SIZE,
         }
+    }
+
+    /// Sets the limits of a supervisor without an agent.
+    pub(super) fn limit_as_supervisor(&mut self, settings: &DockerSettings) {
+        self.memory = settings.supervisor_memory.unwrap_or(Memory::SUPERVISOR);
+        self.cpus = None;
+        self.pids = DEFAULT_PIDS_LIMIT;
     }
 
     /// Returns the body of the engine's create request.
@@ -153,25 +228,21 @@ impl ContainerSpec {
             entrypoint,
             arguments,
             folder,
-            workspace,
-            workspace_labels,
-            input_mount,
+            volumes,
             user,
             network,
             memory,
             cpus,
             pids,
             stop_timeout_seconds: stop_seconds,
+            restart,
+            log_size,
         } = self;
         let memory = i64::try_from(memory.bytes()).ok();
-        // Copy: a new volume gets the owner of the image's folder only that way.
-        let mut mounts = vec![volume(workspace, WORKSPACE, workspace_labels, Populate::Yes)];
-        match input_mount {
-            InputMount::Volume { name, labels } => {
-                mounts.push(volume(name, INPUT_MOUNT_PATH, labels, Populate::No));
-            }
-            InputMount::None => {}
-        }
+        let restart = match restart {
+            Restart::Never => RestartPolicyNameEnum::NO,
+            Restart::OnFailure => RestartPolicyNameEnum::ON_FAILURE,
+        };
         let host = HostConfig {
             memory,
             // Equal to memory: no additional swap.
@@ -183,20 +254,17 @@ impl ContainerSpec {
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             readonly_rootfs: Some(true),
             privileged: Some(false),
-            // The supervisor itself is PID 1.
+            ipc_mode: Some(IPC.to_owned()),
+            // The supervisor, or its guest, is PID 1 itself.
             init: Some(false),
             auto_remove: Some(false),
-            restart_policy: Some(RestartPolicy {
-                name: Some(RestartPolicyNameEnum::NO),
-                maximum_retry_count: None,
-            }),
-            // Keep the whole log: the engine's default may rotate it.
+            restart_policy: Some(RestartPolicy { name: Some(restart), maximum_retry_count: None }),
             log_config: Some(HostConfigLogConfig {
                 typ: Some(LOG_DRIVER.to_owned()),
-                config: Some(HashMap::from([("max-size".to_owned(), LOG_SIZE.to_owned())])),
+                config: Some(HashMap::from([("max-size".to_owned(), (*log_size).to_owned())])),
             }),
             tmpfs: Some(HashMap::from([("/tmp".to_owned(), TMP.to_owned())])),
-            mounts: Some(mounts),
+            mounts: Some(volumes.iter().map(VolumeMount::to_mount).collect()),
             network_mode: network.clone(),
             ..HostConfig::default()
         };
@@ -209,6 +277,11 @@ impl ContainerSpec {
             working_dir: folder.clone(),
             user: Some(user.to_string()),
             stop_timeout: Some(i64::from(*stop_seconds)),
+            // The image's own check would run programs beside the run.
+            healthcheck: Some(HealthConfig {
+                test: Some(vec!["NONE".to_owned()]),
+                ..HealthConfig::default()
+            }),
             host_config: Some(host),
             ..ContainerCreateBody::default()
         }
@@ -219,34 +292,16 @@ impl ContainerSpec {
 pub(super) const TMP: &str = "rw,exec,nosuid,nodev,mode=1777";
 /// Log driver of the container.
 pub(super) const LOG_DRIVER: &str = "json-file";
-/// Log size at which the engine would drop lines: effectively never.
+/// Log size at which the engine would drop lines: effectively never, whatever its default is.
 pub(super) const LOG_SIZE: &str = "1t";
-
-/// Whether a new volume is populated from the image.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Populate {
-    Yes,
-    No,
-}
-
-fn volume(name: &str, target: &str, labels: &HashMap<String, String>, copy: Populate) -> Mount {
-    Mount {
-        typ: Some(MountType::VOLUME),
-        source: Some(name.to_owned()),
-        target: Some(target.to_owned()),
-        volume_options: Some(MountVolumeOptions {
-            no_copy: Some(copy == Populate::No),
-            labels: (!labels.is_empty()).then(|| labels.clone()),
-            ..MountVolumeOptions::default()
-        }),
-        ..Mount::default()
-    }
-}
+/// Interprocess communication: not shared with other containers, whatever the engine's default is.
+pub(super) const IPC: &str = "private";
 
 #[cfg(test)]
 pub(super) mod tests {
+
     use super::*;
-    use crate::backend::docker::labels;
+    use crate::backend::docker::{guests, labels};
 
     pub(in crate::backend::docker) fn sample() -> ContainerSpec {
         let run = labels::tests::sample();
@@ -255,23 +310,21 @@ pub(super) mod tests {
             network: "host".to_owned().try_into().ok(),
             ..DockerSettings::default()
         };
-        let mut spec = ContainerSpec::new(
-            &settings,
-            run.task.run.to_string(),
-            image(&settings, None),
-            workspace(&run.task.service),
-        );
+        let mut spec = ContainerSpec::new(&settings, run.task.run.to_string(), supervisor_image(&settings));
         spec.labels = BTreeMap::from([("orchestrator.io/run".to_owned(), run.task.run.to_string())]);
         spec.environment = BTreeMap::from([("ANTHROPIC_MODEL".to_owned(), "so nice".to_owned())]);
         spec.stop_timeout_seconds = stop_timeout_seconds(&spec.environment);
         spec.arguments = arguments(true);
-        spec.input_mount = InputMount::Volume { name: input_volume(&run.task.run), labels: HashMap::new() };
+        add_container_arguments(&mut spec.arguments);
+        spec.limit_as_supervisor(&settings);
+        spec.volumes = guests::supervisor_volumes(&run.task);
         spec
     }
 
     #[test]
     fn container_body_is_unprivileged_with_all_limits() {
-        insta::assert_json_snapshot!(sample().body());
+        let body = sample().body();
+        insta::with_settings!({sort_maps => true}, { insta::assert_json_snapshot!(body) });
     }
 
     #[test]
@@ -287,13 +340,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn service_image_overrides_default_image() {
+    fn supervisor_never_runs_in_image_of_service() {
         let reference = |text: &str| ImageReference::new(text).unwrap();
         let own = reference("trader:1");
         let mut settings = DockerSettings::default();
-        assert!(image(&settings, None).starts_with("orchestrator/agent:"));
+        assert_eq!(supervisor_image(&settings), default_image());
+        assert_eq!(agent_image(&settings, None), default_image());
         settings.image = Some(reference("agent:2"));
-        assert_eq!(image(&settings, None), "agent:2");
-        assert_eq!(image(&settings, Some(&own)), "trader:1");
+        assert_eq!(supervisor_image(&settings), "agent:2");
+        assert_eq!(agent_image(&settings, None), "agent:2");
+        assert_eq!(agent_image(&settings, Some(&own)), "trader:1");
     }
 }

@@ -60,7 +60,10 @@ async fn query<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Resu
 
 async fn reachable(client: &Client) -> Check {
     match query(client.apiserver_version()).await {
-        Ok(version) => Check::ok("cluster", format!("Kubernetes {}", version.git_version)),
+        Ok(version) => match cluster::version_problem(&version) {
+            Some(problem) => Check::failed("cluster", CheckStatus::Error, problem, cluster::VERSION_HINT),
+            None => Check::ok("cluster", format!("Kubernetes {}", version.git_version)),
+        },
         Err(error) => Check::failed(
             "cluster",
             CheckStatus::Error,

@@ -1,3 +1,4 @@
+use super::super::pod::Restart;
 use super::*;
 use crate::task::event_fold::RunSnapshot;
 use crate::taskrun::definition::TaskRunSpec;
@@ -62,6 +63,7 @@ fn pod(state: PodState) -> PodInfo {
         name: "pod".to_owned(),
         node: Some("node".to_owned()),
         state,
+        restarts: Vec::new(),
         has_finalizer: true,
         deletion_grace_seconds: None,
     }
@@ -91,6 +93,39 @@ fn actions(decision: &Decision) -> Vec<&Action> {
 
 fn end_of(decision: &Decision) -> Option<(Phase, Reason)> {
     decision.status.phase.zip(decision.status.reason)
+}
+
+#[test]
+fn restarted_sidecar_is_condition_of_active_run() {
+    let restart = |count| Restart {
+        container: "agent".to_owned(),
+        reason: "OOMKilled".to_owned(),
+        exit_code: Some(137),
+        count,
+    };
+    let seen = |count| {
+        let pod = PodInfo { restarts: vec![restart(count)], ..running() };
+        ClusterState { job: job(), pod: Some(pod), ..ClusterState::default() }
+    };
+    let events = |decision: &Decision| {
+        let all = decision.actions.iter();
+        all.filter(|action| matches!(action, Action::RecordEvent { reason: "Restarted", .. })).count()
+    };
+    let mut run = with_job(run());
+    for (count, expected) in [(1, 1), (1, 0), (2, 1)] {
+        let decision = decide(&run, &seen(count), at(9));
+        assert_eq!(decision.status.reason, None, "the run goes on");
+        let condition = decision.status.conditions.iter().find(|condition| condition.type_ == "Restarted");
+        let condition = condition.unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "OOMKilled"));
+        let times = if count == 1 { "once" } else { "2 times" };
+        assert_eq!(
+            condition.message,
+            format!("container `agent` was restarted {times}: OOMKilled, exit code 137")
+        );
+        assert_eq!(events(&decision), expected, "one event for each change");
+        run.status = Some(decision.status);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::SandboxMode;
 use crate::taskrun::definition::TaskRunSpec;
+use orchestrator_contract::RepositoryUrl;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -23,6 +25,7 @@ fn all_settings() -> KubernetesSettings {
         service_account = "agents"
         priority_class = "batch"
         runtime_class = "gvisor"
+        agent_user = 10003
         node_selector = { pool = "agents" }
         tolerations = [{ key = "agents", operator = "Exists", effect = "NoSchedule" }]
         environment = { HTTPS_PROXY = "http://proxy:3128" }
@@ -35,6 +38,11 @@ fn all_settings() -> KubernetesSettings {
         cpu_limit = "4"
         memory = "8Gi"
         ephemeral_storage = "20Gi"
+        [supervisor_resources]
+        cpu = "500m"
+        cpu_limit = "1"
+        memory = "3Gi"
+        ephemeral_storage = "4Gi"
     "#;
     toml::from_str(text).unwrap()
 }
@@ -91,13 +99,15 @@ fn default_settings_build_hardened_pod() {
     let settings = KubernetesSettings::default();
     let job = check(&build_job(&run, &task, &settings, &GitHostSettings::default()).unwrap());
     let pod = &job["spec"]["template"]["spec"];
-    let container = &pod["containers"][0];
     // https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-    assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
-    assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
-    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    let containers: Vec<&Value> = containers(pod).collect();
+    for container in &containers {
+        assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+        assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    }
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["enableServiceLinks"], false);
     assert_eq!(pod["restartPolicy"], "Never");
@@ -107,10 +117,114 @@ fn default_settings_build_hardened_pod() {
     for host in ["hostNetwork", "hostPID", "hostIPC"] {
         assert!(pod.get(host).is_none(), "{host}");
     }
-    assert_eq!(container["name"], "supervisor", "the documentation names it in `kubectl logs` and `exec`");
-    let volumes: Vec<&Value> =
-        pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
-    assert_eq!(volumes, ["workspace", "task", "secrets", "tmp"], "the pod mounts nothing else");
+    let names = names(containers.into_iter());
+    assert_eq!(names, ["prepare", "agent", "verify", "supervisor"], "the documentation names them");
+    let volumes = self::names(pod["volumes"].as_array().unwrap().iter());
+    let of_all = ["workspace", "task", "secrets", "tools", "supervisor-tmp"];
+    let of_roles = ["agent-socket", "agent-tmp", "agent-shm", "verify-socket", "verify-tmp", "verify-shm"];
+    assert_eq!(volumes, [&of_all[..], &of_roles].concat(), "the pod mounts nothing else");
+}
+
+fn names<'a>(objects: impl Iterator<Item = &'a Value>) -> Vec<&'a str> {
+    objects.map(|object| object["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn verify_container_exists_for_verify_commands_only() {
+    let (mut run, _) = run_and_task();
+    run.spec.verify.clear();
+    let pod = build_pod(&run, &all_settings(), &git_hosts(), 7200);
+    assert_eq!(names(containers(&pod)), ["prepare", "agent", "supervisor"]);
+    assert!(!pod.to_string().contains("verify"), "{pod}");
+}
+
+/// Returns init containers and containers.
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers"].into_iter().flat_map(|list| pod[list].as_array().unwrap())
+}
+
+/// A run of a service with its own image and verify commands.
+fn run_of_foreign_image() -> TaskRun {
+    let (mut run, _) = run_and_task();
+    run.spec.image = Some("ghcr.io/other/toolchain:3".parse().unwrap());
+    run.spec.verify = vec!["make test".to_owned()];
+    run
+}
+
+/// The image of a service is not ours: nothing that a secret could be in is mounted or set there.
+#[test]
+fn only_operator_image_sees_secrets() {
+    let pod = build_pod(&run_of_foreign_image(), &all_settings(), &git_hosts(), 7200);
+    for container in containers(&pod) {
+        let name = container["name"].as_str().unwrap();
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let has = |volume: &str| mounts.iter().any(|mount| mount["name"] == volume);
+        let is_ours = container["image"] == "ghcr.io/myorg/agent:1.4";
+        assert_eq!(is_ours, ["prepare", "supervisor"].contains(&name), "{name}");
+        assert_eq!(has("secrets") || has("task"), name == "supervisor", "{name}");
+        assert_eq!(container.get("env").is_some(), name == "supervisor", "{name}");
+        assert!(container.get("envFrom").is_none(), "{name}");
+    }
+    assert_eq!(pod["automountServiceAccountToken"], false);
+}
+
+/// The kubelet resolves a `subPath` in a volume that other containers write.
+#[test]
+fn no_container_writes_parent_of_sub_path() {
+    let pod = build_pod(&run_of_foreign_image(), &all_settings(), &git_hosts(), 7200);
+    let mut seen = Vec::new();
+    for container in containers(&pod).filter(|container| container["name"] != "prepare") {
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            if mount["name"] == "workspace" {
+                let path = mount["subPath"].as_str().unwrap();
+                assert!(!path.is_empty() && !path.contains('/'), "{path}");
+                let access = if mount["readOnly"] == true { "read" } else { "write" };
+                seen.push(format!("{} {path} {access}", container["name"].as_str().unwrap()));
+            }
+        }
+    }
+    let expected = [
+        "agent tree write",
+        "agent shared read",
+        "verify verify write",
+        "verify shared read",
+        "supervisor private write",
+        "supervisor shared write",
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn container_sees_socket_of_its_own_guest_only() {
+    let pod = build_pod(&run_of_foreign_image(), &all_settings(), &git_hosts(), 7200);
+    for role in ["agent", "verify"] {
+        let container = containers(&pod).find(|container| container["name"] == role).unwrap();
+        let sockets: Vec<&Value> = container["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|mount| mount["name"].as_str().unwrap().ends_with("-socket"))
+            .collect();
+        let path = format!("/run/orchestrator/guests/{role}");
+        assert_eq!(
+            sockets,
+            [&json!({"name": format!("{role}-socket"), "mountPath": path, "readOnly": true})]
+        );
+        assert_eq!(container["command"][3], format!("{path}/socket"));
+        assert_eq!(container["restartPolicy"], "Always");
+    }
+}
+
+#[test]
+fn supervisor_requires_image_and_user_of_its_own() {
+    let settings = |text: &str| toml::from_str::<KubernetesSettings>(text).unwrap();
+    let refused = |text: &str| settings(text).supervisor_image().unwrap_err().message().to_owned();
+    assert!(refused("").contains("no image of the supervisor"), "{}", refused(""));
+    for users in ["user = 10002", "agent_user = 10001", "user = 0", "agent_user = 0"] {
+        let refused = refused(&format!("image = \"a:1\"\n{users}"));
+        assert!(refused.contains("must be two users"), "{refused}");
+    }
+    assert_eq!(all_settings().supervisor_image().unwrap().as_str(), "ghcr.io/myorg/agent:1.4");
 }
 
 #[test]

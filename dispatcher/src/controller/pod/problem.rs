@@ -1,0 +1,20 @@
+//! A problem of a pod, as a reason of the contract.
+
+use orchestrator_contract::Reason;
+
+/// A problem that the cluster reports about a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodProblem {
+    /// The matching reason of the contract.
+    pub reason: Reason,
+    /// Message of the cluster.
+    pub message: String,
+    /// Whether waiting cannot help, so that the run fails.
+    pub terminal: bool,
+}
+
+impl PodProblem {
+    pub(super) fn new(reason: Reason, message: impl Into<String>, terminal: bool) -> Self {
+        Self { reason, message: message.into(), terminal }
+    }
+}
