@@ -79,9 +79,21 @@ impl DockerEnv {
         format!("{}-claude-agent-1-task1-attempt{attempt}", self.service)
     }
 
-    /// Returns the volume of the service.
+    /// Returns the volume of the service's worktree.
     pub fn volume(&self) -> String {
         format!("workspace-{}", self.service)
+    }
+
+    /// Returns the volume of the service that only supervisors mount.
+    pub fn private(&self) -> String {
+        format!("{}.private", self.volume())
+    }
+
+    /// Checks that the service has no volume besides its workspace.
+    #[track_caller]
+    pub fn assert_no_volume_of_run(&self) {
+        let volumes = self.volumes(&self.service);
+        assert!(volumes.iter().all(|volume| volume.starts_with(&self.volume())), "{volumes:?}");
     }
 
     /// Returns the flags of task 1 of a service.

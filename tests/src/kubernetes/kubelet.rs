@@ -1,28 +1,38 @@
-//! A node: runs the first container of every pod as a process of this machine and reports its status.
+//! A node: runs the containers of every pod as processes of this machine and reports their status.
 //!
-//! It acts as scheduler and kubelet through the API, on both control planes. There are no containers: the
-//! program is the container's `command`, or the one that [`Kubelet::program`] sets for its image, and it sees
-//! this machine's files. Volumes are directories. Paths at or below a `mountPath` (or `terminationMessagePath`)
-//! are replaced by host paths in arguments, variables and ConfigMap files, and nowhere else.
+//! It acts as scheduler and kubelet through the API, on both control planes: init containers in order, sidecars
+//! (restarted, with a short back-off) until the main container has ended, and the first main container. There is
+//! no wall between them: the program is the container's `command`, or the one that [`Kubelet::program`] sets for
+//! its image, it sees this machine's files, and all containers share this machine's network, user and processes.
+//! Volumes are directories. Paths at or below a `mountPath` (or `terminationMessagePath`) of the container are
+//! replaced by host paths in arguments, variables and ConfigMap files, and nowhere else. So is the parent of mount
+//! paths that this machine does not have. A path that the main container does not mount is that of the first
+//! container which mounts it, since its program may name it to that of the other container.
 //!
-//! Not supported: init containers, sidecars, restarts (every pod runs once), probes, resource limits.
+//! Not supported: other main containers, restarts of pods (every pod runs once), probes, resource limits.
 //!
 //! | module | content |
 //! |---|---|
 //! | `pod_worker` | one pod, from binding to deletion |
+//! | `sidecar` | one sidecar of a pod |
 //! | `schedule` | binding of pods |
+//! | `launch` | what a container's program is started with, and how it ends |
 //! | `process` | the program and its descendants |
-//! | `environment`, `volumes` | input of the program |
+//! | `environment`, `mounts`, `volumes` | input of the program |
 //! | `logs` | output of the program |
-//! | `status` | status of the pod |
+//! | `report`, `status` | status of the pod |
 //! | `node` | the Node object and its loss |
 
 mod environment;
+mod launch;
 mod logs;
+mod mounts;
 mod node;
 mod pod_worker;
 mod process;
+mod report;
 mod schedule;
+mod sidecar;
 mod status;
 mod volumes;
 
@@ -48,11 +58,21 @@ use process::Group;
 /// Delay between two attempts of any request.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Interval at which descendants are recorded, see [`Group::look`].
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The pod on the API server; `None` after its deletion.
+type News = watch::Receiver<Option<Arc<Value>>>;
+
 /// An injected fault before a pod's program starts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// The image cannot be pulled: `ErrImagePull`, then `ImagePullBackOff`.
+    /// No image can be pulled: `ErrImagePull`, then `ImagePullBackOff`.
     ImagePull,
+    /// The image of the container of this name cannot be pulled.
+    ImagePullOf(&'static str),
+    /// The container of this name cannot execute its command, like a dynamic program without its loader.
+    StartErrorOf(&'static str),
     /// No node fits, for this reason.
     Unschedulable(String),
 }
@@ -80,6 +100,9 @@ type Rule = (Box<dyn Fn(&Pod) -> bool + Send>, Fault);
 /// Namespace and name.
 type PodName = (String, String);
 
+/// Pod and container.
+type ContainerName = (PodName, String);
+
 /// A running node; its processes are killed when it is dropped.
 pub struct Kubelet {
     inner: Arc<Inner>,
@@ -96,8 +119,10 @@ struct Inner {
     port: u16,
     folder: PathBuf,
     programs: Mutex<BTreeMap<String, PathBuf>>,
+    /// Variables that images set.
+    image_variables: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
     rules: Mutex<Vec<Rule>>,
-    running: Mutex<BTreeMap<PodName, Running>>,
+    running: Mutex<BTreeMap<ContainerName, Running>>,
     /// Set when the node stops: no program may start.
     over: AtomicBool,
     logs: Logs,
@@ -105,9 +130,11 @@ struct Inner {
     lost: watch::Sender<bool>,
 }
 
-/// The program of a pod.
+/// The program of a container.
 struct Running {
     group: Group,
+    /// Whether it is that of the pod's main container.
+    is_main: bool,
     blow: watch::Sender<Option<Disruption>>,
 }
 
@@ -131,6 +158,7 @@ impl Kubelet {
                 port: listener.local_addr().expect("a bound address").port(),
                 folder,
                 programs: Mutex::default(),
+                image_variables: Mutex::default(),
                 rules: Mutex::default(),
                 running: Mutex::default(),
                 over: AtomicBool::new(false),
@@ -156,6 +184,11 @@ impl Kubelet {
         lock(&self.inner.programs).insert(image.to_owned(), program.into());
     }
 
+    /// Sets the variables that an image sets.
+    pub fn image_variables(&self, image: &str, variables: BTreeMap<String, String>) {
+        lock(&self.inner.image_variables).insert(image.to_owned(), variables);
+    }
+
     /// Injects a fault into pods with this name prefix, until the faults are cleared.
     pub fn fail(&self, prefix: &str, fault: Fault) {
         let prefix = prefix.to_owned();
@@ -175,27 +208,51 @@ impl Kubelet {
         lock(&self.inner.rules).clear();
     }
 
-    /// Returns the PID of a pod's program while it runs.
+    /// Returns the PID of the program of a pod's main container while it runs.
     pub fn pid(&self, namespace: &str, pod: &str) -> Option<u32> {
-        self.inner.of(namespace, pod, |running| running.group.pid())
+        self.inner.of(namespace, pod, None, |running| running.group.pid())
     }
 
-    /// Kills a pod's program with SIGKILL, like a crash.
+    /// Returns the PID of a container's program while it runs.
+    pub fn container_pid(&self, namespace: &str, pod: &str, container: &str) -> Option<u32> {
+        self.inner.of(namespace, pod, Some(container), |running| running.group.pid())
+    }
+
+    /// Kills the program of a pod's main container with SIGKILL, like a crash.
     ///
     /// # Panics
     ///
     /// Panics if it does not run.
     pub fn kill(&self, namespace: &str, pod: &str) {
-        self.inner.of(namespace, pod, |running| running.group.kill()).expect("a running pod");
+        self.inner.of(namespace, pod, None, |running| running.group.kill()).expect("a running pod");
     }
 
-    /// Kills a pod's program like the OOM killer.
+    /// Kills a container's program with SIGKILL, like a crash.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not run.
+    pub fn kill_container(&self, namespace: &str, pod: &str, container: &str) {
+        let killed = self.inner.of(namespace, pod, Some(container), |running| running.group.kill());
+        killed.expect("a running container");
+    }
+
+    /// Kills the program of a pod's main container like the OOM killer.
     ///
     /// # Panics
     ///
     /// Panics if it does not run.
     pub fn run_out_of_memory(&self, namespace: &str, pod: &str) {
-        self.inner.disrupt(namespace, pod, Disruption::OomKill);
+        self.inner.disrupt(namespace, pod, None, Disruption::OomKill);
+    }
+
+    /// Kills a container's program like the OOM killer.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not run.
+    pub fn container_runs_out_of_memory(&self, namespace: &str, pod: &str, container: &str) {
+        self.inner.disrupt(namespace, pod, Some(container), Disruption::OomKill);
     }
 
     /// Evicts a pod, like a node under resource pressure.
@@ -204,7 +261,7 @@ impl Kubelet {
     ///
     /// Panics if it does not run.
     pub fn evict(&self, namespace: &str, pod: &str) {
-        self.inner.disrupt(namespace, pod, Disruption::Evict);
+        self.inner.disrupt(namespace, pod, None, Disruption::Evict);
     }
 
     /// Disconnects the node: it is not ready, and the taint controller deletes its pods.
@@ -258,21 +315,34 @@ impl Drop for Kubelet {
 }
 
 impl Inner {
-    fn of<T>(&self, namespace: &str, pod: &str, then: impl FnOnce(&Running) -> T) -> Option<T> {
-        lock(&self.running).get(&(namespace.to_owned(), pod.to_owned())).map(then)
+    /// Calls `then` with the program of a container, or of the main container.
+    fn of<T>(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: Option<&str>,
+        then: impl FnOnce(&Running) -> T,
+    ) -> Option<T> {
+        let running = lock(&self.running);
+        let mut found = running.iter().filter(|(((space, of), name), running)| {
+            space == namespace && of == pod && container.map_or(running.is_main, |it| it == name)
+        });
+        found.next().map(|(_, running)| then(running))
     }
 
-    fn disrupt(&self, namespace: &str, pod: &str, blow: Disruption) {
-        let struck = self.of(namespace, pod, |running| {
+    fn disrupt(&self, namespace: &str, pod: &str, container: Option<&str>, blow: Disruption) {
+        let struck = self.of(namespace, pod, container, |running| {
             running.blow.send_replace(Some(blow));
             running.group.kill();
         });
-        struck.expect("a running pod");
+        struck.expect("a running container");
     }
 
-    fn fault_of(&self, pod: &Value) -> Option<Fault> {
+    /// Returns the first injected fault of a pod that fits.
+    fn fault_of(&self, pod: &Value, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let pod: Pod = serde_json::from_value(pod.clone()).ok()?;
-        lock(&self.rules).iter().find(|(which, _)| which(&pod)).map(|(_, fault)| fault.clone())
+        let rules = lock(&self.rules);
+        rules.iter().find(|(which, fault)| fits(fault) && which(&pod)).map(|(_, fault)| fault.clone())
     }
 
     fn program_of(&self, image: &str) -> Option<PathBuf> {

@@ -78,8 +78,9 @@ impl TestCluster {
         let plane = ControlPlane::start();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let kubelet = Kubelet::start(&plane);
-        kubelet.program(IMAGE, &Binaries::get().supervisor);
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir().expect("a folder");
+        kubelet.program(IMAGE, program_of_image(folder.path()));
+        kubelet.image_variables(IMAGE, variables_of_image(&env));
         let user_kubeconfig = plane.kubeconfig_for("user", &["users"]);
         let cluster = Self { kubelet, plane, env, runtime, user_kubeconfig, folder };
         std::fs::write(cluster.config(), cluster.configuration(settings)).expect("a configuration");
@@ -94,7 +95,7 @@ impl TestCluster {
 
     fn configuration(&self, settings: &str) -> String {
         let ambient = self.env.environment();
-        // Variables that the agent image would set, and the address of the model.
+        // Variables that the image of the supervisor would set, and the address of the model.
         let mut environment = String::from("ORCHESTRATOR_TERMINATION_LOG = \"/dev/termination-log\"\n");
         environment += &format!("ORCHESTRATOR_STOP_TIMEOUT_SECONDS = \"{STOP_SECONDS}\"\n");
         for name in [
@@ -353,6 +354,26 @@ impl TestCluster {
         let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with("controller-"));
         logs.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Creates what an image has of ours and returns its program: it copies the directory above its own to the volume
+/// from which the other containers start it.
+fn program_of_image(folder: &Path) -> PathBuf {
+    let directory = folder.join("image/bin");
+    std::fs::create_dir_all(&directory).expect("a folder for the image");
+    let program = directory.join("supervisor");
+    let built = &Binaries::get().supervisor;
+    if std::fs::hard_link(built, &program).is_err() {
+        std::fs::copy(built, &program).expect("a copy on another file system");
+    }
+    program
+}
+
+/// Returns the variables that an image with a toolchain sets.
+fn variables_of_image(env: &TestEnv) -> BTreeMap<String, String> {
+    let ambient = env.environment();
+    let set = ["PATH", "HOME", "LANG", "RUSTUP_HOME"].into_iter();
+    set.filter_map(|name| Some((name.to_owned(), ambient.get(name)?.clone()))).collect()
 }
 
 fn text<T: serde::Serialize>(objects: &[T]) -> String {

@@ -141,7 +141,7 @@ fn deleted_run_saves_work_before_removal() {
     cluster.until(&run, "active", |run| run["status"]["step"] == "agent");
     cluster.wait_for("the agent's file", || {
         let folder = cluster.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
-        std::fs::read_to_string(folder.join("target-repo/half-done.txt"))
+        std::fs::read_to_string(folder.join("tree/target-repo/half-done.txt"))
             .is_ok_and(|text| text == "half\n")
             .then_some(())
     });

@@ -178,7 +178,7 @@ fn run_deleted_in_any_phase_leaves_work_for_next_attempt() {
         if phase != "Preparing" {
             cluster.wait_for("the agent's file", || {
                 let folder = cluster.kubelet.claim_folder(NAMESPACE, &format!("workspace-{service}"))?;
-                folder.join("target-repo/half-done.txt").is_file().then_some(())
+                folder.join("tree/target-repo/half-done.txt").is_file().then_some(())
             });
         }
         cluster.delete(&run);
@@ -236,6 +236,60 @@ fn unpullable_image_fails_run_within_one_minute() {
     assert_eq!(reason(&cluster.end(&again)), "Completed");
 }
 
+/// The service's own image is pulled and started after ours.
+#[test]
+fn unusable_service_image_fails_run_by_name() {
+    let image = "registry.example/team/alpine:3";
+    let cluster = TestCluster::with(
+        projects::fixes(),
+        &format!("allowed_images = [\"registry.example/team/*\"]\n[services.own]\nimage = {image:?}"),
+    );
+    let _controller = cluster.controller();
+    let repository = cluster.env.git.url("acme/trader");
+    let submit = |more: &[&str]| {
+        let options = ["--repository-url", repository.as_str(), "--working-directory", "."];
+        cluster.submit("own", "1", &[&options[..], more].concat())
+    };
+    let message = |status: &Value| status["message"].as_str().expect("a message").to_owned();
+    cluster.kubelet.fail("own-", Fault::ImagePullOf("agent"));
+    let status = cluster.end(&submit(&[]));
+    assert_eq!(reason(&status), "ImageUnavailable", "{status:#}");
+    assert!(message(&status).contains("`agent`") && message(&status).contains(image), "{status:#}");
+    assert_eq!(status["work"]["location"], "none");
+    cluster.kubelet.clear_faults();
+
+    cluster.kubelet.fail("own-", Fault::StartErrorOf("agent"));
+    let status = cluster.end(&submit(&["--retry"]));
+    assert_eq!(reason(&status), "InvalidConfiguration", "{status:#}");
+    assert!(message(&status).contains("needs glibc") && message(&status).contains(image), "{status:#}");
+    cluster.wait_for("end of the pods", || cluster.pods().is_empty().then_some(()));
+    cluster.kubelet.clear_faults();
+    assert_eq!(reason(&cluster.end(&submit(&["--retry"]))), "Completed");
+}
+
+/// An agent that uses up its memory ends its own container, and the run goes on.
+#[test]
+fn restarted_agent_container_is_condition_of_run() {
+    let cluster = TestCluster::start(slow());
+    let _controller = cluster.controller();
+    let run = cluster.submit("trader", "1", &[]);
+    cluster.until(&run, "active", is_active);
+    cluster.wait_for("the agent's file", || {
+        let folder = cluster.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
+        folder.join("tree/target-repo/half-done.txt").is_file().then_some(())
+    });
+    cluster.kubelet.container_runs_out_of_memory(NAMESPACE, &pod(&cluster), "agent");
+    let status = cluster.end(&run);
+    assert_ne!(reason(&status), "OutOfMemory", "the supervisor decides: {status:#}");
+    let conditions = status["conditions"].as_array().expect("conditions");
+    let restarted = conditions.iter().find(|condition| condition["type"] == "Restarted");
+    let restarted = restarted.unwrap_or_else(|| panic!("not restarted: {status:#}"));
+    assert_eq!((&restarted["status"], &restarted["reason"]), (&json!("True"), &json!("OOMKilled")));
+    assert!(restarted["message"].as_str().is_some_and(|text| text.contains("`agent`")), "{restarted}");
+    let saved = cluster.env.git.read("acme/trader", "feature/task-1-implementation", "half-done.txt");
+    assert_eq!(saved.as_deref(), Some("half\n"), "{status:#}");
+}
+
 #[test]
 fn unschedulable_pod_is_reported_until_timeout() {
     let cluster = TestCluster::with(Script::new(), "scheduling_timeout_minutes = 0.1");
@@ -263,7 +317,7 @@ fn external_pod_end_has_own_reason_without_losing_work() {
         cluster.until(&run, "active", is_active);
         let folder = cluster.wait_for("the agent's file", || {
             let folder = cluster.kubelet.claim_folder(NAMESPACE, "workspace-trader")?;
-            folder.join("target-repo/half-done.txt").is_file().then_some(folder)
+            folder.join("tree/target-repo/half-done.txt").is_file().then_some(folder)
         });
         let pod = pod(&cluster);
         match disruption {
@@ -275,7 +329,7 @@ fn external_pod_end_has_own_reason_without_losing_work() {
         // An evicted pod has time to save; its own reason counts then.
         let fits = reason(&status) == expected || (disruption == "evict" && reason(&status) == "Stopped");
         assert!(fits, "{disruption}: {status:#}");
-        assert!(folder.join("target-repo/half-done.txt").is_file());
+        assert!(folder.join("tree/target-repo/half-done.txt").is_file());
         let again = cluster.submit("trader", "1", &["--retry"]);
         assert_eq!(reason(&cluster.end(&again)), "Completed", "{disruption}");
         let saved = cluster.env.git.read("acme/trader", "feature/task-1-implementation", "half-done.txt");

@@ -124,7 +124,7 @@ fn agent_finds_no_credentials_in_container() {
     let (output, outcome) = container.outcome();
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
     let heard: String = env.model.requests().iter().map(|request| request.body.to_string()).collect();
-    assert!(heard.contains("uid=10001(agent)") && heard.contains("PATH="), "it did not look: {heard}");
+    assert!(heard.contains("uid=10001(supervisor)") && heard.contains("PATH="), "it did not look: {heard}");
     assert!(!output.stdout.contains(&env.token) && !output.stdout.contains(&env.key));
     // Without Landlock the processes of one user are not isolated; the outcome only warns.
     if let Some(note) = outcome.notes.iter().find(|note| note.contains("Landlock")) {

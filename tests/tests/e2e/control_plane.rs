@@ -6,6 +6,7 @@ mod jobs;
 mod objects;
 mod pods;
 mod server;
+mod sidecars;
 mod watches;
 
 use std::fmt::Debug;

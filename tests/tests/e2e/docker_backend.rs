@@ -1,6 +1,7 @@
 //! Runs as containers: the real dispatcher, the real engine, the agent image.
 
 use orchestrator_contract::Reason;
+use orchestrator_contract::containers::{PRIVATE_DIR, WORKSPACE};
 use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_tests::docker_env::DockerEnv;
 use orchestrator_tests::engine::Engine;
@@ -50,7 +51,10 @@ fn submitted_task_becomes_pull_request_without_leftover_secret() {
 
     let run = docker.run_name(1);
     assert_eq!(docker.containers(&docker.service), [run.as_str()]);
-    assert_eq!(docker.volumes(&docker.service), [format!("{run}-input"), docker.volume()]);
+    let volumes = docker.volumes(&docker.service);
+    for volume in [format!("{run}-input"), format!("{run}-agent-socket"), docker.volume(), docker.private()] {
+        assert!(volumes.contains(&volume), "{volume}: {volumes:?}");
+    }
     let seen = docker.engine.inspect(&run).to_string() + &docker.logs(&run);
     for secret in [&env.token, &env.key] {
         assert!(!seen.contains(secret.as_str()), "a secret in {seen}");
@@ -59,9 +63,10 @@ fn submitted_task_becomes_pull_request_without_leftover_secret() {
     let given =
         docker.in_volume(&format!("{run}-input"), "cd /volume; find . -type f -size +0; ls orchestrator");
     assert_eq!(given, "./task.json\norchestrator\n");
-    let everything =
-        docker.in_volume(&docker.volume(), &format!("grep -rlF -e {} -e {} /volume", env.token, env.key));
-    assert_eq!(everything, "");
+    for volume in volumes {
+        let found = docker.in_volume(&volume, &format!("grep -rlF -e {} -e {} /volume", env.token, env.key));
+        assert_eq!(found, "", "{volume}");
+    }
 }
 
 #[test]
@@ -106,8 +111,12 @@ fn stop_now_keeps_work_in_volume() {
     assert_eq!(stop.code, 0, "{stop:#?}");
     let (_, outcome) = docker.wait(&run);
     assert_eq!((outcome.reason, outcome.work.location), (Reason::Stopped, WorkLocation::Workspace));
-    let path = outcome.work.path.unwrap().replacen("/workspace", "/volume", 1);
-    assert_ne!(docker.in_volume(&docker.volume(), &format!("ls -d {path}")), "");
+    let path = outcome.work.path.unwrap();
+    let (volume, below) = match path.strip_prefix(PRIVATE_DIR) {
+        Some(below) => (docker.private(), below),
+        None => (docker.volume(), path.strip_prefix(WORKSPACE).unwrap()),
+    };
+    assert_ne!(docker.in_volume(&volume, &format!("ls -d /volume{below}")), "");
 }
 
 #[test]
@@ -143,7 +152,7 @@ fn out_of_memory_container_reports_reason() {
     docker.engine.docker(&["commit", "--change", change, &docker.service, &image]);
     docker.engine.docker(&["rm", &docker.service]);
     docker.env.set("ORCHESTRATOR_DOCKER_IMAGE", &image);
-    docker.configure("memory = \"256m\"");
+    docker.configure("supervisor_memory = \"256m\"\nnetwork = \"host\"");
     let output = docker.verb("submit", &["--wait"]);
     let status = docker.env.status(&docker.run_name(1));
     docker.engine.docker(&["rm", "--force", &docker.run_name(1)]);
@@ -179,15 +188,15 @@ fn attempt_numbers_are_unique_despite_removed_containers() {
     };
     assert_eq!(attempt(&docker, "--no-pull-request"), docker.run_name(1));
     assert_eq!(attempt(&docker, "--retry"), docker.run_name(2));
-    let keep = docker.in_volume(&docker.volume(), "ls /volume/.orchestrator/runs");
+    let keep = docker.in_volume(&docker.private(), "ls /volume/runs");
     assert_eq!(keep.lines().collect::<Vec<_>>(), [docker.run_name(1), docker.run_name(2)]);
 
     let gc = docker.env.dispatcher(&["gc", "--keep", "0"]);
     assert_eq!(gc.code, 0, "{gc:#?}");
     assert!(gc.stdout.contains(&docker.run_name(2)), "{gc:#?}");
     assert_eq!(docker.containers(&docker.service), [""; 0]);
-    assert_eq!(docker.volumes(&docker.service), [docker.volume()]);
-    assert_eq!(docker.in_volume(&docker.volume(), "ls /volume/.orchestrator/runs"), "");
+    docker.assert_no_volume_of_run();
+    assert_eq!(docker.in_volume(&docker.private(), "ls /volume/runs"), "");
     assert_eq!(attempt(&docker, "--retry"), docker.run_name(3));
 
     // Removed by a user, without the dispatcher.
@@ -220,7 +229,7 @@ fn failed_start_is_explained_without_leftovers() {
     assert_eq!(output.code, 75, "{output:#?}");
     assert!(output.stderr.contains("no-such-network"), "{output:#?}");
     assert_eq!(docker.containers(&docker.service), [""; 0]);
-    assert_eq!(docker.volumes(&docker.service), [docker.volume()]);
+    docker.assert_no_volume_of_run();
 
     docker.env.set("ORCHESTRATOR_DOCKER_IMAGE", "localhost:1/no/such:image");
     let output = docker.verb("submit", &[]);

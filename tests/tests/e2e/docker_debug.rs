@@ -4,7 +4,7 @@ use std::path::Path;
 
 use orchestrator_tests::docker_env::DockerEnv;
 use orchestrator_tests::engine::Engine;
-use orchestrator_tests::messages_api::{Script, Turn};
+use orchestrator_tests::messages_api::Script;
 use orchestrator_tests::projects::{RIGHT, fixes};
 use orchestrator_tests::test_env::TestEnv;
 
@@ -87,11 +87,20 @@ fn debug_shell_sees_workspace_without_credentials() {
 }
 
 #[test]
-fn debug_run_in_service_volume_gets_own_attempt_number() {
-    let Some(docker) = docker_env(Script::new().turn(Turn::verdict("done", "It is done."))) else { return };
-    let output = docker.verb("debug", &["--service-volume", "--until", "preflight"]);
+fn debug_shell_looks_at_worktree_of_service_as_agent() {
+    let Some(docker) = docker_env(Script::new()) else { return };
+    let look = ["--service-volume", "--shell=id -u; pwd; ls -A; env"];
+    let output = docker.verb("debug", &look);
+    assert_eq!(output.code, 64, "there is no volume yet: {output:#?}");
+    let output = docker.verb("submit", &["--wait", "--docs-directory", "nowhere"]);
+    assert_eq!(output.code, 64, "{output:#?}");
+    let output = docker.verb("debug", &look);
     assert_eq!(output.code, 0, "{output:#?}");
-    assert_eq!(docker.volumes(&docker.service), [docker.volume()]);
-    assert_eq!(docker.start_run(&[]), docker.run_name(2));
-    docker.wait(&docker.run_name(2));
+    assert!(output.stdout.starts_with("10002\n/workspace\n"), "{output:#?}");
+    assert_no_secret(&docker, &format!("{output:?}"));
+
+    // A run there would mix files of several users.
+    let output = docker.verb("debug", &["--volume", &docker.volume(), "--until", "preflight"]);
+    assert_eq!(output.code, 64, "{output:#?}");
+    assert!(output.stderr.contains("is that of a service"), "{output:#?}");
 }

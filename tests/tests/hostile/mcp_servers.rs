@@ -6,7 +6,7 @@ use std::path::Path;
 use orchestrator_contract::outcome::McpStatus;
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::command::CommandOutput;
-use orchestrator_tests::documents::{about, platform_of, write_good, writes};
+use orchestrator_tests::documents::{platform_of, write_good};
 use orchestrator_tests::hostile::{Attack, Kind, Origin, Promise};
 use orchestrator_tests::invariants::assert_not_below;
 use orchestrator_tests::messages_api::{Script, Turn};
@@ -296,12 +296,15 @@ fn attack_from_server(kind: Kind) {
 #[test]
 fn docs_conversation_reads_no_other_relay_token() {
     let looks = r#"d=$(tr '\0' '\n' </proc/$PPID/cmdline | grep -A1 -x -- --mcp-config | tail -1); own=$(ls "$(dirname "$d")" | wc -l)
-        all=$(ls "$(dirname "$(dirname "$d")")" 2>/dev/null | grep -vcxF "$(basename "$(dirname "$d")")"); echo "own-$own others-$all""#;
-    let spy = Script::when(about(2))
+        home=$(dirname "$(dirname "$d")"); all=$(ls "$(dirname "$home")"/*/*/mcp.json 2>/dev/null | grep -vcxF "$d")
+        tokens=$(grep -o '"ORCHESTRATOR_MCP_RELAY_TOKEN":"[^"]*"' "$d" | sort | sha256sum | cut -c1-16)
+        echo "own-$own others-$all tokens-$tokens""#;
+    let spies = Script::new()
+        .for_each_session()
         .turn(Turn::bash(looks))
         .turn(write_good().expecting("own-3 others-0"))
         .turn(Turn::verdict("done", "Written."));
-    let mut env = TestEnv::with([spy, writes()], platform_of(3), "main");
+    let mut env = TestEnv::with(spies, platform_of(3), "main");
     env.set("BRAVE_API_KEY", KEY);
     let (platform, workspace) = (env.git.url("acme/platform"), env.path("workspace"));
     let output = env.supervisor(&[
@@ -320,15 +323,16 @@ fn docs_conversation_reads_no_other_relay_token() {
     ]);
     let outcome = output.outcome().unwrap_or_else(|| panic!("no outcome: {output:#?}"));
     assert_eq!(outcome.reason, Reason::Completed, "{output:#?}\n{outcome:#?}");
-    let conversations = workspace.join(".orchestrator/runs").join(outcome.run.as_str()).join("conversations");
     let mut tokens = std::collections::BTreeSet::new();
-    for entry in std::fs::read_dir(conversations).unwrap().flatten() {
-        let config = std::fs::read_to_string(entry.path().join("mcp.json")).unwrap();
-        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
-        let token = &config["mcpServers"]["brave"]["env"]["ORCHESTRATOR_MCP_RELAY_TOKEN"];
-        assert_eq!(token.as_str().unwrap().len(), 64);
-        tokens.insert(token.to_string());
+    for request in env.model.conversation() {
+        let body = request.body.to_string();
+        let found = body.split("tokens-").skip(1).filter_map(|rest| rest.get(..16));
+        tokens.extend(
+            found.filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit())).map(str::to_owned),
+        );
     }
+    let none = "e3b0c44298fc1c14";
+    assert!(!tokens.contains(none), "a conversation has no token");
     assert_eq!(tokens.len(), 3);
     env.model.assert_played();
     env.assert_invariants(&outcome);

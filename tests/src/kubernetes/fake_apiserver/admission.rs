@@ -233,8 +233,7 @@ fn differs_only_in_placement(template: &Value, before: &Value) -> bool {
 
 fn check_pod_spec(spec: &Value, path: &str) -> Vec<StatusCause> {
     let mut wrongs = Vec::new();
-    let containers = spec["containers"].as_array().filter(|list| !list.is_empty());
-    if containers.is_none() {
+    if spec["containers"].as_array().is_none_or(Vec::is_empty) {
         wrongs.push(StatusCause::required(&format!("{path}.containers"), ""));
     }
     let volumes: Vec<&Value> = spec["volumes"].as_array().into_iter().flatten().collect();
@@ -243,24 +242,20 @@ fn check_pod_spec(spec: &Value, path: &str) -> Vec<StatusCause> {
             wrongs.push(StatusCause::invalid(&format!("{path}.volumes[{index}].name"), &volume["name"], why));
         }
     }
-    for (index, container) in containers.into_iter().flatten().enumerate() {
-        let at = format!("{path}.containers[{index}]");
-        if let Some(why) = names::dns_label_fault(container["name"].as_str().unwrap_or_default()) {
-            wrongs.push(StatusCause::invalid(&format!("{at}.name"), &container["name"], why));
-        }
-        if container["image"].as_str().is_none_or(str::is_empty) {
-            wrongs.push(StatusCause::required(&format!("{at}.image"), ""));
-        }
-        for (number, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
-            if !volumes.iter().any(|volume| volume["name"] == mount["name"]) {
-                let field = format!("{at}.volumeMounts[{number}].name");
-                wrongs.push(StatusCause::invalid(&field, &mount["name"], "Not found"));
+    let mut seen = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
+            let at = format!("{path}.{list}[{index}]");
+            if seen.contains(&&container["name"]) {
+                wrongs.push(StatusCause::duplicate(&format!("{at}.name"), &container["name"]));
             }
-        }
-        for (number, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
-            if variable["name"].as_str().is_none_or(str::is_empty) {
-                wrongs.push(StatusCause::required(&format!("{at}.env[{number}].name"), ""));
+            seen.push(&container["name"]);
+            let policy = &container["restartPolicy"];
+            if !policy.is_null() && (list == "containers" || policy != "Always") {
+                let why = "may only be set to `Always`, for init containers";
+                wrongs.push(StatusCause::invalid(&format!("{at}.restartPolicy"), policy, why));
             }
+            wrongs.extend(check_container(container, &at, &volumes));
         }
     }
     if spec["activeDeadlineSeconds"].as_i64().is_some_and(|it| it < 1) {
@@ -274,6 +269,44 @@ fn check_pod_spec(spec: &Value, path: &str) -> Vec<StatusCause> {
     wrongs
 }
 
+fn check_container(container: &Value, at: &str, volumes: &[&Value]) -> Vec<StatusCause> {
+    let mut wrongs = Vec::new();
+    if let Some(why) = names::dns_label_fault(container["name"].as_str().unwrap_or_default()) {
+        wrongs.push(StatusCause::invalid(&format!("{at}.name"), &container["name"], why));
+    }
+    if container["image"].as_str().is_none_or(str::is_empty) {
+        wrongs.push(StatusCause::required(&format!("{at}.image"), ""));
+    }
+    let mut paths = Vec::new();
+    for (number, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
+        let field = |name: &str| format!("{at}.volumeMounts[{number}].{name}");
+        if !volumes.iter().any(|volume| volume["name"] == mount["name"]) {
+            wrongs.push(StatusCause::invalid(&field("name"), &mount["name"], "Not found"));
+        }
+        if paths.contains(&&mount["mountPath"]) {
+            wrongs.push(StatusCause::invalid(&field("mountPath"), &mount["mountPath"], "must be unique"));
+        }
+        paths.push(&mount["mountPath"]);
+        let sub_path = mount["subPath"].as_str().unwrap_or_default();
+        if sub_path.starts_with('/') {
+            wrongs.push(StatusCause::invalid(
+                &field("subPath"),
+                &mount["subPath"],
+                "must be a relative path",
+            ));
+        }
+        if sub_path.split('/').any(|part| part == "..") {
+            wrongs.push(StatusCause::invalid(&field("subPath"), &mount["subPath"], "must not contain '..'"));
+        }
+    }
+    for (number, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
+        if variable["name"].as_str().is_none_or(str::is_empty) {
+            wrongs.push(StatusCause::required(&format!("{at}.env[{number}].name"), ""));
+        }
+    }
+    wrongs
+}
+
 fn check_pod_change(pod: &Value, before: &Value) -> Option<StatusCause> {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
@@ -282,8 +315,10 @@ fn check_pod_change(pod: &Value, before: &Value) -> Option<StatusCause> {
         {
             spec[field].take();
         }
-        for container in spec["containers"].as_array_mut().into_iter().flatten() {
-            container["image"].take();
+        for list in ["initContainers", "containers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                container["image"].take();
+            }
         }
         spec
     };

@@ -20,14 +20,15 @@ pub async fn answer(
         let state = server.state();
         let pod = state.get(path)?;
         let query = Query::parse(uri);
-        let names: Vec<&str> = pod["spec"]["containers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|it| it["name"].as_str())
-            .collect();
+        let names_in = |list: &str| -> Vec<&str> {
+            let containers = pod["spec"][list].as_array().into_iter().flatten();
+            containers.filter_map(|it| it["name"].as_str()).collect()
+        };
+        let (names, init) = (names_in("containers"), names_in("initContainers"));
         let container = match (query.get("container"), names.as_slice()) {
-            (Some(expected), names) if names.contains(&expected) => expected.to_owned(),
+            (Some(expected), names) if names.contains(&expected) || init.contains(&expected) => {
+                expected.to_owned()
+            }
             (Some(expected), _) => {
                 let why = format!("container {expected} is not valid for pod {}", path.name);
                 return Err(StatusError::bad_request(why));

@@ -38,6 +38,10 @@ impl StatusCause {
         Self::new(field, "FieldValueRequired", message)
     }
 
+    pub fn duplicate(field: &str, value: &Value) -> Self {
+        Self::new(field, "FieldValueDuplicate", format!("Duplicate value: {value}"))
+    }
+
     pub fn too_long(field: &str, limit: usize) -> Self {
         Self::new(field, "FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"))
     }

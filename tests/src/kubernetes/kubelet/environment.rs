@@ -1,7 +1,6 @@
-//! Arguments and variables of a program, with host directories instead of the pod's paths.
+//! Variables of a program.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -12,64 +11,6 @@ use super::{items, text};
 pub struct Waiting {
     pub reason: &'static str,
     pub message: String,
-}
-
-/// Maps paths of a pod to paths of this machine.
-#[derive(Clone, Debug, Default)]
-pub struct Mounts(Vec<(String, PathBuf)>);
-
-impl Mounts {
-    /// Maps a path to a host directory or file.
-    pub fn add(&mut self, path: &str, here: PathBuf) {
-        self.0.push((path.trim_end_matches('/').to_owned(), here));
-        // A mount below another mount takes precedence.
-        self.0.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
-    }
-
-    /// Returns the host paths that are mounted below a directory.
-    pub fn below(&self, folder: &Path) -> Vec<PathBuf> {
-        let folders = self.0.iter().map(|(_, here)| here.clone());
-        folders.filter(|here| here.starts_with(folder)).collect()
-    }
-
-    /// Replaces the pod's paths in a text by host paths.
-    /// / A path that exists on this machine, such as a program below `/tmp`, stays.
-    pub fn translate(&self, text: &str) -> String {
-        let mut done = String::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let starts =
-                done.is_empty() || done.ends_with([' ', '=', ':', ',', ';', '"', '\'', '(', '\n', '>', '<']);
-            let found = self.0.iter().find(|(path, _)| {
-                let after = rest.strip_prefix(path.as_str());
-                starts
-                    && after.is_some_and(|after| {
-                        !after.starts_with(|next: char| next.is_alphanumeric() || "-_.".contains(next))
-                    })
-            });
-            if let Some((path, here)) = found {
-                let end = rest.find([' ', '=', ':', ',', ';', '"', '\'', ')', '\n']).unwrap_or(rest.len());
-                let (whole, after) = rest.split_at(end);
-                let below = &whole[path.len()..];
-                if below.trim_matches('/').is_empty() || !Path::new(whole).exists() {
-                    done.push_str(here.to_str().expect("a path in UTF-8"));
-                    done.push_str(below);
-                } else {
-                    done.push_str(whole);
-                }
-                rest = after;
-            } else if let Some(next) = rest.chars().next() {
-                done.push(next);
-                rest = &rest[next.len_utf8()..];
-            }
-        }
-        done
-    }
-
-    /// Returns the host path of a path of the pod.
-    pub fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(self.translate(path))
-    }
 }
 
 /// Looks up ConfigMaps (`configmaps`) and Secrets (`secrets`).
@@ -184,36 +125,6 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_whole_paths_are_translated() {
-        let mut mounts = Mounts::default();
-        mounts.add("/work", "/tmp/1".into());
-        mounts.add("/work/in", "/tmp/2".into());
-        for (text, expected) in [
-            ("/work", "/tmp/1"),
-            ("/work/", "/tmp/1/"),
-            ("/work/a/work", "/tmp/1/a/work"),
-            ("/work/in/b", "/tmp/2/b"),
-            ("/workshop", "/workshop"),
-            ("/home/work", "/home/work"),
-            ("--dir=/work/x:/work/in", "--dir=/tmp/1/x:/tmp/2"),
-            ("cat /work/x > /work/in/y", "cat /tmp/1/x > /tmp/2/y"),
-        ] {
-            assert_eq!(mounts.translate(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn existing_host_paths_are_not_translated() {
-        let mut mounts = Mounts::default();
-        mounts.add("/proc", "/tmp/1".into());
-        for (text, expected) in
-            [("/proc", "/tmp/1"), ("/proc/self/exe:/proc/none", "/proc/self/exe:/tmp/1/none")]
-        {
-            assert_eq!(mounts.translate(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn known_variables_are_expanded() {

@@ -127,7 +127,8 @@ impl Known {
 
     /// Returns why a pod cannot be scheduled.
     async fn obstacle(&self, inner: &Arc<Inner>, pod: &Value) -> Result<Option<String>, kube::Error> {
-        if let Some(Fault::Unschedulable(why)) = inner.fault_of(pod) {
+        let unschedulable = |fault: &Fault| matches!(fault, Fault::Unschedulable(_));
+        if let Some(Fault::Unschedulable(why)) = inner.fault_of(pod, unschedulable) {
             return Ok(Some(why));
         }
         let namespace = text(pod, "/metadata/namespace");

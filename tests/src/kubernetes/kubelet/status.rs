@@ -7,38 +7,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::report::{ContainerReport, Kind, Report};
 use super::{Inner, PAUSE, items, text};
-
-/// The state of a pod.
-#[derive(Clone, Debug)]
-pub struct Report {
-    pub phase: &'static str,
-    /// Reason and message, if the pod as a whole failed.
-    pub reason: Option<(&'static str, String)>,
-    /// `ContainerState` of the container.
-    pub state: Value,
-    /// Reason of the condition `DisruptionTarget`.
-    pub disruption: Option<&'static str>,
-}
-
-impl Report {
-    pub fn waiting(reason: &str, message: &str) -> Self {
-        let mut waiting = json!({"reason": reason});
-        if !message.is_empty() {
-            waiting["message"] = json!(message);
-        }
-        Self { phase: "Pending", reason: None, state: json!({"waiting": waiting}), disruption: None }
-    }
-
-    pub fn running(since: &str) -> Self {
-        Self {
-            phase: "Running",
-            reason: None,
-            state: json!({"running": {"startedAt": since}}),
-            disruption: None,
-        }
-    }
-}
 
 /// Returns the current time in the format of objects.
 pub fn now() -> String {
@@ -77,21 +47,18 @@ pub async fn publish_status(inner: &Arc<Inner>, pod: &Value, report: &Report) {
 }
 
 fn compose(pod: &Value, report: &Report) -> Value {
-    let runs = report.state["running"].is_object();
-    let container = &pod["spec"]["containers"][0];
     let uid = text(pod, "/metadata/uid");
-    let mut container_status = json!({
-        "name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0,
-        "ready": runs, "started": runs, "state": with_absent_states(&report.state), "lastState": {},
-    });
-    if report.state["waiting"].is_null() {
-        container_status["containerID"] = json!(format!("process://{uid}"));
-    }
+    let statuses = |is_init: bool| -> Vec<Value> {
+        let containers = report.containers.iter().filter(|it| (it.kind != Kind::Main) == is_init);
+        containers.map(|container| container_status(uid, container)).collect()
+    };
+    let running = |container: &&ContainerReport| container.kind != Kind::Init;
+    let runs = report.initialized && report.containers.iter().filter(running).all(ContainerReport::runs);
     let ended = matches!(report.phase, "Succeeded" | "Failed");
     let not_ready = if ended { "PodCompleted" } else { "ContainersNotReady" };
     let mut conditions = vec![
         condition(pod, "PodReadyToStartContainers", !ended, ""),
-        condition(pod, "Initialized", true, ""),
+        condition(pod, "Initialized", report.initialized, "ContainersNotInitialized"),
         condition(pod, "Ready", runs, not_ready),
         condition(pod, "ContainersReady", runs, not_ready),
         condition(pod, "PodScheduled", true, ""),
@@ -106,10 +73,14 @@ fn compose(pod: &Value, report: &Report) -> Value {
     let ours: Vec<Value> = conditions.iter().map(|it| it["type"].clone()).collect();
     conditions.extend(items(pod, "/status/conditions").filter(|it| !ours.contains(&it["type"])).cloned());
     let mut status = json!({
-        "phase": report.phase, "conditions": conditions, "containerStatuses": [container_status],
+        "phase": report.phase, "conditions": conditions, "containerStatuses": statuses(false),
         "hostIP": "127.0.0.1", "hostIPs": [{"ip": "127.0.0.1"}],
         "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
     });
+    let init = statuses(true);
+    if !init.is_empty() {
+        status["initContainerStatuses"] = init.into();
+    }
     if text(pod, "/status/startTime").is_empty() {
         status["startTime"] = json!(now());
     }
@@ -120,13 +91,20 @@ fn compose(pod: &Value, report: &Report) -> Value {
     status
 }
 
-/// Adds nulls: a merge patch keeps absent fields, and a container has one state.
-fn with_absent_states(state: &Value) -> Value {
-    let mut state = state.clone();
-    if let Some(fields) = state.as_object_mut() {
-        fields.retain(|_, value| !value.is_null());
+fn container_status(uid: &str, container: &ContainerReport) -> Value {
+    let runs = container.runs();
+    let ready = match container.kind {
+        Kind::Init => container.state["terminated"]["exitCode"] == 0,
+        Kind::Sidecar | Kind::Main => runs,
+    };
+    let mut status = json!({
+        "name": container.name, "image": container.image, "imageID": "", "restartCount": container.restarts,
+        "ready": ready, "started": runs, "state": container.state, "lastState": container.last_state,
+    });
+    if container.state["waiting"].is_null() {
+        status["containerID"] = json!(format!("process://{uid}-{}", container.restarts));
     }
-    state
+    status
 }
 
 fn condition(pod: &Value, kind: &str, is: bool, reason: &str) -> Value {

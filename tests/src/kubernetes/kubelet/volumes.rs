@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::environment::{Lookup, Mounts, Waiting, field_of};
+use super::environment::{Lookup, Waiting, field_of};
+use super::mounts::Mounts;
 use super::{Inner, items, text};
 
 /// The ConfigMaps and Secrets that a pod references.
@@ -76,39 +77,35 @@ fn named(spec: &Value) -> Vec<(String, String)> {
     found
 }
 
-/// Creates the directories of a pod and maps its mount paths to them.
-pub async fn mount(
-    inner: &Arc<Inner>,
-    pod: &Value,
-    container: &Value,
-    objects: &Objects,
-) -> Result<Mounts, Waiting> {
-    let folder = inner.pod_folder(text(pod, "/metadata/uid"));
-    let mut folders = BTreeMap::new();
-    let mut texts = Vec::new();
-    for volume in items(pod, "/spec/volumes") {
-        let name = text(volume, "/name");
-        let here = folder.join("volumes").join(name);
-        folders.insert(name.to_owned(), fill(inner, pod, volume, here, objects, &mut texts).await?);
-    }
-    let mut mounts = Mounts::default();
-    for mount in items(container, "/volumeMounts") {
-        let Some(volume) = folders.get(text(mount, "/name")) else { continue };
-        let here = volume.join(text(mount, "/subPath"));
-        if !text(mount, "/subPath").is_empty() && !here.exists() {
-            fs::create_dir_all(&here).expect("a folder below a volume");
+/// The volumes of a pod.
+pub struct Volumes {
+    /// Directories on this machine, by the name of the volume.
+    pub folders: BTreeMap<String, PathBuf>,
+    /// Files that came from ConfigMaps, in which paths are translated.
+    texts: Vec<PathBuf>,
+}
+
+impl Volumes {
+    /// Creates the directories of a pod's volumes and fills them.
+    pub async fn create(inner: &Arc<Inner>, pod: &Value, objects: &Objects) -> Result<Self, Waiting> {
+        let folder = inner.pod_folder(text(pod, "/metadata/uid"));
+        let mut created = Self { folders: BTreeMap::new(), texts: Vec::new() };
+        for volume in items(pod, "/spec/volumes") {
+            let name = text(volume, "/name");
+            let here = folder.join("volumes").join(name);
+            let filled = fill(inner, pod, volume, here, objects, &mut created.texts).await?;
+            created.folders.insert(name.to_owned(), filled);
         }
-        mounts.add(text(mount, "/mountPath"), here);
+        Ok(created)
     }
-    for file in texts {
-        let before = fs::read_to_string(&file).expect("a text in a ConfigMap");
-        fs::write(&file, mounts.translate(&before)).expect("a file in a volume");
+
+    /// Translates the paths in ConfigMaps.
+    pub fn translate(&self, mounts: &Mounts) {
+        for file in &self.texts {
+            let before = fs::read_to_string(file).expect("a text in a ConfigMap");
+            fs::write(file, mounts.translate(&before)).expect("a file in a volume");
+        }
     }
-    let message = folder.join("termination-log");
-    fs::create_dir_all(&folder).expect("a folder for the pod");
-    fs::write(&message, "").expect("a file for the termination message");
-    mounts.add(text(container, "/terminationMessagePath"), message);
-    Ok(mounts)
 }
 
 async fn fill(

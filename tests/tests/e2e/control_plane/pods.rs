@@ -43,7 +43,7 @@ impl ClusterEnv {
         self.api::<Pod>().logs(name, &LogParams::default()).await.expect("a log")
     }
 
-    async fn wait_for_deletion(&self, name: &str) {
+    pub async fn wait_for_deletion(&self, name: &str) {
         let pods = self.api::<Pod>();
         eventually("the pod is gone", || async {
             pods.get_opt(name).await.expect("an answer").is_none().then_some(())
