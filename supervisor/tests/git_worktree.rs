@@ -495,3 +495,11 @@ fn tree_bomb_of_agent_makes_history_unusable() {
     let History::Unusable { why } = fixture.import(head).head else { panic!("the bomb was imported") };
     assert!(why.contains("entries"), "{why}");
 }
+
+#[test]
+fn file_of_commit_is_read_up_to_limit() {
+    let (fixture, head) = Fixture::new(|source| fs::write(source.join("CLAUDE.md"), "tabs").unwrap());
+    let read = |max| fixture.control.read_file_up_to(head, Path::new("CLAUDE.md"), max).unwrap();
+    assert_eq!(read(4), Some(b"tabs".to_vec()));
+    assert_eq!(read(3), None);
+}

@@ -36,6 +36,9 @@ use crate::workspace::fetch::{blocking, open};
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
 
+/// Maximum size of a `CLAUDE.md` that is read; the prompt has the first part of it.
+const INSTRUCTIONS_MAX_BYTES: usize = 1024 * 1024;
+
 /// File of the repository's instructions for an agent.
 const INSTRUCTIONS: &str = "CLAUDE.md";
 
@@ -356,7 +359,8 @@ fn project_instructions(context: &Context, prepared: &PreparedBranch) -> Option<
         folders.push(&prepared.working_directory);
     }
     let read = |folder: &str| {
-        let content = control.read_file(prepared.start, &Path::new(folder).join(INSTRUCTIONS)).ok()??;
+        let path = Path::new(folder).join(INSTRUCTIONS);
+        let content = control.read_file_up_to(prepared.start, &path, INSTRUCTIONS_MAX_BYTES).ok()??;
         Some(String::from_utf8_lossy(&content).into_owned())
     };
     let texts: Vec<String> = folders.into_iter().filter_map(read).collect();

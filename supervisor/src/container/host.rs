@@ -76,12 +76,6 @@ impl ContainerHost {
         Ok(Self { role, socket, listener, lobby, started: Instant::now(), accepting })
     }
 
-    /// Returns the role of the container.
-    #[must_use]
-    pub fn role(&self) -> ContainerRole {
-        self.role
-    }
-
     /// Returns how many guests connected after the first one.
     #[must_use]
     pub fn restarts(&self) -> u32 {

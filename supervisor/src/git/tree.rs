@@ -67,6 +67,14 @@ impl ControlRepository {
     /// # Errors
     /// Returns an error if the commit or one of its objects cannot be read.
     pub fn read_file(&self, commit: Oid, path: &Path) -> Result<Option<Vec<u8>>, GitError> {
+        self.read_file_up_to(commit, path, usize::MAX)
+    }
+
+    /// Returns the content of a file as [`Self::read_file`] does, or `None` if it has more than `max` bytes.
+    ///
+    /// # Errors
+    /// Returns an error if the commit or one of its objects cannot be read.
+    pub fn read_file_up_to(&self, commit: Oid, path: &Path, max: usize) -> Result<Option<Vec<u8>>, GitError> {
         let fail = || GitError::library(format!("read `{}` at {commit}", path.display()));
         let tree = self.commit_object(commit)?.tree().map_err(fail())?;
         let entry = match tree.get_path(path) {
@@ -76,6 +84,11 @@ impl ControlRepository {
         };
         if entry.kind() != Some(ObjectType::Blob) || EntryKind::from_mode(entry.filemode()) == EntryKind::Link
         {
+            return Ok(None);
+        }
+        // The header alone: a larger object is not loaded.
+        let header = self.repository.odb().and_then(|odb| odb.read_header(entry.id()));
+        if header.map_err(fail())?.0 > max {
             return Ok(None);
         }
         let blob = self.repository.find_blob(entry.id()).map_err(fail())?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_contract::WorkingDirectory;
 
+use crate::guest::beneath::split;
 use crate::guest::{Guest, GuestError, Movable};
 
 /// Moves kept directories into a fresh export; returns their names.
@@ -61,7 +62,7 @@ fn move_folder(
     if let Some(Err(error)) = guest.stat(&[from])?.pop() {
         return Ok(Err(error));
     }
-    if let Err(error) = guest.ensure_folder(parent_of(to))? {
+    if let Err(error) = guest.ensure_folder(split(to).0)? {
         return Ok(Err(error));
     }
     if existing == Existing::Replace
@@ -75,8 +76,4 @@ fn move_folder(
 /// Returns the name in the store: one component for each path.
 fn stored_name(name: &str) -> PathBuf {
     PathBuf::from(name.replace('%', "%25").replace('/', "%2F"))
-}
-
-fn parent_of(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
 }

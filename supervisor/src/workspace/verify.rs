@@ -68,6 +68,9 @@ pub async fn verify(
     let export = create_export(context, &context.verify_site, input).await?;
     let (restored, repository) = (Arc::clone(context), export.repository());
     let kept = blocking(move || {
+        if restored.task.verify_keep.is_empty() {
+            return Ok(Vec::new());
+        }
         let guest = restored.verify_site.open(restored.layout.root())?;
         let store = restored.layout.verify_kept(&restored.task.service);
         Ok(keep::restore(&guest, &store, &repository, &restored.task.verify_keep))
@@ -106,10 +109,11 @@ async fn close(context: &Arc<Context>, export: Export) -> Vec<String> {
     let closing = tokio::task::spawn_blocking(move || {
         let store = context.layout.verify_kept(&context.task.service);
         let keep = &context.task.verify_keep;
-        let notes = match context.verify_site.open(context.layout.root()) {
+        let store_kept = || match context.verify_site.open(context.layout.root()) {
             Ok(guest) => keep::store(&guest, &store, &export.repository(), keep),
             Err(failure) => vec![format!("nothing was kept for the next verification: {}", failure.message)],
         };
+        let notes = if keep.is_empty() { Vec::new() } else { store_kept() };
         export.remove(&context);
         notes
     });
