@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         Some(Command::Sandbox(arguments)) => print_sandbox(arguments),
         Some(Command::PrepareVolumes { volumes, tools }) => prepare_volumes(&volumes, &tools),
         Some(Command::McpRelay { name: _, address, token }) => match runtime() {
-            Ok(runtime) => runtime.block_on(crate::mcp::relay_client::relay_main(address, &token)),
+            Ok(runtime) => runtime.block_on(crate::mcp::relay_client::relay_main(&address, &token)),
             Err(_) => ExitCode::from(Reason::InternalError.exit_code()),
         },
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use orchestrator_contract::{Step, budget, reason, variables};
 
+use crate::endpoint::Endpoint;
 use crate::sandbox::{Kind as SandboxKind, Requirement};
 
 pub use git_hosts::token_allowed_for_host;
@@ -54,9 +55,9 @@ pub enum Command {
     McpRelay {
         /// Name of the server
         name: String,
-        /// Address that the supervisor listens on
+        /// Address that the supervisor listens on, or path of its socket
         #[arg(long)]
-        address: std::net::SocketAddr,
+        address: Endpoint,
         /// Token of the conversation for this server
         #[arg(long, env = variables::MCP_RELAY_TOKEN, hide_env_values = true)]
         token: String,

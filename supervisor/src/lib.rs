@@ -8,6 +8,7 @@
 //! | [`event_loop`] | waits on all sources, feeds `run`, performs effects |
 //! | [`container`] | both ends of a guest that is process 1 of another container |
 //! | [`context`] | immutable inputs of a run, shared by all steps |
+//! | [`endpoint`] | where gateway and relays listen, and how the agent reaches them |
 //! | [`failure`] | reason and message of a failed step |
 //! | [`process`] | the only place that spawns, signals, awaits and reaps processes |
 //! | [`git`] | the only place that uses libgit2 |
@@ -34,6 +35,7 @@ pub mod config;
 pub mod container;
 pub mod context;
 pub mod docs;
+pub mod endpoint;
 pub mod event_loop;
 pub mod failure;
 pub mod forge;

@@ -7,6 +7,7 @@ use orchestrator_contract::Reason;
 use orchestrator_contract::containers::ContainerRole;
 
 use crate::container::{ContainerError, ContainerHost, ContainerProgram, Facts};
+use crate::endpoint::ListenPlace;
 use crate::failure::Failure;
 use crate::guest::{Guest, GuestError, GuestOptions};
 use crate::process::{kill_descendants, kill_orphans};
@@ -33,6 +34,8 @@ pub enum Site {
 #[derive(Clone, Debug)]
 pub struct ContainerSite {
     host: Arc<ContainerHost>,
+    /// Directory of its socket, which no other container of untrusted programs has.
+    sockets: PathBuf,
     facts: Arc<OnceLock<Facts>>,
 }
 
@@ -51,7 +54,11 @@ impl Site {
     /// Returns an error if the socket cannot be created.
     pub fn container(role: ContainerRole, folder: &Path) -> Result<Self, Failure> {
         let host = ContainerHost::listen(role, folder).map_err(|error| Failure::io(folder, &error))?;
-        Ok(Self::Container(ContainerSite { host: Arc::new(host), facts: Arc::default() }))
+        Ok(Self::Container(ContainerSite {
+            host: Arc::new(host),
+            sockets: folder.to_owned(),
+            facts: Arc::default(),
+        }))
     }
 
     /// Waits for the guest, if the place is a container.
@@ -59,7 +66,7 @@ impl Site {
     /// # Errors
     /// Returns `SandboxUnavailable` if none connects in time, or if it is another build.
     pub async fn connect(&self) -> Result<(), Failure> {
-        let Self::Container(ContainerSite { host, facts }) = self else { return Ok(()) };
+        let Self::Container(ContainerSite { host, facts, .. }) = self else { return Ok(()) };
         let waiting = Arc::clone(host);
         let connected = tokio::task::spawn_blocking(move || waiting.facts()).await;
         let connected = connected.map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
@@ -75,6 +82,15 @@ impl Site {
         match self {
             Self::Machine { supervisor, .. } => supervisor.clone(),
             Self::Container(site) => site.facts().map(|facts| facts.program.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Returns where to listen for programs of this place, so that those of no other place can connect.
+    #[must_use]
+    pub fn listen_place(&self) -> ListenPlace {
+        match self {
+            Self::Machine { .. } => ListenPlace::Loopback,
+            Self::Container(site) => ListenPlace::Directory(site.sockets.clone()),
         }
     }
 

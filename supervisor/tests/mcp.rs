@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::outcome::McpStatus;
+use supervisor::endpoint::{Endpoint, ListenPlace, Stream};
 use supervisor::guest::{Guest, GuestOptions};
 use supervisor::homes::Home;
 use supervisor::mcp::catalog::{Catalog, RunsIn, WorkspaceAccess};
@@ -26,7 +27,7 @@ use supervisor::redact::{Redactor, Secrets};
 use supervisor::sandbox::{Kind, Places, Requirement, Role, machine, select};
 use supervisor::site::Site;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 const KEY: &str = "dummy-key-8c1f0e";
 
@@ -64,6 +65,7 @@ fn server_env(directory: &Path) -> ServerEnv {
         },
         site: Site::Machine { program: SUPERVISOR.into(), supervisor: SUPERVISOR.into() },
         agent: None,
+        listen: ListenPlace::Loopback,
         kept: directory.join("kept"),
         secrets: Arc::new(|_| Some(KEY.into())),
         secret_files: Arc::new(|name| Some(vec![Path::new("/run/secrets").join(name)])),
@@ -100,16 +102,23 @@ fn shell(folder: &Path, name: &str, script: &str) -> PlannedServer {
     }
 }
 
+async fn open(address: &Endpoint) -> std::io::Result<Stream> {
+    match address {
+        Endpoint::Loopback(address) => TcpStream::connect(address).await.map(Stream::Left),
+        Endpoint::Socket(path) => UnixStream::connect(path).await.map(Stream::Right),
+    }
+}
+
 /// Connects to a server as the relay program does.
-async fn connect(grant: &RelayGrant, name: &str) -> TcpStream {
+async fn connect(grant: &RelayGrant, name: &str) -> Stream {
     let RelayEndpoint { address, token } = grant.endpoint(name).unwrap();
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = open(&address).await.unwrap();
     stream.write_all(format!("{token}\n").as_bytes()).await.unwrap();
     stream
 }
 
 /// Returns what a connection receives until it is closed.
-async fn read_all(mut stream: TcpStream) -> String {
+async fn read_all(mut stream: Stream) -> String {
     let mut text = Vec::new();
     // A reset also ends it.
     stream.read_to_end(&mut text).await.ok();
@@ -185,7 +194,7 @@ async fn built_in_servers_list_tools_directly_or_via_relay() {
     let grant = host.grant().unwrap().unwrap();
     let config = plan.agent_config(Path::new("supervisor"), |name| grant.endpoint(name)).to_string();
     assert!(!config.contains(KEY), "{config}");
-    let (read, mut write) = connect(&grant, "brave").await.into_split();
+    let (read, mut write) = tokio::io::split(connect(&grant, "brave").await);
     write.write_all(INITIALIZE.as_bytes()).await.unwrap();
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await.unwrap();
@@ -247,29 +256,35 @@ async fn endless_output_of_probed_server_is_refused() {
 
 #[tokio::test]
 async fn relay_connection_gets_own_server_with_secret() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = "echo \"$(od -An -N8 -tx1 /dev/urandom | tr -d ' ') $KEY\"; exec cat";
-    let mut plain = shell(folder.path(), "plain", "cat");
-    plain.runs_in = RunsIn::AgentSandbox;
-    let plan = plan_of(vec![shell(folder.path(), "echo", script), plain]);
-    let host = RelayHost::start(&plan, &server_env(folder.path())).unwrap();
-    let grant = host.grant().unwrap().unwrap();
-    assert!(grant.endpoint("plain").is_none());
-    let mut starts = Vec::new();
-    for round in 0..2 {
-        let (read, mut write) = connect(&grant, "echo").await.into_split();
-        let mut lines = BufReader::new(read).lines();
-        let first = lines.next_line().await.unwrap().unwrap();
-        let (start, key) = first.split_once(' ').unwrap();
-        assert_eq!(key, KEY);
-        starts.push(start.to_owned());
-        write.write_all(format!("message {round}\n").as_bytes()).await.unwrap();
-        assert_eq!(lines.next_line().await.unwrap().unwrap(), format!("message {round}"));
-        drop(write);
-        assert_eq!(lines.next_line().await.unwrap(), None);
+    let sockets = tempfile::tempdir().unwrap();
+    for listen in [ListenPlace::Loopback, ListenPlace::Directory(sockets.path().to_owned())] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo \"$(od -An -N8 -tx1 /dev/urandom | tr -d ' ') $KEY\"; exec cat";
+        let mut plain = shell(folder.path(), "plain", "cat");
+        plain.runs_in = RunsIn::AgentSandbox;
+        let plan = plan_of(vec![shell(folder.path(), "echo", script), plain]);
+        let server_env = ServerEnv { listen, ..server_env(folder.path()) };
+        let host = RelayHost::start(&plan, &server_env).unwrap();
+        let grant = host.grant().unwrap().unwrap();
+        assert!(grant.endpoint("plain").is_none());
+        let mut starts = Vec::new();
+        for round in 0..2 {
+            let (read, mut write) = tokio::io::split(connect(&grant, "echo").await);
+            let mut lines = BufReader::new(read).lines();
+            let first = lines.next_line().await.unwrap().unwrap();
+            let (start, key) = first.split_once(' ').unwrap();
+            assert_eq!(key, KEY);
+            starts.push(start.to_owned());
+            write.write_all(format!("message {round}\n").as_bytes()).await.unwrap();
+            assert_eq!(lines.next_line().await.unwrap().unwrap(), format!("message {round}"));
+            write.shutdown().await.unwrap();
+            assert_eq!(lines.next_line().await.unwrap(), None);
+        }
+        assert_ne!(starts[0], starts[1]);
+        assert!(at_most(0, folder.path()).await);
+        host.close().await;
     }
-    assert_ne!(starts[0], starts[1]);
-    assert!(at_most(0, folder.path()).await);
+    assert_eq!(std::fs::read_dir(sockets.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -287,7 +302,7 @@ async fn dropped_relay_host_leaves_no_server_or_port() {
     assert!(at_most(0, folder.path()).await);
     assert!(read_all(lines.into_inner().into_inner()).await.is_empty());
     let end = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).await.is_ok() {
+    while open(&address).await.is_ok() {
         assert!(Instant::now() < end, "the port is still open");
         tokio::task::yield_now().await;
     }
@@ -307,7 +322,7 @@ async fn connection_without_valid_token_starts_no_server() {
     let old = revoked.endpoint("one").unwrap().token;
     assert_ne!(token, old);
     assert_ne!(token, grant.endpoint("other").unwrap().token);
-    assert!(address.ip() == std::net::Ipv4Addr::LOCALHOST);
+    assert!(address.to_string().starts_with("127.0.0.1:"), "{address}");
     drop(revoked);
     let wrong = [
         old,
@@ -320,7 +335,7 @@ async fn connection_without_valid_token_starts_no_server() {
         "x".repeat(100_000),
     ];
     for line in wrong {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = open(&address).await.unwrap();
         stream.write_all(format!("{line}\n{INITIALIZE}").as_bytes()).await.ok();
         stream.shutdown().await.ok();
         assert_eq!(read_all(stream).await, "", "{line:?}");
@@ -338,7 +353,7 @@ async fn silent_connections_are_closed_and_hold_no_slot() {
     let address = grant.endpoint("echo").unwrap().address;
     let mut silent = Vec::new();
     for _ in 0..200 {
-        silent.push(TcpStream::connect(address).await.unwrap());
+        silent.push(open(&address).await.unwrap());
     }
     let begin = Instant::now();
     let mut stream = connect(&grant, "echo").await;

@@ -23,12 +23,12 @@ pub mod refusal;
 pub mod server;
 pub mod upstream;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{ModelAuth, SecretSource};
+use crate::endpoint::{Endpoint, EndpointListener, ListenPlace};
 use crate::process::Environment;
 use budget::{ConversationSpending, Spending};
 use forward::Forwarder;
@@ -41,10 +41,16 @@ const MODEL_VARIABLES: [&str; 2] = ["ANTHROPIC_SMALL_FAST_MODEL", "ANTHROPIC_DEF
 /// Prefix and suffix of variables with the model that an alias stands for.
 const DEFAULT_MODEL_VARIABLE: (&str, &str) = ("ANTHROPIC_DEFAULT_", "_MODEL");
 
-/// An open gateway; dropping it closes the port.
+/// The base URL for requests over a Unix socket; the CLI connects to nothing else then.
+const SOCKET_BASE_URL: &str = "http://127.0.0.1";
+
+/// Variable of the CLI with the socket of the model API. Undocumented; measured with 2.1.330.
+const SOCKET_VARIABLE: &str = "ANTHROPIC_UNIX_SOCKET";
+
+/// An open gateway; dropping it closes its port or socket.
 #[derive(Debug)]
 pub struct Gateway {
-    address: SocketAddr,
+    endpoint: Endpoint,
     token: String,
     variable: &'static str,
     spending: Spending,
@@ -70,12 +76,13 @@ impl Gateway {
     /// runtime.
     ///
     /// # Errors
-    /// Returns an error if no port is available, or if the address of the API, a certificate or
+    /// Returns an error if it cannot listen at `place`, or if the address of the API, a certificate or
     /// the proxy of the environment is invalid.
     pub fn open(
         secrets: &SecretSource,
         auth: &ModelAuth,
         allowance: Allowance<'_>,
+        place: &ListenPlace,
     ) -> Result<Option<Self>, GatewayError> {
         let variable = match auth {
             ModelAuth::ApiKey(_) => "ANTHROPIC_API_KEY",
@@ -107,13 +114,14 @@ impl Gateway {
             known: Arc::default(),
             closed: closed.clone(),
         });
-        let (listener, address) = server::listen().map_err(GatewayError::Listen)?;
+        let listener = EndpointListener::bind(place, "gateway").map_err(GatewayError::Listen)?;
+        let endpoint = listener.endpoint().clone();
         let open = closed.clone().drop_guard();
         let handler = move |request| Arc::clone(&forwarder).answer(request);
         tokio::spawn(server::serve(listener, handler, closed.clone()));
         tokio::spawn(closed.run_until_cancelled_owned(ledger::keep_ledger(spending.clone())));
         Ok(Some(Self {
-            address,
+            endpoint,
             token,
             variable,
             spending: spending.clone(),
@@ -135,11 +143,19 @@ impl Gateway {
             "ANTHROPIC_AUTH_TOKEN",
             "ANTHROPIC_CUSTOM_HEADERS",
             "CLAUDE_CODE_OAUTH_TOKEN",
+            SOCKET_VARIABLE,
         ] {
             environment.remove(std::ffi::OsStr::new(name));
         }
         environment.insert(self.variable.into(), self.token.clone().into());
-        environment.insert("ANTHROPIC_BASE_URL".into(), format!("http://{}", self.address).into());
+        let base_url = match &self.endpoint {
+            Endpoint::Loopback(address) => format!("http://{address}"),
+            Endpoint::Socket(path) => {
+                environment.insert(SOCKET_VARIABLE.into(), path.into());
+                SOCKET_BASE_URL.to_owned()
+            }
+        };
+        environment.insert("ANTHROPIC_BASE_URL".into(), base_url.into());
         // Requests to the gateway must bypass any proxy.
         for name in ["NO_PROXY", "no_proxy"] {
             let existing = environment.get(std::ffi::OsStr::new(name)).filter(|hosts| !hosts.is_empty());

@@ -300,7 +300,7 @@ fn compose_model_environment(
         environment.insert("MCP_TOOL_TIMEOUT".into(), timeout.to_string().into());
     }
     let allowance = Allowance { spending: &context.spending, conversation, model: &context.task.model };
-    let gateway = Gateway::open(&context.secrets, &model.auth, allowance)
+    let gateway = Gateway::open(&context.secrets, &model.auth, allowance, &site.listen_place())
         .map_err(|error| Failure::from_error(Reason::InvalidConfiguration, &error))?;
     if let Some(gateway) = &gateway {
         environment.retain(|name, _| !is_model_credential(name));

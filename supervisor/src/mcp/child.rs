@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::compose::PlannedServer;
 use super::sandbox::{ToolSandbox, compose_server_environment};
+use crate::endpoint::ListenPlace;
 use crate::failure::Failure;
 use crate::homes::kept;
 use crate::process::{Child, Environment, Exit, kill_tree, spawn};
@@ -35,6 +36,8 @@ pub struct ServerEnv {
     pub site: Site,
     /// Where those of the agent's sandbox run, if it is a container.
     pub agent: Option<AgentPlace>,
+    /// Where the agent connects to the relay.
+    pub listen: ListenPlace,
     /// The directory of kept files, with a subdirectory for each server.
     pub kept: PathBuf,
     pub secrets: SecretSource,

@@ -11,6 +11,7 @@ use orchestrator_contract::outcome::{McpServer, McpStatus};
 use orchestrator_contract::variables::MCP_RELAY_TOKEN;
 
 use super::catalog::{Catalog, RunsIn, ServerConfig, WorkspaceAccess};
+use crate::endpoint::Endpoint;
 use crate::homes::{CreateError, Home};
 
 /// The absolute paths that replace placeholders.
@@ -244,8 +245,8 @@ fn expand(text: &str, places: &Placeholders, files: &Path, home: Option<&Home>) 
 /// How the agent's relay reaches a server.
 #[derive(Clone, Debug)]
 pub struct RelayEndpoint {
-    /// Address of the relay host, on the loopback interface.
-    pub address: std::net::SocketAddr,
+    /// Address of the relay host.
+    pub address: Endpoint,
     /// Admits one conversation to one server.
     pub token: String,
 }
@@ -346,7 +347,10 @@ mod tests {
     fn agent_mcp_config_matches_snapshot() {
         let plan = plan_built_in(&ALL, None).unwrap();
         let config = plan.agent_config(Path::new("/usr/bin/supervisor"), |name| {
-            Some(RelayEndpoint { address: ([127, 0, 0, 1], 4711).into(), token: format!("token-of-{name}") })
+            Some(RelayEndpoint {
+                address: "127.0.0.1:4711".parse().unwrap(),
+                token: format!("token-of-{name}"),
+            })
         });
         insta::assert_snapshot!(serde_json::to_string_pretty(&config).unwrap());
         assert_eq!(plan.tool_timeout(), Some(Duration::from_secs(180)));

@@ -1,20 +1,19 @@
 //! The relay between the agent and the MCP servers in sandboxes of their own.
 //!
-//! [`RelayHost`] listens on a loopback port and runs the servers as children of the supervisor; the
-//! agent CLI starts [`super::relay_client`] instead. A connection first sends a token, which admits
+//! [`RelayHost`] listens for the agent and starts the servers; the agent CLI starts
+//! [`super::relay_client`] instead. A connection first sends a token, which admits
 //! one conversation to one server. The agent never sees the secrets, and each server gets only its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::Reason;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf,
+};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,6 +24,7 @@ pub use super::child::{AgentPlace, SecretPaths, SecretSource, ServerEnv};
 use super::child::{RunningServers, ServerProcess};
 use super::compose::{PlannedServer, RelayEndpoint, ServerPlan};
 use super::tokens::{TOKEN_LENGTH, equal, new_token};
+use crate::endpoint::{Endpoint, EndpointListener, Stream};
 
 /// How long a server may take to exit after its input is closed.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
@@ -50,8 +50,8 @@ const REFUSED: i32 = -32000;
 /// Why the relay cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// No port of the loopback interface is available.
-    #[error("cannot listen for the agent's MCP servers on the loopback address")]
+    /// No port of the loopback interface is available, or the socket cannot be created.
+    #[error("cannot listen for the agent's MCP servers")]
     Listen(#[source] io::Error),
     /// The kernel gives no random numbers.
     #[error("cannot create a relay token")]
@@ -68,11 +68,11 @@ impl RelayError {
 
 /// Listens for the agent and starts a separate server for each connection.
 ///
-/// Dropping it kills every server with its descendants and closes the port.
+/// Dropping it kills every server with its descendants and closes its port or socket.
 pub struct RelayHost {
     shared: Arc<Shared>,
     /// Accepts connections; `None` without a server.
-    listener: Option<(SocketAddr, JoinHandle<()>)>,
+    listener: Option<(Endpoint, JoinHandle<()>)>,
 }
 
 /// State that the connections share.
@@ -95,7 +95,7 @@ struct Grant {
 
 /// The tokens of one conversation; dropping it revokes them and kills the conversation's servers.
 pub struct RelayGrant {
-    address: SocketAddr,
+    endpoint: Endpoint,
     tokens: BTreeMap<String, String>,
     shared: Arc<Shared>,
     revoked: Option<DropGuard>,
@@ -110,7 +110,7 @@ impl std::fmt::Debug for RelayHost {
 
 impl std::fmt::Debug for RelayGrant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RelayGrant").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("RelayGrant").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -118,7 +118,7 @@ impl RelayHost {
     /// Listens for every relayed server. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Returns an error if no port is available.
+    /// Returns an error if it cannot listen.
     pub fn start(plan: &ServerPlan, server_env: &ServerEnv) -> Result<Self, RelayError> {
         let servers: BTreeMap<String, PlannedServer> =
             plan.relayed().map(|server| (server.name.clone(), server.clone())).collect();
@@ -132,12 +132,9 @@ impl RelayHost {
         let listener = if shared.servers.is_empty() {
             None
         } else {
-            let listener =
-                std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RelayError::Listen)?;
-            listener.set_nonblocking(true).map_err(RelayError::Listen)?;
-            let address = listener.local_addr().map_err(RelayError::Listen)?;
-            let listener = TcpListener::from_std(listener).map_err(RelayError::Listen)?;
-            Some((address, tokio::spawn(accept(listener, Arc::clone(&shared)))))
+            let listener = EndpointListener::bind(&server_env.listen, "relay").map_err(RelayError::Listen)?;
+            let endpoint = listener.endpoint().clone();
+            Some((endpoint, tokio::spawn(accept(listener, Arc::clone(&shared)))))
         };
         Ok(Self { shared, listener })
     }
@@ -149,7 +146,7 @@ impl RelayHost {
     /// # Errors
     /// Returns an error if no token can be created.
     pub fn grant(&self) -> Result<Option<RelayGrant>, RelayError> {
-        let Some((address, _)) = &self.listener else { return Ok(None) };
+        let Some((endpoint, _)) = &self.listener else { return Ok(None) };
         let revoked = CancellationToken::new();
         let mut tokens = BTreeMap::new();
         for name in self.shared.servers.keys() {
@@ -158,8 +155,8 @@ impl RelayHost {
             let (server, admission) = (name.clone(), Admission::default());
             self.shared.grants().push(Grant { token, server, admission, revoked: revoked.clone() });
         }
-        let (address, shared) = (*address, Arc::clone(&self.shared));
-        Ok(Some(RelayGrant { address, tokens, shared, revoked: Some(revoked.drop_guard()) }))
+        let (endpoint, shared) = (endpoint.clone(), Arc::clone(&self.shared));
+        Ok(Some(RelayGrant { endpoint, tokens, shared, revoked: Some(revoked.drop_guard()) }))
     }
 
     /// Kills every server, waits until all are reaped, and stores the files that they keep.
@@ -184,7 +181,7 @@ impl RelayGrant {
     #[must_use]
     pub fn endpoint(&self, name: &str) -> Option<RelayEndpoint> {
         let token = self.tokens.get(name)?.clone();
-        Some(RelayEndpoint { address: self.address, token })
+        Some(RelayEndpoint { address: self.endpoint.clone(), token })
     }
 }
 
@@ -214,7 +211,7 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: EndpointListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     // Connections that have not sent a token yet, the oldest one first.
     let mut pending: VecDeque<CancellationToken> = VecDeque::new();
@@ -222,7 +219,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             () = shared.shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     pending.retain(|waiting| !waiting.is_cancelled());
                     if pending.len() >= MAX_PENDING && let Some(oldest) = pending.pop_front() {
                         oldest.cancel();
@@ -241,8 +238,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Serves one connection. `waiting` is cancelled when it has sent its token, or must end without one.
-async fn serve(stream: TcpStream, waiting: CancellationToken, shared: Arc<Shared>) {
-    let (read, to_agent) = stream.into_split();
+async fn serve(stream: Stream, waiting: CancellationToken, shared: Arc<Shared>) {
+    let (read, to_agent) = tokio::io::split(stream);
     let mut from_agent = BufReader::new(read);
     let done = waiting.clone().drop_guard();
     let token = tokio::select! {
@@ -263,7 +260,7 @@ async fn serve(stream: TcpStream, waiting: CancellationToken, shared: Arc<Shared
 }
 
 /// Reads the first line of a connection.
-async fn read_token(from_agent: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
+async fn read_token(from_agent: &mut BufReader<ReadHalf<Stream>>) -> Option<Vec<u8>> {
     let mut line = vec![0; TOKEN_LENGTH + 1];
     from_agent.read_exact(&mut line).await.ok()?;
     (line.pop() == Some(b'\n')).then_some(line)
@@ -271,8 +268,8 @@ async fn read_token(from_agent: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>
 
 /// The agent's end of a connection.
 struct Agent {
-    from: BufReader<OwnedReadHalf>,
-    to: OwnedWriteHalf,
+    from: BufReader<ReadHalf<Stream>>,
+    to: WriteHalf<Stream>,
 }
 
 impl Shared {

@@ -1,11 +1,17 @@
 //! The program that the agent CLI starts instead of an MCP server in its own sandbox.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use orchestrator_contract::Reason;
+use rustix::net::{Shutdown, shutdown};
+
+use crate::endpoint::Endpoint;
 
 /// How long the program waits for the last responses after its input is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,11 +20,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Reads on plain threads: a tokio runtime would wait at shutdown for a read of standard
 /// input that never returns.
-pub async fn relay_main(address: SocketAddr, token: &str) -> ExitCode {
-    let connected = TcpStream::connect(address).and_then(|mut stream| {
-        stream.set_nodelay(true)?;
-        stream.write_all(format!("{token}\n").as_bytes())?;
-        Ok((stream.try_clone()?, stream.try_clone()?, stream))
+pub async fn relay_main(address: &Endpoint, token: &str) -> ExitCode {
+    let connected = connect(address).and_then(|stream| {
+        let mut to_host = File::from(stream.try_clone()?);
+        to_host.write_all(format!("{token}\n").as_bytes())?;
+        Ok((to_host, File::from(stream.try_clone()?), stream))
     });
     let (mut to_host, mut from_host, stream) = match connected {
         Ok(streams) => streams,
@@ -32,7 +38,7 @@ pub async fn relay_main(address: SocketAddr, token: &str) -> ExitCode {
     let (down_closed_tx, mut down) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         copy_and_flush(&mut io::stdin().lock(), &mut to_host).ok();
-        to_host.shutdown(Shutdown::Write).ok();
+        shutdown(&to_host, Shutdown::Write).ok();
         up_closed_tx.send(()).ok();
     });
     std::thread::spawn(move || {
@@ -45,8 +51,19 @@ pub async fn relay_main(address: SocketAddr, token: &str) -> ExitCode {
         }
         _ = &mut down => {}
     }
-    stream.shutdown(Shutdown::Both).ok();
+    shutdown(&stream, Shutdown::Both).ok();
     ExitCode::SUCCESS
+}
+
+fn connect(address: &Endpoint) -> io::Result<OwnedFd> {
+    match address {
+        Endpoint::Loopback(address) => {
+            let stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            Ok(stream.into())
+        }
+        Endpoint::Socket(path) => Ok(UnixStream::connect(path)?.into()),
+    }
 }
 
 /// Copies and flushes after each read, so that no message waits for the next one.

@@ -225,6 +225,7 @@ fn server_env(context: &Context) -> ServerEnv {
                 Some(AgentPlace { site: site.clone(), variables: context.surroundings(site).variables })
             }
         },
+        listen: context.agent_site.listen_place(),
         kept: context.layout.kept(),
         secrets: Arc::new(move |name: &str| secrets.read(name).ok().flatten()),
         secret_files: Arc::new(move |name: &str| files.files(name)),

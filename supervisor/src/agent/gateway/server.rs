@@ -3,7 +3,6 @@
 //! A gateway shares the descriptors of the supervisor, so the sandbox must not be able to use them up.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,10 @@ use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+use crate::endpoint::{EndpointListener, Stream};
 
 /// Most connections of one conversation; the CLI uses one for each concurrent request.
 pub const MAX_CONNECTIONS: usize = 32;
@@ -32,19 +32,8 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// Pause after a failed accept, for example when descriptors run out: retrying immediately would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Listens on a free loopback port.
-///
-/// # Errors
-/// Returns an error if there is none.
-pub fn listen() -> std::io::Result<(TcpListener, SocketAddr)> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((TcpListener::from_std(listener)?, address))
-}
-
 /// Answers requests with `handler` until `closed`. Connections beyond the limit are closed.
-pub async fn serve<H, F>(listener: TcpListener, handler: H, closed: CancellationToken)
+pub async fn serve<H, F>(listener: EndpointListener, handler: H, closed: CancellationToken)
 where
     H: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
@@ -56,7 +45,7 @@ where
             () = closed.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 // Dropping the stream closes it; waiting would fill the queue of the kernel.
                 let Ok(permit) = Arc::clone(&free).try_acquire_owned() else { continue };
                 tokio::spawn(serve_connection(stream, handler.clone(), closed.clone(), permit));
@@ -70,7 +59,7 @@ where
 }
 
 async fn serve_connection<H, F>(
-    stream: TcpStream,
+    stream: Stream,
     handler: H,
     closed: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -78,7 +67,6 @@ async fn serve_connection<H, F>(
     H: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    drop(stream.set_nodelay(true));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let answer = handler(request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await) }

@@ -71,12 +71,16 @@ struct Opened {
 }
 
 fn open_with(variables: &[(&str, &str)], files: SecretFiles, limit: Option<f64>) -> Opened {
+    open_at(ListenPlace::Loopback, variables, files, limit)
+}
+
+fn open_at(place: ListenPlace, variables: &[(&str, &str)], files: SecretFiles, limit: Option<f64>) -> Opened {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let secrets = SecretSource::new(files, ProcessEnv::from_pairs(variables));
     let model = secrets.model().unwrap().unwrap();
     let spending = Spending::new(limit, None);
     let allowance = Allowance { spending: &spending, conversation: "c", model: "sonnet" };
-    let gateway = Gateway::open(&secrets, &model.auth, allowance).unwrap().unwrap();
+    let gateway = Gateway::open(&secrets, &model.auth, allowance, &place).unwrap().unwrap();
     let mut environment = model.environment;
     gateway.replace_credential(&mut environment);
     Opened { gateway, environment, spending }
@@ -88,6 +92,11 @@ fn open(url: &str, limit: Option<f64>) -> Opened {
         SecretFiles::default(),
         limit,
     )
+}
+
+/// Returns the address of a gateway on the loopback interface.
+fn address_of(opened: &Opened) -> String {
+    opened.gateway.endpoint.to_string()
 }
 
 fn variable(environment: &Environment, name: &str) -> Option<String> {
@@ -193,10 +202,10 @@ async fn unreachable_upstream_returns_502_and_costs_nothing() {
 async fn dropped_gateway_closes_port() {
     let (url, _seen) = fake_api().await;
     let opened = open(&url, None);
-    let address = opened.gateway.address;
+    let address = address_of(&opened);
     drop(opened);
     let closed = async {
-        while TcpStream::connect(address).await.is_ok() {
+        while TcpStream::connect(&address).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -208,10 +217,50 @@ fn cloud_signed_auth_opens_no_gateway_and_says_so() {
     let secrets = SecretSource::new(SecretFiles::default(), ProcessEnv::from_pairs(&[]));
     let spending = Spending::new(Some(1.0), None);
     let allowance = Allowance { spending: &spending, conversation: "c", model: "sonnet" };
-    assert!(Gateway::open(&secrets, &ModelAuth::CloudSigned, allowance).unwrap().is_none());
+    assert!(
+        Gateway::open(&secrets, &ModelAuth::CloudSigned, allowance, &ListenPlace::Loopback)
+            .unwrap()
+            .is_none()
+    );
     assert!(spending.remarks()[0].contains("not behind the gateway"), "{:?}", spending.remarks());
     let key = ModelAuth::ApiKey(SecretString::from("k"));
     assert!(!format!("{key:?}").contains("\"k\""));
+}
+
+#[tokio::test]
+async fn gateway_on_socket_is_reached_by_it_alone() {
+    let (url, seen) = fake_api().await;
+    let sockets = tempfile::tempdir().unwrap();
+    let variables = [
+        ("ANTHROPIC_API_KEY", "sk-the-key"),
+        ("ANTHROPIC_BASE_URL", url.as_str()),
+        ("ANTHROPIC_UNIX_SOCKET", "/elsewhere"),
+    ];
+    let place = ListenPlace::Directory(sockets.path().to_owned());
+    let opened = open_at(place, &variables, SecretFiles::default(), None);
+    let path = variable(&opened.environment, "ANTHROPIC_UNIX_SOCKET").unwrap();
+    assert_eq!(Some(std::path::Path::new(&path)), opened.gateway.endpoint.socket());
+    let client = reqwest::Client::builder().no_proxy().unix_socket(path).build().unwrap();
+    let token = variable(&opened.environment, "ANTHROPIC_API_KEY").unwrap();
+    let base = variable(&opened.environment, "ANTHROPIC_BASE_URL").unwrap();
+    for (key, status) in [(token.as_str(), 200), ("wrong", 401)] {
+        let request = client.post(format!("{base}/v1/messages")).header("x-api-key", key);
+        let response = request
+            .header("content-type", "application/json")
+            .body(question().to_string())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status().as_u16(), status);
+    }
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn socket_of_environment_is_not_used() {
+    let variables = [("ANTHROPIC_API_KEY", "k"), ("ANTHROPIC_UNIX_SOCKET", "/elsewhere")];
+    let opened = open_with(&variables, SecretFiles::default(), None);
+    assert_eq!(variable(&opened.environment, "ANTHROPIC_UNIX_SOCKET"), None);
 }
 
 #[tokio::test]
@@ -339,7 +388,7 @@ async fn web_search_in_small_budget_is_refused() {
 
 /// Sends raw bytes and returns the status line of the response; empty if the connection was closed.
 async fn raw(opened: &Opened, text: &str) -> String {
-    let mut stream = TcpStream::connect(opened.gateway.address).await.unwrap();
+    let mut stream = TcpStream::connect(address_of(&opened)).await.unwrap();
     stream.write_all(text.replace("TOKEN", &opened.gateway.token).as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
@@ -396,18 +445,18 @@ async fn connections_beyond_the_limit_are_closed() {
     let opened = open(&url, None);
     let mut held = Vec::new();
     for _ in 0..server::MAX_CONNECTIONS {
-        let mut stream = TcpStream::connect(opened.gateway.address).await.unwrap();
+        let mut stream = TcpStream::connect(address_of(&opened)).await.unwrap();
         // A header that never ends.
         stream.write_all(b"POST /v1/messages HTTP/1.1\r\n").await.unwrap();
         held.push(stream);
     }
-    let mut more = TcpStream::connect(opened.gateway.address).await.unwrap();
+    let mut more = TcpStream::connect(address_of(&opened)).await.unwrap();
     let mut byte = [0];
     let end = tokio::time::timeout(Duration::from_secs(10), more.read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     drop(held);
     let answered = async {
-        while client().get(format!("http://{}/", opened.gateway.address)).send().await.is_err() {
+        while client().get(format!("http://{}/", address_of(&opened))).send().await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -424,7 +473,7 @@ async fn conversations_of_a_run_share_the_limit() {
     let mut opened = Vec::new();
     for conversation in ["first", "second"] {
         let allowance = Allowance { spending: &spending, conversation, model: "sonnet" };
-        let gateway = Gateway::open(&secrets, &auth, allowance).unwrap().unwrap();
+        let gateway = Gateway::open(&secrets, &auth, allowance, &ListenPlace::Loopback).unwrap().unwrap();
         let mut environment = Environment::new();
         gateway.replace_credential(&mut environment);
         opened.push(Opened { gateway, environment, spending: spending.clone() });

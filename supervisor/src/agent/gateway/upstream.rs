@@ -39,8 +39,8 @@ pub enum GatewayError {
     /// The trusted certificate authorities cannot be read.
     #[error(transparent)]
     RootCertificates(RootCertificatesError),
-    /// No loopback port is available.
-    #[error("cannot listen on the loopback address")]
+    /// No loopback port is available, or the socket cannot be created.
+    #[error("cannot listen for the agent's requests to the model API")]
     Listen(#[source] std::io::Error),
     /// The HTTP client cannot be built: an invalid proxy address or certificate.
     #[error("cannot build the client for the model API")]
