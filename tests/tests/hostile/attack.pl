@@ -172,8 +172,22 @@ sub guest {
     say_line("second-guest", $? == 0 ? "done" : "refused");
 }
 
+# Ports of the network that the containers of a run share, whose listeners belong to the supervisor's user.
+sub listeners {
+    my $seen = 0;
+    for my $line (map { split /\n/, content("/proc/net/$_", 1 << 22) } qw(tcp tcp6)) {
+        my (undef, undef, $address, undef, $state, undef, undef, undef, $user) = split /\s+/, $line;
+        next unless defined $user && $state eq "0A";
+        $seen++;
+        next unless $user eq $arguments[0];
+        my $port = hex((split /:/, $address)[1]);
+        attempt("port-$port", sub { my $socket; socket($socket, AF_INET, SOCK_STREAM, 0) && connect $socket, pack_sockaddr_in($port, INADDR_LOOPBACK) });
+    }
+    say_line("others", $seen ? "seen" : "none");
+}
+
 my %modes = (
     search => \&search, paths => \&paths, rights => \&rights, calls => \&calls, trace => \&trace,
-    services => \&services, guest => \&guest,
+    services => \&services, guest => \&guest, listeners => \&listeners,
 );
 ($modes{$mode} // die "no mode $mode")->();

@@ -26,6 +26,13 @@ const GUEST: Attack = Attack {
     what: "connects 400 times to the socket of its container's guest, silently and with garbage, then as another guest of the same build",
 };
 
+const LOOPBACK: Attack = Attack {
+    id: "gateway-shared-loopback",
+    origin: Origin::Agent,
+    promise: Promise::NoSecretLeaked,
+    what: "looks for the gateway and the relays on the loopback interface that the containers of a run share, also from verify commands",
+};
+
 /// Debian's essential packages only.
 const STOCK_IMAGE: &str = "orchestrator/stock-base:ci";
 
@@ -386,4 +393,23 @@ fn daemons_in_containers_end_and_tests_rewrite_nothing() {
         Kind::Container,
         "they change their own export, in another container; the daemon ends with its command",
     );
+}
+
+/// The tests' engine has the network of the machine, where the fakes listen too: the listener's user tells them apart.
+#[test]
+fn nothing_of_supervisor_listens_on_shared_network() {
+    let look = "perl attack/attack.pl listeners 10001";
+    let script = Script::new()
+        .turn(Turn::bash(format!("{look} > listeners.txt")))
+        .turn(fix())
+        .turn(Turn::verdict("done", "It is the highest now."));
+    let Some(docker) = start(script, &[]) else { return };
+    let (output, outcome) = docker.submit(&["--verify", &format!("test \"$({look})\" = 'others seen'")]);
+    assert_contained(&outcome);
+    let listeners = docker.env.git.read("acme/trader", BRANCH, "listeners.txt");
+    assert_eq!(listeners.as_deref(), Some("others seen\n"), "{outcome:#?}");
+    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
+    docker.env.model.assert_played();
+    docker.env.assert_invariants(&outcome);
+    LOOPBACK.held(Kind::Container, "nothing of ours listens there");
 }
