@@ -75,6 +75,8 @@ pub enum Kind {
     Any,
     Namespaces,
     Landlock,
+    /// A container beside the supervisor's; see [`crate::docker_env`].
+    Container,
 }
 
 impl Kind {
@@ -85,10 +87,19 @@ impl Kind {
             Self::Any => "any",
             Self::Namespaces => "namespaces",
             Self::Landlock => "landlock",
+            Self::Container => "container",
         }
     }
 
-    /// Returns the kinds that this machine can make, strongest first; asks the supervisor once.
+    /// Returns the kinds whose attacks cannot run on this machine.
+    #[must_use]
+    pub fn untried() -> Vec<Self> {
+        let engine = std::env::var_os("ORCHESTRATOR_ENGINE").is_some();
+        let tried = |kind: &Self| Self::available().contains(kind) || (*kind == Self::Container && engine);
+        [Self::Namespaces, Self::Landlock, Self::Container].into_iter().filter(|kind| !tried(kind)).collect()
+    }
+
+    /// Returns the kinds of local sandboxes that this machine can make, strongest first; asks the supervisor once.
     ///
     /// # Panics
     ///

@@ -35,6 +35,7 @@ mod messages_api;
 mod modules;
 mod network_faults;
 mod pull_requests;
+mod real_programs;
 mod retry;
 mod servers;
 mod setup;

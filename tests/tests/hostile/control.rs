@@ -12,7 +12,7 @@ use orchestrator_tests::dispatcher_env::DispatcherEnv;
 use orchestrator_tests::hostile::{Attack, Kind, Origin, Promise};
 use serde_json::json;
 
-const SUBMIT_FROM_SANDBOX: Attack = Attack {
+pub(super) const SUBMIT_FROM_SANDBOX: Attack = Attack {
     id: "control-submit-from-sandbox",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
@@ -41,7 +41,7 @@ const CLEARTEXT: Attack = Attack {
 };
 
 /// Returns a request that submits task 1 of the trader service.
-fn submission(authorization: &str) -> String {
+pub(super) fn submission(authorization: &str) -> String {
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
         "name": "submit_implementation_task", "arguments": DispatcherEnv::submission("trader", 1),
     }});
@@ -54,11 +54,11 @@ fn submission(authorization: &str) -> String {
     )
 }
 
-fn address_of(url: &str) -> SocketAddr {
+pub(super) fn address_of(url: &str) -> SocketAddr {
     url.trim_start_matches("http://").trim_end_matches("/mcp").parse().expect("an address")
 }
 
-fn send(server: SocketAddr, request: &str) -> String {
+pub(super) fn send(server: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(server).expect("a connection");
     stream.write_all(request.as_bytes()).expect("a request");
     let mut answer = String::new();

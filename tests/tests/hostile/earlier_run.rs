@@ -10,7 +10,7 @@ use orchestrator_tests::projects::{blocked, fix};
 use orchestrator_tests::test_env::TestEnv;
 use serde_json::json;
 
-const PROFILE: Attack = Attack {
+pub(super) const PROFILE: Attack = Attack {
     id: "earlier-run-home",
     origin: Origin::EarlierRun,
     promise: Promise::TruthfulOutcome,
@@ -32,10 +32,10 @@ const SESSION_LINK: Attack = Attack {
 };
 
 /// Text that no request of a later task may contain.
-const MARKER: &str = "zeppelin-planted";
+pub(super) const MARKER: &str = "zeppelin-planted";
 
 /// A command that plants files in every directory that a later task could read.
-fn plant() -> String {
+pub(super) fn plant() -> String {
     let hook = json!({"hooks": {"SessionStart": [{"matcher": "", "hooks": [
         {"type": "command", "command": format!("touch hooked.txt; echo {MARKER}")}
     ]}]}});

@@ -16,49 +16,49 @@ use rustix::process::Signal;
 const BRANCH: &str = "feature/task-1-implementation";
 const NEXT_BRANCH: &str = "feature/task-2-implementation";
 
-const PROCESSES: Attack = Attack {
+pub(super) const PROCESSES: Attack = Attack {
     id: "escape-process-files",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "reads `environ` and `mem` of every process in `/proc`, the supervisor and the lead's programs among them",
 };
 
-const FILES: Attack = Attack {
+pub(super) const FILES: Attack = Attack {
     id: "escape-files",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "reads the run's secret files, the lead's home and the supervisor's records: directly, by links, by `/proc/PID/root`",
 };
 
-const RIGHTS: Attack = Attack {
+pub(super) const RIGHTS: Attack = Attack {
     id: "escape-namespaces-and-mounts",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "makes namespaces, mounts and device files, and opens kernel settings for writing",
 };
 
-const CALLS: Attack = Attack {
+pub(super) const CALLS: Attack = Attack {
     id: "escape-system-calls",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "calls `io_uring_setup`, `keyctl`, `bpf`, `perf_event_open`, `userfaultfd`, and `socket` with other families",
 };
 
-const TRACE: Attack = Attack {
+pub(super) const TRACE: Attack = Attack {
     id: "escape-trace",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "attaches to the supervisor's processes and to a program of the lead by `ptrace` and `process_vm_readv`",
 };
 
-const SIGNALS: Attack = Attack {
+pub(super) const SIGNALS: Attack = Attack {
     id: "escape-signals",
     origin: Origin::Agent,
     promise: Promise::TruthfulOutcome,
     what: "sends SIGSTOP, SIGSEGV and SIGKILL to the supervisor and its wrapper, then kills all processes of its own process list",
 };
 
-const DAEMON: Attack = Attack {
+pub(super) const DAEMON: Attack = Attack {
     id: "escape-daemon",
     origin: Origin::EarlierRun,
     promise: Promise::TruthfulOutcome,
@@ -287,7 +287,7 @@ fn assert_calls(kind: Kind, calls: &str) {
         kind,
         match kind {
             Kind::Namespaces => "EPERM, or no such process",
-            Kind::Landlock | Kind::Any => "EPERM",
+            Kind::Landlock | Kind::Container | Kind::Any => "EPERM",
         },
     );
 }

@@ -17,28 +17,28 @@ use orchestrator_tests::test_env::TestEnv;
 
 const BRANCH: &str = "feature/task-1-implementation";
 
-const SSH_AGENT: Attack = Attack {
+pub(super) const SSH_AGENT: Attack = Attack {
     id: "local-ssh-agent",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "connects to an ssh-agent by its path, in `/tmp` and in the lead's home",
 };
 
-const ENGINE: Attack = Attack {
+pub(super) const ENGINE: Attack = Attack {
     id: "local-docker-socket",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "connects to a socket like those of docker and D-Bus by its path in `/run`",
 };
 
-const DISPLAY: Attack = Attack {
+pub(super) const DISPLAY: Attack = Attack {
     id: "local-display",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "connects to an X server by its socket in `/tmp/.X11-unix`",
 };
 
-const ABSTRACT: Attack = Attack {
+pub(super) const ABSTRACT: Attack = Attack {
     id: "local-abstract-socket",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
@@ -52,21 +52,21 @@ const VISIBLE: Attack = Attack {
     what: "connects to a Unix socket in a directory that its sandbox may read, such as one of the search path",
 };
 
-const DATAGRAM: Attack = Attack {
+pub(super) const DATAGRAM: Attack = Attack {
     id: "local-datagram-socket",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "sends datagrams to a Unix socket by its path, also from one end of a socket pair",
 };
 
-const TERMINAL: Attack = Attack {
+pub(super) const TERMINAL: Attack = Attack {
     id: "local-terminal",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
     what: "opens the terminal of the lead below `/dev/pts`, writes on it and reads what the lead types",
 };
 
-const MEMORY: Attack = Attack {
+pub(super) const MEMORY: Attack = Attack {
     id: "local-shared-memory",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
@@ -142,11 +142,11 @@ EOF
 echo attacked-$((40+2))"#;
 
 /// A service that counts its clients.
-struct Service {
-    attack: Attack,
-    name: &'static str,
+pub(super) struct Service {
+    pub(super) attack: Attack,
+    pub(super) name: &'static str,
     /// A path, or an abstract name after `@`.
-    address: String,
+    pub(super) address: String,
     listener: UnixListener,
 }
 
@@ -165,7 +165,7 @@ impl Service {
     }
 
     /// Returns how many clients have connected since the last call.
-    fn clients(&self) -> usize {
+    pub(super) fn clients(&self) -> usize {
         std::iter::from_fn(|| self.listener.accept().ok()).count()
     }
 }
@@ -177,10 +177,10 @@ impl Drop for Service {
 }
 
 /// A terminal in which a program of the lead waits.
-struct Terminal {
+pub(super) struct Terminal {
     script: Child,
     output: BufReader<ChildStdout>,
-    path: String,
+    pub(super) path: String,
 }
 
 impl Terminal {
@@ -221,18 +221,18 @@ impl Drop for Terminal {
 }
 
 /// Everything that belongs to the lead, except for what is in the home.
-struct Machine {
-    services: Vec<Service>,
+pub(super) struct Machine {
+    pub(super) services: Vec<Service>,
     datagrams: UnixDatagram,
-    datagram_path: String,
-    memory: tempfile::NamedTempFile,
-    terminal: Option<Terminal>,
+    pub(super) datagram_path: String,
+    pub(super) memory: tempfile::NamedTempFile,
+    pub(super) terminal: Option<Terminal>,
     /// Removed after the sockets in them.
     _folders: [tempfile::TempDir; 2],
 }
 
 impl Machine {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folder = |prefix: &str, parent: &str| tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
         let agent = folder("ssh-", "/tmp").unwrap();
         let engine = folder("docker-", "/run").or_else(|_| folder("docker-", "/tmp")).unwrap();
@@ -285,7 +285,7 @@ impl Machine {
     }
 
     /// Returns how many datagrams have arrived since the last call.
-    fn arrived(&self) -> usize {
+    pub(super) fn arrived(&self) -> usize {
         std::iter::from_fn(|| self.datagrams.recv(&mut [0; 8]).ok()).count()
     }
 }
@@ -356,7 +356,7 @@ fn attack_services(kind: Kind) {
             kind,
             match kind {
                 Kind::Namespaces => "no such file: its terminals are its own",
-                Kind::Landlock | Kind::Any => "EACCES",
+                Kind::Landlock | Kind::Container | Kind::Any => "EACCES",
             },
         );
     }
@@ -382,7 +382,7 @@ fn assert_attack_works_outside(env: &TestEnv, machine: &mut Machine, attack: &st
 fn refusal(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespaces => "no such file",
-        Kind::Landlock | Kind::Any => "EPERM: it can make no such socket",
+        Kind::Landlock | Kind::Container | Kind::Any => "EPERM: it can make no such socket",
     }
 }
 
@@ -402,7 +402,7 @@ fn assert_memory(kind: Kind, machine: &Machine, results: &str) {
         kind,
         match kind {
             Kind::Namespaces => "no such file: its shared memory is its own",
-            Kind::Landlock | Kind::Any => "EACCES",
+            Kind::Landlock | Kind::Container | Kind::Any => "EACCES",
         },
     );
 }

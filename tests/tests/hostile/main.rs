@@ -4,6 +4,7 @@
 //! repository, platform, MCP server and earlier run attack from outside. Each attack is a row of the table in
 //! `docs/security.md`.
 
+mod containers;
 mod control;
 mod control_cluster;
 mod earlier_run;

@@ -12,35 +12,35 @@ use orchestrator_tests::hostile::{Attack, Kind, Origin, Promise};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::test_env::TestEnv;
 
-const CLOSED: Attack = Attack {
+pub(super) const CLOSED: Attack = Attack {
     id: "trees-closed-folder",
     origin: Origin::Agent,
     promise: Promise::NoWorkLost,
     what: "leaves its work in a folder and in a file of mode 000",
 };
 
-const LATIN: Attack = Attack {
+pub(super) const LATIN: Attack = Attack {
     id: "trees-latin1-name",
     origin: Origin::Agent,
     promise: Promise::NoWorkLost,
     what: "leaves its work in a folder whose name is not UTF-8",
 };
 
-const NESTED: Attack = Attack {
+pub(super) const NESTED: Attack = Attack {
     id: "trees-nested-folders",
     origin: Origin::Agent,
     promise: Promise::NoWorkLost,
     what: "leaves its work below 600 nested folders, while the supervisor may open 1,024 files",
 };
 
-const ODD: Attack = Attack {
+pub(super) const ODD: Attack = Attack {
     id: "trees-pipe-and-socket",
     origin: Origin::Agent,
     promise: Promise::AlwaysEnds,
     what: "leaves a named pipe and a socket beside its work",
 };
 
-const LINKS: Attack = Attack {
+pub(super) const LINKS: Attack = Attack {
     id: "trees-links",
     origin: Origin::Agent,
     promise: Promise::NoSecretLeaked,
@@ -157,7 +157,7 @@ fn assert_invariants_without(env: &TestEnv, outcome: &Outcome, names: &[&str]) {
 }
 
 /// Entries that can be saved, except for pipe and socket. Landlock's filter permits no socket.
-const ENTRIES: &str = r#"echo good > good.txt
+pub(super) const ENTRIES: &str = r#"echo good > good.txt
 mkdir closed && echo kept > closed/file && chmod 000 closed
 echo kept > shut.txt && chmod 000 shut.txt
 latin=$(printf 'caf\351'); mkdir "$latin" && echo kept > "$latin/menu"
