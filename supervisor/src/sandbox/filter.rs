@@ -53,8 +53,6 @@ const DENIED_TO_OURS: &[i64] = &[
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_connect,
-    libc::SYS_bind,
     libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
@@ -101,13 +99,16 @@ pub(super) fn apply(spec: &SandboxSpec) -> Result<(), String> {
     Ok(())
 }
 
-/// Applies the filter of a process of ours that works on files: no program, no process, no socket.
+/// Applies the filter of a process of ours: no program, no process, and sockets as described.
 ///
 /// # Errors
 /// Returns an error if the kernel has no system call filters.
 pub(super) fn apply_to_ours(spec: &SandboxSpec) -> Result<(), String> {
     let mut rules: Rules =
         DENIED_TO_OURS.iter().chain(OLD_CALLS).map(|number| (*number, Vec::new())).collect();
+    if spec.network == NetworkView::None {
+        rules.extend([libc::SYS_connect, libc::SYS_bind].map(|number| (number, Vec::new())));
+    }
     add_process_rules(&mut rules).map_err(|error| error.to_string())?;
     let more = compile(rules, SeccompAction::Errno(libc::EPERM as u32))?;
     for filter in filters(spec)?.iter().chain([&more]) {

@@ -1,6 +1,6 @@
-//! Confines a process of ours where it is: a guest, once its directory is open.
+//! Confines processes of ours where they are: a guest, once its directory is open, and a transfer.
 //!
-//! Defense in depth. What an enemy's files make of a guest that has a fault stays in its directory.
+//! Defense in depth, for the case that an enemy's data finds a fault in them.
 
 use std::os::fd::BorrowedFd;
 
@@ -16,6 +16,15 @@ pub(crate) fn confine_guest(root: BorrowedFd<'_>) {
     drop(rules::confine_to(root));
     let spec = SandboxSpec { network: NetworkView::None, ..SandboxSpec::new(Role::Guest, Kind::Landlock) };
     drop(filter::apply_to_ours(&spec));
+}
+
+/// Confines a transfer that starts no program: it keeps its files and the network, and can reach no
+/// Unix socket, no other process and no program.
+///
+/// Goes on without what the kernel does not have.
+pub(crate) fn confine_transfer() {
+    let _ = rustix::thread::set_no_new_privs(true);
+    drop(filter::apply_to_ours(&SandboxSpec::new(Role::Tool, Kind::Landlock)));
 }
 
 #[cfg(test)]
@@ -66,6 +75,26 @@ mod tests {
             assert!(fs::rename(root.join("b/file"), outside.join("file")).is_err());
         });
         assert_eq!(fs::read(outside.join("file")).unwrap(), b"secret");
+    }
+
+    #[test]
+    fn confined_transfer_keeps_network_without_programs() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                confine_transfer();
+                std::net::TcpStream::connect(address).unwrap();
+                let unix = std::os::unix::net::UnixDatagram::unbound();
+                assert_eq!(unix.unwrap_err().raw_os_error(), Some(libc::EPERM));
+                let none = std::ptr::null::<libc::c_char>();
+                // SAFETY: without a path the call fails in any case.
+                let result = unsafe { libc::syscall(libc::SYS_execve, none, none, none) };
+                let error = std::io::Error::last_os_error();
+                assert_eq!((result, error.raw_os_error()), (-1, Some(libc::EPERM)));
+            });
+            thread.join().unwrap();
+        });
     }
 
     #[test]
