@@ -14,6 +14,7 @@ mod filter;
 mod guardian;
 mod mounts;
 mod namespaces;
+mod own;
 mod probe;
 mod rights;
 mod roles;
@@ -28,6 +29,7 @@ pub mod explain;
 
 pub use command::confined_command;
 pub use enter::confined_main;
+pub(crate) use own::{confine_guest, confine_transfer};
 pub use probe::probe_main;
 pub use roles::{Places, RunPlaces, build, guest, machine};
 pub use rules::landlock_abi;

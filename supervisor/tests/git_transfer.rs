@@ -24,7 +24,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 }
 
 struct Fixture {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     bare: PathBuf,
     remote: Remote,
     control: ControlRepository,
@@ -48,7 +48,7 @@ impl Fixture {
         let url = RepositoryUrl::new(address).unwrap();
         let path = folder.path().join("target.git");
         let control = ControlRepository::open(&path, &url).unwrap().into_repository();
-        Self { _folder: folder, bare, remote: Remote::new(url, settings), control }
+        Self { folder, bare, remote: Remote::new(url, settings), control }
     }
 
     async fn fetch(&self) -> Oid {
@@ -116,4 +116,15 @@ async fn unreachable_server_returns_network_unavailable() {
     let remote = Remote::new(RepositoryUrl::new("http://127.0.0.1:9/o/r").unwrap(), settings);
     let error = remote.list_refs(&Credentials::default()).await.unwrap_err();
     assert_eq!(error.reason(), Reason::NetworkUnavailable, "{error}");
+}
+
+#[tokio::test]
+async fn memory_of_transfer_is_limited() {
+    let fixture = Fixture::new(true);
+    let folder = fixture.folder.path();
+    let limit = folder.join("limit");
+    script(&folder.join("ssh"), &format!("ulimit -d >{}\nexit 1", limit.display()));
+    fixture.remote.list_refs(&Credentials::default()).await.unwrap_err();
+    // In KiB.
+    assert_eq!(fs::read_to_string(limit).unwrap().trim(), "2097152");
 }

@@ -215,6 +215,54 @@ fn killed_guest_fails_and_leaves_no_process() {
 }
 
 #[test]
+fn guest_confines_itself_before_its_first_request() {
+    let fixture = Fixture::new();
+    let started = Instant::now();
+    let guest = fixture.start(GuestOptions::default());
+    println!("start of a guest: {:?}", started.elapsed());
+    let status = fs::read_to_string(format!("/proc/{}/status", guest.pid().unwrap())).unwrap();
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim().to_owned())
+    };
+    assert_eq!(value("Seccomp:").as_deref(), Some("2"), "{status}");
+    assert_eq!(value("NoNewPrivs:").as_deref(), Some("1"), "{status}");
+    // Every thread has the filter, and none has a capability.
+    for thread in fs::read_dir(format!("/proc/{}/task", guest.pid().unwrap())).unwrap() {
+        let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        assert!(status.contains("Seccomp:\t2") && status.contains("CapEff:\t0000000000000000"), "{status}");
+    }
+}
+
+#[test]
+fn device_and_mount_in_tree_lead_nowhere() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let fixture = Fixture::new();
+    let (tree, outside) = (fixture.tree(), fixture.folder.path().join("outside"));
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "kept").unwrap();
+    fs::create_dir(tree.join("mounted")).unwrap();
+    fs::write(tree.join("work"), "x").unwrap();
+    let device = rustix::fs::makedev(1, 5);
+    if mknodat(CWD, tree.join("zero"), FileType::CharacterDevice, Mode::RUSR, device).is_err() {
+        println!("skipped: only root can make a device");
+        return;
+    }
+    let bound = rustix::mount::mount_bind(&outside, tree.join("mounted"));
+    let guest = fixture.start(GuestOptions::default());
+    let snapshot = fixture.capture(&guest).unwrap();
+    let unsaved: Vec<_> =
+        snapshot.unsaved.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect();
+    assert_eq!(unsaved, ["zero"]);
+    if bound.is_ok() {
+        rustix::mount::unmount(tree.join("mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    drop(guest);
+    remove_tree(&tree).unwrap();
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"kept");
+}
+
+#[test]
 fn missing_root_is_clear_error() {
     let fixture = Fixture::new();
     let program = Path::new(env!("CARGO_BIN_EXE_supervisor"));

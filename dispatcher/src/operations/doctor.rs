@@ -12,7 +12,7 @@ use orchestrator_contract::AgentName;
 use super::dispatcher::Dispatcher;
 use crate::backend::credentials::gh_auth_token;
 use crate::backend::local::launch::{check_platform, find_supervisor};
-use crate::config::BackendKind;
+use crate::config::{BackendKind, SandboxMode};
 use crate::process;
 use crate::task::check::{Check, CheckStatus};
 
@@ -133,6 +133,20 @@ impl Dispatcher {
             "CLAUDE_CODE_USE_VERTEX",
         ];
         match variables.iter().find(|variable| self.has(variable)) {
+            Some(variable)
+                if variable.starts_with("CLAUDE_CODE_USE_")
+                    && self.config.sandbox.unwrap_or(SandboxMode::Required) == SandboxMode::Required =>
+            {
+                Check::failed(
+                    name,
+                    CheckStatus::Error,
+                    format!(
+                        "{variable} is set: its requests do not pass the gateway, which a required sandbox needs"
+                    ),
+                    "Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN, or pass `--sandbox best-effort`: then the \
+                     agent can read the cloud credential, and the cost limit relies on the figures of the CLI.",
+                )
+            }
             Some(variable) => Check::ok(name, format!("{variable} is set")),
             None if self.config.secrets().secrets_dir.is_some() => {
                 Check::ok(name, "not set in the environment; expected in the secrets directory")

@@ -94,6 +94,8 @@ fn serve() -> io::Result<()> {
             return Err(error);
         }
     };
+    // Before any thread is started and any request is read.
+    crate::sandbox::confine_guest(tree.root());
     write_frame(&mut control, 0, kind::DONE, &[])?;
     let guest = Arc::new(Connection {
         tree,

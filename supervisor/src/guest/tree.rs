@@ -60,6 +60,11 @@ impl Tree {
         Ok(Self { root: open_root(path)? })
     }
 
+    /// Returns the opened folder itself.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
     /// Opens a folder as the parent of entries; gives the owner access where it has none.
     fn parent(&self, folder: &[u8]) -> io::Result<OwnedFd> {
         match open_parent(self.root.as_fd(), folder) {

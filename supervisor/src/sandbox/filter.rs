@@ -42,6 +42,47 @@ const DENIED_IF_SHARED: &[i64] = &[
     libc::SYS_mq_open,
 ];
 
+/// Further calls denied to our own processes, which have one known task.
+const DENIED_TO_OURS: &[i64] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_unshare,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_fsmount,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_mknodat,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_personality,
+];
+
+/// Calls with an older number on x86-64 only.
+#[cfg(target_arch = "x86_64")]
+const OLD_CALLS: &[i64] = &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_mknod];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_CALLS: &[i64] = &[];
+
 /// Bit of the numbers of x32 calls, which have the architecture of x86-64 (syscall.tbl).
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -55,6 +96,35 @@ pub(super) fn apply(spec: &SandboxSpec) -> Result<(), String> {
     for filter in filters(spec)? {
         apply_filter(&filter).map_err(|error| format!("system call filter: {error}"))?;
     }
+    Ok(())
+}
+
+/// Applies the filter of a process of ours: no program, no process, and sockets as described.
+///
+/// # Errors
+/// Returns an error if the kernel has no system call filters.
+pub(super) fn apply_to_ours(spec: &SandboxSpec) -> Result<(), String> {
+    let mut rules: Rules =
+        DENIED_TO_OURS.iter().chain(OLD_CALLS).map(|number| (*number, Vec::new())).collect();
+    if spec.network == NetworkView::None {
+        rules.extend([libc::SYS_connect, libc::SYS_bind].map(|number| (number, Vec::new())));
+    }
+    add_process_rules(&mut rules).map_err(|error| error.to_string())?;
+    let more = compile(rules, SeccompAction::Errno(libc::EPERM as u32))?;
+    for filter in filters(spec)?.iter().chain([&more]) {
+        apply_filter(filter).map_err(|error| format!("system call filter: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Denies new processes, and signals to others; threads are allowed, and so is abort(3).
+fn add_process_rules(rules: &mut Rules) -> Result<(), seccompiler::BackendError> {
+    let thread = libc::CLONE_THREAD.unsigned_abs().into();
+    let is_process = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)?;
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![is_process])?]);
+    let own = std::process::id().into();
+    let of_others = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![of_others])?]);
     Ok(())
 }
 

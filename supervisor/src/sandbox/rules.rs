@@ -1,5 +1,6 @@
 //! Landlock rules (kernel documentation: userspace-api/landlock).
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use landlock::{
@@ -80,6 +81,28 @@ fn confine_paths(spec: &SandboxSpec) -> Result<(), String> {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
         RulesetStatus::NotEnforced => Err("not enforced by the kernel".to_owned()),
     }
+}
+
+/// Allows this process, for good, only files below an open directory; no link, mount or path leads out.
+///
+/// # Errors
+/// Returns an error if the kernel has no Landlock, or an older one than [`OLDEST`].
+pub(super) fn confine_to(root: BorrowedFd<'_>) -> Result<(), String> {
+    let all = AccessFs::from_all(NEWEST);
+    let restrict = || {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(OLDEST))?
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(all)?
+            .scope(Scope::Signal)?
+            .scope(Scope::AbstractUnixSocket)?
+            .create()?
+            // No program and no device.
+            .add_rule(PathBeneath::new(root, all & !(AccessFs::Execute | AccessFs::IoctlDev)))?
+            .restrict_self()
+    };
+    restrict().map(drop).map_err(|error: RulesetError| format!("Landlock: {error}"))
 }
 
 /// Confines signals and abstract Unix sockets, if the kernel can; files stay as they are.

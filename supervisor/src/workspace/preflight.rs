@@ -11,12 +11,14 @@ use super::fetch::blocking;
 use super::lock::{LockError, WorkspaceLock, lock_workspace};
 use super::reserve;
 use super::transient::with_retries;
+use crate::config::{ModelAuth, ModelCredential};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
 use crate::git::{Credentials, Remote, RemoteRefs};
 use crate::mcp::catalog::Catalog;
 use crate::mcp::installed::find_command;
 use crate::publish::policy::Policy;
+use crate::sandbox::Requirement;
 use crate::site::Site;
 
 /// State of the remotes at the start of the run, and the workspace lock.
@@ -149,11 +151,31 @@ async fn find_claude(context: &Context) -> Result<std::path::PathBuf, Failure> {
 fn check_model(context: &Context) -> Result<(), Failure> {
     let model =
         context.secrets.model().map_err(|error| Failure::from_error(Reason::CredentialMissing, &error))?;
+    if let Some(credential) = &model {
+        refuse_cloud_credential(context.settings.sandbox, credential)?;
+    }
     model.map(drop).ok_or_else(|| {
         let message = "missing model credential: set ANTHROPIC_API_KEY, a file with it, \
                        CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_AUTH_TOKEN with ANTHROPIC_BASE_URL, Bedrock or Vertex";
         Failure::new(Reason::CredentialMissing, message)
     })
+}
+
+/// Refuses a credential that the agent could read, unless the sandbox is not required.
+fn refuse_cloud_credential(sandbox: Requirement, credential: &ModelCredential) -> Result<(), Failure> {
+    match (sandbox, &credential.auth) {
+        (Requirement::Required, ModelAuth::CloudSigned) => Err(Failure::new(
+            Reason::InvalidConfiguration,
+            format!(
+                "{} requests do not pass the gateway, which a required sandbox needs. Set ANTHROPIC_API_KEY or \
+                 CLAUDE_CODE_OAUTH_TOKEN, or use `--sandbox best-effort`: then the agent can read the cloud \
+                 credential, and the cost limit relies on the figures of the CLI",
+                credential.kind
+            ),
+        )),
+        (Requirement::BestEffort | Requirement::Off, ModelAuth::CloudSigned)
+        | (_, ModelAuth::ApiKey(_) | ModelAuth::Bearer(_) | ModelAuth::OAuth(_)) => Ok(()),
+    }
 }
 
 /// Reads the MCP server catalog: built-in servers and those of the configured directory.

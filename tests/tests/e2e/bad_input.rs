@@ -176,6 +176,18 @@ fn missing_model_credential_error_lists_alternatives() {
 }
 
 #[test]
+fn cloud_credential_needs_weaker_sandbox_setting() {
+    for variable in ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"] {
+        let mut env = TestEnv::start(silent());
+        env.set("ANTHROPIC_API_KEY", "");
+        env.set(variable, "1");
+        let ended = env.submit(&[]);
+        let words = ["gateway", "ANTHROPIC_API_KEY", "--sandbox best-effort", "cloud credential"];
+        assert_ended(&env, &ended, Reason::InvalidConfiguration, &words);
+    }
+}
+
+#[test]
 fn missing_token_ends_run_before_agent() {
     let mut env = TestEnv::start(silent());
     env.set("GITHUB_TOKEN", "");

@@ -8,13 +8,19 @@ use std::time::{Duration, Instant};
 
 use git2::{AutotagOption, Direction, FetchOptions, Oid, PushOptions, Remote, RemoteCallbacks, Repository};
 use orchestrator_contract::Reason;
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+    setrlimit,
+};
 use secrecy::SecretString;
 
 use super::message::{Fetched, Operation, Progress, PushOutcome, RemoteRef, RemoteRefs, Reply, Request};
 use crate::git::control::open_bare;
 use crate::git::error::reason_of_library;
 use crate::git::transport::{self, Context, TransportFailure};
+
+/// Maximum memory of a transfer for data. A pack says how large its objects are, and may lie.
+const MAX_DATA_BYTES: u64 = 2 << 30;
 
 /// Minimum interval between progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -79,6 +85,13 @@ fn run(request: Request) -> Result<Reply, TransportFailure> {
     } else {
         format!("ssh://{}", url.replacen(':', "/", 1))
     };
+    // The program of the SSH transport needs what the filter denies.
+    if !address.starts_with("ssh://") {
+        crate::sandbox::confine_transfer();
+    }
+    let data = Rlimit { current: Some(MAX_DATA_BYTES), maximum: Some(MAX_DATA_BYTES) };
+    // Fails only if the limit is lower already.
+    let _ = setrlimit(Resource::Data, data);
     transport::set_context(Context {
         url,
         token: token.map(SecretString::from),
