@@ -29,7 +29,7 @@ pub mod explain;
 
 pub use command::confined_command;
 pub use enter::confined_main;
-pub(crate) use own::{confine_guest, confine_transfer};
+pub(crate) use own::{confine_container, confine_guest, confine_transfer};
 pub use probe::probe_main;
 pub use roles::{Places, RunPlaces, build, guest, machine};
 pub use rules::landlock_abi;

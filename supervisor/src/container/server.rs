@@ -64,6 +64,8 @@ fn serve(socket: &Path) -> io::Result<()> {
     if !harden() {
         return Err(io::Error::other("cannot deny other processes access to its memory"));
     }
+    // Before the first thread, so that all of them and every program have it.
+    crate::sandbox::confine_container().map_err(io::Error::other)?;
     become_subreaper();
     let children = Arc::new(Children::default());
     let reaper = Arc::clone(&children);

@@ -18,6 +18,16 @@ pub(crate) fn confine_guest(root: BorrowedFd<'_>) {
     drop(filter::apply_to_ours(&spec));
 }
 
+/// Denies this thread and what it starts the system calls that no program of a sandbox gets, whatever
+/// filter the container's engine has.
+///
+/// # Errors
+/// Returns an error if the kernel has no system call filters.
+pub(crate) fn confine_container() -> Result<(), String> {
+    rustix::thread::set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))?;
+    filter::apply(&SandboxSpec::new(Role::Agent, Kind::Namespaces))
+}
+
 /// Confines a transfer that starts no program: it keeps its files and the network, and can reach no
 /// Unix socket, no other process and no program.
 ///

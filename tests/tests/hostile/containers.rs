@@ -199,16 +199,8 @@ fn assert_calls(calls: &str, trace: &str) {
     let done: Vec<&str> =
         answers(calls).into_iter().filter(|(_, answer)| *answer == "done").map(|(name, _)| name).collect();
     assert_eq!(calls.lines().count(), 6, "{calls}");
-    if done.is_empty() {
-        escape::CALLS.held(Kind::Container, "EPERM");
-    } else {
-        // Docker's filter denied them only later.
-        assert!(done.iter().all(|name| ["io_uring_setup", "vsock"].contains(name)), "{calls}");
-        escape::CALLS.undefended(
-            Kind::Container,
-            "the engine's filter decides: use Docker 25 or newer, which denies `io_uring_setup`",
-        );
-    }
+    assert!(done.is_empty(), "{calls}");
+    escape::CALLS.held(Kind::Container, "EPERM");
     assert!(trace.starts_with("guest found\n"), "{trace}");
     for name in ["ptrace", "process_vm_readv", "pidfd_getfd"] {
         assert!(answers(trace).contains(&(name, "EPERM")), "{name}: {trace}");
