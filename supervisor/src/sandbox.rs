@@ -26,7 +26,7 @@ mod visible;
 
 pub mod explain;
 
-pub use command::confined_command;
+pub use command::{confined_arguments, confined_command};
 pub use enter::confined_main;
 pub use probe::probe_main;
 pub use roles::{Places, RunPlaces, build, guest, machine};
