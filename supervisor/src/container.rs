@@ -34,5 +34,5 @@ pub mod volumes;
 pub use error::ContainerError;
 pub use host::{ContainerHost, ContainerProgram};
 pub use message::{EndedProgram, Facts};
-pub use program::RunningProgram;
+pub use program::{ProgramHandle, RunningProgram};
 pub use server::guest_main;

@@ -9,8 +9,8 @@ use std::path::Path;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::container::{EndedProgram, RunningProgram};
-use crate::process::{Child, Environment, Exit, SpawnError, oom_kill_count, spawn};
+use crate::container::{EndedProgram, ProgramHandle, RunningProgram};
+use crate::process::{Child, Environment, Exit, SpawnError, kill_tree, oom_kill_count, spawn};
 use crate::sandbox::{SandboxSpec, confined_command};
 
 /// Program to start.
@@ -85,6 +85,28 @@ pub struct Program {
     running: Running,
 }
 
+/// Kills a program whose owner has not waited for it yet.
+#[derive(Clone, Debug)]
+pub struct ProgramKiller(Victim);
+
+#[derive(Clone, Debug)]
+enum Victim {
+    Child(u32),
+    InContainer(ProgramHandle),
+}
+
+impl ProgramKiller {
+    /// Kills the program: on this machine with all of its descendants, in a container its process group.
+    ///
+    /// What remains in a container belongs to no program there, so [`crate::site::Site::kill_orphans`] finds it.
+    pub fn kill(self) {
+        match self.0 {
+            Victim::Child(pid) => kill_tree(pid),
+            Victim::InContainer(program) => program.signal_group(Signal::KILL),
+        }
+    }
+}
+
 enum Running {
     Child { child: Child, kills_before: Option<u64> },
     InContainer { program: RunningProgram, out_of_memory: bool },
@@ -142,6 +164,15 @@ impl Program {
                 EndedProgram::Lost => ProgramEnd::Lost,
             }),
         }
+    }
+
+    /// Returns what kills the program before [`Self::wait`] is called; `None` if it was called.
+    #[must_use]
+    pub fn killer(&self) -> Option<ProgramKiller> {
+        Some(ProgramKiller(match &self.running {
+            Running::Child { child, .. } => Victim::Child(child.pid()?),
+            Running::InContainer { program, .. } => Victim::InContainer(program.handle()),
+        }))
     }
 
     /// Sends `signal` to the program's process group.

@@ -27,7 +27,7 @@ mod visible;
 
 pub mod explain;
 
-pub use command::confined_command;
+pub use command::{confined_arguments, confined_command};
 pub use enter::confined_main;
 pub(crate) use own::{confine_container, confine_guest, confine_transfer};
 pub use probe::probe_main;

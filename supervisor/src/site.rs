@@ -1,5 +1,6 @@
 //! Where the programs of a role run, and who works on the files that they can write.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::guest::{Guest, GuestError, GuestOptions};
 use crate::process::{kill_descendants, kill_orphans};
 use crate::program::{Program, ProgramSpec};
+use crate::sandbox::{Kind, confined_arguments};
 
 /// The running program, also after its file was replaced.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -113,6 +115,17 @@ impl Site {
             Self::Container(site) => site.host.open_guest(folder, GuestOptions::default()),
         };
         guest.map_err(|error| Failure::from_error(reason_of(&error), &error))
+    }
+
+    /// Returns the program with its arguments that runs another one in its sandbox within a container.
+    ///
+    /// `None` if none is needed: [`Self::start`] makes the sandboxes of this machine.
+    #[must_use]
+    pub fn confined(&self, spec: &ProgramSpec<'_>) -> Option<(PathBuf, Vec<OsString>)> {
+        let Self::Container(site) = self else { return None };
+        let facts = site.facts().filter(|_| spec.sandbox.kind != Kind::Off)?;
+        let arguments = confined_arguments(spec.sandbox, spec.program, spec.arguments, facts.pid);
+        Some((facts.program.clone(), arguments))
     }
 
     /// Starts a program.

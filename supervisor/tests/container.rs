@@ -194,7 +194,7 @@ fn answer(socket: &mut UnixStream) -> Option<u8> {
 }
 
 fn hello(build: &str) -> Vec<u8> {
-    let facts = serde_json::json!({"environment": {}, "uid": 1, "program": "/p"});
+    let facts = serde_json::json!({"environment": {}, "uid": 1, "pid": 1, "program": "/p"});
     frame(0, HELLO, &serde_json::to_vec(&serde_json::json!({"build": build, "facts": facts})).unwrap())
 }
 

@@ -19,7 +19,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Returns the facts of this container.
 pub(super) fn facts(inherited: &Environment, program: PathBuf) -> Facts {
     let environment = compose(inherited, &program, Path::new(CERTIFICATES));
-    Facts { environment, uid: rustix::process::geteuid().as_raw(), program }
+    Facts { environment, uid: rustix::process::geteuid().as_raw(), pid: std::process::id(), program }
 }
 
 /// Adds the tools beside `program` to the image's environment.

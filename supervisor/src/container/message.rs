@@ -55,6 +55,8 @@ pub struct Facts {
     #[serde(with = "texts")]
     pub environment: Environment,
     pub uid: u32,
+    /// Its process id there: 1 in a container.
+    pub pid: u32,
     /// Its own program.
     pub program: PathBuf,
 }

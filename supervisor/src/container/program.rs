@@ -29,6 +29,27 @@ impl RunningProgram {
 
     /// Sends `signal` to the program's process group, unless the program exited already.
     pub fn signal_group(&self, signal: Signal) {
+        self.handle().signal_group(signal);
+    }
+
+    /// Returns a handle that can signal the program.
+    #[must_use]
+    pub fn handle(&self) -> ProgramHandle {
+        ProgramHandle { connection: Arc::clone(&self.connection), id: self.id, end: self.end.clone() }
+    }
+}
+
+/// Handle of a program that runs in a container.
+#[derive(Clone, Debug)]
+pub struct ProgramHandle {
+    connection: Arc<Connection>,
+    id: u32,
+    end: watch::Receiver<Option<EndedProgram>>,
+}
+
+impl ProgramHandle {
+    /// Sends `signal` to the program's process group, unless the program exited already.
+    pub fn signal_group(&self, signal: Signal) {
         if self.end.borrow().is_none() {
             // Without a connection the program is lost, which `wait` returns.
             drop(self.connection.send(self.id, kind::SIGNAL, &signal.as_raw().to_le_bytes()));

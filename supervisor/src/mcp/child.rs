@@ -1,10 +1,8 @@
-//! The process of an MCP server, in its own sandbox and process group, which is killed as a whole.
+//! The process of an MCP server, in its own sandbox and process group, on this machine or in a container.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,8 +12,8 @@ use super::sandbox::{ToolSandbox, compose_server_environment};
 use crate::endpoint::ListenPlace;
 use crate::failure::Failure;
 use crate::homes::kept;
-use crate::process::{Child, Environment, Exit, kill_tree, spawn};
-use crate::sandbox::confined_command;
+use crate::process::Environment;
+use crate::program::{Program, ProgramEnd, ProgramKiller, ProgramSpec};
 use crate::site::Site;
 use crate::workspace::fetch::blocking;
 use orchestrator_contract::Reason;
@@ -85,25 +83,41 @@ impl ServerEnv {
     }
 }
 
-/// The running servers, by process id.
+/// The running servers, by the order of their starts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RunningServers(Arc<Mutex<BTreeSet<u32>>>);
+pub(super) struct RunningServers(Arc<Mutex<Registered>>);
+
+#[derive(Debug, Default)]
+struct Registered {
+    next: u64,
+    running: BTreeMap<u64, ProgramKiller>,
+}
 
 impl RunningServers {
-    fn with<T>(&self, f: impl FnOnce(&mut BTreeSet<u32>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut Registered) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, server: ProgramKiller) -> u64 {
+        self.with(|registered| {
+            registered.next += 1;
+            registered.running.insert(registered.next, server);
+            registered.next
+        })
     }
 
     /// Kills every running server with its descendants.
     pub(super) fn kill(&self) {
-        self.with(|running| std::mem::take(running).into_iter().for_each(kill_tree));
+        self.with(|registered| {
+            std::mem::take(&mut registered.running).into_values().for_each(ProgramKiller::kill);
+        });
     }
 
-    /// Kills one server unless it was killed already: its id may be reused.
-    fn kill_one(&self, server: u32) {
-        self.with(|running| {
-            if running.remove(&server) {
-                kill_tree(server);
+    /// Kills one server unless it was killed already: its process id may be reused.
+    fn kill_one(&self, server: u64) {
+        self.with(|registered| {
+            if let Some(server) = registered.running.remove(&server) {
+                server.kill();
             }
         });
     }
@@ -111,54 +125,69 @@ impl RunningServers {
 
 /// A running server; dropping it kills the server.
 pub(super) struct ServerProcess {
-    pub(super) child: Child,
-    pid: u32,
+    pub(super) program: Program,
+    number: u64,
     running: RunningServers,
+    site: Site,
 }
 
 impl ServerProcess {
-    pub(super) fn start(
+    /// Starts a server where its site is; a lost container is waited for.
+    pub(super) async fn start(
         server: &PlannedServer,
         server_env: &ServerEnv,
         running: &RunningServers,
-        stderr: Stdio,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, String> {
         let mut environment = compose_server_environment(&server_env.machine, server);
         for (variable, secret) in &server.secrets {
-            let value = (server_env.secrets)(secret)
-                .ok_or_else(|| io::Error::other(format!("missing secret `{secret}`")))?;
+            let value = (server_env.secrets)(secret).ok_or_else(|| format!("missing secret `{secret}`"))?;
             environment.insert(variable.into(), value.expose_secret().into());
         }
         let mut files = Vec::new();
         for (variable, secret) in &server.secret_files {
             let paths = (server_env.secret_files)(secret).unwrap_or_default();
-            let path =
-                paths.first().ok_or_else(|| io::Error::other(format!("secret `{secret}` has no file")))?;
+            let path = paths.first().ok_or_else(|| format!("secret `{secret}` has no file"))?;
+            if let Site::Container(_) = server_env.site {
+                return Err(format!("the file of secret `{secret}` is not in the container of the server"));
+            }
             environment.insert(variable.into(), path.into());
             files.extend(paths);
         }
         let sandbox = server_env.sandbox.of(server, &files);
         let arguments: Vec<OsString> = server.args.iter().map(OsString::from).collect();
-        let supervisor: &Path = &server_env.sandbox.supervisor;
-        let mut command = confined_command(supervisor, &sandbox, &server.command, &arguments, &environment);
-        // Programs resolve modules and configuration in the current directory: its own, which is fresh.
-        command.current_dir(server.home.home());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
-        let child = spawn(command).map_err(|error| error.source)?;
-        let pid = child.pid().ok_or_else(|| io::Error::other("the server has no process id"))?;
-        running.with(|running| running.insert(pid));
-        Ok(Self { child, pid, running: running.clone() })
+        let mut spec = ProgramSpec {
+            program: &server.command,
+            arguments: &arguments,
+            environment: &environment,
+            // Programs resolve modules and configuration in the current directory: its own, which is fresh.
+            directory: &server.home.home(),
+            sandbox: &sandbox,
+            input: true,
+        };
+        let wrapper = server_env.site.confined(&spec);
+        if let Some((program, arguments)) = &wrapper {
+            (spec.program, spec.arguments) = (program, arguments);
+        }
+        let program = server_env.site.start(spec).await.map_err(|failure| failure.message)?;
+        let killer = program.killer().ok_or("the server has no process id")?;
+        let number = running.add(killer);
+        Ok(Self { program, number, running: running.clone(), site: server_env.site.clone() })
     }
 
     /// Kills the server with its descendants and reaps it; returns how it exited.
-    pub(super) async fn stop(mut self) -> Option<Exit> {
-        self.running.kill_one(self.pid);
-        self.child.wait().await.ok()
+    pub(super) async fn stop(mut self) -> Option<ProgramEnd> {
+        self.running.kill_one(self.number);
+        let ended = self.program.wait().await.ok();
+        if let (Site::Container(_), Some(ProgramEnd::Exited(_))) = (&self.site, ended) {
+            // Its descendants have left its process group. What remains is tried again at the end of the run.
+            drop(self.site.kill_orphans().await);
+        }
+        ended
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        self.running.kill_one(self.pid);
+        self.running.kill_one(self.number);
     }
 }

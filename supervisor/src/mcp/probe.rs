@@ -1,14 +1,12 @@
 //! Probes each MCP server before the agent depends on it: starts it and lists its tools.
 
 use std::ffi::OsString;
-use std::process::Stdio;
 use std::time::Duration;
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{McpServer, McpStatus};
 use rmcp::ServiceExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::process::ChildStderr;
 
 use super::bounded::Bounded;
 use super::catalog::RunsIn;
@@ -17,7 +15,7 @@ pub use super::child::{SecretSource, ServerEnv};
 use super::compose::{PlannedServer, ServerPlan};
 use super::sandbox::compose_server_environment;
 use crate::process::Exit;
-use crate::program::ProgramSpec;
+use crate::program::{ProgramEnd, ProgramOutput, ProgramSpec};
 use crate::redact::Redactor;
 use crate::sandbox::{Kind, Role, SandboxSpec};
 
@@ -104,12 +102,13 @@ async fn probe_one(
             Err(why) => failed(&why),
         };
     }
-    let mut child = match ServerProcess::start(server, server_env, &RunningServers::default(), Stdio::piped())
-    {
+    let mut child = match ServerProcess::start(server, server_env, &RunningServers::default()).await {
         Ok(child) => child,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let pipes = (child.child.take_stdout(), child.child.take_stdin(), child.child.take_stderr());
+    let reader = |output: Option<ProgramOutput>| output.and_then(|output| output.into_reader().ok());
+    let program = &mut child.program;
+    let pipes = (reader(program.stdout.take()), program.input.take(), reader(program.stderr.take()));
     let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
         child.stop().await;
         return failed("no stdio pipes");
@@ -117,7 +116,10 @@ async fn probe_one(
     let tail = tokio::spawn(stderr_tail(stderr, redactor.clone()));
     let listed = tokio::time::timeout(limit, initialize_and_list_tools(stdout, stdin)).await;
     // A server that exited before it was killed has an exit code.
-    let exited = child.stop().await.filter(|exit| matches!(exit, Exit::Code(_)));
+    let exited = match child.stop().await {
+        Some(ProgramEnd::Exited(exit @ Exit::Code(_))) => Some(exit),
+        Some(ProgramEnd::Exited(Exit::Signal(_)) | ProgramEnd::Lost) | None => None,
+    };
     let abort = tail.abort_handle();
     let stderr =
         tokio::time::timeout(DRAIN_TIMEOUT, tail).await.ok().and_then(Result::ok).unwrap_or_default();
@@ -179,7 +181,7 @@ async fn initialize_and_list_tools(
 }
 
 /// Reads the tail of a server's standard error, redacted and in one line.
-async fn stderr_tail(mut stderr: ChildStderr, redactor: Redactor) -> String {
+async fn stderr_tail(mut stderr: impl AsyncRead + Unpin, redactor: Redactor) -> String {
     let mut stream = redactor.stream();
     let mut tail: Vec<u8> = Vec::new();
     let mut chunk = [0; 4096];

@@ -6,15 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use orchestrator_contract::Reason;
 use tokio::io::{
-    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf,
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf,
 };
-use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -25,6 +23,7 @@ use super::child::{RunningServers, ServerProcess};
 use super::compose::{PlannedServer, RelayEndpoint, ServerPlan};
 use super::tokens::{TOKEN_LENGTH, equal, new_token};
 use crate::endpoint::{Endpoint, EndpointListener, Stream};
+use crate::program::{ProgramInput, ProgramOutput};
 
 /// How long a server may take to exit after its input is closed.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
@@ -276,12 +275,18 @@ impl Shared {
     /// Starts a server and copies bytes in both directions until either side closes, or `ended`.
     async fn connect(&self, grant: &Grant, agent: Agent, ended: impl Future<Output = ()>) {
         let Some(server) = self.servers.get(&grant.server) else { return };
-        let started =
-            grant.admission.admit(Instant::now()).map_err(|refusal| refusal.to_string()).and_then(|permit| {
-                let started = ServerProcess::start(server, &self.server_env, &self.running, Stdio::null());
-                let child = started.map_err(|error| format!("the MCP server cannot start: {error}"))?;
-                Ok((child, permit))
-            });
+        tokio::pin!(ended);
+        let starting = async {
+            let permit = grant.admission.admit(Instant::now()).map_err(|refusal| refusal.to_string())?;
+            let started = ServerProcess::start(server, &self.server_env, &self.running).await;
+            let child = started.map_err(|error| format!("the MCP server cannot start: {error}"))?;
+            Ok::<_, String>((child, permit))
+        };
+        // A lost container is waited for, but not after the end.
+        let started = tokio::select! {
+            started = starting => started,
+            () = &mut ended => return,
+        };
         let (mut child, permit) = match started {
             Ok(started) => started,
             Err(why) => {
@@ -290,19 +295,29 @@ impl Shared {
                 return;
             }
         };
-        if let (Some(stdin), Some(stdout)) = (child.child.take_stdin(), child.child.take_stdout()) {
+        let reader = |output: Option<ProgramOutput>| output.and_then(|output| output.into_reader().ok());
+        let program = &mut child.program;
+        let (stdout, stderr) = (reader(program.stdout.take()), reader(program.stderr.take()));
+        // A server that writes to it without a reader would wait or fail.
+        let discarding = tokio::spawn(async move {
+            if let Some(mut stderr) = stderr {
+                drop(tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await);
+            }
+        });
+        if let (Some(stdin), Some(stdout)) = (program.input.take(), stdout) {
             tokio::select! {
                 () = copy_bidirectional(agent, stdin, stdout) => {}
-                () = ended => {}
+                () = &mut ended => {}
             }
         }
         child.stop().await;
+        discarding.abort();
         self.server_env.collect_kept(server).await;
         drop(permit);
     }
 }
 
-async fn copy_bidirectional(agent: Agent, mut stdin: ChildStdin, stdout: ChildStdout) {
+async fn copy_bidirectional(agent: Agent, mut stdin: ProgramInput, stdout: impl AsyncRead + Unpin) {
     let (mut from_agent, mut from_server) = (Bounded::lines(agent.from), Bounded::lines(stdout));
     let mut to_agent = agent.to;
     // Owns the pipe, so that the server's input is closed when the agent's is.

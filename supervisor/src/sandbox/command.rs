@@ -21,12 +21,13 @@ pub fn confined_command(
     environment: &Environment,
 ) -> tokio::process::Command {
     let mut command = command(supervisor, environment, ProcessGroup::New);
-    command.args(compose(spec, program, arguments, std::process::id()));
+    command.args(confined_arguments(spec, program, arguments, std::process::id()));
     command
 }
 
 /// Returns the arguments for a wrapper that the process `parent` starts.
-pub(super) fn compose(
+#[must_use]
+pub fn confined_arguments(
     spec: &SandboxSpec,
     program: &Path,
     arguments: &[OsString],
@@ -115,7 +116,7 @@ mod tests {
         for private_tmp in [true, false] {
             spec.private_tmp = private_tmp;
             let arguments = [OsString::from("--kind"), OsString::from("off")];
-            let line = compose(&spec, Path::new("/bin/x"), &arguments, 7);
+            let line = confined_arguments(&spec, Path::new("/bin/x"), &arguments, 7);
             let request = Request::parse(line.into_iter().skip(1)).unwrap();
             let program = "/bin/x".into();
             assert_eq!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use super::command::compose;
+use super::command::confined_arguments;
 use super::roles::{Places, machine};
 use super::spec::{Kind, Role};
 use crate::process::{Environment, ProcessGroup, blocking_command, read_pipe};
@@ -29,7 +29,7 @@ pub(super) fn probe(supervisor: &Path, kind: Kind) -> Result<(), String> {
     let spec = machine(Role::Tool, kind, &places);
     let arguments = [OsString::from(SUBCOMMAND), kind.name().into()];
     let mut command = blocking_command(supervisor, &Environment::new(), ProcessGroup::New);
-    command.args(compose(&spec, supervisor, &arguments, std::process::id()));
+    command.args(confined_arguments(&spec, supervisor, &arguments, std::process::id()));
     command.current_dir("/").stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("cannot start the supervisor: {error}"))?;
     let deadline = Instant::now() + TIMEOUT;

@@ -388,7 +388,7 @@ async fn web_search_in_small_budget_is_refused() {
 
 /// Sends raw bytes and returns the status line of the response; empty if the connection was closed.
 async fn raw(opened: &Opened, text: &str) -> String {
-    let mut stream = TcpStream::connect(address_of(&opened)).await.unwrap();
+    let mut stream = TcpStream::connect(address_of(opened)).await.unwrap();
     stream.write_all(text.replace("TOKEN", &opened.gateway.token).as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
