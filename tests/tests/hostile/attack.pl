@@ -166,8 +166,15 @@ sub guest {
         push @held, $socket;
     }
     say_line("connected", @held > 0 ? "some" : "none");
-    # Other sockets: those of the verification, and of supervisors.
-    for my $other (grep { $_ ne $path } glob "/run/orchestrator/guests/*/*") { say_line("socket", $other) }
+    # Other sockets: gateway and relay, without a token. Those of the verification would be seen too.
+    for my $other (sort grep { $_ ne $path } glob "/run/orchestrator/guests/*/*") {
+        my $socket = IO::Socket::UNIX->new(Peer => $other, Timeout => 5) or next;
+        syswrite $socket, "GET /v1/files HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" . "x" x 100;
+        my ($name) = $other =~ m{/(\w+/\w+)-};
+        my $line = <$socket> // "closed";
+        $line =~ s/\s+$//;
+        say_line("socket", $name // $other, $line);
+    }
     my $taken = `timeout 5 /opt/orchestrator/bin/supervisor guest --connect $path 2>&1`;
     say_line("second-guest", $? == 0 ? "done" : "refused");
 }

@@ -23,7 +23,7 @@ const GUEST: Attack = Attack {
     id: "escape-guest-socket",
     origin: Origin::Agent,
     promise: Promise::AlwaysEnds,
-    what: "connects 400 times to the socket of its container's guest, silently and with garbage, then as another guest of the same build",
+    what: "connects 400 times to the socket of its container's guest, silently and with garbage, then as another guest of the same build; then to those of gateway and relay, without a token",
 };
 
 const LOOPBACK: Attack = Attack {
@@ -149,10 +149,14 @@ fn agent_in_container_reaches_nothing_outside() {
         "with the token it does submit"
     );
     let guest = read("guest.txt");
-    assert_eq!(guest, "connected some\nsecond-guest refused\n");
+    assert_eq!(
+        guest,
+        "connected some\nsocket agent/gateway HTTP/1.1 401 Unauthorized\nsocket agent/relay closed\n\
+         second-guest refused\n"
+    );
     GUEST.held(
         Kind::Container,
-        "64 connections wait at most, 10 s each; the guest of the run stays, and the run completes",
+        "64 connections wait at most, 10 s each; the guest of the run stays, and the run completes; 401 from the gateway, no answer from the relay",
     );
 }
 
