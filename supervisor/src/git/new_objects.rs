@@ -3,11 +3,19 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use git2::{ObjectType, Oid, Sort};
+use git2::{ObjectType, Oid, Sort, Tree};
 
 use super::control::ControlRepository;
 use super::error::GitError;
-use super::tree::EntryKind;
+use super::names::MAX_PATH;
+use super::tree::{EntryKind, MAX_TREE_DEPTH};
+
+/// Maximum size of the paths of all visited trees together; a few objects can stand for billions of
+/// paths.
+const MAX_SEEN_BYTES: usize = 512 << 20;
+
+/// Approximate size of a path in a set, beside its bytes.
+const SEEN_OVERHEAD: usize = 64;
 
 /// Author or committer, as written in a commit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,10 +51,48 @@ pub enum NewObject<'a> {
 
 type Visit<'v> = &'v mut dyn FnMut(NewObject<'_>) -> ControlFlow<()>;
 
+/// Tree that is being visited.
+struct OpenTree<'r> {
+    tree: Tree<'r>,
+    /// Index of its next entry.
+    next: usize,
+    /// Length of its path, with a slash.
+    folder: usize,
+}
+
+#[derive(Default)]
 struct Visited {
     trees: HashSet<(Vec<u8>, Oid)>,
     blobs: HashSet<Oid>,
     paths: HashSet<Vec<u8>>,
+    /// Size of the paths in these sets.
+    bytes: usize,
+}
+
+impl Visited {
+    /// Returns whether a tree is new at this path.
+    fn insert_tree(&mut self, path: &[u8], tree: Oid) -> Result<bool, GitError> {
+        let new = self.trees.insert((path.to_vec(), tree));
+        self.count(path, new)
+    }
+
+    /// Returns whether a path is new.
+    fn insert_path(&mut self, path: &[u8]) -> Result<bool, GitError> {
+        let new = !self.paths.contains(path) && self.paths.insert(path.to_vec());
+        self.count(path, new)
+    }
+
+    fn count(&mut self, path: &[u8], new: bool) -> Result<bool, GitError> {
+        if new {
+            self.bytes += path.len() + SEEN_OVERHEAD;
+        }
+        if self.bytes > MAX_SEEN_BYTES {
+            let limit = MAX_SEEN_BYTES >> 20;
+            let message = format!("the trees of the commits have too many paths (limit: {limit} MiB)");
+            return Err(GitError::Unsupported(message));
+        }
+        Ok(new)
+    }
 }
 
 impl ControlRepository {
@@ -54,7 +100,7 @@ impl ControlRepository {
     /// and blobs, each exactly once.
     ///
     /// # Errors
-    /// Returns an error if an object cannot be read.
+    /// Returns an error if an object cannot be read, or the trees are too large or nested too deeply.
     pub fn walk_new(&self, base: Option<Oid>, head: Oid, visit: Visit<'_>) -> Result<(), GitError> {
         let fail = || GitError::library(format!("read the commits up to {head}"));
         let mut walk = self.repository.revwalk().map_err(fail())?;
@@ -63,9 +109,9 @@ impl ControlRepository {
         if let Some(base) = base {
             walk.hide(base).map_err(fail())?;
         }
-        let mut seen = Visited { trees: HashSet::new(), blobs: HashSet::new(), paths: HashSet::new() };
+        let mut seen = Visited::default();
         if let Some(base) = base {
-            _ = self.visit_tree(self.commit_tree(base)?, &mut Vec::new(), &mut seen, None)?;
+            _ = self.visit_tree(self.commit_tree(base)?, &mut seen, None)?;
         }
         for commit in walk {
             let commit = self.commit_object(commit.map_err(fail())?)?;
@@ -78,9 +124,7 @@ impl ControlRepository {
                 committer: Signature { name: committer.name_bytes(), email: committer.email_bytes() },
             };
             if visit(object).is_break()
-                || self
-                    .visit_tree(commit.tree_id(), &mut Vec::new(), &mut seen, Some(&mut *visit))?
-                    .is_break()
+                || self.visit_tree(commit.tree_id(), &mut seen, Some(&mut *visit))?.is_break()
             {
                 break;
             }
@@ -91,49 +135,68 @@ impl ControlRepository {
     /// Visits a tree; without a visitor, only marks its objects as seen.
     fn visit_tree(
         &self,
-        tree: Oid,
-        folder: &mut Vec<u8>,
+        root: Oid,
         seen: &mut Visited,
         mut visit: Option<Visit<'_>>,
     ) -> Result<ControlFlow<()>, GitError> {
-        if !seen.trees.insert((folder.clone(), tree)) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let tree = self.repository.find_tree(tree).map_err(GitError::library(format!("read tree {tree}")))?;
-        for entry in &tree {
-            let length = folder.len();
-            folder.extend_from_slice(entry.name_bytes());
-            if seen.paths.insert(folder.clone())
+        let mut path = Vec::new();
+        let mut open = Vec::new();
+        self.open_tree(root, &path, seen, &mut open)?;
+        while let Some(top) = open.last_mut() {
+            path.truncate(top.folder);
+            let Some(entry) = top.tree.get(top.next) else {
+                open.pop();
+                continue;
+            };
+            top.next += 1;
+            path.extend_from_slice(entry.name_bytes());
+            let (oid, kind) = (entry.id(), EntryKind::from_mode(entry.filemode()));
+            drop(entry);
+            if seen.insert_path(&path)?
                 && let Some(visit) = &mut visit
-                && visit(NewObject::Path(folder)).is_break()
+                && visit(NewObject::Path(&path)).is_break()
             {
                 return Ok(ControlFlow::Break(()));
             }
-            match EntryKind::from_mode(entry.filemode()) {
+            match kind {
                 EntryKind::Folder => {
-                    folder.push(b'/');
-                    let inner: Option<Visit<'_>> = match &mut visit {
-                        Some(visit) => Some(&mut **visit),
-                        None => None,
-                    };
-                    if self.visit_tree(entry.id(), folder, seen, inner)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+                    path.push(b'/');
+                    self.open_tree(oid, &path, seen, &mut open)?;
                 }
                 EntryKind::File | EntryKind::Executable | EntryKind::Link => {
-                    let new = seen.blobs.insert(entry.id());
-                    if new
+                    if seen.blobs.insert(oid)
                         && let Some(visit) = &mut visit
-                        && self.visit_blob(entry.id(), folder, visit)?.is_break()
+                        && self.visit_blob(oid, &path, visit)?.is_break()
                     {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
                 EntryKind::Submodule => {}
             }
-            folder.truncate(length);
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Opens a tree that was not seen at this path.
+    fn open_tree<'r>(
+        &'r self,
+        tree: Oid,
+        path: &[u8],
+        seen: &mut Visited,
+        open: &mut Vec<OpenTree<'r>>,
+    ) -> Result<(), GitError> {
+        // The path ends with a slash.
+        if open.len() >= MAX_TREE_DEPTH || path.len() > MAX_PATH + 1 {
+            return Err(GitError::Unsupported(format!(
+                "the commits have more than {MAX_TREE_DEPTH} nested folders, or a path longer than {MAX_PATH} bytes"
+            )));
+        }
+        if seen.insert_tree(path, tree)? {
+            let found = self.repository.find_tree(tree);
+            let tree = found.map_err(GitError::library(format!("read tree {tree}")))?;
+            open.push(OpenTree { tree, next: 0, folder: path.len() });
+        }
+        Ok(())
     }
 
     fn visit_blob(&self, oid: Oid, path: &[u8], visit: Visit<'_>) -> Result<ControlFlow<()>, GitError> {
