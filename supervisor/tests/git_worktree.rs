@@ -259,7 +259,7 @@ fn reverted_new_objects_are_visited_once() {
         });
         std::ops::ControlFlow::Continue(())
     };
-    fixture.control.walk_new(Some(base), head, &mut visit).unwrap();
+    fixture.control.walk_new(Some(base), head, &|| true, &mut visit).unwrap();
     assert_eq!(seen, ["commit", "path secret", "blob token", "commit"]);
     let bundle = fixture.folder.path().join("work.bundle");
     fixture.control.write_bundle(&[base], &[("refs/heads/x", head)], &bundle).unwrap();

@@ -1,8 +1,11 @@
-//! Deadlines of steps that cannot be interrupted: after one the step is left to itself.
+//! Deadlines of blocking steps: after one the step is left to itself, or its work is cancelled.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::workspace::fetch::blocking;
 
 /// Why a step was left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,8 +38,23 @@ pub(super) async fn await_step<T>(
     }
 }
 
+/// Runs blocking work for at most `limit`; returns nothing if it takes longer.
+///
+/// The token of the work is cancelled when this future ends or is dropped.
+pub(super) async fn blocking_within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce(&CancellationToken) -> Result<T, Failure> + Send + 'static,
+) -> Option<Result<T, Failure>> {
+    let cancel = CancellationToken::new();
+    let _guard = cancel.clone().drop_guard();
+    tokio::time::timeout(limit, blocking(move || work(&cancel))).await.ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Instant;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(600);
@@ -73,5 +91,47 @@ mod tests {
             7
         };
         assert_eq!(await_step(quick, LIMIT, &cancel, GRACE).await, Ok(7), "cancelled before it started");
+    }
+
+    /// Returns work that runs until its cancellation, and sends whether that came.
+    fn endless() -> (impl FnOnce(&CancellationToken) -> Result<(), Failure>, mpsc::Receiver<bool>) {
+        let (cancelled_tx, cancelled) = mpsc::channel();
+        let work = move |cancel: &CancellationToken| {
+            let started = Instant::now();
+            while !cancel.is_cancelled() && started.elapsed() < LIMIT / 20 {
+                std::thread::yield_now();
+            }
+            cancelled_tx.send(cancel.is_cancelled()).unwrap();
+            Ok(())
+        };
+        (work, cancelled)
+    }
+
+    #[tokio::test]
+    async fn blocking_work_is_cancelled_after_its_limit() {
+        let (work, cancelled) = endless();
+        assert!(blocking_within(Duration::from_millis(1), work).await.is_none());
+        assert_eq!(cancelled.recv_timeout(LIMIT), Ok(true));
+    }
+
+    #[tokio::test]
+    async fn dropped_step_cancels_its_blocking_work() {
+        let (work, cancelled) = endless();
+        let (started_tx, started) = tokio::sync::oneshot::channel();
+        let step = blocking_within(LIMIT, move |cancel| {
+            started_tx.send(()).unwrap();
+            work(cancel)
+        });
+        tokio::select! {
+            _ = step => panic!("endless work ended"),
+            result = started => result.unwrap(),
+        }
+        assert_eq!(cancelled.recv_timeout(LIMIT), Ok(true));
+    }
+
+    #[tokio::test]
+    async fn blocking_work_within_its_limit_is_not_cancelled() {
+        let result = blocking_within(LIMIT, |cancel| Ok(cancel.is_cancelled())).await;
+        assert!(!result.unwrap().unwrap());
     }
 }

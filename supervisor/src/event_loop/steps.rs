@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::deadline::{Expired, await_step};
+use super::deadline::{Expired, await_step, blocking_within};
 use super::outputs::{CommitInput, DocsRun, FetchInput, PushInput, StepOutput};
 use super::{EventLoop, seconds};
 use crate::agent::stream::truncate;
@@ -253,9 +253,9 @@ impl EventLoop {
         let context = Arc::clone(&self.context);
         self.spawn_step(async move {
             let limit = seconds(context.settings.publish_timeout_seconds);
-            let scan = blocking(move || scan::scan(&context, base, &saved));
+            let scan = blocking_within(limit, move |cancel| scan::scan(&context, base, &saved, cancel));
             let timed_out = || Failure::new(Reason::IoError, "checking the commits timed out: too much data");
-            StepOutput::Policy(tokio::time::timeout(limit, scan).await.unwrap_or_else(|_| Err(timed_out())))
+            StepOutput::Policy(scan.await.unwrap_or_else(|| Err(timed_out())))
         });
     }
 

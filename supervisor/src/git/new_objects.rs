@@ -49,6 +49,7 @@ pub enum NewObject<'a> {
     },
 }
 
+type Proceed<'p> = &'p dyn Fn() -> bool;
 type Visit<'v> = &'v mut dyn FnMut(NewObject<'_>) -> ControlFlow<()>;
 
 /// Tree that is being visited.
@@ -97,11 +98,17 @@ impl Visited {
 
 impl ControlRepository {
     /// Visits the commits of `head` that `base` does not have, oldest first, and their new paths
-    /// and blobs, each exactly once.
+    /// and blobs, each exactly once. Ends when `proceed` returns false.
     ///
     /// # Errors
     /// Returns an error if an object cannot be read, or the trees are too large or nested too deeply.
-    pub fn walk_new(&self, base: Option<Oid>, head: Oid, visit: Visit<'_>) -> Result<(), GitError> {
+    pub fn walk_new(
+        &self,
+        base: Option<Oid>,
+        head: Oid,
+        proceed: Proceed<'_>,
+        visit: Visit<'_>,
+    ) -> Result<(), GitError> {
         let fail = || GitError::library(format!("read the commits up to {head}"));
         let mut walk = self.repository.revwalk().map_err(fail())?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE).map_err(fail())?;
@@ -110,8 +117,10 @@ impl ControlRepository {
             walk.hide(base).map_err(fail())?;
         }
         let mut seen = Visited::default();
-        if let Some(base) = base {
-            _ = self.visit_tree(self.commit_tree(base)?, &mut seen, None)?;
+        if let Some(base) = base
+            && self.visit_tree(self.commit_tree(base)?, &mut seen, proceed, None)?.is_break()
+        {
+            return Ok(());
         }
         for commit in walk {
             let commit = self.commit_object(commit.map_err(fail())?)?;
@@ -123,8 +132,9 @@ impl ControlRepository {
                 author: Signature { name: author.name_bytes(), email: author.email_bytes() },
                 committer: Signature { name: committer.name_bytes(), email: committer.email_bytes() },
             };
-            if visit(object).is_break()
-                || self.visit_tree(commit.tree_id(), &mut seen, Some(&mut *visit))?.is_break()
+            if !proceed()
+                || visit(object).is_break()
+                || self.visit_tree(commit.tree_id(), &mut seen, proceed, Some(&mut *visit))?.is_break()
             {
                 break;
             }
@@ -137,12 +147,16 @@ impl ControlRepository {
         &self,
         root: Oid,
         seen: &mut Visited,
+        proceed: Proceed<'_>,
         mut visit: Option<Visit<'_>>,
     ) -> Result<ControlFlow<()>, GitError> {
         let mut path = Vec::new();
         let mut open = Vec::new();
         self.open_tree(root, &path, seen, &mut open)?;
         while let Some(top) = open.last_mut() {
+            if !proceed() {
+                return Ok(ControlFlow::Break(()));
+            }
             path.truncate(top.folder);
             let Some(entry) = top.tree.get(top.next) else {
                 open.pop();

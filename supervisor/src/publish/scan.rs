@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use orchestrator_contract::Reason;
+use tokio_util::sync::CancellationToken;
 
-use super::policy::{Policy, ScannedBlob, ScannedCommit, policy_failure};
+use super::policy::{Finding, Policy, ScannedBlob, ScannedCommit, policy_failure};
 use super::save::SavedWork;
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
@@ -23,8 +24,14 @@ const MAX_UNPACKED: u64 = 2 * 1024 * 1024 * 1024;
 /// Checks every commit, path and blob between base and tip; returns notes about what it cannot read.
 ///
 /// # Errors
-/// Returns a failure that names the findings, or an error if an object cannot be read.
-pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<Vec<String>, Failure> {
+/// Returns a failure that names the findings, or an error if an object cannot be read or the scan is
+/// cancelled.
+pub fn scan(
+    context: &Context,
+    base: Oid,
+    saved: &SavedWork,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Failure> {
     if let Some(path) = saved.changed_lfs.first() {
         let message =
             format!("cannot push the change of Git LFS file `{path}`: its content is not a pointer");
@@ -34,7 +41,7 @@ pub fn scan(context: &Context, base: Oid, saved: &SavedWork) -> Result<Vec<Strin
     let task = &context.task;
     let policy = Policy::new(context.redactor.clone(), &task.protected_paths, &task.protected_paths_allow)
         .map_err(|error| Failure::from_error(error.reason(), &error))?;
-    let (findings, unread) = scan_objects(&control, &policy, base, saved.tip)?;
+    let (findings, unread) = scan_objects(&control, &policy, (base, saved.tip), cancel)?;
     match policy_failure(&findings) {
         Some((reason, message)) => Err(Failure::new(reason, message)),
         None => Ok(unread_note(&unread).into_iter().collect()),
@@ -49,12 +56,16 @@ fn unread_note(unread: &[String]) -> Option<String> {
     (!unread.is_empty()).then(|| format!("could not look for secrets inside {named}{more}"))
 }
 
-fn scan_objects(
+/// Checks the objects between two commits; returns findings, and files that could not be read.
+///
+/// # Errors
+/// Returns an error if an object cannot be read, or the scan is cancelled: between blobs it ends early.
+pub fn scan_objects(
     control: &ControlRepository,
     policy: &Policy,
-    base: Oid,
-    tip: Oid,
-) -> Result<(Vec<super::policy::Finding>, Vec<String>), Failure> {
+    (base, tip): (Oid, Oid),
+    cancel: &CancellationToken,
+) -> Result<(Vec<Finding>, Vec<String>), Failure> {
     let (mut findings, mut unread) = (Vec::new(), Vec::new());
     let mut left = MAX_UNPACKED;
     let mut visit = |object: NewObject<'_>| {
@@ -80,7 +91,10 @@ fn scan_objects(
         if findings.len() >= MAX_FINDINGS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let git = |error: crate::git::GitError| Failure::from_error(error.reason(), &error);
-    control.walk_new(Some(base), tip, &mut visit).map_err(git)?;
+    control.walk_new(Some(base), tip, &|| !cancel.is_cancelled(), &mut visit).map_err(git)?;
+    if cancel.is_cancelled() {
+        return Err(Failure::new(Reason::Stopped, "the check of the commits was cancelled"));
+    }
     for path in control.changed_paths(base, tip).map_err(git)? {
         findings.extend(policy.check_path(&path));
     }
