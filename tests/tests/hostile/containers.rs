@@ -42,7 +42,7 @@ const NEXT_BRANCH: &str = "feature/task-2-implementation";
 /// What files and programs of the machine hold.
 const SECRET: &str = "lead-only-c0ffee42";
 
-const PROGRAM: &str = include_str!("attack.pl");
+const PROGRAM: &str = include_str!("../../scripts/attack.pl");
 
 /// Starts an environment whose target has the attacks in `attack/`; `None` without an engine.
 fn start(scripts: impl Into<Scripts>, more: &[(&str, String)]) -> Option<DockerEnv> {
