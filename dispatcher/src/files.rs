@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use orchestrator_contract::Reason;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::Error;
 
@@ -36,6 +37,42 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(problem("read", path, &error)),
     }
+}
+
+/// Returns the first `max` bytes of a regular file as text; `None` if there is no such file or text.
+pub(crate) fn read_small(path: &Path, max: u64) -> Option<String> {
+    // Opening a pipe would wait for its writer.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(max).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Moves aside a folder in place of a file, and files in place of its folders below `root`.
+pub(crate) fn make_way(root: &Path, path: &Path) -> Result<(), Error> {
+    let mut folders: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|folder| *folder != root && folder.starts_with(root)).collect();
+    folders.reverse();
+    for folder in folders {
+        if folder.symlink_metadata().is_ok() && !folder.is_dir() {
+            move_aside(folder)?;
+        }
+    }
+    if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        move_aside(path)?;
+    }
+    Ok(())
+}
+
+fn move_aside(path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let names = (1_u32..).map(|number| path.with_file_name(format!("{name}.unusable-{number}")));
+    let free = names.into_iter().find(|free| free.symlink_metadata().is_err());
+    fs::rename(path, free.unwrap_or_default()).map_err(|error| problem("move", path, &error))
 }
 
 /// Part of a text file, in whole lines.

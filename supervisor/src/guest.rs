@@ -27,7 +27,7 @@ mod server;
 pub(crate) mod tree;
 pub(crate) mod wire;
 
-pub use client::{Guest, GuestError, GuestOptions};
+pub use client::{Guest, GuestError, GuestOptions, LOST_CONTAINER};
 pub use message::{BUILD_ID, Movable, NodeKind, NodeStat, ReadRequest, SUBCOMMAND, WriteKind};
 pub use server::guest_main;
 pub(crate) use server::{WITHOUT_OPENAT2, harden};

@@ -10,7 +10,7 @@ use orchestrator_contract::containers::ContainerRole;
 use crate::container::{ContainerError, ContainerHost, ContainerProgram, Facts};
 use crate::endpoint::ListenPlace;
 use crate::failure::Failure;
-use crate::guest::{Guest, GuestError, GuestOptions};
+use crate::guest::{Guest, GuestOptions};
 use crate::process::{kill_descendants, kill_orphans};
 use crate::program::{Program, ProgramSpec};
 use crate::sandbox::{Kind, confined_arguments};
@@ -66,13 +66,14 @@ impl Site {
     /// Waits for the guest, if the place is a container.
     ///
     /// # Errors
-    /// Returns `SandboxUnavailable` if none connects in time, or if it is another build.
+    /// Returns `SandboxUnavailable` if none connects in time, or if it is another build; an error too if it is
+    /// lost.
     pub async fn connect(&self) -> Result<(), Failure> {
         let Self::Container(ContainerSite { host, facts, .. }) = self else { return Ok(()) };
         let waiting = Arc::clone(host);
         let connected = tokio::task::spawn_blocking(move || waiting.facts()).await;
         let connected = connected.map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
-        let found = connected.map_err(|error| Failure::from_error(Reason::SandboxUnavailable, &error))?;
+        let found = connected.map_err(|error| Failure::from_error(error.reason(), &error))?;
         // A second call finds the same container.
         drop(facts.set(found));
         Ok(())
@@ -114,7 +115,7 @@ impl Site {
             Self::Machine { program, .. } => Guest::start(program, folder, GuestOptions::default()),
             Self::Container(site) => site.host.open_guest(folder, GuestOptions::default()),
         };
-        guest.map_err(|error| Failure::from_error(reason_of(&error), &error))
+        guest.map_err(|error| Failure::from_error(error.reason(), &error))
     }
 
     /// Returns the program with its arguments that runs another one in its sandbox within a container.
@@ -178,7 +179,7 @@ async fn call<T: Send + 'static>(
     let host = Arc::clone(&site.host);
     let done = tokio::task::spawn_blocking(move || work(&host)).await;
     done.map_err(|error| Failure::from_error(Reason::InternalError, &error))?
-        .map_err(|error| Failure::from_error(Reason::InternalError, &error))
+        .map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 impl ContainerSite {
@@ -187,7 +188,7 @@ impl ContainerSite {
     /// # Errors
     /// Returns an error if the container does not answer.
     pub fn find_program(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
-        self.host.find_program(name).map_err(|error| Failure::from_error(Reason::InternalError, &error))
+        self.host.find_program(name).map_err(|error| Failure::from_error(error.reason(), &error))
     }
 }
 
@@ -195,12 +196,5 @@ fn describe(processes: Result<Vec<u32>, Failure>) -> Vec<String> {
     match processes {
         Ok(processes) => processes.into_iter().map(|process| process.to_string()).collect(),
         Err(failure) => vec![failure.message],
-    }
-}
-
-fn reason_of(error: &GuestError) -> Reason {
-    match error {
-        GuestError::Start { .. } | GuestError::Broken { .. } => Reason::InternalError,
-        GuestError::Root { .. } => Reason::IoError,
     }
 }

@@ -12,13 +12,15 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use orchestrator_contract::RepositoryUrl;
 use orchestrator_contract::containers::{ContainerRole, SOCKET};
+use orchestrator_contract::{Reason, RepositoryUrl};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use supervisor::container::{ContainerError, ContainerHost, ContainerProgram, EndedProgram, RunningProgram};
+use supervisor::failure::Failure;
 use supervisor::git::{ControlRepository, Oid, StatCache, snapshot};
 use supervisor::guest::{BUILD_ID, Guest, GuestOptions};
 use supervisor::process::{Environment, Exit, ProcessGroup, blocking_command};
+use supervisor::site::Site;
 
 /// Time in which everything has to happen, on a slow machine.
 const BOUND: Duration = Duration::from_secs(60);
@@ -357,6 +359,61 @@ async fn killed_guest_loses_programs_and_next_one_serves() {
     let guest = fixture.host().open_guest(&fixture.tree(), GuestOptions::default()).unwrap();
     fixture.assert_captured(&guest);
     assert_eq!(fixture.host().restarts(), 1);
+}
+
+#[tokio::test]
+async fn run_whose_guest_dies_gets_reason_of_lost_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::container(ContainerRole::Agent, folder.path()).unwrap();
+    let mut process = Process::guest(&folder.path().join(SOCKET));
+    site.connect().await.unwrap();
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let guest = site.open(&tree).unwrap();
+    // In a container the kernel kills the guests of files with their process 1.
+    for process in children(process.pid()).into_iter().chain([process.pid()]) {
+        kill_process(process, Signal::KILL).unwrap();
+    }
+    assert_eq!(process.wait().signal(), Some(9));
+    let url = RepositoryUrl::new("https://example.org/a/b").unwrap();
+    let control = ControlRepository::open(&folder.path().join("control"), &url).unwrap().into_repository();
+    let empty = Oid::from_str(EMPTY_TREE).unwrap();
+    let error = snapshot::capture(&control, &guest, empty, None, &StatCache::default()).unwrap_err();
+    assert_lost(&Failure::from_error(error.reason(), &error));
+}
+
+#[tokio::test]
+async fn run_whose_guest_dies_in_request_gets_that_reason_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::container(ContainerRole::Agent, folder.path()).unwrap();
+    let tree = folder.path().to_owned();
+    for during_open in [true, false] {
+        let mut guest = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
+        guest.write_all(&hello(BUILD_ID)).unwrap();
+        assert_eq!(answer(&mut guest), Some(ACCEPTED));
+        site.connect().await.unwrap();
+        let (site, tree) = (site.clone(), tree.clone());
+        let asked = std::thread::spawn(move || match site {
+            site if during_open => site.open(&tree).unwrap_err(),
+            Site::Container(site) => site.find_program("sh").unwrap_err(),
+            Site::Machine { .. } => Failure::new(Reason::Completed, "no container"),
+        });
+        // The request is there.
+        guest.read_exact(&mut [0; 11]).unwrap();
+        drop(guest);
+        assert_lost(&asked.join().unwrap());
+    }
+}
+
+fn assert_lost(failure: &Failure) {
+    assert_eq!(failure.reason, Reason::AgentOutOfMemory, "{failure:?}");
+    assert!(failure.message.contains("`agent` container"), "{failure:?}");
+}
+
+fn children(parent: Pid) -> Vec<Pid> {
+    let parent = parent.as_raw_nonzero();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    children.split_whitespace().map(|child| Pid::from_raw(child.parse().unwrap()).unwrap()).collect()
 }
 
 #[test]

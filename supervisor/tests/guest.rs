@@ -90,7 +90,7 @@ fn fake(
 fn failure(act: impl FnOnce(&mut UnixStream, &mut UnixStream, u32) + Send + 'static) -> String {
     let fixture = Fixture::new();
     let (control, bulk) = fake(act);
-    let options = GuestOptions { patience: PATIENCE, without_openat2: false };
+    let options = GuestOptions { patience: PATIENCE, ..GuestOptions::default() };
     let guest = Guest::connect(control, bulk, None, &fixture.tree(), options).unwrap();
     let started = Instant::now();
     let error = fixture.capture(&guest).unwrap_err().to_string();
@@ -194,7 +194,7 @@ fn guest_of_another_build_is_refused() {
     let ((control, mut their_control), (bulk, _their_bulk)) =
         (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
     their_control.write_all(&frame(0, HELLO, b"0000000000000000")).unwrap();
-    let options = GuestOptions { patience: PATIENCE, without_openat2: false };
+    let options = GuestOptions { patience: PATIENCE, ..GuestOptions::default() };
     let error = Guest::connect(control, bulk, None, Path::new("/nowhere"), options).unwrap_err();
     assert!(error.to_string().contains("another build"), "{error}");
 }

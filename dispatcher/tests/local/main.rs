@@ -10,6 +10,7 @@ mod run_selection;
 mod terminal;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 
 use bench::{Bench, eventually, read_until};
 
@@ -245,6 +246,48 @@ fn gc_keeps_active_or_unpushed_runs_without_reusing_numbers() {
     let left: Vec<String> = bench.runs().iter().map(|run| run["task_id"].to_string()).collect();
     assert_eq!(left, ["3", "2"]);
     assert_eq!(bench.submit("done"), "trader-claude-agent-1-task1-attempt2");
+}
+
+#[test]
+fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
+    let bench = Bench::new();
+    bench.submit_and_wait("done");
+    let control = bench.path("state/workspaces/workspace-trader/.orchestrator");
+    let (agent, file) =
+        (control.join("attempts/claude-agent-1"), control.join("attempts/claude-agent-1/task1"));
+    let damages: [&dyn Fn(); 5] = [
+        &|| std::fs::write(&file, "garbage").unwrap(),
+        &|| std::fs::write(&file, [0xff]).unwrap(),
+        &|| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0)).unwrap(),
+        &|| {
+            std::fs::remove_file(&file).unwrap();
+            std::fs::create_dir_all(file.join("folder")).unwrap();
+        },
+        &|| {
+            std::fs::remove_dir_all(&agent).unwrap();
+            std::fs::write(&agent, "garbage").unwrap();
+        },
+    ];
+    for (damage, attempt) in damages.into_iter().zip(2..) {
+        damage();
+        assert_eq!(bench.run("list").code, 0);
+        assert_eq!(bench.submit_and_wait("done"), format!("trader-claude-agent-1-task1-attempt{attempt}"));
+        assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), attempt.to_string());
+    }
+}
+
+#[test]
+fn attempt_follows_damaged_records_and_runs_of_workspace() {
+    let bench = Bench::new();
+    bench.submit_and_wait("done");
+    let state = bench.path("state");
+    let control = state.join("workspaces/workspace-trader/.orchestrator");
+    std::fs::remove_dir_all(control.join("attempts")).unwrap();
+    std::fs::create_dir_all(control.join("runs/trader-claude-agent-1-task1-attempt5")).unwrap();
+    assert_eq!(bench.submit_and_wait("done"), "trader-claude-agent-1-task1-attempt6");
+    std::fs::remove_dir_all(&control).unwrap();
+    std::fs::write(state.join("runs/trader-claude-agent-1-task1-attempt6/record.json"), "{").unwrap();
+    assert_eq!(bench.submit_and_wait("done"), "trader-claude-agent-1-task1-attempt7");
 }
 
 #[test]

@@ -338,6 +338,23 @@ impl TaskKey {
         RunName(format!("{head}{suffix}"))
     }
 
+    /// Returns the attempt that a run name stands for, if it is one of this key.
+    #[must_use]
+    pub fn attempt_of(&self, name: &str) -> Option<(u32, RunName)> {
+        let attempt = name.rsplit_once("-attempt")?.1.parse().ok()?;
+        let names = [false, true].map(|taken| self.run_name(attempt, |_| taken));
+        let run = names.into_iter().find(|run| run.as_str() == name)?;
+        Some((attempt, run))
+    }
+
+    /// Reads a stored attempt number; `None` if the text is damaged.
+    ///
+    /// The highest number of the type is damage too: no attempt could follow it.
+    #[must_use]
+    pub fn parse_attempt(text: &str) -> Option<u32> {
+        text.trim().parse().ok().filter(|attempt| *attempt < u32::MAX)
+    }
+
     /// Returns eight hexadecimal digits that distinguish task keys with colliding names.
     #[must_use]
     pub fn short_hash(&self) -> String {

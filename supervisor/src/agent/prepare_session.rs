@@ -124,7 +124,7 @@ pub async fn create_home(context: &Context, site: &Site, parent: PathBuf) -> Res
     let (root, opened) = (context.layout.root().to_owned(), site.clone());
     let home = blocking(move || {
         let home = Home::new(&parent);
-        let failed = |error: CreateError| Failure::from_error(Reason::IoError, &error);
+        let failed = |error: CreateError| Failure::from_error(error.reason(), &error);
         home.create(&opened.open(&root)?).map_err(failed)?;
         Ok(home)
     })

@@ -177,7 +177,7 @@ impl SessionSetup {
 }
 
 fn broken(error: &GuestError) -> Failure {
-    Failure::from_error(Reason::InternalError, error)
+    Failure::from_error(error.reason(), error)
 }
 
 fn cannot_use(path: &Path, error: &dyn std::error::Error) -> String {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use orchestrator_contract::Reason;
 use orchestrator_contract::containers::ContainerRole;
+
+use crate::guest::LOST_CONTAINER;
 
 /// Failed request to a container.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,4 +32,16 @@ pub enum ContainerError {
     /// Another request failed.
     #[error("the guest in the `{}` container cannot {action}: {why}", role.name())]
     Request { role: ContainerRole, action: &'static str, why: String },
+}
+
+impl ContainerError {
+    /// Returns the reason for a run that this error ends.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoGuest { .. } | Self::OtherBuild { .. } => Reason::SandboxUnavailable,
+            Self::Lost { .. } => LOST_CONTAINER,
+            Self::Start { .. } | Self::Request { .. } => Reason::InternalError,
+        }
+    }
 }

@@ -103,7 +103,14 @@ impl ContainerHost {
             let (start, limit) = state.lost.map_or((self.started, FIRST_GUEST), |lost| (lost, NEXT_GUEST));
             let left = (start + limit).saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(ContainerError::NoGuest { role, limit });
+                let seconds = limit.as_secs();
+                return Err(match state.lost {
+                    None => ContainerError::NoGuest { role, limit },
+                    Some(_) => self.lost(format!(
+                        "ended, and no other connected within {seconds} seconds: the container ran out of memory, \
+                         or it was stopped from outside"
+                    )),
+                });
             }
             (state, _) = self.lobby.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
@@ -184,9 +191,17 @@ impl ContainerHost {
     /// # Errors
     /// Returns an error if there is no guest, or if it cannot open the folder.
     pub fn open_guest(&self, root: &Path, options: GuestOptions) -> Result<Guest, GuestError> {
-        let failed = |error: ContainerError| GuestError::Broken {
-            root: root.to_owned(),
-            why: format!("did not start: {error}"),
+        let failed = |error: ContainerError| {
+            let root = root.to_owned();
+            match error {
+                ContainerError::Lost { role, why } => GuestError::Lost { root, role, why },
+                ContainerError::NoGuest { .. } | ContainerError::OtherBuild { .. } => {
+                    GuestError::NoContainer { root, why: error.to_string() }
+                }
+                ContainerError::Start { .. } | ContainerError::Request { .. } => {
+                    GuestError::Broken { root, why: format!("did not start: {error}") }
+                }
+            }
         };
         let connection = self.connection().map_err(failed)?;
         let streams = Streams::new(&self.lobby, 2);
@@ -199,6 +214,7 @@ impl ContainerHost {
         let (Some(control), Some(bulk)) = (sockets.next(), sockets.next()) else {
             return Err(failed(self.lost("opened no streams".to_owned())));
         };
+        let options = GuestOptions { container: Some(self.role), ..options };
         Guest::connect(control, bulk, None, root, options)
     }
 

@@ -41,6 +41,7 @@ impl GitError {
         match self {
             Self::Unsupported(_) => Reason::UnsupportedRepository,
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => Reason::DiskFull,
+            Self::Guest(error @ (GuestError::Lost { .. } | GuestError::NoContainer { .. })) => error.reason(),
             Self::File { .. } | Self::Guest(_) => Reason::IoError,
             Self::Library { source, .. } => reason_of_library(source),
         }

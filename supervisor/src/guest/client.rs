@@ -16,6 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use orchestrator_contract::Reason;
+use orchestrator_contract::containers::ContainerRole;
+
 use super::message::{BUILD_ID, SUBCOMMAND, error_of, kind};
 use super::received::{End, Expected, Pending, Shared, lock};
 use super::server::WITHOUT_OPENAT2;
@@ -30,18 +33,23 @@ const TOTAL_PATIENCE: Duration = Duration::from_secs(1800);
 /// Bytes for which a guest gets one more second.
 const BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// Limits of a guest.
+/// Reason of a run that loses a container. Most often its memory ended; a retry saves the work first.
+pub const LOST_CONTAINER: Reason = Reason::AgentOutOfMemory;
+
+/// Limits and place of a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestOptions {
     /// How long the guest may take to answer a request, and one second more for each MiB of data.
     pub patience: Duration,
     /// Whether the guest opens files component by component, as on a kernel without `openat2`.
     pub without_openat2: bool,
+    /// The container that the guest works in, if it is in one.
+    pub container: Option<ContainerRole>,
 }
 
 impl Default for GuestOptions {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(60), without_openat2: false }
+        Self { patience: Duration::from_secs(60), without_openat2: false, container: None }
     }
 }
 
@@ -57,6 +65,33 @@ pub enum GuestError {
     /// It died, stalled or broke the protocol.
     #[error("the guest of `{}` {why}", root.display())]
     Broken { root: PathBuf, why: String },
+    /// It is in a container, and lost: alone, or with the container.
+    #[error("lost the guest of `{}` in the `{}` container: it {why}", root.display(), role.name())]
+    Lost { root: PathBuf, role: ContainerRole, why: String },
+    /// Its container has none.
+    #[error("cannot start the guest of `{}`: {why}", root.display())]
+    NoContainer { root: PathBuf, why: String },
+}
+
+impl GuestError {
+    /// Returns the reason for a run that this error ends.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Start { .. } | Self::Broken { .. } => Reason::InternalError,
+            Self::Root { .. } => Reason::IoError,
+            Self::Lost { .. } => LOST_CONTAINER,
+            Self::NoContainer { .. } => Reason::SandboxUnavailable,
+        }
+    }
+
+    fn of_failure(root: &Path, options: GuestOptions, why: String) -> Self {
+        let root = root.to_owned();
+        match options.container {
+            Some(role) => Self::Lost { root, role, why },
+            None => Self::Broken { root, why },
+        }
+    }
 }
 
 /// Process that does file operations in one folder.
@@ -192,7 +227,7 @@ impl Guest {
             }
         }
         let why = lock(&self.shared.state).failed.clone().unwrap_or_default();
-        GuestError::Broken { root: self.root.clone(), why }
+        GuestError::of_failure(&self.root, self.options, why)
     }
 
     fn register(&self, id: u32, expected: Expected) {
@@ -231,7 +266,7 @@ impl Guest {
                 return Ok(taken);
             }
             if let Some(why) = &state.failed {
-                return Err(GuestError::Broken { root: self.root.clone(), why: why.clone() });
+                return Err(GuestError::of_failure(&self.root, self.options, why.clone()));
             }
             if patience.is_zero() || state.waited > TOTAL_PATIENCE {
                 drop(state);

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use orchestrator_contract::Reason;
+
 use crate::guest::{Guest, GuestError};
 
 /// Characters of a name: 60 random bits, and short, because paths of sockets are limited to 107 bytes.
@@ -91,6 +93,17 @@ pub enum CreateError {
     Guest(#[from] GuestError),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+impl CreateError {
+    /// Returns the reason for a run that this error ends.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Guest(error) => error.reason(),
+            Self::Io(_) => Reason::IoError,
+        }
+    }
 }
 
 impl From<io::ErrorKind> for CreateError {

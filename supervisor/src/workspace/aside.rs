@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::Reason;
 use orchestrator_contract::layout::Layout;
 
 use crate::failure::Failure;
@@ -26,7 +25,7 @@ pub fn move_aside(
     owner: &str,
     why: &str,
 ) -> Result<PathBuf, Failure> {
-    let broken = |error: GuestError| Failure::from_error(Reason::InternalError, &error);
+    let broken = |error: GuestError| Failure::from_error(error.reason(), &error);
     let to = layout.aside().join(format!("{owner}-{}", random_name()));
     let note = to.with_extension("txt");
     let path = |path: &Path| guest.relative(path).map(<[u8]>::to_vec).unwrap_or_default();

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 use orchestrator_contract::layout::Layout;
 use orchestrator_contract::names::fresh_branch;
 use orchestrator_contract::{Kind, RunName, TaskKey, TaskSpec};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use crate::git::ControlRepository;
 use crate::record::file::{read_json, write_atomically};
+
+/// Maximum length of a counter file that is read; a longer one is damaged.
+const COUNTER_MAX_BYTES: u64 = 32;
 
 /// The last attempt number cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -25,24 +28,30 @@ pub struct AttemptError {
 
 /// Returns the number of the last attempt, or 0 if there was none.
 ///
-/// It is the highest of the counter file and the directories of the runs. If the file is missing
-/// or damaged, refs count too.
+/// It is the highest of the counter file and the directories of the runs. If the file is missing,
+/// unreadable or damaged, refs count too.
 ///
 /// # Errors
-/// Returns an error if the file or the directory of the runs exists but cannot be read.
+/// Returns an error if the directory of the runs exists but cannot be read.
 pub fn last_attempt(layout: &Layout, key: &TaskKey) -> Result<u32, AttemptError> {
-    let path = layout.attempts(key);
-    let counted = match std::fs::read(&path) {
-        Ok(text) => std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse::<u32>().ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        // A directory in place of the file is replaced when the number is recorded.
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => None,
-        Err(source) => return Err(AttemptError { path, source }),
-    };
+    let counted = read_counter(&layout.attempts(key)).ok().and_then(|text| TaskKey::parse_attempt(&text));
     let runs = recorded_runs(layout, key).map_err(|source| AttemptError { path: layout.runs(), source })?;
     let highest_run = runs.last_key_value().map_or(0, |(attempt, _)| *attempt);
     let counted = counted.unwrap_or_else(|| highest_in_refs(layout, key));
     Ok(counted.max(highest_run))
+}
+
+/// Reads a counter file. Whatever else is in its place is an error, and blocks nobody.
+fn read_counter(path: &Path) -> io::Result<String> {
+    // Opening a pipe would wait for its writer.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut text = String::new();
+    file.take(COUNTER_MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Returns the runs of a task key that have a directory in the workspace, by attempt.
@@ -58,7 +67,7 @@ pub(crate) fn recorded_runs(layout: &Layout, key: &TaskKey) -> io::Result<BTreeM
     let mut runs = BTreeMap::new();
     for entry in entries {
         let name = entry?.file_name();
-        let Some((attempt, run)) = name.to_str().and_then(|name| attempt_of(key, name)) else { continue };
+        let Some((attempt, run)) = name.to_str().and_then(|name| key.attempt_of(name)) else { continue };
         // Names of different keys can collide; an unreadable task counts.
         let task: Option<TaskSpec> = read_json(&layout.run_dir(&run).task()).ok().flatten();
         if task.is_none_or(|task| task.identity() == *key) {
@@ -66,14 +75,6 @@ pub(crate) fn recorded_runs(layout: &Layout, key: &TaskKey) -> io::Result<BTreeM
         }
     }
     Ok(runs)
-}
-
-/// Returns the attempt of a run name, if the run is one of the task key.
-fn attempt_of(key: &TaskKey, name: &str) -> Option<(u32, RunName)> {
-    let attempt = name.rsplit_once("-attempt")?.1.parse().ok()?;
-    let names = [false, true].map(|taken| key.run_name(attempt, |_| taken));
-    let run = names.into_iter().find(|run| run.as_str() == name)?;
-    Some((attempt, run))
 }
 
 /// Returns the highest attempt that a ref of a control repository names; 0 without one.
@@ -86,7 +87,7 @@ fn highest_in_refs(layout: &Layout, key: &TaskKey) -> u32 {
     let references = control.references("refs/*").unwrap_or_default();
     let attempts = references.iter().filter_map(|(name, _)| {
         if let Some(rest) = name.strip_prefix("refs/orchestrator/") {
-            return attempt_of(key, rest.split('/').next()?).map(|(attempt, _)| attempt);
+            return key.attempt_of(rest.split('/').next()?).map(|(attempt, _)| attempt);
         }
         let attempt = name.rsplit_once('-')?.1.parse().ok()?;
         name.ends_with(fresh_branch(task?, attempt).as_str()).then_some(attempt)
@@ -122,11 +123,32 @@ pub fn record_attempt(layout: &Layout, key: &TaskKey, attempt: u32) -> Result<()
 
 fn write_number(layout: &Layout, key: &TaskKey, attempt: u32) -> Result<(), AttemptError> {
     let path = layout.attempts(key);
-    if path.is_dir() {
-        // Fails if it has content, which is not ours.
-        std::fs::remove_dir(&path).map_err(|source| AttemptError { path: path.clone(), source })?;
+    let written = make_way(&layout.supervisor_dir(), &path)
+        .and_then(|()| write_atomically(&path, attempt.to_string().as_bytes()));
+    written.map_err(|source| AttemptError { path, source })
+}
+
+/// Moves aside a directory in place of the file, and files in place of its folders below `root`.
+fn make_way(root: &Path, path: &Path) -> io::Result<()> {
+    let mut folders: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|folder| *folder != root && folder.starts_with(root)).collect();
+    folders.reverse();
+    for folder in folders {
+        if folder.symlink_metadata().is_ok() && !folder.is_dir() {
+            move_aside(folder)?;
+        }
     }
-    write_atomically(&path, attempt.to_string().as_bytes()).map_err(|source| AttemptError { path, source })
+    if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        move_aside(path)?;
+    }
+    Ok(())
+}
+
+fn move_aside(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let names = (1_u32..).map(|number| path.with_file_name(format!("{name}.unusable-{number}")));
+    let free = names.into_iter().find(|free| free.symlink_metadata().is_err());
+    std::fs::rename(path, free.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -149,7 +171,7 @@ mod tests {
 
     #[test]
     fn damaged_counter_never_reuses_number() {
-        for damage in ["", "garbage", "-1", "1.5", "99999999999999999999", "\u{0}", "1"] {
+        for damage in ["", "garbage", "-1", "1.5", "99999999999999999999", "4294967295", "\u{0}", "1"] {
             let folder = tempfile::tempdir().unwrap();
             let (layout, key) = (Layout::new(folder.path()), key());
             for number in 1..=3 {
@@ -169,11 +191,55 @@ mod tests {
     fn counter_that_is_directory_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let (layout, key) = (Layout::new(folder.path()), key());
-        std::fs::create_dir_all(layout.attempts(&key)).unwrap();
+        std::fs::create_dir_all(layout.attempts(&key).join("not ours")).unwrap();
         make_run(&layout, "trader-a-task1-attempt7");
         assert_eq!(allocate_attempt(&layout, &key).unwrap(), 8);
         record_attempt(&layout, &key, 20).unwrap();
         assert_eq!(last_attempt(&layout, &key).unwrap(), 20);
+        assert!(layout.attempts(&key).with_file_name("task1.unusable-1").join("not ours").is_dir());
+    }
+
+    #[test]
+    fn counter_that_is_no_readable_file_is_replaced() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let damages: [(&str, &dyn Fn(&Path)); 5] = [
+            ("pipe", &|path| {
+                rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::RWXU, 0)
+                    .unwrap();
+            }),
+            ("mode 000", &|path| {
+                std::fs::write(path, "2").unwrap();
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+            }),
+            ("link to itself", &|path| std::os::unix::fs::symlink(path, path).unwrap()),
+            ("no text", &|path| std::fs::write(path, [0xff, 0xfe]).unwrap()),
+            ("file in place of the folder", &|path| {
+                std::fs::remove_dir(path.parent().unwrap()).unwrap();
+                std::fs::write(path.parent().unwrap(), "garbage").unwrap();
+            }),
+        ];
+        for (what, damage) in damages {
+            let folder = tempfile::tempdir().unwrap();
+            let (layout, key) = (Layout::new(folder.path()), key());
+            let path = layout.attempts(&key);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            damage(&path);
+            make_run(&layout, "trader-a-task1-attempt7");
+            assert_eq!(allocate_attempt(&layout, &key).unwrap(), 8, "{what}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "8", "{what}");
+        }
+    }
+
+    #[test]
+    fn garbage_beside_counters_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (layout, key) = (Layout::new(folder.path()), key());
+        let all = layout.supervisor_dir().join("attempts");
+        std::fs::create_dir_all(all.join("a/folder")).unwrap();
+        std::fs::write(all.join("a/file"), "garbage").unwrap();
+        std::fs::write(all.join("other"), "99").unwrap();
+        assert_eq!(allocate_attempt(&layout, &key).unwrap(), 1);
+        assert!(all.join("a/folder").is_dir() && all.join("a/file").is_file() && all.join("other").is_file());
     }
 
     #[test]

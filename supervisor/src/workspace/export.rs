@@ -84,7 +84,7 @@ impl Export {
 }
 
 fn broken(error: &GuestError) -> Failure {
-    Failure::from_error(Reason::InternalError, error)
+    Failure::from_error(error.reason(), error)
 }
 
 /// Removes exports that earlier runs left. Logs what cannot be removed.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{Kind, Reason, RunName};
+use orchestrator_contract::{Kind, RunName};
 
 use super::aside::{has_content, move_aside, move_record_aside};
 use super::fetch::{blocking, open};
@@ -190,8 +190,7 @@ fn save_unrecorded(context: &Context, base: Oid, why: &str, hint: &TreeHint) -> 
 /// Returns an error if the workspace cannot be read.
 pub(super) fn worktree_has_content(context: &Context) -> Result<bool, Failure> {
     let guest = context.agent_site.open(context.layout.root())?;
-    has_content(&guest, &context.worktree())
-        .map_err(|error| Failure::from_error(Reason::InternalError, &error))
+    has_content(&guest, &context.worktree()).map_err(|error| Failure::from_error(error.reason(), &error))
 }
 
 /// Moves the worktree aside and returns a note that says where.

@@ -45,7 +45,7 @@ pub(super) struct LockedRun {
 }
 
 impl Local {
-    fn runs_folder(&self) -> PathBuf {
+    pub(super) fn runs_folder(&self) -> PathBuf {
         self.root.join("runs")
     }
 
