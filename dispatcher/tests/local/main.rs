@@ -251,7 +251,7 @@ fn gc_keeps_active_or_unpushed_runs_without_reusing_numbers() {
 #[test]
 fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
     let bench = Bench::new();
-    bench.submit_and_wait("done");
+    bench.submit_and_wait("failed");
     let control = bench.path("state/workspaces/workspace-trader/.orchestrator");
     let (agent, file) =
         (control.join("attempts/claude-agent-1"), control.join("attempts/claude-agent-1/task1"));
@@ -271,7 +271,7 @@ fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
     for (damage, attempt) in damages.into_iter().zip(2..) {
         damage();
         assert_eq!(bench.run("list").code, 0);
-        assert_eq!(bench.submit_and_wait("done"), format!("trader-claude-agent-1-task1-attempt{attempt}"));
+        assert_eq!(bench.submit_and_wait("failed"), format!("trader-claude-agent-1-task1-attempt{attempt}"));
         assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), attempt.to_string());
     }
 }
@@ -279,15 +279,15 @@ fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
 #[test]
 fn attempt_follows_damaged_records_and_runs_of_workspace() {
     let bench = Bench::new();
-    bench.submit_and_wait("done");
+    bench.submit_and_wait("failed");
     let state = bench.path("state");
     let control = state.join("workspaces/workspace-trader/.orchestrator");
     std::fs::remove_dir_all(control.join("attempts")).unwrap();
     std::fs::create_dir_all(control.join("runs/trader-claude-agent-1-task1-attempt5")).unwrap();
-    assert_eq!(bench.submit_and_wait("done"), "trader-claude-agent-1-task1-attempt6");
+    assert_eq!(bench.submit_and_wait("failed"), "trader-claude-agent-1-task1-attempt6");
     std::fs::remove_dir_all(&control).unwrap();
     std::fs::write(state.join("runs/trader-claude-agent-1-task1-attempt6/record.json"), "{").unwrap();
-    assert_eq!(bench.submit_and_wait("done"), "trader-claude-agent-1-task1-attempt7");
+    assert_eq!(bench.submit_and_wait("failed"), "trader-claude-agent-1-task1-attempt7");
 }
 
 #[test]

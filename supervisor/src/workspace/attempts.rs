@@ -41,7 +41,7 @@ pub fn last_attempt(layout: &Layout, key: &TaskKey) -> Result<u32, AttemptError>
     Ok(counted.max(highest_run))
 }
 
-/// Reads a counter file. Whatever else is in its place is an error, and blocks nobody.
+/// Reads a counter file. Whatever else is in its place is an error.
 fn read_counter(path: &Path) -> io::Result<String> {
     // Opening a pipe would wait for its writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
