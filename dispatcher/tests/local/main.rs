@@ -258,7 +258,7 @@ fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
     let damages: [&dyn Fn(); 5] = [
         &|| std::fs::write(&file, "garbage").unwrap(),
         &|| std::fs::write(&file, [0xff]).unwrap(),
-        &|| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0)).unwrap(),
+        &|| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o0)).unwrap(),
         &|| {
             std::fs::remove_file(&file).unwrap();
             std::fs::create_dir_all(file.join("folder")).unwrap();
