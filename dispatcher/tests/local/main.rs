@@ -248,6 +248,15 @@ fn gc_keeps_active_or_unpushed_runs_without_reusing_numbers() {
     assert_eq!(bench.submit("done"), "trader-claude-agent-1-task1-attempt2");
 }
 
+/// Submits task 1 after a failed run and waits for the run to end.
+fn start_over(bench: &Bench) -> String {
+    let done = bench.run_ending("failed", "submit --task 1 --service trader --fresh -o json");
+    assert_eq!(done.code, 0, "{done:?}");
+    let run = done.json()["run"].as_str().unwrap().to_owned();
+    bench.run(&format!("wait {run}"));
+    run
+}
+
 #[test]
 fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
     let bench = Bench::new();
@@ -271,7 +280,7 @@ fn garbage_in_place_of_attempt_numbers_stops_no_submission() {
     for (damage, attempt) in damages.into_iter().zip(2..) {
         damage();
         assert_eq!(bench.run("list").code, 0);
-        assert_eq!(bench.submit_and_wait("failed"), format!("trader-claude-agent-1-task1-attempt{attempt}"));
+        assert_eq!(start_over(&bench), format!("trader-claude-agent-1-task1-attempt{attempt}"));
         assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), attempt.to_string());
     }
 }
@@ -284,10 +293,10 @@ fn attempt_follows_damaged_records_and_runs_of_workspace() {
     let control = state.join("workspaces/workspace-trader/.orchestrator");
     std::fs::remove_dir_all(control.join("attempts")).unwrap();
     std::fs::create_dir_all(control.join("runs/trader-claude-agent-1-task1-attempt5")).unwrap();
-    assert_eq!(bench.submit_and_wait("failed"), "trader-claude-agent-1-task1-attempt6");
+    assert_eq!(start_over(&bench), "trader-claude-agent-1-task1-attempt6");
     std::fs::remove_dir_all(&control).unwrap();
     std::fs::write(state.join("runs/trader-claude-agent-1-task1-attempt6/record.json"), "{").unwrap();
-    assert_eq!(bench.submit_and_wait("failed"), "trader-claude-agent-1-task1-attempt7");
+    assert_eq!(start_over(&bench), "trader-claude-agent-1-task1-attempt7");
 }
 
 #[test]
