@@ -202,14 +202,15 @@ mod tests {
     #[test]
     fn counter_that_is_no_readable_file_is_replaced() {
         use std::os::unix::fs::PermissionsExt as _;
-        let damages: [(&str, &dyn Fn(&Path)); 5] = [
+        type Damage = (&'static str, &'static dyn Fn(&Path));
+        let damages: [Damage; 5] = [
             ("pipe", &|path| {
                 rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::RWXU, 0)
                     .unwrap();
             }),
             ("mode 000", &|path| {
                 std::fs::write(path, "2").unwrap();
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o0)).unwrap();
             }),
             ("link to itself", &|path| std::os::unix::fs::symlink(path, path).unwrap()),
             ("no text", &|path| std::fs::write(path, [0xff, 0xfe]).unwrap()),
