@@ -19,7 +19,7 @@ use supervisor::mcp::relay::{RelayGrant, RelayHost};
 use supervisor::mcp::sandbox::ToolSandbox;
 use supervisor::process::{Environment, ProcessGroup, blocking_command};
 use supervisor::redact::{Redactor, Secrets};
-use supervisor::sandbox::{Kind, Places, Requirement, Role, machine, select};
+use supervisor::sandbox::{Kind, Places, Role, machine};
 use supervisor::site::Site;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -108,9 +108,8 @@ fn guest(folder: &Path) -> std::process::Child {
     command.spawn().unwrap()
 }
 
-fn strongest() -> Kind {
-    select(Requirement::Required, None, Path::new(SUPERVISOR)).kind
-}
+/// The kind that containers permit: engines deny namespaces, and the guest has `no_new_privs`.
+const WALL: Kind = Kind::Landlock;
 
 fn plan_of(servers: Vec<PlannedServer>) -> ServerPlan {
     ServerPlan { servers, skipped: Vec::new() }
@@ -147,7 +146,7 @@ async fn gone(text: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn server_in_container_gets_its_key_and_answers() {
     let container = Container::start().await;
-    for kind in [Kind::Off, strongest()] {
+    for kind in [Kind::Off, WALL] {
         let server = container.server("echo", "echo \"$KEY\"; exec cat");
         let folder = server.home.folder().to_owned();
         let host = RelayHost::start(&plan_of(vec![server]), &container.env(kind)).unwrap();
@@ -165,7 +164,7 @@ async fn server_in_container_gets_its_key_and_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_of_one_container_cannot_read_each_other() {
     let container = Container::start().await;
-    let kind = strongest();
+    let kind = WALL;
     assert_ne!(kind, Kind::Off);
     let first = container.server("first", "echo secret >note; echo written; exec cat");
     let note: PathBuf = first.home.home().join("note");
@@ -184,7 +183,7 @@ async fn servers_of_one_container_cannot_read_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_server_leaves_no_descendant_in_container() {
     let container = Container::start().await;
-    for kind in [Kind::Off, strongest()] {
+    for kind in [Kind::Off, WALL] {
         let script = "sleep 600 & setsid sleep 600 & echo started; trap '' TERM; wait";
         let server = container.server("stays", script);
         let folder = server.home.folder().to_owned();
@@ -219,7 +218,7 @@ async fn failed_server_in_container_reports_its_stderr() {
     let container = Container::start().await;
     let mut plan = plan_of(vec![container.server("bad", "echo \"no such key: $KEY\" >&2; exit 3")]);
     let redactor = Redactor::new(Secrets::new().with("brave key", KEY.into()));
-    let env = container.env(strongest());
+    let env = container.env(WALL);
     let servers = probe(&mut plan, &env, &redactor, BOUND).await.unwrap();
     assert_eq!(servers[0].status, McpStatus::Failed);
     let note = servers[0].note.clone().unwrap();
