@@ -108,6 +108,8 @@ fn second_stop_during_push_keeps_work_for_next_run() {
     let container = engine.run_in(&env, &dirs).start_task(&env, &[]);
     container.wait_until("push", |_| env.git.arrived(Operation::Push) >= 1);
     container.signal("TERM");
+    // A second signal that arrives while the first is pending would be lost, see signal(7).
+    container.wait_until("first stop", |container| container.logs().stdout.contains("stop requested"));
     container.stop(60);
     let outcome = assert_stopped(&container);
     assert_eq!(outcome.work.location, WorkPlace::Workspace, "{outcome:#?}");
