@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 
 use super::spec::SandboxSpec;
@@ -38,6 +38,18 @@ pub fn landlock_abi() -> i64 {
     abi.max(0)
 }
 
+/// Returns a ruleset that denies every file, signals to others and their abstract Unix sockets.
+fn deny_all() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(OLDEST))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::Signal)?
+        .scope(Scope::AbstractUnixSocket)?
+        .create()
+}
+
 /// Allows this process, for good, only what the description names.
 ///
 /// # Errors
@@ -62,14 +74,7 @@ fn confine_paths(spec: &SandboxSpec) -> Result<(), String> {
         paths.iter().filter_map(beneath).collect::<Vec<_>>()
     };
     let restrict = || -> Result<RulesetStatus, RulesetError> {
-        let status = Ruleset::default()
-            .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(OLDEST))?
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(write)?
-            .scope(Scope::Signal)?
-            .scope(Scope::AbstractUnixSocket)?
-            .create()?
+        let status = deny_all()?
             .add_rules(rules(&[PathBuf::from("/proc"), PathBuf::from("/sys")], read))?
             .add_rules(rules(&spec.readable, read))?
             .add_rules(rules(&spec.writable, write))?
@@ -90,14 +95,7 @@ fn confine_paths(spec: &SandboxSpec) -> Result<(), String> {
 pub(super) fn confine_to(root: BorrowedFd<'_>) -> Result<(), String> {
     let all = AccessFs::from_all(NEWEST);
     let restrict = || {
-        Ruleset::default()
-            .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(OLDEST))?
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(all)?
-            .scope(Scope::Signal)?
-            .scope(Scope::AbstractUnixSocket)?
-            .create()?
+        deny_all()?
             // No program and no device.
             .add_rule(PathBeneath::new(root, all & !(AccessFs::Execute | AccessFs::IoctlDev)))?
             .restrict_self()
