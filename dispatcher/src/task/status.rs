@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use orchestrator_contract::outcome::Work;
 use orchestrator_contract::reason::Retryable;
 use orchestrator_contract::{
-    AgentName, Kind, Outcome, Phase, Reason, RunName, ServiceName, Step, TaskId, TaskSpec,
+    AgentName, Kind, Outcome, Phase, Reason, RunName, ServiceName, Step, TaskId, TaskSpec, figures,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -110,11 +110,11 @@ impl Status {
     pub fn usage_text(&self) -> String {
         let unconfirmed = self.outcome.as_ref().map_or(0.0, |outcome| outcome.usage.unconfirmed_usd);
         let more = if unconfirmed >= 0.005 {
-            format!(" (answers that were cut may have cost up to ${unconfirmed:.2} more)")
+            format!(" (answers that were cut may have cost up to {} more)", figures::cost(unconfirmed))
         } else {
             String::new()
         };
-        format!("{} min, {} turns, ${:.2}{more}", self.minutes, self.turns, self.cost_usd)
+        format!("{}{more}", figures::usage(self.minutes * 60.0, self.turns, self.cost_usd))
     }
 
     /// Combines what the backend knows with what the events say.
@@ -159,7 +159,7 @@ impl Status {
             finished_at,
             minutes: minutes_between(*submitted_at, finished_at.unwrap_or(now)),
             turns: turns.unwrap_or_default(),
-            cost_usd: cost.unwrap_or_default(),
+            cost_usd: figures::round_usd(cost.unwrap_or_default()),
             branch: ended
                 .and_then(|outcome| outcome.work.branch.clone())
                 .or(progress.as_ref().and_then(|progress| progress.branch.clone())),
@@ -186,7 +186,8 @@ impl Status {
 
 fn minutes_between(from: Timestamp, to: Timestamp) -> f64 {
     let seconds = to.duration_since(from).as_secs_f64().max(0.0);
-    (seconds / 6.0).round() / 10.0
+    // Two decimals: less would turn 4 seconds into 6.
+    (seconds / 0.6).round() / 100.0
 }
 
 /// Returns the message for a run whose supervisor exited without an outcome.

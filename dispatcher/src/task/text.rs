@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use orchestrator_contract::event::Level;
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, Sandbox, SandboxKind, WorkLocation};
 use orchestrator_contract::task::{DocsOptions, PullRequestPolicy};
-use orchestrator_contract::{Event, Kind, Phase, TaskSpec, terminal};
+use orchestrator_contract::{Event, Kind, Phase, TaskSpec, figures, terminal};
 
 use super::advice::render_for_cli;
 use super::status::Status;
@@ -163,7 +163,7 @@ pub fn render_list(statuses: &[Status], now: Timestamp, color: ColorChoice) -> S
             status.step.map_or(String::new(), |step| step.to_string()),
             age(status.submitted_at, now),
             status.turns.to_string(),
-            format!("${:.2}", status.cost_usd),
+            figures::cost(status.cost_usd),
             sanitize(&detail).chars().take(60).collect(),
         ]
     };
@@ -201,7 +201,7 @@ pub fn render_progress(status: &Status) -> String {
     let mut parts = vec![status.phase.to_string()];
     parts.extend(status.step.map(|step| step.to_string()));
     if status.turns > 0 {
-        parts.push(format!("turn {}, ${:.2}", status.turns, status.cost_usd));
+        parts.push(format!("{}, {}", figures::turns(status.turns), figures::cost(status.cost_usd)));
     }
     match (&status.waiting_for, &status.activity) {
         (Some(waiting_for), _) => parts.push(sanitize(&format!("waiting for {waiting_for}"))),
@@ -339,7 +339,7 @@ mod tests {
         task          task 1 (trader, attempt 2)
         phase         Running, step agent
         activity      edits src/lib.rs (for 5m)
-        used          6.5 min, 3 turns, $0.12
+        used          6 min 30 s, 3 turns, $0.12
         branch        feature/task-1-implementation
         next          Follow the log with `dispatcher logs -f trader-claude-agent-1-task1-attempt2`.
         ");
@@ -351,7 +351,7 @@ mod tests {
         run           trader-claude-agent-1-task1-attempt2
         task          task 1: Add the order book (trader, attempt 2)
         phase         Succeeded (Completed)
-        used          5.5 min, 14 turns, $0.42
+        used          5 min 30 s, 14 turns, $0.42
         branch        feature/task-1-implementation
         pull request  https://github.com/myorg/trader/pull/7
         message       pull request #7 is open.
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn progress_renders_as_one_line() {
-        insta::assert_snapshot!(render_progress(&sample(3, LockState::Held)), @"Running | agent | turn 3, $0.12 | edits src/lib.rs");
+        insta::assert_snapshot!(render_progress(&sample(3, LockState::Held)), @"Running | agent | 3 turns, $0.12 | edits src/lib.rs");
     }
 
     #[test]

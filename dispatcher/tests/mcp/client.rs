@@ -106,7 +106,7 @@ pub(crate) fn steady(text: &str, bench: &Bench) -> String {
             let next = words.get(at + 1).copied().unwrap_or_default();
             let is_number = word.starts_with(|c: char| c.is_ascii_digit());
             if is_number
-                && (next.starts_with("ago") || next.trim_matches(|c: char| !c.is_alphabetic()) == "min")
+                && (next.starts_with("ago") || next.trim_matches(|c: char| !c.is_alphabetic()) == "s")
             {
                 "[time]".to_owned()
             } else {

@@ -12,6 +12,7 @@
 //! | [`http_url`] | HTTP URLs that decide where a credential is sent |
 //! | [`layout`] | paths in a workspace |
 //! | [`containers`] | containers of a run, and the paths in them |
+//! | [`figures`] | durations, turns and costs as text |
 //! | [`budget`] | time budgets for ending a run |
 //! | [`bounds`] | the maximum of each text field |
 //! | [`bounded`] | applies them to an outcome |
@@ -32,6 +33,7 @@ pub mod bounds;
 pub mod budget;
 pub mod containers;
 pub mod event;
+pub mod figures;
 pub mod http_url;
 pub mod layout;
 pub mod names;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_contract::Level;
+use orchestrator_contract::{Level, figures};
 
 use super::stream::{CliMessage, ContentBlock, truncate};
 
@@ -56,8 +56,9 @@ pub fn log_lines(message: &CliMessage) -> Vec<AgentLogLine> {
         CliMessage::Result(result) => {
             // The agent can write such a line too.
             let cost = result.total_cost_usd;
-            let cost = if (0.0..=1e6).contains(&cost) { format!("${cost:.4}") } else { "unknown".to_owned() };
-            let text = format!("turns {}, cost {cost}", result.num_turns);
+            let cost =
+                if (0.0..=1e6).contains(&cost) { figures::cost(cost) } else { "unknown cost".to_owned() };
+            let text = format!("{}, {cost}", figures::turns(result.num_turns));
             if result.is_error {
                 vec![AgentLogLine { level: Level::Warn, text: format!("{text}: {}", result.error_text()) }]
             } else {

@@ -1,8 +1,8 @@
 //! Result and usage of each task of a docs run. Pure.
 
 use jiff::Timestamp;
-use orchestrator_contract::RunName;
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, ModelUsage};
+use orchestrator_contract::{RunName, figures};
 
 use super::plan::{DocsTask, Plan};
 use crate::agent::stream::AgentResult;
@@ -105,7 +105,7 @@ impl DocsUsage {
                 findings,
                 minutes: session.minutes,
                 turns,
-                cost_usd,
+                cost_usd: figures::round_usd(cost_usd),
                 session_id: session.id,
                 ..empty_result(subject, status)
             }

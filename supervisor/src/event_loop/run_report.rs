@@ -7,7 +7,7 @@ use orchestrator_contract::outcome::{
     DocsResult, McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict,
     Verification, VerificationStatus, Work, WorkLocation,
 };
-use orchestrator_contract::{Kind, Reason, Step};
+use orchestrator_contract::{Kind, Reason, Step, figures};
 
 use super::outputs::{DocsRun, StepOutputs};
 use crate::agent::exit::parse_verdict;
@@ -161,7 +161,8 @@ impl RunReport {
                 used.add_to(self.cli_usage.models.entry(name).or_default());
             }
         }
-        self.cli_usage.cost_usd = self.cli_usage.models.values().map(|model| model.cost_usd).sum();
+        let cost: f64 = self.cli_usage.models.values().map(|model| model.cost_usd).sum();
+        self.cli_usage.cost_usd = figures::round_usd(cost);
         self.cli_usage.turns = self.cli_usage.turns.saturating_add(result.num_turns.min(MAX_CLI_TURNS));
         self.denied_tools.extend(result.permission_denials.iter().map(|denial| denial.tool_name.clone()));
         if let Some(verdict) = parse_verdict(result) {

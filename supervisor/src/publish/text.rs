@@ -9,7 +9,7 @@ mod markdown;
 use orchestrator_contract::outcome::{
     CommandResult, McpServer, McpStatus, Revision, Usage, Verification, VerificationStatus, Work,
 };
-use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName, ServiceName, TaskId, figures};
 
 use markdown::{
     MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, block, code, code_block, inline, join_within, line, list,
@@ -184,7 +184,7 @@ fn render_summary_table(text: &PullRequestText<'_>) -> String {
             "Branch",
             format!("{} at {}, {commits} commit{plural}", code(&line(branch, MAX_LINE_CHARS)), short(oid)),
         ),
-        ("Usage", format!("${:.2}, {} turns, {minutes:.1} minutes", usage.cost_usd, usage.turns)),
+        ("Usage", figures::usage(minutes * 60.0, usage.turns, usage.cost_usd)),
     ];
     let rows = rows.map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|")));
     format!("| | |\n|---|---|\n{}", rows.join("\n"))
@@ -217,11 +217,11 @@ pub fn render_failed_attempt(attempt: &FailedAttempt<'_>) -> String {
     };
     let end = if reason == Reason::Stopped { "was stopped" } else { "failed" };
     format!(
-        "**Run {} {end}: {reason}**\n\n{}\n\n{location} Usage: ${:.2}, {} turns.",
+        "**Run {} {end}: {reason}**\n\n{}\n\n{location} Usage: {}, {}.",
         code(run.as_str()),
         inline(&line(message, 2_000)),
-        usage.cost_usd,
-        usage.turns
+        figures::turns(usage.turns),
+        figures::cost(usage.cost_usd)
     )
 }
 

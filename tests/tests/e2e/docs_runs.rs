@@ -106,7 +106,7 @@ fn docs_of_twenty_tasks_use_one_session_each() {
     // Concurrent memory servers would overwrite each other's file.
     assert!(outcome.mcp_servers.iter().all(|server| server.name != "memory"), "{:?}", outcome.mcp_servers);
     let sum: f64 = outcome.docs_results.iter().map(|task| task.cost_usd).sum();
-    assert!((sum - outcome.usage.cost_usd).abs() < 1e-6, "{sum} of {:?}", outcome.usage);
+    assert!((sum - outcome.usage.cost_usd).abs() < 1e-5, "{sum} of {:?}", outcome.usage);
     assert!(
         activities(&output).iter().any(|doing| doing.contains(" of 20 tasks")),
         "{:?}",

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use orchestrator_contract::outcome::WorkLocation;
-use orchestrator_contract::{Kind, Phase, Reason};
+use orchestrator_contract::{Kind, Phase, Reason, figures};
 
 use super::advice::render_for_mcp;
 use super::markdown::{Fields, short};
@@ -70,11 +70,11 @@ fn headline(status: &Status, now: Timestamp) -> String {
     };
     match (status.reason, status.finished_at) {
         (Some(reason), Some(finished_at)) => format!(
-            "{head}: {}{}, {} ago, after {} min",
+            "{head}: {}{}, {} ago, after {}",
             status.phase,
             reason_suffix(status.phase, Some(reason)),
             age(finished_at, now),
-            status.minutes
+            figures::duration(status.minutes * 60.0)
         ),
         (_, None) | (None, Some(_)) => {
             format!("{head}: {} (submitted {} ago)", status.phase, age(status.submitted_at, now))

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use orchestrator_contract::names::{fresh_branch, implementation_branch};
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
-use orchestrator_contract::{Kind, Phase, TaskSpec};
+use orchestrator_contract::{Kind, Phase, TaskSpec, figures};
 
 use super::markdown::{Fields, short};
 use crate::operations::{Submission, SubmitOutcome};
@@ -123,9 +123,9 @@ fn details(task: &TaskSpec) -> String {
 }
 
 fn limits(task: &TaskSpec) -> String {
-    let mut limits = vec![format!("{} minutes", task.limits.timeout_minutes)];
-    limits.extend(task.limits.cost_usd.map(|cost| format!("${cost:.2}")));
-    limits.extend(task.limits.turns.map(|turns| format!("{turns} turns")));
+    let mut limits = vec![figures::duration(task.limits.timeout_minutes * 60.0)];
+    limits.extend(task.limits.cost_usd.map(figures::cost));
+    limits.extend(task.limits.turns.map(figures::turns));
     limits.join(", ")
 }
 

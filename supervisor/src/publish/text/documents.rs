@@ -1,7 +1,7 @@
 //! Renders the pull request of a docs run.
 
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, DocumentSources, Revision, Usage};
-use orchestrator_contract::{RunName, TaskId};
+use orchestrator_contract::{RunName, TaskId, figures};
 
 use super::markdown::{
     MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, code, inline, join_within, line, list, plain,
@@ -78,7 +78,7 @@ pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
         ));
     }
     let mut rows = vec![
-        "| Task | Title | Documents | Minutes | Turns | Cost |".to_owned(),
+        "| Task | Title | Documents | Time | Turns | Cost |".to_owned(),
         "|---:|---|---|---:|---:|---:|".to_owned(),
     ];
     rows.extend(results.iter().take(MAX_ROWS).map(row));
@@ -93,7 +93,7 @@ pub fn render_documents_body(text: &DocumentsText<'_>) -> String {
         ("Run", code(run.as_str())),
         ("Base", format!("{} at {}", code(&line(&base.branch, MAX_LINE_CHARS)), short(&base.oid))),
         ("Branch", format!("{} at {}", code(&line(branch, MAX_LINE_CHARS)), short(oid))),
-        ("Usage", format!("${:.2}, {} turns, {minutes:.1} minutes", usage.cost_usd, usage.turns)),
+        ("Usage", figures::usage(minutes * 60.0, usage.turns, usage.cost_usd)),
     ];
     let facts = facts.map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|")));
     sections.push(format!("| | |\n|---|---|\n{}", facts.join("\n")));
@@ -122,7 +122,7 @@ fn row(task: &DocsResult) -> String {
         (DocsStatus::NotWritten, _) => "**none**: the run ended before this task".to_owned(),
     };
     let used = if is_new(task) || *turns > 0 {
-        format!("{minutes:.1} | {turns} | ${cost_usd:.2}")
+        format!("{} | {turns} | {}", figures::duration(*minutes * 60.0), figures::cost(*cost_usd))
     } else {
         " | | ".to_owned()
     };
