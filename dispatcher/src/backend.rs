@@ -20,7 +20,7 @@ use crate::files::Excerpt;
 use crate::task::check::Check;
 use crate::task::request::Request;
 use crate::task::resolve::TaskDraft;
-use crate::task::status::Status;
+use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
 
 /// The metadata of a submission.
@@ -99,6 +99,12 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// Returns an error if the state cannot be read.
     async fn runs(&self) -> Result<Vec<StoredRun>, Error>;
+
+    /// Returns the runs that [`Self::runs`] omits because their record is damaged.
+    ///
+    /// # Errors
+    /// Returns an error if the state cannot be read.
+    async fn damaged(&self) -> Result<Vec<DamagedRun>, Error>;
 
     /// Returns a run; `None` if it does not exist or is incomplete.
     ///

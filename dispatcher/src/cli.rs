@@ -5,6 +5,7 @@ mod completions;
 mod context;
 mod crd;
 mod debug;
+mod diff;
 mod docs;
 mod doctor;
 mod gc;
@@ -87,6 +88,7 @@ enum Command {
     Status(status::Arguments),
     List(list::Arguments),
     Logs(logs::Arguments),
+    Diff(diff::Arguments),
     Wait(wait::Arguments),
     Stop(stop::Arguments),
     Debug(Box<debug::Arguments>),
@@ -164,6 +166,7 @@ async fn run_command(global: GlobalArgs, command: Command) -> Result<u8, Error> 
         Command::Status(arguments) => status::run(&context()?, &arguments).await,
         Command::List(arguments) => list::run(&context()?, &arguments).await,
         Command::Logs(arguments) => logs::run(&context()?, arguments).await,
+        Command::Diff(arguments) => diff::run(&context()?, arguments).await,
         Command::Wait(arguments) => wait::run(&context()?, arguments).await,
         Command::Stop(arguments) => stop::run(&context()?, arguments).await,
         Command::Debug(arguments) => debug::run(&context()?, *arguments).await,

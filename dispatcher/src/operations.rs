@@ -2,6 +2,7 @@
 //! request, decide, call the backend.
 
 mod debug;
+mod diff;
 mod dispatcher;
 mod docs;
 mod doctor;

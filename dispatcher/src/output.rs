@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::task::advice::render_for_cli;
+use crate::task::run_table::TableStyle;
 use crate::task::text::{ColorChoice, sanitize};
 use orchestrator_contract::terminal;
 
@@ -31,6 +32,7 @@ pub struct Output {
     format: OutputFormat,
     color: ColorChoice,
     terminal: bool,
+    width: Option<usize>,
 }
 
 impl Output {
@@ -38,13 +40,27 @@ impl Output {
     #[must_use]
     pub fn new(format: OutputFormat, environment: &Environment) -> Self {
         let color = decide_color(environment, std::io::stdout().is_terminal());
-        Self { format, color, terminal: std::io::stderr().is_terminal() && !is_dumb(environment) }
+        Self {
+            format,
+            color,
+            terminal: std::io::stderr().is_terminal() && !is_dumb(environment),
+            width: decide_width(environment, || {
+                let (_rows, columns) = console::Term::stdout().size_checked()?;
+                Some(columns.into())
+            }),
+        }
     }
 
     /// Returns whether to use colors.
     #[must_use]
     pub fn color(&self) -> ColorChoice {
         self.color
+    }
+
+    /// Returns how to render a table.
+    #[must_use]
+    pub fn table_style(&self) -> TableStyle {
+        TableStyle { width: self.width, color: self.color }
     }
 
     /// Returns the output format of results.
@@ -120,6 +136,12 @@ fn decide_color(environment: &Environment, terminal: bool) -> ColorChoice {
     if enabled && environment.os("NO_COLOR").is_none() { ColorChoice::Yes } else { ColorChoice::No }
 }
 
+/// Returns the columns of the terminal; none without one. `COLUMNS` overrides it, as in other programs.
+fn decide_width(environment: &Environment, terminal: impl FnOnce() -> Option<usize>) -> Option<usize> {
+    let stated = environment.text("COLUMNS").and_then(|columns| columns.parse().ok());
+    stated.or_else(terminal).filter(|columns| *columns > 0)
+}
+
 /// Returns whether the terminal supports plain text only.
 fn is_dumb(environment: &Environment) -> bool {
     environment.text("TERM").is_some_and(|term| term == "dumb")
@@ -147,6 +169,19 @@ fn print_line(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn width_is_that_of_terminal_unless_stated() {
+        let width = |stated: &str, terminal| {
+            let environment: Environment = [("COLUMNS", stated)].into_iter().collect();
+            decide_width(&environment, || terminal)
+        };
+        assert_eq!(width("", Some(80)), Some(80));
+        assert_eq!(width("", None), None);
+        assert_eq!(width("60", Some(80)), Some(60));
+        assert_eq!(width("wide", Some(80)), Some(80));
+        assert_eq!(width("0", None), None);
+    }
 
     #[test]
     fn color_choice_follows_terminal_unless_environment_overrides() {

@@ -4,16 +4,20 @@
 
 pub mod advice;
 pub mod check;
+pub mod diff;
 pub mod event_fold;
 pub mod image;
 pub mod image_pattern;
 pub mod lines;
+pub mod plan;
 pub mod request;
 pub mod resolve;
 pub mod retention;
+pub mod run_table;
 pub mod selection;
 pub mod settings;
 pub mod status;
 pub mod stop_mode;
 pub mod submission;
 pub mod text;
+mod word_wrap;

@@ -34,6 +34,7 @@ mod spec;
 mod volumes;
 
 use async_trait::async_trait;
+use bollard::models::ContainerSummary;
 use jiff::Timestamp;
 use orchestrator_contract::containers::ContainerRole;
 use orchestrator_contract::layout::Layout;
@@ -54,7 +55,7 @@ use crate::error::Error;
 use crate::files::Excerpt;
 use crate::task::check::Check;
 use crate::task::event_fold::Liveness;
-use crate::task::status::Status;
+use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
 
 #[async_trait]
@@ -82,11 +83,19 @@ impl Backend for Docker {
         let containers = self.containers(vec![RUN.to_owned()]).await?;
         let mut runs: Vec<StoredRun> = containers
             .into_iter()
-            // A damaged one is reported when it is requested by name.
             .filter_map(|container| labels::parse_run(&container.labels?).ok().flatten())
             .collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
         Ok(runs)
+    }
+
+    async fn damaged(&self) -> Result<Vec<DamagedRun>, Error> {
+        let damaged = |container: ContainerSummary| {
+            let problem = labels::parse_run(&container.labels?).err()?.to_string();
+            let name = container.names?.into_iter().next()?;
+            Some(DamagedRun { run: name.trim_start_matches('/').to_owned(), problem })
+        };
+        Ok(self.containers(vec![RUN.to_owned()]).await?.into_iter().filter_map(damaged).collect())
     }
 
     async fn run(&self, name: &RunName) -> Result<Option<StoredRun>, Error> {

@@ -26,8 +26,9 @@ use crate::error::Error;
 use crate::files::Excerpt;
 use crate::task::advice::Advice;
 use crate::task::check::Check;
-use crate::task::status::Status;
+use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
+use crate::task::text::sanitize;
 use crate::taskrun::definition::{TaskRun, TaskRunSpec};
 use crate::taskrun::names::{TASKRUN_FINALIZER, kind_label, labels, pvc_name, run_labels};
 use crate::taskrun::{claim, container};
@@ -46,6 +47,12 @@ impl Kubernetes {
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
         Self { connection: Connection::new(config) }
+    }
+
+    /// Returns the URL of a run's pull request.
+    async fn pull_request(&self, run: &RunName) -> Result<Option<String>, Error> {
+        let found = self.connection.find(run).await?;
+        Ok(found.and_then(|found| found.status?.pull_request).map(|url| sanitize(&url)))
     }
 }
 
@@ -91,6 +98,10 @@ impl Backend for Kubernetes {
             self.connection.list(None).await?.iter().filter_map(runs::run).collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
         Ok(runs)
+    }
+
+    async fn damaged(&self) -> Result<Vec<DamagedRun>, Error> {
+        Ok(self.connection.list(None).await?.iter().filter_map(runs::damaged).collect())
     }
 
     async fn run(&self, name: &RunName) -> Result<Option<StoredRun>, Error> {
@@ -170,8 +181,14 @@ impl Backend for Kubernetes {
         doctor::check(&self.connection.config).await
     }
 
-    async fn artifact(&self, run: &StoredRun, _: Artifact) -> Result<Option<Excerpt>, Error> {
+    async fn artifact(&self, run: &StoredRun, artifact: Artifact) -> Result<Option<Excerpt>, Error> {
         let volume = self.workspace(&run.task.service);
+        if artifact == Artifact::Diff
+            && let Some(url) = self.pull_request(&run.task.run).await?
+        {
+            let message = format!("the diff is in the volume {volume}, which the dispatcher cannot read");
+            return Err(Error::invalid_request(message).with_hint(format!("Open the pull request: {url}")));
+        }
         Err(Error::invalid_request(format!(
             "transcript and diff are in the volume {volume}, which the dispatcher cannot read"
         ))

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::files::{self, Excerpt};
-use crate::task::status::Status;
+use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
 
 #[async_trait]
@@ -56,6 +56,10 @@ impl Backend for Local {
 
     async fn runs(&self) -> Result<Vec<StoredRun>, Error> {
         Ok(self.stored_runs()?.into_iter().map(StoredRun::from).collect())
+    }
+
+    async fn damaged(&self) -> Result<Vec<DamagedRun>, Error> {
+        self.damaged_records()
     }
 
     async fn run(&self, name: &RunName) -> Result<Option<StoredRun>, Error> {

@@ -8,7 +8,9 @@ use orchestrator_contract::{Event, RunName};
 use super::context::CliContext;
 use super::run_selector::RunSelector;
 use crate::error::Error;
+use crate::operations::Filter;
 use crate::output::OutputFormat;
+use crate::task::advice::join_names;
 use crate::task::selection::{Purpose, Recency};
 use crate::task::text::{render_event, sanitize};
 
@@ -56,9 +58,25 @@ fn parse_since(text: &str) -> Result<Timestamp, String> {
     Ok(since.timestamp())
 }
 
+/// Names the run whose log follows; if it was not named, also the other active ones.
+async fn headline(context: &CliContext, run: &RunName, is_named: bool) -> Result<String, Error> {
+    let mut others = Vec::new();
+    if !is_named {
+        let runs = context.dispatcher.list(&Filter::default()).await?;
+        let active = runs.into_iter().filter(|status| !status.phase.is_final() && status.run != *run);
+        others.extend(active.map(|status| status.run));
+    }
+    Ok(match others.as_slice() {
+        [] => format!("log of {run}"),
+        others => format!("log of {run}, the newest; also active: {}", join_names(others)),
+    })
+}
+
 pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, follow, since_seq, since, tail } = arguments;
+    let is_named = run.is_some();
     let run = which.run(context, run, Purpose::Inspect, Recency::Latest).await?;
+    context.output.note(&headline(context, &run, is_named).await?);
     let matches = |event: &Event| event.seq > since_seq && since.is_none_or(|since| event.time >= since);
     let output = &context.output;
     let raw = output.format() != OutputFormat::Table;

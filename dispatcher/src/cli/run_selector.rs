@@ -5,7 +5,9 @@ use orchestrator_contract::{RunName, ServiceName, TaskId};
 use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::Filter;
+use crate::task::advice::Advice;
 use crate::task::selection::{Purpose, Recency, RunQuery, Selection, select};
+use crate::task::status::Status;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunSelector {
@@ -39,12 +41,12 @@ impl RunSelector {
                 Err(Error::invalid_request(format!("several runs match: {}", names.join(", ")))
                     .with_hint("Name one of them."))
             }
-            Selection::None => Err(no_match(&query, purpose)),
+            Selection::None => Err(no_match(&query, purpose, &all)),
         }
     }
 }
 
-fn no_match(query: &RunQuery, purpose: Purpose) -> Error {
+fn no_match(query: &RunQuery, purpose: Purpose, all: &[Status]) -> Error {
     let finished = match purpose {
         Purpose::Retry => "finished ",
         Purpose::Inspect | Purpose::Stop => "",
@@ -52,6 +54,14 @@ fn no_match(query: &RunQuery, purpose: Purpose) -> Error {
     let service =
         query.service.as_ref().map(|service| format!(" of service `{service}`")).unwrap_or_default();
     let task = query.task.map(|task| format!(" for task {task}")).unwrap_or_default();
-    Error::invalid_request(format!("no {finished}run{service}{task} found"))
-        .with_hint("List the runs with `dispatcher list`.")
+    let matches = |status: &&Status| {
+        query.service.as_ref().is_none_or(|service| status.service == *service)
+            && query.task.is_none_or(|task| status.task_id == Some(task))
+    };
+    // Without a finished run, a matching one is active.
+    let hint = match all.iter().find(matches) {
+        Some(active) => Advice::WaitOrStop(active.run.clone()),
+        None => Advice::after_no_match(all.iter().map(|status| &status.run)),
+    };
+    Error::invalid_request(format!("no {finished}run{service}{task} found")).with_hint(hint)
 }

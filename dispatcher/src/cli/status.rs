@@ -7,7 +7,8 @@ use serde_json::json;
 use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::{Filter, StatusMatch};
-use crate::task::text::{render_list, render_status};
+use crate::task::run_table::render_table;
+use crate::task::text::render_status;
 
 /// Show the status of a run
 ///
@@ -36,7 +37,10 @@ pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u
     match context.dispatcher.status(run.as_ref(), &filter).await? {
         StatusMatch::One(status) => context.output.result(&status, || render_status(&status, now, color))?,
         StatusMatch::Ambiguous(statuses) => {
-            context.output.result(&json!({ "runs": statuses }), || render_list(&statuses, now, color))?;
+            let style = context.output.table_style();
+            context
+                .output
+                .result(&json!({ "runs": statuses }), || render_table(&statuses, &[], now, style))?;
             context.output.note("several runs are active; name one for its details");
         }
     }

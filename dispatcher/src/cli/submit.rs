@@ -9,8 +9,8 @@ use super::wait;
 use crate::backend::docker::quote;
 use crate::error::Error;
 use crate::operations::{Preview, Submission, SubmitOutcome};
+use crate::task::plan::render_plan;
 use crate::task::request::Request;
-use crate::task::text::render_plan;
 
 /// Implement a task with an agent
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ fn warn(context: &CliContext, warnings: &[String]) {
 }
 
 fn render_submission(submission: &Submission) -> String {
-    let Submission { result, run, task, status, warnings: _, native_command } = submission;
+    let Submission { result, run, task, status, warnings: _, native_command, continues } = submission;
     let head = match result {
         SubmitOutcome::Created if status.phase == Phase::Failed => {
             format!("started {run}, which failed: {}", status.message.as_deref().unwrap_or_default())
@@ -109,17 +109,17 @@ fn render_submission(submission: &Submission) -> String {
     let native = native_command.as_ref().map_or(String::new(), |command| format!("or:     {command}\n"));
     format!(
         "{head}\n{}follow: dispatcher logs -f {run}\nstatus: dispatcher status {run}\n{native}",
-        render_plan(task)
+        render_plan(task, continues.as_ref())
     )
 }
 
 fn render_preview(preview: &Preview) -> String {
-    let Preview { dry_run: _, already_running, task, command, warnings: _ } = preview;
+    let Preview { dry_run: _, already_running, task, command, warnings: _, continues } = preview;
     let head = match already_running {
         Some(run) => format!("would return {run}, which is already running"),
         None => format!("would start {} (dry run)", task.run),
     };
     let json = serde_json::to_string_pretty(task).unwrap_or_default();
     let line: Vec<String> = command.iter().map(|word| quote(word)).collect();
-    format!("{head}\n{}\n{}\n\n{json}\n", render_plan(task), line.join(" "))
+    format!("{head}\n{}\n{}\n\n{json}\n", render_plan(task, continues.as_ref()), line.join(" "))
 }

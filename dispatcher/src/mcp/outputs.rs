@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::text::render_for_mcp;
-use crate::task::status::Status;
+use crate::task::diff::FileDiff;
+use crate::task::status::{DamagedRun, Status};
 
 /// Summary of a run; the full outcome is a resource.
 #[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
@@ -133,6 +134,8 @@ pub struct ListOutput {
     pub runs: Vec<RunSummary>,
     /// Number of further matching runs.
     pub remaining: usize,
+    /// Runs with a record that cannot be read; only without a filter.
+    pub damaged: Vec<DamagedRun>,
 }
 
 /// Output of `get_task_logs`.
@@ -150,6 +153,20 @@ pub struct LogsOutput {
     pub remaining: usize,
     /// Number of lines before these.
     pub skipped: usize,
+}
+
+/// Output of `get_task_diff`.
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+pub struct DiffOutput {
+    /// Run name.
+    pub run: String,
+    /// Branch of the changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Changed files.
+    pub files: Vec<FileDiff>,
+    /// Whether the record lacks further changes.
+    pub truncated: bool,
 }
 
 /// Output of `wait_for_task`.

@@ -160,7 +160,7 @@ async fn outcome(dispatcher: &Dispatcher, run: &RunName) -> Result<String, Error
     let status = all.iter().find(|status| status.run == *run);
     let Some(status) = status else {
         return Err(Error::invalid_request(format!("no run named `{run}`"))
-            .with_hint(Advice::ListRuns { newest: Vec::new() }));
+            .with_hint(Advice::after_no_match(all.iter().map(|status| &status.run))));
     };
     match &status.outcome {
         Some(outcome) => Ok(serde_json::to_string_pretty(outcome).unwrap_or_default()),

@@ -53,7 +53,7 @@ Runs Claude agents that implement tasks in containers or background processes; e
 it when the user wants a task of a service implemented, started, retried or stopped, or asks how it is going.
 - Start: submit_implementation_task with task_id and service (\"implement task 1 of the trader service\"). It \
 returns the run's name immediately; the run continues in the background, for minutes to hours.
-- How is it going: get_task_status (without arguments: the active run, else the latest). Details: get_task_logs. \
+- How is it going: get_task_status (without arguments: the active run, else the latest). Details: get_task_logs. Changes: get_task_diff. \
 Overview: list_tasks. To wait for the end, call wait_for_task repeatedly.
 - It failed or took a wrong approach: submit_implementation_task with retry: true and guidance in the user's words; \
 omit task_id and service for the last task. The branch and its work are kept.

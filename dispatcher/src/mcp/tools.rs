@@ -3,6 +3,7 @@
 //! Names and descriptions contain the words that users say, because clients
 //! search in them.
 
+mod diff;
 mod docs;
 mod logs;
 mod output;
@@ -17,11 +18,14 @@ use rmcp::model::CallToolResult;
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 
+use self::diff::DiffArguments;
 use self::output::{StructuredContent, into_result, with_timeout};
 use super::arguments::{
     DocsArguments, ListArguments, LogsArguments, RunArguments, StopArguments, SubmitArguments, WaitArguments,
 };
-use super::outputs::{ListOutput, LogsOutput, StatusOutput, StopOutput, SubmitOutput, WaitOutput};
+use super::outputs::{
+    DiffOutput, ListOutput, LogsOutput, StatusOutput, StopOutput, SubmitOutput, WaitOutput,
+};
 use super::server::Server;
 
 #[tool_router(vis = "pub(super)")]
@@ -93,6 +97,19 @@ impl Server {
     )]
     async fn get_task_logs(&self, Parameters(arguments): Parameters<LogsArguments>) -> CallToolResult {
         with_timeout(logs::logs(self, &arguments)).await
+    }
+
+    #[tool(
+        name = "get_task_diff",
+        title = "Changes of a task",
+        description = "Show the changes of an implementation task as a diff. Also: what did the agent change, which \
+            files, show me the code, review the patch. Returns the changed files with their numbers of lines and the \
+            patch; filter by path, or list the files only (stat: true).",
+        annotations(read_only_hint = true, open_world_hint = false),
+        output_schema = schema_for_output::<StructuredContent<DiffOutput>>()
+    )]
+    async fn get_task_diff(&self, Parameters(arguments): Parameters<DiffArguments>) -> CallToolResult {
+        with_timeout(diff::diff(self, arguments)).await
     }
 
     #[tool(

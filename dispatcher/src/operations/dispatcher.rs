@@ -43,9 +43,12 @@ impl Dispatcher {
     /// # Errors
     /// Returns an error if no such run exists or its record cannot be read.
     pub async fn run(&self, name: &RunName) -> Result<StoredRun, Error> {
-        self.backend.run(name).await?.ok_or_else(|| {
-            Error::invalid_request(format!("no run named `{name}` in {}", self.backend.location()))
-                .with_hint(Advice::ListRuns { newest: Vec::new() })
-        })
+        if let Some(run) = self.backend.run(name).await? {
+            return Ok(run);
+        }
+        let runs = self.backend.runs().await?;
+        let hint = Advice::after_no_match(runs.iter().map(|run| &run.task.run));
+        let message = format!("no run named `{name}` in {}", self.backend.location());
+        Err(Error::invalid_request(message).with_hint(hint))
     }
 }

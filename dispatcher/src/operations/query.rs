@@ -8,7 +8,7 @@ use crate::backend::StoredRun;
 use crate::error::Error;
 use crate::task::advice::Advice;
 use crate::task::selection::no_runs_message;
-use crate::task::status::Status;
+use crate::task::status::{DamagedRun, Status};
 
 /// Conditions that runs must meet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -46,6 +46,14 @@ impl Dispatcher {
         Ok(statuses)
     }
 
+    /// Returns the runs whose records cannot be read.
+    ///
+    /// # Errors
+    /// Returns an error if the state cannot be read.
+    pub async fn damaged(&self) -> Result<Vec<DamagedRun>, Error> {
+        self.backend.damaged().await
+    }
+
     async fn matching_runs(&self, filter: &Filter) -> Result<Vec<StoredRun>, Error> {
         let mut runs = self.backend.runs().await?;
         runs.retain(|run| {
@@ -68,7 +76,7 @@ impl Dispatcher {
         let active: Vec<usize> =
             all.iter().enumerate().filter(|(_, status)| !status.phase.is_final()).map(|(at, _)| at).collect();
         match active.as_slice() {
-            [] if all.is_empty() => Err(no_run(filter)),
+            [] if all.is_empty() => Err(self.no_run(filter).await?),
             [] => Ok(StatusMatch::One(Box::new(all.swap_remove(0)))),
             [one] => Ok(StatusMatch::One(Box::new(all.swap_remove(*one)))),
             [..] => {
@@ -89,11 +97,16 @@ impl Dispatcher {
     /// Returns an error if no run matches or the state cannot be read.
     pub async fn latest_run(&self, filter: &Filter) -> Result<RunName, Error> {
         let first = self.matching_runs(filter).await?.into_iter().next();
-        first.map(|run| run.task.run).ok_or_else(|| no_run(filter))
+        match first {
+            Some(run) => Ok(run.task.run),
+            None => Err(self.no_run(filter).await?),
+        }
     }
-}
 
-fn no_run(filter: &Filter) -> Error {
-    Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
-        .with_hint(Advice::SubmitTask)
+    /// Returns the error that no run matches.
+    async fn no_run(&self, filter: &Filter) -> Result<Error, Error> {
+        let runs = self.backend.runs().await?;
+        let hint = Advice::after_no_match(runs.iter().map(|run| &run.task.run));
+        Ok(Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task)).with_hint(hint))
+    }
 }

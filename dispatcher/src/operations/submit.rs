@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::dispatcher::Dispatcher;
 use crate::backend::{CreateOutcome, CreateRun, StoredRun};
 use crate::error::Error;
+use crate::task::plan::Continuation;
 use crate::task::request::{Overrides, Request};
 use crate::task::resolve::{ResolveInput, TaskDraft, resolve};
 use crate::task::status::Status;
@@ -34,6 +35,9 @@ pub struct Submission {
     /// The platform's own command for the run, such as `docker logs -f RUN`.
     #[serde(skip)]
     pub native_command: Option<String>,
+    /// The attempt that a started retry continues.
+    #[serde(skip)]
+    pub continues: Option<Continuation>,
 }
 
 /// Whether a submission started a run.
@@ -61,6 +65,9 @@ pub struct Preview {
     /// The supervisor's command line.
     pub command: Vec<String>,
     pub warnings: Vec<String>,
+    /// The attempt that a retry would continue.
+    #[serde(skip)]
+    pub continues: Option<Continuation>,
 }
 
 /// A request with its resolved task draft.
@@ -68,6 +75,8 @@ pub(super) struct Resolved {
     pub(super) request: Request,
     pub(super) draft: TaskDraft,
     pub(super) warnings: Vec<String>,
+    /// The finished attempt that a retry continues.
+    pub(super) continues: Option<Continuation>,
 }
 
 impl Dispatcher {
@@ -115,6 +124,7 @@ impl Dispatcher {
                 task: run.task,
                 status,
                 warnings: resolved.warnings,
+                continues: resolved.continues,
             });
         }
         Err(Error::new(Reason::WorkspaceBusy, "gave up: too many concurrent submissions of this task"))
@@ -151,12 +161,14 @@ impl Dispatcher {
             }
         };
         let command = self.backend.command(&task).await?;
+        let continues = resolved.continues.filter(|_| existing.is_none());
         Ok(Preview {
             dry_run: true,
             already_running: existing.map(|existing| existing.run),
             task,
             command,
             warnings: resolved.warnings,
+            continues,
         })
     }
 
@@ -167,10 +179,12 @@ impl Dispatcher {
         let of_service = runs.iter().filter(|run| run.task.service == request.service);
         let changed_code = |run: &&StoredRun| run.task.kind == Kind::Implementation;
         let last_target = of_service.clone().find(changed_code).map(|run| run.task.target.url.clone());
-        let mut earlier = None;
+        let (mut earlier, mut continues) = (None, None);
         if request.mode == Mode::Retry {
             for run in of_service.filter(|run| run.task.identity() == task_key) {
-                if self.status_of(run.clone()).await?.phase.is_final() {
+                let status = self.status_of(run.clone()).await?;
+                if status.phase.is_final() {
+                    continues = Some(Continuation::from(&status));
                     request.overrides = request.overrides.merged_over(&run.record.request.overrides);
                     earlier = Some(run.task.clone());
                     break;
@@ -198,7 +212,7 @@ impl Dispatcher {
             let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
             warnings.extend(self.local_change_warnings(&preview, &request.overrides).await);
         }
-        Ok(Resolved { request, draft, warnings })
+        Ok(Resolved { request, draft, warnings, continues })
     }
 
     /// Returns the active run of the same task, or `None` if a new run is to be started.
@@ -207,7 +221,7 @@ impl Dispatcher {
         resolved: &Resolved,
         last_attempt: u32,
     ) -> Result<Option<Submission>, Error> {
-        let Resolved { request, draft, warnings } = resolved;
+        let Resolved { request, draft, warnings, continues: _ } = resolved;
         let task_key = request.identity();
         let mut prior = Vec::new();
         let mut statuses = Vec::new();
@@ -238,6 +252,7 @@ impl Dispatcher {
                     task: run.task,
                     status,
                     warnings: warnings.clone(),
+                    continues: None,
                 }))
             }
         }

@@ -60,6 +60,19 @@ pub enum Advice {
     Text(Cow<'static, str>),
 }
 
+/// Number of runs to name in advice.
+const NAMED_RUNS: usize = 5;
+
+impl Advice {
+    /// Advises after a selection without a match; `all` are the existing runs, newest first.
+    ///
+    /// Never leads to an empty list.
+    pub fn after_no_match<'a>(all: impl IntoIterator<Item = &'a RunName>) -> Self {
+        let newest: Vec<RunName> = all.into_iter().take(NAMED_RUNS).cloned().collect();
+        if newest.is_empty() { Self::SubmitTask } else { Self::ListRuns { newest } }
+    }
+}
+
 impl From<&'static str> for Advice {
     fn from(text: &'static str) -> Self {
         Self::Text(Cow::Borrowed(text))
@@ -113,9 +126,10 @@ pub fn render_for_cli(advice: &Advice) -> String {
             .to_owned(),
         Advice::SubmitTask => "Submit a task with `dispatcher submit --task ID --service NAME`.".to_owned(),
         Advice::ListRuns { newest } if newest.is_empty() => "List runs with `dispatcher list`.".to_owned(),
-        Advice::ListRuns { newest } => {
-            format!("The newest runs are {}. List all with `dispatcher list`.", join_names(newest))
-        }
+        Advice::ListRuns { newest } => match newest.as_slice() {
+            [only] => format!("The newest run is {only}. List all with `dispatcher list`."),
+            newest => format!("The newest runs are {}. List all with `dispatcher list`.", join_names(newest)),
+        },
         Advice::SelectRun => "Use a run name from `dispatcher list`.".to_owned(),
         Advice::ShowStatus(run) => format!("Show its status with `dispatcher status {run}`."),
         Advice::ReadLog(run) => format!("Read the log with `dispatcher logs {run}`."),

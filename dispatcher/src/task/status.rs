@@ -91,6 +91,15 @@ pub struct Status {
     pub outcome: Option<Box<Outcome>>,
 }
 
+/// A run whose record cannot be read.
+#[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct DamagedRun {
+    /// Name of the run, or of its folder or container.
+    pub run: String,
+    /// Why it cannot be read.
+    pub problem: String,
+}
+
 /// What the backend knows about a run, apart from its events.
 #[derive(Clone, Debug)]
 pub struct RunInfo<'a> {

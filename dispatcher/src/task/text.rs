@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use orchestrator_contract::event::Level;
 use orchestrator_contract::outcome::{DocsResult, DocsStatus, Outcome, Sandbox, SandboxKind, WorkLocation};
-use orchestrator_contract::task::{DocsOptions, PullRequestPolicy};
-use orchestrator_contract::{Event, Kind, Phase, TaskSpec, figures, terminal};
+use orchestrator_contract::{Event, Phase, figures, terminal};
 
 use super::advice::render_for_cli;
 use super::status::Status;
@@ -26,14 +25,14 @@ pub fn sanitize(text: &str) -> String {
     terminal::neutralize(text)
 }
 
-fn colorize(text: &str, code: &str, color: ColorChoice) -> String {
+pub(super) fn colorize(text: &str, code: &str, color: ColorChoice) -> String {
     match color {
         ColorChoice::Yes => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
         ColorChoice::No => text.to_owned(),
     }
 }
 
-fn paint_phase(phase: Phase, text: &str, color: ColorChoice) -> String {
+pub(super) fn paint_phase(phase: Phase, text: &str, color: ColorChoice) -> String {
     let code = match phase {
         Phase::Pending => "2",
         Phase::Preparing | Phase::Running | Phase::Publishing => "36",
@@ -143,58 +142,6 @@ pub fn describe_sandbox(sandbox: &Sandbox) -> String {
     }
 }
 
-/// Renders runs as a table.
-#[must_use]
-pub fn render_list(statuses: &[Status], now: Timestamp, color: ColorChoice) -> String {
-    let header = ["RUN", "TASK", "PHASE", "STEP", "AGE", "TURNS", "COST", "DETAIL"].map(str::to_owned);
-    let row = |status: &Status| {
-        let task = status.task_id.map_or("all".to_owned(), |task| task.to_string());
-        let detail = match (&status.reason, &status.waiting_for, &status.activity) {
-            (Some(reason), ..) => reason.to_string(),
-            (None, Some(waiting_for), _) => format!("waiting for {waiting_for}"),
-            (None, None, Some(activity)) => activity.clone(),
-            (None, None, None) => String::new(),
-        };
-        let detail = status.pull_request.clone().unwrap_or(detail);
-        [
-            status.run.to_string(),
-            task,
-            status.phase.to_string(),
-            status.step.map_or(String::new(), |step| step.to_string()),
-            age(status.submitted_at, now),
-            status.turns.to_string(),
-            figures::cost(status.cost_usd),
-            sanitize(&detail).chars().take(60).collect(),
-        ]
-    };
-    let rows: Vec<[String; 8]> = std::iter::once(header).chain(statuses.iter().map(row)).collect();
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for (number, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .enumerate()
-            .map(|(column, (cell, width))| {
-                let padded = format!("{cell:<width$}");
-                match (number.checked_sub(1).and_then(|index| statuses.get(index)), column) {
-                    (Some(status), 2) => paint_phase(status.phase, &padded, color),
-                    (None, _) => colorize(&padded, "2", color),
-                    (Some(_), _) => padded,
-                }
-            })
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// Renders the progress of a run in one line.
 #[must_use]
 pub fn render_progress(status: &Status) -> String {
@@ -209,62 +156,6 @@ pub fn render_progress(status: &Status) -> String {
         (None, None) => {}
     }
     parts.join(" | ")
-}
-
-/// Renders the planned steps of a run, one a line.
-#[must_use]
-pub fn render_plan(task: &TaskSpec) -> String {
-    if task.kind == Kind::Docs {
-        return docs_plan(task).iter().zip(1..).map(|(step, at)| format!("  {at}. {step}\n")).collect();
-    }
-    let directory = task
-        .target
-        .working_directory
-        .as_ref()
-        .map_or(format!("the directory of {}", task.service), |directory| format!("`{directory}`"));
-    let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
-    let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
-    let pull_request = match task.pull_request {
-        PullRequestPolicy::Create => "push the branch and open a pull request",
-        PullRequestPolicy::None => "push the branch, without a pull request",
-    };
-    let verify = match task.verify.as_slice() {
-        [] => "commit, without verification (no `verify` commands)".to_owned(),
-        commands => format!("commit, and verify the commit with `{}`", commands.join("`, `")),
-    };
-    format!(
-        "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work in {directory}\n  \
-         3. run {} with the model {}\n  4. {verify}\n  5. {pull_request}\n",
-        task.platform.url, task.target.url, task.agent, task.model
-    )
-}
-
-/// Returns the planned steps of a docs run.
-#[must_use]
-pub fn docs_plan(task: &TaskSpec) -> Vec<String> {
-    let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
-    let which = task.task_id.map_or("every task".to_owned(), |task| format!("task {task}"));
-    let DocsOptions { force, concurrency } = task.docs_options();
-    let existing = if force { "rewriting existing ones" } else { "keeping existing ones" };
-    let publish = match task.pull_request {
-        PullRequestPolicy::Create => format!("push the branch and open a pull request against {base}"),
-        PullRequestPolicy::None => "push the branch, without a pull request".to_owned(),
-    };
-    let sessions = if task.task_id.is_none() {
-        format!(", one session for each task, {concurrency} concurrently")
-    } else {
-        String::new()
-    };
-    vec![
-        format!("clone {} at {base} and read its tasks", task.platform.url),
-        format!(
-            "run {} with the model {} to write the documents of {which}{sessions}, {existing}",
-            task.agent,
-            sanitize(&task.model)
-        ),
-        "review each document; the agent revises rejected ones once".to_owned(),
-        publish,
-    ]
 }
 
 /// Renders the result of each task's documents with the review findings, one line a task.
@@ -356,17 +247,6 @@ mod tests {
         pull request  https://github.com/myorg/trader/pull/7
         message       pull request #7 is open.
         next          Review the pull request.
-        ");
-    }
-
-    #[test]
-    fn run_list_renders_as_table() {
-        let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
-        insta::assert_snapshot!(render_list(&list, now(), ColorChoice::No), @"
-        RUN                                   TASK  PHASE      STEP       AGE  TURNS  COST   DETAIL
-        trader-claude-agent-1-task1-attempt2  1     Succeeded  report     6m   14     $0.42  https://github.com/myorg/trader/pull/7
-        trader-claude-agent-1-task1-attempt2  1     Running    agent      6m   3      $0.12  edits src/lib.rs
-        trader-claude-agent-1-task1-attempt2  1     Failed     preflight  6m   0      $0.00  SupervisorLost
         ");
     }
 

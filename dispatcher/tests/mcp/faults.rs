@@ -49,7 +49,7 @@ impl Program {
     fn answers(&mut self, id: u32) {
         self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" }));
         let answer = self.read();
-        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 7));
+        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 8));
     }
 
     /// Closes the input and returns exit code, remaining output, and stderr.

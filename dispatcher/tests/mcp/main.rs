@@ -8,6 +8,7 @@ mod arbitrary_input;
 mod bench;
 mod client;
 mod conversation;
+mod diff;
 mod faults;
 mod run_selection;
 mod surface;

@@ -86,7 +86,7 @@ async fn broken_config_is_reported_until_fixed_without_restart() {
     let file = bench.path("open/orchestrator.toml");
     std::fs::write(&file, "nonsense = = 1").unwrap();
     let client = connect(server(&bench, "done"), Era::Stateless).await;
-    assert_eq!(client.list_all_tools().await.unwrap().len(), 7);
+    assert_eq!(client.list_all_tools().await.unwrap().len(), 8);
     let broken = call(&client, "list_tasks", json!({})).await;
     assert!(broken.is_error && broken.text.contains("orchestrator.toml"), "{broken:?}");
     std::fs::write(&file, "").unwrap();

@@ -70,6 +70,8 @@ async fn tool_descriptions_contain_common_user_words() {
         ("progress", "get_task_status"),
         ("still running", "get_task_status"),
         ("logs", "get_task_logs"),
+        ("changes", "get_task_diff"),
+        ("diff", "get_task_diff"),
         ("cancel", "stop_task"),
         ("abort", "stop_task"),
         ("overview", "list_tasks"),

@@ -47,6 +47,9 @@ impl EventLoop {
 
     /// Starts the session of a docs task, or continues it after a rejected review.
     pub(super) fn start_docs_session(&mut self, index: usize, prompt: &AgentPrompt) {
+        if let (AgentPrompt::VerificationFailed(_), Some(task)) = (prompt, self.docs_task(index)) {
+            self.context.journal.info(format!("task {}: review failed, sent back to the agent", task.task));
+        }
         let failed =
             move |failure| StepOutput::DocsSessionEnded(index, None, DocsSessionResult::Failed(failure));
         let planned = self.plan_docs_session(index, prompt);

@@ -34,7 +34,15 @@ impl EventLoop {
     fn start_agent(&mut self, prompt: &AgentPrompt) {
         let current = match prompt {
             AgentPrompt::Task => None,
-            AgentPrompt::VerificationFailed(_) => self.report.sessions.last().map(String::as_str),
+            AgentPrompt::VerificationFailed(_) => {
+                // Otherwise the log does not show why the agent starts again.
+                self.context.journal.log(
+                    Level::Info,
+                    "verify",
+                    "verification failed, sent back to the agent",
+                );
+                self.report.sessions.last().map(String::as_str)
+            }
         };
         let input = self.outputs.session_input(self.context.task.task_id);
         let limits = self.remaining_limits();

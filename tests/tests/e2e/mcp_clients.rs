@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 const RUN: &str = "trader-claude-agent-1-task1-attempt1";
 
-const TOOLS: [&str; 7] = [
+const TOOLS: [&str; 8] = [
     "submit_implementation_task",
     "init_docs",
     "get_task_status",
     "list_tasks",
     "get_task_logs",
+    "get_task_diff",
     "wait_for_task",
     "stop_task",
 ];

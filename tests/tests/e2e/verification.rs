@@ -23,10 +23,16 @@ fn failed_verification_is_fixed_in_session_then_published() {
     assert_eq!(outcome.verification.commit, outcome.work.oid);
     assert_eq!(outcome.commits, 1, "the second commit replaces the first");
     assert_eq!(outcome.sessions.len(), 1, "one conversation");
+    let log = env.dispatcher(&["logs"]);
+    assert!(log.stdout.contains("verification failed, sent back to the agent"), "{log:#?}");
     let sessions: std::collections::BTreeSet<_> =
         env.model.conversation().into_iter().map(|request| request.session).collect();
     assert_eq!(sessions.len(), 1);
     assert!(outcome.pull_request.is_some());
+    let diff = env.dispatcher(&["diff"]);
+    assert!(diff.stdout.contains("+// a try"), "{diff:#?}");
+    let stat = env.dispatcher(&["diff", "--stat", "-o", "json"]);
+    assert!(stat.stdout.contains("\"path\": \"src/lib.rs\""), "{stat:#?}");
     env.model.assert_played();
     env.assert_invariants(&outcome);
 }

@@ -5,9 +5,10 @@ use orchestrator_contract::event::Progress;
 use orchestrator_contract::{Outcome, Phase, Reason, RunName, Step};
 
 use crate::backend::{StoredRun, SubmissionRecord};
+use crate::error::Error;
 use crate::task::event_fold::RunSnapshot;
 use crate::task::request::{Overrides, Request};
-use crate::task::status::{RunInfo, Status};
+use crate::task::status::{DamagedRun, RunInfo, Status};
 use crate::taskrun::definition::TaskRun;
 use crate::taskrun::status::{STARTING_MESSAGE, TaskRunStatus};
 
@@ -21,6 +22,13 @@ pub(super) fn run(found: &TaskRun) -> Option<StoredRun> {
     let record = SubmissionRecord { version: 1, backend: "kubernetes".to_owned(), submitted_at, request };
     let Ok(task) = found.task() else { return None };
     Some(StoredRun { record, task })
+}
+
+/// Returns a TaskRun whose task is invalid.
+pub(super) fn damaged(found: &TaskRun) -> Option<DamagedRun> {
+    let errors = found.task().err()?;
+    let problem = format!("invalid TaskRun: {}", Error::from_field_errors(&errors));
+    Some(DamagedRun { run: found.metadata.name.clone().unwrap_or_default(), problem })
 }
 
 fn request_from_spec(found: &TaskRun) -> Request {

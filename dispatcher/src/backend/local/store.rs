@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use orchestrator_contract::{Reason, RunName, TaskKey, TaskSpec};
@@ -13,6 +14,7 @@ use super::lock;
 use crate::backend::{StoredRun, SubmissionRecord};
 use crate::error::Error;
 use crate::files;
+use crate::task::status::DamagedRun;
 use crate::task::stop_mode::StopMode;
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -33,6 +35,9 @@ impl From<RunEntry> for StoredRun {
         Self { record, task }
     }
 }
+
+/// A record without a submission for this long is incomplete: writing one takes milliseconds.
+const INCOMPLETE_AFTER: Duration = Duration::from_secs(60);
 
 /// Prefix of records that are being removed; not a valid run name.
 const REMOVED_PREFIX: &str = ".removed-";
@@ -69,6 +74,28 @@ impl Local {
             .collect();
         runs.sort_by(|a, b| (b.record.submitted_at, &b.task.run).cmp(&(a.record.submitted_at, &a.task.run)));
         Ok(runs)
+    }
+
+    /// Returns the folders whose record is damaged, or was never completed.
+    pub(super) fn damaged_records(&self) -> Result<Vec<DamagedRun>, Error> {
+        let names = files::list_names(&self.runs_folder())?;
+        Ok(names.into_iter().filter_map(|name| self.damaged_record(name)).collect())
+    }
+
+    fn damaged_record(&self, folder: String) -> Option<DamagedRun> {
+        let problem = match RunName::new(&*folder).map(|name| self.stored_run(&name)) {
+            Ok(Ok(Some(_))) => return None,
+            Ok(Ok(None)) => {
+                let path = self.runs_folder().join(&folder);
+                let created = fs::metadata(&path).ok()?.modified().ok()?;
+                // A submission may be writing it right now.
+                created.elapsed().ok().filter(|age| *age > INCOMPLETE_AFTER)?;
+                format!("incomplete record: {} has no task or no submission", path.display())
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("damaged record: the folder's name is not that of a run: {error}"),
+        };
+        Some(DamagedRun { run: folder, problem })
     }
 
     /// Returns a run; `None` if it does not exist or is incomplete.

@@ -40,9 +40,10 @@ pub fn render_for_mcp(advice: &Advice) -> String {
             "Submit a task: call `submit_implementation_task` with task_id, service.".to_owned()
         }
         Advice::ListRuns { newest } if newest.is_empty() => "List runs with `list_tasks`.".to_owned(),
-        Advice::ListRuns { newest } => {
-            format!("The newest runs are {}. List all with `list_tasks`.", join_names(newest))
-        }
+        Advice::ListRuns { newest } => match newest.as_slice() {
+            [only] => format!("The newest run is {only}. List all with `list_tasks`."),
+            newest => format!("The newest runs are {}. List all with `list_tasks`.", join_names(newest)),
+        },
         Advice::SelectRun => "Use a run name from `list_tasks`, or `current`, `latest`, a task such as \
                               `task 3`, or the name of a service that has runs."
             .to_owned(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::markdown::short;
+use super::markdown::{fence, short};
 use crate::task::status::Status;
 
 /// Maximum characters of a page: clients cut much longer results.
@@ -84,8 +84,9 @@ pub fn render_log(status: &Status, page: &LogPage) -> String {
     if lines.is_empty() {
         text.push_str("(no new lines)\n");
     } else {
-        // Four backticks: the log may contain three.
-        let _ = writeln!(text, "````\n{}\n````", lines.join("\n"));
+        let lines = lines.join("\n");
+        let fence = fence(&lines);
+        let _ = writeln!(text, "{fence}\n{lines}\n{fence}");
     }
     let call = format!("call `get_task_logs` with run \"{}\" and cursor: {next_cursor}", status.run);
     if *remaining > 0 {

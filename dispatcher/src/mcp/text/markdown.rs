@@ -20,6 +20,12 @@ impl Fields {
     }
 }
 
+/// Returns a fence that the text does not contain.
+pub(super) fn fence(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or_default();
+    "`".repeat((longest + 1).max(4))
+}
+
 /// Returns text of an agent or server in one line, cut after `max_chars`, without HTML and images.
 pub(super) fn short(text: &str, max_chars: usize) -> String {
     let text = sanitize(text);

@@ -6,7 +6,7 @@ use orchestrator_contract::{Kind, Phase, Reason, figures};
 
 use super::advice::render_for_mcp;
 use super::markdown::{Fields, short};
-use crate::task::status::Status;
+use crate::task::status::{DamagedRun, Status};
 use crate::task::text::{age, describe_sandbox, documented, sanitize};
 
 /// Maximum characters of an activity, title or note.
@@ -162,6 +162,15 @@ pub fn render_list<'a>(
     format!("{lines}{rest}")
 }
 
+/// Renders the runs that cannot be read, one a line.
+#[must_use]
+pub fn render_damaged(damaged: &[DamagedRun]) -> String {
+    let line = |DamagedRun { run, problem }: &DamagedRun| {
+        format!("- `{}` — damaged: {}\n", short(run, TEXT_MAX_CHARS), short(problem, TEXT_MAX_CHARS))
+    };
+    damaged.iter().map(line).collect()
+}
+
 /// Renders the runs that match ambiguously, and how to select one.
 #[must_use]
 pub fn candidates(statuses: &[Status], now: Timestamp) -> String {
@@ -238,6 +247,12 @@ mod tests {
         let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
         insta::assert_snapshot!(render_list(&list, 3, now()));
         insta::assert_snapshot!(render_list([], 0, now()), @"No matching runs. `submit_implementation_task` starts one.");
+    }
+
+    #[test]
+    fn damaged_run_is_listed_with_problem() {
+        let damaged = DamagedRun { run: "a-b".to_owned(), problem: "no <b>JSON".to_owned() };
+        assert_eq!(render_damaged(&[damaged]), "- `a-b` — damaged: no &lt;b>JSON\n");
     }
 
     #[test]

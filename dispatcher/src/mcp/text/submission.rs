@@ -8,8 +8,9 @@ use orchestrator_contract::{Kind, Phase, TaskSpec, figures};
 
 use super::markdown::{Fields, short};
 use crate::operations::{Submission, SubmitOutcome};
+use crate::task::plan::docs_plan;
 use crate::task::status::Status;
-use crate::task::text::{docs_plan, sanitize};
+use crate::task::text::sanitize;
 
 /// Maximum characters of the repeated guidance.
 const GUIDANCE_MAX_CHARS: usize = 1_000;
@@ -26,7 +27,7 @@ pub struct PriorRuns {
 /// Renders the result of a submission.
 #[must_use]
 pub fn render_submission(submission: &Submission, prior: &PriorRuns) -> String {
-    let Submission { result, run, task, status, warnings, native_command } = submission;
+    let Submission { result, run, task, status, warnings, native_command, continues: _ } = submission;
     let mut text = headline(submission);
     text.push_str("\n\n");
     text.push_str(&details(task));
@@ -35,7 +36,7 @@ pub fn render_submission(submission: &Submission, prior: &PriorRuns) -> String {
         text.push('\n');
         text.push_str(&describe_relation(task, prior, status));
         text.push_str("\nThe run will:\n");
-        text.push_str(&plan(task));
+        text.push_str(&plan(task, prior));
     }
     for warning in warnings {
         let _ = writeln!(text, "\nWarning: {}", sanitize(warning));
@@ -238,7 +239,7 @@ fn add_docs_relation(fields: &mut Fields, task: &TaskSpec) {
     fields.add("Your checkout", "not modified: nothing in it is committed, moved or pushed");
 }
 
-fn plan(task: &TaskSpec) -> String {
+fn plan(task: &TaskSpec, prior: &PriorRuns) -> String {
     if task.kind == Kind::Docs {
         return docs_plan(task)
             .iter()
@@ -256,15 +257,33 @@ fn plan(task: &TaskSpec) -> String {
         [] => "Commit, without verification: the service has no `verify` commands".to_owned(),
         commands => format!("Commit, and verify the commit with `{}`", commands.join("`, `")),
     };
+    let earlier = prior.earlier.as_ref().filter(|_| task.mode == Mode::Retry);
+    let has_pull_request = earlier.is_some_and(|earlier| earlier.pull_request.is_some());
+    let model = sanitize(&task.model);
+    let (checkout, agent) = match earlier {
+        Some(earlier) => (
+            format!(
+                "Update {} and check out the branch with all work of attempt {}",
+                task.target.url.name(),
+                earlier.attempt
+            ),
+            format!("Resume the session of {} with the model {model}", task.agent),
+        ),
+        None => (
+            format!("Clone or update {} and check out the branch", task.target.url.name()),
+            format!("Run {} with the model {model}", task.agent),
+        ),
+    };
     let publish = match task.pull_request {
+        PullRequestPolicy::Create if has_pull_request => "Push the branch and update its pull request",
         PullRequestPolicy::Create => "Push the branch and open a pull request",
         PullRequestPolicy::None => "Push the branch, without a pull request",
     };
     let steps = [
         format!("Read the documents of {number} from the platform repository"),
-        format!("Clone or update {} and check out the branch", task.target.url.name()),
+        checkout,
         format!("Start {servers}"),
-        format!("Run {} with the model {}", task.agent, sanitize(&task.model)),
+        agent,
         verify,
         publish.to_owned(),
     ];

@@ -8,7 +8,7 @@ use crate::mcp::arguments::{ListArguments, RunArguments, parse_optional, task};
 use crate::mcp::outputs::{ListOutput, RunSummary, StatusOutput, summaries};
 use crate::mcp::select::{ToolError, select_run};
 use crate::mcp::server::Server;
-use crate::mcp::text::{candidates, render_list, render_run};
+use crate::mcp::text::{candidates, render_damaged, render_list, render_run};
 use crate::operations::Filter;
 use crate::task::selection::{PHASES, Purpose, parse_phase};
 
@@ -53,12 +53,15 @@ pub(super) async fn list(
         task: task(task_id.as_ref())?,
         phase: phase.transpose()?,
     };
-    let mut statuses = server.dispatcher()?.list(&filter).await?;
+    let dispatcher = server.dispatcher()?;
+    let mut statuses = dispatcher.list(&filter).await?;
+    // The service, task and phase of a damaged record are not known.
+    let damaged = if filter == Filter::default() { dispatcher.damaged().await? } else { Vec::new() };
     let limit = usize::try_from(limit.unwrap_or(DEFAULT_LIMIT).clamp(1, 200)).unwrap_or(usize::MAX);
     let remaining = statuses.len().saturating_sub(limit);
     statuses.truncate(limit);
     Ok(ToolOutput {
-        text: render_list(&statuses, remaining, Timestamp::now()),
-        value: ListOutput { runs: summaries(&statuses), remaining },
+        text: render_list(&statuses, remaining, Timestamp::now()) + &render_damaged(&damaged),
+        value: ListOutput { runs: summaries(&statuses), remaining, damaged },
     })
 }

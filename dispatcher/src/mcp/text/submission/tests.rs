@@ -19,6 +19,7 @@ fn submission(mode: Mode, attempt: u32) -> Submission {
         status,
         warnings: Vec::new(),
         native_command: None,
+        continues: None,
     }
 }
 

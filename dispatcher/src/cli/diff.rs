@@ -1,0 +1,50 @@
+//! `dispatcher diff`.
+
+use orchestrator_contract::RunName;
+use serde_json::json;
+
+use super::context::CliContext;
+use super::run_selector::RunSelector;
+use crate::error::Error;
+use crate::task::diff::color_patch;
+use crate::task::selection::{Purpose, Recency};
+
+/// Print the changes of a run's branch
+///
+/// The changes are those since the base of the branch, as of the last time that the run saved its work.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  dispatcher diff
+  dispatcher diff trader-claude-agent-1-task1-attempt1 --stat
+  dispatcher diff --service trader --path src/ | less -R")]
+pub(super) struct Arguments {
+    /// Run name [default: the latest]
+    run: Option<RunName>,
+    #[command(flatten)]
+    which: RunSelector,
+    /// Print the number of changed lines of each file only
+    #[arg(long)]
+    stat: bool,
+    /// Only print files with a path that contains this
+    #[arg(long, value_name = "TEXT")]
+    path: Option<String>,
+}
+
+pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
+    let Arguments { run, which, stat, path } = arguments;
+    let run = which.run(context, run, Purpose::Inspect, Recency::Latest).await?;
+    let mut diff = context.dispatcher.diff(&run).await?;
+    if let Some(path) = path {
+        diff = diff.with_paths(&path);
+    }
+    context.output.note(&format!("diff of {run}: {}", diff.summary()));
+    let mut value = json!({ "run": run, "files": diff.files, "truncated": diff.truncated });
+    if !stat && let Some(fields) = value.as_object_mut() {
+        fields.insert("patch".to_owned(), diff.patch().into());
+    }
+    context.output.result(&value, || {
+        if stat { diff.render_stat() } else { color_patch(&diff.patch(), context.output.color()) }
+    })?;
+    Ok(0)
+}
