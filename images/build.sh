@@ -122,7 +122,7 @@ if [[ -z $program ]]; then
     [[ $image == agent ]] || name=dispatcher
     target=$(rustc -vV | sed -n 's/^host: //p')
     say "building $name for $target; the first build takes minutes"
-    RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo build --quiet --release --target "$target" \
+    ORCHESTRATOR_COMMIT=$revision RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo build --quiet --release --target "$target" \
         --bin supervisor --bin dispatcher
     say "built $name after $SECONDS s"
     program=${CARGO_TARGET_DIR:-target}/$target/release/$name

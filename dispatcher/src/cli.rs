@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand parses, calls an operation and prints.
 
+mod checkout;
 mod complete;
 mod completions;
 mod context;
+mod cost;
 mod crd;
 mod debug;
 mod diff;
@@ -12,6 +14,7 @@ mod gc;
 mod list;
 mod logs;
 mod mcp;
+mod open;
 mod overrides;
 mod progress;
 mod retry;
@@ -22,7 +25,9 @@ mod setup;
 mod status;
 mod stop;
 mod submit;
+mod version;
 mod wait;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,7 +43,7 @@ use crate::output;
 #[derive(Debug, Parser)]
 #[command(
     name = "dispatcher",
-    version,
+    version = version::VERSION,
     max_term_width = 100,
     long_about = LONG_ABOUT,
     after_long_help = AFTER_HELP
@@ -89,6 +94,10 @@ enum Command {
     List(list::Arguments),
     Logs(logs::Arguments),
     Diff(diff::Arguments),
+    Checkout(checkout::Arguments),
+    Open(open::Arguments),
+    Watch(watch::Arguments),
+    Cost(cost::Arguments),
     Wait(wait::Arguments),
     Stop(stop::Arguments),
     Debug(Box<debug::Arguments>),
@@ -100,6 +109,7 @@ enum Command {
     Completions(completions::Arguments),
     ConfigSchema(schema::Arguments),
     Crd(crd::Arguments),
+    Version(version::Arguments),
 }
 
 /// Parses the arguments, runs the command and returns its exit code.
@@ -120,7 +130,29 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let owns_signals = matches!(arguments.command, Command::Serve(_) | Command::Debug(_));
+    let owns_signals = match &arguments.command {
+        Command::Serve(_) | Command::Debug(_) | Command::Watch(_) => true,
+        Command::List(list) => list.watch,
+        Command::Submit(_)
+        | Command::Docs(_)
+        | Command::Retry(_)
+        | Command::Status(_)
+        | Command::Logs(_)
+        | Command::Diff(_)
+        | Command::Checkout(_)
+        | Command::Open(_)
+        | Command::Cost(_)
+        | Command::Wait(_)
+        | Command::Stop(_)
+        | Command::Gc(_)
+        | Command::Setup(_)
+        | Command::Doctor(_)
+        | Command::Mcp(_)
+        | Command::Completions(_)
+        | Command::ConfigSchema(_)
+        | Command::Crd(_)
+        | Command::Version(_) => false,
+    };
     let command = run_command(arguments.global, arguments.command);
     tokio::select! {
         // The command comes first: Ctrl-C is only handled once the command waits for something, so
@@ -167,6 +199,10 @@ async fn run_command(global: GlobalArgs, command: Command) -> Result<u8, Error> 
         Command::List(arguments) => list::run(&context()?, &arguments).await,
         Command::Logs(arguments) => logs::run(&context()?, arguments).await,
         Command::Diff(arguments) => diff::run(&context()?, arguments).await,
+        Command::Checkout(arguments) => checkout::run(&context()?, arguments).await,
+        Command::Open(arguments) => open::run(&context()?, arguments).await,
+        Command::Watch(arguments) => watch::run(&context()?, arguments).await,
+        Command::Cost(arguments) => cost::run(&context()?, arguments).await,
         Command::Wait(arguments) => wait::run(&context()?, arguments).await,
         Command::Stop(arguments) => stop::run(&context()?, arguments).await,
         Command::Debug(arguments) => debug::run(&context()?, *arguments).await,
@@ -179,6 +215,7 @@ async fn run_command(global: GlobalArgs, command: Command) -> Result<u8, Error> 
         Command::Completions(arguments) => completions::run(&global, arguments),
         Command::ConfigSchema(arguments) => schema::run(global.output, arguments),
         Command::Crd(arguments) => crd::run(global.output, arguments),
+        Command::Version(arguments) => version::run(global.output, arguments),
     }
 }
 

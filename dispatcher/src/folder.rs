@@ -5,12 +5,14 @@
 mod checkout;
 mod git_config;
 mod local_changes;
+mod run_branch;
 
 use std::path::{Path, PathBuf};
 
 use orchestrator_contract::{RepositoryUrl, http_url};
 
 pub use checkout::Checkout;
+pub use run_branch::PushedBranch;
 
 use crate::config::{Environment, parse_repository};
 

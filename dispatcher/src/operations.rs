@@ -1,6 +1,7 @@
 //! What each command does, for the command line and MCP alike: resolve the
 //! request, decide, call the backend.
 
+mod checkout;
 mod debug;
 mod diff;
 mod dispatcher;
@@ -8,6 +9,7 @@ mod docs;
 mod doctor;
 mod follow;
 mod gc;
+mod page;
 mod query;
 mod ready;
 mod record;
@@ -16,10 +18,12 @@ mod submit;
 
 pub use crate::backend::Artifact;
 pub use crate::task::check::{Check, CheckStatus};
+pub use checkout::CheckedOut;
 pub use dispatcher::Dispatcher;
 pub use docs::DocsRequest;
 pub use follow::WaitOutcome;
 pub use gc::Removal;
+pub use page::PullRequestPage;
 pub use query::{Filter, StatusMatch};
 pub use stop::StopOutcome;
 pub use submit::{Preview, Submission, SubmitOutcome};

@@ -32,6 +32,8 @@ pub struct Output {
     format: OutputFormat,
     color: ColorChoice,
     terminal: bool,
+    /// Whether stdout is a terminal that can move its cursor.
+    stdout_terminal: bool,
     width: Option<usize>,
 }
 
@@ -44,6 +46,7 @@ impl Output {
             format,
             color,
             terminal: std::io::stderr().is_terminal() && !is_dumb(environment),
+            stdout_terminal: std::io::stdout().is_terminal() && !is_dumb(environment),
             width: decide_width(environment, || {
                 let (_rows, columns) = console::Term::stdout().size_checked()?;
                 Some(columns.into())
@@ -55,6 +58,19 @@ impl Output {
     #[must_use]
     pub fn color(&self) -> ColorChoice {
         self.color
+    }
+
+    /// Returns whether a user sees stdout on a terminal.
+    #[must_use]
+    pub fn is_on_terminal(&self) -> bool {
+        self.stdout_terminal
+    }
+
+    /// Returns the lines of the terminal; none without one.
+    #[must_use]
+    pub fn height(&self) -> Option<usize> {
+        let (lines, _columns) = console::Term::stdout().size_checked()?;
+        Some(lines.into())
     }
 
     /// Returns how to render a table.
@@ -98,6 +114,20 @@ impl Output {
                 self.text(&terminal::neutralize_lines(&yaml))
             }
         }
+    }
+
+    /// Prints a value as one line of JSON.
+    ///
+    /// # Errors
+    /// Returns an error if stdout cannot be written to.
+    pub fn json_line<T: Serialize>(&self, value: &T) -> Result<(), Error> {
+        let json = serde_json::to_string(value).map_err(|error| {
+            Error::new(
+                orchestrator_contract::Reason::InternalError,
+                format!("cannot print the result: {error}"),
+            )
+        })?;
+        self.text(&format!("{}\n", terminal::escape_json(&json)))
     }
 
     /// Prints text unchanged.

@@ -20,12 +20,41 @@ pub(crate) fn foreground_command(program: &Path) -> std::process::Command {
     command
 }
 
-/// Returns a program's trimmed stdout if it succeeds within `limit`, else why it did not.
+/// Starts a program that outlives this one, without output.
+pub(crate) fn start_detached(mut command: std::process::Command) -> std::io::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    // Ctrl-C must not reach it.
+    command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    tokio::process::Command::from(command).spawn().map(drop)
+}
+
+/// Returns a program's trimmed stdout if it succeeds within `limit`, else why it did not, in one line.
 ///
 /// Kills the program on timeout.
 pub(crate) async fn output_with_timeout(
+    command: std::process::Command,
+    limit: Duration,
+) -> Result<String, String> {
+    wait_for_output(command, limit, |status, stderr| {
+        format!("{status}: {}", stderr.lines().next().unwrap_or_default())
+    })
+    .await
+}
+
+/// Returns a program's trimmed stdout if it succeeds within `limit`, else its stderr.
+///
+/// Kills the program on timeout.
+pub(crate) async fn full_output_with_timeout(
+    command: std::process::Command,
+    limit: Duration,
+) -> Result<String, String> {
+    wait_for_output(command, limit, |_, stderr| stderr.to_owned()).await
+}
+
+async fn wait_for_output(
     mut command: std::process::Command,
     limit: Duration,
+    failed: fn(std::process::ExitStatus, &str) -> String,
 ) -> Result<String, String> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut command = tokio::process::Command::from(command);
@@ -38,9 +67,7 @@ pub(crate) async fn output_with_timeout(
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stderr = stderr.lines().next().unwrap_or_default().to_owned();
-    Err(format!("{}: {stderr}", output.status))
+    Err(failed(output.status, &String::from_utf8_lossy(&output.stderr)))
 }
 
 /// Finds a program in the folders of `PATH`.

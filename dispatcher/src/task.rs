@@ -4,6 +4,7 @@
 
 pub mod advice;
 pub mod check;
+pub mod cost;
 pub mod diff;
 pub mod event_fold;
 pub mod image;

@@ -5,6 +5,7 @@ use orchestrator_contract::{Phase, ServiceName, TaskId};
 use serde_json::json;
 
 use super::context::CliContext;
+use super::watch;
 use crate::error::Error;
 use crate::operations::Filter;
 use crate::output::OutputFormat;
@@ -38,6 +39,9 @@ pub(super) struct Arguments {
     /// List all runs
     #[arg(long, conflicts_with = "limit")]
     all: bool,
+    /// Refresh the list until Ctrl-C, as `watch` does
+    #[arg(long, conflicts_with_all = ["limit", "all", "phase"])]
+    pub(super) watch: bool,
 }
 
 /// Runs in a table without `--limit` and `--all`: they fit a screen.
@@ -51,8 +55,11 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
 }
 
 pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
-    let Arguments { service, task, phase, limit, all } = arguments;
+    let Arguments { service, task, phase, limit, all, watch } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
+    if *watch {
+        return watch::watch(context, &filter).await;
+    }
     let mut runs = context.dispatcher.list(&filter).await?;
     runs.retain(|status| phase.is_empty() || phase.contains(&status.phase));
     let limit = match (limit, context.output.format()) {

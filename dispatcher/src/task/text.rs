@@ -158,6 +158,18 @@ pub fn render_progress(status: &Status) -> String {
     parts.join(" | ")
 }
 
+/// Renders what a run does now, or how it ended, in one line that starts with its name.
+#[must_use]
+pub fn render_change(status: &Status) -> String {
+    match (status.reason, status.cause()) {
+        (Some(reason), Some(cause)) => {
+            format!("{} | {} ({reason}) | {}", status.run, status.phase, sanitize(cause))
+        }
+        (Some(reason), None) => format!("{} | {} ({reason})", status.run, status.phase),
+        (None, _) => format!("{} | {}", status.run, render_progress(status)),
+    }
+}
+
 /// Renders the result of each task's documents with the review findings, one line a task.
 #[must_use]
 pub fn documented(outcome: &Outcome) -> Vec<String> {
@@ -253,6 +265,12 @@ mod tests {
     #[test]
     fn progress_renders_as_one_line() {
         insta::assert_snapshot!(render_progress(&sample(3, LockState::Held)), @"Running | agent | 3 turns, $0.12 | edits src/lib.rs");
+    }
+
+    #[test]
+    fn change_of_run_renders_as_one_line() {
+        insta::assert_snapshot!(render_change(&sample(3, LockState::Held)), @"trader-claude-agent-1-task1-attempt2 | Running | agent | 3 turns, $0.12 | edits src/lib.rs");
+        insta::assert_snapshot!(render_change(&sample(5, LockState::Free)), @"trader-claude-agent-1-task1-attempt2 | Succeeded (Completed) | pull request #7 is open.");
     }
 
     #[test]

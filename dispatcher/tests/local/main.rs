@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 
 mod bench;
+mod checkout;
 mod completions;
 mod configuration;
 mod docs;
@@ -10,6 +11,7 @@ mod listing;
 mod results;
 mod run_selection;
 mod terminal;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;

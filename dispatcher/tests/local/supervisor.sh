@@ -22,11 +22,17 @@ event() {
     seq=$((seq + 1))
     printf '{"version":1,"time":"2026-11-22T12:00:00Z","seq":%s,"run":"%s","message":"%s",%s}\n' "$seq" "$run" "$1" "$2"
 }
+# Optional parts of an outcome.
+pull= && [ -z "${ORCHESTRATOR_TEST_PULL:-}" ] ||
+    pull="\"pull_request\":{\"url\":\"$ORCHESTRATOR_TEST_PULL\",\"number\":7,\"created\":true,\"head\":\"00\"},"
+usage= && [ -z "${ORCHESTRATOR_TEST_COST:-}" ] ||
+    usage="\"usage\":{\"turns\":3,\"cost_usd\":$ORCHESTRATOR_TEST_COST,\"models\":{}},"
 outcome() {
     event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
 \"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\
 \"attempt\":$(field attempt),\"phase\":\"$1\",\"reason\":\"$2\",\"exit_code\":$3,\"retryable\":\"yes\",\
 \"step\":\"report\",\"message\":\"$4\",\"work\":{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"},\
+${pull}${usage}\
 \"verification\":{\"status\":\"not_configured\"},\
 \"started_at\":\"2026-11-22T12:00:00Z\",\"finished_at\":\"2026-11-22T12:00:01Z\"}"
     exit "$3"

@@ -99,7 +99,7 @@ fn stdio_server_speaks_both_eras_until_input_ends() {
     assert!(discovered["result"]["supportedVersions"].to_string().contains("2026-07-28"), "{discovered}");
     program.say(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": { "_meta": meta } }));
     let listed = program.read();
-    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 7);
+    assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 8);
     assert_eq!(listed["result"]["resultType"], "complete");
     assert_eq!(program.end(), (Some(0), String::new(), String::new()));
 }
