@@ -1,13 +1,13 @@
 //! Demonstrates an implementation run: `cargo run --bin demo`.
 //!
 //! It needs no key, cluster or account: the model is a script, the git host and GitHub are fakes on this
-//! machine. The dispatcher, the supervisor, the Claude Code CLI, the MCP servers, git and cargo are real.
+//! machine, and its pull request is on a host that does not exist. The dispatcher, the supervisor, the Claude Code CLI, the MCP servers, git and cargo are real.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use orchestrator_contract::Outcome;
+use orchestrator_contract::{Outcome, figures};
 use orchestrator_tests::binaries::Binaries;
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{RIGHT, WRONG};
@@ -142,22 +142,37 @@ fn heading(text: &str) {
 
 /// Runs the dispatcher and prints its output.
 fn show(env: &TestEnv, arguments: &[&str]) -> Result<()> {
-    println!("$ dispatcher {}\n", arguments.join(" "));
+    println!("$ {}\n", command_line(arguments));
     let output = env.dispatcher(arguments);
     print!("{}{}", output.stdout, output.stderr);
     ensure!(output.code == 0, "dispatcher {} ended with {}", arguments[0], output.code);
     Ok(())
 }
 
+/// Returns a command of the dispatcher as a line for a shell.
+fn command_line(arguments: &[&str]) -> String {
+    let words = arguments.iter().map(|word| quote(word));
+    std::iter::once("dispatcher".to_owned()).chain(words).collect::<Vec<String>>().join(" ")
+}
+
+/// Quotes a word for a shell, if it needs that.
+fn quote(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// Prints the log until the run ends.
 fn follow(env: &TestEnv, run: &str) -> Result<()> {
-    println!("\n$ dispatcher logs -f {run}\n");
+    println!("\n$ {}\n", command_line(&["logs", "-f", run]));
     let mut logs = Command::new(&Binaries::get().dispatcher);
     logs.args(["logs", "-f", run]).env_clear().envs(env.environment()).stdin(Stdio::null());
     let status = logs.status().context("cannot start the dispatcher")?;
     ensure!(status.success(), "dispatcher logs ended with {status}");
     let waited = env.dispatcher(&["wait", run]);
-    println!("\n$ dispatcher wait {run}    # exit code {}", waited.code);
+    println!("\n$ {}    # exit code {}", command_line(&["wait", run]), waited.code);
     Ok(())
 }
 
@@ -182,7 +197,10 @@ fn prove(env: &TestEnv, outcome: &Outcome) -> Result<()> {
     ensure!(passed, "the test does not pass on the pushed branch");
     env.assert_invariants(outcome);
     env.model.assert_played();
-    println!("\nDone: the task is implemented, pushed, and proposed in {:.1} s.", seconds(outcome));
+    let duration = figures::duration(seconds(outcome));
+    println!("\nDone: the task is implemented, pushed, and proposed in {duration}.");
+    println!("The git host, GitHub and the model were fakes, and are gone now: so are the repositories and the run.");
+    println!("next: in a clone of your repository, run `dispatcher doctor`, then `dispatcher submit --help`");
     Ok(())
 }
 
@@ -195,4 +213,18 @@ fn test_passes(folder: &Path) -> Result<bool> {
 
 fn seconds(outcome: &Outcome) -> f64 {
     outcome.finished_at.duration_since(outcome.started_at).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_commands_can_be_copied() {
+        assert_eq!(
+            command_line(&["submit", "--verify", CHECK, "--guidance", "it's a maximum"]),
+            r"dispatcher submit --verify 'cargo test --offline' --guidance 'it'\''s a maximum'"
+        );
+        assert_eq!(command_line(&["--url", "http://127.0.0.1:1/a.git", ""]), "dispatcher --url http://127.0.0.1:1/a.git ''");
+    }
 }

@@ -48,7 +48,7 @@ impl Api {
                 let comment = json!({
                     "id": id, "node_id": format!("IC_{id}"), "body": body["body"], "user": author(),
                     "url": format!("https://api.github.com/repos/{repository}/issues/comments/{id}"),
-                    "html_url": format!("https://github.com/{repository}/pull/{number}#issuecomment-{id}"),
+                    "html_url": format!("https://github.example/{repository}/pull/{number}#issuecomment-{id}"),
                     "issue_url": issue(repository, number),
                     "created_at": WHEN, "updated_at": WHEN, "author_association": "MEMBER",
                 });
@@ -107,7 +107,7 @@ impl Api {
         let pull = json!({
             "id": number, "number": number, "state": "open", "locked": false, "repository": repository,
             "url": format!("https://api.github.com/repos/{repository}/pulls/{number}"),
-            "html_url": format!("https://github.com/{repository}/pull/{number}"),
+            "html_url": format!("https://github.example/{repository}/pull/{number}"),
             "title": body["title"], "body": body["body"], "draft": body["draft"] == true,
             "user": author(), "created_at": WHEN, "updated_at": WHEN, "mergeable": true, "mergeable_state": "clean",
             "head": {"label": label, "ref": head, "sha": tips[&head]},
@@ -132,7 +132,7 @@ fn is(pull: &Value, repository: &str, number: &str) -> bool {
     pull["repository"] == repository && pull["number"].as_u64() == number.parse().ok()
 }
 
-/// The time of every object.
+/// The time of every object. The pages are on a host that does not exist: those on github.com are of strangers.
 const WHEN: &str = "2026-01-02T03:04:05Z";
 
 fn issue(repository: &str, number: &str) -> String {
