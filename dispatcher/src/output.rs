@@ -34,7 +34,8 @@ pub struct Output {
     terminal: bool,
     /// Whether stdout is a terminal that can move its cursor.
     stdout_terminal: bool,
-    width: Option<usize>,
+    /// Columns that the environment states.
+    stated_width: Option<usize>,
 }
 
 impl Output {
@@ -47,10 +48,7 @@ impl Output {
             color,
             terminal: std::io::stderr().is_terminal() && !is_dumb(environment),
             stdout_terminal: std::io::stdout().is_terminal() && !is_dumb(environment),
-            width: decide_width(environment, || {
-                let (_rows, columns) = console::Term::stdout().size_checked()?;
-                Some(columns.into())
-            }),
+            stated_width: stated_width(environment),
         }
     }
 
@@ -73,10 +71,11 @@ impl Output {
         Some(lines.into())
     }
 
-    /// Returns how to render a table.
+    /// Returns how to render a table now; users resize terminals.
     #[must_use]
     pub fn table_style(&self) -> TableStyle {
-        TableStyle { width: self.width, color: self.color }
+        let terminal = || console::Term::stdout().size_checked().map(|(_lines, columns)| columns.into());
+        TableStyle { width: self.stated_width.or_else(terminal), color: self.color }
     }
 
     /// Returns the output format of results.
@@ -166,10 +165,9 @@ fn decide_color(environment: &Environment, terminal: bool) -> ColorChoice {
     if enabled && environment.os("NO_COLOR").is_none() { ColorChoice::Yes } else { ColorChoice::No }
 }
 
-/// Returns the columns of the terminal; none without one. `COLUMNS` overrides it, as in other programs.
-fn decide_width(environment: &Environment, terminal: impl FnOnce() -> Option<usize>) -> Option<usize> {
-    let stated = environment.text("COLUMNS").and_then(|columns| columns.parse().ok());
-    stated.or_else(terminal).filter(|columns| *columns > 0)
+/// Returns the width that `COLUMNS` states, which overrides that of the terminal, as in other programs.
+fn stated_width(environment: &Environment) -> Option<usize> {
+    environment.text("COLUMNS")?.parse().ok().filter(|columns| *columns > 0)
 }
 
 /// Returns whether the terminal supports plain text only.
@@ -201,16 +199,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn width_is_that_of_terminal_unless_stated() {
-        let width = |stated: &str, terminal| {
+    fn stated_width_is_positive_number() {
+        let width = |stated: &str| {
             let environment: Environment = [("COLUMNS", stated)].into_iter().collect();
-            decide_width(&environment, || terminal)
+            stated_width(&environment)
         };
-        assert_eq!(width("", Some(80)), Some(80));
-        assert_eq!(width("", None), None);
-        assert_eq!(width("60", Some(80)), Some(60));
-        assert_eq!(width("wide", Some(80)), Some(80));
-        assert_eq!(width("0", None), None);
+        assert_eq!(["60", "", "wide", "0", "-1"].map(width), [Some(60), None, None, None, None]);
     }
 
     #[test]

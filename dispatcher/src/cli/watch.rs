@@ -1,5 +1,6 @@
 //! `dispatcher watch`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -50,11 +51,13 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
 /// Shows matching runs until Ctrl-C, which is the normal end.
 pub(super) async fn watch(context: &CliContext, filter: &Filter) -> Result<u8, Error> {
     tokio::select! {
-        result = refresh(context, filter) => result.map(|()| 0),
+        // Handle Ctrl-C before anything is printed.
+        biased;
         interrupt = tokio::signal::ctrl_c() => match interrupt {
             Ok(()) => Ok(0),
             Err(error) => Err(Error::new(Reason::IoError, format!("cannot wait for Ctrl-C: {error}"))),
         },
+        result = refresh(context, filter) => result.map(|()| 0),
     }
 }
 
@@ -94,7 +97,10 @@ impl Screen {
         };
         // What scrolls off the screen cannot be drawn over.
         let height = context.output.height().unwrap_or(DEFAULT_HEIGHT).saturating_sub(1).max(1);
-        let lines: Vec<&str> = table.lines().take(height).collect();
+        // A line that wraps would take two lines of the screen.
+        let width = style.width.unwrap_or(usize::MAX);
+        let lines: Vec<Cow<'_, str>> =
+            table.lines().take(height).map(|line| console::truncate_str(line, width, "…")).collect();
         let text = redraw(&lines, self.lines);
         self.lines = lines.len();
         context.output.text(&text)
@@ -102,7 +108,7 @@ impl Screen {
 }
 
 /// Returns the lines, preceded by what moves the cursor to the first of `earlier` lines.
-fn redraw(lines: &[&str], earlier: usize) -> String {
+fn redraw(lines: &[Cow<'_, str>], earlier: usize) -> String {
     let up = if earlier > 0 { format!("\u{1b}[{earlier}A") } else { String::new() };
     // Clears the rest of each line, and after the last one the rest of the screen.
     let lines: String = lines.iter().map(|line| format!("{line}\u{1b}[K\n")).collect();
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn table_is_drawn_over_earlier_one() {
-        assert_eq!(redraw(&["a", "b"], 0), "a\u{1b}[K\nb\u{1b}[K\n\u{1b}[J");
-        assert_eq!(redraw(&["a"], 2), "\u{1b}[2Aa\u{1b}[K\n\u{1b}[J");
+        assert_eq!(redraw(&["a", "b"].map(Cow::from), 0), "a\u{1b}[K\nb\u{1b}[K\n\u{1b}[J");
+        assert_eq!(redraw(&["a"].map(Cow::from), 2), "\u{1b}[2Aa\u{1b}[K\n\u{1b}[J");
     }
 }

@@ -199,7 +199,9 @@ fn prove(env: &TestEnv, outcome: &Outcome) -> Result<()> {
     env.model.assert_played();
     let duration = figures::duration(seconds(outcome));
     println!("\nDone: the task is implemented, pushed, and proposed in {duration}.");
-    println!("The git host, GitHub and the model were fakes, and are gone now: so are the repositories and the run.");
+    println!(
+        "The git host, GitHub and the model were fakes, and are gone now: so are the repositories and the run."
+    );
     println!("next: in a clone of your repository, run `dispatcher doctor`, then `dispatcher submit --help`");
     Ok(())
 }
@@ -225,6 +227,9 @@ mod tests {
             command_line(&["submit", "--verify", CHECK, "--guidance", "it's a maximum"]),
             r"dispatcher submit --verify 'cargo test --offline' --guidance 'it'\''s a maximum'"
         );
-        assert_eq!(command_line(&["--url", "http://127.0.0.1:1/a.git", ""]), "dispatcher --url http://127.0.0.1:1/a.git ''");
+        assert_eq!(
+            command_line(&["--url", "http://127.0.0.1:1/a.git", ""]),
+            "dispatcher --url http://127.0.0.1:1/a.git ''"
+        );
     }
 }

@@ -53,6 +53,9 @@ fn task_becomes_pull_request_readable_after_pod_deletion() {
         serde_json::from_str(&cluster.dispatcher(&["status", &run, "-o", "json"]).stdout).expect("JSON");
     assert_eq!(reported["outcome"]["reason"], "Completed");
     assert_eq!(reported["workspace"], "workspace-trader");
+    let diff = cluster.dispatcher(&["diff", &run]);
+    let page = cluster.env.github.pulls()[0]["html_url"].clone();
+    assert!(diff.code == 64 && diff.stderr.contains(page.as_str().unwrap_or_default()), "{diff:?}");
 
     let visible = cluster.everything_visible();
     for secret in [&cluster.env.token, &cluster.env.key] {

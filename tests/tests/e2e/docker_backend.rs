@@ -51,6 +51,8 @@ fn submitted_task_becomes_pull_request_without_leftover_secret() {
 
     let run = docker.run_name(1);
     assert_eq!(docker.containers(&docker.service), [run.as_str()]);
+    let diff = env.dispatcher(&["diff", &run]);
+    assert!(diff.stdout.contains("+++ b/src/lib.rs") && diff.stdout.contains(RIGHT), "{diff:#?}");
     let volumes = docker.volumes(&docker.service);
     for volume in [format!("{run}-input"), format!("{run}-agent-socket"), docker.volume(), docker.private()] {
         assert!(volumes.contains(&volume), "{volume}: {volumes:?}");

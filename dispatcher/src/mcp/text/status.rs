@@ -129,7 +129,9 @@ fn work_location(status: &Status) -> Option<String> {
 /// Renders a run as a line of a list.
 fn line(status: &Status, now: Timestamp) -> String {
     let number = status.task_id.map_or("all tasks".to_owned(), |task| format!("task {task}"));
-    let detail = match (&status.pull_request, status.reason, activity(status, now)) {
+    // A failed retry still has the pull request of an earlier attempt.
+    let pull_request = status.pull_request.as_ref().filter(|_| status.phase == Phase::Succeeded);
+    let detail = match (pull_request, status.reason, activity(status, now)) {
         (Some(pull_request), ..) => format!(": {}", sanitize(pull_request)),
         (None, Some(_), _) => {
             status.cause().map_or(String::new(), |cause| format!(": {}", short(cause, 160)))
@@ -247,6 +249,16 @@ mod tests {
         let list = [sample(5, LockState::Free), sample(3, LockState::Held), sample(2, LockState::Free)];
         insta::assert_snapshot!(render_list(&list, 3, now()));
         insta::assert_snapshot!(render_list([], 0, now()), @"No matching runs. `submit_implementation_task` starts one.");
+    }
+
+    #[test]
+    fn failed_retry_is_listed_with_cause_instead_of_url() {
+        let mut failed = sample(5, LockState::Free);
+        failed.phase = Phase::Failed;
+        failed.reason = Some(Reason::VerificationFailed);
+        failed.message = Some("`cargo test` failed".to_owned());
+        let text = render_list([&failed], 0, now());
+        assert!(text.ends_with(": `cargo test` failed\n") && !text.contains("/pull/"), "{text}");
     }
 
     #[test]
