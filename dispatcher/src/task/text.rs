@@ -98,6 +98,9 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     if let Some(branch) = &status.branch {
         field("branch", &sanitize(branch));
     }
+    if let Some(directory) = status.outcome.iter().find_map(|outcome| outcome.working_directory.as_ref()) {
+        field("directory", &sanitize(directory));
+    }
     if let Some(pull_request) = &status.pull_request {
         field("pull request", &sanitize(pull_request));
     }
@@ -221,7 +224,7 @@ pub fn render_plan(task: &TaskSpec) -> String {
         .target
         .working_directory
         .as_ref()
-        .map_or(format!("the directory of {}", task.service), |directory| format!("`{directory}`"));
+        .map_or_else(|| default_directory(task), |directory| format!("in `{directory}`"));
     let base = task.target.base.as_ref().map_or("the default branch".to_owned(), |base| format!("`{base}`"));
     let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
     let pull_request = match task.pull_request {
@@ -233,10 +236,16 @@ pub fn render_plan(task: &TaskSpec) -> String {
         commands => format!("commit, and verify the commit with `{}`", commands.join("`, `")),
     };
     format!(
-        "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work in {directory}\n  \
+        "  1. read the documents of {number} from {}\n  2. check out {} from {base}, and work {directory}\n  \
          3. run {} with the model {}\n  4. {verify}\n  5. {pull_request}\n",
         task.platform.url, task.target.url, task.agent, task.model
     )
+}
+
+/// Describes the directory of a run whose request names none; the supervisor looks which of the two exists.
+#[must_use]
+pub fn default_directory(task: &TaskSpec) -> String {
+    format!("at the root of {} (in its directory `{}`, if it has one)", task.target.url.path(), task.service)
 }
 
 /// Returns the planned steps of a docs run.

@@ -52,6 +52,10 @@ pub struct Outcome {
     /// Branch and commit of the platform repository that the run used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Revision>,
+    /// Directory of the target repository that the agent worked in, `.` for its root; absent in a docs
+    /// run, and if the run ended before choosing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
     /// Number of commits on the branch that are not on the base.
     #[serde(default)]
     pub commits: u32,
@@ -451,6 +455,7 @@ impl Outcome {
             work: Work::default(),
             base: None,
             platform: None,
+            working_directory: None,
             commits: 0,
             pull_request: None,
             verdict: None,

@@ -9,7 +9,7 @@ use orchestrator_contract::{Kind, Phase, TaskSpec};
 use super::markdown::{Fields, short};
 use crate::operations::{Submission, SubmitOutcome};
 use crate::task::status::Status;
-use crate::task::text::{docs_plan, sanitize};
+use crate::task::text::{default_directory, docs_plan, sanitize};
 
 /// Maximum characters of the repeated guidance.
 const GUIDANCE_MAX_CHARS: usize = 1_000;
@@ -110,10 +110,7 @@ fn details(task: &TaskSpec) -> String {
             "the repository's root (as requested)".to_owned()
         }
         Some(directory) => format!("`{}/` (as requested; created if missing)", directory.relative()),
-        None => format!(
-            "`{}/` (default; the repository's root if it is the service's own and has no such folder)",
-            task.service
-        ),
+        None => default_directory(task),
     };
     fields.add("Working directory", &directory);
     fields.add("Base branch", &base(task));
