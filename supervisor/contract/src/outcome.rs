@@ -119,6 +119,21 @@ pub struct Work {
     pub path: Option<String>,
 }
 
+impl Work {
+    /// Describes where the work is, to end a sentence; empty if there is none.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (self.location, &self.branch) {
+            (WorkLocation::Remote, Some(branch)) => format!("; the work is on `{branch}`"),
+            (WorkLocation::Workspace, _) => {
+                let path = self.path.as_deref().unwrap_or_default();
+                format!("; the work is kept in the workspace ({path})")
+            }
+            (WorkLocation::Remote | WorkLocation::None, _) => String::new(),
+        }
+    }
+}
+
 /// Whether the work is on the remote, only in the workspace, or there is none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
     DocsResult, McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict,
-    Verification, VerificationStatus, Work, WorkLocation,
+    Verification, VerificationStatus, Work,
 };
 use orchestrator_contract::{Kind, Reason, Step};
 
@@ -298,15 +298,7 @@ impl RunReport {
             (Reason::AlreadyDone, _) => "the agent found nothing to do".to_owned(),
             (_, _) => end.message.trim_end_matches('.').replace('\n', " "),
         };
-        let location = match (self.work.location, &self.work.branch) {
-            _ if end.reason == Reason::Completed => String::new(),
-            (WorkLocation::Remote, Some(branch)) => format!("; the work is on `{branch}`"),
-            (WorkLocation::Workspace, _) => {
-                let path = self.work.path.as_deref().unwrap_or_default();
-                format!("; the work is kept in the workspace ({path})")
-            }
-            (WorkLocation::Remote | WorkLocation::None, _) => String::new(),
-        };
+        let location = if end.reason == Reason::Completed { String::new() } else { self.work.describe() };
         format!("{cause}{location}{unsaved}. {}", end.reason.hint())
     }
 
