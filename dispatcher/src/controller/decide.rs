@@ -235,7 +235,7 @@ fn detect_end<'a>(
     now: Timestamp,
 ) -> Option<ObservedEnd<'a>> {
     let end = observed_end(status, run, seen, now)?;
-    // The supervisor sees only a signal, whoever sent it.
+    // The supervisor sees only a signal, not its sender.
     let is_requested = run.requested_stop().is_some() || status.stop_request_time.is_some();
     match external_stop(seen) {
         Some((reason, why)) if end.reason() == Reason::Stopped && !is_requested => {
@@ -245,7 +245,7 @@ fn detect_end<'a>(
     }
 }
 
-/// Returns why a pod was stopped from outside: by the cluster, or by whoever deleted it.
+/// Returns why a pod was stopped from outside: the cluster terminates it, or a client deleted it.
 fn external_stop(seen: &ClusterState) -> Option<(Reason, String)> {
     let Some(pod) = &seen.pod else { return Some((Reason::PodDeleted, "the pod was deleted".to_owned())) };
     let ended = match &pod.state {
