@@ -271,6 +271,15 @@ impl TestCluster {
         self.plane.client()
     }
 
+    /// Sends requests as a user who may submit.
+    pub fn as_user<T>(&self, requests: impl AsyncFnOnce(Client) -> T) -> T {
+        let client = {
+            let _inside = self.runtime.enter();
+            self.plane.client_for("user", &["users"])
+        };
+        self.runtime.block_on(requests(client))
+    }
+
     /// Compacts the API server's history: watches must restart.
     pub fn expire(&self) {
         self.runtime.block_on(self.plane.expire());
