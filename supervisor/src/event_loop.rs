@@ -103,9 +103,18 @@ struct ActiveSession {
 }
 
 /// Last published progress.
+#[derive(Default)]
 struct LastProgress {
     at: Option<Instant>,
+    shown: ShownProgress,
+}
+
+/// What a reader of progress sees. The same command again is progress too: its turns and cost differ.
+#[derive(Default, PartialEq)]
+struct ShownProgress {
     activity: String,
+    turns: u32,
+    cost_usd: f64,
 }
 
 /// Runs the task to its end.
@@ -132,7 +141,7 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
         sessions: BTreeMap::new(),
         messages_tx,
         grace_ends: None,
-        last_progress: LastProgress { at: None, activity: String::new() },
+        last_progress: LastProgress::default(),
         exit: None,
     };
     let mut tick = tokio::time::interval(TICK_INTERVAL);
@@ -291,25 +300,33 @@ impl EventLoop {
 
     fn publish_progress(&mut self) {
         let is_due = self.last_progress.at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
-        if is_due && self.last_progress.activity != self.report.activity {
+        if is_due && self.last_progress.shown != self.shown_progress() {
             self.publish_progress_now();
         }
     }
 
+    fn shown_progress(&self) -> ShownProgress {
+        ShownProgress {
+            activity: self.report.activity.clone(),
+            turns: self.report.live_turns(),
+            cost_usd: self.report.cost_used(),
+        }
+    }
+
     fn publish_progress_now(&mut self) {
-        let activity = self.report.activity.clone();
-        self.last_progress = LastProgress { at: Some(Instant::now()), activity: activity.clone() };
+        let shown = self.shown_progress();
         let step = self.run.step();
         self.context.journal.progress(Progress {
             phase: step.phase(),
             step,
-            turns: self.report.live_turns(),
-            cost_usd: self.report.cost_used(),
-            activity,
+            turns: shown.turns,
+            cost_usd: shown.cost_usd,
+            activity: shown.activity.clone(),
             activity_since: self.report.activity_since,
             branch: self.outputs.prepared.as_ref().map(|prepared| prepared.branch.clone()),
             waiting_for: None,
         });
+        self.last_progress = LastProgress { at: Some(Instant::now()), shown };
     }
 
     /// Logs the start of the current step, once.

@@ -1,6 +1,6 @@
 //! The observed state of a run, on which [`super::decide`] decides.
 
-use super::pod::{PodState, Restart};
+use super::pod::{PodProblem, PodState, Restart};
 use super::queue::Admission;
 use crate::task::event_fold::RunSnapshot;
 
@@ -41,6 +41,8 @@ pub struct PodInfo {
     pub has_finalizer: bool,
     /// Grace period, if the pod is being deleted.
     pub deletion_grace_seconds: Option<i64>,
+    /// Why the cluster terminates it, if it does.
+    pub disruption: Option<PodProblem>,
 }
 
 /// State of the log stream of a pod.

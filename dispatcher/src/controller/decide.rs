@@ -2,6 +2,7 @@
 //!
 //! Every action is idempotent, since the controller may crash after any of them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -66,8 +67,8 @@ pub struct Decision {
     pub requeue_after: Option<Duration>,
 }
 
-/// How long to wait for the log of a terminated pod.
-const LOG_DRAIN_TIMEOUT: SignedDuration = SignedDuration::from_secs(30);
+/// How long a supervisor that reported its outcome may take to exit.
+const EXIT_TIMEOUT: SignedDuration = SignedDuration::from_secs(30);
 
 /// Seconds after its grace period until a pod is lost.
 const POD_DELETION_SLACK_SECONDS: i64 = 60;
@@ -122,7 +123,7 @@ fn clean_up(decision: &mut Decision, run: &TaskRun, seen: &ClusterState, now: Ti
     }
     // A supervisor that reported its outcome exits.
     let since = status.completion_time.unwrap_or(now);
-    if !pod_terminated && status.outcome.is_some() && now.duration_since(since) < LOG_DRAIN_TIMEOUT {
+    if !pod_terminated && status.outcome.is_some() && now.duration_since(since) < EXIT_TIMEOUT {
         *requeue_after = Some(Duration::from_secs(2));
         return;
     }
@@ -233,8 +234,39 @@ fn detect_end<'a>(
     seen: &'a ClusterState,
     now: Timestamp,
 ) -> Option<ObservedEnd<'a>> {
+    let end = observed_end(status, run, seen, now)?;
+    // The supervisor sees only a signal, not its sender.
+    let is_requested = run.requested_stop().is_some() || status.stop_request_time.is_some();
+    match external_stop(seen) {
+        Some((reason, why)) if end.reason() == Reason::Stopped && !is_requested => {
+            Some(end.attributed(reason, &why))
+        }
+        Some(_) | None => Some(end),
+    }
+}
+
+/// Returns why a pod was stopped from outside: the cluster terminates it, or a client deleted it.
+fn external_stop(seen: &ClusterState) -> Option<(Reason, String)> {
+    let Some(pod) = &seen.pod else { return Some((Reason::PodDeleted, "the pod was deleted".to_owned())) };
+    let ended = match &pod.state {
+        PodState::Ended(ended) => ended.problem.as_ref(),
+        PodState::Starting { .. } | PodState::Running { .. } => None,
+    };
+    if let Some(problem) = pod.disruption.as_ref().or(ended) {
+        return Some((problem.reason, problem.message.clone()));
+    }
+    pod.deletion_grace_seconds.map(|_| (Reason::PodDeleted, format!("the pod {} was deleted", pod.name)))
+}
+
+/// Returns what the log, the pod and the Job tell about the end of a run.
+fn observed_end<'a>(
+    status: &TaskRunStatus,
+    run: &TaskRun,
+    seen: &'a ClusterState,
+    now: Timestamp,
+) -> Option<ObservedEnd<'a>> {
     if let Some(outcome) = stream_outcome(&seen.stream) {
-        return Some(ObservedEnd::Outcome(outcome));
+        return Some(ObservedEnd::Outcome(Cow::Borrowed(outcome)));
     }
     let log_read = matches!(seen.stream, LogStream::Closed(_));
     let inferred =
@@ -242,10 +274,9 @@ fn detect_end<'a>(
     let pod_started = status.start_time.is_some();
     match &seen.pod {
         Some(PodInfo { state: PodState::Ended(ended), .. }) => {
-            let since = ended.finished.unwrap_or(now);
             let started = ended.started.is_some() || pod_started;
-            // The rest of the log may still arrive.
-            if started && !log_read && now.duration_since(since) < LOG_DRAIN_TIMEOUT {
+            // The log has the whole outcome, also long after the end; its reader gives up by itself.
+            if started && !log_read && !stop_deadline_passed(status, now) {
                 return None;
             }
             if let Some(message) = termination_message(ended, run) {
@@ -387,9 +418,10 @@ fn follow(decision: &mut Decision, run: &TaskRun, seen: &ClusterState, now: Time
         .as_ref()
         .is_some_and(|job| seen.pod.is_none() && job.age_seconds > POD_DELETION_SLACK_SECONDS);
     let (reason, message) = match problem {
-        Some(problem) => {
-            (problem.reason.name(), Some(format!("{}. {}", problem.message, problem.reason.hint())))
-        }
+        Some(problem) => (
+            problem.reason.name(),
+            Some(format!("{}. {}", problem.message.trim_end_matches('.'), problem.hint())),
+        ),
         None if lacks_pod => {
             let message = format!("the Job has no pod yet; see `kubectl describe job {}`", run.name());
             ("Pending", Some(message))

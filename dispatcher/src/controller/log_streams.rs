@@ -28,6 +28,12 @@ const NOTIFY_INTERVAL: Duration = Duration::from_secs(1);
 /// Reconnects after this long without data: a dead connection looks idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long to try to read the log of a terminated container, whose node may be restarting.
+const UNREADABLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Maximum time to get a pod.
+const GET_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The log streams, by the UID of their run.
 #[derive(Clone, Debug, Default)]
 pub struct LogStreams {
@@ -115,31 +121,66 @@ impl LogStreams {
     }
 }
 
-/// Reads until the container has terminated and its log is read or deleted.
+/// Reads until the container has terminated and its log is read, deleted, or unreadable for [`UNREADABLE_TIMEOUT`].
+///
+/// The log alone has the whole outcome, so a controller that starts long after the end still reads it.
 async fn read(source: LogSource, state: Arc<Mutex<StreamState>>) {
     let pods: Api<Pod> = Api::namespaced(source.client.clone(), &source.namespace);
     let mut pause = Duration::from_millis(200);
+    let mut terminated_since: Option<tokio::time::Instant> = None;
     loop {
         // Checked before reading: a container that has terminated by now writes nothing more.
-        let terminated = match pods.get_opt(&source.pod).await {
-            Ok(Some(pod)) => matches!(observe(&pod, f64::MAX, jiff::Timestamp::now()), PodState::Ended(_)),
-            Ok(None) => true,
+        let container = container_state(&pods, &source.pod).await;
+        if matches!(container, Container::Terminated) {
+            terminated_since.get_or_insert_with(tokio::time::Instant::now);
+        }
+        let complete = match read_once(&pods, &source, &state).await {
+            Ok(()) => true,
             Err(error) => {
-                debug!(pod = source.pod, %error, "cannot get the pod");
+                debug!(pod = source.pod, %error, "log stream failed");
                 false
             }
         };
-        if let Err(error) = read_once(&pods, &source, &state).await {
-            debug!(pod = source.pod, %error, "log stream failed");
-        }
         let has_outcome = locked(&state).snapshot.outcome.is_some();
-        if terminated || has_outcome {
+        let gave_up = terminated_since.is_some_and(|since| since.elapsed() >= UNREADABLE_TIMEOUT);
+        let is_over = match container {
+            Container::Gone => true,
+            Container::Terminated => complete || gave_up,
+            Container::Active => false,
+        };
+        if is_over || has_outcome {
             locked(&state).closed = true;
             notify(&source);
             return;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// What is known about a container before its log is read.
+#[derive(Clone, Copy)]
+enum Container {
+    /// It runs, has not started, or the API server does not answer.
+    Active,
+    /// Its log has an end.
+    Terminated,
+    /// The pod was deleted, and its log with it.
+    Gone,
+}
+
+async fn container_state(pods: &Api<Pod>, name: &str) -> Container {
+    match tokio::time::timeout(GET_TIMEOUT, pods.get_opt(name)).await {
+        Ok(Ok(Some(pod))) => match observe(&pod, f64::MAX, jiff::Timestamp::now()) {
+            PodState::Ended(_) => Container::Terminated,
+            PodState::Starting { .. } | PodState::Running { .. } => Container::Active,
+        },
+        Ok(Ok(None)) => Container::Gone,
+        Ok(Err(error)) => {
+            debug!(pod = name, %error, "cannot get the pod");
+            Container::Active
+        }
+        Err(_) => Container::Active,
     }
 }
 

@@ -76,5 +76,6 @@ fn pod_info(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> PodIn
         restarts: pod::restarts(pod),
         has_finalizer: pod.finalizers().iter().any(|name| name == POD_FINALIZER),
         deletion_grace_seconds: deletion.and(pod.metadata.deletion_grace_period_seconds),
+        disruption: pod::disruption_of(pod),
     }
 }

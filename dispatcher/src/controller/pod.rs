@@ -8,7 +8,7 @@ mod restart;
 mod startup;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
 use orchestrator_contract::Reason;
 
 pub use self::problem::PodProblem;
@@ -19,7 +19,8 @@ use crate::taskrun::container::CONTAINER;
 /// Seconds that a pod may take to stop.
 const STOP_SECONDS: i64 = TERMINATION_GRACE_PERIOD_SECONDS + 60;
 
-/// Seconds until an unreachable node is a terminal error.
+/// Seconds until an unreachable node is a terminal error: the default `tolerationSeconds` after which the
+/// taint manager deletes pods (<https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/>).
 const NODE_UNREACHABLE_SECONDS: i64 = 300;
 
 /// State of the container of a pod.
@@ -82,10 +83,11 @@ pub fn observe(pod: &Pod, scheduling_timeout_minutes: f64, now: Timestamp) -> Po
     }
     if let Some(ContainerState { running: Some(running), .. }) = state {
         let since = running.started_at.as_ref().map(|time| time.0);
-        return PodState::Running { since, problem: unreachable_node(condition("Ready"), now) };
+        let problem = unreachable_node(&status, now).or_else(|| disrupted.as_ref().map(announced));
+        return PodState::Running { since, problem };
     }
     let problem = startup::startup_problem(pod, scheduling_timeout_minutes, now)
-        .or_else(|| unreachable_node(condition("Ready"), now));
+        .or_else(|| unreachable_node(&status, now));
     PodState::Starting { problem }
 }
 
@@ -162,10 +164,39 @@ fn disruption(
     }
 }
 
+/// Returns why the cluster is about to terminate a pod whose supervisor still runs.
+fn announced(disrupted: &PodCondition) -> PodProblem {
+    let problem = disruption(None, Some(disrupted), "the cluster terminates the pod");
+    let problem =
+        problem.unwrap_or_else(|| PodProblem::new(Reason::Evicted, "the cluster terminates the pod", false));
+    PodProblem { terminal: false, ..problem }
+}
+
+/// Returns why the cluster terminates or terminated a pod, if it reports that.
+#[must_use]
+pub fn disruption_of(pod: &Pod) -> Option<PodProblem> {
+    let status = pod.status.as_ref()?;
+    let conditions = status.conditions.iter().flatten();
+    let disrupted = conditions
+        .filter(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
+        .next();
+    disruption(status.reason.as_deref(), disrupted, "the cluster terminated the pod")
+}
+
 /// Returns a problem if the node controller marked the pod as not ready.
-fn unreachable_node(ready: Option<PodCondition>, now: Timestamp) -> Option<PodProblem> {
+///
+/// It sets `Ready` to `False` and leaves reason and `ContainersReady` as they are (`MarkPodsNotReady` in
+/// Kubernetes' pkg/controller/util/node); older versions set the reason `NodeNotReady`. The kubelet
+/// changes both conditions together, and always names a reason for `False`.
+fn unreachable_node(status: &PodStatus, now: Timestamp) -> Option<PodProblem> {
+    let condition = |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+    let containers_ready = condition("ContainersReady").is_some_and(|it| it.status == "True");
     let ready =
-        ready.filter(|ready| ready.reason.as_deref() == Some("NodeNotReady") || ready.status == "Unknown")?;
+        condition("Ready").filter(|ready| match (ready.status.as_str(), ready.reason.as_deref()) {
+            ("Unknown", _) | (_, Some("NodeNotReady")) => true,
+            ("False", None | Some("")) => containers_ready,
+            _ => false,
+        })?;
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
     let terminal = now.duration_since(since).as_secs() >= NODE_UNREACHABLE_SECONDS;
     Some(PodProblem::new(Reason::NodeLost, "the node is unreachable", terminal))

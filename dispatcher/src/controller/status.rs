@@ -1,5 +1,7 @@
 //! Computes the status of a TaskRun. Pure.
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use orchestrator_contract::outcome::{Work, WorkLocation};
@@ -37,7 +39,7 @@ pub struct TerminationMessage {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ObservedEnd<'a> {
     /// The log contains the outcome.
-    Outcome(&'a Outcome),
+    Outcome(Cow<'a, Outcome>),
     /// Only the termination message is available.
     TerminationMessage(TerminationMessage),
     /// The supervisor reported no outcome; the controller inferred the reason.
@@ -49,6 +51,38 @@ pub enum ObservedEnd<'a> {
         /// Whether the container started, so that there may be work.
         started: bool,
     },
+}
+
+impl ObservedEnd<'_> {
+    /// Returns why the run ended.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Outcome(outcome) => outcome.reason,
+            Self::TerminationMessage(message) => message.reason,
+            Self::Inferred { reason, .. } => *reason,
+        }
+    }
+
+    /// Replaces the reason of a supervisor that was stopped from outside.
+    #[must_use]
+    pub fn attributed(self, reason: Reason, why: &str) -> Self {
+        let why = why.trim_end_matches('.');
+        let message = |work: &Work| format!("{why}{}. {}", work.describe(), reason.hint());
+        match self {
+            Self::Outcome(outcome) => {
+                let mut outcome = outcome.into_owned();
+                outcome.message = message(&outcome.work);
+                (outcome.reason, outcome.phase) = (reason, reason.phase());
+                (outcome.exit_code, outcome.retryable) = (reason.exit_code(), reason.retryable());
+                Self::Outcome(Cow::Owned(outcome))
+            }
+            Self::TerminationMessage(end) => {
+                Self::TerminationMessage(TerminationMessage { reason, message: message(&end.work), ..end })
+            }
+            Self::Inferred { started, .. } => Self::Inferred { reason, message: why.to_owned(), started },
+        }
+    }
 }
 
 /// Sets the final status of a run.
@@ -67,7 +101,7 @@ pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd
             status.pull_request = outcome.pull_request.as_ref().map(|pull_request| pull_request.url.clone());
             status.work = Some(outcome.work.clone());
             status.completion_time = Some(outcome.finished_at);
-            status.outcome = serde_json::to_value(outcome).ok();
+            status.outcome = serde_json::to_value(outcome.as_ref()).ok();
             outcome.reason
         }
         ObservedEnd::TerminationMessage(termination) => {

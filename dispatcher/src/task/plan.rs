@@ -74,7 +74,7 @@ fn implementation_plan(task: &TaskSpec, continues: Option<&Continuation>) -> Vec
         .target
         .working_directory
         .as_ref()
-        .map_or(format!("the directory of {}", task.service), |directory| format!("`{directory}`"));
+        .map_or_else(|| default_directory(task), |directory| format!("in `{directory}`"));
     let number = task.task_id.map_or("all tasks".to_owned(), |number| format!("task {number}"));
     let documents = format!("read the documents of {number} from {}", task.platform.url);
     let verify = match task.verify.as_slice() {
@@ -92,16 +92,22 @@ fn implementation_plan(task: &TaskSpec, continues: Option<&Continuation>) -> Vec
             let branch = earlier.branch(task).unwrap_or_default();
             let attempt = earlier.attempt;
             (
-                format!("check out `{branch}` with all work of attempt {attempt}, and work in {directory}"),
+                format!("check out `{branch}` with all work of attempt {attempt}, and work {directory}"),
                 format!("resume the session of {} with the model {}", task.agent, sanitize(&task.model)),
             )
         }
         None => (
-            format!("check out {} from {}, and work in {directory}", task.target.url, base(task)),
+            format!("check out {} from {}, and work {directory}", task.target.url, base(task)),
             format!("run {} with the model {}", task.agent, sanitize(&task.model)),
         ),
     };
     vec![documents, checkout, agent, verify, publish.to_owned()]
+}
+
+/// Describes the directory of a run whose request names none; the supervisor looks which of the two exists.
+#[must_use]
+pub fn default_directory(task: &TaskSpec) -> String {
+    format!("at the root of {} (in its directory `{}`, if it has one)", task.target.url.path(), task.service)
 }
 
 fn base(task: &TaskSpec) -> String {

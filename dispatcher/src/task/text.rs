@@ -97,6 +97,9 @@ pub fn render_status(status: &Status, now: Timestamp, color: ColorChoice) -> Str
     if let Some(branch) = &status.branch {
         field("branch", &sanitize(branch));
     }
+    if let Some(directory) = status.outcome.iter().find_map(|outcome| outcome.working_directory.as_ref()) {
+        field("directory", &sanitize(directory));
+    }
     if let Some(pull_request) = &status.pull_request {
         field("pull request", &sanitize(pull_request));
     }

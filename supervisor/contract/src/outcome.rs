@@ -52,6 +52,10 @@ pub struct Outcome {
     /// Branch and commit of the platform repository that the run used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Revision>,
+    /// Directory of the target repository that the agent worked in, `.` for its root; absent in a docs
+    /// run, and if the run ended before choosing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
     /// Number of commits on the branch that are not on the base.
     #[serde(default)]
     pub commits: u32,
@@ -113,6 +117,21 @@ pub struct Work {
     /// Directory or file in the workspace that holds the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+}
+
+impl Work {
+    /// Describes where the work is, to end a sentence; empty if there is none.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (self.location, &self.branch) {
+            (WorkLocation::Remote, Some(branch)) => format!("; the work is on `{branch}`"),
+            (WorkLocation::Workspace, _) => {
+                let path = self.path.as_deref().unwrap_or_default();
+                format!("; the work is kept in the workspace ({path})")
+            }
+            (WorkLocation::Remote | WorkLocation::None, _) => String::new(),
+        }
+    }
 }
 
 /// Whether the work is on the remote, only in the workspace, or there is none.
@@ -451,6 +470,7 @@ impl Outcome {
             work: Work::default(),
             base: None,
             platform: None,
+            working_directory: None,
             commits: 0,
             pull_request: None,
             verdict: None,

@@ -8,6 +8,7 @@ use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{Verdict, VerdictStatus};
 use serde_json::{Value, json};
 
+use super::gateway::api_error::Meaning;
 use super::gateway::budget::ConversationSpending;
 use super::stream::{AgentResult, truncate};
 use crate::failure::Failure;
@@ -52,8 +53,19 @@ pub struct AgentExit<'a> {
     pub stderr: &'a str,
     /// Whether the kernel's count of out-of-memory kills increased during the session.
     pub out_of_memory: bool,
-    /// What the gateway refused to the session.
+    /// What the gateway refused to the session, and what the model API answered.
     pub spent: &'a ConversationSpending,
+}
+
+/// Returns why the model API refuses to continue the conversation of a failed session.
+#[must_use]
+pub fn refused_conversation(end: &SessionOutcome, spent: &ConversationSpending) -> Option<String> {
+    match (end, &spent.api_error) {
+        (SessionOutcome::Failed(_), Some(error)) if error.meaning == Meaning::ConversationRefused => {
+            Some(error.describe())
+        }
+        (SessionOutcome::Failed(_) | SessionOutcome::Verdict(..), _) => None,
+    }
 }
 
 /// Returns the verdict of a result, if it has a valid one.
@@ -113,7 +125,15 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
         }
         (Some(_) | None, _, _) => {}
     }
-    let text = result.error_text();
+    if let Some(error) = &spent.api_error
+        && error.meaning == Meaning::QuotaExceeded
+    {
+        return failed(Reason::ModelQuotaExceeded, error.describe());
+    }
+    let text = match &spent.api_error {
+        Some(error) if error.retry_at.is_some() => error.describe(),
+        Some(_) | None => result.error_text(),
+    };
     let reason = match result.subtype.as_str() {
         "error_max_turns" => Reason::TurnLimit,
         "error_max_budget_usd" => Reason::CostLimit,

@@ -8,6 +8,7 @@
 //! the budget of the run, and counts the tokens of the responses itself.
 
 pub mod admit;
+pub mod api_error;
 pub mod blocks;
 pub mod body;
 pub mod budget;

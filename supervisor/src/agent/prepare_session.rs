@@ -165,7 +165,7 @@ pub fn plan_session(
 ) -> Result<PlannedSession, Failure> {
     let SessionInput { task: task_id, preflight, base, prepared, documents, tools } = *input;
     let task = &context.task;
-    let directory = context.working_directory(&prepared.working_directory);
+    let directory = context.working_directory(&prepared.working_directory.path);
     let store = SessionStore::new(&context.layout);
     let earlier = prepared.last.as_ref().filter(|_| task.mode == Mode::Retry);
     let resumable = earlier.and_then(|last| last.session.clone()).filter(|session| store.is_stored(session));
@@ -174,7 +174,12 @@ pub fn plan_session(
         (Some(current), ..) => (current.to_owned(), true, PriorAttempt::Resumed, None),
         (None, Some(session), _) => (session, true, PriorAttempt::Resumed, None),
         (None, None, Some(summary)) => {
-            let note = "the session of the earlier attempt is missing; the agent got a summary".to_owned();
+            let why = if earlier.is_some_and(|last| last.refused) {
+                "the model API refused to continue the conversation of the earlier attempt"
+            } else {
+                "the session of the earlier attempt is missing"
+            };
+            let note = format!("{why}; the agent got a summary");
             (new_session_id(), false, PriorAttempt::Summary(summary.as_str()), Some(note))
         }
         (None, None, None) => (new_session_id(), false, PriorAttempt::None, None),
@@ -355,8 +360,8 @@ fn summarize(last: &LastAttempt) -> String {
 fn project_instructions(context: &Context, prepared: &PreparedBranch) -> Option<String> {
     let control = open(context, RepositoryRole::Target).ok()?;
     let mut folders = vec![""];
-    if !prepared.working_directory.is_empty() {
-        folders.push(&prepared.working_directory);
+    if !prepared.working_directory.path.is_empty() {
+        folders.push(&prepared.working_directory.path);
     }
     let read = |folder: &str| {
         let path = Path::new(folder).join(INSTRUCTIONS);

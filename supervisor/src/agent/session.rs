@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::exit::{AgentExit, classify_exit};
+use super::exit::{AgentExit, classify_exit, refused_conversation};
 use super::gateway::Gateway;
 use super::reader::{IdleTimer, OutputStats, read_output};
 use super::session_setup::SessionSetup;
@@ -80,6 +80,8 @@ pub struct SessionExit {
     pub survivors: Vec<String>,
     /// Why a retry cannot continue the session.
     pub not_kept: Option<String>,
+    /// Why the model API refuses to continue its conversation.
+    pub refused: Option<String>,
 }
 
 /// Bytes of standard error kept: the tail.
@@ -142,7 +144,9 @@ impl SessionCommand {
             out_of_memory: program.out_of_memory(),
             spent: &spent,
         };
-        Ok(SessionExit { end: classify_exit(agent_exit), result, drained, survivors, not_kept })
+        let end = classify_exit(agent_exit);
+        let refused = refused_conversation(&end, &spent);
+        Ok(SessionExit { end, result, drained, survivors, not_kept, refused })
     }
 
     async fn start_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {

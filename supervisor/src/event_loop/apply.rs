@@ -33,8 +33,15 @@ impl EventLoop {
                 for note in &prepared.notes {
                     this.context.journal.info(note.clone());
                 }
-                let directory = this.context.working_directory(&prepared.working_directory);
-                this.context.journal.info(format!("`{}` in {}", prepared.branch, directory.display()));
+                let directory = this.context.working_directory(&prepared.working_directory.path);
+                let place = match this.context.task.kind {
+                    Kind::Implementation => {
+                        prepared.working_directory.describe(&this.context.task.target.url)
+                    }
+                    Kind::Docs => "with the documents".to_owned(),
+                };
+                let text = format!("`{}`, to work {place} ({})", prepared.branch, directory.display());
+                this.context.journal.info(text);
                 this.outputs.prepared = Some(prepared);
             }),
             StepOutput::Documents(result) => self.complete(Step::Documents, result, |this, documents| {

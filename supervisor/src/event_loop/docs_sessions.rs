@@ -34,7 +34,7 @@ impl EventLoop {
     pub(super) fn set_docs(&mut self, docs: DocsRun) -> Batch {
         let plan = &docs.plan;
         if let Some(prepared) = &mut self.outputs.prepared {
-            prepared.working_directory.clone_from(&plan.folder);
+            prepared.working_directory.path.clone_from(&plan.folder);
         }
         let names: Vec<String> = plan.pending().map(|task| format!("task {}", task.task)).collect();
         let (pending, all) = (names.len(), plan.subjects.len());

@@ -150,7 +150,7 @@ impl StepOutputs {
         Some(ExportInput {
             commit: self.saved.as_ref()?.tip,
             branch: prepared.branch.clone(),
-            working_directory: prepared.working_directory.clone(),
+            working_directory: prepared.working_directory.path.clone(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use orchestrator_contract::outcome::{
     DocsResult, McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict,
-    Verification, VerificationStatus, Work, WorkLocation,
+    Verification, VerificationStatus, Work,
 };
 use orchestrator_contract::{Kind, Reason, Step, figures};
 
@@ -65,6 +65,8 @@ pub(super) struct RunReport {
     pub(super) activity: String,
     pub(super) activity_since: Timestamp,
     pub(super) sessions: Vec<String>,
+    /// Whether the model API refuses to continue the last session.
+    pub(super) refused_conversation: bool,
     pub(super) denied_tools: BTreeSet<String>,
     pub(super) verdict: Option<Verdict>,
     pub(super) verification: Verification,
@@ -99,6 +101,7 @@ impl RunReport {
             activity: String::new(),
             activity_since: now,
             sessions: Vec::new(),
+            refused_conversation: false,
             denied_tools: BTreeSet::new(),
             verdict: None,
             verification: Verification::default(),
@@ -240,6 +243,11 @@ impl RunReport {
             work: self.work.clone(),
             base: outputs.target.as_ref().map(|target| target.base.clone()),
             platform: outputs.platform.clone(),
+            working_directory: outputs
+                .prepared
+                .as_ref()
+                .filter(|_| task.kind == Kind::Implementation)
+                .map(|prepared| prepared.working_directory.shown().to_owned()),
             commits: self.commits,
             pull_request: self.pull_request.clone(),
             // In a docs run, each session has its own verdict.
@@ -291,15 +299,7 @@ impl RunReport {
             (Reason::AlreadyDone, _) => "the agent found nothing to do".to_owned(),
             (_, _) => end.message.trim_end_matches('.').replace('\n', " "),
         };
-        let location = match (self.work.location, &self.work.branch) {
-            _ if end.reason == Reason::Completed => String::new(),
-            (WorkLocation::Remote, Some(branch)) => format!("; the work is on `{branch}`"),
-            (WorkLocation::Workspace, _) => {
-                let path = self.work.path.as_deref().unwrap_or_default();
-                format!("; the work is kept in the workspace ({path})")
-            }
-            (WorkLocation::Remote | WorkLocation::None, _) => String::new(),
-        };
+        let location = if end.reason == Reason::Completed { String::new() } else { self.work.describe() };
         format!("{cause}{location}{unsaved}. {}", end.reason.hint())
     }
 
@@ -309,7 +309,8 @@ impl RunReport {
         let attempt = LastAttempt {
             run: context.task.run.to_string(),
             branch: prepared.branch.clone(),
-            session: self.sessions.last().cloned(),
+            session: self.sessions.last().filter(|_| !self.refused_conversation).cloned(),
+            refused: self.refused_conversation,
             end: end.to_owned(),
             summary: summary.to_owned(),
         };

@@ -129,7 +129,7 @@ impl EventLoop {
 
     /// Records faults of a session's output and processes; returns its outcome.
     pub(super) fn record_exit(&mut self, exit: SessionExit) -> SessionOutcome {
-        let SessionExit { end, result: _, drained, survivors, not_kept } = exit;
+        let SessionExit { end, result: _, drained, survivors, not_kept, refused } = exit;
         if drained.too_long > 0 || drained.garbage > 0 {
             let text = format!(
                 "skipped agent output: {} overlong lines, {} unparsable lines",
@@ -142,6 +142,10 @@ impl EventLoop {
         }
         if let Some(why) = not_kept {
             self.report.notes.push(format!("a retry cannot continue the session: {why}"));
+        }
+        if let Some(why) = refused {
+            self.report.refused_conversation = true;
+            self.report.notes.push(format!("a retry starts a new conversation with a summary: {why}"));
         }
         if !survivors.is_empty() {
             let note = format!("processes of the agent that could not be killed: {survivors:?}");

@@ -220,6 +220,7 @@ fn is_fatal_for_batch(reason: Reason) -> bool {
         Reason::ModelAuthenticationFailed
             | Reason::ModelNotFound
             | Reason::ModelUnavailable
+            | Reason::ModelQuotaExceeded
             | Reason::CredentialMissing
             | Reason::InvalidConfiguration
             | Reason::SandboxUnavailable

@@ -7,7 +7,7 @@ use orchestrator_contract::{BranchName, Kind, Reason};
 use super::fetch::{Fetched, blocking, open};
 use super::recover::{recover, set_aside, worktree_has_content};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
-use super::working_directory::{PathKind, decide_working_directory};
+use super::working_directory::{PathKind, WorkPlace, decide_working_directory};
 use super::worktree::{Access, open_worktree};
 use crate::context::{Context, RepositoryRole};
 use crate::failure::Failure;
@@ -25,8 +25,8 @@ pub struct PreparedBranch {
     pub base: Oid,
     /// Commit of the branch on the remote, if the remote has the branch.
     pub remote_tip: Option<Oid>,
-    /// Directory that the agent works in, relative to the repository.
-    pub working_directory: String,
+    /// Directory that the agent works in.
+    pub working_directory: WorkPlace,
     /// Result of merging the base branch into the branch.
     pub base_merge: BaseMerge,
     /// Notes for people, shown in the outcome and the pull request.
@@ -132,7 +132,10 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
     let (start, base_merge) = decide_start(context, &control, &fetched, &branch, &mut notes)?;
     notes.extend(base_merge.note());
     let working_directory = working_directory(context, &control, start)?;
-    notes.extend(checkout_worktree(context, &control, &fetched, &branch, start, &working_directory)?);
+    notes.extend(checkout_worktree(context, &control, &fetched, &branch, start, &working_directory.path)?);
+    if context.task.kind == Kind::Implementation {
+        notes.extend(working_directory.note(&context.task.service, &context.task.target.url));
+    }
     let last = last(context)?;
     let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
     Ok(PreparedBranch {
@@ -252,23 +255,34 @@ fn join_paths(paths: &[Vec<u8>]) -> String {
     names.join(", ")
 }
 
-fn working_directory(context: &Context, control: &ControlRepository, start: Oid) -> Result<String, Failure> {
+fn working_directory(
+    context: &Context,
+    control: &ControlRepository,
+    start: Oid,
+) -> Result<WorkPlace, Failure> {
     let task = &context.task;
     if task.kind == Kind::Docs {
         // Decided later, when the documents are planned.
-        return Ok(String::new());
+        return Ok(WorkPlace::default());
     }
+    let list = |folder: &str| {
+        control.list_tree(start, std::path::Path::new(folder)).ok().flatten().unwrap_or_default()
+    };
     let kind_of = |path: &str| {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let entries =
-            control.list_tree(start, std::path::Path::new(parent)).ok().flatten().unwrap_or_default();
-        match entries.iter().find(|entry| entry.name == name.as_bytes()).map(|entry| entry.kind) {
+        match list(parent).iter().find(|entry| entry.name == name.as_bytes()).map(|entry| entry.kind) {
             Some(EntryKind::Folder) => PathKind::Directory,
             Some(_) => PathKind::File,
             None => PathKind::Missing,
         }
     };
-    decide_working_directory(task.target.working_directory.as_ref(), &task.service, &task.target.url, kind_of)
+    let requested = task.target.working_directory.as_ref();
+    let directories: Vec<String> = list("")
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Folder)
+        .filter_map(|entry| String::from_utf8(entry.name.clone()).ok())
+        .collect();
+    decide_working_directory(requested, &task.service, &task.target.url, &directories, kind_of)
         .map_err(|error| Failure::from_error(Reason::InvalidTask, &error))
 }
 

@@ -81,7 +81,7 @@ async fn fill_trusted_caches(context: &Context, prepared: &PreparedBranch) -> Re
     let input = ExportInput {
         commit: prepared.base,
         branch: prepared.branch.clone(),
-        working_directory: prepared.working_directory.clone(),
+        working_directory: prepared.working_directory.path.clone(),
     };
     let export = create_export(context, &context.agent_site, input).await?;
     let trusted = context.layout.trusted_caches();

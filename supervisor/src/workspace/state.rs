@@ -157,8 +157,11 @@ fn write_versioned(file: &Path, record: &impl Serialize) -> io::Result<()> {
 pub struct LastAttempt {
     pub run: String,
     pub branch: String,
-    /// Session to resume, if one was started.
+    /// Session to resume, if one was started and the model API did not refuse its conversation.
     pub session: Option<String>,
+    /// Whether the model API refused to continue the conversation.
+    #[serde(default)]
+    pub refused: bool,
     /// How it ended; empty while it is active.
     pub end: String,
     /// Summary of the agent's verdict.
@@ -198,6 +201,7 @@ fn attempt_of_outcomes(layout: &Layout, key: &TaskKey) -> io::Result<Option<Last
                 run: run.to_string(),
                 branch: branch.clone(),
                 session: outcome.sessions.last().cloned(),
+                refused: false,
                 end: format!("{}: {}", outcome.reason, outcome.message),
                 summary: outcome.verdict.map(|verdict| verdict.summary).unwrap_or_default(),
             }));

@@ -133,7 +133,7 @@ pub async fn start_mcp_servers_and_setup(
 ) -> Result<AgentTools, Failure> {
     clear_homes(context).await?;
     let catalogue = catalogue(context)?;
-    let directory = context.working_directory(&prepared.working_directory);
+    let directory = context.working_directory(&prepared.working_directory.path);
     let placeholders = Placeholders {
         workspace: context.worktree(),
         target: directory.clone(),

@@ -9,11 +9,13 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::kubelet::OnNodeLoss;
 use super::{ControlPlane, Kubelet};
 use crate::binaries::Binaries;
 use crate::command::{self, CommandOutput};
@@ -269,6 +271,15 @@ impl TestCluster {
         self.plane.client()
     }
 
+    /// Sends requests as a user who may submit.
+    pub fn as_user<T>(&self, requests: impl AsyncFnOnce(Client) -> T) -> T {
+        let client = {
+            let _inside = self.runtime.enter();
+            self.plane.client_for("user", &["users"])
+        };
+        self.runtime.block_on(requests(client))
+    }
+
     /// Compacts the API server's history: watches must restart.
     pub fn expire(&self) {
         self.runtime.block_on(self.plane.expire());
@@ -286,6 +297,41 @@ impl TestCluster {
     pub fn delete(&self, name: &str) {
         let deleted = self.runtime.block_on(self.runs().delete(name, &DeleteParams::default()));
         deleted.expect("the API server deletes it");
+    }
+
+    /// Returns the phase of a pod.
+    pub fn pod_phase(&self, name: &str) -> String {
+        let pods: Api<Pod> = Api::namespaced(self.client(), NAMESPACE);
+        let pod = self.runtime.block_on(pods.get(name)).expect("the pod");
+        pod.status.and_then(|status| status.phase).unwrap_or_default()
+    }
+
+    /// Moves the end of a pod's containers into the past, by a duration in seconds.
+    pub fn age_pod_end(&self, name: &str, seconds: i64) {
+        let pods: Api<Pod> = Api::namespaced(self.client(), NAMESPACE);
+        let pod = self.runtime.block_on(pods.get(name)).expect("the pod");
+        let mut containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let states = containers.iter_mut().filter_map(|container| container.state.as_mut());
+        for end in states.filter_map(|state| state.terminated.as_mut()) {
+            let time = |time: Time| Time(time.0 - jiff::SignedDuration::from_secs(seconds));
+            end.started_at = end.started_at.take().map(time);
+            end.finished_at = end.finished_at.take().map(time);
+        }
+        let patch = Patch::Merge(json!({"status": {"containerStatuses": containers}}));
+        let patched = self.runtime.block_on(pods.patch_status(name, &PatchParams::default(), &patch));
+        patched.expect("the API server takes it");
+    }
+
+    /// Deletes a pod, like `kubectl delete pod`.
+    pub fn delete_pod(&self, name: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.client(), NAMESPACE);
+        let deleted = self.runtime.block_on(pods.delete(name, &DeleteParams::default()));
+        deleted.expect("the API server deletes it");
+    }
+
+    /// Disconnects the node.
+    pub fn lose_node(&self, processes: OnNodeLoss) {
+        self.runtime.block_on(self.kubelet.lose(processes));
     }
 
     /// Patches a TaskRun.

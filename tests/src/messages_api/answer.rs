@@ -77,11 +77,10 @@ pub(super) fn faulty(kind: FaultKind, message: &Value) -> Option<Response> {
     let partial = || stream::iter(events(message)).take(3).map(Ok);
     match kind {
         FaultKind::Status { status, retry_after } => {
-            let mut response = error(status, error_type(status), "injected fault");
-            if let Some(seconds) = retry_after {
-                response.headers_mut().insert(RETRY_AFTER, seconds.into());
-            }
-            Some(response)
+            Some(error_with(status, error_type(status), "injected fault", retry_after))
+        }
+        FaultKind::Error { status, kind, text, retry_after } => {
+            Some(error_with(status, kind, text, retry_after))
         }
         FaultKind::NoAnswer => None,
         FaultKind::StallsMidStream => Some(event_stream(partial().chain(stream::pending()).boxed())),
@@ -90,6 +89,14 @@ pub(super) fn faulty(kind: FaultKind, message: &Value) -> Option<Response> {
             Some(event_stream(partial().chain(stream::iter([Err(broken)])).boxed()))
         }
     }
+}
+
+fn error_with(status: u16, kind: &str, text: &str, retry_after: Option<u32>) -> Response {
+    let mut response = error(status, kind, text);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 /// Builds an error response of the API.

@@ -196,6 +196,7 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum FaultKind {
     Status { status: u16, retry_after: Option<u32> },
+    Error { status: u16, kind: &'static str, text: &'static str, retry_after: Option<u32> },
     NoAnswer,
     StallsMidStream,
     DropsMidStream,
@@ -205,7 +206,7 @@ impl FaultKind {
     /// Returns whether the API charges for the request: for an error it does not.
     pub(super) fn is_charged(self) -> bool {
         match self {
-            Self::Status { .. } => false,
+            Self::Status { .. } | Self::Error { .. } => false,
             Self::NoAnswer | Self::StallsMidStream | Self::DropsMidStream => true,
         }
     }
@@ -224,6 +225,24 @@ impl Fault {
     /// An error status with `Retry-After`.
     pub fn retry_after(status: u16, seconds: u32) -> Self {
         Self::once(FaultKind::Status { status, retry_after: Some(seconds) })
+    }
+
+    /// An error of the API with its own type and text.
+    pub fn error(status: u16, kind: &'static str, text: &'static str) -> Self {
+        Self::once(FaultKind::Error { status, kind, text, retry_after: None })
+    }
+
+    /// Names a time after which the API answers again.
+    ///
+    /// # Panics
+    /// Panics if the fault is not an error of the API.
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        let (FaultKind::Status { retry_after, .. } | FaultKind::Error { retry_after, .. }) = &mut self.kind
+        else {
+            panic!("{self:?} has no headers");
+        };
+        *retry_after = Some(seconds);
+        self
     }
 
     /// No response until the client or the server closes the connection.

@@ -2,7 +2,11 @@
 //! / They use a control plane (real if `KUBEBUILDER_ASSETS` is set), the controller with the permissions of
 //! `dispatcher/deploy`, and the real supervisor as the program of a pod.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim};
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client};
 use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::kubernetes::test_cluster::{NAMESPACE, TestCluster};
 use orchestrator_tests::messages_api::{Script, Turn};
@@ -178,6 +182,42 @@ fn deleted_run_before_start_is_removed_without_effects() {
     let _next = cluster.controller();
     cluster.wait_for("end of the TaskRun", || cluster.run(&second).is_none().then_some(()));
     cluster.dispatcher(&["stop", &first]);
+}
+
+/// The commands that docs/kubernetes.md shows, as the requests that `kubectl` makes for them.
+#[test]
+fn role_of_users_allows_documented_commands() {
+    let cluster = TestCluster::start(projects::fixes());
+    let _controller = cluster.controller();
+    let run = cluster.submit("trader", "1", &[]);
+    cluster.end(&run);
+    let answers = cluster.as_user(async |client: Client| {
+        let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
+        let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+        let events: Api<Event> = Api::namespaced(client.clone(), NAMESPACE);
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+        let all = ListParams::default();
+        let exec = json!({"spec": {"resourceAttributes": {
+            "namespace": NAMESPACE, "verb": "create", "resource": "pods", "subresource": "exec",
+        }}});
+        let exec: SelfSubjectAccessReview = serde_json::from_value(exec).expect("a review");
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
+        let exec = reviews.create(&PostParams::default(), &exec).await.expect("an answer");
+        let answers = [
+            jobs.get_opt(&run).await.map(drop),
+            pods.list(&all).await.map(drop),
+            events.list(&all).await.map(drop),
+            secrets.get("anthropic-api-key").await.map(drop),
+        ];
+        (answers, exec.status.expect("a status").allowed)
+    });
+    let codes = answers.0.map(|answer| match answer {
+        Ok(()) => 200,
+        Err(kube::Error::Api(status)) => status.code,
+        Err(error) => panic!("{error}"),
+    });
+    assert_eq!(codes, [200, 200, 200, 403], "a Job, pods, events, a Secret");
+    assert!(!answers.1, "users have no shell in pods");
 }
 
 #[test]

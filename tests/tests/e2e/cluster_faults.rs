@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator_contract::Reason;
 use orchestrator_tests::git_server::{Fault as GitFault, Operation};
+use orchestrator_tests::kubernetes::kubelet::OnNodeLoss;
 use orchestrator_tests::kubernetes::test_cluster::{CONTROLLER, NAMESPACE, TestCluster};
 use orchestrator_tests::kubernetes::{Fault, HookPoint};
 use orchestrator_tests::messages_api::{Script, Turn};
@@ -307,10 +308,45 @@ fn unschedulable_pod_is_reported_until_timeout() {
 }
 
 #[test]
+fn lost_node_is_reported_while_run_is_active() {
+    let cluster = TestCluster::start(slow());
+    let _controller = cluster.controller();
+    let run = cluster.submit("trader", "1", &[]);
+    cluster.until(&run, "active", is_active);
+    cluster.lose_node(OnNodeLoss::Kill);
+    let reported = cluster.until(&run, "reporting the lost node", |run| run["status"]["message"].is_string());
+    let status = &reported["status"];
+    assert_eq!(status["message"], "the node is unreachable. Retry when a node is available.", "{status:#}");
+    assert!(status["reason"].is_null(), "it may come back: {status:#}");
+}
+
+/// The controller is scaled to zero while a run ends, as in an upgrade that takes long.
+#[test]
+fn outcome_is_read_long_after_end_of_run() {
+    let cluster = TestCluster::start(slow());
+    let run = {
+        let _controller = cluster.controller();
+        let run = cluster.submit("trader", "1", &[]);
+        cluster.until(&run, "active", is_active);
+        run
+    };
+    let pod = pod(&cluster);
+    cluster.wait_for("end of the pod", || (cluster.pod_phase(&pod) == "Succeeded").then_some(()));
+    cluster.age_pod_end(&pod, 3600);
+    let _controller = cluster.controller();
+    let status = cluster.end(&run);
+    assert_eq!(reason(&status), "Completed", "{status:#}");
+    assert!(status["outcome"]["usage"]["turns"].as_u64().is_some_and(|turns| turns > 0), "{status:#}");
+}
+
+#[test]
 fn external_pod_end_has_own_reason_without_losing_work() {
-    for (disruption, expected) in
-        [("memory", "OutOfMemory"), ("evict", "Evicted"), ("kill", "SupervisorLost")]
-    {
+    for (disruption, expected) in [
+        ("memory", "OutOfMemory"),
+        ("evict", "Evicted"),
+        ("delete", "PodDeleted"),
+        ("kill", "SupervisorLost"),
+    ] {
         let cluster = TestCluster::start(slow());
         let _controller = cluster.controller();
         let run = cluster.submit("trader", "1", &[]);
@@ -323,12 +359,11 @@ fn external_pod_end_has_own_reason_without_losing_work() {
         match disruption {
             "memory" => cluster.kubelet.run_out_of_memory(NAMESPACE, &pod),
             "evict" => cluster.kubelet.evict(NAMESPACE, &pod),
+            "delete" => cluster.delete_pod(&pod),
             _ => cluster.kubelet.kill(NAMESPACE, &pod),
         }
         let status = cluster.end(&run);
-        // An evicted pod has time to save; its own reason counts then.
-        let fits = reason(&status) == expected || (disruption == "evict" && reason(&status) == "Stopped");
-        assert!(fits, "{disruption}: {status:#}");
+        assert_eq!(reason(&status), expected, "{disruption}: {status:#}");
         assert!(folder.join("tree/target-repo/half-done.txt").is_file());
         let again = cluster.submit("trader", "1", &["--retry"]);
         assert_eq!(reason(&cluster.end(&again)), "Completed", "{disruption}");

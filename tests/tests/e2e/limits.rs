@@ -249,6 +249,33 @@ fn overloaded_model_is_model_unavailable() {
 }
 
 #[test]
+fn exhausted_quota_names_cause_and_time() {
+    let invalid = "invalid_request_error";
+    let cases = [
+        (
+            Fault::error(400, invalid, "Your credit balance is too low to access the Anthropic API."),
+            "credit balance",
+        ),
+        (Fault::error(400, invalid, "This organization has been disabled."), "organization"),
+        (Fault::error(402, "billing_error", "Payment required."), "Payment required"),
+        (Fault::error(400, invalid, "You have reached your specified API usage limits."), "usage limits"),
+        (
+            Fault::error(429, "rate_limit_error", "This request would exceed your rate limit.")
+                .with_retry_after(7200),
+            "try again after 20",
+        ),
+    ];
+    for (fault, words) in cases {
+        let env = TestEnv::start(Script::new().turn(fix()).turn(Turn::never(fault)));
+        let (output, outcome) = env.submit(&[]);
+        assert_ended(&output, &outcome, 69, Reason::ModelQuotaExceeded);
+        assert!(outcome.message.contains(words), "{words}: {}", outcome.message);
+        assert!(!outcome.message.contains("guidance"), "{}", outcome.message);
+        assert_pushed_without_pull_request(&env, &outcome);
+    }
+}
+
+#[test]
 fn no_pull_request_option_completes_with_branch() {
     let env = TestEnv::start(fixes());
     let (output, outcome) = env.submit(&["--no-pull-request"]);

@@ -89,6 +89,32 @@ fn retry_without_session_gets_its_summary() {
     assert_published(&env, &outcome);
 }
 
+/// Conversations with a poisoned tool result are refused; others are answered.
+#[test]
+fn refused_conversation_is_not_continued() {
+    let refusal =
+        Fault::error(400, "invalid_request_error", "prompt is too long: 215000 tokens > 200000 maximum");
+    let poisoned = Script::new().turn(Turn::bash("echo POISON | tee notes.txt")).turn(Turn::never(refusal));
+    let other = Script::when("<earlier_attempt>")
+        .turn(fix().expecting(GUIDANCE))
+        .turn(Turn::verdict("done", "It is the highest now."));
+    let mut env = TestEnv::start(vec![poisoned, other]);
+    let (output, outcome) = env.submit(&[]);
+    assert_eq!((output.code, outcome.reason), (1, Reason::AgentFailed), "{output:#?}\n{outcome:#?}");
+    let noted = |outcome: &Outcome, text: &str| outcome.notes.iter().any(|note| note.contains(text));
+    assert!(noted(&outcome, "a retry starts a new conversation"), "{:?}", outcome.notes);
+    assert_eq!(outcome.work.location, WorkLocation::Remote);
+    env.record_refs();
+
+    let (output, outcome) = env.retry(FIRST, &["--guidance", GUIDANCE]);
+    assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
+    assert!(noted(&outcome, "refused to continue the conversation"), "{:?}", outcome.notes);
+    assert_ne!(outcome.sessions, env.outcome_of(FIRST).sessions);
+    assert_eq!(outcome.reason, Reason::Completed, "{outcome:#?}");
+    assert!(env.git.read("acme/trader", BRANCH, "src/lib.rs").unwrap().contains(RIGHT));
+    env.assert_invariants(&outcome);
+}
+
 #[test]
 fn moved_base_is_merged_when_clean() {
     let mut env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));

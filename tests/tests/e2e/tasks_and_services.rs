@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::DocumentSource;
+use orchestrator_contract::{Outcome, Reason};
 use orchestrator_tests::messages_api::{Script, Turn};
 use orchestrator_tests::projects::{fix, fixes, order_book, platform, platform_in, platform_without};
 use orchestrator_tests::test_env::TestEnv;
@@ -94,8 +94,8 @@ fn two_services_use_tags_of_one_platform() {
     two_services(files);
 }
 
-/// Asserts the end of the working directory of the trader's agent.
-fn works_in(repository: &str, files: &[(&str, &str)], more: &[&str], expected: &str) {
+/// Asserts the end of the working directory of the trader's agent, and that all texts name it.
+fn works_in(repository: &str, files: &[(&str, &str)], more: &[&str], expected: &str) -> Outcome {
     let script = Script::new()
         .turn(prints_if(&format!("test \"${{PWD##*/target-repo}}\" = \"{expected}\""), "here"))
         .turn(Turn::bash("echo made > made.txt").expecting("here-42"))
@@ -111,8 +111,19 @@ fn works_in(repository: &str, files: &[(&str, &str)], more: &[&str], expected: &
     let made = format!("{expected}/made.txt");
     let made = made.trim_start_matches('/');
     assert!(env.git.read(repository, "feature/task-1-implementation", made).is_some(), "{made}");
+    let shown = expected.strip_prefix('/').unwrap_or(".");
+    assert_eq!(outcome.working_directory.as_deref(), Some(shown));
+    let place = match expected.strip_prefix('/') {
+        Some(folder) => format!("in `{folder}/` of {repository}"),
+        None => format!("at the root of {repository}"),
+    };
+    let log = env.dispatcher(&["logs", outcome.run.as_str()]);
+    assert!(log.stdout.contains(&place), "{place}: {log:#?}");
+    let status = env.dispatcher(&["status", outcome.run.as_str()]);
+    assert!(status.stdout.contains(&format!("directory     {shown}\n")), "{status:#?}");
     env.model.assert_played();
     env.assert_invariants(&outcome);
+    outcome
 }
 
 #[test]
@@ -128,16 +139,22 @@ fn requested_working_directory_is_created() {
 #[test]
 fn folder_named_after_service_is_working_directory() {
     works_in("acme/mono", &[("trader/README.md", "trader\n")], &[], "/trader");
+    works_in("acme/mono", &[("Trader/README.md", "trader\n")], &[], "/Trader");
 }
 
 #[test]
-fn shared_repository_gets_folder_named_after_service() {
-    works_in("acme/mono", &[("README.md", "mono\n")], &[], "/trader");
+fn repository_without_folder_of_service_uses_root() {
+    let outcome = works_in("acme/mono", &[("README.md", "mono\n")], &[], "");
+    let expected = "acme/mono has no directory `trader`; the agent worked at the root";
+    assert!(outcome.notes.iter().any(|note| note.contains(expected)), "{:?}", outcome.notes);
 }
 
 #[test]
 fn own_service_repository_uses_root_as_working_directory() {
-    works_in("acme/the-trader", &[("README.md", "trader\n")], &[], "");
+    for repository in ["acme/the-trader", "acme/Trader"] {
+        let outcome = works_in(repository, &[("README.md", "trader\n")], &[], "");
+        assert!(!outcome.notes.iter().any(|note| note.contains("has no directory")), "{:?}", outcome.notes);
+    }
 }
 
 #[test]

@@ -66,6 +66,7 @@ fn pod(state: PodState) -> PodInfo {
         restarts: Vec::new(),
         has_finalizer: true,
         deletion_grace_seconds: None,
+        disruption: None,
     }
 }
 
@@ -243,7 +244,7 @@ fn finished_run_saves_result_before_releasing_pod() {
     // The supervisor gets time to exit.
     let finished = run.status.as_ref().unwrap().completion_time.unwrap();
     assert_eq!(actions(&decide(&run, &seen, finished)), [&Action::SaveResult]);
-    let hung = decide(&run, &seen, finished + LOG_DRAIN_TIMEOUT);
+    let hung = decide(&run, &seen, finished + EXIT_TIMEOUT);
     assert!(hung.actions.contains(&Action::SuspendJob), "{:?}", hung.actions);
     let after = decide(&run, &ClusterState { pod: Some(ended(None, None)), ..seen }, at(51));
     assert_eq!(actions(&after), [&Action::SaveResult, &Action::SetJobTtl, &Action::RemovePodFinalizer]);
@@ -253,7 +254,8 @@ fn finished_run_saves_result_before_releasing_pod() {
 #[test]
 fn pod_end_without_outcome_reports_reason_and_volume() {
     let closed = || LogStream::Closed(snapshot(3, Phase::Running, None));
-    let problem = |reason| Some(PodProblem { reason, message: "details".to_owned(), terminal: true });
+    let problem =
+        |reason| Some(PodProblem { reason, message: "details".to_owned(), terminal: true, hint: None });
     for (problem, expected) in [
         (None, Reason::SupervisorLost),
         (problem(Reason::OutOfMemory), Reason::OutOfMemory),
@@ -295,19 +297,86 @@ fn termination_message_is_used_when_log_is_missing() {
 }
 
 #[test]
-fn log_drain_after_pod_end_is_bounded() {
-    let seen = ClusterState {
+fn log_is_read_long_after_pod_end() {
+    let message = outcome().termination_message();
+    let seen = |stream| ClusterState {
         job: job(),
-        pod: Some(ended(None, None)),
-        stream: LogStream::Open(snapshot(3, Phase::Running, None)),
+        pod: Some(ended(Some(&message), None)),
+        stream,
         admission: None,
         refusal: None,
     };
-    let early = decide(&with_job(run()), &seen, at(15));
-    assert_eq!(early.status.reason, None);
-    assert!(early.requeue_after.is_some());
-    let late = decide(&with_job(run()), &seen, at(60));
-    assert_eq!(end_of(&late), Some((Phase::Failed, Reason::SupervisorLost)));
+    // No controller ran for an hour after the end.
+    let first = decide(&with_job(run()), &seen(LogStream::NotStarted), at(3600));
+    assert_eq!(first.status.reason, None);
+    assert!(first.actions.contains(&Action::FollowLogs), "{:?}", first.actions);
+    let open = LogStream::Open(snapshot(3, Phase::Running, None));
+    let reading = decide(&with_job(run()), &seen(open), at(3600));
+    assert_eq!(reading.status.reason, None);
+    assert!(reading.requeue_after.is_some());
+    let read = LogStream::Closed(snapshot(4, Phase::Running, Some(outcome())));
+    let read = decide(&with_job(run()), &seen(read), at(3601));
+    assert_eq!(end_of(&read), Some((outcome().phase, outcome().reason)));
+    assert!(read.status.outcome.is_some());
+    // Only a log that cannot be read leaves the digest.
+    let gone = LogStream::Closed(snapshot(0, Phase::Pending, None));
+    let digest = decide(&with_job(run()), &seen(gone), at(3900));
+    assert_eq!(end_of(&digest), Some((outcome().phase, outcome().reason)));
+    assert!(digest.status.outcome.is_none());
+}
+
+/// An outcome that says that a signal stopped the run.
+fn stopped() -> Box<Outcome> {
+    let mut outcome = outcome();
+    (outcome.reason, outcome.phase) = (Reason::Stopped, Phase::Stopped);
+    (outcome.exit_code, outcome.retryable) = (143, Reason::Stopped.retryable());
+    outcome.message = "the run was stopped on request. Retry to continue.".to_owned();
+    outcome
+}
+
+#[test]
+fn stop_from_outside_is_attributed_to_its_cause() {
+    let evicted = || PodProblem {
+        reason: Reason::Evicted,
+        message: "Eviction API: evicting".to_owned(),
+        terminal: true,
+        hint: None,
+    };
+    let seen = |change: &dyn Fn(&mut PodInfo)| {
+        let mut pod = ended(Some(&stopped().termination_message()), None);
+        change(&mut pod);
+        ClusterState {
+            job: job(),
+            pod: Some(pod),
+            stream: LogStream::Closed(snapshot(4, Phase::Running, Some(stopped()))),
+            ..ClusterState::default()
+        }
+    };
+    let deleted = |pod: &mut PodInfo| pod.deletion_grace_seconds = Some(300);
+    let drained = |pod: &mut PodInfo| {
+        (pod.deletion_grace_seconds, pod.disruption) = (Some(300), Some(evicted()));
+    };
+    let cases: [(&dyn Fn(&mut PodInfo), Reason, &str); 3] = [
+        (&deleted, Reason::PodDeleted, "the pod pod was deleted; the work is on `"),
+        (&drained, Reason::Evicted, "Eviction API: evicting; the work is on `"),
+        (&|_| {}, Reason::Stopped, "the run was stopped on request"),
+    ];
+    for (change, reason, message) in cases {
+        let decision = decide(&with_job(run()), &seen(change), at(20));
+        assert_eq!(end_of(&decision), Some((reason.phase(), reason)));
+        let shown = decision.status.message.clone().unwrap();
+        assert!(shown.starts_with(message), "{shown}");
+        let saved: Outcome = serde_json::from_value(decision.status.outcome.unwrap()).unwrap();
+        assert_eq!((saved.reason, saved.exit_code), (reason, reason.exit_code()));
+        // The digest is attributed like the outcome.
+        let log_gone =
+            ClusterState { stream: LogStream::Closed(snapshot(0, Phase::Pending, None)), ..seen(change) };
+        assert_eq!(end_of(&decide(&with_job(run()), &log_gone, at(20))), Some((reason.phase(), reason)));
+    }
+    // A stop that was requested is a stop, whatever deletes the pod.
+    let mut requested = with_job(run());
+    requested.spec.stop = Some(StopMode::Graceful);
+    assert_eq!(end_of(&decide(&requested, &seen(&drained), at(20))), Some((Phase::Stopped, Reason::Stopped)));
 }
 
 #[test]
@@ -319,6 +388,7 @@ fn startup_problem_fails_run_only_when_terminal() {
                 reason: Reason::ImageUnavailable,
                 message: "no such image".to_owned(),
                 terminal,
+                hint: None,
             }),
         })),
         ..ClusterState::default()
@@ -475,8 +545,12 @@ impl Cluster {
                 });
             }
             ClusterEvent::PodEvicted if live => {
-                let problem =
-                    PodProblem { reason: Reason::Evicted, message: "details".to_owned(), terminal: true };
+                let problem = PodProblem {
+                    reason: Reason::Evicted,
+                    message: "details".to_owned(),
+                    terminal: true,
+                    hint: None,
+                };
                 self.seen.pod = Some(ended(None, Some(problem)));
             }
             ClusterEvent::PodDeleted => self.seen.pod = None,

@@ -19,6 +19,12 @@ const SLOW_START_SECONDS: i64 = 45;
 /// Restarts of a sidecar before the supervisor starts after which waiting cannot help.
 const MAX_RESTARTS: i32 = 2;
 
+/// What the scheduler says of a pod whose volume claim is not bound yet, with `volumeBindingMode: Immediate`.
+const UNBOUND_VOLUME: &str = "unbound immediate PersistentVolumeClaims";
+
+const UNBOUND_VOLUME_HINT: &str =
+    "Check the storage class and its provisioner: `kubectl describe pvc` shows why the volume is not bound.";
+
 /// Maximum bytes of the last output of a container in a message.
 const LAST_OUTPUT_BYTES: usize = 500;
 
@@ -32,7 +38,7 @@ pub(super) fn startup_problem(
     let created = pod.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled");
     if let Some(condition) = scheduled.filter(|condition| condition.status == "False") {
-        return Some(unscheduled(condition, seconds(created, now), scheduling_timeout_minutes));
+        return unscheduled(condition, seconds(created, now), scheduling_timeout_minutes);
     }
     let time = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
         time.as_ref().map_or(created, |time| time.0)
@@ -70,11 +76,17 @@ fn seconds(since: Timestamp, now: Timestamp) -> i64 {
     now.duration_since(since).as_secs()
 }
 
-fn unscheduled(condition: &PodCondition, age: i64, timeout_minutes: f64) -> PodProblem {
+fn unscheduled(condition: &PodCondition, age: i64, timeout_minutes: f64) -> Option<PodProblem> {
+    let is_unbound = condition.message.as_deref().is_some_and(|text| text.contains(UNBOUND_VOLUME));
+    if is_unbound && age < SLOW_START_SECONDS {
+        // A storage class that binds immediately has no node to wait for; its volume comes first.
+        return None;
+    }
     let message = condition.message.clone().unwrap_or_else(|| "no node can run the pod".to_owned());
     #[expect(clippy::cast_precision_loss, reason = "an age in seconds")]
     let terminal = age as f64 >= timeout_minutes * 60.0;
-    PodProblem::new(Reason::Unschedulable, message, terminal)
+    let problem = PodProblem::new(Reason::Unschedulable, message, terminal);
+    Some(if is_unbound { problem.with_hint(UNBOUND_VOLUME_HINT) } else { problem })
 }
 
 /// Returns how `prepare` ended, if it failed.

@@ -1,5 +1,4 @@
 use super::*;
-use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
 
 fn at(seconds: i64) -> Timestamp {
@@ -44,10 +43,15 @@ fn condition(kind: &str, status: &str, reason: &str) -> Value {
 fn every_pod_problem_gets_reason_within_one_minute() {
     let unschedulable =
         json!({"phase": "Pending", "conditions": [condition("PodScheduled", "False", "Unschedulable")]});
+    let mut unbound = unschedulable.clone();
+    unbound["conditions"][0]["message"] =
+        json!("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
     let cases = [
         (json!({}), 1, "starting fine"),
         (unschedulable.clone(), 1, "starting Unschedulable"),
         (unschedulable, 901, "starting Unschedulable!"),
+        (unbound.clone(), 20, "starting fine"),
+        (unbound, 50, "starting Unschedulable"),
         (waiting("ErrImagePull"), 5, "starting ImageUnavailable"),
         (waiting("ImagePullBackOff"), 41, "starting ImageUnavailable!"),
         (waiting("InvalidImageName"), 1, "starting ImageUnavailable!"),
@@ -84,9 +88,63 @@ fn unreachable_node_is_reported_before_terminal_error() {
     let running = json!({"phase": "Running", "containerStatuses": [{
         "name": "supervisor", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
         "state": {"running": {"startedAt": at(0).to_string()}},
-    }], "conditions": [condition("Ready", "False", "NodeNotReady")]});
-    assert_eq!(seen(running.clone(), 30), "running NodeLost");
-    assert_eq!(seen(running, 301), "running NodeLost!");
+    }]});
+    let with = |conditions: Value| {
+        let mut status = running.clone();
+        status["conditions"] = conditions;
+        status
+    };
+    let without_reason = |kind: &str, value: &str| {
+        let mut condition = condition(kind, value, "");
+        condition.as_object_mut().unwrap().remove("reason");
+        condition
+    };
+    let (not_ready, containers) =
+        (without_reason("Ready", "False"), without_reason("ContainersReady", "True"));
+    let lost = [
+        // What Kubernetes 1.36 writes.
+        json!([not_ready.clone(), containers]),
+        json!([condition("Ready", "False", "NodeNotReady")]),
+        json!([condition("Ready", "Unknown", "NodeStatusUnknown")]),
+        json!([
+            not_ready.clone(),
+            containers,
+            condition("DisruptionTarget", "True", "DeletionByTaintManager")
+        ]),
+    ];
+    for conditions in lost {
+        assert_eq!(seen(with(conditions.clone()), 30), "running NodeLost", "{conditions}");
+        assert_eq!(seen(with(conditions.clone()), 301), "running NodeLost!", "{conditions}");
+    }
+    let fine = [
+        json!([
+            condition("Ready", "False", "ContainersNotReady"),
+            condition("ContainersReady", "False", "ContainersNotReady")
+        ]),
+        json!([condition("Ready", "False", "ReadinessGatesNotReady"), containers]),
+        json!([not_ready, condition("ContainersReady", "False", "ContainersNotReady")]),
+        json!([without_reason("Ready", "True"), containers]),
+    ];
+    for conditions in fine {
+        assert_eq!(seen(with(conditions.clone()), 301), "running fine", "{conditions}");
+    }
+}
+
+#[test]
+fn announced_eviction_is_problem_of_running_pod() {
+    for (reason, expected) in [
+        ("EvictionByEvictionAPI", "running Evicted"),
+        ("PreemptionByScheduler", "running Evicted"),
+        ("TerminationByKubelet", "running Evicted"),
+        ("DeletionByTaintManager", "running NodeLost"),
+    ] {
+        let running = json!({"phase": "Running", "containerStatuses": [{
+            "name": "supervisor", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "state": {"running": {"startedAt": at(0).to_string()}},
+        }], "conditions": [condition("DisruptionTarget", "True", reason)]});
+        // The supervisor saves its work; its end decides.
+        assert_eq!(seen(running, 900), expected, "{reason}");
+    }
 }
 
 /// Returns the status of a pod whose supervisor waits for these init containers.

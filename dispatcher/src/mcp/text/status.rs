@@ -39,6 +39,9 @@ pub fn render_run(status: &Status, now: Timestamp) -> String {
     if let Some(branch) = &status.branch {
         fields.add("Branch", &format!("`{}` of {}", sanitize(branch), sanitize(&status.repository)));
     }
+    if let Some(directory) = status.outcome.iter().find_map(|outcome| outcome.working_directory.as_ref()) {
+        fields.add("Directory", &format!("`{}`", sanitize(directory)));
+    }
     if let Some(pull_request) = &status.pull_request {
         fields.add("Pull request", &sanitize(pull_request));
     }

@@ -8,7 +8,7 @@ use orchestrator_contract::{Kind, Phase, TaskSpec, figures};
 
 use super::markdown::{Fields, short};
 use crate::operations::{Submission, SubmitOutcome};
-use crate::task::plan::docs_plan;
+use crate::task::plan::{default_directory, docs_plan};
 use crate::task::status::Status;
 use crate::task::text::sanitize;
 
@@ -111,10 +111,7 @@ fn details(task: &TaskSpec) -> String {
             "the repository's root (as requested)".to_owned()
         }
         Some(directory) => format!("`{}/` (as requested; created if missing)", directory.relative()),
-        None => format!(
-            "`{}/` (default; the repository's root if it is the service's own and has no such folder)",
-            task.service
-        ),
+        None => default_directory(task),
     };
     fields.add("Working directory", &directory);
     fields.add("Base branch", &base(task));

@@ -12,6 +12,7 @@ use orchestrator_contract::outcome::{ModelUsage, Usage};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::api_error::ApiError;
 use super::meter::Tokens;
 use super::prices::{NanoUsd, PRICES_AS_OF};
 use super::refusal::{Refusal, RefusalKind};
@@ -73,6 +74,8 @@ pub struct ConversationSpending {
     pub cost_refusal: Option<String>,
     /// Why its last request was refused for what it asked.
     pub refusal: Option<String>,
+    /// The model API's error to its last turn; none if that was answered.
+    pub api_error: Option<ApiError>,
 }
 
 /// What a request can cost at most.
@@ -220,6 +223,11 @@ impl Spending {
         self.remark(&format!("the gateway refused a request: {message}"));
     }
 
+    /// Records the model API's error to a turn.
+    pub fn record_api_error(&self, conversation: &str, error: ApiError) {
+        self.state().conversation(conversation).api_error = Some(error);
+    }
+
     /// Adds a remark for the outcome, once.
     pub fn remark(&self, text: &str) {
         let mut state = self.state();
@@ -306,6 +314,9 @@ impl Reservation {
         state.turns += u32::from(*is_turn);
         let conversation = state.conversation(&self.conversation);
         conversation.turns += u32::from(*is_turn);
+        if *is_turn {
+            conversation.api_error = None;
+        }
         conversation.cost_usd += to_usd(*cost);
         state.reserved = state.reserved.saturating_sub(self.amount);
         drop(state);

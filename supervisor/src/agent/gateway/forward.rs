@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, Stream};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::admit;
+use super::api_error::{self, ApiError};
 use super::body::{MessageRequest, Purpose};
 use super::budget::{Ask, Reservation, Settlement, Spending};
 use super::estimate::{CONTEXT_WINDOW, KnownPrompts};
@@ -166,7 +168,15 @@ impl Forwarder {
         if !status.is_success() {
             // The API charges nothing for an error.
             reservation.release();
-            return Ok(respond(status, headers, Body::from_stream(response.bytes_stream())));
+            let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let read = ErrorReader {
+                bytes: response.bytes_stream().boxed(),
+                status: status.as_u16(),
+                retry_after: retry_after.map(str::to_owned),
+                kept: Vec::new(),
+                open: call.is_turn.then(|| (self.spending.clone(), self.conversation.clone())),
+            };
+            return Ok(respond(status, headers, Body::from_stream(read)));
         }
         let content_type =
             headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -295,6 +305,46 @@ impl Stream for Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+/// An error response that is read while it passes, and recorded when it is complete.
+struct ErrorReader {
+    bytes: BoxStream<'static, reqwest::Result<Bytes>>,
+    status: u16,
+    retry_after: Option<String>,
+    kept: Vec<u8>,
+    /// Where the error is recorded; taken when it is.
+    open: Option<(Spending, String)>,
+}
+
+impl ErrorReader {
+    fn push(&mut self, bytes: &[u8]) {
+        let room = api_error::MAX_BODY_BYTES.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let retry_after = self.retry_after.as_deref();
+        if let Some(error) = ApiError::parse(self.status, retry_after, &self.kept, Timestamp::now())
+            && let Some((spending, conversation)) = self.open.take()
+        {
+            spending.record_api_error(&conversation, error);
+        }
+    }
+}
+
+impl Stream for ErrorReader {
+    type Item = reqwest::Result<Bytes>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        let next = self.bytes.poll_next_unpin(context);
+        if let std::task::Poll::Ready(Some(Ok(bytes))) = &next
+            && self.open.is_some()
+        {
+            self.push(bytes);
+        }
+        next
     }
 }
 

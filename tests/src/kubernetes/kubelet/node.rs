@@ -70,7 +70,8 @@ pub(super) async fn lose(inner: &Arc<Inner>, processes: OnNodeLoss) {
     publish_status(inner, "Unknown", "NodeStatusUnknown").await;
     for pod in pods(inner).await {
         let not_ready = json!({
-            "type": "Ready", "status": "False", "reason": "NodeNotReady", "lastProbeTime": null,
+            // The node controller names no reason, and leaves `ContainersReady` as it is.
+            "type": "Ready", "status": "False", "reason": null, "lastProbeTime": null,
             "lastTransitionTime": now(),
         });
         condition(inner, &pod, not_ready, None).await;
