@@ -5,7 +5,8 @@ use std::path::Path;
 
 use orchestrator_contract::names::{ServiceName, TaskId};
 
-use crate::workspace::documents::TaskDocuments;
+use super::prompt_block::render_block;
+use crate::workspace::documents::{Requirements, TaskDocuments};
 
 /// Maximum length of the project instructions (`CLAUDE.md`).
 const PROJECT_INSTRUCTIONS_MAX_BYTES: usize = 64 * 1024;
@@ -146,16 +147,14 @@ fn render_documents(input: &TaskPromptInput<'_>, text: &mut String) {
         ("acceptance-criteria.md", &documents.acceptance),
     ] {
         if let Some(content) = content {
-            let _ = writeln!(
-                text,
-                "<document name=\"{name}\">\n{}\n</document>\n",
-                truncate(content, DOCUMENT_MAX_BYTES).trim()
-            );
+            let content = truncate(content, DOCUMENT_MAX_BYTES);
+            let _ = writeln!(text, "{}", render_block("document", &format!("name=\"{name}\""), &content));
         }
     }
     if documents.prompt.is_none() && documents.task.is_none() {
         render_entry(input, text);
     }
+    render_requirements(&documents.entry.requirements, text);
     if !documents.dependencies.is_empty() {
         text.push_str("The task depends on:\n");
         for dependency in &documents.dependencies {
@@ -164,6 +163,34 @@ fn render_documents(input: &TaskPromptInput<'_>, text: &mut String) {
             let _ = writeln!(text, "- task {}: {title} ({status})", dependency.id);
         }
         text.push('\n');
+    }
+}
+
+/// Renders what the work must keep to according to `tasks.json`.
+pub(crate) fn render_requirements(requirements: &Requirements, text: &mut String) {
+    let Requirements { acceptance_criteria, scope, technical_constraints, relevant_files } = requirements;
+    let files: Vec<String> = relevant_files
+        .iter()
+        .map(|file| {
+            let action = file.action.as_ref().map(|action| format!(" ({action})")).unwrap_or_default();
+            let about = file.description.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
+            format!("`{}`{action}{about}", file.path)
+        })
+        .collect();
+    for (title, entries) in [
+        ("Acceptance criteria", acceptance_criteria),
+        ("Scope", scope),
+        ("Technical constraints", technical_constraints),
+        ("Relevant files", &files),
+    ] {
+        if entries.is_empty() {
+            continue;
+        }
+        let mut list = format!("{title}:\n");
+        for entry in entries {
+            let _ = writeln!(list, "- {}", entry.trim().replace('\n', "\n  "));
+        }
+        let _ = writeln!(text, "{}", truncate(&list, DOCUMENT_MAX_BYTES));
     }
 }
 

@@ -98,7 +98,7 @@ fn plan_of_one_task_rejects_unknown_id() {
 #[test]
 fn invalid_or_duplicate_task_ids_are_noted() {
     let tasks =
-        r#"{"tasks": [{"id": "T-1", "title": "A"}, {"id": 2, "title": "B"}, {"id": "2", "title": "C"}]}"#;
+        r#"{"tasks": [{"id": "setup", "title": "A"}, {"id": 2, "title": "B"}, {"id": "2", "title": "C"}]}"#;
     let plan = plan_of(&[(".taskmaster/tasks/tasks.json", tasks)], None, false, &[]).unwrap();
     assert_eq!(plan.subjects.len(), 1);
     assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
