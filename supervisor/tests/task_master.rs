@@ -65,8 +65,8 @@ const READ: &[(&str, &str, Option<&str>, &str)] = &[
     ("TM22-title-null", "Task 1", Some("master"), "task 1 has no title in `FILE`"),
     ("TM23-title-newline-emoji-quotes", "Fix \"quotes\" and `ticks` 🚀 <b> $(id)", Some("master"), ""),
     ("TM24-deep-doc-dir-naming", "Task 1", Some("master"), ""),
-    ("TM25-status-done", "Task 1", Some("master"), ""),
-    ("TM26-status-cancelled", "Task 1", Some("master"), ""),
+    ("TM25-status-done", "Task 1", Some("master"), "task 1 is `done` in `FILE`, but was submitted"),
+    ("TM26-status-cancelled", "Task 1", Some("master"), "task 1 is `cancelled` in `FILE`, but was submitted"),
     (
         "TM27-tasks-null-in-other-tag",
         "Task 1",

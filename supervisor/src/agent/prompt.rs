@@ -164,6 +164,13 @@ fn render_documents(input: &TaskPromptInput<'_>, text: &mut String) {
         }
         text.push('\n');
     }
+    if !documents.notes.is_empty() {
+        text.push_str("What is odd about the task and its files; a person decided to submit it as it is:\n");
+        for note in &documents.notes {
+            let _ = writeln!(text, "- {note}");
+        }
+        text.push('\n');
+    }
 }
 
 /// Renders what the work must keep to according to `tasks.json`.
@@ -209,8 +216,11 @@ fn render_entry(input: &TaskPromptInput<'_>, text: &mut String) {
     if !entry.subtasks.is_empty() {
         text.push_str("Subtasks:\n");
         for subtask in &entry.subtasks {
-            let _ = writeln!(text, "- {}: {}", subtask.id, subtask.title);
-            for text_field in [&subtask.description, &subtask.details].into_iter().flatten() {
+            let status = subtask.status.as_ref().map(|status| format!(" ({status})")).unwrap_or_default();
+            let _ = writeln!(text, "- {}: {}{status}", subtask.id, subtask.title);
+            let needs = (!subtask.dependencies.is_empty())
+                .then(|| format!("Depends on subtasks or tasks: {}", subtask.dependencies.join(", ")));
+            for text_field in [&subtask.description, &subtask.details, &needs].into_iter().flatten() {
                 let _ = writeln!(text, "  {}", text_field.replace('\n', "\n  "));
             }
         }
@@ -257,7 +267,12 @@ mod tests {
             Ok(match path {
                 ".taskmaster/tasks/tasks.json" => Some(
                     br#"{"tasks":[{"id":1,"title":"Add the order book","description":"Keep bids and asks.",
-                        "dependencies":[],"subtasks":[{"id":1,"title":"Bids","description":"Sorted."}]}]}"#
+                        "status":"done","dependencies":[2],"acceptanceCriteria":["Bids are sorted"],
+                        "scopeBoundaries":{"included":"The book.","excluded":"Matching."},
+                        "technicalConstraints":["No unsafe"],
+                        "relevantFiles":[{"path":"src/book.rs","description":"The book","action":"modify"}],
+                        "subtasks":[{"id":1,"title":"Bids","description":"Sorted.","status":"done"},
+                            {"id":2,"title":"Asks","status":"pending","dependencies":[1]}]}]}"#
                         .to_vec(),
                 ),
                 _ => None,

@@ -155,7 +155,10 @@ where
     files.extend([&architecture, &requirements].into_iter().flatten().cloned());
     let acceptance_criteria = criteria::criteria_of(acceptance.as_deref(), &entry);
     let list = tasks.as_ref().map(|tasks| &tasks.list);
-    let dependencies = entry.dependencies.iter().map(|id| dependency(list, id)).collect();
+    let dependencies: Vec<_> = entry.dependencies.iter().map(|id| dependency(list, id)).collect();
+    if let Some(tasks) = &tasks {
+        notes.extend(notes::warnings(&tasks.path, &entry, &dependencies));
+    }
     Ok(TaskDocuments {
         tag: tasks.as_ref().and_then(|tasks| tasks.tag.clone()),
         folder,

@@ -223,6 +223,29 @@ fn odd_fields_of_requested_task_are_named() {
 }
 
 #[test]
+fn doubtful_status_and_unmet_dependencies_are_noted() {
+    let file = ".taskmaster/tasks/tasks.json";
+    for (status, noted) in
+        [("done", true), ("Completed", true), ("cancelled", true), ("pending", false), ("in-progress", false)]
+    {
+        let found = master(serde_json::json!([{"id": 1, "title": "x", "status": status}])).find("trader", 1);
+        let note = format!("task 1 is `{status}` in `{file}`, but was submitted");
+        assert_eq!(found.unwrap().notes, if noted { vec![note] } else { Vec::new() });
+    }
+    let tasks = serde_json::json!([
+        {"id": 1, "title": "x", "dependencies": [2, 3, 4, 5, "2.1"]}, {"id": 2, "title": "x", "status": "done",
+        "subtasks": [{"id": 1, "title": "x", "status": "deferred"}]},
+        {"id": 3, "title": "x", "status": "review"}, {"id": 4, "title": "x"},
+    ]);
+    assert_eq!(
+        master(tasks).find("trader", 1).unwrap().notes,
+        [
+            "task 1 depends on tasks that are not done: 3 (review), 4 (no status), 5 (no such task), 2.1 (deferred)"
+        ]
+    );
+}
+
+#[test]
 fn entries_without_id_are_listed_if_task_is_missing() {
     let error = master(serde_json::json!([{"title": "x"}])).find("trader", 1).unwrap_err().to_string();
     assert!(error.ends_with("; tasks: none; without an id: `tasks[0]`"), "{error}");
