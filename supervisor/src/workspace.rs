@@ -9,6 +9,7 @@ pub mod documents;
 pub mod export;
 pub mod fetch;
 pub mod import_caches;
+pub mod instructions;
 pub mod keep;
 pub mod lock;
 pub mod preflight;

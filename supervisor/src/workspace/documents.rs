@@ -21,6 +21,7 @@ use orchestrator_contract::outcome::{DocumentSource, DocumentSources};
 use orchestrator_contract::{ServiceName, TaskId};
 
 pub use criteria::acceptance_criteria;
+pub(crate) use encoding::decode;
 pub use entry::{Entry, RelevantFile, Requirements, Subtask};
 pub use error::DocumentsError;
 pub(crate) use notes::notes_of_file;
