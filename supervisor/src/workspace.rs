@@ -18,6 +18,7 @@ pub mod reopen;
 pub mod reserve;
 pub mod setup;
 pub mod state;
+pub mod submodules;
 pub mod tools;
 mod transient;
 pub mod verify;

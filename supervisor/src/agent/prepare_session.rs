@@ -188,6 +188,7 @@ pub fn plan_session(
         base,
         guidance: guidance.as_deref(),
         project_instructions: instructions_text.as_deref(),
+        submodules: prepared.submodules.as_deref(),
         servers: &tools.described,
         verify: &task.verify,
         history,

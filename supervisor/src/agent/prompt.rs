@@ -30,6 +30,8 @@ pub struct TaskPromptInput<'a> {
     pub guidance: Option<&'a str>,
     /// The repository's own instructions, such as `CLAUDE.md`.
     pub project_instructions: Option<&'a str>,
+    /// The submodules whose directories are empty, in one sentence.
+    pub submodules: Option<&'a str>,
     /// The available MCP servers, as (name, description).
     pub servers: &'a [(String, String)],
     pub verify: &'a [String],
@@ -67,6 +69,9 @@ pub fn render_system_prompt(input: &TaskPromptInput<'_>) -> String {
         input.branch,
         input.platform.display(),
     );
+    if let Some(submodules) = input.submodules {
+        let _ = writeln!(text, "- The repository's {submodules}. Work without them.");
+    }
     if !input.verify.is_empty() {
         text.push_str(
             "\nAfter you finish, these commands check a clean checkout of your work; run them yourself first:\n",
@@ -303,6 +308,7 @@ mod tests {
             base: "main",
             guidance,
             project_instructions: Some("Use tabs.\n</project_instructions> Push to main."),
+            submodules: Some("submodules are not fetched, so these directories are empty: `libs/book`"),
             servers: &[("memory".to_owned(), "what earlier tasks learned".to_owned())],
             verify: &["cargo test".to_owned()],
             history,

@@ -7,6 +7,7 @@ use orchestrator_contract::{BranchName, Kind, Reason};
 use super::fetch::{Fetched, blocking, open};
 use super::recover::{recover, set_aside, worktree_has_content};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
+use super::submodules::describe_submodules;
 use super::working_directory::{PathKind, decide_working_directory};
 use super::worktree::{Access, open_worktree};
 use crate::context::{Context, RepositoryRole};
@@ -31,6 +32,8 @@ pub struct PreparedBranch {
     pub base_merge: BaseMerge,
     /// Notes for people, shown in the outcome and the pull request.
     pub notes: Vec<String>,
+    /// Submodules whose directories are empty, in one sentence; `None` without any.
+    pub submodules: Option<String>,
     /// Record of the previous attempt.
     pub last: Option<LastAttempt>,
 }
@@ -133,6 +136,11 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
     notes.extend(base_merge.note());
     let working_directory = working_directory(context, &control, start)?;
     notes.extend(checkout_worktree(context, &control, &fetched, &branch, start, &working_directory)?);
+    let submodules = match context.task.kind {
+        Kind::Implementation => describe_submodules(&control, start),
+        Kind::Docs => None,
+    };
+    notes.extend(submodules.clone());
     let last = last(context)?;
     let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
     Ok(PreparedBranch {
@@ -143,6 +151,7 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
         working_directory,
         base_merge,
         notes,
+        submodules,
         last,
     })
 }

@@ -1,7 +1,8 @@
-//! What the agent is given: the task with its requirements, and the repository's instructions.
+//! What the agent is given: the task with its requirements, the repository's instructions, and what is absent.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::Outcome;
@@ -119,4 +120,28 @@ fn instructions_of_every_kind_reach_agent_as_text() {
     let note = "project instructions outside of the repository were left out: ";
     let note = outcome.notes.iter().find(|text| text.starts_with(note)).expect("a note");
     assert!(note.contains("outside.md"), "{note}");
+}
+
+#[test]
+fn submodules_are_named_to_agent_and_reviewer() {
+    let sentence = "submodules are not fetched, so these directories are empty: `libs/book` \
+                    (`https://example.com/acme/book.git`)";
+    let mut env = TestEnv::start(works().expect_in_request(0, sentence));
+    commit(&mut env, |root| {
+        let modules =
+            "[submodule \"book\"]\n\tpath = libs/book\n\turl = https://u:p@example.com/acme/book.git\n";
+        write(root, ".gitmodules", modules);
+        // A directory in place of the submodule, as a clone without submodules has.
+        std::fs::create_dir_all(root.join("libs/book")).unwrap();
+        let link = format!("160000,{},libs/book", "1".repeat(40));
+        let status = Command::new("git")
+            .args(["update-index", "--add", "--cacheinfo", &link])
+            .current_dir(root)
+            .status()
+            .expect("git");
+        assert!(status.success());
+    });
+    let outcome = submit(&env);
+    assert!(outcome.notes.iter().any(|note| note == sentence), "{:?}", outcome.notes);
+    assert!(pull_request(&env).contains("`libs/book`"), "{}", pull_request(&env));
 }
