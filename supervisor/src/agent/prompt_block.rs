@@ -19,7 +19,8 @@ fn disarm(name: &str, text: &str) -> String {
         safe.push_str(before);
         // Characters that a reader may overlook between `<` and the name.
         let start = inner.trim_start_matches(|c: char| !c.is_ascii_alphanumeric() && c != '<' && c != '_');
-        let is_tag = start.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        let is_tag = start.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+            && !start.get(name.len()..).unwrap_or_default().starts_with(|c: char| c.is_ascii_alphanumeric());
         safe.push_str(if is_tag { "&lt;" } else { "<" });
         rest = inner;
     }
@@ -36,10 +37,10 @@ mod tests {
     #[test]
     fn tags_in_text_cannot_close_its_block() {
         for closing in ["</rules>", "</RULES >", "< /rules>", "<\u{200b}/\nrules", "<//rules>", "<rules>"] {
-            let block = render_block("rules", "a=\"b\"", &format!("x {closing} y <b> </other>"));
+            let block = render_block("rules", "a=\"b\"", &format!("x {closing} y <b> <Rules2>"));
             let inner =
                 block.strip_prefix("<rules a=\"b\">\n").unwrap().strip_suffix("\n</rules>\n").unwrap();
-            assert_eq!(inner, format!("x &lt;{} y <b> </other>", &closing[1..]), "{closing}");
+            assert_eq!(inner, format!("x &lt;{} y <b> <Rules2>", &closing[1..]), "{closing}");
         }
     }
 

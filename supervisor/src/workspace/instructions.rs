@@ -3,9 +3,12 @@
 //! They are what `claude -p` would load for the working directory, without what is not text: project
 //! settings and hooks stay disabled. From the root down to the working directory, each directory gives:
 //!
-//! 1. `CLAUDE.md` and `.claude/CLAUDE.md`, or `AGENTS.md` if it has neither;
-//! 2. every `.md` file below `.claude/rules`, by name;
+//! 1. `CLAUDE.md` and `.claude/CLAUDE.md`;
+//! 2. every `.md` file below `.claude/rules`, by name, also those for some paths only, which say so themselves;
 //! 3. `CLAUDE.local.md`.
+//!
+//! If none of these directories has one of the named files, each gives `AGENTS.md` and `.claude/AGENTS.md`
+//! instead, as CLI 2.1.330 does by default.
 //!
 //! A file comes once, and after it the files that it imports (`@path`), up to four levels deep. The files
 //! are input of a stranger: they are read as git objects of one commit, and nothing outside of it is.

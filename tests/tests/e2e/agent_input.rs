@@ -114,7 +114,7 @@ fn instructions_of_every_kind_reach_agent_as_text() {
         write(root, ".claude/rules/rust/naming.md", "EPSILON-5");
         write(root, "CLAUDE.local.md", b"caf\xe9 ZETA-6");
         symlink(&outside, root.join(".claude/rules/outside.md")).unwrap();
-        write(root, "trader/AGENTS.md", "ETA-7");
+        write(root, "trader/CLAUDE.md", "ETA-7");
     });
     let outcome = submit(&env);
     let note = "project instructions outside of the repository were left out: ";

@@ -6,6 +6,12 @@ use super::imports::imports;
 use super::source::{Node, Outside, Source};
 use crate::workspace::documents::decode;
 
+/// Files of a directory for this CLI; the last one is of one person.
+const OWN: [&str; 3] = ["CLAUDE.md", ".claude/CLAUDE.md", "CLAUDE.local.md"];
+
+/// Files of a directory for any agent, in projects that have none of [`OWN`].
+const AGENTS: [&str; 2] = ["AGENTS.md", ".claude/AGENTS.md"];
+
 /// Maximum length of all instructions together.
 const MAX_BYTES: usize = 128 * 1024;
 
@@ -50,12 +56,15 @@ impl Instructions {
 /// Finds the instructions for a working directory; the empty one is the root.
 #[must_use]
 pub fn find_instructions(source: &Source<'_>, working_directory: &str) -> Instructions {
-    let mut finder = Finder::new(source);
-    let mut folder = String::new();
-    finder.add_folder(&folder);
+    let mut folders = vec![String::new()];
     for part in working_directory.split('/').filter(|part| !part.is_empty()) {
-        folder = join(&folder, part);
-        finder.add_folder(&folder);
+        folders.extend(folders.last().map(|folder| join(folder, part)));
+    }
+    let is_file = |path: String| matches!(source.resolve(&path), Ok((_, Node::File(_) | Node::TooLarge)));
+    let has_own = folders.iter().any(|folder| OWN.iter().any(|name| is_file(join(folder, name))));
+    let mut finder = Finder::new(source);
+    for folder in &folders {
+        finder.add_folder(folder, has_own);
     }
     finder.finish()
 }
@@ -82,13 +91,14 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn add_folder(&mut self, folder: &str) {
-        let own = ["CLAUDE.md", ".claude/CLAUDE.md"].map(|name| self.add(&join(folder, name), 0));
-        if !own.contains(&true) {
-            self.add(&join(folder, "AGENTS.md"), 0);
+    fn add_folder(&mut self, folder: &str, has_own: bool) {
+        let [project, nested, local] = OWN;
+        // Also without one of them: a link out of the repository is noted.
+        for name in [project, nested].into_iter().chain(AGENTS.into_iter().filter(|_| !has_own)) {
+            self.add(&join(folder, name), 0);
         }
         self.add_rules(&join(folder, ".claude/rules"), 0);
-        self.add(&join(folder, "CLAUDE.local.md"), 0);
+        self.add(&join(folder, local), 0);
     }
 
     fn add_rules(&mut self, folder: &str, depth: usize) {
@@ -108,30 +118,30 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Adds a file and what it imports; returns whether there is such a file.
-    fn add(&mut self, path: &str, depth: usize) -> bool {
+    /// Adds a file, if there is one, and what it imports.
+    fn add(&mut self, path: &str, depth: usize) {
         let (resolved, node) = match self.source.resolve(path) {
             Ok(found) => found,
             Err(Outside) => {
                 self.outside.push(path.to_owned());
-                return false;
+                return;
             }
         };
         let content = match node {
             Node::File(content) => content,
             Node::TooLarge => {
                 self.cut.push(path.to_owned());
-                return true;
+                return;
             }
-            Node::Link(_) | Node::Folder | Node::Missing => return false,
+            Node::Link(_) | Node::Folder | Node::Missing => return,
         };
         if !self.seen.insert(resolved.clone()) {
-            return true;
+            return;
         }
         let text = decode(&content);
         // A program or an image is not instructions.
         if text.contains('\0') {
-            return true;
+            return;
         }
         // An import may have `..` in its path.
         self.push(if depth == 0 { path } else { &resolved }, text.trim());
@@ -141,7 +151,6 @@ impl<'a> Finder<'a> {
                 self.add_import(folder, &import, depth + 1);
             }
         }
-        true
     }
 
     fn add_import(&mut self, folder: &str, import: &str, depth: usize) {

@@ -50,14 +50,36 @@ fn directories_are_read_from_root_to_working_directory() {
         .file(".claude/rules/script.sh", "no rule")
         .file(".claude/settings.json", "{}")
         .file("CLAUDE.local.md", "5")
-        .file("services/AGENTS.md", "6")
-        .file("services/trader/CLAUDE.md", "7")
+        .file("services/AGENTS.md", "not read beside CLAUDE.md")
+        .file("services/trader/CLAUDE.md", "6")
         .file("services/billing/CLAUDE.md", "other service");
     let found = commit.find("services/trader");
     let texts: Vec<_> = found.files.iter().map(|file| file.text.as_str()).collect();
-    assert_eq!(texts, ["1", "2", "3", "4", "5", "6", "7"]);
+    assert_eq!(texts, ["1", "2", "3", "4", "5", "6"]);
     assert_eq!(found.notes, Vec::<String>::new());
     assert_eq!(commit.paths("").len(), 5);
+}
+
+#[test]
+fn agents_files_are_read_in_projects_without_own_files() {
+    let agents = Commit::default()
+        .file("AGENTS.md", "1")
+        .file(".claude/AGENTS.md", "2")
+        .file(".claude/rules/a.md", "3")
+        .file("trader/AGENTS.md", "4")
+        .file("billing/CLAUDE.md", "other service");
+    assert_eq!(
+        agents.paths("trader"),
+        ["AGENTS.md", ".claude/AGENTS.md", ".claude/rules/a.md", "trader/AGENTS.md"]
+    );
+    for own in ["CLAUDE.md", "trader/.claude/CLAUDE.md", "trader/CLAUDE.local.md"] {
+        let commit = Commit(agents.0.clone()).file(own, "own");
+        let mut paths = commit.paths("trader");
+        paths.sort();
+        let mut expected = [".claude/rules/a.md", own];
+        expected.sort_unstable();
+        assert_eq!(paths, expected);
+    }
 }
 
 #[test]
