@@ -131,9 +131,7 @@ where
         let looked_for = ["tasks/tasks.json", "tasks.json"].map(|name| path(&folder, name)).to_vec();
         return Err(DocumentsError::Missing { looked_for });
     };
-    if let Some(task) = input.task {
-        tasks.requested(task)?;
-    }
+    let requested = input.task.map(|task| tasks.requested(task)).transpose()?.map(|entry| &entry.id);
     let tasks_file = tasks.path.clone();
     let mut notes = notes_of_file(&tasks);
     let mut subjects: Vec<DocsTask> = Vec::new();
@@ -142,7 +140,7 @@ where
             notes.push(format!("task `{}` was skipped: its id is not a number", entry.id));
             continue;
         };
-        if input.task.is_some_and(|only| only != task) {
+        if requested.is_some_and(|only| *only != entry.id) {
             continue;
         }
         if subjects.iter().any(|subject| subject.task == task) {
@@ -151,6 +149,12 @@ where
             continue;
         }
         subjects.push(plan_task(reader, input, &folder, &tasks.list, task, entry)?);
+    }
+    if subjects.is_empty() && !tasks.list.is_empty() {
+        // Otherwise the run would end as if all documents were there.
+        let note = notes.last().cloned().unwrap_or_default();
+        let problem = format!("it has no task with a number as its id: {note}");
+        return Err(DocumentsError::Unusable { path: tasks_file, problem });
     }
     let project_document = |names: &[&str]| {
         for name in names {

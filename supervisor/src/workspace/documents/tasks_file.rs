@@ -142,6 +142,12 @@ impl TasksFile {
 }
 
 impl TaskList {
+    /// Returns whether the list has no entry, not even one that was skipped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.odd.is_empty()
+    }
+
     /// Returns the task with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Entry> {
