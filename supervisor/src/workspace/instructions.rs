@@ -13,6 +13,7 @@
 //! A file comes once, and after it the files that it imports (`@path`), up to four levels deep. The files
 //! are input of a stranger: they are read as git objects of one commit, and nothing outside of it is.
 
+mod comments;
 mod find;
 mod imports;
 mod source;

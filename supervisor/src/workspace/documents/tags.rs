@@ -52,10 +52,14 @@ where
 fn tag_in(path: &str, text: Option<String>, pointer: &str) -> Result<Option<String>, String> {
     let Some(text) = text else { return Ok(None) };
     // An error may advise what only a file without which the run cannot go on needs.
-    let value = json::parse(path, &text).map_err(|error| match error {
-        DocumentsError::Empty { path } => format!("`{path}` is empty"),
-        DocumentsError::Conflict { path, .. } => format!("`{path}` has git conflict markers"),
-        other => other.to_string(),
+    let value = json::parse(path, &text).map_err(|error| {
+        if let DocumentsError::Empty { path } = &error {
+            format!("`{path}` is empty")
+        } else if let DocumentsError::Conflict { path, .. } = &error {
+            format!("`{path}` has git conflict markers")
+        } else {
+            error.to_string()
+        }
     })?;
     match value.pointer(pointer) {
         None => Ok(None),

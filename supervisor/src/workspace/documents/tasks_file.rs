@@ -59,24 +59,18 @@ impl TasksFile {
     /// Returns an error if the text is malformed, has no list of tasks, or if the tag is ambiguous.
     pub fn parse(path: &str, text: &str, preference: TagPreference<'_>) -> Result<Self, DocumentsError> {
         let unusable = |problem: String| DocumentsError::Unusable { path: path.to_owned(), problem };
-        let top = match json::parse(path, text)? {
-            Value::Object(top) => top,
-            other => {
-                return Err(unusable(format!(
-                    "it is {}, expected an object with `tasks` or tags",
-                    describe(&other)
-                )));
-            }
+        let value = json::parse(path, text)?;
+        let Value::Object(top) = value else {
+            let problem = format!("it is {}, expected an object with `tasks` or tags", describe(&value));
+            return Err(unusable(problem));
         };
         let mut tags = BTreeMap::new();
         let mut root = None;
-        for (name, value) in top {
-            match value {
-                Value::Object(mut fields) => {
-                    tags.extend(fields.remove("tasks").map(|tasks| (name, tasks)));
-                }
-                value if name == "tasks" => root = Some(value),
-                _ => {}
+        for (name, mut value) in top {
+            if let Some(fields) = value.as_object_mut() {
+                tags.extend(fields.remove("tasks").map(|tasks| (name, tasks)));
+            } else if name == "tasks" {
+                root = Some(value);
             }
         }
         let has_tags = tags.values().any(Value::is_array);

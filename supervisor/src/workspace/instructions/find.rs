@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::comments::without_comments;
 use super::imports::imports;
 use super::source::{Node, Outside, Source};
 use crate::workspace::documents::decode;
@@ -17,6 +18,9 @@ const MAX_BYTES: usize = 128 * 1024;
 
 /// Maximum files.
 const MAX_FILES: usize = 200;
+
+/// Maximum paths to look at; a stranger may import as many as fit into a file.
+const MAX_LOOKUPS: usize = 3_000;
 
 /// Maximum levels of imports.
 const MAX_IMPORT_DEPTH: usize = 4;
@@ -75,6 +79,7 @@ struct Finder<'a> {
     seen: BTreeSet<String>,
     files: Vec<InstructionFile>,
     room: usize,
+    lookups: usize,
     cut: Vec<String>,
     outside: Vec<String>,
 }
@@ -86,6 +91,7 @@ impl<'a> Finder<'a> {
             seen: BTreeSet::new(),
             files: Vec::new(),
             room: MAX_BYTES,
+            lookups: MAX_LOOKUPS,
             cut: Vec::new(),
             outside: Vec::new(),
         }
@@ -102,7 +108,7 @@ impl<'a> Finder<'a> {
     }
 
     fn add_rules(&mut self, folder: &str, depth: usize) {
-        let Ok((resolved, Node::Folder)) = self.source.resolve(folder) else { return };
+        let Ok(Some((resolved, Node::Folder))) = self.resolve(folder) else { return };
         // A link to a directory above would have no end.
         if depth > MAX_RULES_DEPTH || !self.seen.insert(format!("{resolved}/")) {
             return;
@@ -120,8 +126,9 @@ impl<'a> Finder<'a> {
 
     /// Adds a file, if there is one, and what it imports.
     fn add(&mut self, path: &str, depth: usize) {
-        let (resolved, node) = match self.source.resolve(path) {
-            Ok(found) => found,
+        let (resolved, node) = match self.resolve(path) {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
             Err(Outside) => {
                 self.outside.push(path.to_owned());
                 return;
@@ -138,7 +145,7 @@ impl<'a> Finder<'a> {
         if !self.seen.insert(resolved.clone()) {
             return;
         }
-        let text = decode(&content);
+        let text = without_comments(&decode(&content));
         // A program or an image is not instructions.
         if text.contains('\0') {
             return;
@@ -151,6 +158,13 @@ impl<'a> Finder<'a> {
                 self.add_import(folder, &import, depth + 1);
             }
         }
+    }
+
+    /// Resolves a path; `None` if too many were looked at.
+    fn resolve(&mut self, path: &str) -> Result<Option<(String, Node)>, Outside> {
+        let Some(left) = self.lookups.checked_sub(1) else { return Ok(None) };
+        self.lookups = left;
+        self.source.resolve(path).map(Some)
     }
 
     fn add_import(&mut self, folder: &str, import: &str, depth: usize) {
@@ -182,6 +196,11 @@ impl<'a> Finder<'a> {
 
     fn finish(self) -> Instructions {
         let mut notes = Vec::new();
+        if self.lookups == 0 {
+            notes.push(format!(
+                "project instructions name more than {MAX_LOOKUPS} files; the rest was left out"
+            ));
+        }
         if !self.cut.is_empty() {
             let (limit, listed) = (MAX_BYTES / 1024, list(&self.cut));
             notes.push(format!(

@@ -26,7 +26,8 @@ fn imports_of_line(line: &str, paths: &mut Vec<String>) {
         if is_code {
             continue;
         }
-        for word in part.split_whitespace() {
+        let follows_backtick = index > 0 && !part.starts_with(char::is_whitespace);
+        for word in part.split_whitespace().skip(usize::from(follows_backtick)) {
             paths.extend(word.strip_prefix('@').and_then(path_of));
         }
     }
@@ -46,7 +47,7 @@ mod tests {
 
     #[test]
     fn imports_are_found_in_prose_only() {
-        let text = "@AGENTS.md\nSee @docs/style.md, and @./a.md#part.\n`@code.md` @b.md `open @c.md\n\
+        let text = "@AGENTS.md\nSee @docs/style.md, and @./a.md#part.\n`@code.md` @b.md `@open.md @c.md\n\
                     ```\n@block.md\n~~~\n```\n- @~/own.md user@example.com @@x @(y)\n";
         assert_eq!(imports(text), ["AGENTS.md", "docs/style.md", "./a.md", "b.md", "c.md", "~/own.md"]);
     }

@@ -132,6 +132,14 @@ fn other_encodings_are_decoded() {
 }
 
 #[test]
+fn number_of_imports_is_bounded() {
+    let imports: String = (0..MAX_LOOKUPS).map(|number| format!("@{number}.md ")).collect();
+    let found = Commit::default().file("CLAUDE.md", imports).file("CLAUDE.local.md", "left out").find("");
+    assert_eq!(found.files.len(), 1);
+    assert_eq!(found.notes, ["project instructions name more than 3000 files; the rest was left out"]);
+}
+
+#[test]
 fn instructions_beyond_limit_are_cut_with_note() {
     let long = "ä".repeat(MAX_BYTES / 2 - 10);
     let commit = Commit::default()
