@@ -16,4 +16,5 @@ pub mod settings;
 pub mod status;
 pub mod stop_mode;
 pub mod submission;
+pub mod suggest;
 pub mod text;

@@ -9,6 +9,8 @@ mod bench;
 mod client;
 mod conversation;
 mod faults;
+mod lenient_arguments;
+mod program;
 mod run_selection;
 mod surface;
 mod waiting;

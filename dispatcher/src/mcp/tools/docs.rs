@@ -31,15 +31,16 @@ pub(super) async fn init(
     }
     let docs_request = DocsRequest {
         task: arguments.task()?,
-        service: parse_optional(arguments.service.as_deref())?,
-        agent: parse_optional(arguments.agent.as_deref())?,
+        service: parse_optional("service", arguments.service.as_deref())?,
+        agent: parse_optional("agent", arguments.agent.as_deref())?,
         working_directory: directory,
         mode: if arguments.retry { Mode::Retry } else { Mode::First },
         overrides: Overrides {
             model: text(&arguments.model),
-            branch: parse_optional(arguments.branch.as_deref())?,
+            branch: parse_optional("branch", arguments.branch.as_deref())?,
             guidance: text(&arguments.guidance),
             platform_repository_url: parse_repository_argument(
+                "platform_repository_url",
                 arguments.platform_repository_url.as_deref(),
                 &dispatcher,
                 server.origin,

@@ -44,12 +44,12 @@ pub(super) async fn list(
     let phase = phase.map(|text| {
         parse_phase(text).ok_or_else(|| {
             let names = PHASES.map(orchestrator_contract::Phase::name);
-            Error::invalid_request(format!("invalid phase `{text}`"))
+            Error::invalid_request(format!("invalid `phase`: `{text}` is not a phase"))
                 .with_hint(format!("Use one of {}.", names.join(", ")))
         })
     });
     let filter = Filter {
-        service: parse_optional(service.as_deref())?,
+        service: parse_optional("service", service.as_deref())?,
         task: task(task_id.as_ref())?,
         phase: phase.transpose()?,
     };
