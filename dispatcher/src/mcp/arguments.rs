@@ -110,8 +110,8 @@ pub struct SubmitArguments {
     /// Retry a finished attempt on the same branch and session, keeping its work. Pass `guidance`.
     #[serde(default)]
     pub retry: bool,
-    /// Start over despite an earlier attempt: new branch, new session, new pull request. Not for the first
-    /// attempt of a task.
+    /// Start over despite an earlier attempt: new branch, new session, new pull request. Without an earlier
+    /// attempt, the first one.
     #[serde(default)]
     pub fresh: bool,
     /// Extra instructions for the agent beyond the task's documents: what went wrong before and what to do

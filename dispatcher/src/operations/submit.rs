@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::task::request::{Overrides, Request};
 use crate::task::resolve::{ResolveInput, TaskDraft, resolve};
 use crate::task::status::Status;
-use crate::task::submission::{PriorRun, SubmitDecision, decide_submission};
+use crate::task::submission::{PriorRun, SubmitDecision, decide_submission, never_reached_agent};
 
 /// Maximum wait for a new run's first event: a supervisor needs milliseconds, and a
 /// submission must return within two seconds.
@@ -163,6 +163,10 @@ impl Dispatcher {
     /// Resolves a request against the configuration, the working directory and earlier runs.
     pub(super) async fn resolve(&self, mut request: Request) -> Result<Resolved, Error> {
         let task_key = request.identity();
+        if request.mode == Mode::Fresh && self.backend.last_attempt(&task_key).await? == 0 {
+            // Nothing to start over from: the first attempt is fresh anyway.
+            request.mode = Mode::First;
+        }
         let runs = self.backend.runs().await?;
         let of_service = runs.iter().filter(|run| run.task.service == request.service);
         let changed_code = |run: &&StoredRun| run.task.kind == Kind::Implementation;
@@ -223,6 +227,7 @@ impl Dispatcher {
                 phase: status.phase,
                 reason: status.reason,
                 same: draft.is_same_as(&run.task),
+                is_blank: status.outcome.as_deref().is_some_and(never_reached_agent),
             });
             statuses.push((run, status));
         }

@@ -35,7 +35,7 @@ pub enum Advice {
     WaitOrStop(RunName),
     /// Retry the earlier attempt, or start over.
     RetryOrStartFresh,
-    /// Submit without retry or fresh, since no earlier attempt exists.
+    /// Submit without retry, since no earlier attempt exists.
     SubmitFirstAttempt,
     /// Submit a task, since no run exists.
     SubmitTask,
@@ -108,8 +108,8 @@ pub fn render_for_cli(advice: &Advice) -> String {
                                       to start over on a new branch."
                 .to_owned()
         }
-        Advice::SubmitFirstAttempt => "Submit without `--retry` and `--fresh`; service, agent and task must \
-                                       match the earlier attempt."
+        Advice::SubmitFirstAttempt => "Submit without `--retry`; service, agent and task must match the \
+                                       earlier attempt."
             .to_owned(),
         Advice::SubmitTask => "Submit a task with `dispatcher submit --task ID --service NAME`.".to_owned(),
         Advice::ListRuns { newest } if newest.is_empty() => "List runs with `dispatcher list`.".to_owned(),

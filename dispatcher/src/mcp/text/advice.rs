@@ -32,9 +32,7 @@ pub fn render_for_mcp(advice: &Advice) -> String {
                 .to_owned()
         }
         Advice::SubmitFirstAttempt => {
-            "Submit without `retry` and `fresh`; service, agent and task must match \
-                                       the earlier attempt."
-                .to_owned()
+            "Submit without `retry`; service, agent and task must match the earlier attempt.".to_owned()
         }
         Advice::SubmitTask => {
             "Submit a task: call `submit_implementation_task` with task_id, service.".to_owned()
