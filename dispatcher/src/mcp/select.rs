@@ -1,14 +1,14 @@
 //! Selects the run that a call refers to.
 
 use jiff::Timestamp;
-use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName};
 
 use super::arguments::RunArguments;
 use super::text::{candidates, render_error};
 use crate::error::Error;
 use crate::operations::{Dispatcher, Filter};
 use crate::task::advice::Advice;
-use crate::task::selection::{Purpose, Selection, no_runs_message, parse_query, select};
+use crate::task::selection::{Purpose, RunQuery, Selection, no_runs_message, parse_query, select};
 use crate::task::status::Status;
 
 /// Why a tool call failed.
@@ -62,17 +62,19 @@ pub(super) fn select_from(
     match select(&query, purpose, all) {
         Selection::One(status) => Ok(status.clone()),
         Selection::Ambiguous(statuses) => Err(ToolError::Ambiguous(statuses.into_iter().cloned().collect())),
-        Selection::None => Err(no_match(all, query.service.as_ref(), query.task, purpose).into()),
+        Selection::None => Err(no_match(all, &query, purpose).into()),
     }
 }
 
-fn no_match(all: &[Status], service: Option<&ServiceName>, task: Option<TaskId>, purpose: Purpose) -> Error {
+fn no_match(all: &[Status], query: &RunQuery, purpose: Purpose) -> Error {
+    let (service, task) = (query.service.as_ref(), query.task);
     let matches = |status: &&Status| {
-        service.is_none_or(|service| status.service == *service)
+        query.run.as_ref().is_none_or(|run| status.run == *run)
+            && service.is_none_or(|service| status.service == *service)
             && task.is_none_or(|task| status.task_id == Some(task))
     };
     if purpose == Purpose::Retry
-        && let Some(active) = all.iter().find(matches)
+        && let Some(active) = all.iter().filter(|status| !status.phase.is_final()).find(matches)
     {
         return still_active(&active.run);
     }

@@ -91,7 +91,7 @@ fn unknown_run(text: &str) -> Error {
     Error::invalid_request(format!("no run named `{text}`")).with_hint(Advice::SelectRun)
 }
 
-/// Selects among all runs, newest first.
+/// Selects among all runs, newest first: the latest is the newest that the caller's purpose fits.
 #[must_use]
 pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Selection<'a> {
     let matches = |status: &&Status| {
@@ -107,25 +107,35 @@ pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Sele
     let newest =
         |runs: Vec<&'a Status>| runs.first().map_or(Selection::None, |status| Selection::One(status));
     match (purpose, query.recency) {
+        (Purpose::Inspect, Recency::Latest) => newest(matching),
+        (Purpose::Stop, Recency::Latest) if !active.is_empty() => newest(active),
         // Stop falls back to finished runs: the reply says that the run had already finished.
         (Purpose::Stop, _) | (Purpose::Inspect, Recency::Current | Recency::Any) => match active.as_slice() {
-            [] if query.task.is_some() => one_of_each_service(&matching),
+            [] if query.task.is_some() && query.recency != Recency::Latest => one_of_each_service(&matching),
             [] => newest(matching),
             [one] => Selection::One(one),
             [..] => Selection::Ambiguous(active),
         },
-        (Purpose::Inspect, Recency::Latest) if query.task.is_some() => one_of_each_service(&matching),
-        (Purpose::Inspect, Recency::Latest) => newest(matching),
-        (Purpose::Retry, _) => {
-            // A succeeded docs run is retried only if named explicitly; a succeeded
-            // implementation may need changes.
-            let is_done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
-            let is_explicit = query.run.is_some() || query.kind == Some(Kind::Docs);
-            let candidates: Vec<&Status> =
-                finished.into_iter().filter(|status| is_explicit || !is_done(status)).collect();
-            one_of_each_service(&candidates)
+        (Purpose::Retry, recency) => {
+            let candidates = retry_candidates(query, finished);
+            // "Retry the last task" names neither a task nor a service, and means the last one of all.
+            let is_last = recency == Recency::Latest || (query.task.is_none() && query.service.is_none());
+            if is_last { newest(candidates) } else { one_of_each_service(&candidates) }
         }
     }
+}
+
+/// Returns the finished runs that a retry may mean.
+///
+/// A succeeded implementation may need changes. A succeeded docs run is meant only if it is named, or if
+/// nothing else can be.
+fn retry_candidates<'a>(query: &RunQuery, finished: Vec<&'a Status>) -> Vec<&'a Status> {
+    let is_done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
+    let is_explicit = query.run.is_some() || query.kind == Some(Kind::Docs);
+    if is_explicit || finished.iter().all(is_done) {
+        return finished;
+    }
+    finished.into_iter().filter(|status| !is_done(status)).collect()
 }
 
 /// Returns the newest run if all belong to one service, else the newest of each service.

@@ -47,6 +47,8 @@ fn natural_run_queries_select_expected_runs() {
         (&busy, "current", Inspect, "one of auth:1:1 trader:3:2"),
         (&busy, "the current task", Stop, "one of auth:1:1 trader:3:2"),
         (&busy, "latest", Inspect, "auth:1:1"),
+        (&busy, "the last one", Stop, "auth:1:1"),
+        (&busy, "latest", Retry, "trader:3:1"),
         (&busy, "the last one", Inspect, "auth:1:1"),
         (&busy, "task 3", Inspect, "trader:3:2"),
         (&busy, "Task 3?", Stop, "trader:3:2"),
@@ -63,6 +65,7 @@ fn natural_run_queries_select_expected_runs() {
         (&one, "", Inspect, "auth:1:1"),
         (&one, "current", Stop, "auth:1:1"),
         (&one, "latest", Inspect, "trader:2:1"),
+        (&one, "latest", Stop, "auth:1:1"),
         (&one, "trader", Stop, "trader:2:1"),
         (&one, "", Retry, "trader:2:1"),
         (&quiet, "", Inspect, "trader:2:1"),
@@ -70,7 +73,13 @@ fn natural_run_queries_select_expected_runs() {
         (&quiet, "task 2", Inspect, "one of trader:2:1 auth:2:1"),
         (&quiet, "task 1", Inspect, "trader:1:1"),
         (&quiet, "task 2 of the auth service", Inspect, "auth:2:1"),
-        (&quiet, "the last task", Retry, "one of trader:2:1 auth:2:1"),
+        (&quiet, "the last task", Retry, "trader:2:1"),
+        (&quiet, "latest", Retry, "trader:2:1"),
+        (&quiet, "", Retry, "trader:2:1"),
+        (&quiet, "task 2", Retry, "one of trader:2:1 auth:2:1"),
+        (&quiet, "the last task 2", Retry, "trader:2:1"),
+        (&quiet, "the latest task 2", Inspect, "trader:2:1"),
+        (&quiet, "latest", Stop, "trader:2:1"),
         (&quiet, "auth", Retry, "auth:2:1"),
         (&single, "the last task", Retry, "trader:2:1"),
         (&[], "", Inspect, "none"),
@@ -96,6 +105,12 @@ fn retry_skips_succeeded_docs_run_unless_docs_requested() {
     assert_eq!(selected("task 1", Purpose::Retry, &all), "trader:1:1");
     assert_eq!(selected("the docs of task 1", Purpose::Retry, &all), "trader:1:2");
     assert_eq!(selected("task 1", Purpose::Inspect, &all), "trader:1:2");
+    let docs_only = [all[0].clone()];
+    assert_eq!(
+        selected("the last one", Purpose::Retry, &docs_only),
+        "trader:1:2",
+        "nothing else can be meant"
+    );
     all[0].phase = Phase::Failed;
     assert_eq!(selected("task 1", Purpose::Retry, &all), "trader:1:2");
 }
