@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no process, no sibling module but the error type.
 
+pub mod address;
 pub mod advice;
 pub mod check;
 pub mod event_fold;
@@ -12,6 +13,7 @@ pub mod request;
 pub mod resolve;
 pub mod retention;
 pub mod selection;
+pub mod service_name;
 pub mod settings;
 pub mod status;
 pub mod stop_mode;

@@ -6,11 +6,12 @@ use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::Filter;
 use crate::task::selection::{Purpose, Recency, RunQuery, Selection, select};
+use crate::task::service_name;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunSelector {
     /// Filter by service
-    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]

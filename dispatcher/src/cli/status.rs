@@ -7,6 +7,7 @@ use serde_json::json;
 use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::{Filter, StatusMatch};
+use crate::task::service_name;
 use crate::task::text::{render_list, render_status};
 
 /// Show the status of a run
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
     /// Run name
     run: Option<RunName>,
     /// Filter by service
-    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]

@@ -173,6 +173,10 @@ mod tests {
             ("\n[services.trader]\ncolor = 1\n", "c.toml:3:1: unknown field `color`"),
             ("[services.\"../x\"]\n", "c.toml:1:11: invalid service name `../x`"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: invalid repository URL `ext::sh`"),
+            (
+                "[services.a]\nrepository_url = \"https://github.com/org\"\n",
+                "c.toml:2:18: `https://github.com/org` is not",
+            ),
             ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:19: invalid type"),
             ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: invalid image reference `A B`"),
             ("sandbox = \"auto\"\n", "c.toml:1:11: unknown variant `auto`"),

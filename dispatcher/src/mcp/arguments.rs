@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use orchestrator_contract::names::InvalidName;
 use orchestrator_contract::{AgentName, ServiceName, TaskId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::task::service_name;
 
 /// A task number; also text such as `task 3`.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,9 +34,11 @@ impl TaskIdArg {
     fn task(&self) -> Result<TaskId, Error> {
         let text = self.0.trim().to_lowercase();
         let number = text.strip_prefix("task").unwrap_or(&text).trim_start_matches([' ', '#', '-']);
-        number
-            .parse()
-            .map_err(|error| invalid("task_id", &error).with_hint("Use the task's number, such as 1."))
+        number.parse().map_err(|error: InvalidName| {
+            Error::invalid_request(error.to_string())
+                .with_hint("Use the task's number, such as 1.")
+                .in_place("task_id")
+        })
     }
 
     /// Returns whether all tasks are meant.
@@ -45,11 +49,6 @@ impl TaskIdArg {
     }
 }
 
-/// Creates the error for an argument that the domain refuses.
-pub(super) fn invalid(parameter: &str, problem: &dyn std::fmt::Display) -> Error {
-    Error::invalid_request(format!("`{parameter}`: {problem}"))
-}
-
 /// Parses an optional argument; blank text counts as absent.
 pub(super) fn parse_optional<T>(parameter: &str, text: Option<&str>) -> Result<Option<T>, Error>
 where
@@ -58,8 +57,18 @@ where
 {
     text.map(str::trim)
         .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|error: T::Err| invalid(parameter, &error)))
+        .map(|text| {
+            text.parse()
+                .map_err(|error: T::Err| Error::invalid_request(error.to_string()).in_place(parameter))
+        })
         .transpose()
+}
+
+/// Parses an optional name of a service; blank text counts as absent.
+pub(super) fn service(text: Option<&str>, known: &[ServiceName]) -> Result<Option<ServiceName>, Error> {
+    let text = text.filter(|text| !text.trim().is_empty());
+    let parse = |text| service_name::parse(text, known).map_err(|error| error.in_place("service"));
+    text.map(parse).transpose()
 }
 
 /// Parses an optional task number.
@@ -81,8 +90,8 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    pub(super) fn service(&self) -> Result<Option<ServiceName>, Error> {
-        parse_optional("service", self.service.as_deref())
+    pub(super) fn service(&self, known: &[ServiceName]) -> Result<Option<ServiceName>, Error> {
+        service(self.service.as_deref(), known)
     }
 
     pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
@@ -142,8 +151,8 @@ pub struct SubmitArguments {
 }
 
 impl SubmitArguments {
-    pub(super) fn service(&self) -> Result<Option<ServiceName>, Error> {
-        parse_optional("service", self.service.as_deref())
+    pub(super) fn service(&self, known: &[ServiceName]) -> Result<Option<ServiceName>, Error> {
+        service(self.service.as_deref(), known)
     }
 
     pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
@@ -311,7 +320,7 @@ mod tests {
 
     #[test]
     fn blank_argument_is_treated_as_absent() {
-        assert_eq!(parse_optional::<ServiceName>("service", Some(" ")).unwrap(), None);
+        assert_eq!(service(Some(" "), &[]).unwrap(), None);
         let error = parse_optional::<AgentName>("agent", Some("No Agent")).unwrap_err();
         assert!(error.to_string().starts_with("`agent`: "), "{error}");
     }

@@ -1,7 +1,9 @@
 //! Selects the run that a call refers to.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use orchestrator_contract::{Reason, RunName};
+use orchestrator_contract::{Reason, RunName, ServiceName};
 
 use super::arguments::RunArguments;
 use super::text::{candidates, render_error};
@@ -40,6 +42,19 @@ pub(super) async fn all(dispatcher: &Dispatcher) -> Result<Vec<Status>, Error> {
     dispatcher.list(&Filter::default()).await
 }
 
+/// Returns the services that have runs.
+pub(super) fn services(all: &[Status]) -> Vec<ServiceName> {
+    let services: BTreeSet<&ServiceName> = all.iter().map(|status| &status.service).collect();
+    services.into_iter().cloned().collect()
+}
+
+/// Returns the services that have runs or an entry in the configuration.
+pub(super) fn known_services(dispatcher: &Dispatcher, all: &[Status]) -> Vec<ServiceName> {
+    let mut known = services(all);
+    known.extend(dispatcher.config().service_names().cloned());
+    known
+}
+
 /// Selects the run that the arguments refer to.
 pub(super) async fn select_run(
     dispatcher: &Dispatcher,
@@ -55,7 +70,7 @@ pub(super) fn select_from(
     arguments: &RunArguments,
     purpose: Purpose,
 ) -> Result<Status, ToolError> {
-    let (service, task) = (arguments.service()?, arguments.task()?);
+    let (service, task) = (arguments.service(&services(all))?, arguments.task()?);
     let mut query = parse_query(arguments.run.as_deref().unwrap_or_default(), all)?;
     query.service = service.or(query.service);
     query.task = task.or(query.task);

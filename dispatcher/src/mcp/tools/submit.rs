@@ -7,9 +7,9 @@ use orchestrator_contract::{Kind, Reason, RepositoryUrl};
 use super::output::ToolOutput;
 use crate::config::parse_repository;
 use crate::error::Error;
-use crate::mcp::arguments::{SubmitArguments, invalid, parse_optional};
+use crate::mcp::arguments::{SubmitArguments, parse_optional};
 use crate::mcp::outputs::{RunSummary, SubmitOutput};
-use crate::mcp::select::{ToolError, all, select_from, still_active};
+use crate::mcp::select::{ToolError, all, known_services, select_from, still_active};
 use crate::mcp::server::{Server, TransportKind};
 use crate::mcp::text::{PriorRuns, render_submission};
 use crate::operations::{Dispatcher, Submission, SubmitOutcome};
@@ -68,7 +68,8 @@ async fn request(
             .with_hint("Pass retry: true with it, or omit it.")
             .into());
     }
-    let (service, task, agent) = (arguments.service()?, arguments.task()?, arguments.agent()?);
+    let service = arguments.service(&known_services(dispatcher, all))?;
+    let (task, agent) = (arguments.task()?, arguments.agent()?);
     if let (Some(service), Some(task), false) = (&service, task, named) {
         // A retry uses the agent of the earlier attempt.
         let of_task = |status: &&Status| {
@@ -162,7 +163,7 @@ pub(super) fn parse_repository_argument(
 ) -> Result<Option<RepositoryUrl>, Error> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     let url = parse_repository(text, &dispatcher.config().folder.path)
-        .map_err(|error| invalid(parameter, &error).with_hint(error.hint()))?;
+        .map_err(|error| error.in_place(parameter))?;
     match (origin, url.transport()) {
         (TransportKind::Http, Transport::Local) => Err(Error::invalid_request(format!(
             "invalid `{parameter}`: `{text}` is a path on your machine, which this server cannot access"
