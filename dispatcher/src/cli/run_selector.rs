@@ -5,8 +5,9 @@ use orchestrator_contract::{RunName, ServiceName, TaskId};
 use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::Filter;
-use crate::task::selection::{Purpose, Recency, RunQuery, Selection, select};
+use crate::task::selection::{Purpose, Recency, RunQuery, Selection, no_match_hint, parse_query, select};
 use crate::task::service_name;
+use crate::task::status::Status;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunSelector {
@@ -27,12 +28,18 @@ impl RunSelector {
         purpose: Purpose,
         recency: Recency,
     ) -> Result<RunName, Error> {
-        if let Some(name) = name {
-            return Ok(name);
-        }
         let Self { service, task } = self;
+        // A word such as `latest` may be given instead of a name.
+        let words = match name {
+            Some(name) if name.as_str().contains("-attempt") => return Ok(name),
+            Some(words) => Some(words),
+            None => None,
+        };
         let all = context.dispatcher.list(&Filter::default()).await?;
-        let query = RunQuery { service, task, recency, ..RunQuery::default() };
+        let query = match words {
+            Some(words) => parse_query(words.as_str(), &all)?,
+            None => RunQuery { service, task, recency, ..RunQuery::default() },
+        };
         match select(&query, purpose, &all) {
             Selection::One(status) => Ok(status.run.clone()),
             Selection::Ambiguous(several) => {
@@ -40,12 +47,12 @@ impl RunSelector {
                 Err(Error::invalid_request(format!("several runs match: {}", names.join(", ")))
                     .with_hint("Name one of them."))
             }
-            Selection::None => Err(no_match(&query, purpose)),
+            Selection::None => Err(no_match(&query, purpose, &all)),
         }
     }
 }
 
-fn no_match(query: &RunQuery, purpose: Purpose) -> Error {
+fn no_match(query: &RunQuery, purpose: Purpose, all: &[Status]) -> Error {
     let finished = match purpose {
         Purpose::Retry => "finished ",
         Purpose::Inspect | Purpose::Stop => "",
@@ -54,5 +61,5 @@ fn no_match(query: &RunQuery, purpose: Purpose) -> Error {
         query.service.as_ref().map(|service| format!(" of service `{service}`")).unwrap_or_default();
     let task = query.task.map(|task| format!(" for task {task}")).unwrap_or_default();
     Error::invalid_request(format!("no {finished}run{service}{task} found"))
-        .with_hint("List the runs with `dispatcher list`.")
+        .with_hint(no_match_hint(query.service.as_ref(), all))
 }

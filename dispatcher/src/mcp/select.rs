@@ -10,7 +10,9 @@ use super::text::{candidates, render_error};
 use crate::error::Error;
 use crate::operations::{Dispatcher, Filter};
 use crate::task::advice::Advice;
-use crate::task::selection::{Purpose, RunQuery, Selection, no_runs_message, parse_query, select};
+use crate::task::selection::{
+    Purpose, RunQuery, Selection, no_match_hint, no_runs_message, parse_query, select,
+};
 use crate::task::status::Status;
 
 /// Why a tool call failed.
@@ -93,9 +95,7 @@ fn no_match(all: &[Status], query: &RunQuery, purpose: Purpose) -> Error {
     {
         return still_active(&active.run);
     }
-    let newest: Vec<RunName> = all.iter().take(5).map(|status| status.run.clone()).collect();
-    let hint = if newest.is_empty() { Advice::SubmitTask } else { Advice::ListRuns { newest } };
-    Error::invalid_request(no_runs_message(service, task)).with_hint(hint)
+    Error::invalid_request(no_runs_message(service, task)).with_hint(no_match_hint(service, all))
 }
 
 /// Creates the error for a retry of an active run.

@@ -79,7 +79,7 @@ pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
                 } else if let Some(status) = all.iter().find(|status| status.service.as_str() == word) {
                     query.service = Some(status.service.clone());
                 } else {
-                    return Err(unknown_run(text));
+                    return Err(unknown_run(text, all));
                 }
             }
         }
@@ -87,8 +87,22 @@ pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
     Ok(query)
 }
 
-fn unknown_run(text: &str) -> Error {
-    Error::invalid_request(format!("no run named `{text}`")).with_hint(Advice::SelectRun)
+fn unknown_run(text: &str, all: &[Status]) -> Error {
+    let names = all.iter().flat_map(|status| [status.run.as_str(), status.service.as_str()]);
+    let hint = if all.is_empty() { Advice::SubmitTask } else { Advice::SelectRun.suggesting(text, names) };
+    Error::invalid_request(format!("no run named `{text}`")).with_hint(hint)
+}
+
+/// Returns the hint for a query that no run matches: a service with a similar name, or the newest runs.
+#[must_use]
+pub fn no_match_hint(service: Option<&ServiceName>, all: &[Status]) -> Advice {
+    let newest: Vec<RunName> = all.iter().take(5).map(|status| status.run.clone()).collect();
+    let hint = if newest.is_empty() { Advice::SubmitTask } else { Advice::ListRuns { newest } };
+    let unknown = service.filter(|service| all.iter().all(|status| status.service != **service));
+    match unknown {
+        Some(unknown) => hint.suggesting(unknown.as_str(), all.iter().map(|status| status.service.as_str())),
+        None => hint,
+    }
 }
 
 /// Selects among all runs, newest first: the latest is the newest that the caller's purpose fits.

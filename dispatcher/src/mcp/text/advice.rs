@@ -41,6 +41,9 @@ pub fn render_for_mcp(advice: &Advice) -> String {
         Advice::ListRuns { newest } => {
             format!("The newest runs are {}. List all with `list_tasks`.", join_names(newest))
         }
+        Advice::DidYouMean { name, otherwise } => {
+            format!("Did you mean `{name}`? {}", render_for_mcp(otherwise))
+        }
         Advice::SelectRun => "Use a run name from `list_tasks`, or `current`, `latest`, a task such as \
                               `task 3`, or the name of a service that has runs."
             .to_owned(),

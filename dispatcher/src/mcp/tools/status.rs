@@ -11,6 +11,7 @@ use crate::mcp::server::Server;
 use crate::mcp::text::{candidates, render_list, render_run};
 use crate::operations::Filter;
 use crate::task::selection::{PHASES, Purpose, parse_phase};
+use crate::task::suggest;
 
 /// Default number of runs to list.
 const DEFAULT_LIMIT: u32 = 20;
@@ -41,13 +42,14 @@ pub(super) async fn list(
 ) -> Result<ToolOutput<ListOutput>, ToolError> {
     let ListArguments { service, task_id, phase, limit } = arguments;
     let phase = phase.as_deref().filter(|text| !text.trim().is_empty());
-    let phase = phase.map(|text| {
-        parse_phase(text).ok_or_else(|| {
-            let names = PHASES.map(orchestrator_contract::Phase::name);
-            Error::invalid_request(format!("invalid `phase`: `{text}` is not a phase"))
-                .with_hint(format!("Use one of {}.", names.join(", ")))
-        })
-    });
+    let phase =
+        phase.map(|text| {
+            parse_phase(text).ok_or_else(|| {
+                let names = PHASES.map(orchestrator_contract::Phase::name);
+                Error::invalid_request(format!("invalid `phase`: `{text}` is not a phase"))
+                    .with_hint(format!("{}Use one of {}.", suggest::sentence(text, names), names.join(", ")))
+            })
+        });
     let dispatcher = server.dispatcher()?;
     let known = known_services(&dispatcher, &[]);
     let filter = Filter {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::task::advice::render_for_cli;
 use crate::task::event_fold::LockState;
 use crate::task::status::tests::sample;
 
@@ -89,6 +90,21 @@ fn natural_run_queries_select_expected_runs() {
         let names: Vec<&str> = all.iter().map(|status| status.run.as_str()).collect();
         assert_eq!(selected(text, *purpose, all), *expected, "`{text}` for {purpose:?} among {names:?}");
     }
+}
+
+#[test]
+fn misspelt_run_or_service_is_suggested() {
+    let all = runs(&["trader:2:1 ended", "auth:1:1 live"]);
+    let hint = |text: &str| render_for_cli(parse_query(text, &all).unwrap_err().hint());
+    assert!(hint("tradr").starts_with("Did you mean `trader`? "), "{}", hint("tradr"));
+    let run = "trader-claude-agent-1-task2-attempt1";
+    let misspelt = hint("trader-cluade-agent-1-task2-attempt1");
+    assert!(misspelt.starts_with(&format!("Did you mean `{run}`? ")), "{misspelt}");
+    assert!(!hint("payments").contains("Did you mean"), "{}", hint("payments"));
+    let service = |name: &str| render_for_cli(&no_match_hint(Some(&ServiceName::new(name).unwrap()), &all));
+    assert!(service("atuh").starts_with("Did you mean `auth`? The newest runs are "), "{}", service("atuh"));
+    assert!(service("auth").starts_with("The newest runs are "), "{}", service("auth"));
+    assert_eq!(no_match_hint(None, &[]), Advice::SubmitTask, "a list would be empty");
 }
 
 #[test]
