@@ -9,6 +9,7 @@ pub mod event_fold;
 pub mod image;
 pub mod image_pattern;
 pub mod lines;
+pub mod model;
 pub mod request;
 pub mod resolve;
 pub mod retention;

@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// Agent that writes the documents [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// Claude model, by any name the Claude Code CLI accepts [default: opus]
+    /// Claude model, such as sonnet, opus or a full name [default: opus]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Folder that holds `.taskmaster` [default: the nearest upwards from here]

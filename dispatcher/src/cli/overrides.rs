@@ -34,7 +34,7 @@ impl Guidance {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct OverrideArgs {
-    /// Claude model, by any name the Claude Code CLI accepts [default: sonnet]
+    /// Claude model, such as sonnet, opus or a full name [default: sonnet]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Base branch [default: the remote's default branch]

@@ -190,6 +190,13 @@ impl Dispatcher {
             folder: self.config.folder.path.display().to_string(),
             remote: remote.url,
             remote_warning: remote.warning,
+            known_services: runs
+                .iter()
+                .map(|run| &run.task.service)
+                .chain(self.config.service_names())
+                .filter(|known| **known != request.service)
+                .cloned()
+                .collect(),
             last_target,
             earlier,
             open_branch: self.platform_checkout(&request.overrides).and_then(|checkout| checkout.branch()),

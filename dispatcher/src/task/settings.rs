@@ -18,6 +18,8 @@ pub struct Defaults {
     pub agent: Option<AgentName>,
     /// Claude model (default: `sonnet`).
     pub model: Option<String>,
+    /// Names of further models, in addition to those of the Claude Code CLI.
+    pub models: Option<Vec<String>>,
     /// Repository that holds `.taskmaster` (default: the git remote of the working directory).
     #[serde(deserialize_with = "address::deserialize")]
     pub platform_repository_url: Option<RepositoryUrl>,
