@@ -205,10 +205,11 @@ impl Dispatcher {
         // Warn about the remote only if the task uses it.
         let uses_remote = input.remote.as_ref().is_some_and(|url| draft.uses(url));
         let mut warnings: Vec<String> = input.remote_warning.filter(|_| uses_remote).into_iter().collect();
-        if request.kind == Kind::Docs {
-            let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
-            warnings.extend(self.local_change_warnings(&preview, &request.overrides).await);
-        }
+        let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
+        warnings.extend(match request.kind {
+            Kind::Docs => self.local_change_warnings(&preview, &request.overrides).await,
+            Kind::Implementation => self.document_warnings(&preview, &request.overrides).await,
+        });
         Ok(Resolved { request, draft, warnings })
     }
 
