@@ -59,6 +59,8 @@ returns the run's name immediately; the run continues in the background, for min
 Overview: list_tasks. To wait for the end, call wait_for_task repeatedly.
 - It failed or took a wrong approach: submit_implementation_task with retry: true and guidance in the user's words; \
 omit task_id and service for the last task. The branch and its work are kept.
+- Another service (\"switch to the user-service repository\"): list_tasks with service shows where it stands; pass its \
+name as service, and its repository_url if the user gives one, in the calls that follow.
 - Stop: stop_task. The work is saved, the workspace is kept.
 - Documentation of tasks, before they are implemented: init_docs (\"generate documentation for task 5\", \"create docs \
 for all tasks\"; regenerate: force: true). Follow and stop it like any other run.

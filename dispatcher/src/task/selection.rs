@@ -68,10 +68,11 @@ pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
         let word = word.trim_matches(|c: char| matches!(c, '"' | '\'' | '`' | ',' | '.' | '?' | '#'));
         match word {
             "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one"
-            | "task" | "attempt" | "service" | "implementation" | "job" => {}
+            | "task" | "attempt" | "service" | "job" => {}
             "current" | "running" | "active" | "now" => query.recency = Recency::Current,
             "last" | "latest" | "newest" | "recent" | "most" | "previous" => query.recency = Recency::Latest,
             "docs" | "documentation" | "documents" => query.kind = Some(Kind::Docs),
+            "implementation" => query.kind = query.kind.or(Some(Kind::Implementation)),
             word => {
                 let number = word.strip_prefix("task").unwrap_or(word).trim_start_matches(['-', '#']);
                 if let Ok(task) = number.parse::<TaskId>() {

@@ -8,7 +8,8 @@ use super::suggest;
 use crate::error::Error;
 
 /// Words around a name that are not part of it.
-const WORDS: [&str; 9] = ["the", "a", "an", "my", "our", "new", "service", "called", "named"];
+const WORDS: [&str; 11] =
+    ["the", "a", "an", "my", "our", "new", "service", "called", "named", "repository", "repo"];
 
 /// Parses the name of a service; `known` services win over the shortest form of the name.
 ///
@@ -83,6 +84,7 @@ mod tests {
             ("User Service", "user-service"),
             ("a new service called 'payments'", "payments"),
             ("payments service", "payments"),
+            ("the user-service repository", "user-service"),
             ("service", "service"),
         ] {
             assert_eq!(parse(text, &known).map(String::from).unwrap(), expected, "{text}");

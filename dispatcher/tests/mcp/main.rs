@@ -9,6 +9,7 @@ mod bench;
 mod client;
 mod conversation;
 mod faults;
+mod guide;
 mod lenient_arguments;
 mod program;
 mod run_selection;

@@ -15,7 +15,13 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(bench: &Bench) -> Self {
-        let mut child = bench.command("mcp").stdin(Stdio::piped()).spawn().unwrap();
+        Self::start_ending(bench, "done")
+    }
+
+    /// Starts a server whose runs end with `end`.
+    pub(crate) fn start_ending(bench: &Bench, end: &str) -> Self {
+        let mut command = bench.command("mcp");
+        let mut child = command.env("ORCHESTRATOR_TEST_END", end).stdin(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { child, output }
     }
