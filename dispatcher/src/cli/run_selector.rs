@@ -1,6 +1,6 @@
 //! Arguments that select a run, for commands on a single run.
 
-use orchestrator_contract::{RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
 use super::context::CliContext;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::task::selection::{Purpose, Recency, RunQuery, Selection, no_match_hin
 use crate::task::service_name;
 use crate::task::status::Status;
 
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct RunSelector {
     /// Filter by service
     #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
@@ -32,7 +32,11 @@ impl RunSelector {
         // A word such as `latest` may be given instead of a name.
         let words = match name {
             Some(name) if name.as_str().contains("-attempt") => return Ok(name),
-            Some(words) => Some(words),
+            Some(name) => match context.dispatcher.run(&name).await {
+                Ok(_) => return Ok(name),
+                Err(error) if error.reason() != Reason::InvalidTask => return Err(error),
+                Err(_) => Some(name),
+            },
             None => None,
         };
         let all = context.dispatcher.list(&Filter::default()).await?;

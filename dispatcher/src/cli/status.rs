@@ -5,8 +5,10 @@ use orchestrator_contract::{RunName, ServiceName, TaskId};
 use serde_json::json;
 
 use super::context::CliContext;
+use super::run_selector::RunSelector;
 use crate::error::Error;
 use crate::operations::{Filter, StatusMatch};
+use crate::task::selection::{Purpose, Recency};
 use crate::task::service_name;
 use crate::task::text::{render_list, render_status};
 
@@ -34,6 +36,13 @@ pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u
     let Arguments { run, service, task } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
     let (now, color) = (Timestamp::now(), context.output.color());
+    let run = match run {
+        Some(run) => {
+            let words = Some(run.clone());
+            Some(RunSelector::default().run(context, words, Purpose::Inspect, Recency::Any).await?)
+        }
+        None => None,
+    };
     match context.dispatcher.status(run.as_ref(), &filter).await? {
         StatusMatch::One(status) => context.output.result(&status, || render_status(&status, now, color))?,
         StatusMatch::Ambiguous(statuses) => {

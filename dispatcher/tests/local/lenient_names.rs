@@ -77,6 +77,9 @@ fn misspelt_run_service_or_command_is_suggested() {
         "{payments}"
     );
     assert_eq!(bench.run("wait latest").code, 0);
+    for words in ["latest", "trader"] {
+        assert_eq!(bench.run(&format!("status {words} -o json")).json()["run"], *run, "{words}");
+    }
     let done = bench.run("top");
     assert!(done.code == 64 && !done.stderr.contains("stop"), "{done:?}");
 }
