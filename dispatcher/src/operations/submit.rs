@@ -12,6 +12,7 @@ use crate::backend::{CreateOutcome, CreateRun, StoredRun};
 use crate::error::Error;
 use crate::task::request::{Overrides, Request};
 use crate::task::resolve::{ResolveInput, TaskDraft, resolve};
+use crate::task::service_name::similarity_warning;
 use crate::task::status::Status;
 use crate::task::submission::{PriorRun, SubmitDecision, decide_submission, never_reached_agent};
 
@@ -204,7 +205,13 @@ impl Dispatcher {
         let draft = resolve(&request, &input)?;
         // Warn about the remote only if the task uses it.
         let uses_remote = input.remote.as_ref().is_some_and(|url| draft.uses(url));
-        let mut warnings: Vec<String> = input.remote_warning.filter(|_| uses_remote).into_iter().collect();
+        let mut warnings: Vec<String> =
+            input.remote_warning.clone().filter(|_| uses_remote).into_iter().collect();
+        let is_known = runs.iter().any(|run| run.task.service == request.service)
+            || self.config.service_names().any(|known| *known == request.service);
+        if !is_known {
+            warnings.extend(similarity_warning(&request.service, &input.known_services));
+        }
         let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
         warnings.extend(match request.kind {
             Kind::Docs => self.local_change_warnings(&preview, &request.overrides).await,

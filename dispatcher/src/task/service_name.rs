@@ -47,6 +47,16 @@ pub fn parse_argument(text: &str) -> Result<ServiceName, String> {
     })
 }
 
+/// Returns a warning for a new service whose name is similar to that of a known one.
+#[must_use]
+pub fn similarity_warning(new: &ServiceName, known: &[ServiceName]) -> Option<String> {
+    let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    // `worker-1` and `worker-2` are no mistake.
+    let others = known.iter().map(ServiceName::as_str).filter(|name| letters(name) != letters(new.as_str()));
+    let name = suggest::closest(new.as_str(), others)?;
+    Some(format!("`{new}` is a new service with a workspace of its own; did you mean `{name}`?"))
+}
+
 fn invalid(text: &str, error: &InvalidName, known: &[ServiceName]) -> Error {
     let problem = Error::invalid_request(error.to_string());
     let joined = joined(text);
@@ -90,6 +100,19 @@ mod tests {
             assert_eq!(parse(text, &known).map(String::from).unwrap(), expected, "{text}");
         }
         assert_eq!(parse("the user service", &[]).unwrap().as_str(), "user");
+    }
+
+    #[test]
+    fn new_service_similar_to_known_one_is_noticed() {
+        let known = ["trader", "worker-1", "auth"].map(|name| ServiceName::new(name).unwrap());
+        let warning = |name: &str| similarity_warning(&ServiceName::new(name).unwrap(), &known);
+        assert_eq!(
+            warning("tradr").unwrap(),
+            "`tradr` is a new service with a workspace of its own; did you mean `trader`?"
+        );
+        for name in ["payments", "worker-2", "trader-api"] {
+            assert_eq!(warning(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ fn misspelt_run_service_or_command_is_suggested() {
         payments.contains("Did you mean `trader`?") && payments.contains("--repository-url"),
         "{payments}"
     );
+    let new = bench.run("submit --task 2 --service tradr --repository-url myorg/x --dry-run");
+    assert!(new.code == 0 && new.stderr.contains("did you mean `trader`?"), "{new:?}");
     assert_eq!(bench.run("wait latest").code, 0);
     for words in ["latest", "trader"] {
         assert_eq!(bench.run(&format!("status {words} -o json")).json()["run"], *run, "{words}");

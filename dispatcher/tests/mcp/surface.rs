@@ -77,11 +77,12 @@ async fn argument_types_equal_those_of_schema() {
     for (tool, arguments) in calls.as_object().unwrap() {
         let schema = &tools.iter().find(|known| known.name == **tool).unwrap().input_schema["properties"];
         for (name, value) in arguments.as_object().unwrap() {
-            let given = match value {
-                serde_json::Value::Number(_) => "number",
-                serde_json::Value::Bool(_) => "boolean",
-                _ => "string",
-            };
+            let kinds = [
+                ("number", value.is_number()),
+                ("boolean", value.is_boolean()),
+                ("string", value.is_string()),
+            ];
+            let given = kinds.into_iter().find_map(|(kind, is_kind)| is_kind.then_some(kind)).unwrap();
             let expected = scalar(&schema[name]).unwrap();
             let is_number = expected == "integer" && given == "number";
             assert!(expected == given || is_number, "{tool}.{name}: {expected}, given {given}");
