@@ -5,6 +5,7 @@
 mod checkout;
 mod git_config;
 mod local_changes;
+mod task_ids;
 
 use std::path::{Path, PathBuf};
 

@@ -1,16 +1,18 @@
 //! Arguments that select a run, for commands on a single run.
 
-use orchestrator_contract::{RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
 use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::Filter;
-use crate::task::selection::{Purpose, Recency, RunQuery, Selection, select};
+use crate::task::selection::{Purpose, Recency, RunQuery, Selection, no_match_hint, parse_query, select};
+use crate::task::service_name;
+use crate::task::status::Status;
 
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct RunSelector {
     /// Filter by service
-    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]
@@ -26,12 +28,22 @@ impl RunSelector {
         purpose: Purpose,
         recency: Recency,
     ) -> Result<RunName, Error> {
-        if let Some(name) = name {
-            return Ok(name);
-        }
         let Self { service, task } = self;
+        // A word such as `latest` may be given instead of a name.
+        let words = match name {
+            Some(name) if name.as_str().contains("-attempt") => return Ok(name),
+            Some(name) => match context.dispatcher.run(&name).await {
+                Ok(_) => return Ok(name),
+                Err(error) if error.reason() != Reason::InvalidTask => return Err(error),
+                Err(_) => Some(name),
+            },
+            None => None,
+        };
         let all = context.dispatcher.list(&Filter::default()).await?;
-        let query = RunQuery { service, task, recency, ..RunQuery::default() };
+        let query = match words {
+            Some(words) => parse_query(words.as_str(), &all)?,
+            None => RunQuery { service, task, recency, ..RunQuery::default() },
+        };
         match select(&query, purpose, &all) {
             Selection::One(status) => Ok(status.run.clone()),
             Selection::Ambiguous(several) => {
@@ -39,12 +51,12 @@ impl RunSelector {
                 Err(Error::invalid_request(format!("several runs match: {}", names.join(", ")))
                     .with_hint("Name one of them."))
             }
-            Selection::None => Err(no_match(&query, purpose)),
+            Selection::None => Err(no_match(&query, purpose, &all)),
         }
     }
 }
 
-fn no_match(query: &RunQuery, purpose: Purpose) -> Error {
+fn no_match(query: &RunQuery, purpose: Purpose, all: &[Status]) -> Error {
     let finished = match purpose {
         Purpose::Retry => "finished ",
         Purpose::Inspect | Purpose::Stop => "",
@@ -53,5 +65,5 @@ fn no_match(query: &RunQuery, purpose: Purpose) -> Error {
         query.service.as_ref().map(|service| format!(" of service `{service}`")).unwrap_or_default();
     let task = query.task.map(|task| format!(" for task {task}")).unwrap_or_default();
     Error::invalid_request(format!("no {finished}run{service}{task} found"))
-        .with_hint("List the runs with `dispatcher list`.")
+        .with_hint(no_match_hint(query.service.as_ref(), all))
 }

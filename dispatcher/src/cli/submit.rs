@@ -10,6 +10,7 @@ use crate::backend::docker::quote;
 use crate::error::Error;
 use crate::operations::{Preview, Submission, SubmitOutcome};
 use crate::task::request::Request;
+use crate::task::service_name;
 use crate::task::text::render_plan;
 
 /// Implement a task with an agent
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     task: TaskId,
     /// Service that owns the workspace; one active run at a time
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
     service: ServiceName,
     /// Agent that runs the task [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]

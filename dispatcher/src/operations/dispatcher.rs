@@ -43,9 +43,13 @@ impl Dispatcher {
     /// # Errors
     /// Returns an error if no such run exists or its record cannot be read.
     pub async fn run(&self, name: &RunName) -> Result<StoredRun, Error> {
-        self.backend.run(name).await?.ok_or_else(|| {
-            Error::invalid_request(format!("no run named `{name}` in {}", self.backend.location()))
-                .with_hint(Advice::ListRuns { newest: Vec::new() })
-        })
+        if let Some(run) = self.backend.run(name).await? {
+            return Ok(run);
+        }
+        let all = self.backend.runs().await?;
+        let names = all.iter().map(|run| run.task.run.as_str());
+        let hint = if all.is_empty() { Advice::SubmitTask } else { Advice::ListRuns { newest: Vec::new() } };
+        Err(Error::invalid_request(format!("no run named `{name}` in {}", self.backend.location()))
+            .with_hint(hint.suggesting(name.as_str(), names)))
     }
 }

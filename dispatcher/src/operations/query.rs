@@ -6,8 +6,7 @@ use orchestrator_contract::{Phase, Reason, RunName, ServiceName, TaskId};
 use super::dispatcher::Dispatcher;
 use crate::backend::StoredRun;
 use crate::error::Error;
-use crate::task::advice::Advice;
-use crate::task::selection::no_runs_message;
+use crate::task::selection::{no_match_hint, no_runs_message};
 use crate::task::status::Status;
 
 /// Conditions that runs must meet.
@@ -68,7 +67,7 @@ impl Dispatcher {
         let active: Vec<usize> =
             all.iter().enumerate().filter(|(_, status)| !status.phase.is_final()).map(|(at, _)| at).collect();
         match active.as_slice() {
-            [] if all.is_empty() => Err(no_run(filter)),
+            [] if all.is_empty() => Err(self.no_run(filter).await?),
             [] => Ok(StatusMatch::One(Box::new(all.swap_remove(0)))),
             [one] => Ok(StatusMatch::One(Box::new(all.swap_remove(*one)))),
             [..] => {
@@ -89,11 +88,16 @@ impl Dispatcher {
     /// Returns an error if no run matches or the state cannot be read.
     pub async fn latest_run(&self, filter: &Filter) -> Result<RunName, Error> {
         let first = self.matching_runs(filter).await?.into_iter().next();
-        first.map(|run| run.task.run).ok_or_else(|| no_run(filter))
+        match first {
+            Some(run) => Ok(run.task.run),
+            None => Err(self.no_run(filter).await?),
+        }
     }
-}
 
-fn no_run(filter: &Filter) -> Error {
-    Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
-        .with_hint(Advice::SubmitTask)
+    /// Returns the error that no run matches, with the closest service or the newest runs.
+    async fn no_run(&self, filter: &Filter) -> Result<Error, Error> {
+        let all = self.list(&Filter::default()).await?;
+        Ok(Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
+            .with_hint(no_match_hint(filter.service.as_ref(), &all)))
+    }
 }

@@ -6,6 +6,7 @@ mod bench;
 mod completions;
 mod configuration;
 mod docs;
+mod lenient_names;
 mod run_selection;
 mod terminal;
 

@@ -2,6 +2,7 @@
 # Fake supervisor: prints contract events and ends with ORCHESTRATOR_TEST_END:
 #   done      succeeds (default)
 #   failed    fails
+#   refused   fails before the agent did anything
 #   lost      exits without an outcome
 #   held      succeeds once a file `go` exists beside the task
 #   failing   fails once a file `go` exists beside the task
@@ -22,11 +23,12 @@ event() {
     seq=$((seq + 1))
     printf '{"version":1,"time":"2026-11-22T12:00:00Z","seq":%s,"run":"%s","message":"%s",%s}\n' "$seq" "$run" "$1" "$2"
 }
+work="{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"}"
 outcome() {
     event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
 \"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\
 \"attempt\":$(field attempt),\"phase\":\"$1\",\"reason\":\"$2\",\"exit_code\":$3,\"retryable\":\"yes\",\
-\"step\":\"report\",\"message\":\"$4\",\"work\":{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"},\
+\"step\":\"report\",\"message\":\"$4\",\"work\":${5:-$work},\
 \"verification\":{\"status\":\"not_configured\"},\
 \"started_at\":\"2026-11-22T12:00:00Z\",\"finished_at\":\"2026-11-22T12:00:01Z\"}"
     exit "$3"
@@ -36,6 +38,7 @@ echo 'this is no event'
 event 'edits src/lib.rs' '"event":"log","level":"info","source":"agent"'
 env | cut -d= -f1 | sort >"$(dirname "$task")/environment.txt"
 case "${ORCHESTRATOR_TEST_END:-done}" in
+refused) outcome Failed ModelAuthenticationFailed 77 'the key was refused.' '{"location":"none"}' ;;
 failed) outcome Failed AgentFailed 1 'the agent gave up.' ;;
 lost) echo 'fatal: out of cheese' >&2 && exit 3 ;;
 held | stubborn | failing)
