@@ -32,12 +32,14 @@ mod watch;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use orchestrator_contract::Reason;
 
 use self::context::{CliContext, GlobalArgs};
 use crate::error::Error;
 use crate::output;
+use crate::task::suggest;
 
 /// Run coding agents on the tasks of Task Master
 #[derive(Debug, Parser)]
@@ -122,6 +124,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are reported as errors too; a closed pipe is ignored.
+            let error = with_safe_suggestion(error);
             drop(error.print());
             return if error.use_stderr() {
                 Reason::InvalidTask.exit_code().into()
@@ -167,6 +170,21 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         code = wait_for_ctrl_c(), if !owns_signals => code,
     }
+}
+
+/// Replaces clap's suggestions for a misspelt command: they may lead to one that stops or removes runs.
+fn with_safe_suggestion(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let command = Args::command();
+    let verbs = command.get_subcommands().map(clap::Command::get_name);
+    match suggest::closest_verb(given, verbs) {
+        Some(verb) => {
+            let verb = ContextValue::Strings(vec![verb.to_owned()]);
+            drop(error.insert(ContextKind::SuggestedSubcommand, verb));
+        }
+        None => drop(error.remove(ContextKind::SuggestedSubcommand)),
+    }
+    error
 }
 
 /// Prints that the program cannot start.
@@ -233,6 +251,24 @@ mod tests {
             pages.push(format!("=== {}\n{help}", verb.get_name()));
         }
         insta::assert_snapshot!(pages.join("\n"));
+    }
+
+    #[test]
+    fn misspelt_command_never_suggests_destructive_one() {
+        for (given, expected) in [
+            ("top", None),
+            ("stpo", None),
+            ("g", None),
+            ("submti", Some("'submit'")),
+            ("lst", Some("'list'")),
+            ("stats", Some("'status'")),
+        ] {
+            let error = Args::try_parse_from(["dispatcher", given]).unwrap_err();
+            let text = with_safe_suggestion(error).to_string();
+            assert_eq!(text.contains("similar"), expected.is_some(), "{text}");
+            assert!(expected.is_none_or(|verb| text.contains(verb)), "{text}");
+            assert!(!text.contains("'stop'") && !text.contains("'gc'"), "{text}");
+        }
     }
 
     #[test]

@@ -28,6 +28,13 @@ impl Error {
         self
     }
 
+    /// Names the place that the refused value came from, such as a flag.
+    #[must_use]
+    pub fn in_place(mut self, place: &str) -> Self {
+        self.message = format!("`{place}`: {}", self.message);
+        self
+    }
+
     /// Creates an error about the request or its arguments.
     #[must_use]
     pub fn invalid_request(message: impl Into<String>) -> Self {

@@ -6,6 +6,7 @@ mod checkout;
 mod git_config;
 mod local_changes;
 mod run_branch;
+mod task_ids;
 
 use std::path::{Path, PathBuf};
 

@@ -6,6 +6,7 @@
 //! | [`stdio`] | the transport over stdin and stdout |
 //! | `tools` | the tools, one file each |
 //! | [`arguments`], [`outputs`] | input and output of the tools |
+//! | `parameters`, `schema` | reading of the arguments, whatever types a client sends; their schemas |
 //! | [`text`] | the text for the model (pure) |
 //! | [`prompts`], `resources`, `completion` | prompts, resources and completion of their arguments |
 //! | `select` | the run that a call refers to |
@@ -13,8 +14,10 @@
 pub mod arguments;
 mod completion;
 pub mod outputs;
+mod parameters;
 pub mod prompts;
 mod resources;
+mod schema;
 mod select;
 mod server;
 pub mod stdio;

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no process, no sibling module but the error type.
 
+pub mod address;
 pub mod advice;
 pub mod check;
 pub mod cost;
@@ -10,15 +11,18 @@ pub mod event_fold;
 pub mod image;
 pub mod image_pattern;
 pub mod lines;
+pub mod model;
 pub mod plan;
 pub mod request;
 pub mod resolve;
 pub mod retention;
 pub mod run_table;
 pub mod selection;
+pub mod service_name;
 pub mod settings;
 pub mod status;
 pub mod stop_mode;
 pub mod submission;
+pub mod suggest;
 pub mod text;
 mod word_wrap;

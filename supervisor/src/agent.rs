@@ -10,6 +10,7 @@ pub mod lines;
 pub mod log_lines;
 pub mod prepare_session;
 pub mod prompt;
+pub mod prompt_block;
 pub mod reader;
 pub mod session;
 pub mod session_setup;

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "agent/exit.rs",
     "agent/lines.rs",
     "agent/prompt.rs",
+    "agent/prompt_block.rs",
     "agent/log_lines.rs",
     "agent/stream.rs",
     "publish/fallback.rs",
@@ -24,6 +25,7 @@ const PURE: &[&str] = &[
     "publish/text",
     "workspace/documents.rs",
     "workspace/documents",
+    "workspace/instructions",
     "workspace/working_directory.rs",
 ];
 

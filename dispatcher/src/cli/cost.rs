@@ -7,6 +7,7 @@ use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::Filter;
 use crate::task::cost::{CostKey, Costs};
+use crate::task::service_name;
 
 /// Show what the runs cost
 ///
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, value_name = "KEY", default_value_t = SumBy::Service)]
     by: SumBy,
     /// Filter by service
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID")]

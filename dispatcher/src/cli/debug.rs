@@ -11,6 +11,7 @@ use super::overrides::OverrideArgs;
 use crate::backend::docker::{DebugOptions, DebugVolume, Shell};
 use crate::error::Error;
 use crate::task::request::Request;
+use crate::task::service_name;
 
 /// Run a task in a container in the foreground
 ///
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     task: TaskId,
     /// Service that owns the workspace
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
     service: ServiceName,
     /// Agent that runs the task [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]

@@ -6,12 +6,12 @@ use orchestrator_contract::task::{Mode, PullRequestPolicy};
 use orchestrator_contract::{AgentName, BranchName, ServiceName, TaskId};
 
 use super::context::CliContext;
-use super::overrides::{Guidance, SubmitMode};
+use super::overrides::{Guidance, SubmitMode, parse_url};
 use super::submit;
-use crate::config::parse_repository;
 use crate::error::Error;
 use crate::operations::DocsRequest;
 use crate::task::request::Overrides;
+use crate::task::service_name;
 
 /// Write the documents of tasks with an agent
 ///
@@ -37,12 +37,12 @@ pub(super) struct Arguments {
     #[arg(long)]
     force: bool,
     /// Service name [default: the folder or repository that holds `.taskmaster`]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Agent that writes the documents [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
-    /// Claude model, by any name the Claude Code CLI accepts [default: opus]
+    /// Claude model, such as sonnet, opus or a full name [default: opus]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Folder that holds `.taskmaster` [default: the nearest upwards from here]
@@ -85,7 +85,7 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
         model: model.clone(),
         branch: branch.clone(),
         guidance: arguments.guidance.text(context)?,
-        platform_repository_url: url.map(|text| parse_repository(text, &context.cwd)).transpose()?,
+        platform_repository_url: parse_url("--platform-repository-url", url, context)?,
         timeout_minutes: arguments.timeout_minutes,
         cost_usd: arguments.cost,
         turns: arguments.turns,

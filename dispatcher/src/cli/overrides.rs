@@ -34,7 +34,7 @@ impl Guidance {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct OverrideArgs {
-    /// Claude model, by any name the Claude Code CLI accepts [default: sonnet]
+    /// Claude model, such as sonnet, opus or a full name [default: sonnet]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Base branch [default: the remote's default branch]
@@ -95,16 +95,14 @@ pub(super) struct SubmitMode {
 
 impl OverrideArgs {
     pub(super) fn into_overrides(self, context: &CliContext) -> Result<Overrides, Error> {
-        let url = |text: Option<String>| -> Result<Option<RepositoryUrl>, Error> {
-            text.map(|text| parse_repository(&text, &context.cwd)).transpose()
-        };
+        let url = |flag: &str, text: Option<String>| parse_url(flag, text.as_deref(), context);
         let commands = |commands: Vec<String>| (!commands.is_empty()).then_some(commands);
         Ok(Overrides {
             model: self.model,
             branch: self.branch,
             guidance: self.guidance.text(context)?,
-            repository_url: url(self.repository_url)?,
-            platform_repository_url: url(self.platform_repository_url)?,
+            repository_url: url("--repository-url", self.repository_url)?,
+            platform_repository_url: url("--platform-repository-url", self.platform_repository_url)?,
             platform_branch: self.platform_branch,
             docs_directory: self.docs_directory,
             github_user: self.github_user,
@@ -118,6 +116,16 @@ impl OverrideArgs {
             ..Overrides::default()
         })
     }
+}
+
+/// Parses the address in a flag.
+pub(super) fn parse_url(
+    flag: &str,
+    text: Option<&str>,
+    context: &CliContext,
+) -> Result<Option<RepositoryUrl>, Error> {
+    let parse = |text| parse_repository(text, &context.cwd).map_err(|error| error.in_place(flag));
+    text.map(parse).transpose()
 }
 
 /// Reads at most one byte more than is allowed, so that guidance that is too long is detected.

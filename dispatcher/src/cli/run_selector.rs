@@ -1,18 +1,19 @@
 //! Arguments that select a run, for commands on a single run.
 
-use orchestrator_contract::{RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
 
 use super::context::CliContext;
 use crate::error::Error;
 use crate::operations::Filter;
 use crate::task::advice::Advice;
-use crate::task::selection::{Purpose, Recency, RunQuery, Selection, select};
+use crate::task::selection::{Purpose, Recency, RunQuery, Selection, no_match_hint, parse_query, select};
+use crate::task::service_name;
 use crate::task::status::Status;
 
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct RunSelector {
     /// Filter by service
-    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]
@@ -28,12 +29,22 @@ impl RunSelector {
         purpose: Purpose,
         recency: Recency,
     ) -> Result<RunName, Error> {
-        if let Some(name) = name {
-            return Ok(name);
-        }
         let Self { service, task } = self;
+        // A word such as `latest` may be given instead of a name.
+        let words = match name {
+            Some(name) if name.as_str().contains("-attempt") => return Ok(name),
+            Some(name) => match context.dispatcher.run(&name).await {
+                Ok(_) => return Ok(name),
+                Err(error) if error.reason() != Reason::InvalidTask => return Err(error),
+                Err(_) => Some(name),
+            },
+            None => None,
+        };
         let all = context.dispatcher.list(&Filter::default()).await?;
-        let query = RunQuery { service, task, recency, ..RunQuery::default() };
+        let query = match words {
+            Some(words) => parse_query(words.as_str(), &all)?,
+            None => RunQuery { service, task, recency, ..RunQuery::default() },
+        };
         match select(&query, purpose, &all) {
             Selection::One(status) => Ok(status.run.clone()),
             Selection::Ambiguous(several) => {
@@ -61,7 +72,7 @@ fn no_match(query: &RunQuery, purpose: Purpose, all: &[Status]) -> Error {
     // Without a finished run, a matching one is active.
     let hint = match all.iter().find(matches) {
         Some(active) => Advice::WaitOrStop(active.run.clone()),
-        None => Advice::after_no_match(all.iter().map(|status| &status.run)),
+        None => no_match_hint(query.service.as_ref(), all),
     };
     Error::invalid_request(format!("no {finished}run{service}{task} found")).with_hint(hint)
 }

@@ -5,9 +5,12 @@ use orchestrator_contract::{RunName, ServiceName, TaskId};
 use serde_json::json;
 
 use super::context::CliContext;
+use super::run_selector::RunSelector;
 use crate::error::Error;
 use crate::operations::{Filter, StatusMatch};
 use crate::task::run_table::render_table;
+use crate::task::selection::{Purpose, Recency};
+use crate::task::service_name;
 use crate::task::text::render_status;
 
 /// Show the status of a run
@@ -23,7 +26,7 @@ pub(super) struct Arguments {
     /// Run name
     run: Option<RunName>,
     /// Filter by service
-    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]
@@ -34,6 +37,13 @@ pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u
     let Arguments { run, service, task } = arguments;
     let filter = Filter { service: service.clone(), task: *task, phase: None };
     let (now, color) = (Timestamp::now(), context.output.color());
+    let run = match run {
+        Some(run) => {
+            let words = Some(run.clone());
+            Some(RunSelector::default().run(context, words, Purpose::Inspect, Recency::Any).await?)
+        }
+        None => None,
+    };
     match context.dispatcher.status(run.as_ref(), &filter).await? {
         StatusMatch::One(status) => context.output.result(&status, || render_status(&status, now, color))?,
         StatusMatch::Ambiguous(statuses) => {

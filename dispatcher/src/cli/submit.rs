@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::operations::{Preview, Submission, SubmitOutcome};
 use crate::task::plan::render_plan;
 use crate::task::request::Request;
+use crate::task::service_name;
 
 /// Implement a task with an agent
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     task: TaskId,
     /// Service that owns the workspace; one active run at a time
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
     service: ServiceName,
     /// Agent that runs the task [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::operations::Filter;
 use crate::output::OutputFormat;
 use crate::task::run_table::render_table;
+use crate::task::service_name;
 use crate::task::status::Status;
 use crate::task::text::render_change;
 
@@ -36,7 +37,7 @@ Examples:
   dispatcher watch | tee runs.log")]
 pub(super) struct Arguments {
     /// Filter by service
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
     service: Option<ServiceName>,
     /// Filter by task ID
     #[arg(long, value_name = "ID")]

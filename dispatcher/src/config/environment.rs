@@ -8,6 +8,7 @@ use orchestrator_contract::variables;
 
 use super::file::{AgentSettings, FileSettings};
 use crate::error::Error;
+use crate::task::address;
 use crate::task::image::ImageReference;
 
 /// Variables passed to a supervisor; a trailing `*` matches any suffix.
@@ -211,7 +212,11 @@ impl Environment {
         self.name("ORCHESTRATOR_AGENT", &mut settings.defaults.agent)?;
         self.name("ORCHESTRATOR_BRANCH", &mut settings.defaults.branch)?;
         self.name("ORCHESTRATOR_MODEL", &mut settings.defaults.model)?;
-        self.name("ORCHESTRATOR_PLATFORM_REPOSITORY_URL", &mut settings.defaults.platform_repository_url)?;
+        self.parsed(
+            "ORCHESTRATOR_PLATFORM_REPOSITORY_URL",
+            &mut settings.defaults.platform_repository_url,
+            address::parse,
+        )?;
         self.name("ORCHESTRATOR_PLATFORM_BRANCH", &mut settings.defaults.platform_branch)?;
         self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)?;
         path("ORCHESTRATOR_SERVE_TOKEN_FILE", &mut settings.serve.token_file)?;
@@ -269,10 +274,17 @@ impl Environment {
         T: std::str::FromStr,
         T::Err: std::fmt::Display,
     {
+        self.parsed(name, slot, str::parse)
+    }
+
+    fn parsed<T, E: std::fmt::Display>(
+        &self,
+        name: &str,
+        slot: &mut Option<T>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<(), Error> {
         let Some(value) = self.os(name) else { return Ok(()) };
-        let parsed = value
-            .to_string_lossy()
-            .parse()
+        let parsed = parse(&value.to_string_lossy())
             .map_err(|error| Error::configuration(format!("invalid environment variable {name}: {error}")))?;
         *slot = Some(parsed);
         Ok(())

@@ -14,6 +14,7 @@ use super::sandbox::SandboxMode;
 use super::serve::ServeSettings;
 use crate::error::Error;
 use crate::task::settings::{AgentProfile, Defaults, ServiceSettings};
+use crate::task::suggest;
 
 pub(super) const NAME: &str = "orchestrator.toml";
 
@@ -150,8 +151,17 @@ impl FileSettings {
 pub(super) fn parse_error(text: &str, path: &Path, error: &toml::de::Error) -> Error {
     let (line, column) = position(text, error.span().map_or(0, |span| span.start));
     let message = error.message().replace('\n', " ");
-    Error::configuration(format!("{}:{line}:{column}: {message}", path.display()))
-        .with_hint("Fix the file, then check it with `dispatcher doctor`.")
+    let hint = format!("{}Fix the file, then check it with `dispatcher doctor`.", suggestion(&message));
+    Error::configuration(format!("{}:{line}:{column}: {message}", path.display())).with_hint(hint)
+}
+
+/// Returns a suggestion for an unknown key or value; the message names it first, then all known ones.
+fn suggestion(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    match names.next().filter(|_| message.starts_with("unknown ")) {
+        Some(given) => suggest::sentence(given, names),
+        None => String::new(),
+    }
 }
 
 /// Returns the 1-based line and column of a byte offset, in characters.
@@ -165,6 +175,7 @@ pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::advice::render_for_cli;
 
     #[test]
     fn malformed_config_file_error_has_line_and_column() {
@@ -173,6 +184,10 @@ mod tests {
             ("\n[services.trader]\ncolor = 1\n", "c.toml:3:1: unknown field `color`"),
             ("[services.\"../x\"]\n", "c.toml:1:11: invalid service name `../x`"),
             ("[services.a]\nrepository_url = \"ext::sh\"\n", "c.toml:2:18: invalid repository URL `ext::sh`"),
+            (
+                "[services.a]\nrepository_url = \"https://github.com/org\"\n",
+                "c.toml:2:18: `https://github.com/org` is not",
+            ),
             ("[defaults.limits]\ntimeout_minutes = \"long\"\n", "c.toml:2:19: invalid type"),
             ("[services.a]\nimage = \"A B\"\n", "c.toml:2:9: invalid image reference `A B`"),
             ("sandbox = \"auto\"\n", "c.toml:1:11: unknown variant `auto`"),
@@ -183,6 +198,22 @@ mod tests {
             assert_eq!(problem.exit_code(), 78);
             assert!(problem.to_string().starts_with(expected), "{problem}");
             assert!(!problem.to_string().contains('\n'), "{problem}");
+        }
+    }
+
+    #[test]
+    fn misspelt_config_key_or_value_is_suggested() {
+        for (text, expected) in [
+            ("[defaults]\nmodle = \"opus\"\n", Some("Did you mean `model`? ")),
+            ("[service.trader]\n", Some("Did you mean `services`? ")),
+            ("[services.trader]\nrepositry_url = \"x\"\n", Some("Did you mean `repository_url`? ")),
+            ("backend = \"kubernets\"\n", Some("Did you mean `kubernetes`? ")),
+            ("[services.trader]\ncolor = 1\n", None),
+        ] {
+            let problem = FileSettings::parse(text, Path::new("c.toml")).unwrap_err();
+            let hint = render_for_cli(problem.hint());
+            let fix = "Fix the file, then check it with `dispatcher doctor`.";
+            assert_eq!(hint, format!("{}{fix}", expected.unwrap_or_default()), "{text}");
         }
     }
 
@@ -199,6 +230,7 @@ mod tests {
             [defaults]
             agent = "claude-agent-1"
             model = "opus"
+            models = ["house-model"]
             platform_repository_url = "https://github.com/myorg/platform"
             platform_branch = "main"
             limits = { timeout_minutes = 60, cost_usd = 5 }

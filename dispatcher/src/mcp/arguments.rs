@@ -3,19 +3,18 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use orchestrator_contract::names::InvalidName;
 use orchestrator_contract::{AgentName, ServiceName, TaskId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::task::service_name;
 
-/// A task number, as a number or as text.
+/// A task number; also text such as `task 3`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum TaskIdArg {
-    Number(u32),
-    Text(String),
-}
+#[serde(transparent)]
+pub struct TaskIdArg(String);
 
 impl JsonSchema for TaskIdArg {
     fn inline_schema() -> bool {
@@ -27,43 +26,54 @@ impl JsonSchema for TaskIdArg {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["integer", "string"] })
+        json_schema!({ "type": "integer", "minimum": 1 })
     }
 }
 
 impl TaskIdArg {
     fn task(&self) -> Result<TaskId, Error> {
-        match self {
-            Self::Number(number) => TaskId::new(*number),
-            Self::Text(text) => {
-                let text = text.trim().to_lowercase();
-                text.strip_prefix("task").unwrap_or(&text).trim_start_matches([' ', '#', '-']).parse()
-            }
-        }
-        .map_err(|error| {
-            Error::invalid_request(error.to_string()).with_hint("Use the task's number, such as 1.")
+        let text = self.0.trim().to_lowercase();
+        let number = text.strip_prefix("task").unwrap_or(&text).trim_start_matches([' ', '#', '-']);
+        number.parse().map_err(|error: InvalidName| {
+            Error::invalid_request(error.to_string())
+                .with_hint("Use the task's number, such as 1.")
+                .in_place("task_id")
         })
+    }
+
+    /// Returns whether all tasks are meant.
+    fn is_all(&self) -> bool {
+        let text = self.0.trim().to_lowercase();
+        let words = text.split_whitespace().filter(|word| !matches!(*word, "tasks" | "of" | "them"));
+        words.eq(["all"])
     }
 }
 
 /// Parses an optional argument; blank text counts as absent.
-pub(super) fn parse_optional<T>(text: Option<&str>) -> Result<Option<T>, Error>
+pub(super) fn parse_optional<T>(parameter: &str, text: Option<&str>) -> Result<Option<T>, Error>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
 {
     text.map(str::trim)
         .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|error: T::Err| Error::invalid_request(error.to_string())))
+        .map(|text| {
+            text.parse()
+                .map_err(|error: T::Err| Error::invalid_request(error.to_string()).in_place(parameter))
+        })
         .transpose()
 }
 
-/// Parses an optional task number; blank text counts as absent.
+/// Parses an optional name of a service; blank text counts as absent.
+pub(super) fn service(text: Option<&str>, known: &[ServiceName]) -> Result<Option<ServiceName>, Error> {
+    let text = text.filter(|text| !text.trim().is_empty());
+    let parse = |text| service_name::parse(text, known).map_err(|error| error.in_place("service"));
+    text.map(parse).transpose()
+}
+
+/// Parses an optional task number.
 pub(super) fn task(number: Option<&TaskIdArg>) -> Result<Option<TaskId>, Error> {
-    number
-        .filter(|number| !matches!(number, TaskIdArg::Text(text) if text.trim().is_empty()))
-        .map(TaskIdArg::task)
-        .transpose()
+    number.map(TaskIdArg::task).transpose()
 }
 
 /// Arguments that select a run.
@@ -80,8 +90,8 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    pub(super) fn service(&self) -> Result<Option<ServiceName>, Error> {
-        parse_optional(self.service.as_deref())
+    pub(super) fn service(&self, known: &[ServiceName]) -> Result<Option<ServiceName>, Error> {
+        service(self.service.as_deref(), known)
     }
 
     pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
@@ -109,8 +119,8 @@ pub struct SubmitArguments {
     /// Retry a finished attempt on the same branch and session, keeping its work. Pass `guidance`.
     #[serde(default)]
     pub retry: bool,
-    /// Start over despite an earlier attempt: new branch, new session, new pull request. Not for the first
-    /// attempt of a task.
+    /// Start over despite an earlier attempt: new branch, new session, new pull request. Without an earlier
+    /// attempt, the first one.
     #[serde(default)]
     pub fresh: bool,
     /// Extra instructions for the agent beyond the task's documents: what went wrong before and what to do
@@ -141,8 +151,8 @@ pub struct SubmitArguments {
 }
 
 impl SubmitArguments {
-    pub(super) fn service(&self) -> Result<Option<ServiceName>, Error> {
-        parse_optional(self.service.as_deref())
+    pub(super) fn service(&self, known: &[ServiceName]) -> Result<Option<ServiceName>, Error> {
+        service(self.service.as_deref(), known)
     }
 
     pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
@@ -150,7 +160,7 @@ impl SubmitArguments {
     }
 
     pub(super) fn agent(&self) -> Result<Option<AgentName>, Error> {
-        parse_optional(self.agent.as_deref())
+        parse_optional("agent", self.agent.as_deref())
     }
 }
 
@@ -191,8 +201,9 @@ pub struct DocsArguments {
 }
 
 impl DocsArguments {
+    /// Returns the task; none for all of them.
     pub(super) fn task(&self) -> Result<Option<TaskId>, Error> {
-        task(self.task_id.as_ref())
+        task(self.task_id.as_ref().filter(|task| !task.is_all()))
     }
 }
 
@@ -284,21 +295,33 @@ impl_run_arguments!(SubmitArguments, LogsArguments, WaitArguments, StopArguments
 mod tests {
     use super::*;
 
+    fn arg(text: &str) -> TaskIdArg {
+        TaskIdArg(text.to_owned())
+    }
+
     #[test]
     fn task_argument_accepts_number_or_text() {
-        for (json, expected) in [("1", 1), ("\"1\"", 1), ("\"task 3\"", 3), ("\"#12\"", 12), ("\" 7 \"", 7)] {
-            let number: TaskIdArg = serde_json::from_str(json).unwrap();
-            assert_eq!(task(Some(&number)).unwrap().unwrap().get(), expected, "{json}");
+        for (text, expected) in [("1", 1), ("task 3", 3), ("Task #3", 3), ("#12", 12), (" 7 ", 7)] {
+            assert_eq!(task(Some(&arg(text))).unwrap().unwrap().get(), expected, "{text}");
         }
-        for json in ["0", "\"1.2\"", "\"one\"", "1000000"] {
-            let number: TaskIdArg = serde_json::from_str(json).unwrap();
-            assert!(task(Some(&number)).is_err(), "{json}");
+        for text in ["0", "1.2", "one", "1000000", "all"] {
+            let error = task(Some(&arg(text))).unwrap_err();
+            assert!(error.to_string().starts_with("`task_id`: "), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn docs_argument_all_means_every_task() {
+        for (text, expected) in [("all", None), ("ALL", None), ("all tasks", None), ("5", Some(5))] {
+            let arguments = DocsArguments { task_id: Some(arg(text)), ..DocsArguments::default() };
+            assert_eq!(arguments.task().unwrap().map(TaskId::get), expected, "{text}");
         }
     }
 
     #[test]
     fn blank_argument_is_treated_as_absent() {
-        assert_eq!(parse_optional::<ServiceName>(Some(" ")).unwrap(), None);
-        assert!(parse_optional::<ServiceName>(Some("No Service")).is_err());
+        assert_eq!(service(Some(" "), &[]).unwrap(), None);
+        let error = parse_optional::<AgentName>("agent", Some("No Agent")).unwrap_err();
+        assert!(error.to_string().starts_with("`agent`: "), "{error}");
     }
 }

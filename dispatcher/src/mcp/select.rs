@@ -1,14 +1,18 @@
 //! Selects the run that a call refers to.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName, ServiceName};
 
 use super::arguments::RunArguments;
 use super::text::{candidates, render_error};
 use crate::error::Error;
 use crate::operations::{Dispatcher, Filter};
 use crate::task::advice::Advice;
-use crate::task::selection::{Purpose, Selection, no_runs_message, parse_query, select};
+use crate::task::selection::{
+    Purpose, RunQuery, Selection, no_match_hint, no_runs_message, parse_query, select,
+};
 use crate::task::status::Status;
 
 /// Why a tool call failed.
@@ -40,6 +44,19 @@ pub(super) async fn all(dispatcher: &Dispatcher) -> Result<Vec<Status>, Error> {
     dispatcher.list(&Filter::default()).await
 }
 
+/// Returns the services that have runs.
+pub(super) fn services(all: &[Status]) -> Vec<ServiceName> {
+    let services: BTreeSet<&ServiceName> = all.iter().map(|status| &status.service).collect();
+    services.into_iter().cloned().collect()
+}
+
+/// Returns the services that have runs or an entry in the configuration.
+pub(super) fn known_services(dispatcher: &Dispatcher, all: &[Status]) -> Vec<ServiceName> {
+    let mut known = services(all);
+    known.extend(dispatcher.config().service_names().cloned());
+    known
+}
+
 /// Selects the run that the arguments refer to.
 pub(super) async fn select_run(
     dispatcher: &Dispatcher,
@@ -55,30 +72,30 @@ pub(super) fn select_from(
     arguments: &RunArguments,
     purpose: Purpose,
 ) -> Result<Status, ToolError> {
-    let (service, task) = (arguments.service()?, arguments.task()?);
+    let (service, task) = (arguments.service(&services(all))?, arguments.task()?);
     let mut query = parse_query(arguments.run.as_deref().unwrap_or_default(), all)?;
     query.service = service.or(query.service);
     query.task = task.or(query.task);
     match select(&query, purpose, all) {
         Selection::One(status) => Ok(status.clone()),
         Selection::Ambiguous(statuses) => Err(ToolError::Ambiguous(statuses.into_iter().cloned().collect())),
-        Selection::None => Err(no_match(all, query.service.as_ref(), query.task, purpose).into()),
+        Selection::None => Err(no_match(all, &query, purpose).into()),
     }
 }
 
-fn no_match(all: &[Status], service: Option<&ServiceName>, task: Option<TaskId>, purpose: Purpose) -> Error {
+fn no_match(all: &[Status], query: &RunQuery, purpose: Purpose) -> Error {
+    let (service, task) = (query.service.as_ref(), query.task);
     let matches = |status: &&Status| {
-        service.is_none_or(|service| status.service == *service)
+        query.run.as_ref().is_none_or(|run| status.run == *run)
+            && service.is_none_or(|service| status.service == *service)
             && task.is_none_or(|task| status.task_id == Some(task))
     };
     if purpose == Purpose::Retry
-        && let Some(active) = all.iter().find(matches)
+        && let Some(active) = all.iter().filter(|status| !status.phase.is_final()).find(matches)
     {
         return still_active(&active.run);
     }
-    let newest: Vec<RunName> = all.iter().take(5).map(|status| status.run.clone()).collect();
-    let hint = if newest.is_empty() { Advice::SubmitTask } else { Advice::ListRuns { newest } };
-    Error::invalid_request(no_runs_message(service, task)).with_hint(hint)
+    Error::invalid_request(no_runs_message(service, task)).with_hint(no_match_hint(service, all))
 }
 
 /// Creates the error for a retry of an active run.

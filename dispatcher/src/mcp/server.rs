@@ -6,16 +6,18 @@ use std::sync::Arc;
 use rmcp::handler::server::router::prompt::PromptRouter;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::model::{
-    CompleteRequestParams, CompleteResult, CompletionInfo, Implementation, ListResourceTemplatesResult,
-    ListResourcesResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, ServerCapabilities, ServerConfig,
+    CallToolResult, CompleteRequestParams, CompleteResult, CompletionInfo, ContentBlock, CustomRequest,
+    CustomResult, ErrorCode, Implementation, ListResourceTemplatesResult, ListResourcesResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    ServerCapabilities, ServerConfig, ServerResult,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, prompt_handler, tool_handler};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{completion, resources};
+use super::text::render_error;
+use super::{completion, parameters, resources};
 use crate::error::Error;
 use crate::operations::Dispatcher;
 
@@ -57,6 +59,8 @@ returns the run's name immediately; the run continues in the background, for min
 Overview: list_tasks. To wait for the end, call wait_for_task repeatedly.
 - It failed or took a wrong approach: submit_implementation_task with retry: true and guidance in the user's words; \
 omit task_id and service for the last task. The branch and its work are kept.
+- Another service (\"switch to the user-service repository\"): list_tasks with service shows where it stands; pass its \
+name as service, and its repository_url if the user gives one, in the calls that follow.
 - Stop: stop_task. The work is saved, the workspace is kept.
 - Documentation of tasks, before they are implemented: init_docs (\"generate documentation for task 5\", \"create docs \
 for all tasks\"; regenerate: force: true). Follow and stop it like any other run.
@@ -142,6 +146,25 @@ impl ServerHandler for Server {
     ) -> Result<ReadResourceResponse, ErrorData> {
         let contents = resources::read(&self.resource_dispatcher()?, &request.uri).await?;
         Ok(ReadResourceResult::new(vec![contents]).into())
+    }
+
+    /// Handles a call of a tool whose `arguments` are not an object: rmcp does not read it as one.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, params, .. } = request;
+        let call = if method == "tools/call" { parameters::repair_call(params) } else { None };
+        let result = match call {
+            Some(Ok(call)) => serde_json::to_value(ServerResult::from(self.call_tool(call, context).await?)),
+            Some(Err(error)) => {
+                serde_json::to_value(CallToolResult::error(vec![ContentBlock::text(render_error(&error))]))
+            }
+            None => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None)),
+        };
+        let result = result.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+        Ok(CustomResult(result))
     }
 
     async fn complete(

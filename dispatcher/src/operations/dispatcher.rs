@@ -47,7 +47,9 @@ impl Dispatcher {
             return Ok(run);
         }
         let runs = self.backend.runs().await?;
-        let hint = Advice::after_no_match(runs.iter().map(|run| &run.task.run));
+        let names = runs.iter().map(|run| run.task.run.as_str());
+        let hint =
+            Advice::after_no_match(runs.iter().map(|run| &run.task.run)).suggesting(name.as_str(), names);
         let message = format!("no run named `{name}` in {}", self.backend.location());
         Err(Error::invalid_request(message).with_hint(hint))
     }

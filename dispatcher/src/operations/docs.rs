@@ -1,10 +1,10 @@
 //! Requests for task documents, completed from the working directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{
-    AgentName, Kind, RepositoryUrl, ServiceName, TaskId, TaskSpec, WorkingDirectory,
+    AgentName, Kind, Reason, RepositoryUrl, ServiceName, TaskId, TaskSpec, WorkingDirectory,
 };
 
 use super::dispatcher::Dispatcher;
@@ -12,6 +12,9 @@ use crate::error::Error;
 use crate::folder::Checkout;
 use crate::task::advice::Advice;
 use crate::task::request::{Overrides, Request};
+
+/// Maximum number of tasks to name in an error.
+const MAX_LISTED_TASKS: usize = 20;
 
 /// A request for task documents.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,9 @@ impl Dispatcher {
             (None, Some(named)) => Some(in_repository(named)?),
             (None, None) => None,
         };
+        if let (Some(task), Some(checkout), Some(found)) = (task, &checkout, &found) {
+            check_task(task, checkout, found, &overrides)?;
+        }
         let service = match service {
             Some(service) => service,
             None => self.service_of(folder.as_ref(), checkout.as_ref())?,
@@ -109,12 +115,32 @@ impl Dispatcher {
         })
     }
 
-    /// Returns warnings about local changes that a docs run does not see.
-    pub(super) async fn local_change_warnings(&self, task: &TaskSpec, overrides: &Overrides) -> Vec<String> {
+    /// Returns the checkout of the working directory, if it is one of the task's platform repository.
+    fn checkout_of(&self, task: &TaskSpec, overrides: &Overrides) -> Option<Checkout> {
         let remote = self.config.folder.remote().url;
         let is_platform = remote.is_some_and(|remote| remote.is_same_repository(&task.platform.url));
-        let checkout = self.platform_checkout(overrides).filter(|_| is_platform);
-        let Some(checkout) = checkout else { return Vec::new() };
+        self.platform_checkout(overrides).filter(|_| is_platform)
+    }
+
+    /// Returns warnings about local documents that a run of the task does not see.
+    pub(super) async fn document_warnings(&self, task: &TaskSpec, overrides: &Overrides) -> Vec<String> {
+        let (Some(id), Some(checkout)) = (task.task_id, self.checkout_of(task, overrides)) else {
+            return Vec::new();
+        };
+        let folders = match &task.platform.docs_directory {
+            Some(folder) => vec![folder.clone()],
+            // The run looks there, too.
+            None => [task.service.to_string(), format!("projects/{}", task.service), ".".to_owned()]
+                .into_iter()
+                .filter_map(|folder| WorkingDirectory::new(folder).ok())
+                .collect(),
+        };
+        checkout.document_warnings(&self.config.environment, id, &folders).await
+    }
+
+    /// Returns warnings about local changes that a docs run does not see.
+    pub(super) async fn local_change_warnings(&self, task: &TaskSpec, overrides: &Overrides) -> Vec<String> {
+        let Some(checkout) = self.checkout_of(task, overrides) else { return Vec::new() };
         match &task.target.base {
             Some(branch) => {
                 let folder = task.platform.docs_directory.as_ref();
@@ -127,8 +153,31 @@ impl Dispatcher {
     }
 }
 
+/// Checks that the clone has the task, if the run reads the branch that is checked out.
+fn check_task(
+    task: TaskId,
+    checkout: &Checkout,
+    folder: &WorkingDirectory,
+    overrides: &Overrides,
+) -> Result<(), Error> {
+    let named = overrides.branch.as_ref().or(overrides.platform_branch.as_ref());
+    let open = checkout.branch();
+    if open.is_none() || named.is_some_and(|named| Some(named) != open.as_ref()) {
+        return Ok(());
+    }
+    let Some(ids) = checkout.task_ids(folder).filter(|ids| !ids.contains(&task)) else { return Ok(()) };
+    let shown: Vec<String> = ids.iter().take(MAX_LISTED_TASKS).map(ToString::to_string).collect();
+    let more = if ids.len() > shown.len() { ", ..." } else { "" };
+    let place = Path::new(folder.relative()).join(".taskmaster/tasks/tasks.json");
+    Err(Error::new(Reason::TaskNotFound, format!("task {task} is not in {} of this clone", place.display()))
+        .with_hint(format!(
+            "Its tasks are {}{more}. If the task is new on the remote, pull it.",
+            shown.join(", ")
+        )))
+}
+
 /// Parses a directory as a path relative to the repository's root.
-fn in_repository(path: &std::path::Path) -> Result<WorkingDirectory, Error> {
+fn in_repository(path: &Path) -> Result<WorkingDirectory, Error> {
     let text = path.to_string_lossy();
     WorkingDirectory::new(text.trim_end_matches('/')).map_err(|error| {
         Error::invalid_request(format!("no directory with `.taskmaster` at {text}: {error}"))

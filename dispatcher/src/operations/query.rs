@@ -6,8 +6,7 @@ use orchestrator_contract::{Phase, Reason, RunName, ServiceName, TaskId};
 use super::dispatcher::Dispatcher;
 use crate::backend::StoredRun;
 use crate::error::Error;
-use crate::task::advice::Advice;
-use crate::task::selection::no_runs_message;
+use crate::task::selection::{no_match_hint, no_runs_message};
 use crate::task::status::{DamagedRun, Status};
 
 /// Conditions that runs must meet.
@@ -103,10 +102,10 @@ impl Dispatcher {
         }
     }
 
-    /// Returns the error that no run matches.
+    /// Returns the error that no run matches, with the closest service or the newest runs.
     async fn no_run(&self, filter: &Filter) -> Result<Error, Error> {
-        let runs = self.backend.runs().await?;
-        let hint = Advice::after_no_match(runs.iter().map(|run| &run.task.run));
-        Ok(Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task)).with_hint(hint))
+        let all = self.list(&Filter::default()).await?;
+        Ok(Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
+            .with_hint(no_match_hint(filter.service.as_ref(), &all)))
     }
 }

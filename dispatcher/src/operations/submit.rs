@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::task::plan::Continuation;
 use crate::task::request::{Overrides, Request};
 use crate::task::resolve::{ResolveInput, TaskDraft, resolve};
+use crate::task::service_name::similarity_warning;
 use crate::task::status::Status;
-use crate::task::submission::{PriorRun, SubmitDecision, decide_submission};
+use crate::task::submission::{PriorRun, SubmitDecision, decide_submission, never_reached_agent};
 
 /// Maximum wait for a new run's first event: a supervisor needs milliseconds, and a
 /// submission must return within two seconds.
@@ -175,6 +176,10 @@ impl Dispatcher {
     /// Resolves a request against the configuration, the working directory and earlier runs.
     pub(super) async fn resolve(&self, mut request: Request) -> Result<Resolved, Error> {
         let task_key = request.identity();
+        if request.mode == Mode::Fresh && self.backend.last_attempt(&task_key).await? == 0 {
+            // Nothing to start over from: the first attempt is fresh anyway.
+            request.mode = Mode::First;
+        }
         let runs = self.backend.runs().await?;
         let of_service = runs.iter().filter(|run| run.task.service == request.service);
         let changed_code = |run: &&StoredRun| run.task.kind == Kind::Implementation;
@@ -200,6 +205,13 @@ impl Dispatcher {
             folder: self.config.folder.path.display().to_string(),
             remote: remote.url,
             remote_warning: remote.warning,
+            known_services: runs
+                .iter()
+                .map(|run| &run.task.service)
+                .chain(self.config.service_names())
+                .filter(|known| **known != request.service)
+                .cloned()
+                .collect(),
             last_target,
             earlier,
             open_branch: self.platform_checkout(&request.overrides).and_then(|checkout| checkout.branch()),
@@ -207,11 +219,18 @@ impl Dispatcher {
         let draft = resolve(&request, &input)?;
         // Warn about the remote only if the task uses it.
         let uses_remote = input.remote.as_ref().is_some_and(|url| draft.uses(url));
-        let mut warnings: Vec<String> = input.remote_warning.filter(|_| uses_remote).into_iter().collect();
-        if request.kind == Kind::Docs {
-            let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
-            warnings.extend(self.local_change_warnings(&preview, &request.overrides).await);
+        let mut warnings: Vec<String> =
+            input.remote_warning.clone().filter(|_| uses_remote).into_iter().collect();
+        let is_known = runs.iter().any(|run| run.task.service == request.service)
+            || self.config.service_names().any(|known| *known == request.service);
+        if !is_known {
+            warnings.extend(similarity_warning(&request.service, &input.known_services));
         }
+        let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
+        warnings.extend(match request.kind {
+            Kind::Docs => self.local_change_warnings(&preview, &request.overrides).await,
+            Kind::Implementation => self.document_warnings(&preview, &request.overrides).await,
+        });
         Ok(Resolved { request, draft, warnings, continues })
     }
 
@@ -237,6 +256,7 @@ impl Dispatcher {
                 phase: status.phase,
                 reason: status.reason,
                 same: draft.is_same_as(&run.task),
+                is_blank: status.outcome.as_deref().is_some_and(never_reached_agent),
             });
             statuses.push((run, status));
         }

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use orchestrator_contract::{Reason, RunName};
 use serde::{Serialize, Serializer};
 
+use super::suggest;
+
 /// One sentence of advice, not yet rendered for an audience.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Advice {
@@ -35,7 +37,7 @@ pub enum Advice {
     WaitOrStop(RunName),
     /// Retry the earlier attempt, or start over.
     RetryOrStartFresh,
-    /// Submit without retry or fresh, since no earlier attempt exists.
+    /// Submit without retry, since no earlier attempt exists.
     SubmitFirstAttempt,
     /// Submit a task, since no run exists.
     SubmitTask,
@@ -43,6 +45,13 @@ pub enum Advice {
     ListRuns {
         /// The newest runs, named in the advice itself; may be empty.
         newest: Vec<RunName>,
+    },
+    /// A known name is similar to an unknown one.
+    DidYouMean {
+        /// The known name.
+        name: String,
+        /// What to do if it is not meant.
+        otherwise: Box<Advice>,
     },
     /// Select a run by name, recency, task or service.
     SelectRun,
@@ -98,6 +107,17 @@ impl Serialize for Advice {
     }
 }
 
+impl Advice {
+    /// Suggests the known name that is most similar to `given`, if any is.
+    #[must_use]
+    pub fn suggesting<'a>(self, given: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match suggest::closest(given, known) {
+            Some(name) => Self::DidYouMean { name: name.to_owned(), otherwise: Box::new(self) },
+            None => self,
+        }
+    }
+}
+
 /// Renders advice with commands and flags.
 #[must_use]
 pub fn render_for_cli(advice: &Advice) -> String {
@@ -121,8 +141,8 @@ pub fn render_for_cli(advice: &Advice) -> String {
                                       to start over on a new branch."
                 .to_owned()
         }
-        Advice::SubmitFirstAttempt => "Submit without `--retry` and `--fresh`; service, agent and task must \
-                                       match the earlier attempt."
+        Advice::SubmitFirstAttempt => "Submit without `--retry`; service, agent and task must match the \
+                                       earlier attempt."
             .to_owned(),
         Advice::SubmitTask => "Submit a task with `dispatcher submit --task ID --service NAME`.".to_owned(),
         Advice::ListRuns { newest } if newest.is_empty() => "List runs with `dispatcher list`.".to_owned(),
@@ -130,6 +150,9 @@ pub fn render_for_cli(advice: &Advice) -> String {
             [only] => format!("The newest run is {only}. List all with `dispatcher list`."),
             newest => format!("The newest runs are {}. List all with `dispatcher list`.", join_names(newest)),
         },
+        Advice::DidYouMean { name, otherwise } => {
+            format!("Did you mean `{name}`? {}", render_for_cli(otherwise))
+        }
         Advice::SelectRun => "Use a run name from `dispatcher list`.".to_owned(),
         Advice::ShowStatus(run) => format!("Show its status with `dispatcher status {run}`."),
         Advice::ReadLog(run) => format!("Read the log with `dispatcher logs {run}`."),
@@ -182,6 +205,7 @@ pub(crate) mod tests {
             Advice::SubmitTask,
             Advice::ListRuns { newest: Vec::new() },
             Advice::ListRuns { newest: vec![run(), RunName::new("other").unwrap()] },
+            Advice::SelectRun.suggesting("trader-claude-agent-1-task1-atempt2", [run().as_str()]),
             Advice::SelectRun,
             Advice::ShowStatus(run()),
             Advice::ReadLog(run()),

@@ -1,9 +1,10 @@
 //! Resolves a request into a task spec: fills in what the request leaves out.
 
 use orchestrator_contract::task::{CommitIdentity, DocsOptions, Limits, Platform, Target};
-use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, RunName, TaskSpec};
+use orchestrator_contract::{BranchName, Kind, Reason, RepositoryUrl, RunName, ServiceName, TaskSpec};
 
 use super::advice::Advice;
+use super::model;
 use super::request::{Overrides, Request};
 use super::settings::{AgentProfile, Defaults, LimitSettings, ServiceSettings};
 use crate::error::Error;
@@ -22,6 +23,8 @@ pub struct ResolveInput {
     pub remote: Option<RepositoryUrl>,
     /// Why the remote cannot be used, or needs attention.
     pub remote_warning: Option<String>,
+    /// Services with runs or an entry in the configuration, for suggestions.
+    pub known_services: Vec<ServiceName>,
     /// Target repository of the service's last run.
     pub last_target: Option<RepositoryUrl>,
     /// Task spec of the attempt to retry.
@@ -117,6 +120,7 @@ pub fn resolve(request: &Request, input: &ResolveInput) -> Result<TaskDraft, Err
         Kind::Implementation => complete_implementation(&mut task, overrides, input),
         Kind::Docs => complete_docs(&mut task, overrides, input),
     }
+    task.model = model::parse(&task.model, defaults.models.as_deref().unwrap_or_default())?;
     let errors = task.validate();
     if errors.is_empty() { Ok(TaskDraft(task)) } else { Err(Error::from_field_errors(&errors)) }
 }
@@ -222,7 +226,9 @@ fn target_url(request: &Request, input: &ResolveInput) -> Result<RepositoryUrl, 
             input.configuration
         ),
     )
-    .with_hint(Advice::SetRepositoryUrl))
+    .with_hint(
+        Advice::SetRepositoryUrl.suggesting(service, input.known_services.iter().map(ServiceName::as_str)),
+    ))
 }
 
 fn no_remote(input: &ResolveInput) -> String {
@@ -266,7 +272,7 @@ mod tests {
 
     use super::*;
     use orchestrator_contract::task::Mode;
-    use orchestrator_contract::{AgentName, ServiceName, TaskId};
+    use orchestrator_contract::{AgentName, TaskId};
 
     fn url(text: &str) -> RepositoryUrl {
         RepositoryUrl::new(text).unwrap()
@@ -320,6 +326,17 @@ mod tests {
     }
 
     #[test]
+    fn unknown_service_suggests_similar_known_one() {
+        let mut input = open("https://h/o/platform");
+        input.known_services = vec![ServiceName::new("trader").unwrap(), ServiceName::new("auth").unwrap()];
+        let hint = |service: &str| resolve(&request(service), &input).unwrap_err().hint().clone();
+        let suggested = Advice::SetRepositoryUrl.suggesting("tradr", ["trader"]);
+        assert_eq!(hint("tradr"), suggested);
+        assert_ne!(suggested, Advice::SetRepositoryUrl);
+        assert_eq!(hint("payments"), Advice::SetRepositoryUrl);
+    }
+
+    #[test]
     fn unknown_target_error_lists_tried_sources() {
         let error = target(&request("trader"), &open("https://h/o/platform")).unwrap_err();
         insta::assert_snapshot!(error, @"unknown repository of service `trader`: /work/orchestrator.toml has no `repository_url` in `[services.trader]`, the service has no earlier run, and the name of the open repository, `platform`, is neither `trader` nor ends in `-trader`");
@@ -358,14 +375,32 @@ mod tests {
     }
 
     #[test]
+    fn model_is_normalized_or_refused_at_submission() {
+        let mut input = open("https://h/o/trader");
+        let mut request = request("trader");
+        let resolved = |request: &Request, input: &ResolveInput| {
+            resolve(request, input).map(|draft| draft.0.model).map_err(|error| error.to_string())
+        };
+        assert_eq!(resolved(&request, &input).unwrap(), "sonnet");
+        request.overrides.model = Some("OPUS".to_owned());
+        assert_eq!(resolved(&request, &input).unwrap(), "opus");
+        request.overrides.model = Some("gpt-5".to_owned());
+        assert_eq!(resolved(&request, &input).unwrap_err(), "unknown model `gpt-5`");
+        input.defaults.models = Some(vec!["gpt-5".to_owned()]);
+        assert_eq!(resolved(&request, &input).unwrap(), "gpt-5");
+        request.overrides.model = None;
+        input.defaults.model = Some("gemini".to_owned());
+        assert_eq!(resolved(&request, &input).unwrap_err(), "unknown model `gemini`");
+    }
+
+    #[test]
     fn invalid_request_error_names_every_field() {
         let mut request = request("trader");
         request.overrides.timeout_minutes = Some(-1.0);
         request.overrides.turns = Some(0);
-        request.overrides.model = Some("--evil".to_owned());
         let error = resolve(&request, &open("https://h/o/trader")).unwrap_err();
         assert_eq!(error.exit_code(), 64);
-        for field in ["limits.timeout_minutes", "limits.turns", "model"] {
+        for field in ["limits.timeout_minutes", "limits.turns"] {
             assert!(error.to_string().contains(field), "{error}");
         }
     }

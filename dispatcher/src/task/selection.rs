@@ -68,10 +68,11 @@ pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
         let word = word.trim_matches(|c: char| matches!(c, '"' | '\'' | '`' | ',' | '.' | '?' | '#'));
         match word {
             "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one"
-            | "task" | "attempt" | "service" | "implementation" | "job" => {}
+            | "task" | "attempt" | "service" | "job" => {}
             "current" | "running" | "active" | "now" => query.recency = Recency::Current,
             "last" | "latest" | "newest" | "recent" | "most" | "previous" => query.recency = Recency::Latest,
             "docs" | "documentation" | "documents" => query.kind = Some(Kind::Docs),
+            "implementation" => query.kind = query.kind.or(Some(Kind::Implementation)),
             word => {
                 let number = word.strip_prefix("task").unwrap_or(word).trim_start_matches(['-', '#']);
                 if let Ok(task) = number.parse::<TaskId>() {
@@ -79,7 +80,7 @@ pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
                 } else if let Some(status) = all.iter().find(|status| status.service.as_str() == word) {
                     query.service = Some(status.service.clone());
                 } else {
-                    return Err(unknown_run(text));
+                    return Err(unknown_run(text, all));
                 }
             }
         }
@@ -87,11 +88,25 @@ pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
     Ok(query)
 }
 
-fn unknown_run(text: &str) -> Error {
-    Error::invalid_request(format!("no run named `{text}`")).with_hint(Advice::SelectRun)
+fn unknown_run(text: &str, all: &[Status]) -> Error {
+    let names = all.iter().flat_map(|status| [status.run.as_str(), status.service.as_str()]);
+    let hint = if all.is_empty() { Advice::SubmitTask } else { Advice::SelectRun.suggesting(text, names) };
+    Error::invalid_request(format!("no run named `{text}`")).with_hint(hint)
 }
 
-/// Selects among all runs, newest first.
+/// Returns the hint for a query that no run matches: a service with a similar name, or the newest runs.
+#[must_use]
+pub fn no_match_hint(service: Option<&ServiceName>, all: &[Status]) -> Advice {
+    let newest: Vec<RunName> = all.iter().take(5).map(|status| status.run.clone()).collect();
+    let hint = if newest.is_empty() { Advice::SubmitTask } else { Advice::ListRuns { newest } };
+    let unknown = service.filter(|service| all.iter().all(|status| status.service != **service));
+    match unknown {
+        Some(unknown) => hint.suggesting(unknown.as_str(), all.iter().map(|status| status.service.as_str())),
+        None => hint,
+    }
+}
+
+/// Selects among all runs, newest first: the latest is the newest that the caller's purpose fits.
 #[must_use]
 pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Selection<'a> {
     let matches = |status: &&Status| {
@@ -107,25 +122,35 @@ pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Sele
     let newest =
         |runs: Vec<&'a Status>| runs.first().map_or(Selection::None, |status| Selection::One(status));
     match (purpose, query.recency) {
+        (Purpose::Inspect, Recency::Latest) => newest(matching),
+        (Purpose::Stop, Recency::Latest) if !active.is_empty() => newest(active),
         // Stop falls back to finished runs: the reply says that the run had already finished.
         (Purpose::Stop, _) | (Purpose::Inspect, Recency::Current | Recency::Any) => match active.as_slice() {
-            [] if query.task.is_some() => one_of_each_service(&matching),
+            [] if query.task.is_some() && query.recency != Recency::Latest => one_of_each_service(&matching),
             [] => newest(matching),
             [one] => Selection::One(one),
             [..] => Selection::Ambiguous(active),
         },
-        (Purpose::Inspect, Recency::Latest) if query.task.is_some() => one_of_each_service(&matching),
-        (Purpose::Inspect, Recency::Latest) => newest(matching),
-        (Purpose::Retry, _) => {
-            // A succeeded docs run is retried only if named explicitly; a succeeded
-            // implementation may need changes.
-            let is_done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
-            let is_explicit = query.run.is_some() || query.kind == Some(Kind::Docs);
-            let candidates: Vec<&Status> =
-                finished.into_iter().filter(|status| is_explicit || !is_done(status)).collect();
-            one_of_each_service(&candidates)
+        (Purpose::Retry, recency) => {
+            let candidates = retry_candidates(query, finished);
+            // "Retry the last task" names neither a task nor a service, and means the last one of all.
+            let is_last = recency == Recency::Latest || (query.task.is_none() && query.service.is_none());
+            if is_last { newest(candidates) } else { one_of_each_service(&candidates) }
         }
     }
+}
+
+/// Returns the finished runs that a retry may mean.
+///
+/// A succeeded implementation may need changes. A succeeded docs run is meant only if it is named, or if
+/// nothing else can be.
+fn retry_candidates<'a>(query: &RunQuery, finished: Vec<&'a Status>) -> Vec<&'a Status> {
+    let is_done = |status: &&Status| status.kind == Kind::Docs && status.phase == Phase::Succeeded;
+    let is_explicit = query.run.is_some() || query.kind == Some(Kind::Docs);
+    if is_explicit || finished.iter().all(is_done) {
+        return finished;
+    }
+    finished.into_iter().filter(|status| !is_done(status)).collect()
 }
 
 /// Returns the newest run if all belong to one service, else the newest of each service.

@@ -7,6 +7,7 @@ use orchestrator_contract::{AgentName, BranchName, RepositoryUrl, WorkingDirecto
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::address;
 use super::image::ImageReference;
 
 /// Settings of runs that neither the request nor the service sets.
@@ -17,7 +18,10 @@ pub struct Defaults {
     pub agent: Option<AgentName>,
     /// Claude model (default: `sonnet`).
     pub model: Option<String>,
+    /// Names of further models, in addition to those of the Claude Code CLI.
+    pub models: Option<Vec<String>>,
     /// Repository that holds `.taskmaster` (default: the git remote of the working directory).
+    #[serde(deserialize_with = "address::deserialize")]
     pub platform_repository_url: Option<RepositoryUrl>,
     /// Branch of the platform repository (default: the default branch of its remote).
     pub platform_branch: Option<BranchName>,
@@ -50,6 +54,7 @@ pub struct Defaults {
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceSettings {
     /// Target repository: the code to change.
+    #[serde(deserialize_with = "address::deserialize")]
     pub repository_url: Option<RepositoryUrl>,
     /// Directory of the target repository that the agent works in.
     pub working_directory: Option<WorkingDirectory>,

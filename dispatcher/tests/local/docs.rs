@@ -44,6 +44,69 @@ fn root_tasks_belong_to_service_named_after_repository() {
 }
 
 #[test]
+fn docs_of_unknown_task_are_refused_with_known_ones() {
+    let bench = Bench::new();
+    with_tasks(&bench, "services/auth");
+    let tasks = bench.path("open/services/auth/.taskmaster/tasks");
+    std::fs::create_dir_all(&tasks).unwrap();
+    std::fs::write(tasks.join("tasks.json"), r#"{"master":{"tasks":[{"id":1},{"id":5}]}}"#).unwrap();
+    let arguments = "--working-directory services/auth";
+    assert_eq!(dry(&bench, &format!("--task 5 {arguments}"))["task"]["task_id"], 5);
+    let done = bench.run(&format!("docs --task 6 {arguments} --dry-run"));
+    assert_eq!(done.code, 64, "{done:?}");
+    let words = ["task 6 is not in services/auth/.taskmaster/tasks/tasks.json", "Its tasks are 1, 5."];
+    assert!(words.iter().all(|word| done.stderr.contains(word)), "{done:?}");
+    // Another branch may have more tasks.
+    assert_eq!(dry(&bench, &format!("--task 6 --branch main {arguments}"))["task"]["task_id"], 6);
+}
+
+#[test]
+fn submit_warns_about_documents_that_are_not_pushed() {
+    let bench = Bench::new();
+    let open = bench.path("open");
+    std::fs::remove_dir_all(open.join(".git")).unwrap();
+    let git = |arguments: &str| {
+        #[expect(clippy::disallowed_methods, reason = "prepares the user's clone")]
+        let mut git = std::process::Command::new("git");
+        git.args(["-c", "user.name=Lead", "-c", "user.email=lead@example.com"]).args(arguments.split(' '));
+        git.current_dir(&open).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        let done = git.output().unwrap();
+        assert!(done.status.success(), "git {arguments}: {done:?}");
+    };
+    git("init --quiet --initial-branch main");
+    git("remote add origin /srv/git/trader.git");
+    let write = |path: &str| {
+        let path = open.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "text").unwrap();
+    };
+    write(".taskmaster/docs/task-1/task.md");
+    git("add .");
+    git("commit --quiet --message Documents");
+    git("update-ref refs/remotes/origin/main HEAD");
+    let warnings = || {
+        let done = bench.run("submit --task 1 --service trader --dry-run -o json");
+        assert_eq!(done.code, 0, "{done:?}");
+        done.json()["warnings"].clone()
+    };
+    assert_eq!(warnings(), serde_json::json!([]));
+    write(".taskmaster/docs/task-2/task.md");
+    write("src/lib.rs");
+    assert_eq!(warnings(), serde_json::json!([]), "it concerns another task");
+    write("trader/.taskmaster/docs/task-1/prompt.md");
+    write(".taskmaster/tasks/tasks.json");
+    let text = warnings()[0].as_str().unwrap().to_owned();
+    let words = ["uncommitted documents of task 1", "task-1/prompt.md", "tasks.json", "commit and push them"];
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    git("add .");
+    git("commit --quiet --message More");
+    assert_eq!(
+        warnings(),
+        serde_json::json!(["1 commit with documents of task 1 is not pushed: the run does not see it"])
+    );
+}
+
+#[test]
 fn docs_without_task_selection_is_rejected() {
     let bench = Bench::new();
     for arguments in ["docs", "docs --task 1 --all"] {

@@ -98,7 +98,7 @@ fn hints_do_not_lead_to_an_empty_list() {
         assert!(done.stderr.contains("dispatcher submit --task ID"), "{verb}: {done:?}");
     }
     let run = bench.submit("held");
-    for verb in ["wait --task 7", "list --task 7", "status --service auth", "status some-run"] {
+    for verb in ["wait --task 7", "list --task 7", "status --service auth", "status x-attempt9"] {
         let done = bench.run(verb);
         assert!(done.stderr.contains(&format!("The newest run is {run}.")), "{verb}: {done:?}");
     }

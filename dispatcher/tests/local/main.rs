@@ -7,6 +7,7 @@ mod checkout;
 mod completions;
 mod configuration;
 mod docs;
+mod lenient_names;
 mod listing;
 mod results;
 mod run_selection;

@@ -38,6 +38,17 @@ fn several_active_runs_are_listed_not_guessed() {
 }
 
 #[test]
+fn submit_goes_on_after_attempt_that_never_reached_agent() {
+    let bench = Bench::new();
+    let first = bench.submit_and_wait("refused");
+    let second = bench.submit_and_wait("failed");
+    assert_eq!(second, first.replace("attempt1", "attempt2"));
+    let third = bench.run("submit --task 1 --service trader");
+    assert_eq!(third.code, 64, "{third:?}");
+    assert!(third.stderr.contains(&second) && third.stderr.contains("--retry"), "{third:?}");
+}
+
+#[test]
 fn selection_without_match_fails_with_explanation() {
     let bench = Bench::new();
     for (verb, words) in [

@@ -2,6 +2,7 @@
 # Fake supervisor: prints contract events and ends with ORCHESTRATOR_TEST_END:
 #   done      succeeds (default)
 #   failed    fails
+#   refused   fails before the agent did anything
 #   lost      exits without an outcome
 #   held      succeeds once a file `go` exists beside the task
 #   failing   fails once a file `go` exists beside the task
@@ -27,12 +28,12 @@ pull= && [ -z "${ORCHESTRATOR_TEST_PULL:-}" ] ||
     pull="\"pull_request\":{\"url\":\"$ORCHESTRATOR_TEST_PULL\",\"number\":7,\"created\":true,\"head\":\"00\"},"
 usage= && [ -z "${ORCHESTRATOR_TEST_COST:-}" ] ||
     usage="\"usage\":{\"turns\":3,\"cost_usd\":$ORCHESTRATOR_TEST_COST,\"models\":{}},"
+work="{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"}"
 outcome() {
     event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
 \"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\
 \"attempt\":$(field attempt),\"phase\":\"$1\",\"reason\":\"$2\",\"exit_code\":$3,\"retryable\":\"yes\",\
-\"step\":\"report\",\"message\":\"$4\",\"work\":{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"},\
-${pull}${usage}\
+\"step\":\"report\",\"message\":\"$4\",\"work\":${5:-$work},${pull}${usage}\
 \"verification\":{\"status\":\"not_configured\"},\
 \"started_at\":\"2026-11-22T12:00:00Z\",\"finished_at\":\"2026-11-22T12:00:01Z\"}"
     exit "$3"
@@ -42,6 +43,7 @@ echo 'this is no event'
 event 'edits src/lib.rs' '"event":"log","level":"info","source":"agent"'
 env | cut -d= -f1 | sort >"$(dirname "$task")/environment.txt"
 case "${ORCHESTRATOR_TEST_END:-done}" in
+refused) outcome Failed ModelAuthenticationFailed 77 'the key was refused.' '{"location":"none"}' ;;
 failed) outcome Failed AgentFailed 1 'the agent gave up.' ;;
 lost) echo 'fatal: out of cheese' >&2 && exit 3 ;;
 held | stubborn | failing)

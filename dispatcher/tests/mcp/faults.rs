@@ -1,83 +1,14 @@
 //! The MCP server as a program, with faults of its pipes.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bench::{Bench, eventually};
-
-/// A `dispatcher mcp` child process.
-struct Program {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Program {
-    fn start(bench: &Bench) -> Self {
-        let mut child = bench.command("mcp").stdin(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let input = self.child.stdin.as_mut().unwrap();
-        input.write_all(bytes).unwrap();
-        input.flush().unwrap();
-    }
-
-    fn say(&mut self, message: &Value) {
-        self.write(format!("{message}\n").as_bytes());
-    }
-
-    fn read(&mut self) -> Value {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    fn initialize(&mut self) {
-        let client = json!({ "name": "test", "version": "1" });
-        let parameters = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
-        self.say(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": parameters }));
-        assert_eq!(self.read()["id"], 0);
-        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-    }
-
-    fn answers(&mut self, id: u32) {
-        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" }));
-        let answer = self.read();
-        assert_eq!((&answer["id"], answer["result"]["tools"].as_array().unwrap().len()), (&json!(id), 8));
-    }
-
-    /// Closes the input and returns exit code, remaining output, and stderr.
-    fn end(mut self) -> (Option<i32>, String, String) {
-        drop(self.child.stdin.take());
-        self.exit()
-    }
-
-    fn exit(mut self) -> (Option<i32>, String, String) {
-        let mut code = None;
-        eventually("the server to exit", || {
-            let status = self.child.try_wait().unwrap();
-            code = status.and_then(|status| status.code());
-            status.is_some()
-        });
-        let (mut rest, mut stderr) = (String::new(), String::new());
-        self.output.read_to_string(&mut rest).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        (code, rest, stderr)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use crate::program::Program;
 
 #[test]
 fn stdio_server_speaks_both_eras_until_input_ends() {

@@ -53,6 +53,67 @@ async fn retry_uses_agent_of_previous_attempt() {
 }
 
 #[tokio::test]
+async fn latest_means_newest_run_that_fits_the_verb() {
+    let bench = Bench::new();
+    let submit = |service: &'static str, more: &'static str| {
+        let url = "--repository-url https://github.com/myorg/x";
+        format!("submit --task 1 --service {service} {url} {more} -o json")
+    };
+    for service in ["payments", "trader"] {
+        let run = bench.run_ending("failed", &submit(service, "")).json()["run"].as_str().unwrap().to_owned();
+        bench.run(&format!("wait {run}"));
+    }
+    let client = connect(server(&bench, "held"), Era::Stateless).await;
+    let auth = json!({ "task_id": 1, "service": "auth", "repository_url": "https://github.com/myorg/x" });
+    call(&client, "submit_implementation_task", auth).await;
+
+    let retry = json!({ "retry": true, "run": "latest", "guidance": "Use reqwest." });
+    let retried = call(&client, "submit_implementation_task", retry).await;
+    assert_eq!(retried.value["run"]["run"], "trader-claude-agent-1-task1-attempt2", "{retried:?}");
+    // Both have an active attempt; another task is not retried instead.
+    for arguments in [json!({ "retry": true }), json!({ "retry": true, "service": "auth" })] {
+        let busy = call(&client, "submit_implementation_task", arguments).await;
+        assert!(busy.is_error && busy.text.contains("is still active"), "{busy:?}");
+    }
+    let stopped = call(&client, "stop_task", json!({ "run": "the last one" })).await;
+    assert_eq!(stopped.value["run"]["service"], "trader", "{stopped:?}");
+    let status = call(&client, "get_task_status", json!({ "run": "latest" })).await;
+    assert_eq!(status.value["run"]["service"], "trader", "{status:?}");
+}
+
+#[tokio::test]
+async fn finished_docs_run_is_retried_when_nothing_else_is() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "done"), Era::Stateless).await;
+    let docs = json!({ "service": "trader", "platform_repository_url": "https://github.com/myorg/platform" });
+    let run = call(&client, "init_docs", docs).await.value["run"]["run"].clone();
+    call(&client, "wait_for_task", json!({ "run": run })).await;
+    for arguments in [
+        json!({ "retry": true, "run": run }),
+        json!({ "retry": true }),
+        json!({ "retry": true, "run": "latest" }),
+    ] {
+        let retried = call(&client, "submit_implementation_task", arguments.clone()).await;
+        assert!(!retried.is_error && retried.text.contains("docs-attempt"), "{arguments}: {retried:?}");
+        call(&client, "wait_for_task", json!({ "run": retried.value["run"]["run"] })).await;
+    }
+}
+
+#[tokio::test]
+async fn fresh_first_attempt_is_simply_the_first() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "done"), Era::Stateless).await;
+    let fresh = json!({ "task_id": 3, "service": "trader", "fresh": true });
+    let submitted = call(&client, "submit_implementation_task", fresh.clone()).await;
+    assert_eq!(submitted.value["run"]["run"], "trader-claude-agent-1-task3-attempt1", "{submitted:?}");
+    assert!(submitted.text.contains("feature/task-3-implementation"), "{submitted:?}");
+    assert!(!submitted.text.contains("feature/task-3-implementation-"), "{submitted:?}");
+    call(&client, "wait_for_task", json!({ "task_id": 3 })).await;
+    let again = call(&client, "submit_implementation_task", fresh).await;
+    assert!(again.text.contains("feature/task-3-implementation-2"), "{again:?}");
+}
+
+#[tokio::test]
 async fn tool_errors_use_tool_vocabulary() {
     let bench = Bench::new();
     let client = connect(server(&bench, "done"), Era::Stateless).await;

@@ -31,6 +31,65 @@ async fn tools_match_snapshot_in_both_eras() {
     }
 }
 
+/// Returns the JSON types that clients know, as one text; anything else is not one type.
+fn scalar(schema: &serde_json::Value) -> Option<&str> {
+    schema["type"].as_str().filter(|name| ["string", "integer", "number", "boolean"].contains(name))
+}
+
+#[tokio::test]
+async fn each_tool_parameter_has_one_plain_type() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "done"), Era::Stateless).await;
+    for tool in client.list_all_tools().await.unwrap() {
+        let schema = serde_json::Value::Object((*tool.input_schema).clone());
+        assert_eq!(schema["type"], "object");
+        let properties = schema["properties"].as_object().unwrap();
+        assert!(!properties.is_empty(), "{}", tool.name);
+        for (name, property) in properties {
+            let element = if property["type"] == "array" { &property["items"] } else { property };
+            assert!(scalar(element).is_some(), "{}.{name}: {property}", tool.name);
+            assert!(property["description"].is_string(), "{}.{name}: {property}", tool.name);
+        }
+        let text = schema.to_string();
+        for word in ["\"format\"", "null", "anyOf", "oneOf", "allOf", "$ref", "nullable", "\"required\""] {
+            assert!(!text.contains(word), "{} has {word}: {text}", tool.name);
+        }
+        let output = serde_json::to_string(&tool.output_schema).unwrap();
+        assert!(!output.contains("\"format\""), "{}: {output}", tool.name);
+    }
+}
+
+/// The check that is reported of Cursor: it compares the JavaScript type of an argument with `type`.
+#[tokio::test]
+async fn argument_types_equal_those_of_schema() {
+    let bench = Bench::new();
+    let client = connect(server(&bench, "done"), Era::Handshake).await;
+    let calls = json!({
+        "submit_implementation_task": { "task_id": 1, "service": "trader" },
+        "get_task_status": { "run": "latest" },
+        "get_task_logs": { "task_id": 1, "tail": 50 },
+        "list_tasks": { "service": "trader" },
+        "wait_for_task": { "timeout_seconds": 30 },
+        "stop_task": { "service": "trader" },
+        "init_docs": { "task_id": 5, "force": true },
+    });
+    let tools = client.list_all_tools().await.unwrap();
+    for (tool, arguments) in calls.as_object().unwrap() {
+        let schema = &tools.iter().find(|known| known.name == **tool).unwrap().input_schema["properties"];
+        for (name, value) in arguments.as_object().unwrap() {
+            let kinds = [
+                ("number", value.is_number()),
+                ("boolean", value.is_boolean()),
+                ("string", value.is_string()),
+            ];
+            let given = kinds.into_iter().find_map(|(kind, is_kind)| is_kind.then_some(kind)).unwrap();
+            let expected = scalar(&schema[name]).unwrap();
+            let is_number = expected == "integer" && given == "number";
+            assert!(expected == given || is_number, "{tool}.{name}: {expected}, given {given}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn prompts_and_templates_match_snapshot_in_both_eras() {
     let bench = Bench::new();

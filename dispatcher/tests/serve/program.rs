@@ -12,6 +12,22 @@ use super::server::{Server, bench, submission};
 const RUN: &str = "trader-claude-agent-1-task1-attempt1";
 
 #[test]
+fn arguments_that_are_no_object_are_read_over_http() {
+    let bench = bench();
+    let server = Server::start(&bench);
+    for arguments in [json!([]), json!(null), json!(""), json!({ "limit": "5" })] {
+        for request in
+            [Request::tool("list_tasks", &arguments), Request::modern_tool("list_tasks", &arguments)]
+        {
+            let answer = request.send(server.address);
+            assert_eq!(answer.json()["result"]["isError"], false, "{arguments}: {answer:?}");
+        }
+    }
+    let refused = Request::tool("list_tasks", &json!(["x"])).send(server.address).json();
+    assert_eq!(refused["result"]["isError"], true, "{refused}");
+}
+
+#[test]
 fn hundred_identical_submissions_create_one_run() {
     let bench = bench();
     let server = Server::start(&bench);

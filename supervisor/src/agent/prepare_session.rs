@@ -19,7 +19,7 @@ use super::prompt::{
 };
 use super::session::{SessionCommand, SessionScope};
 use super::session_setup::{ConversationFiles, HomeStart, SessionSetup, SetupParams};
-use crate::context::{Context, RepositoryRole};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::homes::sessions::SessionStore;
 use crate::homes::{CreateError, Home};
@@ -32,15 +32,10 @@ use crate::site::Site;
 use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
-use crate::workspace::fetch::{blocking, open};
+use crate::workspace::fetch::blocking;
+use crate::workspace::instructions::read_instructions;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
-
-/// Maximum size of a `CLAUDE.md` that is read; the prompt has the first part of it.
-const INSTRUCTIONS_MAX_BYTES: usize = 1024 * 1024;
-
-/// File of the repository's instructions for an agent.
-const INSTRUCTIONS: &str = "CLAUDE.md";
 
 /// Started MCP servers, as the agent uses them.
 #[derive(Debug)]
@@ -112,8 +107,8 @@ pub struct RemainingLimits {
 pub struct PlannedSession {
     pub command: SessionCommand,
     pub session_id: String,
-    /// Note for the outcome.
-    pub note: Option<String>,
+    /// Notes for the outcome.
+    pub notes: Vec<String>,
 }
 
 /// Creates a fresh directory in `parent` for programs of a site, with private caches.
@@ -185,7 +180,8 @@ pub fn plan_session(
         (None, None, None) => (new_session_id(), false, PriorAttempt::None, None),
     };
     let platform = context.layout.platform_repo();
-    let instructions = project_instructions(context, prepared);
+    let instructions = read_instructions(context, prepared);
+    let instructions_text = instructions.text();
     let guidance = guidance(context, prepared);
     let prompt_input = TaskPromptInput {
         service: &task.service,
@@ -196,7 +192,8 @@ pub fn plan_session(
         branch: &prepared.branch,
         base,
         guidance: guidance.as_deref(),
-        project_instructions: instructions.as_deref(),
+        project_instructions: instructions_text.as_deref(),
+        submodules: prepared.submodules.as_deref(),
         servers: &tools.described,
         verify: &task.verify,
         history,
@@ -205,8 +202,10 @@ pub fn plan_session(
         AgentPrompt::Task => render_task(&prompt_input),
         AgentPrompt::VerificationFailed(failure) => render_verification_failure(failure),
     };
+    let mut notes = Vec::from_iter(note);
     if *prompt == AgentPrompt::Task {
         write(&context.record.prompt(), &message)?;
+        notes.extend(instructions.notes);
     }
     let params = SessionParams {
         session: if resumes { Session::Resume(&session_id) } else { Session::New(&session_id) },
@@ -219,7 +218,7 @@ pub fn plan_session(
         limits,
     };
     let command = compose_session(context, preflight, tools, params)?;
-    Ok(PlannedSession { command, session_id, note })
+    Ok(PlannedSession { command, session_id, notes })
 }
 
 /// Parameters that differ between the sessions of a run.
@@ -352,24 +351,6 @@ fn summarize(last: &LastAttempt) -> String {
     let end = if last.end.is_empty() { "It was interrupted." } else { &last.end };
     let summary = if last.summary.is_empty() { "It left no summary." } else { &last.summary };
     format!("Attempt {}: {end}\n\n{summary}", last.run)
-}
-
-/// Returns the text of the repository's `CLAUDE.md` files at the start of the attempt.
-///
-/// The CLI does not read them itself: its project settings and hooks are disabled with them.
-fn project_instructions(context: &Context, prepared: &PreparedBranch) -> Option<String> {
-    let control = open(context, RepositoryRole::Target).ok()?;
-    let mut folders = vec![""];
-    if !prepared.working_directory.path.is_empty() {
-        folders.push(&prepared.working_directory.path);
-    }
-    let read = |folder: &str| {
-        let path = Path::new(folder).join(INSTRUCTIONS);
-        let content = control.read_file_up_to(prepared.start, &path, INSTRUCTIONS_MAX_BYTES).ok()??;
-        Some(String::from_utf8_lossy(&content).into_owned())
-    };
-    let texts: Vec<String> = folders.into_iter().filter_map(read).collect();
-    (!texts.is_empty()).then(|| texts.join("\n\n"))
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {

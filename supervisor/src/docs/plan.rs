@@ -6,7 +6,8 @@ use orchestrator_contract::outcome::{DocumentSource, DocumentSources};
 use orchestrator_contract::{ServiceName, TaskId};
 
 use crate::workspace::documents::{
-    DocumentsError, Entry, Reader, TaskList, find_folder, path, read_tasks, read_text,
+    ARCHITECTURE, DocumentsError, Entry, REQUIREMENTS, Reader, TaskList, find_file, find_folder,
+    notes_of_file, path, read_tasks,
 };
 
 /// Kind of task document.
@@ -126,29 +127,20 @@ where
     L: Fn(&str) -> io::Result<Vec<String>>,
 {
     let folder = find_folder(reader, input.service, input.docs_directory)?;
-    let Some((tasks_file, tasks)) = read_tasks(reader, input.service, &folder)? else {
+    let Some(tasks) = read_tasks(reader, input.service, &folder)? else {
         let looked_for = ["tasks/tasks.json", "tasks.json"].map(|name| path(&folder, name)).to_vec();
         return Err(DocumentsError::Missing { looked_for });
     };
-    if let Some(task) = input.task
-        && tasks.list.get(&task.to_string()).is_none()
-    {
-        return Err(DocumentsError::TaskNotFound {
-            file: tasks_file,
-            task,
-            tag: tasks.tag.clone(),
-            ids: tasks.list.ids(),
-            other_tags: tasks.tags_with(&task.to_string()),
-        });
-    }
-    let mut notes = Vec::new();
+    let requested = input.task.map(|task| tasks.requested(task)).transpose()?.map(|entry| &entry.id);
+    let tasks_file = tasks.path.clone();
+    let mut notes = notes_of_file(&tasks);
     let mut subjects: Vec<DocsTask> = Vec::new();
     for entry in &tasks.list.tasks {
-        let Ok(task) = entry.id.parse::<TaskId>() else {
+        let Some(task) = entry.number().and_then(|number| TaskId::new(number).ok()) else {
             notes.push(format!("task `{}` was skipped: its id is not a number", entry.id));
             continue;
         };
-        if input.task.is_some_and(|only| only != task) {
+        if requested.is_some_and(|only| *only != entry.id) {
             continue;
         }
         if subjects.iter().any(|subject| subject.task == task) {
@@ -158,18 +150,24 @@ where
         }
         subjects.push(plan_task(reader, input, &folder, &tasks.list, task, entry)?);
     }
+    if subjects.is_empty() && !tasks.list.is_empty() {
+        // Otherwise the run would end as if all documents were there.
+        let note = notes.last().cloned().unwrap_or_default();
+        let problem = format!("it has no task with a number as its id: {note}");
+        return Err(DocumentsError::Unusable { path: tasks_file, problem });
+    }
     let project_document = |names: &[&str]| {
         for name in names {
-            let file = path(&folder, name);
-            if let Some(text) = read_text(reader, &file)?.filter(|text| !text.trim().is_empty()) {
+            let Some(file) = find_file(reader, &folder, &[name])? else { continue };
+            if let Some(text) = reader.text(&file)?.filter(|text| !text.trim().is_empty()) {
                 return Ok::<_, DocumentsError>(Some((file, text)));
             }
         }
         Ok(None)
     };
     Ok(Plan {
-        architecture: project_document(&["docs/architecture.md", "architecture.md"])?,
-        requirements: project_document(&["docs/prd.txt", "docs/prd.md", "prd.txt", "prd.md"])?,
+        architecture: project_document(&ARCHITECTURE)?,
+        requirements: project_document(&REQUIREMENTS)?,
         overview: tasks.list.tasks.iter().map(related).collect(),
         tag: tasks.tag,
         folder,
@@ -194,7 +192,7 @@ where
     let own = path(folder, &format!("docs/task-{task}"));
     let mut existing = Vec::new();
     for document in Document::ALL {
-        let text = read_text(reader, &format!("{own}/{}", document.file()))?;
+        let text = reader.text(&format!("{own}/{}", document.file()))?;
         existing.extend(text.filter(|text| !text.trim().is_empty()).map(|text| (document, text)));
     }
     let has = |document: &Document| existing.iter().any(|(existing, _)| existing == document);

@@ -10,7 +10,7 @@ use orchestrator_contract::ServiceName;
 
 use super::plan::{DocsTask, Document, Plan, RelatedTask};
 use super::review::{CRITERIA_MIN, sections};
-use crate::agent::prompt::truncate;
+use crate::agent::prompt::{render_requirements, truncate};
 use crate::workspace::documents::{Entry, Subtask};
 
 /// Maximum bytes of each project document in the prompt; the agent can read the rest by path.
@@ -174,6 +174,7 @@ fn render_entry(entry: &Entry, text: &mut String) {
         priority,
         dependencies: _,
         subtasks,
+        requirements,
         other,
     } = entry;
     let _ = writeln!(text, "<task id=\"{id}\">\nTitle: {title}");
@@ -188,6 +189,7 @@ fn render_entry(entry: &Entry, text: &mut String) {
             let _ = writeln!(text, "{name}: {content}");
         }
     }
+    render_requirements(requirements, text);
     render_unknown_fields(other, "", text);
     if !subtasks.is_empty() {
         text.push_str("Subtasks:\n");
@@ -251,11 +253,11 @@ fn render_related(task: &RelatedTask) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::documents::TasksFile;
+    use crate::workspace::documents::{TagPreference, TasksFile};
 
     fn plan() -> Plan {
         let text = include_str!("../workspace/documents/fixtures/tagged.json");
-        let entries = TasksFile::parse("tasks.json", text, "trader", Some("master")).unwrap().list.tasks;
+        let entries = TasksFile::parse("tasks.json", text, TagPreference::default()).unwrap().list.tasks;
         let related = |id: &str, title: &str| RelatedTask {
             id: id.to_owned(),
             title: Some(title.to_owned()),

@@ -69,5 +69,5 @@ pub fn plan_session(
         limits,
     };
     let command = compose_session(context, preflight, tools, params)?;
-    Ok(PlannedSession { command, session_id: id.to_owned(), note: None })
+    Ok(PlannedSession { command, session_id: id.to_owned(), notes: Vec::new() })
 }

@@ -45,6 +45,9 @@ impl EventLoop {
                 this.outputs.prepared = Some(prepared);
             }),
             StepOutput::Documents(result) => self.complete(Step::Documents, result, |this, documents| {
+                for note in &documents.notes {
+                    this.context.journal.warn(note.clone());
+                }
                 this.outputs.documents = Some(*documents);
             }),
             StepOutput::DocsPlanned(Ok(docs)) => {

@@ -40,6 +40,9 @@ impl EventLoop {
         let (pending, all) = (names.len(), plan.subjects.len());
         let text = format!("{pending} of {all} tasks in `{}` need documents", plan.tasks_file);
         self.context.journal.info(text);
+        for note in &plan.notes {
+            self.context.journal.warn(note.clone());
+        }
         let concurrency = self.context.task.docs_options().concurrency;
         self.outputs.docs = Some(docs);
         Batch::new(names, usize::try_from(concurrency).unwrap_or(1))

@@ -217,6 +217,7 @@ impl RunReport {
         let mut docs_results = docs.map(|docs| self.docs_results(docs, items)).unwrap_or_default();
         let mut notes = self.notes.clone();
         notes.extend(self.spending.remarks());
+        notes.extend(documents.iter().flat_map(|documents| documents.notes.iter().cloned()));
         notes.extend(docs.iter().flat_map(|docs| docs.plan.notes.iter().cloned()));
         if let Some(prepared) = &outputs.prepared {
             notes.extend(prepared.notes.iter().cloned());

@@ -57,8 +57,8 @@ impl EventLoop {
 
     /// Runs the agent; if it `continues` after a failed verification, the worktree is its again.
     fn run_agent(&mut self, session: PlannedSession, continues: bool) {
-        let PlannedSession { command, session_id, note } = session;
-        if let Some(note) = note {
+        let PlannedSession { command, session_id, notes } = session;
+        for note in notes {
             self.context.journal.info(note.clone());
             self.report.notes.push(note);
         }

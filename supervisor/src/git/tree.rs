@@ -75,6 +75,24 @@ impl ControlRepository {
     /// # Errors
     /// Returns an error if the commit or one of its objects cannot be read.
     pub fn read_file_up_to(&self, commit: Oid, path: &Path, max: usize) -> Result<Option<Vec<u8>>, GitError> {
+        let node = self.read_node(commit, path, max)?;
+        let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File | EntryKind::Executable);
+        Ok(node.filter(|(kind, _)| is_file(kind)).and_then(|(_, content)| content))
+    }
+
+    /// Returns the kind of a path at a commit, or `None` if it does not exist. No link is followed.
+    ///
+    /// The content is that of a file, or the target of a link; it is absent for others, and if it has more
+    /// than `max` bytes.
+    ///
+    /// # Errors
+    /// Returns an error if the commit or one of its objects cannot be read.
+    pub fn read_node(
+        &self,
+        commit: Oid,
+        path: &Path,
+        max: usize,
+    ) -> Result<Option<(EntryKind, Option<Vec<u8>>)>, GitError> {
         let fail = || GitError::library(format!("read `{}` at {commit}", path.display()));
         let tree = self.commit_object(commit)?.tree().map_err(fail())?;
         let entry = match tree.get_path(path) {
@@ -82,17 +100,22 @@ impl ControlRepository {
             Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
             Err(error) => return Err(fail()(error)),
         };
-        if entry.kind() != Some(ObjectType::Blob) || EntryKind::from_mode(entry.filemode()) == EntryKind::Link
-        {
-            return Ok(None);
-        }
+        let kind = EntryKind::from_mode(entry.filemode());
+        let content = if entry.kind() == Some(ObjectType::Blob) {
+            self.read_blob_up_to(entry.id(), max).map_err(fail())?
+        } else {
+            None
+        };
+        Ok(Some((kind, content)))
+    }
+
+    /// Returns the content of a blob, or `None` if it has more than `max` bytes.
+    fn read_blob_up_to(&self, blob: Oid, max: usize) -> Result<Option<Vec<u8>>, git2::Error> {
         // The header alone: a larger object is not loaded.
-        let header = self.repository.odb().and_then(|odb| odb.read_header(entry.id()));
-        if header.map_err(fail())?.0 > max {
+        if self.repository.odb()?.read_header(blob)?.0 > max {
             return Ok(None);
         }
-        let blob = self.repository.find_blob(entry.id()).map_err(fail())?;
-        Ok(Some(blob.content().to_vec()))
+        Ok(Some(self.repository.find_blob(blob)?.content().to_vec()))
     }
 
     /// Returns the entries of a directory at a commit, or `None` if the path is not a directory.

@@ -117,8 +117,12 @@ fn render(
     let redact = |text: &str| context.redactor.redact(text).into_owned();
     let checked = |text: String| checked(context, text);
     let description = documents.and_then(|documents| documents.entry.description.as_deref()).map(redact);
-    let criteria = documents.map(|documents| documents.acceptance_criteria.as_slice()).unwrap_or_default();
-    let criteria: Vec<String> = criteria.iter().map(|criterion| redact(criterion)).collect();
+    let redact_all = |texts: &[String]| texts.iter().map(|text| redact(text)).collect::<Vec<_>>();
+    let redacted_list =
+        |list: fn(&TaskDocuments) -> &[String]| redact_all(documents.map(list).unwrap_or_default());
+    let criteria = redacted_list(|documents| &documents.acceptance_criteria);
+    let scope = redacted_list(|documents| &documents.entry.requirements.scope);
+    let constraints = redacted_list(|documents| &documents.entry.requirements.technical_constraints);
     let title = outcome.task_title.as_deref().unwrap_or_default();
     let minutes = outcome.finished_at.duration_since(outcome.started_at).as_secs_f64() / 60.0;
     let base = outcome.base.clone().unwrap_or_else(|| orchestrator_contract::outcome::Revision {
@@ -148,6 +152,8 @@ fn render(
         description: description.as_deref(),
         summary: outcome.verdict.as_ref().map(|verdict| verdict.summary.as_str()),
         criteria: &criteria,
+        scope: &scope,
+        constraints: &constraints,
         verification: &outcome.verification,
         base: &base,
         branch: outcome.work.branch.as_deref().unwrap_or_default(),

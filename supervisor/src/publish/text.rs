@@ -12,8 +12,8 @@ use orchestrator_contract::outcome::{
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskId, figures};
 
 use markdown::{
-    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_NOTES, block, code, code_block, inline, join_within, line, list,
-    plain, quoted_lines,
+    MAX_BODY_CHARS, MAX_LINE_CHARS, MAX_LIST_CHARS, MAX_NOTES, block, code, code_block, inline, join_within,
+    line, list, list_within, plain, quoted_lines,
 };
 
 pub use documents::{DocumentsText, render_documents_body, render_documents_title};
@@ -25,7 +25,8 @@ const MAX_TITLE_CHARS: usize = 200;
 const MAX_SUBJECT_CHARS: usize = 100;
 
 /// Maximum characters of each part, so that all parts together fit into the body.
-const MAX_DESCRIPTION_CHARS: usize = 8_000;
+const MAX_DESCRIPTION_CHARS: usize = 6_000;
+const MAX_SHORT_LIST_CHARS: usize = 1_200;
 const MAX_SUMMARY_CHARS: usize = 16_000;
 const MAX_VERIFICATION_CHARS: usize = 14_000;
 const MAX_OUTPUT_CHARS: usize = 800;
@@ -49,6 +50,10 @@ pub struct PullRequestText<'a> {
     pub summary: Option<&'a str>,
     /// Acceptance criteria of the task.
     pub criteria: &'a [String],
+    /// What belongs to the task, and what does not.
+    pub scope: &'a [String],
+    /// Technical constraints of the task.
+    pub constraints: &'a [String],
     /// Results of the verify commands.
     pub verification: &'a Verification,
     /// Base branch and commit.
@@ -84,7 +89,7 @@ pub fn render_title(title: &str, task: Option<TaskId>) -> String {
 /// Returns the body of a pull request: Markdown of at most [`MAX_BODY_CHARS`] characters.
 #[must_use]
 pub fn render_body(text: &PullRequestText<'_>) -> String {
-    let PullRequestText { task, title, description, summary, criteria, verification, .. } = *text;
+    let PullRequestText { task, title, description, summary, verification, .. } = *text;
     let mut sections = Vec::new();
     let title = inline(&line(title, MAX_LINE_CHARS));
     let heading = match task {
@@ -97,8 +102,15 @@ pub fn render_body(text: &PullRequestText<'_>) -> String {
     if let Some(summary) = summary.map(str::trim).filter(|summary| !summary.is_empty()) {
         sections.push(format!("### Summary\n\n{}", block(summary, MAX_SUMMARY_CHARS)));
     }
-    if !criteria.is_empty() {
-        sections.push(format!("### Acceptance criteria\n\n{}", list(criteria, MAX_CRITERIA)));
+    for (heading, entries, max_chars) in [
+        ("Acceptance criteria", text.criteria, MAX_LIST_CHARS),
+        ("Scope", text.scope, MAX_SHORT_LIST_CHARS),
+        ("Technical constraints", text.constraints, MAX_SHORT_LIST_CHARS),
+    ] {
+        if !entries.is_empty() {
+            let list = list_within(entries, MAX_CRITERIA, max_chars);
+            sections.push(format!("### {heading}\n\n{list}"));
+        }
     }
     sections.push(render_verification(verification));
     let notes = notes(text);

@@ -7,6 +7,7 @@ use orchestrator_contract::{BranchName, Kind, Reason};
 use super::fetch::{Fetched, blocking, open};
 use super::recover::{recover, set_aside, worktree_has_content};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
+use super::submodules::describe_submodules;
 use super::working_directory::{PathKind, WorkPlace, decide_working_directory};
 use super::worktree::{Access, open_worktree};
 use crate::context::{Context, RepositoryRole};
@@ -31,6 +32,8 @@ pub struct PreparedBranch {
     pub base_merge: BaseMerge,
     /// Notes for people, shown in the outcome and the pull request.
     pub notes: Vec<String>,
+    /// Submodules whose directories are empty, in one sentence; `None` without any.
+    pub submodules: Option<String>,
     /// Record of the previous attempt.
     pub last: Option<LastAttempt>,
 }
@@ -133,9 +136,12 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
     notes.extend(base_merge.note());
     let working_directory = working_directory(context, &control, start)?;
     notes.extend(checkout_worktree(context, &control, &fetched, &branch, start, &working_directory.path)?);
+    let mut submodules = None;
     if context.task.kind == Kind::Implementation {
         notes.extend(working_directory.note(&context.task.service, &context.task.target.url));
+        submodules = describe_submodules(&control, start);
     }
+    notes.extend(submodules.clone());
     let last = last(context)?;
     let Fetched { branch: _, base: _, base_oid, remote_tip } = fetched;
     Ok(PreparedBranch {
@@ -146,6 +152,7 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
         working_directory,
         base_merge,
         notes,
+        submodules,
         last,
     })
 }

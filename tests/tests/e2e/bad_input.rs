@@ -346,9 +346,9 @@ fn unknown_supervisor_flag_is_reported_on_stderr() {
 #[test]
 fn retry_without_earlier_attempt_is_rejected_by_both_programs() {
     let env = TestEnv::start(silent());
+    let output = env.try_submit("trader", "1", &["--retry"]);
+    assert_refused(&env, &output, Reason::InvalidTask, &["no earlier attempt"]);
     for mode in ["--retry", "--fresh"] {
-        let output = env.try_submit("trader", "1", &[mode]);
-        assert_refused(&env, &output, Reason::InvalidTask, &["no earlier attempt"]);
         let output = supervisor(&env, &env.path("ws"), &[mode]);
         assert_supervisor_refused(&env, &output, Reason::InvalidTask, &["no earlier attempt"]);
     }

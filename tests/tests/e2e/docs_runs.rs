@@ -356,7 +356,7 @@ fn docs_run_reads_plain_tasks_file_in_named_folder() {
 }
 
 #[test]
-fn malformed_tasks_file_error_has_line_with_expected_type() {
+fn malformed_tasks_file_error_has_field_with_expected_type() {
     let mut files = platform_of(1);
     for (path, text) in &mut files {
         if path.ends_with("tasks.json") {
@@ -366,7 +366,7 @@ fn malformed_tasks_file_error_has_line_with_expected_type() {
     let env = TestEnv::with(Script::new(), files, "main");
     let (output, outcome) = document(&env, &["--all"]);
     assert_eq!((output.code, outcome.reason), (64, Reason::InvalidTask), "{output:#?}\n{outcome:#?}");
-    for part in [".taskmaster/tasks/tasks.json", "line 3", "expected a number or a string"] {
+    for part in [".taskmaster/tasks/tasks.json", "`id` is true, expected a number or a text"] {
         assert!(outcome.message.contains(part), "{}", outcome.message);
     }
 }

@@ -235,7 +235,7 @@ fn wrong_model_key_is_model_authentication_failed() {
 #[test]
 fn unknown_model_is_model_not_found() {
     let env = TestEnv::start(Script::new());
-    let (output, outcome) = env.submit(&["--model", "mistake-9"]);
+    let (output, outcome) = env.submit(&["--model", "claude-mistake-9"]);
     assert_ended(&output, &outcome, 78, Reason::ModelNotFound);
     assert_no_work(&env, &outcome);
 }

@@ -5,6 +5,7 @@
 
 mod agent_commits;
 mod agent_faults;
+mod agent_input;
 mod bad_input;
 mod circles;
 mod cluster;

@@ -264,6 +264,22 @@ fn retry_after_key_fix_completes_task() {
 }
 
 #[test]
+fn submit_after_key_fix_goes_on_as_next_attempt() {
+    let mut env =
+        TestEnv::start(Script::new().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
+    let key = env.key.clone();
+    env.set("ANTHROPIC_API_KEY", "sk-ant-api03-wrong");
+    let (_, outcome) = env.submit(&[]);
+    assert_eq!(outcome.reason, Reason::ModelAuthenticationFailed, "{outcome:#?}");
+    env.set("ANTHROPIC_API_KEY", &key);
+    let (output, outcome) = env.submit(&[]);
+    assert_eq!((output.code, outcome.attempt), (0, 2), "{output:#?}\n{outcome:#?}");
+    assert_published(&env, &outcome);
+    let refused = env.submit(&[]).0;
+    assert_eq!(refused.code, 64, "the agent did work: {refused:?}");
+}
+
+#[test]
 fn retry_without_workspace_continues_remote_branch() {
     let env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
     let first = env.git.tips("acme/trader")[BRANCH].clone();

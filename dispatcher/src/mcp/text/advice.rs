@@ -32,9 +32,7 @@ pub fn render_for_mcp(advice: &Advice) -> String {
                 .to_owned()
         }
         Advice::SubmitFirstAttempt => {
-            "Submit without `retry` and `fresh`; service, agent and task must match \
-                                       the earlier attempt."
-                .to_owned()
+            "Submit without `retry`; service, agent and task must match the earlier attempt.".to_owned()
         }
         Advice::SubmitTask => {
             "Submit a task: call `submit_implementation_task` with task_id, service.".to_owned()
@@ -44,6 +42,9 @@ pub fn render_for_mcp(advice: &Advice) -> String {
             [only] => format!("The newest run is {only}. List all with `list_tasks`."),
             newest => format!("The newest runs are {}. List all with `list_tasks`.", join_names(newest)),
         },
+        Advice::DidYouMean { name, otherwise } => {
+            format!("Did you mean `{name}`? {}", render_for_mcp(otherwise))
+        }
         Advice::SelectRun => "Use a run name from `list_tasks`, or `current`, `latest`, a task such as \
                               `task 3`, or the name of a service that has runs."
             .to_owned(),

@@ -7,9 +7,9 @@ use orchestrator_contract::task::Mode;
 use super::output::ToolOutput;
 use super::submit::{parse_repository_argument, submit_detached, submit_output};
 use crate::error::Error;
-use crate::mcp::arguments::{DocsArguments, parse_optional};
+use crate::mcp::arguments::{DocsArguments, parse_optional, service};
 use crate::mcp::outputs::SubmitOutput;
-use crate::mcp::select::ToolError;
+use crate::mcp::select::{ToolError, all, known_services};
 use crate::mcp::server::{Server, TransportKind};
 use crate::mcp::text::PriorRuns;
 use crate::operations::DocsRequest;
@@ -29,17 +29,19 @@ pub(super) async fn init(
         .with_hint("Use a path from the repository's root, such as services/trader.")
         .into());
     }
+    let known = known_services(&dispatcher, &all(&dispatcher).await?);
     let docs_request = DocsRequest {
         task: arguments.task()?,
-        service: parse_optional(arguments.service.as_deref())?,
-        agent: parse_optional(arguments.agent.as_deref())?,
+        service: service(arguments.service.as_deref(), &known)?,
+        agent: parse_optional("agent", arguments.agent.as_deref())?,
         working_directory: directory,
         mode: if arguments.retry { Mode::Retry } else { Mode::First },
         overrides: Overrides {
             model: text(&arguments.model),
-            branch: parse_optional(arguments.branch.as_deref())?,
+            branch: parse_optional("branch", arguments.branch.as_deref())?,
             guidance: text(&arguments.guidance),
             platform_repository_url: parse_repository_argument(
+                "platform_repository_url",
                 arguments.platform_repository_url.as_deref(),
                 &dispatcher,
                 server.origin,

@@ -1,13 +1,18 @@
 //! Results of tool calls.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_contract::Reason;
-use rmcp::model::{CallToolResult, ContentBlock};
-use schemars::JsonSchema;
+use rmcp::handler::server::tool::schema_for_output;
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::Error;
+use crate::mcp::schema;
 use crate::mcp::select::ToolError;
 
 /// Output of a tool: text for the model, and the same as a value.
@@ -16,10 +21,21 @@ pub(super) struct ToolOutput<T> {
     pub(super) value: T,
 }
 
+/// Returns the schema of a tool's structured content.
+pub(super) fn output_schema<T: JsonSchema + Any>() -> Arc<JsonObject> {
+    let full = schema_for_output::<StructuredContent<T>>();
+    let Ok(mut simple) = Schema::try_from(Value::Object(JsonObject::clone(&full))) else { return full };
+    schema::remove_formats(&mut simple);
+    match simple.to_value() {
+        Value::Object(simple) => Arc::new(simple),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => full,
+    }
+}
+
 /// Structured content; includes the text, since Claude Code passes nothing else to its model (2.1.330,
 /// measured).
 #[derive(JsonSchema, Serialize)]
-pub(super) struct StructuredContent<T> {
+struct StructuredContent<T> {
     /// Result as text.
     text: String,
     #[serde(flatten)]

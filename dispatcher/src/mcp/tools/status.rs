@@ -4,13 +4,14 @@ use jiff::Timestamp;
 
 use super::output::ToolOutput;
 use crate::error::Error;
-use crate::mcp::arguments::{ListArguments, RunArguments, parse_optional, task};
+use crate::mcp::arguments::{ListArguments, RunArguments, service as parse_service, task};
 use crate::mcp::outputs::{ListOutput, RunSummary, StatusOutput, summaries};
-use crate::mcp::select::{ToolError, select_run};
+use crate::mcp::select::{ToolError, known_services, select_run};
 use crate::mcp::server::Server;
 use crate::mcp::text::{candidates, render_damaged, render_list, render_run};
 use crate::operations::Filter;
 use crate::task::selection::{PHASES, Purpose, parse_phase};
+use crate::task::suggest;
 
 /// Default number of runs to list.
 const DEFAULT_LIMIT: u32 = 20;
@@ -41,19 +42,21 @@ pub(super) async fn list(
 ) -> Result<ToolOutput<ListOutput>, ToolError> {
     let ListArguments { service, task_id, phase, limit } = arguments;
     let phase = phase.as_deref().filter(|text| !text.trim().is_empty());
-    let phase = phase.map(|text| {
-        parse_phase(text).ok_or_else(|| {
-            let names = PHASES.map(orchestrator_contract::Phase::name);
-            Error::invalid_request(format!("invalid phase `{text}`"))
-                .with_hint(format!("Use one of {}.", names.join(", ")))
-        })
-    });
+    let phase =
+        phase.map(|text| {
+            parse_phase(text).ok_or_else(|| {
+                let names = PHASES.map(orchestrator_contract::Phase::name);
+                Error::invalid_request(format!("invalid `phase`: `{text}` is not a phase"))
+                    .with_hint(format!("{}Use one of {}.", suggest::sentence(text, names), names.join(", ")))
+            })
+        });
+    let dispatcher = server.dispatcher()?;
+    let known = known_services(&dispatcher, &[]);
     let filter = Filter {
-        service: parse_optional(service.as_deref())?,
+        service: parse_service(service.as_deref(), &known)?,
         task: task(task_id.as_ref())?,
         phase: phase.transpose()?,
     };
-    let dispatcher = server.dispatcher()?;
     let mut statuses = dispatcher.list(&filter).await?;
     // The service, task and phase of a damaged record are not known.
     let damaged = if filter == Filter::default() { dispatcher.damaged().await? } else { Vec::new() };

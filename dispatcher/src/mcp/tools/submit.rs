@@ -9,7 +9,7 @@ use crate::config::parse_repository;
 use crate::error::Error;
 use crate::mcp::arguments::{SubmitArguments, parse_optional};
 use crate::mcp::outputs::{RunSummary, SubmitOutput};
-use crate::mcp::select::{ToolError, all, select_from, still_active};
+use crate::mcp::select::{ToolError, all, known_services, select_from, still_active};
 use crate::mcp::server::{Server, TransportKind};
 use crate::mcp::text::{PriorRuns, render_submission};
 use crate::operations::{Dispatcher, Submission, SubmitOutcome};
@@ -68,7 +68,8 @@ async fn request(
             .with_hint("Pass retry: true with it, or omit it.")
             .into());
     }
-    let (service, task, agent) = (arguments.service()?, arguments.task()?, arguments.agent()?);
+    let service = arguments.service(&known_services(dispatcher, all))?;
+    let (task, agent) = (arguments.task()?, arguments.agent()?);
     if let (Some(service), Some(task), false) = (&service, task, named) {
         // A retry uses the agent of the earlier attempt.
         let of_task = |status: &&Status| {
@@ -133,17 +134,19 @@ fn overrides(
     origin: TransportKind,
 ) -> Result<Overrides, Error> {
     let text = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-    let url = |text: &Option<String>| parse_repository_argument(text.as_deref(), dispatcher, origin);
+    let url = |parameter: &str, text: &Option<String>| {
+        parse_repository_argument(parameter, text.as_deref(), dispatcher, origin)
+    };
     Ok(Overrides {
         model: text(&arguments.model),
-        branch: parse_optional(arguments.branch.as_deref())?,
+        branch: parse_optional("branch", arguments.branch.as_deref())?,
         guidance: text(&arguments.guidance),
-        repository_url: url(&arguments.repository_url)?,
-        platform_repository_url: url(&arguments.platform_repository_url)?,
-        platform_branch: parse_optional(arguments.platform_branch.as_deref())?,
-        docs_directory: parse_optional(arguments.docs_directory.as_deref())?,
+        repository_url: url("repository_url", &arguments.repository_url)?,
+        platform_repository_url: url("platform_repository_url", &arguments.platform_repository_url)?,
+        platform_branch: parse_optional("platform_branch", arguments.platform_branch.as_deref())?,
+        docs_directory: parse_optional("docs_directory", arguments.docs_directory.as_deref())?,
         github_user: text(&arguments.github_user),
-        working_directory: parse_optional(arguments.working_directory.as_deref())?,
+        working_directory: parse_optional("working_directory", arguments.working_directory.as_deref())?,
         timeout_minutes: arguments.timeout_minutes,
         cost_usd: arguments.cost_usd,
         turns: arguments.turns,
@@ -153,15 +156,17 @@ fn overrides(
 
 /// Parses a repository URL; a relative path starts at the working directory.
 pub(super) fn parse_repository_argument(
+    parameter: &str,
     text: Option<&str>,
     dispatcher: &Dispatcher,
     origin: TransportKind,
 ) -> Result<Option<RepositoryUrl>, Error> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let url = parse_repository(text, &dispatcher.config().folder.path)?;
+    let url = parse_repository(text, &dispatcher.config().folder.path)
+        .map_err(|error| error.in_place(parameter))?;
     match (origin, url.transport()) {
         (TransportKind::Http, Transport::Local) => Err(Error::invalid_request(format!(
-            "`{text}` is a path on your machine, which this server cannot access"
+            "invalid `{parameter}`: `{text}` is a path on your machine, which this server cannot access"
         ))
         .with_hint("Use a URL such as git@github.com:myorg/trader.git.")),
         (TransportKind::Http | TransportKind::Stdio, _) => Ok(Some(url)),

@@ -36,7 +36,10 @@ pub(super) async fn wait(
 ) -> Result<ToolOutput<WaitOutput>, ToolError> {
     let seconds = arguments.timeout_seconds.unwrap_or(DEFAULT_SECONDS);
     let timeout = Duration::try_from_secs_f64(seconds.min(MAX_SECONDS)).map_err(|_| {
-        Error::invalid_request(format!("invalid timeout_seconds {seconds}")).with_hint("Use 0 to 45 seconds.")
+        Error::invalid_request(format!(
+            "invalid `timeout_seconds`: expected a number from 0 to 45, not {seconds}"
+        ))
+        .with_hint("Call again to wait longer.")
     })?;
     let dispatcher = server.dispatcher()?;
     let start = Instant::now();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::task::advice::render_for_cli;
 use crate::task::event_fold::LockState;
 use crate::task::status::tests::sample;
 
@@ -47,6 +48,8 @@ fn natural_run_queries_select_expected_runs() {
         (&busy, "current", Inspect, "one of auth:1:1 trader:3:2"),
         (&busy, "the current task", Stop, "one of auth:1:1 trader:3:2"),
         (&busy, "latest", Inspect, "auth:1:1"),
+        (&busy, "the last one", Stop, "auth:1:1"),
+        (&busy, "latest", Retry, "trader:3:1"),
         (&busy, "the last one", Inspect, "auth:1:1"),
         (&busy, "task 3", Inspect, "trader:3:2"),
         (&busy, "Task 3?", Stop, "trader:3:2"),
@@ -63,6 +66,7 @@ fn natural_run_queries_select_expected_runs() {
         (&one, "", Inspect, "auth:1:1"),
         (&one, "current", Stop, "auth:1:1"),
         (&one, "latest", Inspect, "trader:2:1"),
+        (&one, "latest", Stop, "auth:1:1"),
         (&one, "trader", Stop, "trader:2:1"),
         (&one, "", Retry, "trader:2:1"),
         (&quiet, "", Inspect, "trader:2:1"),
@@ -70,7 +74,13 @@ fn natural_run_queries_select_expected_runs() {
         (&quiet, "task 2", Inspect, "one of trader:2:1 auth:2:1"),
         (&quiet, "task 1", Inspect, "trader:1:1"),
         (&quiet, "task 2 of the auth service", Inspect, "auth:2:1"),
-        (&quiet, "the last task", Retry, "one of trader:2:1 auth:2:1"),
+        (&quiet, "the last task", Retry, "trader:2:1"),
+        (&quiet, "latest", Retry, "trader:2:1"),
+        (&quiet, "", Retry, "trader:2:1"),
+        (&quiet, "task 2", Retry, "one of trader:2:1 auth:2:1"),
+        (&quiet, "the last task 2", Retry, "trader:2:1"),
+        (&quiet, "the latest task 2", Inspect, "trader:2:1"),
+        (&quiet, "latest", Stop, "trader:2:1"),
         (&quiet, "auth", Retry, "auth:2:1"),
         (&single, "the last task", Retry, "trader:2:1"),
         (&[], "", Inspect, "none"),
@@ -80,6 +90,21 @@ fn natural_run_queries_select_expected_runs() {
         let names: Vec<&str> = all.iter().map(|status| status.run.as_str()).collect();
         assert_eq!(selected(text, *purpose, all), *expected, "`{text}` for {purpose:?} among {names:?}");
     }
+}
+
+#[test]
+fn misspelt_run_or_service_is_suggested() {
+    let all = runs(&["trader:2:1 ended", "auth:1:1 live"]);
+    let hint = |text: &str| render_for_cli(parse_query(text, &all).unwrap_err().hint());
+    assert!(hint("tradr").starts_with("Did you mean `trader`? "), "{}", hint("tradr"));
+    let run = "trader-claude-agent-1-task2-attempt1";
+    let misspelt = hint("trader-cluade-agent-1-task2-attempt1");
+    assert!(misspelt.starts_with(&format!("Did you mean `{run}`? ")), "{misspelt}");
+    assert!(!hint("payments").contains("Did you mean"), "{}", hint("payments"));
+    let service = |name: &str| render_for_cli(&no_match_hint(Some(&ServiceName::new(name).unwrap()), &all));
+    assert!(service("atuh").starts_with("Did you mean `auth`? The newest runs are "), "{}", service("atuh"));
+    assert!(service("auth").starts_with("The newest runs are "), "{}", service("auth"));
+    assert_eq!(no_match_hint(None, &[]), Advice::SubmitTask, "a list would be empty");
 }
 
 #[test]
@@ -96,6 +121,12 @@ fn retry_skips_succeeded_docs_run_unless_docs_requested() {
     assert_eq!(selected("task 1", Purpose::Retry, &all), "trader:1:1");
     assert_eq!(selected("the docs of task 1", Purpose::Retry, &all), "trader:1:2");
     assert_eq!(selected("task 1", Purpose::Inspect, &all), "trader:1:2");
+    let docs_only = [all[0].clone()];
+    assert_eq!(
+        selected("the last one", Purpose::Retry, &docs_only),
+        "trader:1:2",
+        "nothing else can be meant"
+    );
     all[0].phase = Phase::Failed;
     assert_eq!(selected("task 1", Purpose::Retry, &all), "trader:1:2");
 }

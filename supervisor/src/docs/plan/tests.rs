@@ -98,10 +98,34 @@ fn plan_of_one_task_rejects_unknown_id() {
 #[test]
 fn invalid_or_duplicate_task_ids_are_noted() {
     let tasks =
-        r#"{"tasks": [{"id": "T-1", "title": "A"}, {"id": 2, "title": "B"}, {"id": "2", "title": "C"}]}"#;
+        r#"{"tasks": [{"id": "setup", "title": "A"}, {"id": 2, "title": "B"}, {"id": "2", "title": "C"}]}"#;
     let plan = plan_of(&[(".taskmaster/tasks/tasks.json", tasks)], None, false, &[]).unwrap();
     assert_eq!(plan.subjects.len(), 1);
     assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
+}
+
+#[test]
+fn plan_without_usable_task_is_an_error() {
+    for (tasks, expected) in [
+        (r#"{"tasks": [{"id": "setup"}]}"#, "task `setup` was skipped: its id is not a number"),
+        (
+            r#"{"tasks": [{"title": "x"}]}"#,
+            "entry 1 of `.taskmaster/tasks/tasks.json` was skipped: `id` is missing",
+        ),
+    ] {
+        let error = plan_of(&[(".taskmaster/tasks/tasks.json", tasks)], None, false, &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot use `.taskmaster/tasks/tasks.json`: it has no task with a number as its id: {expected}"
+            )
+        );
+    }
+    let files = [(".taskmaster/tasks/tasks.json", r#"{"tasks": []}"#), (".taskmaster/state.json", "")];
+    assert!(plan_of(&files, None, false, &[]).unwrap().subjects.is_empty());
+    let prefixed = r#"{"tasks": [{"id": "HAM-2", "title": "A"}, {"id": 2, "title": "B"}]}"#;
+    let plan = plan_of(&[(".taskmaster/tasks/tasks.json", prefixed)], Some(2), false, &[]).unwrap();
+    assert_eq!(plan.subjects.iter().map(|task| task.entry.title.as_str()).collect::<Vec<_>>(), ["B"]);
 }
 
 #[test]

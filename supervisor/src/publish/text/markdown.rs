@@ -17,7 +17,7 @@ pub(super) const MAX_LINE_CHARS: usize = 300;
 pub(super) const MAX_NOTES: usize = 20;
 
 /// Maximum characters of a list.
-const MAX_LIST_CHARS: usize = 9_000;
+pub(super) const MAX_LIST_CHARS: usize = 9_000;
 
 /// Maximum levels of nested lists.
 const MAX_LIST_LEVEL: usize = 3;
@@ -317,6 +317,11 @@ pub(super) fn quoted_lines(text: &str, prefix: &str) -> String {
 
 /// Returns a list, each entry in one line.
 pub(super) fn list(entries: &[String], max_entries: usize) -> String {
+    list_within(entries, max_entries, MAX_LIST_CHARS)
+}
+
+/// Renders entries as [`list`] does, in at most `max_chars` characters.
+pub(super) fn list_within(entries: &[String], max_entries: usize, max_chars: usize) -> String {
     let mut lines: Vec<String> = entries
         .iter()
         .take(max_entries)
@@ -326,7 +331,7 @@ pub(super) fn list(entries: &[String], max_entries: usize) -> String {
     if more > 0 {
         lines.push(format!("- and {more} more"));
     }
-    join_within(&lines, "\n", MAX_LIST_CHARS)
+    join_within(&lines, "\n", max_chars)
 }
 
 #[cfg(test)]

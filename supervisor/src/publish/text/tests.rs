@@ -6,6 +6,8 @@ use super::*;
 struct Fixture {
     run: RunName,
     criteria: Vec<String>,
+    scope: Vec<String>,
+    constraints: Vec<String>,
     verification: Verification,
     base: Revision,
     usage: Usage,
@@ -25,6 +27,8 @@ fn fixture() -> Fixture {
     Fixture {
         run: RunName::new("trader-claude-agent-1-task2-attempt1").unwrap(),
         criteria: vec!["Matches by price\n  and time".to_owned(), "`cargo test` passes".to_owned()],
+        scope: vec!["Out of scope: <b>billing</b> for @team".to_owned()],
+        constraints: vec!["No `unsafe`".to_owned()],
         verification: Verification {
             status: VerificationStatus::Passed,
             commit: Some("fedcba9876543210fedcba9876543210fedcba98".to_owned()),
@@ -59,6 +63,8 @@ fn text<'a>(fixture: &'a Fixture, summary: &'a str) -> PullRequestText<'a> {
         description: Some("Match orders by price and time."),
         summary: Some(summary),
         criteria: &fixture.criteria,
+        scope: &fixture.scope,
+        constraints: &fixture.constraints,
         verification: &fixture.verification,
         base: &fixture.base,
         branch: "feature/task-2-implementation",
@@ -88,7 +94,13 @@ fn failed_verification_body_matches_snapshot() {
     fixture.notes.clear();
     fixture.authors.clear();
     fixture.servers.clear();
-    let body = render_body(&PullRequestText { description: None, criteria: &[], ..text(&fixture, " ") });
+    let body = render_body(&PullRequestText {
+        description: None,
+        criteria: &[],
+        scope: &[],
+        constraints: &[],
+        ..text(&fixture, " ")
+    });
     insta::assert_snapshot!(body.replace(&"x".repeat(700), "[x]"));
 }
 
@@ -157,6 +169,8 @@ proptest! {
         let mut fixture = fixture();
         let long = piece.repeat(times);
         fixture.criteria = vec![long.clone(); 60];
+        fixture.scope = vec![long.clone(); 60];
+        fixture.constraints = vec![long.clone(); 60];
         fixture.notes = vec![long.clone(); 60];
         fixture.verification.commands = vec![
             CommandResult { command: long.clone(), exit_code: None, seconds: 1.0, output: long.clone() }; 20

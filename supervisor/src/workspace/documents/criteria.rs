@@ -1,11 +1,13 @@
 //! Extracts acceptance criteria from Markdown.
 
-use super::tasks_file::Entry;
+use super::entry::Entry;
 
-/// Returns the criteria of a task: of its file, or else of its test strategy.
+/// Returns the criteria of a task: of its file, or else of its entry, or of its test strategy.
 pub(super) fn criteria_of(file: Option<&str>, entry: &Entry) -> Vec<String> {
+    let listed = &entry.requirements.acceptance_criteria;
     match (file, &entry.test_strategy) {
         (Some(text), _) => acceptance_criteria(text),
+        (None, _) if !listed.is_empty() => listed.clone(),
         (None, Some(strategy)) => acceptance_criteria(strategy),
         (None, None) => Vec::new(),
     }

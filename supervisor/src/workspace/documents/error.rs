@@ -2,6 +2,9 @@
 
 use orchestrator_contract::{Reason, TaskId};
 
+/// Maximum names to list.
+const MAX_NAMES: usize = 50;
+
 /// The documents of a task cannot be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
@@ -33,6 +36,39 @@ pub enum DocumentsError {
         /// Problem, such as the expected type.
         expected: String,
     },
+    /// A file has no content.
+    #[error("`{path}` is empty: restore it from an earlier commit")]
+    Empty { path: String },
+    /// A merge was committed with its conflicts.
+    #[error("`{path}` has git conflict markers in line {line}: resolve the conflict and push")]
+    Conflict {
+        path: String,
+        /// Line of the first marker, from 1.
+        line: usize,
+    },
+    /// A file is JSON, but not what it should be.
+    #[error("cannot use `{path}`: {problem}")]
+    Unusable {
+        path: String,
+        /// Problem, such as the expected type.
+        problem: String,
+    },
+    /// The requested task has a field of the wrong type.
+    #[error("cannot use task {id} of `{file}`: {problem}")]
+    InvalidEntry {
+        file: String,
+        id: String,
+        /// Field, with its problem.
+        problem: String,
+    },
+    /// Several prefixed ids have the number of the requested task.
+    #[error("`{file}` has several tasks with the number {task}: {}; give each its own number", quoted(ids))]
+    AmbiguousId { file: String, task: TaskId, ids: Vec<String> },
+    /// The tasks are where older versions of Task Master had them.
+    #[error(
+        "`{file}` is in the layout of an older Task Master: run `task-master migrate` and push the result"
+    )]
+    OldLayout { file: String },
     /// No rule selects one of several tags.
     #[error(
         "`{path}` has the tags {}; none is the service's, current or `master`{}",
@@ -47,10 +83,12 @@ pub enum DocumentsError {
     },
     /// `tasks.json` does not have the task.
     #[error(
-        "`{file}` has no task {task}{}; tasks: {}{}",
+        "`{file}` has no task {task}{}; tasks: {}{}{}{}",
         tag.as_ref().map(|tag| format!(" in tag `{tag}`")).unwrap_or_default(),
         if ids.is_empty() { "none".to_owned() } else { list_ids(ids) },
-        if other_tags.is_empty() { String::new() } else { format!("; found in tag {}", quoted(other_tags)) }
+        if other_tags.is_empty() { String::new() } else { format!("; found in tag {}", quoted(other_tags)) },
+        advise_numbers(ids),
+        if skipped.is_empty() { String::new() } else { format!("; without an id: {}", quoted(skipped)) }
     )]
     TaskNotFound {
         file: String,
@@ -61,6 +99,8 @@ pub enum DocumentsError {
         ids: Vec<String>,
         /// Other tags that have the task.
         other_tags: Vec<String>,
+        /// Entries without an id.
+        skipped: Vec<String>,
     },
 }
 
@@ -71,15 +111,26 @@ impl DocumentsError {
         match self {
             Self::Unreadable { .. } => Reason::IoError,
             Self::TaskNotFound { .. } => Reason::TaskNotFound,
-            Self::FolderMissing { .. } | Self::Missing { .. } => Reason::DocumentsNotFound,
+            Self::FolderMissing { .. } | Self::Missing { .. } | Self::OldLayout { .. } => {
+                Reason::DocumentsNotFound
+            }
             // The documents exist, but a person must fix them or select a tag.
-            Self::Malformed { .. } | Self::AmbiguousTag { .. } => Reason::InvalidTask,
+            Self::Malformed { .. }
+            | Self::Empty { .. }
+            | Self::Conflict { .. }
+            | Self::Unusable { .. }
+            | Self::InvalidEntry { .. }
+            | Self::AmbiguousId { .. }
+            | Self::AmbiguousTag { .. } => Reason::InvalidTask,
         }
     }
 }
 
 fn quoted(names: &[String]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    let mut shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    shown.extend((more > 0).then(|| format!("{more} more")));
+    shown.join(", ")
 }
 
 fn list_folders(candidates: &[String]) -> String {
@@ -89,9 +140,18 @@ fn list_folders(candidates: &[String]) -> String {
     format!("; found in {}: set it as the docs directory", quoted(candidates))
 }
 
-/// Returns at most 50 ids, separated by commas.
+/// Returns what to do if no task has a number.
+fn advise_numbers(ids: &[String]) -> &'static str {
+    let is_name = |id: &String| !id.ends_with(|c: char| c.is_ascii_digit());
+    if ids.is_empty() || !ids.iter().all(is_name) {
+        return "";
+    }
+    "; a task is submitted by its number, so give each a number as its `id`"
+}
+
+/// Returns the first ids, separated by commas.
 fn list_ids(ids: &[String]) -> String {
-    let shown: Vec<&str> = ids.iter().take(50).map(String::as_str).collect();
+    let shown: Vec<&str> = ids.iter().take(MAX_NAMES).map(String::as_str).collect();
     let more = ids.len().saturating_sub(shown.len());
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{more}", shown.join(", "))

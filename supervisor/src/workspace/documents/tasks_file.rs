@@ -1,65 +1,171 @@
-//! Parses `tasks.json`, with and without tags, and `state.json`.
-//!
-//! Unknown fields are retained: Task Master adds some with every release. Ids and dependencies are
-//! numbers or strings.
+//! Reads `tasks.json`, with and without tags.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use orchestrator_contract::TaskId;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use super::entry::{Entry, read_entry};
 use super::error::DocumentsError;
+use super::fields::describe;
+use super::json;
+
+/// Tags to prefer, in this order; then `master`, then the only one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TagPreference<'a> {
+    pub service: &'a str,
+    /// Current tag according to `state.json`.
+    pub current: Option<&'a str>,
+    /// Default tag according to `config.json`.
+    pub default: Option<&'a str>,
+}
 
 /// Tasks of the selected tag.
 #[derive(Clone, Debug)]
 pub struct TasksFile {
+    /// Path of the file.
+    pub path: String,
     /// Selected tag, or `None` if the file has no tags.
     pub tag: Option<String>,
     pub list: TaskList,
     others: BTreeMap<String, TaskList>,
-}
-
-impl TasksFile {
-    /// Parses the file and selects a tag: the service's, the current one, `master`, the only one.
-    ///
-    /// # Errors
-    /// Returns an error, with line and column, if the text is malformed, or if the tag is ambiguous.
-    pub fn parse(
-        path: &str,
-        text: &str,
-        service: &str,
-        current: Option<&str>,
-    ) -> Result<Self, DocumentsError> {
-        parse(path, text, service, current)
-    }
-
-    /// Returns the other tags that have a task with this id.
-    #[must_use]
-    pub fn tags_with(&self, id: &str) -> Vec<String> {
-        self.others.iter().filter(|(_, list)| list.get(id).is_some()).map(|(tag, _)| tag.clone()).collect()
-    }
+    /// Oddities of the file itself, one sentence each.
+    pub(super) notes: Vec<String>,
 }
 
 /// List of tasks.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct TaskList {
     /// Tasks, in the order of the file.
     pub tasks: Vec<Entry>,
+    /// Entries with faults.
+    pub(super) odd: Vec<OddEntry>,
+}
+
+/// Entry with fields of the wrong type, which are read as if they were absent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct OddEntry {
+    /// Id; without one the entry is skipped.
+    pub(super) id: Option<String>,
+    /// Position in the list.
+    pub(super) position: usize,
+    pub(super) faults: Vec<String>,
+}
+
+impl TasksFile {
+    /// Parses the file and selects a tag.
+    ///
+    /// # Errors
+    /// Returns an error if the text is malformed, has no list of tasks, or if the tag is ambiguous.
+    pub fn parse(path: &str, text: &str, preference: TagPreference<'_>) -> Result<Self, DocumentsError> {
+        let unusable = |problem: String| DocumentsError::Unusable { path: path.to_owned(), problem };
+        let value = json::parse(path, text)?;
+        let Value::Object(top) = value else {
+            let problem = format!("it is {}, expected an object with `tasks` or tags", describe(&value));
+            return Err(unusable(problem));
+        };
+        let mut tags = BTreeMap::new();
+        let mut root = None;
+        for (name, mut value) in top {
+            if let Some(fields) = value.as_object_mut() {
+                tags.extend(fields.remove("tasks").map(|tasks| (name, tasks)));
+            } else if name == "tasks" {
+                root = Some(value);
+            }
+        }
+        let has_tags = tags.values().any(Value::is_array);
+        if let Some(root) = root.as_ref().filter(|_| !has_tags) {
+            let list = read_list(root).map_err(|problem| unusable(format!("`tasks` {problem}")))?;
+            let (path, others, notes) = (path.to_owned(), BTreeMap::new(), Vec::new());
+            return Ok(Self { path, tag: None, list, others, notes });
+        }
+        let tag = select_tag(path, &tags, preference)?;
+        let mut notes = Vec::new();
+        if root.is_some() {
+            notes.push(format!(
+                "the tasks of `{path}` outside of its tags were ignored; tag `{tag}` was used"
+            ));
+        }
+        let mut list = TaskList::default();
+        let mut others = BTreeMap::new();
+        for (name, tasks) in tags {
+            match read_list(&tasks) {
+                Ok(read) if name == tag => list = read,
+                Ok(read) => drop(others.insert(name, read)),
+                Err(problem) if name == tag && !tasks.is_null() => {
+                    return Err(unusable(format!("`{name}.tasks` {problem}")));
+                }
+                Err(problem) => notes.push(format!("`{name}.tasks` of `{path}` {problem}")),
+            }
+        }
+        Ok(Self { path: path.to_owned(), tag: Some(tag), list, others, notes })
+    }
+
+    /// Returns the requested task.
+    ///
+    /// # Errors
+    /// Returns an error if the list does not have it, or if it has faults.
+    pub fn requested(&self, task: TaskId) -> Result<&Entry, DocumentsError> {
+        let ambiguous = |ids| DocumentsError::AmbiguousId { file: self.path.clone(), task, ids };
+        let Some(entry) = self.list.find(task).map_err(ambiguous)? else {
+            return Err(DocumentsError::TaskNotFound {
+                file: self.path.clone(),
+                task,
+                tag: self.tag.clone(),
+                ids: self.list.tasks.iter().map(|task| task.id.clone()).collect(),
+                other_tags: self.tags_with(task),
+                skipped: self.list.skipped(),
+            });
+        };
+        let odd = self.list.odd.iter().find(|odd| odd.id.as_ref() == Some(&entry.id));
+        match odd.and_then(|odd| odd.faults.first()) {
+            Some(problem) => Err(DocumentsError::InvalidEntry {
+                file: self.path.clone(),
+                id: entry.id.clone(),
+                problem: problem.clone(),
+            }),
+            None => Ok(entry),
+        }
+    }
+
+    /// Returns the other tags that have a task.
+    fn tags_with(&self, task: TaskId) -> Vec<String> {
+        let has_task = |list: &TaskList| list.find(task).is_ok_and(|found| found.is_some());
+        self.others.iter().filter(|(_, list)| has_task(list)).map(|(tag, _)| tag.clone()).collect()
+    }
 }
 
 impl TaskList {
+    /// Returns whether the list has no entry, not even one that was skipped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.odd.is_empty()
+    }
+
     /// Returns the task with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Entry> {
         self.tasks.iter().find(|task| task.id == id)
     }
 
-    /// Returns the ids of all tasks.
-    #[must_use]
-    pub fn ids(&self) -> Vec<String> {
-        self.tasks.iter().map(|task| task.id.clone()).collect()
+    /// Returns the task with this id, or with this number in a prefixed id; an error has several such ids.
+    fn find(&self, task: TaskId) -> Result<Option<&Entry>, Vec<String>> {
+        if let Some(entry) = self.get(&task.to_string()) {
+            return Ok(Some(entry));
+        }
+        let mut found = self.tasks.iter().filter(|entry| entry.number() == Some(task.get()));
+        let Some(first) = found.next() else { return Ok(None) };
+        let mut ids = vec![first.id.clone()];
+        ids.extend(found.filter(|other| other.id != first.id).map(|other| other.id.clone()));
+        if ids.len() > 1 {
+            return Err(ids);
+        }
+        Ok(Some(first))
+    }
+
+    /// Returns where the entries without an id are.
+    fn skipped(&self) -> Vec<String> {
+        self.odd.iter().filter(|odd| odd.id.is_none()).map(|odd| format!("tasks[{}]", odd.position)).collect()
     }
 
     /// Returns title and status of a task (`2`) or a subtask (`2.1`).
@@ -73,177 +179,45 @@ impl TaskList {
     }
 }
 
-/// Task in `tasks.json`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Entry {
-    #[serde(deserialize_with = "id")]
-    pub id: String,
-    #[serde(default, deserialize_with = "text")]
-    pub title: String,
-    #[serde(default, deserialize_with = "optional_text")]
-    pub description: Option<String>,
-    /// Implementation details.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub details: Option<String>,
-    #[serde(default, deserialize_with = "optional_text")]
-    pub test_strategy: Option<String>,
-    /// `pending`, `in-progress`, `done` and others.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub status: Option<String>,
-    /// `high`, `medium`, `low`.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub priority: Option<String>,
-    /// Ids of tasks (`2`) and subtasks (`2.1`).
-    #[serde(default, deserialize_with = "ids")]
-    pub dependencies: Vec<String>,
-    #[serde(default, deserialize_with = "null_is_none")]
-    pub subtasks: Vec<Subtask>,
-    /// Other fields, for the agent.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// Subtask in `tasks.json`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Subtask {
-    /// Id within the task.
-    #[serde(deserialize_with = "id")]
-    pub id: String,
-    #[serde(default, deserialize_with = "text")]
-    pub title: String,
-    #[serde(default, deserialize_with = "optional_text")]
-    pub description: Option<String>,
-    /// Implementation details.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub details: Option<String>,
-    #[serde(default, deserialize_with = "optional_text")]
-    pub test_strategy: Option<String>,
-    /// `pending`, `in-progress`, `done` and others.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub status: Option<String>,
-    /// Ids of subtasks of the same task (`1`) and of others (`2.1`).
-    #[serde(default, deserialize_with = "ids")]
-    pub dependencies: Vec<String>,
-    /// Other fields, for the agent.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// Parses the current tag of Task Master (`currentTag` in `state.json`).
-pub(super) fn parse_current_tag(path: &str, text: &str) -> Result<Option<String>, DocumentsError> {
-    #[derive(Deserialize)]
-    struct State {
-        #[serde(default, rename = "currentTag", deserialize_with = "optional_text")]
-        current_tag: Option<String>,
-    }
-    let state: State = serde_json::from_str(text).map_err(|error| malformed(path, text, text, &error))?;
-    Ok(state.current_tag)
-}
-
-fn parse(path: &str, text: &str, service: &str, current: Option<&str>) -> Result<TasksFile, DocumentsError> {
-    let top: BTreeMap<String, &RawValue> =
-        serde_json::from_str(text).map_err(|error| malformed(path, text, text, &error))?;
-    let list_of = |raw: &RawValue| {
-        serde_json::from_str::<TaskList>(raw.get()).map_err(|error| malformed(path, text, raw.get(), &error))
-    };
-    if let Some(tasks) = top.get("tasks").filter(|raw| !raw.get().starts_with('{')) {
-        let tasks =
-            serde_json::from_str(tasks.get()).map_err(|error| malformed(path, text, tasks.get(), &error))?;
-        return Ok(TasksFile { tag: None, list: TaskList { tasks }, others: BTreeMap::new() });
-    }
-    let has_tasks = |raw: &RawValue| {
-        serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(raw.get())
-            .is_ok_and(|fields| fields.contains_key("tasks"))
-    };
-    let tags: BTreeMap<String, &RawValue> = top.into_iter().filter(|(_, raw)| has_tasks(raw)).collect();
+fn select_tag(
+    path: &str,
+    tags: &BTreeMap<String, Value>,
+    preference: TagPreference<'_>,
+) -> Result<String, DocumentsError> {
+    let TagPreference { service, current, default } = preference;
     let only = || if tags.len() == 1 { tags.keys().next().map(String::as_str) } else { None };
     let exists = |tag: &&str| tags.contains_key(*tag);
-    let chosen = Some(service).filter(exists).or(current.filter(exists));
-    // If the current tag is missing in the file, selecting `master` would be a guess.
-    let chosen =
-        chosen.or_else(|| Some("master").filter(|tag| current.is_none() && exists(tag))).or_else(only);
-    let Some(tag) = chosen.map(str::to_owned) else {
-        if tags.is_empty() {
-            let expected = "expected `tasks`, or tags that have `tasks`".to_owned();
-            return Err(DocumentsError::Malformed { path: path.to_owned(), line: 1, column: 1, expected });
-        }
-        let (current, tags) = (current.map(str::to_owned), tags.into_keys().collect());
-        return Err(DocumentsError::AmbiguousTag { path: path.to_owned(), current, tags });
+    // If the current tag is missing in the file, selecting another one would be a guess.
+    let fallback = || default.filter(exists).or(Some("master").filter(exists)).filter(|_| current.is_none());
+    let chosen = Some(service).filter(exists).or(current.filter(exists)).or_else(fallback).or_else(only);
+    if let Some(tag) = chosen {
+        return Ok(tag.to_owned());
+    }
+    if tags.is_empty() {
+        let problem = "it has neither `tasks` nor tags that have `tasks`".to_owned();
+        return Err(DocumentsError::Unusable { path: path.to_owned(), problem });
+    }
+    let (current, tags) = (current.map(str::to_owned), tags.keys().cloned().collect());
+    Err(DocumentsError::AmbiguousTag { path: path.to_owned(), current, tags })
+}
+
+/// Reads a list of tasks, or says why it is none.
+fn read_list(value: &Value) -> Result<TaskList, String> {
+    let Value::Array(values) = value else {
+        return Err(format!("is {}, expected a list of tasks", describe(value)));
     };
     let mut list = TaskList::default();
-    let mut others = BTreeMap::new();
-    for (name, raw) in tags {
-        if name == tag {
-            list = list_of(raw)?;
-        } else if let Ok(other) = list_of(raw) {
-            // Used only for error messages, so a malformed tag is not an error.
-            others.insert(name, other);
+    for (position, value) in values.iter().enumerate() {
+        let (entry, faults) = match value {
+            Value::Object(object) => read_entry(object.clone()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                (None, vec![format!("it is {}, expected an object", describe(value))])
+            }
+        };
+        if !faults.is_empty() {
+            list.odd.push(OddEntry { id: entry.as_ref().map(|entry| entry.id.clone()), position, faults });
         }
+        list.tasks.extend(entry);
     }
-    Ok(TasksFile { tag: Some(tag), list, others })
-}
-
-/// Returns the error with its position in the whole text, of which `part` is a slice.
-fn malformed(path: &str, text: &str, part: &str, error: &serde_json::Error) -> DocumentsError {
-    // `part` is borrowed from `text`.
-    let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    let before = text.get(..offset).unwrap_or_default();
-    let lines_before = before.matches('\n').count();
-    let column_before = before.rsplit('\n').next().unwrap_or_default().len();
-    let column = if error.line() <= 1 { column_before + error.column() } else { error.column() };
-    let message = error.to_string();
-    let expected = message.rfind(" at line ").and_then(|end| message.get(..end)).unwrap_or(&message);
-    DocumentsError::Malformed {
-        path: path.to_owned(),
-        line: lines_before + error.line().max(1),
-        column: column.max(1),
-        expected: expected.to_owned(),
-    }
-}
-
-fn id_of<E: serde::de::Error>(value: &Value) -> Result<String, E> {
-    match value {
-        Value::Number(number) => Ok(number.to_string()),
-        Value::String(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        // An empty string is invalid too.
-        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-            Err(E::custom(format!("invalid id {value}, expected a number or a string")))
-        }
-    }
-}
-
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    id_of(&Value::deserialize(deserializer)?)
-}
-
-fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let values: Option<Vec<Value>> = Option::deserialize(deserializer)?;
-    values.unwrap_or_default().iter().map(id_of).collect()
-}
-
-fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Subtask>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(optional_text(deserializer)?.unwrap_or_default())
-}
-
-/// Reads a string, a number, or a list of lines; an empty text is `None`.
-fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let line = |value: &Value| match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-            Err(D::Error::custom(format!("invalid type {value}, expected a text")))
-        }
-    };
-    let text = match Value::deserialize(deserializer)? {
-        Value::Null => return Ok(None),
-        Value::Array(lines) => lines.iter().map(line).collect::<Result<Vec<_>, _>>()?.join("\n"),
-        single @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => line(&single)?,
-    };
-    Ok((!text.trim().is_empty()).then_some(text))
+    Ok(list)
 }
