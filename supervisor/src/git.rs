@@ -64,5 +64,5 @@ pub use transfer::{
     Credentials, Fetched, Progress, PushOutcome, Remote, RemoteRef, RemoteRefs, RemoteSettings,
     TransferError, transfer_main,
 };
-pub use tree::{Entry, EntryKind};
+pub use tree::{Entry, EntryKind, PathNode};
 pub use walk::Unsaved;

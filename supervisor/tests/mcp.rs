@@ -409,13 +409,13 @@ async fn revoked_grant_ends_its_servers_only() {
     let (first, second) = (host.grant().unwrap().unwrap(), host.grant().unwrap().unwrap());
     let mut lines = BufReader::new(connect(&first, "echo").await).lines();
     assert_eq!(lines.next_line().await.unwrap().unwrap(), "started");
-    let of_first = alive(folder.path());
-    assert!(of_first > 0);
     let mut others = BufReader::new(connect(&second, "echo").await).lines();
     assert_eq!(others.next_line().await.unwrap().unwrap(), "started");
+    // Both have the same processes; one that starts them may not have ended yet.
     let of_both = alive(folder.path());
+    assert!(of_both > 1);
     drop(first);
-    assert!(at_most(of_both - of_first, folder.path()).await);
+    assert!(at_most(of_both / 2, folder.path()).await);
     // A server that ended reads as the end of its stream.
     assert!(!matches!(lines.next_line().await, Ok(Some(_))));
     others.get_mut().write_all(b"alive\n").await.unwrap();

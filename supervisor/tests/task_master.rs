@@ -102,7 +102,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Reads task 1 of a case.
-fn read_case(case: &str) -> Result<TaskDocuments, DocumentsError> {
+fn read_case(case: &str) -> Result<TaskDocuments, Box<DocumentsError>> {
     let root = cases().join(case);
     assert!(root.is_dir(), "there is no case `{case}`");
     let reader = Reader {
@@ -114,6 +114,7 @@ fn read_case(case: &str) -> Result<TaskDocuments, DocumentsError> {
     };
     let (service, task) = (ServiceName::new("trader").unwrap(), TaskId::new(1).unwrap());
     find_documents(&reader, &DocumentQuery { service: &service, task, docs_directory: None })
+        .map_err(Box::new)
 }
 
 #[test]

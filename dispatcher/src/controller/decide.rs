@@ -2,7 +2,6 @@
 //!
 //! Every action is idempotent, since the controller may crash after any of them.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -228,12 +227,12 @@ fn admit_or_queue(decision: &mut Decision, run: &TaskRun, seen: &ClusterState, n
 }
 
 /// Returns how a run ended; `None` while it is active.
-fn detect_end<'a>(
+fn detect_end(
     status: &TaskRunStatus,
     run: &TaskRun,
-    seen: &'a ClusterState,
+    seen: &ClusterState,
     now: Timestamp,
-) -> Option<ObservedEnd<'a>> {
+) -> Option<ObservedEnd> {
     let end = observed_end(status, run, seen, now)?;
     // The supervisor sees only a signal, not its sender.
     let is_requested = run.requested_stop().is_some() || status.stop_request_time.is_some();
@@ -259,14 +258,14 @@ fn external_stop(seen: &ClusterState) -> Option<(Reason, String)> {
 }
 
 /// Returns what the log, the pod and the Job tell about the end of a run.
-fn observed_end<'a>(
+fn observed_end(
     status: &TaskRunStatus,
     run: &TaskRun,
-    seen: &'a ClusterState,
+    seen: &ClusterState,
     now: Timestamp,
-) -> Option<ObservedEnd<'a>> {
+) -> Option<ObservedEnd> {
     if let Some(outcome) = stream_outcome(&seen.stream) {
-        return Some(ObservedEnd::Outcome(Cow::Borrowed(outcome)));
+        return Some(ObservedEnd::Outcome(Box::new(outcome.clone())));
     }
     let log_read = matches!(seen.stream, LogStream::Closed(_));
     let inferred =
@@ -323,12 +322,12 @@ fn observed_end<'a>(
 }
 
 /// Returns how a run without a pod ended; `None` if a pod or the rest of the log may still appear.
-fn classify_missing_pod<'a>(
+fn classify_missing_pod(
     status: &TaskRunStatus,
     run: &TaskRun,
     seen: &ClusterState,
     stream_done: bool,
-) -> Option<ObservedEnd<'a>> {
+) -> Option<ObservedEnd> {
     let started = status.start_time.is_some();
     let inferred = |reason, message: String| Some(ObservedEnd::Inferred { reason, message, started });
     let stopped = STOPPED_BEFORE_START_MESSAGE.to_owned();

@@ -176,10 +176,9 @@ fn announced(disrupted: &PodCondition) -> PodProblem {
 #[must_use]
 pub fn disruption_of(pod: &Pod) -> Option<PodProblem> {
     let status = pod.status.as_ref()?;
-    let conditions = status.conditions.iter().flatten();
-    let disrupted = conditions
-        .filter(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
-        .next();
+    let mut conditions = status.conditions.iter().flatten();
+    let disrupted =
+        conditions.find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
     disruption(status.reason.as_deref(), disrupted, "the cluster terminated the pod")
 }
 

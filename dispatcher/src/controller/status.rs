@@ -1,7 +1,5 @@
 //! Computes the status of a TaskRun. Pure.
 
-use std::borrow::Cow;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use orchestrator_contract::outcome::{Work, WorkLocation};
@@ -37,9 +35,9 @@ pub struct TerminationMessage {
 
 /// How a run ended, and how the controller learned of it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum ObservedEnd<'a> {
+pub enum ObservedEnd {
     /// The log contains the outcome.
-    Outcome(Cow<'a, Outcome>),
+    Outcome(Box<Outcome>),
     /// Only the termination message is available.
     TerminationMessage(TerminationMessage),
     /// The supervisor reported no outcome; the controller inferred the reason.
@@ -53,7 +51,7 @@ pub enum ObservedEnd<'a> {
     },
 }
 
-impl ObservedEnd<'_> {
+impl ObservedEnd {
     /// Returns why the run ended.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -70,12 +68,11 @@ impl ObservedEnd<'_> {
         let why = why.trim_end_matches('.');
         let message = |work: &Work| format!("{why}{}. {}", work.describe(), reason.hint());
         match self {
-            Self::Outcome(outcome) => {
-                let mut outcome = outcome.into_owned();
+            Self::Outcome(mut outcome) => {
                 outcome.message = message(&outcome.work);
                 (outcome.reason, outcome.phase) = (reason, reason.phase());
                 (outcome.exit_code, outcome.retryable) = (reason.exit_code(), reason.retryable());
-                Self::Outcome(Cow::Owned(outcome))
+                Self::Outcome(outcome)
             }
             Self::TerminationMessage(end) => {
                 Self::TerminationMessage(TerminationMessage { reason, message: message(&end.work), ..end })
@@ -86,7 +83,7 @@ impl ObservedEnd<'_> {
 }
 
 /// Sets the final status of a run.
-pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd<'_>, now: Timestamp) {
+pub fn set_finished(status: &mut TaskRunStatus, run: &TaskRun, end: &ObservedEnd, now: Timestamp) {
     status.activity = None;
     status.activity_since = None;
     status.queue_position = None;

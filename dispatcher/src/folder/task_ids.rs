@@ -24,9 +24,12 @@ fn ids(root: &Value) -> Option<BTreeSet<TaskId>> {
     let tags = root.as_object()?.values().filter_map(|tag| tag.get("tasks"));
     let lists = root.get("tasks").into_iter().chain(tags);
     let tasks: Vec<&Value> = lists.filter_map(Value::as_array).flatten().collect();
-    let ids = tasks.into_iter().map(|task| match task.get("id")? {
-        Value::String(text) => text.trim().parse().ok(),
-        id => TaskId::new(id.as_u64()?.try_into().ok()?).ok(),
+    let ids = tasks.into_iter().map(|task| {
+        let id = task.get("id")?;
+        match id.as_str() {
+            Some(text) => text.trim().parse().ok(),
+            None => TaskId::new(id.as_u64()?.try_into().ok()?).ok(),
+        }
     });
     ids.collect()
 }

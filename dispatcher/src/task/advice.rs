@@ -51,7 +51,7 @@ pub enum Advice {
         /// The known name.
         name: String,
         /// What to do if it is not meant.
-        otherwise: Box<Advice>,
+        otherwise: Box<Self>,
     },
     /// Select a run by name, recency, task or service.
     SelectRun,

@@ -131,6 +131,8 @@ mod tests {
         outcome
     }
 
+    type Change = fn(&mut Outcome);
+
     #[test]
     fn attempt_without_figures_or_work_never_reached_agent() {
         assert!(never_reached_agent(&wrong_key()));
@@ -138,7 +140,7 @@ mod tests {
             never_reached_agent(&Outcome { phase: Phase::Stopped, ..wrong_key() }),
             "stopped in the queue"
         );
-        let changes: [(&str, fn(&mut Outcome)); 11] = [
+        let changes: [(&str, Change); 11] = [
             ("a turn", |outcome| outcome.usage.turns = 1),
             ("a cost", |outcome| outcome.usage.cost_usd = 0.01),
             ("an unconfirmed cost", |outcome| outcome.usage.unconfirmed_usd = 0.01),

@@ -31,7 +31,8 @@ fn damaged_records_are_listed_as_damaged() {
     folder("being-written");
     folder("Not A Run");
     let left = folder("left-over");
-    File::open(&left).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3_600)).unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    File::open(&left).unwrap().set_modified(long_ago).unwrap();
     let damaged = folder("damaged");
     for file in ["record.json", "task.json"] {
         fs::write(damaged.join(file), "{").unwrap();

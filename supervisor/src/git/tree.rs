@@ -61,6 +61,14 @@ impl EntryKind {
     }
 }
 
+/// What a path is at a commit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PathNode {
+    pub kind: EntryKind,
+    /// Content of a file or target of a link; absent for others, and if it has more bytes than were asked for.
+    pub content: Option<Vec<u8>>,
+}
+
 impl ControlRepository {
     /// Returns the content of a file at a commit, or `None` if the path is not a regular file.
     ///
@@ -77,22 +85,16 @@ impl ControlRepository {
     pub fn read_file_up_to(&self, commit: Oid, path: &Path, max: usize) -> Result<Option<Vec<u8>>, GitError> {
         let node = self.read_node(commit, path, max)?;
         let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File | EntryKind::Executable);
-        Ok(node.filter(|(kind, _)| is_file(kind)).and_then(|(_, content)| content))
+        Ok(node.filter(|node| is_file(&node.kind)).and_then(|node| node.content))
     }
 
-    /// Returns the kind of a path at a commit, or `None` if it does not exist. No link is followed.
+    /// Returns what a path is at a commit, with up to `max` bytes of content, or `None` if it does not exist.
     ///
-    /// The content is that of a file, or the target of a link; it is absent for others, and if it has more
-    /// than `max` bytes.
+    /// No link is followed.
     ///
     /// # Errors
     /// Returns an error if the commit or one of its objects cannot be read.
-    pub fn read_node(
-        &self,
-        commit: Oid,
-        path: &Path,
-        max: usize,
-    ) -> Result<Option<(EntryKind, Option<Vec<u8>>)>, GitError> {
+    pub fn read_node(&self, commit: Oid, path: &Path, max: usize) -> Result<Option<PathNode>, GitError> {
         let fail = || GitError::library(format!("read `{}` at {commit}", path.display()));
         let tree = self.commit_object(commit)?.tree().map_err(fail())?;
         let entry = match tree.get_path(path) {
@@ -106,7 +108,7 @@ impl ControlRepository {
         } else {
             None
         };
-        Ok(Some((kind, content)))
+        Ok(Some(PathNode { kind, content }))
     }
 
     /// Returns the content of a blob, or `None` if it has more than `max` bytes.

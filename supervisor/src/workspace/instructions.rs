@@ -24,7 +24,7 @@ pub use source::{Node, Source};
 use super::branch::PreparedBranch;
 use super::fetch::open;
 use crate::context::{Context, RepositoryRole};
-use crate::git::EntryKind;
+use crate::git::{EntryKind, PathNode};
 
 /// Returns the instructions at the commit that the agent starts from.
 ///
@@ -36,12 +36,12 @@ pub fn read_instructions(context: &Context, prepared: &PreparedBranch) -> Instru
         let read = control.read_node(prepared.start, path.as_ref(), source::MAX_FILE_BYTES);
         match read.ok().flatten() {
             None => Node::Missing,
-            Some((EntryKind::File | EntryKind::Executable, content)) => {
-                content.map_or(Node::TooLarge, Node::File)
-            }
-            Some((EntryKind::Link, content)) => Node::Link(content.unwrap_or_default()),
-            Some((EntryKind::Folder, _)) => Node::Folder,
-            Some((EntryKind::Submodule, _)) => Node::Missing,
+            Some(PathNode { kind, content }) => match kind {
+                EntryKind::File | EntryKind::Executable => content.map_or(Node::TooLarge, Node::File),
+                EntryKind::Link => Node::Link(content.unwrap_or_default()),
+                EntryKind::Folder => Node::Folder,
+                EntryKind::Submodule => Node::Missing,
+            },
         }
     };
     let list = |path: &str| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use url::Url;
 
 use super::documents::decode;
-use crate::git::{ControlRepository, EntryKind, Oid};
+use crate::git::{ControlRepository, EntryKind, Oid, PathNode};
 
 /// Maximum size of `.gitmodules`.
 const MAX_FILE_BYTES: usize = 256 * 1024;
@@ -32,7 +32,7 @@ pub fn describe_submodules(control: &ControlRepository, commit: Oid) -> Option<S
     let content = control.read_file_up_to(commit, Path::new(".gitmodules"), MAX_FILE_BYTES).ok()??;
     let is_submodule = |submodule: &Submodule| {
         let node = control.read_node(commit, Path::new(&submodule.path), 0);
-        matches!(node, Ok(Some((EntryKind::Submodule, _))))
+        matches!(node, Ok(Some(PathNode { kind: EntryKind::Submodule, .. })))
     };
     let mut submodules = parse(&decode(&content));
     submodules.truncate(MAX_SUBMODULES);

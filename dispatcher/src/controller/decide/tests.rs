@@ -342,9 +342,9 @@ fn stop_from_outside_is_attributed_to_its_cause() {
         terminal: true,
         hint: None,
     };
-    let seen = |change: &dyn Fn(&mut PodInfo)| {
-        let mut pod = ended(Some(&stopped().termination_message()), None);
-        change(&mut pod);
+    let seen = |deletion_grace_seconds, disruption| {
+        let pod = ended(Some(&stopped().termination_message()), None);
+        let pod = PodInfo { deletion_grace_seconds, disruption, ..pod };
         ClusterState {
             job: job(),
             pod: Some(pod),
@@ -352,31 +352,30 @@ fn stop_from_outside_is_attributed_to_its_cause() {
             ..ClusterState::default()
         }
     };
-    let deleted = |pod: &mut PodInfo| pod.deletion_grace_seconds = Some(300);
-    let drained = |pod: &mut PodInfo| {
-        (pod.deletion_grace_seconds, pod.disruption) = (Some(300), Some(evicted()));
-    };
-    let cases: [(&dyn Fn(&mut PodInfo), Reason, &str); 3] = [
-        (&deleted, Reason::PodDeleted, "the pod pod was deleted; the work is on `"),
-        (&drained, Reason::Evicted, "Eviction API: evicting; the work is on `"),
-        (&|_| {}, Reason::Stopped, "the run was stopped on request"),
+    let cases = [
+        (Some(300), None, Reason::PodDeleted, "the pod pod was deleted; the work is on `"),
+        (Some(300), Some(evicted()), Reason::Evicted, "Eviction API: evicting; the work is on `"),
+        (None, None, Reason::Stopped, "the run was stopped on request"),
     ];
-    for (change, reason, message) in cases {
-        let decision = decide(&with_job(run()), &seen(change), at(20));
+    for (grace, disruption, reason, message) in cases {
+        let seen = seen(grace, disruption);
+        let decision = decide(&with_job(run()), &seen, at(20));
         assert_eq!(end_of(&decision), Some((reason.phase(), reason)));
         let shown = decision.status.message.clone().unwrap();
         assert!(shown.starts_with(message), "{shown}");
         let saved: Outcome = serde_json::from_value(decision.status.outcome.unwrap()).unwrap();
         assert_eq!((saved.reason, saved.exit_code), (reason, reason.exit_code()));
         // The digest is attributed like the outcome.
-        let log_gone =
-            ClusterState { stream: LogStream::Closed(snapshot(0, Phase::Pending, None)), ..seen(change) };
+        let log_gone = ClusterState { stream: LogStream::Closed(snapshot(0, Phase::Pending, None)), ..seen };
         assert_eq!(end_of(&decide(&with_job(run()), &log_gone, at(20))), Some((reason.phase(), reason)));
     }
     // A stop that was requested is a stop, whatever deletes the pod.
     let mut requested = with_job(run());
     requested.spec.stop = Some(StopMode::Graceful);
-    assert_eq!(end_of(&decide(&requested, &seen(&drained), at(20))), Some((Phase::Stopped, Reason::Stopped)));
+    assert_eq!(
+        end_of(&decide(&requested, &seen(Some(300), Some(evicted())), at(20))),
+        Some((Phase::Stopped, Reason::Stopped))
+    );
 }
 
 #[test]

@@ -42,7 +42,11 @@ impl Fields {
             Value::Array(lines) => {
                 lines.iter().map(text_of).collect::<Option<Vec<_>>>().map(|lines| lines.join("\n"))
             }
-            single => text_of(single),
+            single @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_)) => text_of(single),
         };
         if text.is_none() {
             self.fault(name, Some(&value), "a text");
