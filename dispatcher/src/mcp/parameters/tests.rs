@@ -68,7 +68,7 @@ fn unreadable_argument_is_named_with_expected_type() {
         json!({ "text": { "a": "b".repeat(100) } }),
         json!({ "list": [1, "two"] }),
         json!({ "cuont": 1 }),
-        json!({ "colour": null }),
+        json!({ "paint": null }),
     ];
     let errors = cases.map(|arguments| render_error(&read::<Sample>(arguments).unwrap_err()));
     insta::assert_snapshot!(errors.join("\n"), @r#"
@@ -100,7 +100,7 @@ fn unreadable_argument_is_named_with_expected_type() {
     hint: Pass a value such as 1, or omit it.
     unknown parameter `cuont`
     hint: Did you mean `count`? The parameters are text, count, delta, ratio, flag, list.
-    unknown parameter `colour`
+    unknown parameter `paint`
     hint: The parameters are text, count, delta, ratio, flag, list.
     "#);
 }
