@@ -125,6 +125,8 @@ impl LogStreams {
 ///
 /// The log alone has the whole outcome, so a controller that starts long after the end still reads it.
 async fn read(source: LogSource, state: Arc<Mutex<StreamState>>) {
+    // The end of the run waits for it, also if this task panics.
+    let _closing = CloseOnDrop { state: Arc::clone(&state), source: source.clone() };
     let pods: Api<Pod> = Api::namespaced(source.client.clone(), &source.namespace);
     let mut pause = Duration::from_millis(200);
     let mut terminated_since: Option<tokio::time::Instant> = None;
@@ -149,12 +151,23 @@ async fn read(source: LogSource, state: Arc<Mutex<StreamState>>) {
             Container::Active => false,
         };
         if is_over || has_outcome {
-            locked(&state).closed = true;
-            notify(&source);
             return;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// Marks the stream as closed when its reader ends.
+struct CloseOnDrop {
+    state: Arc<Mutex<StreamState>>,
+    source: LogSource,
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        locked(&self.state).closed = true;
+        notify(&self.source);
     }
 }
 
@@ -192,7 +205,9 @@ fn notify(source: &LogSource) {
 async fn read_once(pods: &Api<Pod>, source: &LogSource, state: &Mutex<StreamState>) -> Result<(), String> {
     let parameters =
         LogParams { container: Some(CONTAINER.to_owned()), follow: true, ..LogParams::default() };
-    let log = pods.log_stream(&source.pod, &parameters).await.map_err(|error| error.to_string())?;
+    let opened = tokio::time::timeout(IDLE_TIMEOUT, pods.log_stream(&source.pod, &parameters)).await;
+    let opened = opened.map_err(|_| "timed out waiting for the log".to_owned())?;
+    let log = opened.map_err(|error| error.to_string())?;
     let mut log = std::pin::pin!(log);
     // The log is read from its beginning, so the state is replaced only once the reader has caught up.
     let mut fold = EventFold::new(source.run.clone());

@@ -57,15 +57,13 @@ pub struct AgentExit<'a> {
     pub spent: &'a ConversationSpending,
 }
 
-/// Returns why the model API refuses to continue the conversation of a failed session.
+/// Returns why the model API refuses to continue the conversation of a session that ended with its error.
 #[must_use]
-pub fn refused_conversation(end: &SessionOutcome, spent: &ConversationSpending) -> Option<String> {
-    match (end, &spent.api_error) {
-        (SessionOutcome::Failed(_), Some(error)) if error.meaning == Meaning::ConversationRefused => {
-            Some(error.describe())
-        }
-        (SessionOutcome::Failed(_) | SessionOutcome::Verdict(..), _) => None,
-    }
+pub fn refused_conversation(result: Option<&AgentResult>, spent: &ConversationSpending) -> Option<String> {
+    let error = spent.api_error.as_ref().filter(|error| error.meaning == Meaning::ConversationRefused)?;
+    // A session that was stopped may have been about to recover.
+    let ended_with_it = result?.api_error_status == Some(error.status);
+    ended_with_it.then(|| error.describe())
 }
 
 /// Returns the verdict of a result, if it has a valid one.
@@ -93,7 +91,11 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     if out_of_memory && exit != Exit::Code(0) && !killed_after_result {
         return failed(Reason::AgentOutOfMemory, format!("the agent ran out of memory ({exit})"));
     }
+    let quota = spent.api_error.as_ref().filter(|error| error.meaning == Meaning::QuotaExceeded);
     let Some(result) = result else {
+        if let Some(error) = quota {
+            return failed(Reason::ModelQuotaExceeded, error.describe());
+        }
         let stderr = truncate(stderr, 300);
         let stderr = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
         return match exit {
@@ -115,6 +117,9 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
     if completed {
         return failed(Reason::AgentFailed, format!("the agent returned a result, then failed ({exit})"));
     }
+    if let Some(error) = quota {
+        return failed(Reason::ModelQuotaExceeded, error.describe());
+    }
     match (result.api_error_status, &spent.cost_refusal, &spent.refusal) {
         (Some(402), Some(message), _) => return failed(Reason::CostLimit, message.clone()),
         (Some(403), _, Some(message)) => {
@@ -124,11 +129,6 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
             );
         }
         (Some(_) | None, _, _) => {}
-    }
-    if let Some(error) = &spent.api_error
-        && error.meaning == Meaning::QuotaExceeded
-    {
-        return failed(Reason::ModelQuotaExceeded, error.describe());
     }
     let text = match &spent.api_error {
         Some(error) if error.retry_at.is_some() => error.describe(),
@@ -157,6 +157,7 @@ fn reason_for_api_status(status: Option<u16>, text: &str) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gateway::api_error::ApiError;
     use super::super::stream::{CliMessage, parse_line};
     use super::*;
 
@@ -283,6 +284,52 @@ mod tests {
         assert_eq!(classify(529, &spent).0, Reason::ModelUnavailable);
         assert_eq!(classify(403, &ConversationSpending::default()).0, Reason::ModelAuthenticationFailed);
         assert_eq!(classify(402, &ConversationSpending::default()).0, Reason::AgentFailed);
+    }
+
+    fn api_error(status: u16, message: &str) -> ConversationSpending {
+        let body = json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}});
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let error = ApiError::parse(status, None, body.to_string().as_bytes(), now);
+        ConversationSpending { api_error: error, ..ConversationSpending::default() }
+    }
+
+    #[test]
+    fn exhausted_quota_is_reported_whatever_else_happened() {
+        let quota = || api_error(403, "This organization has been disabled.");
+        let refused = ConversationSpending {
+            cost_refusal: Some("the run reached its cost limit".to_owned()),
+            refusal: Some("no batches".to_owned()),
+            ..quota()
+        };
+        let result = AgentResult { is_error: true, api_error_status: Some(403), ..AgentResult::default() };
+        let ends = [(None, quota()), (Some(&result), quota()), (Some(&result), refused)];
+        for (result, spent) in ends {
+            let agent_exit = AgentExit {
+                exit: ProgramEnd::Exited(Exit::Code(1)),
+                killed_after_result: false,
+                result,
+                stderr: "",
+                out_of_memory: false,
+                spent: &spent,
+            };
+            let SessionOutcome::Failed(failure) = classify_exit(agent_exit) else { panic!("not a failure") };
+            assert_eq!(failure.reason, Reason::ModelQuotaExceeded, "{spent:?}");
+        }
+        // A session that succeeds in spite of it is a success.
+        assert_eq!(reason(Exit::Code(0), Some(&successful_result())), None);
+    }
+
+    #[test]
+    fn conversation_is_refused_if_session_ended_with_that_error() {
+        let result =
+            |status| AgentResult { is_error: true, api_error_status: status, ..AgentResult::default() };
+        let too_long = api_error(400, "prompt is too long: 215000 tokens > 200000 maximum");
+        assert!(refused_conversation(Some(&result(Some(400))), &too_long).is_some());
+        // Stopped while the CLI recovered, or another error.
+        assert_eq!(refused_conversation(None, &too_long), None);
+        assert_eq!(refused_conversation(Some(&result(None)), &too_long), None);
+        assert_eq!(refused_conversation(Some(&result(Some(529))), &too_long), None);
+        assert_eq!(refused_conversation(Some(&result(Some(529))), &api_error(529, "Overloaded")), None);
     }
 
     #[test]

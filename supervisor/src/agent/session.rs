@@ -144,8 +144,7 @@ impl SessionCommand {
             out_of_memory: program.out_of_memory(),
             spent: &spent,
         };
-        let end = classify_exit(agent_exit);
-        let refused = refused_conversation(&end, &spent);
+        let (end, refused) = (classify_exit(agent_exit), refused_conversation(result.as_ref(), &spent));
         Ok(SessionExit { end, result, drained, survivors, not_kept, refused })
     }
 

@@ -7,6 +7,7 @@ use orchestrator_contract::outcome::{
     DocsResult, McpServer, Outcome, PullRequest, Sandbox, SandboxKind, StepTiming, Usage, Verdict,
     Verification, VerificationStatus, Work,
 };
+use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, Step, figures};
 
 use super::outputs::{DocsRun, StepOutputs};
@@ -191,7 +192,9 @@ impl RunReport {
     /// Returns the usage of the run, with what the CLI reported beside it.
     fn usage(&self) -> Usage {
         if !self.spending.is_used() {
-            return self.cli_usage.clone();
+            // The CLI reports its turns at the end of a session only.
+            let turns = self.cli_usage.turns.max(self.live_turns);
+            return Usage { turns, ..self.cli_usage.clone() };
         }
         let has_reported = self.cli_usage.turns > 0 || !self.cli_usage.models.is_empty();
         Usage {
@@ -307,13 +310,20 @@ impl RunReport {
     /// Saves the attempt, so that a retry finds its session even after a crash.
     pub(super) fn save_attempt(&self, context: &Context, outputs: &StepOutputs, end: &str, summary: &str) {
         let Some(prepared) = &outputs.prepared else { return };
-        let attempt = LastAttempt {
+        let own = LastAttempt {
             run: context.task.run.to_string(),
             branch: prepared.branch.clone(),
             session: self.sessions.last().filter(|_| !self.refused_conversation).cloned(),
             refused: self.refused_conversation,
             end: end.to_owned(),
             summary: summary.to_owned(),
+        };
+        // A retry that ends before its agent leaves the conversation of the attempt before it.
+        let attempt = match &prepared.last {
+            Some(earlier) if self.sessions.is_empty() && context.task.mode == Mode::Retry => {
+                own.continuing(earlier)
+            }
+            Some(_) | None => own,
         };
         if let Err(error) = write_last_attempt(&context.layout, &context.task.identity(), &attempt) {
             context.journal.warn(format!("cannot save the attempt: {error}"));

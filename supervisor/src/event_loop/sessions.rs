@@ -143,7 +143,8 @@ impl EventLoop {
         if let Some(why) = not_kept {
             self.report.notes.push(format!("a retry cannot continue the session: {why}"));
         }
-        if let Some(why) = refused {
+        // The sessions of a docs run are new in each attempt.
+        if let Some(why) = refused.filter(|_| self.context.task.kind == Kind::Implementation) {
             self.report.refused_conversation = true;
             self.report.notes.push(format!("a retry starts a new conversation with a summary: {why}"));
         }

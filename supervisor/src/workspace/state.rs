@@ -168,6 +168,19 @@ pub struct LastAttempt {
     pub summary: String,
 }
 
+impl LastAttempt {
+    /// Adds the conversation of an earlier attempt, which this one did not continue.
+    #[must_use]
+    pub fn continuing(self, earlier: &Self) -> Self {
+        Self {
+            session: earlier.session.clone(),
+            refused: earlier.refused,
+            summary: earlier.summary.clone(),
+            ..self
+        }
+    }
+}
+
 fn path(layout: &Layout, key: &TaskKey) -> std::path::PathBuf {
     layout.supervisor_dir().join("tasks").join(format!("{}.json", key.slug()))
 }

@@ -116,6 +116,22 @@ fn refused_conversation_is_not_continued() {
 }
 
 #[test]
+fn retry_that_ends_before_its_agent_keeps_conversation() {
+    let mut env = start_blocked(
+        tries()
+            .turn(fix().expecting(GUIDANCE).expecting("Which bid?"))
+            .turn(Turn::verdict("done", "It is the highest now.")),
+    );
+    let (output, outcome) = env.submit(&["--retry", "--docs-directory", "nowhere"]);
+    assert_eq!((output.code, outcome.sessions.len()), (64, 0), "{output:#?}\n{outcome:#?}");
+    env.record_refs();
+    let (output, outcome) = env.submit(&["--retry", "--docs-directory", ".", "--guidance", GUIDANCE]);
+    assert_eq!(output.code, 0, "{output:#?}\n{outcome:#?}");
+    assert_eq!(outcome.sessions, env.outcome_of(FIRST).sessions);
+    assert_published(&env, &outcome);
+}
+
+#[test]
 fn moved_base_is_merged_when_clean() {
     let mut env = start_blocked(tries().turn(fix()).turn(Turn::verdict("done", "It is the highest now.")));
     let moved = env.git.commit("acme/trader", "main", "Elsewhere", &[("docs/elsewhere.md", "moved\n")]);

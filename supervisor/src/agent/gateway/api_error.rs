@@ -20,6 +20,19 @@ const MAX_TEXT_CHARS: usize = 300;
 /// Wait from which a rate limit is one that a person plans with, not one that the CLI waits for.
 const LONG_WAIT: Duration = Duration::from_secs(600);
 
+/// Starts of the sentences about an account that cannot pay, in lower case.
+const QUOTA_SENTENCES: [&str; 6] = [
+    "your credit balance",
+    "this organization has been disabled",
+    "your organization has been disabled",
+    "you have reached your specified api usage limits",
+    "you have reached your usage limit",
+    "you have reached your spend limit",
+];
+
+/// Words of rate limits that are limits of the account, in lower case.
+const QUOTA_WORDS: [&str; 4] = ["usage limit", "spend limit", "monthly limit", "current quota"];
+
 /// Longest wait that is believed.
 const MAX_WAIT: Duration = Duration::from_secs(31 * 24 * 3600);
 
@@ -65,19 +78,32 @@ impl ApiError {
     #[must_use]
     pub fn parse(status: u16, retry_after: Option<&str>, body: &[u8], now: Timestamp) -> Option<Self> {
         let Inner { kind, message } = serde_json::from_slice::<Body>(body).ok()?.error;
+        Some(Self::new(status, retry_after, &kind, &message, now))
+    }
+
+    /// Returns what status and headers alone tell, for a body that cannot be read.
+    #[must_use]
+    pub fn without_body(status: u16, retry_after: Option<&str>, now: Timestamp) -> Self {
+        Self::new(status, retry_after, "", "", now)
+    }
+
+    fn new(status: u16, retry_after: Option<&str>, kind: &str, message: &str, now: Timestamp) -> Self {
         let wait = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         let wait = wait.map(|wait| wait.min(MAX_WAIT));
-        let meaning = decide_meaning(status, &kind, &message, wait);
+        let meaning = decide_meaning(status, kind, message, wait);
         let retry_at = wait.and_then(|wait| SignedDuration::try_from(wait).ok());
         let retry_at = retry_at.and_then(|wait| now.checked_add(wait).ok());
-        Some(Self { status, kind: bounded(&kind), message: bounded(&message), retry_at, meaning })
+        Self { status, kind: bounded(kind), message: bounded(message), retry_at, meaning }
     }
 
     /// Describes the error in one line, with the time of the next try.
     #[must_use]
     pub fn describe(&self) -> String {
-        let text = if self.message.is_empty() { &self.kind } else { &self.message };
-        let text = text.trim_end_matches('.');
+        let text = match (self.message.as_str(), self.kind.as_str()) {
+            ("", "") => "no details",
+            ("", kind) => kind,
+            (message, _) => message.trim_end_matches('.'),
+        };
         match self.retry_at {
             Some(at) => format!("the model API answered {}: {text}; try again after {at:.0}", self.status),
             None => format!("the model API answered {}: {text}", self.status),
@@ -93,20 +119,15 @@ fn bounded(text: &str) -> String {
 
 fn decide_meaning(status: u16, kind: &str, message: &str, wait: Option<Duration>) -> Meaning {
     let text = message.to_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    let is_quota = kind == "billing_error"
-        || status == 402
-        || (status == 429 && wait.is_some_and(|wait| wait >= LONG_WAIT))
-        || (matches!(status, 400 | 403 | 429)
-            && says(&[
-                "credit balance",
-                "organization has been disabled",
-                "usage limit",
-                "spend limit",
-                "spending limit",
-                "monthly limit",
-                "exceeded your current quota",
-            ]));
+    let is_quota = match status {
+        402 => true,
+        // An error of the request may repeat what the agent sent, but not at its start.
+        400 | 403 => kind == "billing_error" || QUOTA_SENTENCES.iter().any(|start| text.starts_with(start)),
+        429 => {
+            wait.is_some_and(|wait| wait >= LONG_WAIT) || QUOTA_WORDS.iter().any(|words| text.contains(words))
+        }
+        _ => false,
+    };
     if is_quota {
         return Meaning::QuotaExceeded;
     }
@@ -146,6 +167,15 @@ mod tests {
                 Meaning::ConversationRefused,
             ),
             (413, "request_too_large", "Request exceeds the maximum size", Meaning::ConversationRefused),
+            (
+                400,
+                invalid,
+                "Input tag 'Your credit balance' found using 'type'",
+                Meaning::ConversationRefused,
+            ),
+            (400, invalid, "messages.3: usage limit", Meaning::ConversationRefused),
+            (403, "permission_error", "the tool `spend limit` is unknown", Meaning::Other),
+            (429, "rate_limit_error", "You have reached your monthly limit", Meaning::QuotaExceeded),
             (429, "rate_limit_error", "Too many requests", Meaning::Other),
             (401, "authentication_error", "invalid x-api-key", Meaning::Other),
             (404, "not_found_error", "model: mistake-9", Meaning::Other),
@@ -177,6 +207,9 @@ mod tests {
         for body in ["", "{", "{\"error\":", "<html>", "[]", "{\"error\":\"text\"}"] {
             assert_eq!(ApiError::parse(400, None, body.as_bytes(), now), None, "{body}");
         }
+        let unread = ApiError::without_body(429, Some("7200"), now);
+        assert_eq!(unread.meaning, Meaning::QuotaExceeded);
+        assert!(unread.describe().starts_with("the model API answered 429: no details; try"), "{unread:?}");
         let long = parse(400, "invalid_request_error", &"x".repeat(100_000), None);
         assert!(long.message.len() < 1000, "{}", long.message.len());
     }

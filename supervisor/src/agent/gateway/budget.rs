@@ -315,7 +315,7 @@ impl Reservation {
         let conversation = state.conversation(&self.conversation);
         conversation.turns += u32::from(*is_turn);
         if *is_turn {
-            conversation.api_error = None;
+            (conversation.api_error, conversation.refusal, conversation.cost_refusal) = (None, None, None);
         }
         conversation.cost_usd += to_usd(*cost);
         state.reserved = state.reserved.saturating_sub(self.amount);

@@ -321,12 +321,29 @@ struct ErrorReader {
 impl ErrorReader {
     fn push(&mut self, bytes: &[u8]) {
         let room = api_error::MAX_BODY_BYTES.saturating_sub(self.kept.len());
-        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        let retry_after = self.retry_after.as_deref();
-        if let Some(error) = ApiError::parse(self.status, retry_after, &self.kept, Timestamp::now())
-            && let Some((spending, conversation)) = self.open.take()
-        {
+        let kept = &bytes[..bytes.len().min(room)];
+        self.kept.extend_from_slice(kept);
+        // The CLI may exit before the end of the stream is seen.
+        if kept.trim_ascii_end().ends_with(b"}") {
+            let parsed =
+                ApiError::parse(self.status, self.retry_after.as_deref(), &self.kept, Timestamp::now());
+            parsed.into_iter().for_each(|error| self.record(error));
+        }
+    }
+
+    fn record(&mut self, error: ApiError) {
+        if let Some((spending, conversation)) = self.open.take() {
             spending.record_api_error(&conversation, error);
+        }
+    }
+}
+
+impl Drop for ErrorReader {
+    fn drop(&mut self) {
+        if self.open.is_some() {
+            // Cut, too long, or not of the API's format.
+            let retry_after = self.retry_after.as_deref();
+            self.record(ApiError::without_body(self.status, retry_after, Timestamp::now()));
         }
     }
 }

@@ -102,6 +102,26 @@ fn unreadable_record_is_unknown_with_hint() {
 }
 
 #[test]
+fn attempt_without_session_keeps_earlier_conversation() {
+    let earlier = LastAttempt {
+        run: "trader-a-task1-attempt1".to_owned(),
+        branch: "b".to_owned(),
+        session: Some("session".to_owned()),
+        refused: true,
+        end: "AgentBlocked".to_owned(),
+        summary: "What was done.".to_owned(),
+    };
+    let own = LastAttempt {
+        run: "trader-a-task1-attempt2".to_owned(),
+        branch: "b".to_owned(),
+        end: "McpServerFailed".to_owned(),
+        ..LastAttempt::default()
+    };
+    let expected = LastAttempt { run: own.run.clone(), end: own.end.clone(), ..earlier.clone() };
+    assert_eq!(own.continuing(&earlier), expected);
+}
+
+#[test]
 fn damaged_attempt_record_is_restored_from_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout::new(folder.path());
