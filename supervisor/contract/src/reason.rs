@@ -154,7 +154,7 @@ reasons! {
     McpServerFailed Failed 69 Yes Supervisor "Check the MCP server's command and log, or make the server optional."
     PullRequestFailed Failed 69 Yes Supervisor "The branch is pushed; retry, or open the pull request yourself."
     ModelUnavailable Failed 69 Yes Supervisor "Retry when the model service responds again."
-    ModelQuotaExceeded Failed 69 AfterFix Supervisor "Add credit, raise the account's limit or wait until it ends, then retry."
+    ModelQuotaExceeded Failed 69 AfterFix Supervisor "Add credit, raise the account's limit or wait until it resets, then retry."
     InternalError Failed 70 ReportBug Supervisor "This is a bug in the supervisor; report it with the log."
     WorkspaceUnwritable Failed 73 AfterFix Supervisor "Make the workspace writable for the supervisor's user."
     DiskFull Failed 74 AfterFix Supervisor "Free space on the workspace's disk, then retry."
