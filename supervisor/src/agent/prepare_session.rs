@@ -33,7 +33,6 @@ use crate::workspace::branch::{BaseMerge, PreparedBranch};
 use crate::workspace::caches;
 use crate::workspace::documents::TaskDocuments;
 use crate::workspace::fetch::blocking;
-use crate::workspace::instructions::read_instructions;
 use crate::workspace::preflight::Preflight;
 use crate::workspace::state::LastAttempt;
 
@@ -180,8 +179,7 @@ pub fn plan_session(
         (None, None, None) => (new_session_id(), false, PriorAttempt::None, None),
     };
     let platform = context.layout.platform_repo();
-    let instructions = read_instructions(context, prepared);
-    let instructions_text = instructions.text();
+    let instructions = prepared.instructions.text();
     let guidance = guidance(context, prepared);
     let prompt_input = TaskPromptInput {
         service: &task.service,
@@ -192,7 +190,7 @@ pub fn plan_session(
         branch: &prepared.branch,
         base,
         guidance: guidance.as_deref(),
-        project_instructions: instructions_text.as_deref(),
+        project_instructions: instructions.as_deref(),
         submodules: prepared.submodules.as_deref(),
         servers: &tools.described,
         verify: &task.verify,
@@ -205,7 +203,7 @@ pub fn plan_session(
     let mut notes = Vec::from_iter(note);
     if *prompt == AgentPrompt::Task {
         write(&context.record.prompt(), &message)?;
-        notes.extend(instructions.notes);
+        notes.extend(prepared.instructions.notes.iter().cloned());
     }
     let params = SessionParams {
         session: if resumes { Session::Resume(&session_id) } else { Session::New(&session_id) },

@@ -1,14 +1,23 @@
 //! Plans a docs run: the missing documents of each task, and its related tasks. Pure.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use orchestrator_contract::outcome::{DocumentSource, DocumentSources};
 use orchestrator_contract::{ServiceName, TaskId};
 
+use crate::agent::prompt::truncate;
 use crate::workspace::documents::{
-    ARCHITECTURE, DocumentsError, Entry, REQUIREMENTS, Reader, TaskList, find_file, find_folder,
-    notes_of_file, path, read_tasks,
+    ARCHITECTURE, DocumentsError, Entry, MAX_DEPENDENCIES, Notes, REQUIREMENTS, Reader, TaskList, TasksFile,
+    find_file, find_folder, notes_of_file, path, read_tasks, shorten,
 };
+
+/// Maximum characters of a related task's title, and bytes of its description.
+const RELATED_TITLE_MAX_CHARS: usize = 300;
+const RELATED_MAX_BYTES: usize = 600;
+
+/// Maximum bytes of an existing document; the agent can read the rest from its file.
+const EXISTING_MAX_BYTES: usize = 64 * 1024;
 
 /// Kind of task document.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -78,8 +87,9 @@ pub struct DocsTask {
     pub entry: Entry,
     /// Documents to write; empty if all are kept.
     pub missing: Vec<Document>,
-    /// Text of existing documents, the starting point of those to rewrite.
+    /// Start of existing documents, the starting point of those to rewrite.
     pub existing: Vec<(Document, String)>,
+    /// The first tasks that it depends on, and that depend on it.
     pub dependencies: Vec<RelatedTask>,
     pub dependents: Vec<RelatedTask>,
 }
@@ -131,31 +141,32 @@ where
         let looked_for = ["tasks/tasks.json", "tasks.json"].map(|name| path(&folder, name)).to_vec();
         return Err(DocumentsError::Missing { looked_for });
     };
-    let requested = input.task.map(|task| tasks.requested(task)).transpose()?.map(|entry| &entry.id);
+    let requested = input.task.map(|task| tasks.requested(task)).transpose()?;
     let tasks_file = tasks.path.clone();
     let mut notes = notes_of_file(&tasks);
+    let mut skipped = Notes::default();
     let mut subjects: Vec<DocsTask> = Vec::new();
+    let dependents = find_dependents(&tasks.list);
     for entry in &tasks.list.tasks {
-        let Some(task) = entry.number().and_then(|number| TaskId::new(number).ok()) else {
-            notes.push(format!("task `{}` was skipped: its id is not a number", entry.id));
-            continue;
-        };
-        if requested.is_some_and(|only| *only != entry.id) {
-            continue;
+        match choose(&tasks, entry, requested) {
+            Choice::Subject(task) => {
+                let mut subject = plan_task(reader, input, &folder, &tasks.list, task, entry)?;
+                let others = dependents.get(entry.id.as_str()).into_iter().flatten();
+                subject.dependents = others.take(MAX_DEPENDENCIES).map(|other| related(other)).collect();
+                subjects.push(subject);
+            }
+            Choice::Other => {}
+            Choice::Skipped(note) => skipped.push(|| note),
         }
-        if subjects.iter().any(|subject| subject.task == task) {
-            notes
-                .push(format!("`{tasks_file}` has duplicate entries of task {task}; the first one was used"));
-            continue;
-        }
-        subjects.push(plan_task(reader, input, &folder, &tasks.list, task, entry)?);
     }
+    let skipped = skipped.finish(|more| format!("{more} more entries of `{tasks_file}` were skipped"));
     if subjects.is_empty() && !tasks.list.is_empty() {
         // Otherwise the run would end as if all documents were there.
-        let note = notes.last().cloned().unwrap_or_default();
+        let note = skipped.first().or(notes.last()).cloned().unwrap_or_default();
         let problem = format!("it has no task with a number as its id: {note}");
         return Err(DocumentsError::Unusable { path: tasks_file, problem });
     }
+    notes.extend(skipped);
     let project_document = |names: &[&str]| {
         for name in names {
             let Some(file) = find_file(reader, &folder, &[name])? else { continue };
@@ -177,6 +188,57 @@ where
     })
 }
 
+/// What a docs run does with an entry.
+enum Choice {
+    /// It writes the documents of this task.
+    Subject(TaskId),
+    /// Another task was requested.
+    Other,
+    /// Nothing, for the reason in the note.
+    Skipped(String),
+}
+
+/// Chooses the entry that a run of its number alone would take too: a task has one directory.
+fn choose(tasks: &TasksFile, entry: &Entry, requested: Option<&Entry>) -> Choice {
+    let (file, id) = (&tasks.path, shorten(&entry.id));
+    let Some(task) = entry.number().and_then(|number| TaskId::new(number).ok()) else {
+        return Choice::Skipped(format!("task `{id}` was skipped: its id is not a number"));
+    };
+    if requested.is_some_and(|only| only.id != entry.id) {
+        return Choice::Other;
+    }
+    match tasks.list.find(task) {
+        Ok(Some((first, _))) if std::ptr::eq(first, entry) => Choice::Subject(task),
+        Ok(Some((first, _))) if first.id == entry.id => {
+            Choice::Skipped(format!("`{file}` has duplicate entries of task {id}; the first one was used"))
+        }
+        Ok(Some((first, _))) => {
+            let first = shorten(&first.id);
+            Choice::Skipped(format!(
+                "task `{id}` was skipped: task `{first}` of `{file}` has that number too"
+            ))
+        }
+        Ok(None) | Err(_) => Choice::Skipped(format!(
+            "task `{id}` was skipped: `{file}` has several tasks with the number {task}"
+        )),
+    }
+}
+
+/// Returns the tasks that depend on each id, or on a subtask of it.
+fn find_dependents(list: &TaskList) -> BTreeMap<&str, Vec<&Entry>> {
+    let mut dependents: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for other in &list.tasks {
+        let parents = other.dependencies.iter().filter_map(|id| id.split('.').next());
+        for parent in parents.filter(|parent| *parent != other.id) {
+            let known = dependents.entry(parent).or_default();
+            if !known.last().is_some_and(|last| std::ptr::eq(*last, other)) {
+                known.push(other);
+            }
+        }
+    }
+    dependents
+}
+
 fn plan_task<R, L>(
     reader: &Reader<R, L>,
     input: &PlanInput<'_>,
@@ -193,44 +255,40 @@ where
     let mut existing = Vec::new();
     for document in Document::ALL {
         let text = reader.text(&format!("{own}/{}", document.file()))?;
-        existing.extend(text.filter(|text| !text.trim().is_empty()).map(|text| (document, text)));
+        existing.extend(
+            text.filter(|text| !text.trim().is_empty())
+                .map(|text| (document, truncate(&text, EXISTING_MAX_BYTES))),
+        );
     }
     let has = |document: &Document| existing.iter().any(|(existing, _)| existing == document);
     let rewrite = input.force
         && !(input.written_before)(&own)
             .map_err(|source| DocumentsError::Unreadable { path: own.clone(), source })?;
     let missing = Document::ALL.into_iter().filter(|document| rewrite || !has(document)).collect();
-    let dependencies = entry.dependencies.iter().map(|id| find_related(list, id)).collect();
-    let is_dependent = |other: &&Entry| {
-        let names_task = |id: &String| id.split('.').next() == Some(entry.id.as_str());
-        other.id != entry.id && other.dependencies.iter().any(names_task)
-    };
-    let dependents = list.tasks.iter().filter(is_dependent).map(related).collect();
-    Ok(DocsTask { task, entry: entry.clone(), missing, existing, dependencies, dependents })
+    let ids = entry.dependencies.iter().take(MAX_DEPENDENCIES);
+    let dependencies = ids.map(|id| find_related(list, id)).collect();
+    Ok(DocsTask { task, entry: entry.clone(), missing, existing, dependencies, dependents: Vec::new() })
 }
 
 fn related(entry: &Entry) -> RelatedTask {
-    RelatedTask {
-        id: entry.id.clone(),
-        title: Some(entry.title.clone()),
-        status: entry.status.clone(),
-        description: entry.description.clone(),
-    }
+    summarize(&entry.id, Some(&entry.title), entry.status.as_deref(), entry.description.as_deref())
 }
 
 /// Returns the task (`2`) or subtask (`2.1`) with this id.
 fn find_related(list: &TaskList, id: &str) -> RelatedTask {
-    if let Some(entry) = list.get(id) {
-        return related(entry);
+    match list.get(id) {
+        Some(found) => summarize(id, Some(found.title), found.status, found.description),
+        None => summarize(id, None, None, None),
     }
-    let subtask = id
-        .split_once('.')
-        .and_then(|(parent, child)| list.get(parent)?.subtasks.iter().find(|subtask| subtask.id == child));
+}
+
+/// Returns the start of each field: many tasks may be related to a large one.
+fn summarize(id: &str, title: Option<&str>, status: Option<&str>, description: Option<&str>) -> RelatedTask {
     RelatedTask {
-        id: id.to_owned(),
-        title: subtask.map(|subtask| subtask.title.clone()),
-        status: subtask.and_then(|subtask| subtask.status.clone()),
-        description: subtask.and_then(|subtask| subtask.description.clone()),
+        id: shorten(id),
+        title: title.map(|title| title.chars().take(RELATED_TITLE_MAX_CHARS).collect()),
+        status: status.map(shorten),
+        description: description.map(|description| truncate(description, RELATED_MAX_BYTES)),
     }
 }
 

@@ -220,8 +220,6 @@ impl RunReport {
         let mut docs_results = docs.map(|docs| self.docs_results(docs, items)).unwrap_or_default();
         let mut notes = self.notes.clone();
         notes.extend(self.spending.remarks());
-        notes.extend(documents.iter().flat_map(|documents| documents.notes.iter().cloned()));
-        notes.extend(docs.iter().flat_map(|docs| docs.plan.notes.iter().cloned()));
         if let Some(prepared) = &outputs.prepared {
             notes.extend(prepared.notes.iter().cloned());
         }
@@ -241,6 +239,9 @@ impl RunReport {
             outputs.tools.as_ref().map_or_else(|| self.mcp_servers.clone(), |tools| tools.servers.clone());
         let step = self.steps.iter().rev().find(|step| !step.ok).map_or(step, |failed| failed.step);
         notes.extend(saved.and_then(|saved| unsaved_note(context, &saved.unsaved)));
+        // Last: what a stranger wrote must not displace what is known about the work.
+        notes.extend(documents.iter().flat_map(|documents| documents.notes.iter().cloned()));
+        notes.extend(docs.iter().flat_map(|docs| docs.plan.notes.iter().cloned()));
         let message = redact(&self.message(task.kind, end, saved));
         let mut outcome = Outcome {
             task_title: title,

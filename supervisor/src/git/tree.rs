@@ -67,18 +67,12 @@ pub struct PathNode {
     pub kind: EntryKind,
     /// Content of a file or target of a link; absent for others, and if it has more bytes than were asked for.
     pub content: Option<Vec<u8>>,
+    /// Size of a file or of a link's target.
+    pub size: usize,
 }
 
 impl ControlRepository {
-    /// Returns the content of a file at a commit, or `None` if the path is not a regular file.
-    ///
-    /// # Errors
-    /// Returns an error if the commit or one of its objects cannot be read.
-    pub fn read_file(&self, commit: Oid, path: &Path) -> Result<Option<Vec<u8>>, GitError> {
-        self.read_file_up_to(commit, path, usize::MAX)
-    }
-
-    /// Returns the content of a file as [`Self::read_file`] does, or `None` if it has more than `max` bytes.
+    /// Returns the content of a file at a commit, or `None` if the path is not a regular file of up to `max` bytes.
     ///
     /// # Errors
     /// Returns an error if the commit or one of its objects cannot be read.
@@ -103,21 +97,22 @@ impl ControlRepository {
             Err(error) => return Err(fail()(error)),
         };
         let kind = EntryKind::from_mode(entry.filemode());
-        let content = if entry.kind() == Some(ObjectType::Blob) {
+        let (content, size) = if entry.kind() == Some(ObjectType::Blob) {
             self.read_blob_up_to(entry.id(), max).map_err(fail())?
         } else {
-            None
+            (None, 0)
         };
-        Ok(Some(PathNode { kind, content }))
+        Ok(Some(PathNode { kind, content, size }))
     }
 
-    /// Returns the content of a blob, or `None` if it has more than `max` bytes.
-    fn read_blob_up_to(&self, blob: Oid, max: usize) -> Result<Option<Vec<u8>>, git2::Error> {
+    /// Returns the content of a blob, or `None` if it has more than `max` bytes, and its size.
+    fn read_blob_up_to(&self, blob: Oid, max: usize) -> Result<(Option<Vec<u8>>, usize), git2::Error> {
         // The header alone: a larger object is not loaded.
-        if self.repository.odb()?.read_header(blob)?.0 > max {
-            return Ok(None);
+        let (size, _) = self.repository.odb()?.read_header(blob)?;
+        if size > max {
+            return Ok((None, size));
         }
-        Ok(Some(self.repository.find_blob(blob)?.content().to_vec()))
+        Ok((Some(self.repository.find_blob(blob)?.content().to_vec()), size))
     }
 
     /// Returns the entries of a directory at a commit, or `None` if the path is not a directory.

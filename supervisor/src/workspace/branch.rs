@@ -1,10 +1,13 @@
 //! Step `branch`: decides the commit that the agent starts from and checks it out.
 
+use std::sync::Arc;
+
 use orchestrator_contract::names::{docs_branch, fresh_branch, implementation_branch};
 use orchestrator_contract::task::Mode;
 use orchestrator_contract::{BranchName, Kind, Reason};
 
 use super::fetch::{Fetched, blocking, open};
+use super::instructions::{Instructions, read_instructions};
 use super::recover::{recover, set_aside, worktree_has_content};
 use super::state::{LastAttempt, TreeState, WorktreeStatus, read_last_attempt, stat_cache, write_tree_state};
 use super::submodules::describe_submodules;
@@ -34,6 +37,8 @@ pub struct PreparedBranch {
     pub notes: Vec<String>,
     /// Submodules whose directories are empty, in one sentence; `None` without any.
     pub submodules: Option<String>,
+    /// The repository's own instructions; none in a docs run.
+    pub instructions: Arc<Instructions>,
     /// Record of the previous attempt.
     pub last: Option<LastAttempt>,
 }
@@ -137,9 +142,11 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
     let working_directory = working_directory(context, &control, start)?;
     notes.extend(checkout_worktree(context, &control, &fetched, &branch, start, &working_directory.path)?);
     let mut submodules = None;
+    let mut instructions = Instructions::default();
     if context.task.kind == Kind::Implementation {
         notes.extend(working_directory.note(&context.task.service, &context.task.target.url));
         submodules = describe_submodules(&control, start);
+        instructions = read_instructions(&control, start, &working_directory.path);
     }
     notes.extend(submodules.clone());
     let last = last(context)?;
@@ -153,6 +160,7 @@ fn prepare(context: &Context, fetched: Fetched, mut notes: Vec<String>) -> Resul
         base_merge,
         notes,
         submodules,
+        instructions: Arc::new(instructions),
         last,
     })
 }

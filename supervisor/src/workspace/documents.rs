@@ -9,10 +9,12 @@ mod entry;
 mod error;
 mod fields;
 mod json;
+mod limits;
 mod notes;
 mod reader;
 mod search;
 mod tags;
+mod task_list;
 mod tasks_file;
 
 use std::io;
@@ -24,18 +26,24 @@ pub use criteria::acceptance_criteria;
 pub(crate) use encoding::decode;
 pub use entry::{Entry, RelevantFile, Requirements, Subtask};
 pub use error::DocumentsError;
+pub use limits::{MAX_FILE_BYTES, TooLarge};
+pub(crate) use limits::{Notes, shorten};
 pub(crate) use notes::notes_of_file;
 pub use reader::Reader;
 pub use search::find_folder;
 pub(crate) use search::{find_file, path};
 pub use tags::read_tasks;
-pub use tasks_file::{TagPreference, TaskList, TasksFile};
+pub use task_list::{Found, TaskList};
+pub use tasks_file::{TagPreference, TasksFile};
 
 /// Names of the architecture document, below `.taskmaster`.
 pub(crate) const ARCHITECTURE: [&str; 2] = ["docs/architecture.md", "architecture.md"];
 
 /// Names of the requirements document, below `.taskmaster`.
 pub(crate) const REQUIREMENTS: [&str; 4] = ["docs/prd.txt", "docs/prd.md", "prd.txt", "prd.md"];
+
+/// Maximum dependencies of a task to read.
+pub(crate) const MAX_DEPENDENCIES: usize = 200;
 
 /// Documents to find.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +66,7 @@ pub struct TaskDocuments {
     pub source: DocumentSource,
     /// Entry in `tasks.json`. Without that file its title is the first heading of `task.md`.
     pub entry: Entry,
-    /// Tasks that this one depends on.
+    /// Tasks that this one depends on; the first ones of many.
     pub dependencies: Vec<Dependency>,
     /// Text of `task.md`.
     pub task: Option<String>,
@@ -156,7 +164,8 @@ where
     files.extend([&architecture, &requirements].into_iter().flatten().cloned());
     let acceptance_criteria = criteria::criteria_of(acceptance.as_deref(), &entry);
     let list = tasks.as_ref().map(|tasks| &tasks.list);
-    let dependencies: Vec<_> = entry.dependencies.iter().map(|id| dependency(list, id)).collect();
+    let ids = entry.dependencies.iter().take(MAX_DEPENDENCIES);
+    let dependencies: Vec<_> = ids.map(|id| dependency(list, id)).collect();
     if let Some(tasks) = &tasks {
         notes.extend(notes::warnings(&tasks.path, &entry, &dependencies));
     }
@@ -178,8 +187,12 @@ where
 }
 
 fn dependency(list: Option<&TaskList>, id: &str) -> Dependency {
-    let (title, status) = list.and_then(|list| list.title_and_status(id)).unwrap_or_default();
-    Dependency { id: id.to_owned(), title, status }
+    let found = list.and_then(|list| list.get(id));
+    Dependency {
+        id: id.to_owned(),
+        title: found.map(|found| found.title.to_owned()),
+        status: found.and_then(|found| found.status).map(str::to_owned),
+    }
 }
 
 #[cfg(test)]

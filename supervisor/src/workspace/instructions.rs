@@ -21,22 +21,18 @@ mod source;
 pub use find::{InstructionFile, Instructions, find_instructions};
 pub use source::{Node, Source};
 
-use super::branch::PreparedBranch;
-use super::fetch::open;
-use crate::context::{Context, RepositoryRole};
-use crate::git::{EntryKind, PathNode};
+use crate::git::{ControlRepository, EntryKind, Oid, PathNode};
 
-/// Returns the instructions at the commit that the agent starts from.
+/// Returns the instructions for a working directory at a commit.
 ///
 /// What cannot be read is left out: a run does not need it.
 #[must_use]
-pub fn read_instructions(context: &Context, prepared: &PreparedBranch) -> Instructions {
-    let Ok(control) = open(context, RepositoryRole::Target) else { return Instructions::default() };
+pub fn read_instructions(control: &ControlRepository, commit: Oid, working_directory: &str) -> Instructions {
     let node = |path: &str| {
-        let read = control.read_node(prepared.start, path.as_ref(), source::MAX_FILE_BYTES);
+        let read = control.read_node(commit, path.as_ref(), source::MAX_FILE_BYTES);
         match read.ok().flatten() {
             None => Node::Missing,
-            Some(PathNode { kind, content }) => match kind {
+            Some(PathNode { kind, content, .. }) => match kind {
                 EntryKind::File | EntryKind::Executable => content.map_or(Node::TooLarge, Node::File),
                 EntryKind::Link => Node::Link(content.unwrap_or_default()),
                 EntryKind::Folder => Node::Folder,
@@ -45,8 +41,8 @@ pub fn read_instructions(context: &Context, prepared: &PreparedBranch) -> Instru
         }
     };
     let list = |path: &str| {
-        let entries = control.list_tree(prepared.start, path.as_ref()).ok().flatten().unwrap_or_default();
+        let entries = control.list_tree(commit, path.as_ref()).ok().flatten().unwrap_or_default();
         entries.into_iter().filter_map(|entry| String::from_utf8(entry.name).ok()).collect()
     };
-    find_instructions(&Source { node: &node, list: &list }, &prepared.working_directory.path)
+    find_instructions(&Source { node: &node, list: &list }, working_directory)
 }

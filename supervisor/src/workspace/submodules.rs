@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use orchestrator_contract::terminal::neutralize;
 use url::Url;
 
 use super::documents::decode;
@@ -116,11 +117,11 @@ fn without_credentials(address: &str) -> String {
     }
 }
 
-/// Returns a text that fits between backticks, in one line.
+/// Returns a text that fits between backticks, in one line and in the order that it has.
 fn shorten(text: &str) -> String {
-    let is_harmless = |c: &char| !c.is_control() && *c != '`';
-    let mut short: String = text.chars().filter(is_harmless).take(MAX_CHARS).collect();
-    if text.chars().count() > MAX_CHARS {
+    let text = neutralize(text).replace('`', "");
+    let mut short: String = text.chars().take(MAX_CHARS).collect();
+    if short.len() < text.len() {
         short.push('…');
     }
     short
@@ -139,9 +140,16 @@ mod tests {
         assert_eq!(
             describe(&parse(text)).unwrap(),
             "submodules are not fetched, so these directories are empty: `libs/book` \
-             (`https://example.com/acme/book.git`), `libs/b \" # c` (`example.com:acme/b.git`), `c`"
+             (`https://example.com/acme/book.git`), `libs/b \" # c` (`example.com:acme/b.git`), `c\u{fffd}`"
         );
         assert_eq!(describe(&parse("")), None);
+    }
+
+    #[test]
+    fn paths_and_addresses_cannot_be_reordered() {
+        let hostile = "a\u{202e}b\u{200b}\u{7}`\n".to_owned();
+        let text = describe(&[Submodule { path: hostile.clone(), url: hostile }]).unwrap();
+        assert!(text.ends_with("`a\u{fffd}b\u{fffd}` (`a\u{fffd}b\u{fffd}`)"), "{text:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RunName};
 
 use super::branch::PreparedBranch;
-use super::documents::{self, DocumentQuery, Reader, TaskDocuments};
+use super::documents::{self, DocumentQuery, Reader, TaskDocuments, TooLarge};
 use super::fetch::{blocking, open};
 use super::preflight::catalogue;
 use super::setup::run_setup;
@@ -19,7 +19,7 @@ use crate::docs;
 use crate::docs::plan::{Document, Plan};
 use crate::docs::usage::PreviousDocs;
 use crate::failure::Failure;
-use crate::git::{ControlRepository, EntryKind, GitError, Oid};
+use crate::git::{ControlRepository, EntryKind, GitError, Oid, PathNode};
 use crate::guest::Guest;
 use crate::homes::sessions::SessionStore;
 use crate::homes::{Home, kept, remove_all};
@@ -50,8 +50,7 @@ pub async fn find_documents(context: &Context, platform: &Revision) -> Result<Ta
         let commit =
             Oid::from_str(&oid).map_err(|error| Failure::from_error(Reason::InternalError, &error))?;
         let control = open(&context, RepositoryRole::Platform)?;
-        let io_error = |error: GitError| std::io::Error::other(error.to_string());
-        let read = |path: &str| control.read_file(commit, path.as_ref()).map_err(io_error);
+        let read = |path: &str| read_at(&control, commit, path);
         let list = |path: &str| list_at(&control, commit, path);
         let docs_directory = context.task.platform.docs_directory.as_ref().map(|folder| folder.relative());
         let query = DocumentQuery { service: &context.task.service, task, docs_directory };
@@ -72,16 +71,14 @@ pub async fn plan_documents(
     let (context, prepared) = (context.clone(), prepared.clone());
     blocking(move || {
         let control = open(&context, RepositoryRole::Target)?;
-        let io_error = |error: GitError| std::io::Error::other(error.to_string());
-        let read_at = |commit: Oid, path: &str| control.read_file(commit, path.as_ref()).map_err(io_error);
-        let read = |path: &str| read_at(prepared.start, path);
+        let read = |path: &str| read_at(&control, prepared.start, path);
         let list = |path: &str| list_at(&control, prepared.start, path);
         let task = &context.task;
         let written_before = |folder: &str| {
             for document in Document::ALL {
                 let path = format!("{folder}/{}", document.file());
-                let now = read_at(prepared.start, &path)?;
-                if now.is_none() || now == read_at(prepared.base, &path)? {
+                let now = read_at(&control, prepared.start, &path)?;
+                if now.is_none() || now == read_at(&control, prepared.base, &path)? {
                     return Ok(false);
                 }
             }
@@ -110,6 +107,18 @@ fn previous_docs(context: &Context, prepared: &PreparedBranch) -> PreviousDocs {
     let outcome = crate::record::file::read_json::<Outcome>(&context.layout.run_dir(&run).outcome());
     let results = outcome.ok().flatten().map(|outcome| outcome.docs_results).unwrap_or_default();
     PreviousDocs { run: Some(run), results }
+}
+
+/// Returns the content of a file, unless it is too large to be a document.
+fn read_at(control: &ControlRepository, commit: Oid, path: &str) -> std::io::Result<Option<Vec<u8>>> {
+    let node = control.read_node(commit, path.as_ref(), documents::MAX_FILE_BYTES);
+    let node = node.map_err(|error: GitError| std::io::Error::other(error.to_string()))?;
+    let is_file = |node: &PathNode| matches!(node.kind, EntryKind::File | EntryKind::Executable);
+    match node.filter(is_file) {
+        None => Ok(None),
+        Some(PathNode { content: Some(content), .. }) => Ok(Some(content)),
+        Some(PathNode { content: None, size, .. }) => Err(TooLarge { size }.into()),
+    }
 }
 
 /// Lists the names in a directory, without links and submodules.

@@ -126,7 +126,9 @@ fn instructions_of_every_kind_reach_agent_as_text() {
 fn submodules_are_named_to_agent_and_reviewer() {
     let sentence = "submodules are not fetched, so these directories are empty: `libs/book` \
                     (`https://example.com/acme/book.git`)";
-    let mut env = TestEnv::start(works().expect_in_request(0, sentence));
+    let tasks = json!([{ "id": 1, "title": "Find the best bid", "status": "done" }]);
+    let script = works().expect_in_request(0, sentence);
+    let mut env = TestEnv::with(script, platform_with(&tasks), "main");
     commit(&mut env, |root| {
         let modules =
             "[submodule \"book\"]\n\tpath = libs/book\n\turl = https://u:p@example.com/acme/book.git\n";
@@ -143,5 +145,8 @@ fn submodules_are_named_to_agent_and_reviewer() {
     });
     let outcome = submit(&env);
     assert!(outcome.notes.iter().any(|note| note == sentence), "{:?}", outcome.notes);
+    // Notes about the task's files must not displace those about the work.
+    let last = outcome.notes.last().map(String::as_str);
+    assert_eq!(last, Some("task 1 is `done` in `.taskmaster/tasks/tasks.json`, but was submitted"));
     assert!(pull_request(&env).contains("`libs/book`"), "{}", pull_request(&env));
 }

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use super::*;
 
 const TAGGED: &str = include_str!("../../workspace/documents/fixtures/tagged.json");
@@ -102,6 +100,67 @@ fn invalid_or_duplicate_task_ids_are_noted() {
     let plan = plan_of(&[(".taskmaster/tasks/tasks.json", tasks)], None, false, &[]).unwrap();
     assert_eq!(plan.subjects.len(), 1);
     assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
+}
+
+#[test]
+fn entry_of_another_number_gets_no_documents() {
+    let plan_tasks = |ids: serde_json::Value| {
+        let entries: Vec<_> = ids
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| serde_json::json!({"id": id, "title": id.to_string()}))
+            .collect();
+        let text = serde_json::json!({"tasks": entries}).to_string();
+        let plan = plan_of(&[(".taskmaster/tasks/tasks.json", &text)], None, false, &[]).unwrap();
+        let subjects: Vec<_> =
+            plan.subjects.iter().map(|task| (task.task.get(), task.entry.id.clone())).collect();
+        (subjects, plan.notes)
+    };
+    let (subjects, notes) = plan_tasks(serde_json::json!(["HAM-2", 2, -1]));
+    assert_eq!(subjects, [(2, "2".to_owned())]);
+    assert_eq!(
+        notes,
+        [
+            "task `HAM-2` was skipped: task `2` of `.taskmaster/tasks/tasks.json` has that number too",
+            "task `-1` was skipped: its id is not a number",
+        ]
+    );
+    let (subjects, notes) = plan_tasks(serde_json::json!(["A-2", "B-2", 3]));
+    assert_eq!(subjects, [(3, "3".to_owned())]);
+    assert_eq!(notes.len(), 2);
+    assert!(notes[0].ends_with("has several tasks with the number 2"), "{notes:?}");
+    let names: Vec<String> = (0..100).map(|number| format!("n{number}-{}", "x".repeat(1000))).collect();
+    let (_, notes) = plan_tasks(names.into_iter().chain(["1".to_owned()]).collect());
+    assert_eq!(
+        (notes.len(), notes[5].as_str()),
+        (6, "95 more entries of `.taskmaster/tasks/tasks.json` were skipped")
+    );
+    assert!(notes.iter().all(|note| note.len() < 300), "{notes:?}");
+}
+
+#[test]
+fn large_related_tasks_are_shortened() {
+    let others = (2..500).map(|id| serde_json::json!({"id": id, "title": "x", "dependencies": ["1.1", 1]}));
+    let first = serde_json::json!({
+        "id": 1, "title": "t".repeat(1000), "description": "d".repeat(10_000), "dependencies": vec![2; 300],
+        "subtasks": [{"id": 1, "title": "part"}],
+    });
+    let text =
+        serde_json::json!({"tasks": std::iter::once(first).chain(others).collect::<Vec<_>>()}).to_string();
+    let large = "e".repeat(100_000);
+    let files = [
+        (".taskmaster/tasks/tasks.json", text.as_str()),
+        (".taskmaster/docs/task-1/task.md", large.as_str()),
+    ];
+    let plan = plan_of(&files, None, false, &[]).unwrap();
+    let (first, second) = (&plan.subjects[0], &plan.subjects[1]);
+    assert_eq!((first.dependencies.len(), first.dependents.len()), (200, 200));
+    assert!(first.existing[0].1.len() < 70_000);
+    let titles: Vec<_> =
+        second.dependencies.iter().map(|task| task.title.as_deref().unwrap().len()).collect();
+    assert_eq!(titles, [4, 300]);
+    assert!(second.dependencies[1].description.as_ref().unwrap().len() < 700);
 }
 
 #[test]

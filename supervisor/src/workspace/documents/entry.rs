@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::fields::Fields;
+use super::fields::{Faults, Fields};
 
 /// Task in `tasks.json`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -75,13 +75,15 @@ impl Entry {
         let digits_at = self.id.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
         let (prefix, digits) = self.id.split_at_checked(digits_at)?;
         let letters = prefix.strip_suffix(['-', '_', '#']).unwrap_or(prefix);
-        let is_prefix = letters.chars().all(|c| c.is_ascii_alphabetic());
+        // A prefix of signs alone, as in `-1`, names nothing.
+        let is_prefix = matches!(prefix, "" | "#")
+            || !letters.is_empty() && letters.chars().all(|c| c.is_ascii_alphabetic());
         digits.parse().ok().filter(|_| is_prefix)
     }
 }
 
 /// Reads a task; returns it, if it has an id, with the faults of its fields.
-pub(super) fn read_entry(object: Map<String, Value>) -> (Option<Entry>, Vec<String>) {
+pub(super) fn read_entry(object: Map<String, Value>) -> (Option<Entry>, Faults) {
     let mut fields = Fields::new(object, "");
     let Some(id) = fields.id() else { return (None, fields.finish().1) };
     let entry = Entry {
@@ -124,6 +126,9 @@ fn read_requirements(fields: &mut Fields) -> Requirements {
         for (name, label) in [("included", "In scope"), ("excluded", "Out of scope")] {
             lines.extend(scope.texts(name).iter().map(|text| format!("{label}: {text}")));
         }
+        for (name, value) in scope.take_rest() {
+            lines.extend(texts_of(&value).iter().map(|text| format!("{name}: {text}")));
+        }
         lines
     });
     Requirements {
@@ -140,6 +145,16 @@ fn title(fields: &mut Fields) -> String {
     title.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Returns the texts of a field whose type is not known; what is not a text stays JSON.
+fn texts_of(value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::String(text) => vec![text.trim().to_owned()],
+        Value::Array(values) => values.iter().flat_map(texts_of).collect(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => vec![value.to_string()],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +168,11 @@ mod tests {
             ("HAM-1", Some(1)),
             ("task_12", Some(12)),
             ("T3", Some(3)),
+            ("#4", Some(4)),
+            ("T#4", Some(4)),
+            ("-1", None),
+            ("_1", None),
+            ("--1", None),
             ("m1-metrics", None),
             ("m1-2", None),
             ("1.2", None),
@@ -179,8 +199,9 @@ mod tests {
         assert_eq!(entry.requirements.acceptance_criteria, ["one"]);
         assert_eq!(entry.requirements.relevant_files.len(), 2);
         assert_eq!(entry.other.keys().collect::<Vec<_>>(), ["more"]);
+        assert_eq!(faults.count, faults.first.len());
         assert_eq!(
-            faults,
+            faults.first,
             [
                 "`description` is an object, expected a text",
                 "`dependencies[0]` is null, expected a task id",
@@ -192,5 +213,22 @@ mod tests {
                 "`scopeBoundaries` is 5, expected a list",
             ]
         );
+    }
+
+    #[test]
+    fn faults_are_counted_but_not_all_kept() {
+        let value = serde_json::json!({"id": 1, "dependencies": vec![Value::Null; 5000], "subtasks": [{}]});
+        let (_, faults) = read_entry(value.as_object().unwrap().clone());
+        assert_eq!((faults.first.len(), faults.count), (10, 5001));
+    }
+
+    #[test]
+    fn every_boundary_of_scope_is_kept() {
+        let value = serde_json::json!({"id": 1, "scopeBoundaries": {
+            "included": "a", "deferred": ["b", {"c": 1}], "note": " d ", "empty": null}});
+        let (entry, faults) = read_entry(value.as_object().unwrap().clone());
+        let expected = ["In scope: a", "deferred: b", "deferred: {\"c\":1}", "note: d"];
+        assert_eq!(entry.unwrap().requirements.scope, expected);
+        assert_eq!(faults, Faults::default());
     }
 }

@@ -2,8 +2,12 @@
 
 use orchestrator_contract::{Reason, TaskId};
 
+use super::limits::{MAX_FILE_BYTES, shorten};
+
 /// Maximum names to list.
 const MAX_NAMES: usize = 50;
+
+const MIB: usize = 1024 * 1024;
 
 /// The documents of a task cannot be found or read.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +15,9 @@ pub enum DocumentsError {
     /// A file cannot be read from the repository.
     #[error("cannot read `{path}` of the platform repository")]
     Unreadable { path: String, source: std::io::Error },
+    /// A file is too large to be read.
+    #[error("`{path}` has {} MiB, but the limit is {} MiB", size.div_ceil(MIB), MAX_FILE_BYTES / MIB)]
+    TooLarge { path: String, size: usize },
     /// No searched directory has a `.taskmaster`.
     #[error("no task documents in {}{}", quoted(looked_for), list_folders(candidates))]
     FolderMissing {
@@ -54,7 +61,7 @@ pub enum DocumentsError {
         problem: String,
     },
     /// The requested task has a field of the wrong type.
-    #[error("cannot use task {id} of `{file}`: {problem}")]
+    #[error("cannot use task {} of `{file}`: {problem}", shorten(id))]
     InvalidEntry {
         file: String,
         id: String,
@@ -72,7 +79,7 @@ pub enum DocumentsError {
     /// No rule selects one of several tags.
     #[error(
         "`{path}` has the tags {}; none is the service's, current or `master`{}",
-        quoted(tags), current.as_ref().map(|tag| format!(" (the current tag is `{tag}`)")).unwrap_or_default()
+        quoted(tags), current.as_ref().map(|tag| format!(" (the current tag is `{}`)", shorten(tag))).unwrap_or_default()
     )]
     AmbiguousTag {
         path: String,
@@ -84,11 +91,11 @@ pub enum DocumentsError {
     /// `tasks.json` does not have the task.
     #[error(
         "`{file}` has no task {task}{}; tasks: {}{}{}{}",
-        tag.as_ref().map(|tag| format!(" in tag `{tag}`")).unwrap_or_default(),
+        tag.as_ref().map(|tag| format!(" in tag `{}`", shorten(tag))).unwrap_or_default(),
         if ids.is_empty() { "none".to_owned() } else { list_ids(ids) },
         if other_tags.is_empty() { String::new() } else { format!("; found in tag {}", quoted(other_tags)) },
         advise_numbers(ids),
-        if skipped.is_empty() { String::new() } else { format!("; without an id: {}", quoted(skipped)) }
+        list_skipped(skipped, *skipped_count)
     )]
     TaskNotFound {
         file: String,
@@ -99,8 +106,10 @@ pub enum DocumentsError {
         ids: Vec<String>,
         /// Other tags that have the task.
         other_tags: Vec<String>,
-        /// Entries without an id.
-        skipped: Vec<String>,
+        /// Positions of the first entries without an id.
+        skipped: Vec<usize>,
+        /// Number of entries without an id.
+        skipped_count: usize,
     },
 }
 
@@ -115,7 +124,8 @@ impl DocumentsError {
                 Reason::DocumentsNotFound
             }
             // The documents exist, but a person must fix them or select a tag.
-            Self::Malformed { .. }
+            Self::TooLarge { .. }
+            | Self::Malformed { .. }
             | Self::Empty { .. }
             | Self::Conflict { .. }
             | Self::Unusable { .. }
@@ -127,7 +137,8 @@ impl DocumentsError {
 }
 
 fn quoted(names: &[String]) -> String {
-    let mut shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect();
+    let mut shown: Vec<String> =
+        names.iter().take(MAX_NAMES).map(|name| format!("`{}`", shorten(name))).collect();
     let more = names.len().saturating_sub(MAX_NAMES);
     shown.extend((more > 0).then(|| format!("{more} more")));
     shown.join(", ")
@@ -138,6 +149,16 @@ fn list_folders(candidates: &[String]) -> String {
         return String::new();
     }
     format!("; found in {}: set it as the docs directory", quoted(candidates))
+}
+
+fn list_skipped(positions: &[usize], count: usize) -> String {
+    if positions.is_empty() {
+        return String::new();
+    }
+    let mut shown: Vec<String> = positions.iter().map(|position| format!("`tasks[{position}]`")).collect();
+    let more = count.saturating_sub(positions.len());
+    shown.extend((more > 0).then(|| format!("{more} more")));
+    format!("; without an id: {}", shown.join(", "))
 }
 
 /// Returns what to do if no task has a number.
@@ -151,7 +172,7 @@ fn advise_numbers(ids: &[String]) -> &'static str {
 
 /// Returns the first ids, separated by commas.
 fn list_ids(ids: &[String]) -> String {
-    let shown: Vec<&str> = ids.iter().take(MAX_NAMES).map(String::as_str).collect();
+    let shown: Vec<String> = ids.iter().take(MAX_NAMES).map(|id| shorten(id)).collect();
     let more = ids.len().saturating_sub(shown.len());
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{more}", shown.join(", "))

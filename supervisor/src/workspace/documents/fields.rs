@@ -5,6 +5,31 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+/// Maximum faults of an entry to keep.
+const MAX_FAULTS: usize = 10;
+
+/// Faults of an entry: the first ones, and how many there are.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Faults {
+    pub(super) first: Vec<String>,
+    pub(super) count: usize,
+}
+
+impl Faults {
+    pub(super) fn push(&mut self, describe: impl FnOnce() -> String) {
+        if self.first.len() < MAX_FAULTS {
+            self.first.push(describe());
+        }
+        self.count += 1;
+    }
+
+    fn append(&mut self, others: Self) {
+        let room = MAX_FAULTS.saturating_sub(self.first.len());
+        self.first.extend(others.first.into_iter().take(room));
+        self.count += others.count;
+    }
+}
+
 /// Fields of an object. A field of the wrong type is a fault, and is read as if it were absent.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -12,16 +37,16 @@ pub(super) struct Fields {
     rest: Map<String, Value>,
     /// Path of the object within the task, such as `subtasks[1].`; empty for the task.
     at: String,
-    faults: Vec<String>,
+    faults: Faults,
 }
 
 impl Fields {
     pub(super) fn new(object: Map<String, Value>, at: &str) -> Self {
-        Self { rest: object, at: at.to_owned(), faults: Vec::new() }
+        Self { rest: object, at: at.to_owned(), faults: Faults::default() }
     }
 
     /// Returns the fields that were not taken, and the faults of the others.
-    pub(super) fn finish(self) -> (BTreeMap<String, Value>, Vec<String>) {
+    pub(super) fn finish(self) -> (BTreeMap<String, Value>, Faults) {
         (self.rest.into_iter().collect(), self.faults)
     }
 
@@ -93,7 +118,7 @@ impl Fields {
         for (position, object) in objects {
             let mut fields = Self::new(object, &format!("{}{name}[{position}].", self.at));
             read_ones.extend(read(&mut fields));
-            self.faults.append(&mut fields.faults);
+            self.faults.append(fields.faults);
         }
         read_ones
     }
@@ -104,7 +129,7 @@ impl Fields {
         self.rest.remove(name);
         let mut fields = Self::new(object, &format!("{}{name}.", self.at));
         let value = read(&mut fields);
-        self.faults.append(&mut fields.faults);
+        self.faults.append(fields.faults);
         Some(value)
     }
 
@@ -126,15 +151,20 @@ impl Fields {
         for (index, value) in values.iter().enumerate() {
             match read(value) {
                 Some(entry) => entries.push(entry),
-                None => self.fault(&format!("{name}[{index}]"), Some(value), expected),
+                None => self.entry_fault(name, index, value, expected),
             }
         }
         entries
     }
 
+    fn entry_fault(&mut self, name: &str, index: usize, value: &Value, expected: &str) {
+        let at = &self.at;
+        self.faults.push(|| format!("`{at}{name}[{index}]` is {}, expected {expected}", describe(value)));
+    }
+
     fn fault(&mut self, name: &str, value: Option<&Value>, expected: &str) {
         let at = &self.at;
-        self.faults.push(match value {
+        self.faults.push(|| match value {
             None => format!("`{at}{name}` is missing"),
             Some(value) => format!("`{at}{name}` is {}, expected {expected}", describe(value)),
         });

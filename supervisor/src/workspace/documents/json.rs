@@ -4,14 +4,22 @@ use serde_json::Value;
 
 use super::error::DocumentsError;
 
+/// Maximum values of a file: each takes far more memory than text.
+const MAX_VALUES: usize = 1_000_000;
+
 /// Parses the text of a file.
 ///
 /// # Errors
-/// Returns an error that says what is wrong with the file: it is empty, has conflict markers, or is not
-/// JSON at a line and column.
+/// Returns an error that says what is wrong with the file: it is empty, has too many values or conflict
+/// markers, or is not JSON at a line and column.
 pub(super) fn parse(path: &str, text: &str) -> Result<Value, DocumentsError> {
     if text.trim().is_empty() {
         return Err(DocumentsError::Empty { path: path.to_owned() });
+    }
+    // No value starts without one of these before it.
+    if text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MAX_VALUES {
+        let problem = format!("it has more than {MAX_VALUES} values");
+        return Err(DocumentsError::Unusable { path: path.to_owned(), problem });
     }
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
@@ -111,6 +119,15 @@ mod tests {
         assert_eq!(error, "`f` has git conflict markers in line 2: resolve the conflict and push");
         let error = parse("f", " \n").unwrap_err().to_string();
         assert_eq!(error, "`f` is empty: restore it from an earlier commit");
+    }
+
+    #[test]
+    fn number_of_values_is_bounded() {
+        let text = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        assert_eq!(
+            parse("f", &text).unwrap_err().to_string(),
+            "cannot use `f`: it has more than 1000000 values"
+        );
     }
 
     proptest! {

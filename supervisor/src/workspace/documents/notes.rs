@@ -2,22 +2,18 @@
 
 use super::Dependency;
 use super::entry::Entry;
-use super::tasks_file::{OddEntry, TasksFile};
-
-/// Maximum notes about entries of other tasks.
-const MAX_ODD_ENTRIES: usize = 5;
+use super::limits::shorten;
+use super::task_list::OddEntry;
+use super::tasks_file::TasksFile;
 
 /// Maximum unmet dependencies to list.
 const MAX_UNMET: usize = 10;
 
-/// Maximum characters of an id or a fault that a file contains.
-const MAX_CHARS: usize = 100;
-
 /// Returns the notes about a file, apart from those about one task.
 pub(crate) fn notes_of_file(tasks: &TasksFile) -> Vec<String> {
     let mut notes = tasks.notes.clone();
-    notes.extend(tasks.list.odd.iter().take(MAX_ODD_ENTRIES).map(|odd| note_of_entry(&tasks.path, odd)));
-    let more = tasks.list.odd.len().saturating_sub(MAX_ODD_ENTRIES);
+    notes.extend(tasks.list.odd.iter().map(|odd| note_of_entry(&tasks.path, odd)));
+    let more = tasks.list.odd_count.saturating_sub(tasks.list.odd.len());
     if more > 0 {
         notes.push(format!("{more} more entries of `{}` have odd fields", tasks.path));
     }
@@ -43,7 +39,12 @@ pub(super) fn notes_of_task(tasks: &TasksFile, entry: &Entry) -> Vec<String> {
 pub(super) fn warnings(file: &str, entry: &Entry, dependencies: &[Dependency]) -> Vec<String> {
     let id = shorten(&entry.id);
     let mut warnings = Vec::new();
+    let (all, read) = (entry.dependencies.len(), dependencies.len());
+    if all > read {
+        warnings.push(format!("task {id} has {all} dependencies in `{file}`; the first {read} were read"));
+    }
     if let Some(status) = entry.status.as_ref().filter(|status| is_done(status) || is_cancelled(status)) {
+        let status = shorten(status);
         warnings.push(format!("task {id} is `{status}` in `{file}`, but was submitted"));
     }
     let is_unmet =
@@ -77,8 +78,8 @@ fn is_cancelled(status: &str) -> bool {
 
 fn note_of_entry(path: &str, odd: &OddEntry) -> String {
     let OddEntry { id, position, faults } = odd;
-    let first = faults.first().map(|fault| shorten(fault)).unwrap_or_default();
-    let more = match faults.len().saturating_sub(1) {
+    let first = faults.first.first().map(|fault| shorten(fault)).unwrap_or_default();
+    let more = match faults.count.saturating_sub(1) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
@@ -88,9 +89,4 @@ fn note_of_entry(path: &str, odd: &OddEntry) -> String {
         }
         None => format!("entry {} of `{path}` was skipped: {first}{more}", position + 1),
     }
-}
-
-pub(super) fn shorten(text: &str) -> String {
-    let short: String = text.chars().take(MAX_CHARS).collect();
-    if short.len() < text.len() { format!("{short}…") } else { short }
 }

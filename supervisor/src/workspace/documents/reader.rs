@@ -4,6 +4,7 @@ use std::io;
 
 use super::encoding::decode;
 use super::error::DocumentsError;
+use super::limits::TooLarge;
 
 /// Reads files and lists directories of the platform repository at one commit.
 ///
@@ -13,7 +14,7 @@ where
     R: Fn(&str) -> io::Result<Option<Vec<u8>>>,
     L: Fn(&str) -> io::Result<Vec<String>>,
 {
-    /// Returns the content of a file, or `None` if it does not exist.
+    /// Returns the content of a file, or `None` if it does not exist; [`TooLarge`] is the error of a large one.
     pub read: R,
     /// Returns the names in a directory; empty if it does not exist.
     pub list: L,
@@ -30,7 +31,11 @@ where
     }
 
     pub(super) fn exists(&self, path: &str) -> Result<bool, DocumentsError> {
-        Ok(self.bytes(path)?.is_some())
+        match self.bytes(path) {
+            Ok(bytes) => Ok(bytes.is_some()),
+            Err(DocumentsError::TooLarge { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the names in a directory; empty if it does not exist.
@@ -39,6 +44,10 @@ where
     }
 
     fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, DocumentsError> {
-        (self.read)(path).map_err(|source| DocumentsError::Unreadable { path: path.to_owned(), source })
+        let path = || path.to_owned();
+        (self.read)(&path()).map_err(|source| match source.downcast::<TooLarge>() {
+            Ok(TooLarge { size }) => DocumentsError::TooLarge { path: path(), size },
+            Err(source) => DocumentsError::Unreadable { path: path(), source },
+        })
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::error::DocumentsError;
 use super::json;
+use super::limits::shorten;
 use super::reader::Reader;
 use super::search::path;
 use super::tasks_file::{TagPreference, TasksFile};
@@ -39,8 +40,10 @@ where
         let mut tasks = TasksFile::parse(&file, &text, preference)?;
         if let Some(tag) = tasks.tag.as_ref().filter(|tag| *tag != service.as_str()) {
             let problems = [current.err(), default.err()];
-            let notes =
-                problems.into_iter().flatten().map(|problem| format!("{problem}; tag `{tag}` was used"));
+            let notes = problems
+                .into_iter()
+                .flatten()
+                .map(|problem| format!("{problem}; tag `{}` was used", shorten(tag)));
             tasks.notes.extend(notes.collect::<Vec<_>>());
         }
         return Ok(Some(tasks));

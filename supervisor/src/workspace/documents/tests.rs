@@ -246,6 +246,80 @@ fn doubtful_status_and_unmet_dependencies_are_noted() {
 }
 
 #[test]
+fn large_file_is_refused_with_size_and_limit() {
+    let find = |large: &'static str| {
+        let files = master(serde_json::json!([{"id": 1, "title": "x"}])).with(".taskmaster/docs/prd.txt", "");
+        let reader = Reader {
+            read: |path: &str| {
+                let size = MAX_FILE_BYTES + 1;
+                if path == large { Err(TooLarge { size }.into()) } else { Ok(files.0.get(path).cloned()) }
+            },
+            list: |folder: &str| Ok(files.list(folder)),
+        };
+        let service = &ServiceName::new("trader").unwrap();
+        let query = DocumentQuery { service, task: TaskId::new(1).unwrap(), docs_directory: None };
+        find_documents(&reader, &query)
+    };
+    let error = find(".taskmaster/tasks/tasks.json").unwrap_err();
+    assert_eq!(error.to_string(), "`.taskmaster/tasks/tasks.json` has 17 MiB, but the limit is 16 MiB");
+    assert_eq!(error.reason(), orchestrator_contract::Reason::InvalidTask);
+    // Only its path is used.
+    assert_eq!(
+        find(".taskmaster/docs/prd.txt").unwrap().requirements.as_deref(),
+        Some(".taskmaster/docs/prd.txt")
+    );
+}
+
+#[test]
+fn notes_of_many_odd_entries_and_tags_are_few() {
+    let zeros = master(vec![serde_json::json!(0); 10_000].into());
+    let error = zeros.find("trader", 1).unwrap_err().to_string();
+    assert!(error.ends_with("`tasks[49]`, 9950 more"), "{error}");
+    let mut tags = serde_json::Map::new();
+    for number in 0..100 {
+        tags.insert(format!("{number}{}", "x".repeat(1000)), serde_json::json!({"tasks": 7}));
+    }
+    tags.insert("master".to_owned(), serde_json::json!({"tasks": [{"id": 1, "title": "x"}]}));
+    let text = serde_json::Value::from(tags).to_string();
+    let found = Files::default().with(".taskmaster/tasks/tasks.json", text).find("trader", 1).unwrap();
+    assert_eq!(found.notes.len(), 6);
+    assert_eq!(found.notes[5], "95 more tags of `.taskmaster/tasks/tasks.json` have no list of tasks");
+    assert!(found.notes.iter().all(|note| note.len() < 200), "{:?}", found.notes);
+}
+
+#[test]
+fn fault_of_second_entry_does_not_refuse_the_first() {
+    let tasks =
+        serde_json::json!([{"id": 1, "title": "first"}, {"id": 1, "title": "x", "dependencies": [null]}]);
+    let found = master(tasks).find("trader", 1).unwrap();
+    assert_eq!(found.entry.title, "first");
+    assert!(found.notes.iter().any(|note| note.ends_with("the first one was used")), "{:?}", found.notes);
+    let tasks = serde_json::json!([{"id": 1, "dependencies": [null]}, {"id": 1, "title": "x"}]);
+    assert!(master(tasks).find("trader", 1).is_err());
+}
+
+#[test]
+fn tag_in_place_of_missing_current_one_is_noted() {
+    let files = Files::default()
+        .with(".taskmaster/tasks/tasks.json", r#"{"a":{"tasks":[{"id":1,"title":"x"}]}}"#)
+        .with(".taskmaster/state.json", r#"{"currentTag":"gone"}"#);
+    assert_eq!(
+        files.find("trader", 1).unwrap().notes,
+        ["`.taskmaster/tasks/tasks.json` has no tag `gone`, which is current; tag `a` was used"]
+    );
+    assert_eq!(files.find("a", 1).unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn first_of_many_dependencies_are_read() {
+    let tasks = serde_json::json!([{"id": 1, "title": "x", "dependencies": vec![2; 5000]}]);
+    let found = master(tasks).find("trader", 1).unwrap();
+    assert_eq!((found.dependencies.len(), found.entry.dependencies.len()), (200, 5000));
+    let note = "task 1 has 5000 dependencies in `.taskmaster/tasks/tasks.json`; the first 200 were read";
+    assert_eq!(found.notes[0], note);
+}
+
+#[test]
 fn entries_without_id_are_listed_if_task_is_missing() {
     let error = master(serde_json::json!([{"title": "x"}])).find("trader", 1).unwrap_err().to_string();
     assert!(error.ends_with("; tasks: none; without an id: `tasks[0]`"), "{error}");

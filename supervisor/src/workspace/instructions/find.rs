@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::comments::without_comments;
 use super::imports::imports;
-use super::source::{Node, Outside, Source};
+use super::source::{Budget, Node, Source, Stop};
 use crate::workspace::documents::decode;
 
 /// Files of a directory for this CLI; the last one is of one person.
@@ -19,17 +19,15 @@ const MAX_BYTES: usize = 128 * 1024;
 /// Maximum files.
 const MAX_FILES: usize = 200;
 
-/// Maximum paths to look at; a stranger may import as many as fit into a file.
-const MAX_LOOKUPS: usize = 3_000;
-
 /// Maximum levels of imports.
 const MAX_IMPORT_DEPTH: usize = 4;
 
 /// Maximum nested directories below `.claude/rules`.
 const MAX_RULES_DEPTH: usize = 8;
 
-/// Maximum paths to list in a note.
+/// Maximum paths to list in a note, and characters of each.
 const MAX_LISTED: usize = 10;
+const MAX_LISTED_CHARS: usize = 100;
 
 /// Instructions for the agent, and what was left out of them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -64,9 +62,8 @@ pub fn find_instructions(source: &Source<'_>, working_directory: &str) -> Instru
     for part in working_directory.split('/').filter(|part| !part.is_empty()) {
         folders.extend(folders.last().map(|folder| join(folder, part)));
     }
-    let is_file = |path: String| matches!(source.resolve(&path), Ok((_, Node::File(_) | Node::TooLarge)));
-    let has_own = folders.iter().any(|folder| OWN.iter().any(|name| is_file(join(folder, name))));
     let mut finder = Finder::new(source);
+    let has_own = folders.iter().any(|folder| OWN.iter().any(|name| finder.is_file(&join(folder, name))));
     for folder in &folders {
         finder.add_folder(folder, has_own);
     }
@@ -79,9 +76,32 @@ struct Finder<'a> {
     seen: BTreeSet<String>,
     files: Vec<InstructionFile>,
     room: usize,
-    lookups: usize,
-    cut: Vec<String>,
-    outside: Vec<String>,
+    budget: Budget,
+    cut: Listed,
+    outside: Listed,
+}
+
+/// Paths for a note: the first ones, and how many there are.
+#[derive(Debug, Default)]
+struct Listed {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Listed {
+    fn push(&mut self, path: &str) {
+        if self.first.len() < MAX_LISTED {
+            self.first.push(format!("`{}`", path.chars().take(MAX_LISTED_CHARS).collect::<String>()));
+        }
+        self.count += 1;
+    }
+
+    /// Returns the list as text, or `None` if it is empty.
+    fn text(mut self) -> Option<String> {
+        let more = self.count.saturating_sub(self.first.len());
+        self.first.extend((more > 0).then(|| format!("{more} more")));
+        (self.count > 0).then(|| self.first.join(", "))
+    }
 }
 
 impl<'a> Finder<'a> {
@@ -91,10 +111,15 @@ impl<'a> Finder<'a> {
             seen: BTreeSet::new(),
             files: Vec::new(),
             room: MAX_BYTES,
-            lookups: MAX_LOOKUPS,
-            cut: Vec::new(),
-            outside: Vec::new(),
+            budget: Budget::default(),
+            cut: Listed::default(),
+            outside: Listed::default(),
         }
+    }
+
+    fn is_file(&mut self, path: &str) -> bool {
+        let found = self.source.resolve(path, &mut self.budget);
+        matches!(found, Ok((_, Node::File(_) | Node::TooLarge)))
     }
 
     fn add_folder(&mut self, folder: &str, has_own: bool) {
@@ -108,7 +133,8 @@ impl<'a> Finder<'a> {
     }
 
     fn add_rules(&mut self, folder: &str, depth: usize) {
-        let Ok(Some((resolved, Node::Folder))) = self.resolve(folder) else { return };
+        let found = self.source.resolve(folder, &mut self.budget);
+        let Ok((resolved, Node::Folder)) = found else { return };
         // A link to a directory above would have no end.
         if depth > MAX_RULES_DEPTH || !self.seen.insert(format!("{resolved}/")) {
             return;
@@ -116,6 +142,9 @@ impl<'a> Finder<'a> {
         let mut names = (self.source.list)(&resolved);
         names.sort();
         for name in names {
+            if self.budget.is_spent() {
+                return;
+            }
             if name.to_ascii_lowercase().ends_with(".md") {
                 self.add(&join(folder, &name), 0);
             } else {
@@ -126,18 +155,18 @@ impl<'a> Finder<'a> {
 
     /// Adds a file, if there is one, and what it imports.
     fn add(&mut self, path: &str, depth: usize) {
-        let (resolved, node) = match self.resolve(path) {
-            Ok(Some(found)) => found,
-            Ok(None) => return,
-            Err(Outside) => {
-                self.outside.push(path.to_owned());
+        let (resolved, node) = match self.source.resolve(path, &mut self.budget) {
+            Ok(found) => found,
+            Err(Stop::Spent) => return,
+            Err(Stop::Outside) => {
+                self.outside.push(path);
                 return;
             }
         };
         let content = match node {
             Node::File(content) => content,
             Node::TooLarge => {
-                self.cut.push(path.to_owned());
+                self.cut.push(path);
                 return;
             }
             Node::Link(_) | Node::Folder | Node::Missing => return,
@@ -160,16 +189,12 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Resolves a path; `None` if too many were looked at.
-    fn resolve(&mut self, path: &str) -> Result<Option<(String, Node)>, Outside> {
-        let Some(left) = self.lookups.checked_sub(1) else { return Ok(None) };
-        self.lookups = left;
-        self.source.resolve(path).map(Some)
-    }
-
     fn add_import(&mut self, folder: &str, import: &str, depth: usize) {
+        if self.budget.take_steps(1).is_err() {
+            return;
+        }
         if import.starts_with(['~', '/']) {
-            self.outside.push(import.to_owned());
+            self.outside.push(import);
         } else {
             self.add(&join(folder, import), depth);
         }
@@ -180,7 +205,7 @@ impl<'a> Finder<'a> {
             return;
         }
         if self.room == 0 || self.files.len() >= MAX_FILES {
-            self.cut.push(path.to_owned());
+            self.cut.push(path);
             return;
         }
         let kept = text.get(..text.floor_char_boundary(self.room)).unwrap_or_default();
@@ -188,7 +213,7 @@ impl<'a> Finder<'a> {
         let mut kept = kept.to_owned();
         if kept.len() < text.len() {
             self.room = 0;
-            self.cut.push(path.to_owned());
+            self.cut.push(path);
             kept.push_str("\n[… truncated]");
         }
         self.files.push(InstructionFile { path: path.to_owned(), text: kept });
@@ -196,34 +221,22 @@ impl<'a> Finder<'a> {
 
     fn finish(self) -> Instructions {
         let mut notes = Vec::new();
-        if self.lookups == 0 {
-            notes.push(format!(
-                "project instructions name more than {MAX_LOOKUPS} files; the rest was left out"
-            ));
+        if self.budget.is_spent() {
+            notes.push(
+                "project instructions name too many or too large files; the rest was left out".to_owned(),
+            );
         }
-        if !self.cut.is_empty() {
-            let (limit, listed) = (MAX_BYTES / 1024, list(&self.cut));
+        if let Some(listed) = self.cut.text() {
+            let limit = MAX_BYTES / 1024;
             notes.push(format!(
                 "project instructions of more than {limit} KiB were cut or left out: {listed}"
             ));
         }
-        if !self.outside.is_empty() {
-            let listed = list(&self.outside);
+        if let Some(listed) = self.outside.text() {
             notes.push(format!("project instructions outside of the repository were left out: {listed}"));
         }
         Instructions { files: self.files, notes }
     }
-}
-
-fn list(paths: &[String]) -> String {
-    let mut shown: Vec<String> = paths
-        .iter()
-        .take(MAX_LISTED)
-        .map(|path| format!("`{}`", path.chars().take(100).collect::<String>()))
-        .collect();
-    let more = paths.len().saturating_sub(MAX_LISTED);
-    shown.extend((more > 0).then(|| format!("{more} more")));
-    shown.join(", ")
 }
 
 fn join(folder: &str, name: &str) -> String {

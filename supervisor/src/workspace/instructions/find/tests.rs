@@ -131,12 +131,60 @@ fn other_encodings_are_decoded() {
     assert_eq!(Commit::default().file("CLAUDE.md", b"ab\0c").find("").text(), None);
 }
 
+const SPENT: &str = "project instructions name too many or too large files; the rest was left out";
+
 #[test]
 fn number_of_imports_is_bounded() {
-    let imports: String = (0..MAX_LOOKUPS).map(|number| format!("@{number}.md ")).collect();
-    let found = Commit::default().file("CLAUDE.md", imports).file("CLAUDE.local.md", "left out").find("");
-    assert_eq!(found.files.len(), 1);
-    assert_eq!(found.notes, ["project instructions name more than 3000 files; the rest was left out"]);
+    for import in ["@{}.md ", "@/{}.md ", "@~{}.md "] {
+        let imports: String = (0..11_000).map(|number| import.replace("{}", &number.to_string())).collect();
+        let found = Commit::default().file("CLAUDE.md", imports).file("CLAUDE.local.md", "left out").find("");
+        assert_eq!(found.files.len(), 1, "{import}");
+        assert_eq!(found.notes[0], SPENT);
+        let listed = found.notes.get(1).map_or(10, |note| note.matches('`').count() / 2);
+        assert_eq!(listed, 10, "{:?}", found.notes);
+    }
+}
+
+#[test]
+fn chained_links_spend_the_budget() {
+    let mut commit = Commit::default().link("CLAUDE.md", "l0");
+    for number in 0..19 {
+        commit = commit.link(&format!("l{number}"), &format!("{}l{}", "d/../".repeat(800), number + 1));
+    }
+    let imports: String = (0..1000).map(|number| format!("@./{}l0 ", "./".repeat(number))).collect();
+    let commit = commit.file("l19", "end").file("d/x", "").file(".claude/CLAUDE.md", &imports);
+    let lookups = std::cell::Cell::new(0);
+    let node = |path: &str| {
+        lookups.set(lookups.get() + 1);
+        match commit.0.get(path) {
+            Some(node) => node.clone(),
+            None if path == "d" || path == ".claude" => Node::Folder,
+            None => Node::Missing,
+        }
+    };
+    let found = find_instructions(&Source { node: &node, list: &|_| Vec::new() }, "");
+    assert!(lookups.get() <= 10_000, "{}", lookups.get());
+    assert_eq!(found.notes, [SPENT]);
+}
+
+#[test]
+fn content_to_read_is_bounded() {
+    let mut commit = Commit::default();
+    for number in 0..100 {
+        commit = commit.file(&format!(".claude/rules/{number:03}.md"), vec![0; 1024 * 1024]);
+    }
+    let reads = std::cell::Cell::new(0);
+    let node = |path: &str| match commit.0.get(path) {
+        Some(node) => {
+            reads.set(reads.get() + 1);
+            node.clone()
+        }
+        None if path.ends_with(".md") => Node::Missing,
+        None => Node::Folder,
+    };
+    let list = |_: &str| (0..100).map(|number| format!("{number:03}.md")).collect();
+    let found = find_instructions(&Source { node: &node, list: &list }, "");
+    assert_eq!((reads.get(), found.notes), (8, vec![SPENT.to_owned()]));
 }
 
 #[test]
