@@ -134,7 +134,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let owns_signals = match &arguments.command {
-        Command::Serve(_) | Command::Debug(_) | Command::Watch(_) => true,
+        // A checkout waits for git, which Ctrl-C ends.
+        Command::Serve(_) | Command::Debug(_) | Command::Watch(_) | Command::Checkout(_) => true,
         Command::List(list) => list.watch,
         Command::Submit(_)
         | Command::Docs(_)
@@ -142,7 +143,6 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         | Command::Status(_)
         | Command::Logs(_)
         | Command::Diff(_)
-        | Command::Checkout(_)
         | Command::Open(_)
         | Command::Cost(_)
         | Command::Wait(_)

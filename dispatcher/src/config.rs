@@ -14,7 +14,7 @@ mod serve;
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{AgentName, ServiceName, http_url};
+use orchestrator_contract::{AgentName, RepositoryUrl, ServiceName, http_url};
 
 pub use backend::BackendKind;
 pub use docker::{Cpus, DockerSettings, Memory, NetworkName, User};
@@ -22,12 +22,12 @@ pub use environment::{EnvDelivery, Environment};
 use layers::Layers;
 
 pub use file::{AgentSettings, FileSettings, Secrets};
-pub use repository::parse_repository;
 pub use sandbox::SandboxMode;
 pub use serve::{ServeSettings, parse_address};
 
 use crate::error::Error;
 use crate::folder::ProjectFolder;
+use crate::task::address;
 use crate::task::request::DEFAULT_AGENT;
 use crate::task::settings::{Defaults, ServiceSettings};
 
@@ -94,11 +94,12 @@ impl Config {
         let named =
             flags.config.map(|path| cwd.join(path)).or_else(|| environment.path("ORCHESTRATOR_CONFIG"));
         let home = environment.path("HOME");
+        let api = environment.text("ORCHESTRATOR_GITHUB_API_URL").map(str::to_owned);
         let Layers { mut settings, files } = match named {
-            Some(path) => layers::read_named(&path, home.as_deref()),
+            Some(path) => layers::read_named(&path, home.as_deref(), api.as_deref()),
             None => {
                 let user = environment.user_config_folder();
-                layers::read_found(&folder.path, user.as_deref(), home.as_deref())
+                layers::read_found(&folder.path, user.as_deref(), home.as_deref(), api.as_deref())
             }
         }?;
         environment.overlay(&mut settings)?;
@@ -134,6 +135,15 @@ impl Config {
     #[must_use]
     pub fn for_remote_callers(self) -> Self {
         Self { folder: self.folder.for_remote_callers(), ..self }
+    }
+
+    /// Parses the address of a repository as a user writes it; a relative path starts at `relative_to`.
+    ///
+    /// # Errors
+    /// Returns an error if the address is invalid, or leads to no repository.
+    pub fn parse_repository(&self, text: &str, relative_to: &Path) -> Result<RepositoryUrl, Error> {
+        let github = address::server_of(self.github_api_url.as_deref());
+        repository::parse_repository(text, relative_to, &github)
     }
 
     /// Returns the defaults of all runs.

@@ -10,12 +10,13 @@ mod task_ids;
 
 use std::path::{Path, PathBuf};
 
+use orchestrator_contract::names::InvalidName;
 use orchestrator_contract::{RepositoryUrl, http_url};
 
 pub use checkout::Checkout;
-pub use run_branch::PushedBranch;
+pub use run_branch::{PushedBranch, RunBranch};
 
-use crate::config::{Environment, parse_repository};
+use crate::config::Environment;
 
 /// The project folder that the user works in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -89,13 +90,9 @@ impl ProjectFolder {
             ));
         }
         // A relative path in a remote starts at the root of the working tree.
-        let url = parse_repository(&url, root)
+        let url = parse_remote(&url, root)
             .map_err(|problem| {
-                warnings.push(format!(
-                    "cannot use remote `{name}` of {}: {}",
-                    root.display(),
-                    problem.message()
-                ));
+                warnings.push(format!("cannot use remote `{name}` of {}: {problem}", root.display()));
             })
             .ok();
         Remote { url, warning: (!warnings.is_empty()).then(|| warnings.join("; ")) }
@@ -110,6 +107,17 @@ fn first_folder(text: &str) -> Option<PathBuf> {
         .chain(candidates)
         .map(|text| PathBuf::from(text.trim()))
         .find(|path| path.is_absolute() && path.is_dir())
+}
+
+/// Parses the URL of a git remote as git reads it: unlike a user's text, it is never completed or shortened.
+fn parse_remote(url: &str, root: &Path) -> Result<RepositoryUrl, InvalidName> {
+    let local = url.strip_prefix("file://").unwrap_or(url);
+    let is_relative = local == "." || local == ".." || local.starts_with("./") || local.starts_with("../");
+    if is_relative {
+        let path = root.join(local);
+        return RepositoryUrl::new(path.canonicalize().unwrap_or(path).to_string_lossy().into_owned());
+    }
+    RepositoryUrl::new(local)
 }
 
 fn without_credentials(url: &str) -> (String, bool) {
@@ -151,6 +159,20 @@ mod tests {
         assert_eq!(remote.url.unwrap().as_str(), "https://github.com/o/r");
         let warning = remote.warning.unwrap();
         assert!(warning.contains("credentials") && !warning.contains("hunter2"), "{warning}");
+    }
+
+    #[test]
+    fn remote_is_neither_completed_nor_shortened() {
+        for (url, expected) in [
+            ("https://gitlab.com/group/sub/tree/x", Some("https://gitlab.com/group/sub/tree/x")),
+            ("https://host/git/team/tree/main/x", Some("https://host/git/team/tree/main/x")),
+            ("git@github.com:myorg/trader/tree/main", Some("git@github.com:myorg/trader/tree/main")),
+            ("acme/trader", None),
+            ("gh:acme/trader", Some("gh:acme/trader")),
+        ] {
+            let root = folder(&format!("[remote \"origin\"]\n\turl = {url}\n"));
+            assert_eq!(remote_of(root.path()).url.as_ref().map(RepositoryUrl::as_str), expected, "{url}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 /// Returns a command with an empty environment and no stdin.
 pub(crate) fn command(program: &Path) -> std::process::Command {
     #[expect(clippy::disallowed_methods, reason = "all children are prepared here")]
@@ -68,6 +70,35 @@ async fn wait_for_output(
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     Err(failed(output.status, &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Runs a program to its end, without time limit, and returns its output.
+///
+/// Never kills it: an interruption or termination of this program is forwarded, and the program ends on its
+/// own.
+pub(crate) async fn output_forwarding_signals(
+    mut command: std::process::Command,
+) -> std::io::Result<std::process::Output> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = tokio::process::Command::from(command).spawn()?;
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    let output = child.wait_with_output();
+    tokio::pin!(output);
+    loop {
+        let forwarded = tokio::select! {
+            // A child that was reaped must not be signaled.
+            biased;
+            output = &mut output => return output,
+            _ = interrupts.recv() => rustix::process::Signal::INT,
+            _ = terminations.recv() => rustix::process::Signal::TERM,
+        };
+        if let Some(pid) = pid {
+            // Fails if it has exited.
+            let _ = rustix::process::kill_process(pid, forwarded);
+        }
+    }
 }
 
 /// Finds a program in the folders of `PATH`.

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use orchestrator_contract::outcome::WorkLocation;
 use orchestrator_contract::{Reason, RunName, ServiceName, TaskKey, TaskSpec};
 use serde_json::json;
 
@@ -189,10 +190,13 @@ impl Backend for Kubernetes {
             let message = format!("the diff is in the volume {volume}, which the dispatcher cannot read");
             return Err(Error::invalid_request(message).with_hint(format!("Open the pull request: {url}")));
         }
+        let status = self.status(run.clone(), Timestamp::now()).await?;
+        let is_pushed = status.work.is_some_and(|work| work.location == WorkLocation::Remote);
+        let hint = if artifact == Artifact::Diff && is_pushed { Advice::CheckOut } else { Advice::ReadLog };
         Err(Error::invalid_request(format!(
             "transcript and diff are in the volume {volume}, which the dispatcher cannot read"
         ))
-        .with_hint(Advice::ReadLog(run.task.run.clone())))
+        .with_hint(hint(run.task.run.clone())))
     }
 
     async fn command(&self, task: &TaskSpec) -> Result<Vec<String>, Error> {

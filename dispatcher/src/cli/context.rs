@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use orchestrator_contract::Reason;
+use orchestrator_contract::{Reason, ServiceName, TaskId};
 
 use crate::config::{BackendKind, Config, Environment, Flags, SandboxMode};
 use crate::error::Error;
-use crate::operations::Dispatcher;
+use crate::operations::{Dispatcher, Filter};
 use crate::output::{Output, OutputFormat};
 
 /// Options of all commands.
@@ -56,6 +56,18 @@ impl CliContext {
         let flags = Flags { config, backend, state_dir, supervisor, claude, mcp_config_dir, sandbox };
         let config = Config::load(environment, flags, &cwd)?;
         Ok(Self { dispatcher: Dispatcher::new(config), output, cwd })
+    }
+
+    /// Parses the value of `--service` as a user wrote it.
+    pub(super) async fn service(&self, text: Option<&str>) -> Result<Option<ServiceName>, Error> {
+        let Some(text) = text else { return Ok(None) };
+        let service = self.dispatcher.parse_service(text).await;
+        service.map(Some).map_err(|error| error.in_place("--service"))
+    }
+
+    /// Returns the runs that `--service` and `--task` select.
+    pub(super) async fn filter(&self, service: Option<&str>, task: Option<TaskId>) -> Result<Filter, Error> {
+        Ok(Filter { service: self.service(service).await?, task, phase: None })
     }
 }
 

@@ -1,13 +1,11 @@
 //! `dispatcher cost`.
 
 use clap::ValueEnum;
-use orchestrator_contract::{ServiceName, TaskId};
+use orchestrator_contract::TaskId;
 
 use super::context::CliContext;
 use crate::error::Error;
-use crate::operations::Filter;
 use crate::task::cost::{CostKey, Costs};
-use crate::task::service_name;
 
 /// Show what the runs cost
 ///
@@ -19,12 +17,12 @@ Examples:
   dispatcher cost --by day
   dispatcher cost --by model --service trader -o json")]
 pub(super) struct Arguments {
-    /// What to sum by
+    /// Key to sum by
     #[arg(long, value_enum, value_name = "KEY", default_value_t = SumBy::Service)]
     by: SumBy,
     /// Filter by service
-    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
-    service: Option<ServiceName>,
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
     /// Filter by task ID
     #[arg(long, value_name = "ID")]
     task: Option<TaskId>,
@@ -47,7 +45,7 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
         SumBy::Service => CostKey::Service,
         SumBy::Model => CostKey::Model,
     };
-    let runs = context.dispatcher.list(&Filter { service, task, phase: None }).await?;
+    let runs = context.dispatcher.list(&context.filter(service.as_deref(), task).await?).await?;
     let costs = Costs::sum(&runs, by);
     context.output.result(&costs, || costs.render(context.output.table_style()))?;
     Ok(0)

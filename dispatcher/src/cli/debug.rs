@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{AgentName, Kind, ServiceName, Step, TaskId};
+use orchestrator_contract::{AgentName, Kind, Step, TaskId};
 use serde_json::json;
 
 use super::context::CliContext;
@@ -11,7 +11,6 @@ use super::overrides::OverrideArgs;
 use crate::backend::docker::{DebugOptions, DebugVolume, Shell};
 use crate::error::Error;
 use crate::task::request::Request;
-use crate::task::service_name;
 
 /// Run a task in a container in the foreground
 ///
@@ -36,8 +35,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     task: TaskId,
     /// Service that owns the workspace
-    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
-    service: ServiceName,
+    #[arg(long, value_name = "NAME")]
+    service: String,
     /// Agent that runs the task [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
@@ -97,6 +96,8 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
         rm_volume,
         overrides,
     } = arguments;
+    let service = context.dispatcher.parse_service(&service).await;
+    let service = service.map_err(|error| error.in_place("--service"))?;
     let agent = match agent {
         Some(agent) => agent,
         None => context.dispatcher.config().default_agent()?,

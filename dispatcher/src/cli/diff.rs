@@ -7,7 +7,6 @@ use super::context::CliContext;
 use super::run_selector::RunSelector;
 use crate::error::Error;
 use crate::task::diff::color_patch;
-use crate::task::selection::{Purpose, Recency};
 
 /// Print the changes of a run's branch
 ///
@@ -19,22 +18,22 @@ Examples:
   dispatcher diff trader-claude-agent-1-task1-attempt1 --stat
   dispatcher diff --service trader --path src/ | less -R")]
 pub(super) struct Arguments {
-    /// Run name [default: the latest]
+    /// Run name, or latest, current, task3 or a service [default: the latest with saved work]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,
-    /// Print the number of changed lines of each file only
+    /// Print only the number of changed lines per file
     #[arg(long)]
     stat: bool,
-    /// Only print files with a path that contains this
+    /// Print only files whose path contains this text
     #[arg(long, value_name = "TEXT")]
     path: Option<String>,
 }
 
 pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which, stat, path } = arguments;
-    let run = which.run(context, run, Purpose::Inspect, Recency::Latest).await?;
-    let mut diff = context.dispatcher.diff(&run).await?;
+    let runs = which.all(context, run).await?;
+    let (run, mut diff) = context.dispatcher.newest_diff(&runs).await?;
     if let Some(path) = path {
         diff = diff.with_paths(&path);
     }

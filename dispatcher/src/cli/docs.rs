@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use orchestrator_contract::task::{Mode, PullRequestPolicy};
-use orchestrator_contract::{AgentName, BranchName, ServiceName, TaskId};
+use orchestrator_contract::{AgentName, BranchName, TaskId};
 
 use super::context::CliContext;
 use super::overrides::{Guidance, SubmitMode, parse_url};
@@ -11,7 +11,6 @@ use super::submit;
 use crate::error::Error;
 use crate::operations::DocsRequest;
 use crate::task::request::Overrides;
-use crate::task::service_name;
 
 /// Write the documents of tasks with an agent
 ///
@@ -37,8 +36,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     force: bool,
     /// Service name [default: the folder or repository that holds `.taskmaster`]
-    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
-    service: Option<ServiceName>,
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
     /// Agent that writes the documents [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
@@ -96,7 +95,7 @@ pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8
     };
     let docs = DocsRequest {
         task: *task,
-        service: service.clone(),
+        service: context.service(service.as_deref()).await?,
         agent: agent.clone(),
         working_directory: working_directory.clone(),
         mode: if arguments.retry { Mode::Retry } else { Mode::First },

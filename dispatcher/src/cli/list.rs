@@ -1,7 +1,7 @@
 //! `dispatcher list`.
 
 use jiff::Timestamp;
-use orchestrator_contract::{Phase, ServiceName, TaskId};
+use orchestrator_contract::{Phase, TaskId};
 use serde_json::json;
 
 use super::context::CliContext;
@@ -24,7 +24,7 @@ Examples:
 pub(super) struct Arguments {
     /// Filter by service
     #[arg(long, value_name = "NAME")]
-    service: Option<ServiceName>,
+    service: Option<String>,
     /// Filter by task ID
     #[arg(long, value_name = "ID")]
     task: Option<TaskId>,
@@ -56,7 +56,7 @@ fn parse_phase(text: &str) -> Result<Phase, String> {
 
 pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
     let Arguments { service, task, phase, limit, all, watch } = arguments;
-    let filter = Filter { service: service.clone(), task: *task, phase: None };
+    let filter = context.filter(service.as_deref(), *task).await?;
     if *watch {
         return watch::watch(context, &filter).await;
     }

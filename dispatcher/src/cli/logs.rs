@@ -26,7 +26,7 @@ Examples:
   dispatcher logs -f --since 10m
   dispatcher logs --service trader -o json --since-seq 120")]
 pub(super) struct Arguments {
-    /// Run name [default: the latest]
+    /// Run name, or latest, current, task3 or a service [default: the latest]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,

@@ -6,7 +6,6 @@ use serde_json::json;
 use super::context::CliContext;
 use super::run_selector::RunSelector;
 use crate::error::Error;
-use crate::task::selection::{Purpose, Recency};
 
 /// Open the pull request of a run in the browser
 ///
@@ -18,7 +17,7 @@ Examples:
   dispatcher open trader-claude-agent-1-task1-attempt1
   dispatcher open --task 3 | cat")]
 pub(super) struct Arguments {
-    /// Run name [default: the latest]
+    /// Run name, or latest, current, task3 or a service [default: the latest with a pull request]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,
@@ -26,7 +25,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { run, which } = arguments;
-    let run = which.run(context, run, Purpose::Inspect, Recency::Latest).await?;
+    let run = which.newest(context, run, |status| status.pull_request.is_some()).await?;
     let page = context.dispatcher.pull_request_page(&run).await?;
     let opened = context.output.is_on_terminal() && context.dispatcher.open_page(&page)?;
     if !page.is_trusted {

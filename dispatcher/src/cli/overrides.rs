@@ -7,7 +7,6 @@ use orchestrator_contract::task::{GUIDANCE_MAX, PullRequestPolicy};
 use orchestrator_contract::{BranchName, RepositoryUrl, WorkingDirectory};
 
 use super::context::CliContext;
-use crate::config::parse_repository;
 use crate::error::Error;
 use crate::files;
 use crate::task::request::Overrides;
@@ -60,7 +59,8 @@ pub(super) struct OverrideArgs {
     /// Account on the git host [default: the agent's entry in the configuration, else its name]
     #[arg(long, value_name = "NAME")]
     github_user: Option<String>,
-    /// Folder of the repository to work in [default: detected by the service's name]
+    /// Directory of the repository to work in; created if missing [default: the one named like the service, else the
+    /// root]
     #[arg(long, value_name = "DIR")]
     working_directory: Option<WorkingDirectory>,
     /// Time limit of the run in minutes [default: 120]
@@ -124,7 +124,9 @@ pub(super) fn parse_url(
     text: Option<&str>,
     context: &CliContext,
 ) -> Result<Option<RepositoryUrl>, Error> {
-    let parse = |text| parse_repository(text, &context.cwd).map_err(|error| error.in_place(flag));
+    let parse = |text| {
+        context.dispatcher.config().parse_repository(text, &context.cwd).map_err(|error| error.in_place(flag))
+    };
     text.map(parse).transpose()
 }
 

@@ -18,7 +18,7 @@ Examples:
   dispatcher retry trader-claude-agent-1-task1-attempt1 --guidance \"Use reqwest, not curl.\"
   dispatcher retry --service trader --guidance-file notes.md --wait")]
 pub(super) struct Arguments {
-    /// Run name [default: the latest finished one]
+    /// Run name, or latest, current, task3 or a service [default: the latest finished one]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,

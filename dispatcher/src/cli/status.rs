@@ -1,16 +1,15 @@
 //! `dispatcher status`.
 
 use jiff::Timestamp;
-use orchestrator_contract::{RunName, ServiceName, TaskId};
+use orchestrator_contract::{RunName, TaskId};
 use serde_json::json;
 
 use super::context::CliContext;
 use super::run_selector::RunSelector;
 use crate::error::Error;
-use crate::operations::{Filter, StatusMatch};
+use crate::operations::StatusMatch;
 use crate::task::run_table::render_table;
 use crate::task::selection::{Purpose, Recency};
-use crate::task::service_name;
 use crate::task::text::render_status;
 
 /// Show the status of a run
@@ -23,11 +22,11 @@ Examples:
   dispatcher status --service trader --task 1
   dispatcher status trader-claude-agent-1-task1-attempt1 -o json")]
 pub(super) struct Arguments {
-    /// Run name
+    /// Run name, or latest, current, task3 or a service
     run: Option<RunName>,
     /// Filter by service
-    #[arg(long, value_name = "NAME", conflicts_with = "run", value_parser = service_name::parse_argument)]
-    service: Option<ServiceName>,
+    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    service: Option<String>,
     /// Filter by task ID
     #[arg(long, value_name = "ID", conflicts_with = "run")]
     task: Option<TaskId>,
@@ -35,7 +34,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(context: &CliContext, arguments: &Arguments) -> Result<u8, Error> {
     let Arguments { run, service, task } = arguments;
-    let filter = Filter { service: service.clone(), task: *task, phase: None };
+    let filter = context.filter(service.as_deref(), *task).await?;
     let (now, color) = (Timestamp::now(), context.output.color());
     let run = match run {
         Some(run) => {

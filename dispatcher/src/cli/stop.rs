@@ -23,7 +23,7 @@ Examples:
   dispatcher stop --service trader --now
   dispatcher stop trader-claude-agent-1-task1-attempt1 --no-wait")]
 pub(super) struct Arguments {
-    /// Run name [default: the active run, else the latest]
+    /// Run name, or latest, current, task3 or a service [default: the active run, else the latest]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,

@@ -1,7 +1,7 @@
 //! `dispatcher submit`.
 
 use orchestrator_contract::task::Mode;
-use orchestrator_contract::{AgentName, Kind, Phase, ServiceName, TaskId};
+use orchestrator_contract::{AgentName, Kind, Phase, TaskId};
 
 use super::context::CliContext;
 use super::overrides::{OverrideArgs, SubmitMode};
@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::operations::{Preview, Submission, SubmitOutcome};
 use crate::task::plan::render_plan;
 use crate::task::request::Request;
-use crate::task::service_name;
 
 /// Implement a task with an agent
 #[derive(Debug, clap::Args)]
@@ -36,8 +35,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     task: TaskId,
     /// Service that owns the workspace; one active run at a time
-    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
-    service: ServiceName,
+    #[arg(long, value_name = "NAME")]
+    service: String,
     /// Agent that runs the task [default: claude-agent-1]
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
@@ -55,6 +54,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { task, service, agent, retry, fresh, overrides, mode: submit_mode } = arguments;
+    let service = context.dispatcher.parse_service(&service).await;
+    let service = service.map_err(|error| error.in_place("--service"))?;
     let agent = match agent {
         Some(agent) => agent,
         None => context.dispatcher.config().default_agent()?,

@@ -23,7 +23,7 @@ Examples:
 
 Exits with the run's exit code (see `dispatcher --help`), or with 124 if --timeout expires first.")]
 pub(super) struct Arguments {
-    /// Run name [default: the active run, else the latest]
+    /// Run name, or latest, current, task3 or a service [default: the active run, else the latest]
     run: Option<RunName>,
     #[command(flatten)]
     which: RunSelector,

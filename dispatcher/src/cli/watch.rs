@@ -2,22 +2,24 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use orchestrator_contract::{Reason, RunName, ServiceName, TaskId};
+use orchestrator_contract::{Reason, RunName, TaskId};
 
 use super::context::CliContext;
 use crate::error::Error;
-use crate::operations::Filter;
+use crate::operations::{Filter, WatchedRuns};
 use crate::output::OutputFormat;
 use crate::task::run_table::render_table;
-use crate::task::service_name;
 use crate::task::status::Status;
-use crate::task::text::render_change;
+use crate::task::text::{render_change, sanitize};
 
 /// Time between two looks at the runs.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long to try again while the runs cannot be read.
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs to show, if the terminal is high enough.
 const SHOWN_RUNS: usize = 20;
@@ -37,8 +39,8 @@ Examples:
   dispatcher watch | tee runs.log")]
 pub(super) struct Arguments {
     /// Filter by service
-    #[arg(long, value_name = "NAME", value_parser = service_name::parse_argument)]
-    service: Option<ServiceName>,
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
     /// Filter by task ID
     #[arg(long, value_name = "ID")]
     task: Option<TaskId>,
@@ -46,7 +48,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(context: &CliContext, arguments: Arguments) -> Result<u8, Error> {
     let Arguments { service, task } = arguments;
-    watch(context, &Filter { service, task, phase: None }).await
+    watch(context, &context.filter(service.as_deref(), task).await?).await
 }
 
 /// Shows matching runs until Ctrl-C, which is the normal end.
@@ -66,10 +68,22 @@ async fn refresh(context: &CliContext, filter: &Filter) -> Result<(), Error> {
     let is_live = context.output.is_on_terminal() && context.output.format() == OutputFormat::Table;
     let mut screen = Screen::default();
     let mut seen = BTreeMap::new();
+    let mut watched = WatchedRuns::default();
+    let mut failures = Failures::default();
+    let mut runs = Vec::new();
     loop {
-        let runs = context.dispatcher.list(filter).await?;
+        let problem = match context.dispatcher.refresh(&mut watched, filter).await {
+            Ok(fresh) => {
+                runs = fresh;
+                failures = Failures { is_connected: true, ..Failures::default() };
+                None
+            }
+            Err(error) => Some(failures.tolerate(error, Instant::now())?),
+        };
         if is_live {
-            screen.show(context, &runs)?;
+            screen.show(context, &runs, problem.as_deref())?;
+        } else if let Some(problem) = problem {
+            context.output.note(&problem);
         } else {
             print_changes(context, &runs, &mut seen)?;
             if runs.iter().all(|status| status.phase.is_final()) {
@@ -77,6 +91,25 @@ async fn refresh(context: &CliContext, filter: &Filter) -> Result<(), Error> {
             }
         }
         tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Failed looks at the runs since the last successful one.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Whether the runs could ever be read.
+    is_connected: bool,
+    since: Option<Instant>,
+}
+
+impl Failures {
+    /// Returns the note on an error; returns the error if it lasts too long, or if nothing worked before.
+    fn tolerate(&mut self, error: Error, now: Instant) -> Result<String, Error> {
+        let since = *self.since.get_or_insert(now);
+        if !self.is_connected || now.duration_since(since) >= FAILURE_TIMEOUT {
+            return Err(error);
+        }
+        Ok(format!("cannot read the runs, trying again: {error}"))
     }
 }
 
@@ -88,7 +121,8 @@ struct Screen {
 }
 
 impl Screen {
-    fn show(&mut self, context: &CliContext, runs: &[Status]) -> Result<(), Error> {
+    /// Shows the runs, below a problem with reading them.
+    fn show(&mut self, context: &CliContext, runs: &[Status], problem: Option<&str>) -> Result<(), Error> {
         let shown = runs.get(..SHOWN_RUNS.min(runs.len())).unwrap_or_default();
         let style = context.output.table_style();
         let table = if shown.is_empty() {
@@ -96,6 +130,7 @@ impl Screen {
         } else {
             render_table(shown, &[], Timestamp::now(), style)
         };
+        let table = problem.map(|text| format!("{}\n", sanitize(text))).unwrap_or_default() + &table;
         // What scrolls off the screen cannot be drawn over.
         let height = context.output.height().unwrap_or(DEFAULT_HEIGHT).saturating_sub(1).max(1);
         // A line that wraps would take two lines of the screen.
@@ -142,6 +177,20 @@ fn print_changes(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failed_refresh_is_tolerated_for_a_minute() {
+        let error = || Error::new(Reason::RemoteUnavailable, "no connection");
+        let start = Instant::now();
+        assert!(Failures::default().tolerate(error(), start).is_err(), "nothing worked before");
+        let mut failures = Failures { is_connected: true, since: None };
+        for seconds in [0, 2, 59] {
+            let note = failures.tolerate(error(), start + Duration::from_secs(seconds)).unwrap();
+            assert_eq!(note, "cannot read the runs, trying again: no connection");
+        }
+        let last = failures.tolerate(error(), start + FAILURE_TIMEOUT).unwrap_err();
+        assert_eq!(last.message(), "no connection");
+    }
 
     #[test]
     fn table_is_drawn_over_earlier_one() {

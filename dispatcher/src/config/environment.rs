@@ -212,13 +212,14 @@ impl Environment {
         self.name("ORCHESTRATOR_AGENT", &mut settings.defaults.agent)?;
         self.name("ORCHESTRATOR_BRANCH", &mut settings.defaults.branch)?;
         self.name("ORCHESTRATOR_MODEL", &mut settings.defaults.model)?;
+        self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)?;
+        let github = address::server_of(settings.github_api_url.as_deref());
         self.parsed(
             "ORCHESTRATOR_PLATFORM_REPOSITORY_URL",
             &mut settings.defaults.platform_repository_url,
-            address::parse,
+            |text: &str| address::parse(text, &github),
         )?;
         self.name("ORCHESTRATOR_PLATFORM_BRANCH", &mut settings.defaults.platform_branch)?;
-        self.name("ORCHESTRATOR_GITHUB_API_URL", &mut settings.github_api_url)?;
         path("ORCHESTRATOR_SERVE_TOKEN_FILE", &mut settings.serve.token_file)?;
         for (name, slot) in [
             ("ORCHESTRATOR_SERVE_ADDRESS", &mut settings.serve.address),

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::file::{FileSettings, NAME, parse_error};
 use crate::error::Error;
 use crate::files;
+use crate::task::address;
 
 /// Where a configuration file was found, which decides how far it is trusted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,16 +55,25 @@ const TRUSTED_ONLY: &[&[&str]] = &[
 ];
 
 /// Reads only the file that the user named.
-pub(super) fn read_named(path: &Path, home: Option<&Path>) -> Result<Layers, Error> {
+///
+/// `api` is the URL of the GitHub API in the environment, which wins over that of a file.
+pub(super) fn read_named(path: &Path, home: Option<&Path>, api: Option<&str>) -> Result<Layers, Error> {
     let text = read(path)?
         .ok_or_else(|| Error::configuration(format!("cannot read {}: no such file", path.display())))?;
-    let mut settings = FileSettings::parse(&text, path)?;
+    FileSettings::parse(&text, path)?;
+    let table = toml::from_str(&text).map_err(|error| parse_error(&text, path, &error))?;
+    let mut settings = settings(table, &[path.to_owned()], api)?;
     settings.resolve_paths(path, home);
     Ok(Layers { settings, files: vec![path.to_owned()] })
 }
 
 /// Reads the project file nearest upwards from `folder`, then the user's file, which overrides it.
-pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>) -> Result<Layers, Error> {
+pub(super) fn read_found(
+    folder: &Path,
+    user: Option<&Path>,
+    home: Option<&Path>,
+    api: Option<&str>,
+) -> Result<Layers, Error> {
     let user = user.map(|folder| folder.join(NAME)).filter(|file| file.is_file());
     let nearest = folder.ancestors().map(|folder| folder.join(NAME)).find(|file| file.is_file());
     // The project folder may be the user's configuration folder itself.
@@ -75,15 +85,39 @@ pub(super) fn read_found(folder: &Path, user: Option<&Path>, home: Option<&Path>
         merge(&mut merged, layer(&file, origin)?);
         files.push(file);
     }
-    let mut settings: FileSettings = Value::Table(merged).try_into().map_err(|error: toml::de::Error| {
-        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        Error::configuration(format!("cannot merge {}: {}", names.join(" and "), error.message()))
-    })?;
+    let mut settings = settings(merged, &files, api)?;
     if let Some(user) = user {
         // Only the user's file may name paths.
         settings.resolve_paths(&user, home);
     }
     Ok(Layers { settings, files })
+}
+
+/// Returns the settings of the merged files.
+fn settings(mut merged: Table, files: &[PathBuf], api: Option<&str>) -> Result<FileSettings, Error> {
+    let api = api.or_else(|| merged.get("github_api_url")?.as_str());
+    let github = address::server_of(api);
+    complete_addresses(&mut merged, &github);
+    Value::Table(merged).try_into().map_err(|error: toml::de::Error| {
+        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        Error::configuration(format!("cannot merge {}: {}", names.join(" and "), error.message()))
+    })
+}
+
+/// Completes the addresses of repositories: their server may be in another file.
+fn complete_addresses(merged: &mut Table, github: &str) {
+    let complete = |table: Option<&mut Value>, key: &str| {
+        if let Some(Value::String(text)) = table.and_then(|table| table.get_mut(key))
+            && let Some(address) = address::complete(text, github)
+        {
+            *text = address;
+        }
+    };
+    complete(merged.get_mut("defaults"), "platform_repository_url");
+    let services = merged.get_mut("services").and_then(Value::as_table_mut);
+    for (_, service) in services.into_iter().flatten() {
+        complete(Some(service), "repository_url");
+    }
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {

@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::task::address;
 
 /// Parses a repository address: a URL or page of a git host, `git@host:path`, `owner/name` on GitHub, `file://`,
-/// or an absolute or relative path. A directory wins over a repository of the same name on GitHub.
+/// or an absolute or relative path. `github` is the server of `owner/name`. A directory wins over a repository of the same name on GitHub.
 ///
 /// # Errors
 /// Returns an error if the address is invalid, or leads to no repository.
-pub fn parse_repository(text: &str, relative_to: &Path) -> Result<RepositoryUrl, Error> {
+pub(super) fn parse_repository(text: &str, relative_to: &Path, github: &str) -> Result<RepositoryUrl, Error> {
     let local = text.strip_prefix("file://").unwrap_or(text);
     let relative = local == "." || local == ".." || local.starts_with("./") || local.starts_with("../");
     let directory = address::is_owner_and_name(local) && relative_to.join(local).is_dir();
@@ -22,7 +22,7 @@ pub fn parse_repository(text: &str, relative_to: &Path) -> Result<RepositoryUrl,
     } else {
         local.to_owned()
     };
-    address::parse(&address).map_err(|error| {
+    address::parse(&address, github).map_err(|error| {
         Error::invalid_request(error.to_string()).with_hint(
             "Use an address such as https://github.com/myorg/trader, git@github.com:myorg/trader.git or \
              myorg/trader.",
@@ -39,7 +39,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         std::fs::create_dir_all(root.join("acme/trader")).unwrap();
-        let parse = |text: &str| parse_repository(text, &root).map(String::from).map_err(|e| e.to_string());
+        let parse = |text: &str| {
+            parse_repository(text, &root, address::GITHUB).map(String::from).map_err(|e| e.to_string())
+        };
         let path = |name: &str| Ok(root.join(name).to_str().unwrap().to_owned());
         assert_eq!(parse("acme/trader"), path("acme/trader"));
         assert_eq!(parse("./acme/trader"), path("acme/trader"));

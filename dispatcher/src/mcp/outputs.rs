@@ -163,8 +163,10 @@ pub struct DiffOutput {
     /// Branch of the changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Changed files.
+    /// Changed files, at most 100, with long paths shortened.
     pub files: Vec<FileDiff>,
+    /// Number of further changed files; `path` selects some of them.
+    pub omitted_files: usize,
     /// Whether the record lacks further changes.
     pub truncated: bool,
 }

@@ -111,9 +111,15 @@ impl<'de> Deserializer<'de> for Arguments {
             if !is_known(&name) {
                 return Err(serde::de::Error::unknown_field(&name, fields));
             }
-            if !is_unset(&value) {
-                arguments.insert(name, value);
+            if is_unset(&value) {
+                continue;
             }
+            if arguments.contains_key(&name) {
+                let (alias, _) =
+                    ALIASES.iter().find(|(_, parameter)| *parameter == name).unwrap_or(&("", ""));
+                return Err(Fault::repeated(&name, alias));
+            }
+            arguments.insert(name, value);
         }
         Self(arguments).deserialize_any(visitor)
     }

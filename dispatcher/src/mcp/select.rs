@@ -44,17 +44,11 @@ pub(super) async fn all(dispatcher: &Dispatcher) -> Result<Vec<Status>, Error> {
     dispatcher.list(&Filter::default()).await
 }
 
-/// Returns the services that have runs.
-pub(super) fn services(all: &[Status]) -> Vec<ServiceName> {
-    let services: BTreeSet<&ServiceName> = all.iter().map(|status| &status.service).collect();
-    services.into_iter().cloned().collect()
-}
-
 /// Returns the services that have runs or an entry in the configuration.
 pub(super) fn known_services(dispatcher: &Dispatcher, all: &[Status]) -> Vec<ServiceName> {
-    let mut known = services(all);
-    known.extend(dispatcher.config().service_names().cloned());
-    known
+    let of_runs = all.iter().map(|status| &status.service);
+    let known: BTreeSet<&ServiceName> = of_runs.chain(dispatcher.config().service_names()).collect();
+    known.into_iter().cloned().collect()
 }
 
 /// Selects the run that the arguments refer to.
@@ -63,17 +57,19 @@ pub(super) async fn select_run(
     arguments: &RunArguments,
     purpose: Purpose,
 ) -> Result<Status, ToolError> {
-    select_from(&all(dispatcher).await?, arguments, purpose)
+    let all = all(dispatcher).await?;
+    select_from(&all, &known_services(dispatcher, &all), arguments, purpose)
 }
 
 /// Selects a run among `all`.
 pub(super) fn select_from(
     all: &[Status],
+    known: &[ServiceName],
     arguments: &RunArguments,
     purpose: Purpose,
 ) -> Result<Status, ToolError> {
-    let (service, task) = (arguments.service(&services(all))?, arguments.task()?);
-    let mut query = parse_query(arguments.run.as_deref().unwrap_or_default(), all)?;
+    let (service, task) = (arguments.service(known)?, arguments.task()?);
+    let mut query = parse_query(arguments.run.as_deref().unwrap_or_default(), all, known)?;
     query.service = service.or(query.service);
     query.task = task.or(query.task);
     match select(&query, purpose, all) {
@@ -84,18 +80,15 @@ pub(super) fn select_from(
 }
 
 fn no_match(all: &[Status], query: &RunQuery, purpose: Purpose) -> Error {
-    let (service, task) = (query.service.as_ref(), query.task);
-    let matches = |status: &&Status| {
-        query.run.as_ref().is_none_or(|run| status.run == *run)
-            && service.is_none_or(|service| status.service == *service)
-            && task.is_none_or(|task| status.task_id == Some(task))
-    };
+    let service = query.service.as_ref();
+    let is_active = |status: &&Status| !status.phase.is_final() && query.matches(status);
     if purpose == Purpose::Retry
-        && let Some(active) = all.iter().filter(|status| !status.phase.is_final()).find(matches)
+        && let Some(active) = all.iter().find(is_active)
     {
         return still_active(&active.run);
     }
-    Error::invalid_request(no_runs_message(service, task)).with_hint(no_match_hint(service, all))
+    Error::invalid_request(no_runs_message(query.kind, service, query.task))
+        .with_hint(no_match_hint(service, all))
 }
 
 /// Creates the error for a retry of an active run.

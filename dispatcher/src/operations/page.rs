@@ -4,6 +4,7 @@ use std::path::Path;
 
 use orchestrator_contract::{Reason, RepositoryUrl, RunName, http_url};
 
+use super::checkout::{is_pushed, not_saved};
 use super::dispatcher::Dispatcher;
 use crate::error::Error;
 use crate::process;
@@ -44,11 +45,16 @@ impl Dispatcher {
     pub async fn pull_request_page(&self, run: &RunName) -> Result<PullRequestPage, Error> {
         let status = self.status_of(self.run(run).await?).await?;
         let Some(url) = status.pull_request else {
+            if !status.phase.is_final() {
+                return Err(not_saved(run));
+            }
+            let is_pushed = is_pushed(&status);
+            let hint = if is_pushed { Advice::CheckOut } else { Advice::ShowStatus };
             return Err(Error::invalid_request(format!(
                 "`{run}` has no pull request: it is {}",
                 status.phase
             ))
-            .with_hint(Advice::ShowStatus(run.clone())));
+            .with_hint(hint(run.clone())));
         };
         let repository = RepositoryUrl::new(status.repository).ok();
         Ok(PullRequestPage { is_trusted: is_own_page(&url, repository.as_ref()), url: sanitize(&url) })

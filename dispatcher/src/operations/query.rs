@@ -53,7 +53,7 @@ impl Dispatcher {
         self.backend.damaged().await
     }
 
-    async fn matching_runs(&self, filter: &Filter) -> Result<Vec<StoredRun>, Error> {
+    pub(super) async fn matching_runs(&self, filter: &Filter) -> Result<Vec<StoredRun>, Error> {
         let mut runs = self.backend.runs().await?;
         runs.retain(|run| {
             filter.service.as_ref().is_none_or(|service| run.task.service == *service)
@@ -105,7 +105,7 @@ impl Dispatcher {
     /// Returns the error that no run matches, with the closest service or the newest runs.
     async fn no_run(&self, filter: &Filter) -> Result<Error, Error> {
         let all = self.list(&Filter::default()).await?;
-        Ok(Error::invalid_request(no_runs_message(filter.service.as_ref(), filter.task))
+        Ok(Error::invalid_request(no_runs_message(None, filter.service.as_ref(), filter.task))
             .with_hint(no_match_hint(filter.service.as_ref(), &all)))
     }
 }

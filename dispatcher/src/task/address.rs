@@ -1,49 +1,43 @@
 //! Addresses of repositories as people write them: also `owner/name`, and pages of a git host.
 
-use orchestrator_contract::RepositoryUrl;
-use orchestrator_contract::names::{InvalidName, ScpAddress, Transport};
+use orchestrator_contract::names::{InvalidName, Transport};
+use orchestrator_contract::{RepositoryUrl, http_url};
 use serde::{Deserialize, Deserializer};
 
-/// Host of an address without one.
-const DEFAULT_HOST: &str = "github.com";
+/// The public GitHub: the server of an address without one, unless another API is configured.
+pub const GITHUB: &str = "https://github.com";
 
-/// Abbreviations of the default host.
+/// Abbreviations of GitHub.
 const ABBREVIATIONS: [&str; 2] = ["gh:", "github:"];
 
-/// Hosts whose pages are below `owner/name`.
-const FORGES: [&str; 3] = ["github.com", "gitlab.com", "bitbucket.org"];
+/// Hosts whose repositories are below `owner/name`.
+const FORGES: [&str; 3] = [GITHUB_HOST, "gitlab.com", "bitbucket.org"];
 
 /// Hosts without nested groups: an address has an owner and a name.
-const TWO_PARTS: [&str; 2] = ["github.com", "bitbucket.org"];
+const TWO_PARTS: [&str; 2] = [GITHUB_HOST, "bitbucket.org"];
 
-/// First part of a page's path below a repository, on every host.
-const PAGES: [&str; 12] = [
+const GITHUB_HOST: &str = "github.com";
+
+/// First part of a page's path below a repository on GitHub. Elsewhere a repository may have such a path.
+const PAGES: [&str; 18] = [
+    "actions",
     "blame",
     "blob",
+    "branches",
     "commit",
     "commits",
     "compare",
+    "discussions",
     "issues",
-    "merge_requests",
+    "projects",
     "pull",
+    "pulls",
     "raw",
     "releases",
-    "tags",
-    "tree",
-];
-
-/// Further ones of the public hosts.
-const FORGE_PAGES: [&str; 10] = [
-    "actions",
-    "branches",
-    "discussions",
-    "projects",
-    "pull-requests",
-    "pulls",
     "security",
     "settings",
-    "src",
-    "wiki",
+    "tags",
+    "tree",
 ];
 
 /// Why an address is refused.
@@ -57,12 +51,15 @@ pub enum InvalidAddress {
     NoRepository(RepositoryUrl),
 }
 
-/// Parses an address and returns that of the repository: without page, query and fragment.
+/// Parses an address and returns that of the repository: without page and fragment.
+///
+/// `github` is the server of an address without one.
 ///
 /// # Errors
 /// Returns an error if the text is no address, or leads to no repository.
-pub fn parse(text: &str) -> Result<RepositoryUrl, InvalidAddress> {
-    let url = RepositoryUrl::new(repository_of(text.trim()))?;
+pub fn parse(text: &str, github: &str) -> Result<RepositoryUrl, InvalidAddress> {
+    let text = text.trim();
+    let url = RepositoryUrl::new(repository_of(&complete(text, github).unwrap_or_else(|| text.to_owned())))?;
     let parts = url.path().split('/').filter(|part| !part.is_empty()).count();
     let host = url.host().unwrap_or_default();
     let is_repository = match url.transport() {
@@ -74,75 +71,84 @@ pub fn parse(text: &str) -> Result<RepositoryUrl, InvalidAddress> {
     if is_repository { Ok(url) } else { Err(InvalidAddress::NoRepository(url)) }
 }
 
+/// Returns the server of the repositories of a GitHub API: `api.github.com` serves `github.com`, and a GitHub
+/// Enterprise Server serves both.
+#[must_use]
+pub fn server_of(api_url: Option<&str>) -> String {
+    let Some(url) = api_url.and_then(http_url::parse) else { return GITHUB.to_owned() };
+    let Some(host) = url.host_str() else { return GITHUB.to_owned() };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme(), host.strip_prefix("api.").unwrap_or(host))
+}
+
+/// Completes `owner/name`, `gh:owner/name` and `github:owner/name` with the server; `None` for other texts.
+#[must_use]
+pub fn complete(text: &str, github: &str) -> Option<String> {
+    let text = text.trim();
+    let text = text.strip_prefix("git+").unwrap_or(text);
+    let abbreviated = ABBREVIATIONS.iter().find_map(|head| text.strip_prefix(head));
+    let path = match abbreviated {
+        Some(path) => path.trim_start_matches('/'),
+        None if is_owner_and_name(text) => text,
+        None => return None,
+    };
+    Some(format!("{github}/{}", without_page(without_suffixes(path))))
+}
+
 /// Returns whether a text without scheme names an owner and a repository, such as `myorg/trader`.
 #[must_use]
 pub fn is_owner_and_name(text: &str) -> bool {
     let text = without_suffixes(text);
     let parts: Vec<&str> = text.trim_end_matches('/').split('/').collect();
     let [owner, name, page @ ..] = parts.as_slice() else { return false };
-    is_owner(owner) && is_name(name) && page.first().is_none_or(|page| is_page(page))
+    is_owner(owner) && is_name(name) && page.first().is_none_or(|page| PAGES.contains(page))
 }
 
-/// Deserializes an optional address in the configuration.
+/// Deserializes an optional address in the configuration, whose addresses have a server by then.
 ///
 /// # Errors
 /// Returns the errors of [`parse`].
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RepositoryUrl>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| parse(&text).map_err(serde::de::Error::custom)).transpose()
+    text.map(|text| parse(&text, GITHUB).map_err(serde::de::Error::custom)).transpose()
 }
 
+/// Returns the address of the repository that an HTTP address leads into; other addresses as they are.
 fn repository_of(text: &str) -> String {
     let text = text.strip_prefix("git+").unwrap_or(text);
-    if let Some(path) = ABBREVIATIONS.iter().find_map(|head| text.strip_prefix(head)) {
-        return repository_of(&format!("https://{DEFAULT_HOST}/{}", path.trim_start_matches('/')));
-    }
-    if is_owner_and_name(text) {
-        return repository_of(&format!("https://{DEFAULT_HOST}/{text}"));
-    }
     if starts_with_host(text) {
         return repository_of(&format!("https://{text}"));
     }
-    if let Some((scheme @ ("https" | "http" | "ssh"), rest)) = text.split_once("://") {
-        let rest = without_suffixes(rest);
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let authority = if authority == "www.github.com" { DEFAULT_HOST } else { authority };
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        return format!("{scheme}://{authority}/{}", repository_path(host, path));
-    }
-    let is_path = text.starts_with('/') || text.contains("://");
-    match ScpAddress::parse(text).filter(|_| !is_path) {
-        Some(ScpAddress { host, path, .. }) => {
-            let head = &text[..text.len() - path.len()];
-            format!("{head}{}", repository_path(host, without_suffixes(path)))
-        }
-        None => text.to_owned(),
-    }
+    let Some((scheme @ ("https" | "http"), rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let authority = if authority == "www.github.com" { GITHUB_HOST } else { authority };
+    let is_forge = FORGES.contains(&authority);
+    let path = if is_forge { without_suffixes(path) } else { path }.trim_end_matches('/');
+    let path = if authority == GITHUB_HOST { without_page(path) } else { without_separator(path) };
+    format!("{scheme}://{authority}/{path}")
 }
 
-/// Returns the path of the repository that a path of a host is in.
-fn repository_path(host: &str, path: &str) -> String {
+/// Returns the path of the repository that a path on GitHub is in.
+fn without_page(path: &str) -> String {
     let path = path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').collect();
-    // GitLab separates the pages of a repository by a hyphen.
-    let separator = parts.iter().position(|part| *part == "-").filter(|at| *at >= 2);
-    let end = separator.or_else(|| {
-        let page = parts.get(2)?;
-        let is_page = if FORGES.contains(&host) {
-            is_page(page)
-        } else {
-            // Another host may have such a directory: it is a page only if more follows.
-            let is_source = *page == "src" && matches!(parts.get(3), Some(&"branch" | &"commit" | &"tag"));
-            let is_repository = parts.last().is_some_and(|last| last.ends_with(".git"));
-            parts.len() > 3 && !is_repository && (PAGES.contains(page) || is_source)
-        };
-        is_page.then_some(2)
-    });
-    end.map_or(path.to_owned(), |end| parts[..end].join("/"))
+    match parts.as_slice() {
+        [owner, name, page, ..] if PAGES.contains(page) && !path.ends_with(".git") => {
+            format!("{owner}/{name}")
+        }
+        [..] => path.to_owned(),
+    }
 }
 
-fn is_page(part: &str) -> bool {
-    PAGES.contains(&part) || FORGE_PAGES.contains(&part)
+/// Returns a path up to `/-/`, with which GitLab starts the pages of a repository.
+fn without_separator(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').collect();
+    let separator = parts.iter().position(|part| *part == "-").filter(|at| *at >= 2);
+    let end = separator.filter(|_| !path.ends_with(".git"));
+    end.and_then(|end| parts.get(..end)).map_or_else(|| path.to_owned(), |parts| parts.join("/"))
 }
 
 /// Returns a text without query and fragment.
@@ -196,15 +202,19 @@ mod tests {
             ("https://github.com/myorg/trader/blob/main/README.md#x", "https://github.com/myorg/trader"),
             ("https://github.com/myorg/trader?tab=readme", "https://github.com/myorg/trader"),
             ("https://github.com/myorg/trader#readme", "https://github.com/myorg/trader"),
-            ("https://host/org/x/tree/main", "https://host/org/x"),
-            ("https://host/org/x/pull/3", "https://host/org/x"),
-            ("https://host/org/x/src/branch/main", "https://host/org/x"),
+            ("https://host/org/x/-/tree/main", "https://host/org/x"),
             ("https://gitlab.com/a/b/c/-/tree/main", "https://gitlab.com/a/b/c"),
-            ("https://bitbucket.org/a/b/src/main/", "https://bitbucket.org/a/b"),
             ("git@github.com:myorg/trader.git", "git@github.com:myorg/trader.git"),
-            ("git@github.com:myorg/trader/tree/main", "git@github.com:myorg/trader"),
-            ("ssh://git@github.com/myorg/trader/", "ssh://git@github.com/myorg/trader"),
+            ("ssh://git@github.com/myorg/trader/", "ssh://git@github.com/myorg/trader/"),
             // Not pages: other hosts may have such directories.
+            ("https://gitlab.com/group/sub/tree/x", "https://gitlab.com/group/sub/tree/x"),
+            ("https://gitlab.com/group/wiki/issues", "https://gitlab.com/group/wiki/issues"),
+            ("https://host/org/x/tree/main", "https://host/org/x/tree/main"),
+            ("https://host/git/x/-/y.git", "https://host/git/x/-/y.git"),
+            ("https://host/git.cgi?repository=x", "https://host/git.cgi?repository=x"),
+            ("git@host:group/sub/tree/x", "git@host:group/sub/tree/x"),
+            ("git@gitlab.com:a/b/-/c", "git@gitlab.com:a/b/-/c"),
+            ("ssh://git@host/group/sub/tree/x/y", "ssh://git@host/group/sub/tree/x/y"),
             ("https://host/git/team/src/x", "https://host/git/team/src/x"),
             ("https://host/git/team/tree/x.git", "https://host/git/team/tree/x.git"),
             ("https://host/x", "https://host/x"),
@@ -213,7 +223,7 @@ mod tests {
             ("/srv/git/a#b", "/srv/git/a#b"),
             ("/srv/git/tree/x/", "/srv/git/tree/x/"),
         ] {
-            assert_eq!(parse(text).map(String::from), Ok(expected.to_owned()), "{text}");
+            assert_eq!(parse(text, GITHUB).map(String::from), Ok(expected.to_owned()), "{text}");
         }
     }
 
@@ -229,16 +239,38 @@ mod tests {
             "https://github.com",
             "https://github.com/myorg",
             "https://github.com/myorg/trader/nothing/known",
+            "https://github.com/myorg/trader/tree/x.git",
+            "git@github.com:myorg/trader/tree/main",
+            "https://bitbucket.org/a/b/src/main/",
             "https://gitlab.com/myorg/",
             "https://host/",
             "git@github.com:trader",
             "ftp://host/org/x",
             "https://user:hunter2@github.com/myorg/trader",
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parse(text, GITHUB).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
-        let error = parse("https://github.com/myorg").unwrap_err().to_string();
+        let error = parse("https://github.com/myorg", GITHUB).unwrap_err().to_string();
         insta::assert_snapshot!(error, @"`https://github.com/myorg` is not the address of a repository: expected an owner and a name after the host");
+    }
+
+    #[test]
+    fn address_without_server_is_on_configured_github() {
+        for (api, server) in [
+            (None, "https://github.com"),
+            (Some("https://api.github.com"), "https://github.com"),
+            (Some("https://api.acme.ghe.com"), "https://acme.ghe.com"),
+            (Some("https://ghe.example.com/api/v3"), "https://ghe.example.com"),
+            (Some("https://ghe.example.com:8443/api/v3"), "https://ghe.example.com:8443"),
+        ] {
+            assert_eq!(server_of(api), server);
+        }
+        for text in ["o/x", "gh:o/x", "github:o/x", "o/x/tree/main", "o/x#readme", "gh:o/x?a=b"] {
+            let url = parse(text, "https://ghe.example.com").map(String::from);
+            assert_eq!(url, Ok("https://ghe.example.com/o/x".to_owned()), "{text}");
+        }
+        let named = parse("github.com/o/x", "https://ghe.example.com").map(String::from);
+        assert_eq!(named, Ok("https://github.com/o/x".to_owned()));
     }
 }

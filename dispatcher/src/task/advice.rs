@@ -57,6 +57,8 @@ pub enum Advice {
     SelectRun,
     /// Show the status of a run.
     ShowStatus(RunName),
+    /// Check out the pushed branch of a run.
+    CheckOut(RunName),
     /// Read the log of a run.
     ReadLog(RunName),
     /// Set the service.
@@ -155,6 +157,7 @@ pub fn render_for_cli(advice: &Advice) -> String {
         }
         Advice::SelectRun => "Use a run name from `dispatcher list`.".to_owned(),
         Advice::ShowStatus(run) => format!("Show its status with `dispatcher status {run}`."),
+        Advice::CheckOut(run) => format!("Check out its branch with `dispatcher checkout {run}`."),
         Advice::ReadLog(run) => format!("Read the log with `dispatcher logs {run}`."),
         Advice::SetService => "Set the service with `--service`.".to_owned(),
         Advice::SetRepositoryUrl => "Set it with `--repository-url`.".to_owned(),
@@ -208,6 +211,7 @@ pub(crate) mod tests {
             Advice::SelectRun.suggesting("trader-claude-agent-1-task1-atempt2", [run().as_str()]),
             Advice::SelectRun,
             Advice::ShowStatus(run()),
+            Advice::CheckOut(run()),
             Advice::ReadLog(run()),
             Advice::SetService,
             Advice::SetRepositoryUrl,

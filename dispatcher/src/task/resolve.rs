@@ -238,10 +238,10 @@ fn no_remote(input: &ResolveInput) -> String {
     }
 }
 
-/// Returns whether a repository's name equals the service or ends in `-{service}`.
+/// Returns whether a repository's name equals the service or ends in `-{service}`, ignoring case.
 fn is_service_repository(remote: &RepositoryUrl, service: &str) -> bool {
-    remote.name() == service
-        || remote.name().strip_suffix(service).is_some_and(|head| head.ends_with('-') && head.len() > 1)
+    let (name, service) = (remote.name().to_lowercase(), service.to_lowercase());
+    name == service || name.strip_suffix(&service).is_some_and(|head| head.ends_with('-') && head.len() > 1)
 }
 
 fn platform_url(request: &Request, input: &ResolveInput) -> Result<RepositoryUrl, Error> {
@@ -322,7 +322,9 @@ mod tests {
             let error = resolve(&request("trader"), &open(remote)).unwrap_err();
             assert_eq!(error.hint(), &Advice::SetRepositoryUrl, "{error}");
         }
-        assert!(target(&request("trader"), &open("https://h/o/trader.git")).is_ok());
+        for remote in ["https://h/o/trader.git", "https://h/o/Trader", "https://h/o/Platform-TRADER.git"] {
+            assert!(target(&request("trader"), &open(remote)).is_ok(), "{remote}");
+        }
     }
 
     #[test]

@@ -51,9 +51,17 @@ struct Row {
     short_detail: Option<String>,
 }
 
+/// What to do about damaged records.
+const DAMAGED_HINT: &str = "hint: see \"Retention\" in docs/operations.md\n";
+
 /// Renders runs and damaged records.
 #[must_use]
 pub fn render_table(runs: &[Status], damaged: &[DamagedRun], now: Timestamp, style: TableStyle) -> String {
+    let hint = if damaged.is_empty() { "" } else { DAMAGED_HINT };
+    render_rows(runs, damaged, now, style) + hint
+}
+
+fn render_rows(runs: &[Status], damaged: &[DamagedRun], now: Timestamp, style: TableStyle) -> String {
     let titles = titles(runs);
     let rows: Vec<Row> = runs
         .iter()

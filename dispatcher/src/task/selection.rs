@@ -3,13 +3,16 @@
 //!
 //! Never guesses: if several runs match equally well, it returns all of them.
 
+mod query;
+
 use std::collections::BTreeSet;
 
 use orchestrator_contract::{AgentName, Kind, Phase, RunName, ServiceName, TaskId};
 
 use super::advice::Advice;
 use super::status::Status;
-use crate::error::Error;
+
+pub use query::parse_query;
 
 /// What a caller said about the run.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -18,8 +21,23 @@ pub struct RunQuery {
     pub recency: Recency,
     pub service: Option<ServiceName>,
     pub task: Option<TaskId>,
+    pub attempt: Option<u32>,
     pub kind: Option<Kind>,
     pub agent: Option<AgentName>,
+}
+
+impl RunQuery {
+    /// Returns whether a run meets all conditions; any recency does.
+    #[must_use]
+    pub fn matches(&self, status: &Status) -> bool {
+        let Self { run, recency: _, service, task, attempt, kind, agent } = self;
+        run.as_ref().is_none_or(|run| status.run == *run)
+            && service.as_ref().is_none_or(|service| status.service == *service)
+            && task.is_none_or(|task| status.task_id == Some(task))
+            && attempt.is_none_or(|attempt| status.attempt == attempt)
+            && kind.is_none_or(|kind| status.kind == kind)
+            && agent.as_ref().is_none_or(|agent| status.agent == *agent)
+    }
 }
 
 /// Whether the active or the latest run is meant.
@@ -53,47 +71,6 @@ pub enum Selection<'a> {
     None,
 }
 
-/// Parses a run name or a loose description of a run.
-///
-/// # Errors
-/// Returns an error if a word is not a run, a task, a service that has runs, or a
-/// known word; the hint lists what is accepted.
-pub fn parse_query(text: &str, all: &[Status]) -> Result<RunQuery, Error> {
-    let text = text.trim();
-    if let Some(status) = all.iter().find(|status| status.run.as_str() == text) {
-        return Ok(RunQuery { run: Some(status.run.clone()), ..RunQuery::default() });
-    }
-    let mut query = RunQuery::default();
-    for word in text.to_lowercase().split_whitespace() {
-        let word = word.trim_matches(|c: char| matches!(c, '"' | '\'' | '`' | ',' | '.' | '?' | '#'));
-        match word {
-            "" | "the" | "a" | "my" | "that" | "this" | "of" | "for" | "in" | "on" | "run" | "one"
-            | "task" | "attempt" | "service" | "job" => {}
-            "current" | "running" | "active" | "now" => query.recency = Recency::Current,
-            "last" | "latest" | "newest" | "recent" | "most" | "previous" => query.recency = Recency::Latest,
-            "docs" | "documentation" | "documents" => query.kind = Some(Kind::Docs),
-            "implementation" => query.kind = query.kind.or(Some(Kind::Implementation)),
-            word => {
-                let number = word.strip_prefix("task").unwrap_or(word).trim_start_matches(['-', '#']);
-                if let Ok(task) = number.parse::<TaskId>() {
-                    query.task = Some(task);
-                } else if let Some(status) = all.iter().find(|status| status.service.as_str() == word) {
-                    query.service = Some(status.service.clone());
-                } else {
-                    return Err(unknown_run(text, all));
-                }
-            }
-        }
-    }
-    Ok(query)
-}
-
-fn unknown_run(text: &str, all: &[Status]) -> Error {
-    let names = all.iter().flat_map(|status| [status.run.as_str(), status.service.as_str()]);
-    let hint = if all.is_empty() { Advice::SubmitTask } else { Advice::SelectRun.suggesting(text, names) };
-    Error::invalid_request(format!("no run named `{text}`")).with_hint(hint)
-}
-
 /// Returns the hint for a query that no run matches: a service with a similar name, or the newest runs.
 #[must_use]
 pub fn no_match_hint(service: Option<&ServiceName>, all: &[Status]) -> Advice {
@@ -109,14 +86,7 @@ pub fn no_match_hint(service: Option<&ServiceName>, all: &[Status]) -> Advice {
 /// Selects among all runs, newest first: the latest is the newest that the caller's purpose fits.
 #[must_use]
 pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Selection<'a> {
-    let matches = |status: &&Status| {
-        query.run.as_ref().is_none_or(|run| status.run == *run)
-            && query.service.as_ref().is_none_or(|service| status.service == *service)
-            && query.task.is_none_or(|task| status.task_id == Some(task))
-            && query.kind.is_none_or(|kind| status.kind == kind)
-            && query.agent.as_ref().is_none_or(|agent| status.agent == *agent)
-    };
-    let matching: Vec<&Status> = all.iter().filter(matches).collect();
+    let matching: Vec<&Status> = all.iter().filter(|status| query.matches(status)).collect();
     let active: Vec<&Status> = matching.iter().copied().filter(|status| !status.phase.is_final()).collect();
     let finished: Vec<&Status> = matching.iter().copied().filter(|status| status.phase.is_final()).collect();
     let newest =
@@ -126,7 +96,9 @@ pub fn select<'a>(query: &RunQuery, purpose: Purpose, all: &'a [Status]) -> Sele
         (Purpose::Stop, Recency::Latest) if !active.is_empty() => newest(active),
         // Stop falls back to finished runs: the reply says that the run had already finished.
         (Purpose::Stop, _) | (Purpose::Inspect, Recency::Current | Recency::Any) => match active.as_slice() {
-            [] if query.task.is_some() && query.recency != Recency::Latest => one_of_each_service(&matching),
+            [] if (query.task.is_some() || query.attempt.is_some()) && query.recency != Recency::Latest => {
+                one_of_each_service(&matching)
+            }
             [] => newest(matching),
             [one] => Selection::One(one),
             [..] => Selection::Ambiguous(active),
@@ -164,14 +136,15 @@ fn one_of_each_service<'a>(runs: &[&'a Status]) -> Selection<'a> {
     }
 }
 
-/// Renders the message that no run of a service or task exists.
+/// Renders the message that no run of a kind, service or task exists.
 #[must_use]
-pub fn no_runs_message(service: Option<&ServiceName>, task: Option<TaskId>) -> String {
+pub fn no_runs_message(kind: Option<Kind>, service: Option<&ServiceName>, task: Option<TaskId>) -> String {
+    let runs = if kind == Some(Kind::Docs) { "docs runs" } else { "runs" };
     match (service, task) {
-        (Some(service), Some(task)) => format!("no runs found for service `{service}`, task {task}"),
-        (Some(service), None) => format!("no runs found for service `{service}`"),
-        (None, Some(task)) => format!("no runs found for task {task}"),
-        (None, None) => "no runs found".to_owned(),
+        (Some(service), Some(task)) => format!("no {runs} found for service `{service}`, task {task}"),
+        (Some(service), None) => format!("no {runs} found for service `{service}`"),
+        (None, Some(task)) => format!("no {runs} found for task {task}"),
+        (None, None) => format!("no {runs} found"),
     }
 }
 

@@ -3,7 +3,6 @@
 use orchestrator_contract::ServiceName;
 use orchestrator_contract::names::InvalidName;
 
-use super::advice::Advice;
 use super::suggest;
 use crate::error::Error;
 
@@ -22,12 +21,17 @@ pub fn parse(text: &str, known: &[ServiceName]) -> Result<ServiceName, Error> {
     let named: Vec<&str> = words.iter().copied().filter(|word| !WORDS.contains(word)).collect();
     let whole = words.join("-");
     // "the user service" may be `user-service`, if there is one.
-    let suffixed = format!("{}-service", named.join("-"));
-    let is_known = |name: &String| known.iter().any(|known| known.as_str() == name);
-    if let Some(name) =
-        [&whole, &suffixed].into_iter().filter(|_| words.len() > 1).find(|name| is_known(name))
-    {
-        return ServiceName::new(name).map_err(|error| invalid(text, &error, known));
+    let (plain, suffixed) = (named.join("-"), format!("{}-service", named.join("-")));
+    let find = |name: &String| known.iter().find(|known| known.as_str() == name);
+    if words.len() > 1 {
+        let known = (find(&whole), find(&suffixed), find(&plain));
+        match known {
+            (Some(name), _, _) | (None, Some(name), None) | (None, None, Some(name)) => {
+                return Ok(name.clone());
+            }
+            (None, Some(suffixed), Some(plain)) => return Err(ambiguous(text, [plain, suffixed])),
+            (None, None, None) => {}
+        }
     }
     let name = match (words.as_slice(), named.as_slice()) {
         // A word can be a name too.
@@ -37,14 +41,12 @@ pub fn parse(text: &str, known: &[ServiceName]) -> Result<ServiceName, Error> {
     ServiceName::new(name).map_err(|error| invalid(text, &error, known))
 }
 
-/// Parses the name of a service on the command line.
-///
-/// # Errors
-/// Returns the error with its suggestion.
-pub fn parse_argument(text: &str) -> Result<ServiceName, String> {
-    parse(text, &[]).map_err(|error| {
-        if let Advice::Text(hint) = error.hint() { format!("{error}. {hint}") } else { error.to_string() }
-    })
+/// Creates the error for a text that may mean several services.
+#[must_use]
+pub fn ambiguous<'a>(text: &str, services: impl IntoIterator<Item = &'a ServiceName>) -> Error {
+    let names: Vec<String> = services.into_iter().map(|service| format!("`{service}`")).collect();
+    Error::invalid_request(format!("`{text}` may mean the service {}", names.join(" or ")))
+        .with_hint("Pass the exact name of one of them.")
 }
 
 /// Returns a warning for a new service whose name is similar to that of a known one.
@@ -100,6 +102,16 @@ mod tests {
             assert_eq!(parse(text, &known).map(String::from).unwrap(), expected, "{text}");
         }
         assert_eq!(parse("the user service", &[]).unwrap().as_str(), "user");
+    }
+
+    #[test]
+    fn name_with_two_readings_is_refused() {
+        let known = ["user-service", "user"].map(|name| ServiceName::new(name).unwrap());
+        let error = parse("the user service", &known).unwrap_err();
+        assert_eq!(error.message(), "`the user service` may mean the service `user` or `user-service`");
+        for exact in ["user", "User", "user-service"] {
+            assert_eq!(parse(exact, &known).unwrap().as_str(), exact.to_lowercase());
+        }
     }
 
     #[test]

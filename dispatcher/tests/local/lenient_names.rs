@@ -1,6 +1,6 @@
 //! Names and addresses as people write them, and suggestions for misspelt ones.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, CommandOutput};
 
 fn dry(bench: &Bench, arguments: &[&str]) -> serde_json::Value {
     let done = bench.command("submit --task 1 --dry-run -o json").args(arguments).output().unwrap();
@@ -32,6 +32,42 @@ fn service_and_repository_are_normalized_on_command_line() {
     let path = bench.path("open/myorg/local").canonicalize().unwrap();
     assert_eq!(local["target"]["url"], path.to_str().unwrap());
     assert_eq!(dry(&bench, &["--service", "trader", "--model", "OPUS"])["model"], "opus");
+}
+
+#[test]
+fn service_is_resolved_among_known_ones_by_every_command() {
+    let bench = Bench::new();
+    let submit = "submit --task 1 --service user-service --repository-url myorg/x --wait";
+    assert_eq!(bench.run(submit).code, 0);
+    std::fs::write(bench.path("open/orchestrator.toml"), "[services.billing-service]\n").unwrap();
+    let run = |verb: &str, service: &str| {
+        let done = bench.command(verb).args(["--service", service, "-o", "json"]).output().unwrap();
+        CommandOutput::from(done)
+    };
+    for verb in ["status", "wait", "stop"] {
+        assert_eq!(run(verb, "the user service").json()["service"], "user-service", "{verb}");
+    }
+    assert_eq!(run("list", "User Service").json()["runs"][0]["service"], "user-service");
+    assert_eq!(run("cost", "the user service").json()["total"]["runs"], 1);
+    assert_eq!(run("watch", "the user service").code, 0);
+    let dry = dry(&bench, &["--service", "the billing service", "--repository-url", "myorg/x"]);
+    assert_eq!(dry["service"], "billing-service");
+    std::fs::write(bench.path("open/orchestrator.toml"), "[services.user]\n").unwrap();
+    let done = run("stop", "the user service");
+    assert!(done.code == 64 && done.stderr.contains("`user` or `user-service`"), "{done:?}");
+}
+
+#[test]
+fn enterprise_server_completes_addresses_of_repositories() {
+    let bench = Bench::new();
+    let task = |address: &str| {
+        let mut submit = bench.command("submit --task 1 --service x --dry-run -o json --repository-url");
+        let submit = submit.arg(address).env("ORCHESTRATOR_GITHUB_API_URL", "https://ghe.example.com/api/v3");
+        CommandOutput::from(submit.output().unwrap()).json()["task"]["target"]["url"].clone()
+    };
+    assert_eq!(task("myorg/trader"), "https://ghe.example.com/myorg/trader");
+    assert_eq!(task("gh:myorg/trader"), "https://ghe.example.com/myorg/trader");
+    assert_eq!(task("github.com/myorg/trader"), "https://github.com/myorg/trader");
 }
 
 #[test]

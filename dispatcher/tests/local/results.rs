@@ -34,6 +34,34 @@ fn diff_of_run_is_printed_with_statistics() {
 }
 
 #[test]
+fn newest_run_that_fits_the_command_is_taken() {
+    let bench = Bench::new();
+    let url = "https://github.com/myorg/trader/pull/7";
+    let earlier = submit_with_pull_request(&bench, url);
+    let record = bench.path("state/workspaces/workspace-trader/.orchestrator/runs").join(&earlier);
+    std::fs::create_dir_all(&record).unwrap();
+    std::fs::write(record.join("diff.patch"), PATCH).unwrap();
+    let active = bench.run_ending("held", "submit --task 2 --service trader -o json").json();
+    let active = active["run"].as_str().unwrap().to_owned();
+    assert_eq!(bench.run("open").stdout, format!("{url}\n"));
+    assert_eq!(bench.run("open trader -o json").json()["run"], *earlier);
+    assert_eq!(bench.run("diff -o json").json()["run"], *earlier);
+    assert_eq!(bench.run("diff latest -o json").json()["run"], *earlier);
+    for verb in ["open", "diff", "checkout"] {
+        let done = bench.run(&format!("{verb} {active}"));
+        assert_eq!(done.code, 64, "{done:?}");
+        assert!(done.stderr.contains(&format!("`{active}` has not saved its work yet")), "{done:?}");
+        assert!(done.stderr.contains(&format!("dispatcher logs -f {active}")), "{done:?}");
+    }
+    bench.release(&active);
+    bench.run(&format!("wait {active}"));
+    let done = bench.run(&format!("open {active}"));
+    assert!(done.stderr.contains(&format!("dispatcher checkout {active}")), "{done:?}");
+    let done = bench.run(&format!("diff {active}"));
+    assert!(done.stderr.contains(&format!("dispatcher status {active}")), "{done:?}");
+}
+
+#[test]
 fn version_has_commit() {
     let bench = Bench::new();
     let version = bench.run("version");

@@ -28,7 +28,8 @@ pull= && [ -z "${ORCHESTRATOR_TEST_PULL:-}" ] ||
     pull="\"pull_request\":{\"url\":\"$ORCHESTRATOR_TEST_PULL\",\"number\":7,\"created\":true,\"head\":\"00\"},"
 usage= && [ -z "${ORCHESTRATOR_TEST_COST:-}" ] ||
     usage="\"usage\":{\"turns\":3,\"cost_usd\":$ORCHESTRATOR_TEST_COST,\"models\":{}},"
-work="{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\"}"
+oid=${ORCHESTRATOR_TEST_OID:-0123456789abcdef0123456789abcdef01234567}
+work="{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\",\"oid\":\"$oid\"}"
 outcome() {
     event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
 \"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\

@@ -33,12 +33,13 @@ async fn diff_of_run_is_answered_by_tool() {
     let diff = call(&client, "get_task_diff", json!({ "task_id": 1 })).await;
     assert!(diff.text.contains("data, not instructions"), "{diff:?}");
     assert!(diff.text.contains("+fn new() {} // \u{fffd}[2J"), "{diff:?}");
+    assert_eq!(diff.value["omitted_files"], 0);
     assert_eq!(
         diff.value["files"][1],
         json!({"path": "README.md", "added": 0, "removed": 1, "binary": false})
     );
     let stat = call(&client, "get_task_diff", json!({ "run": run, "stat": true })).await;
-    assert!(stat.text.contains("- src/lib.rs (+1 -0)") && !stat.text.contains("fn new"), "{stat:?}");
+    assert!(stat.text.contains("\nsrc/lib.rs (+1 -0)\n") && !stat.text.contains("fn new"), "{stat:?}");
     let one = call(&client, "get_task_diff", json!({ "path": "README" })).await;
     assert!(one.text.contains("1 file changed") && !one.text.contains("lib.rs"), "{one:?}");
 }

@@ -21,8 +21,32 @@ impl Folders {
 
     fn read(&self) -> Result<Layers, Error> {
         let user = self.root.path().join("user");
-        read_found(&self.root.path().join("repo/deep"), Some(&user), Some(Path::new("/home/me")))
+        read_found(&self.root.path().join("repo/deep"), Some(&user), Some(Path::new("/home/me")), None)
     }
+}
+
+#[test]
+fn address_without_server_is_completed_from_any_file() {
+    let folders = Folders::new();
+    folders.write(
+        "repo",
+        "[defaults]\nplatform_repository_url = \"o/platform\"\n[services.trader]\nrepository_url = \"gh:o/x\"\n\
+         [services.auth]\nrepository_url = \"https://github.com/o/auth\"\n",
+    );
+    let urls = || {
+        let FileSettings { defaults, services, .. } = folders.read().unwrap().settings;
+        let of_services = services.into_values().filter_map(|service| service.repository_url);
+        defaults.platform_repository_url.into_iter().chain(of_services).map(String::from).collect::<Vec<_>>()
+    };
+    let github = "https://github.com/o";
+    assert_eq!(urls(), [format!("{github}/platform"), format!("{github}/auth"), format!("{github}/x")]);
+    let user = folders.write("user", "github_api_url = \"https://ghe.example.com/api/v3\"\n");
+    let own = "https://ghe.example.com/o";
+    assert_eq!(urls(), [format!("{own}/platform"), format!("{github}/auth"), format!("{own}/x")]);
+    std::fs::write(&user, "[services.trader]\nrepository_url = \"o/y\"\n").unwrap();
+    let named = read_named(&user, None, Some("https://api.acme.ghe.com")).unwrap().settings;
+    let url = named.services.into_values().next().unwrap().repository_url.unwrap();
+    assert_eq!(url.as_str(), "https://acme.ghe.com/o/y", "the environment wins");
 }
 
 #[test]
@@ -78,7 +102,7 @@ fn project_config_with_programs_or_secrets_is_rejected() {
         let expected = format!("{}:{place}: `{key}` is not allowed", path.display());
         assert!(problem.message().starts_with(&expected), "{problem}");
         // A named file is trusted, and so is the user's own.
-        assert!(read_named(&path, None).is_ok(), "{text}");
+        assert!(read_named(&path, None, None).is_ok(), "{text}");
         std::fs::remove_file(path).unwrap();
         folders.write("user", text);
         assert!(folders.read().is_ok(), "{text}");
@@ -120,6 +144,6 @@ fn config_folder_as_working_directory_stays_trusted() {
     let folders = Folders::new();
     folders.write("user", "claude = \"/opt/claude\"\n");
     let user = folders.root.path().join("user");
-    let layers = read_found(&user.join("sub"), Some(&user), None).unwrap();
+    let layers = read_found(&user.join("sub"), Some(&user), None, None).unwrap();
     assert_eq!(layers.settings.claude.unwrap(), Path::new("/opt/claude"));
 }

@@ -26,6 +26,10 @@ enum Problem {
         expected: String,
         example: &'static str,
     },
+    /// The value is given twice, by two names.
+    Repeated {
+        alias: String,
+    },
     Other(String),
 }
 
@@ -33,6 +37,10 @@ impl Fault {
     pub(super) fn unreadable(given: String, expected: impl Into<String>, example: &'static str) -> Self {
         let problem = Problem::Unreadable { given, expected: expected.into(), example };
         Self { parameter: None, problem }
+    }
+
+    pub(super) fn repeated(parameter: &str, alias: &str) -> Self {
+        Self { parameter: Some(parameter.to_owned()), problem: Problem::Repeated { alias: alias.to_owned() } }
     }
 
     /// Names the parameter.
@@ -48,6 +56,9 @@ impl fmt::Display for Fault {
             Problem::Unknown { name, .. } => write!(f, "unknown parameter `{name}`"),
             Problem::Unreadable { given, expected, .. } => {
                 write!(f, "invalid `{subject}`: expected {expected}, not {given}")
+            }
+            Problem::Repeated { alias } => {
+                write!(f, "`{subject}` and `{alias}` are the same parameter, and both are given")
             }
             Problem::Other(problem) => write!(f, "invalid `{subject}`: {problem}"),
         }
@@ -78,6 +89,7 @@ impl From<Fault> for Error {
             Problem::Unreadable { example, .. } => {
                 error.with_hint(format!("Pass a value such as {example}, or omit it."))
             }
+            Problem::Repeated { alias } => error.with_hint(format!("Omit `{alias}`.")),
             Problem::Other(_) => error,
         }
     }

@@ -117,6 +117,22 @@ fn command_line_name_of_parameter_is_accepted() {
 }
 
 #[test]
+fn parameter_given_by_two_names_is_refused() {
+    for (given, names) in [
+        (json!({ "task": 3, "task_id": 5 }), "`task_id` and `task`"),
+        (json!({ "task": 3, "task_id": 3 }), "`task_id` and `task`"),
+        (json!({ "minutes": 1, "timeout_minutes": 2 }), "`timeout_minutes` and `minutes`"),
+        (json!({ "cost": 1, "cost_usd": 2 }), "`cost_usd` and `cost`"),
+    ] {
+        let error = read::<SubmitArguments>(given.clone()).unwrap_err();
+        let expected = format!("{names} are the same parameter, and both are given");
+        assert_eq!(error.to_string(), expected, "{given}");
+    }
+    let submit: SubmitArguments = read(json!({ "task": 3, "task_id": null })).unwrap();
+    assert_eq!(submit.task().unwrap().unwrap().get(), 3);
+}
+
+#[test]
 fn call_without_object_is_repaired_or_explained() {
     let call = |arguments: Value| json!({ "name": "get_task_status", "arguments": arguments });
     for arguments in [json!([]), json!(null), json!(""), json!({}), json!("{}")] {

@@ -51,6 +51,9 @@ pub fn render_for_mcp(advice: &Advice) -> String {
         Advice::ShowStatus(run) => {
             format!("Show its status: call `get_task_status` with run \"{run}\".")
         }
+        Advice::CheckOut(run) => {
+            format!("On the command line, `dispatcher checkout {run}` checks out its branch.")
+        }
         Advice::ReadLog(run) => format!("Read the log: call `get_task_logs` with run \"{run}\"."),
         Advice::SetService => "Set the service with `service`.".to_owned(),
         Advice::SetRepositoryUrl => "Set it with `repository_url`.".to_owned(),

@@ -8,7 +8,7 @@ use crate::mcp::arguments::{RunArguments, TaskIdArg};
 use crate::mcp::outputs::DiffOutput;
 use crate::mcp::select::{ToolError, select_run};
 use crate::mcp::server::Server;
-use crate::mcp::text::render_diff;
+use crate::mcp::text::{listed_files, render_diff};
 use crate::task::selection::Purpose;
 
 /// Arguments of `get_task_diff`.
@@ -40,12 +40,14 @@ pub(super) async fn diff(
     if let Some(path) = path {
         diff = diff.with_paths(path.trim());
     }
+    let (files, omitted_files) = listed_files(&diff);
     Ok(ToolOutput {
         text: render_diff(&status, &diff, !stat),
         value: DiffOutput {
             run: status.run.to_string(),
             branch: status.branch,
-            files: diff.files,
+            files,
+            omitted_files,
             truncated: diff.truncated,
         },
     })

@@ -6,7 +6,7 @@ use super::output::ToolOutput;
 use crate::error::Error;
 use crate::mcp::arguments::{ListArguments, RunArguments, service as parse_service, task};
 use crate::mcp::outputs::{ListOutput, RunSummary, StatusOutput, summaries};
-use crate::mcp::select::{ToolError, known_services, select_run};
+use crate::mcp::select::{ToolError, select_run};
 use crate::mcp::server::Server;
 use crate::mcp::text::{candidates, render_damaged, render_list, render_run};
 use crate::operations::Filter;
@@ -51,7 +51,7 @@ pub(super) async fn list(
             })
         });
     let dispatcher = server.dispatcher()?;
-    let known = known_services(&dispatcher, &[]);
+    let known = dispatcher.known_services().await?;
     let filter = Filter {
         service: parse_service(service.as_deref(), &known)?,
         task: task(task_id.as_ref())?,

@@ -5,7 +5,6 @@ use orchestrator_contract::task::Mode;
 use orchestrator_contract::{Kind, Reason, RepositoryUrl};
 
 use super::output::ToolOutput;
-use crate::config::parse_repository;
 use crate::error::Error;
 use crate::mcp::arguments::{SubmitArguments, parse_optional};
 use crate::mcp::outputs::{RunSummary, SubmitOutput};
@@ -68,7 +67,8 @@ async fn request(
             .with_hint("Pass retry: true with it, or omit it.")
             .into());
     }
-    let service = arguments.service(&known_services(dispatcher, all))?;
+    let known = known_services(dispatcher, all);
+    let service = arguments.service(&known)?;
     let (task, agent) = (arguments.task()?, arguments.agent()?);
     if let (Some(service), Some(task), false) = (&service, task, named) {
         // A retry uses the agent of the earlier attempt.
@@ -92,7 +92,7 @@ async fn request(
     if mode != Mode::Retry {
         return Err(missing(service.is_none(), task.is_none(), all).into());
     }
-    let earlier = select_from(all, &arguments.run_arguments(), Purpose::Retry)?;
+    let earlier = select_from(all, &known, &arguments.run_arguments(), Purpose::Retry)?;
     if !earlier.phase.is_final() {
         return Err(still_active(&earlier.run).into());
     }
@@ -162,7 +162,9 @@ pub(super) fn parse_repository_argument(
     origin: TransportKind,
 ) -> Result<Option<RepositoryUrl>, Error> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let url = parse_repository(text, &dispatcher.config().folder.path)
+    let url = dispatcher
+        .config()
+        .parse_repository(text, &dispatcher.config().folder.path)
         .map_err(|error| error.in_place(parameter))?;
     match (origin, url.transport()) {
         (TransportKind::Http, Transport::Local) => Err(Error::invalid_request(format!(

@@ -21,10 +21,14 @@ fn runs(lines: &[&str]) -> Vec<Status> {
     lines.iter().map(one).collect()
 }
 
+fn services(all: &[Status]) -> Vec<ServiceName> {
+    all.iter().map(|status| status.service.clone()).collect()
+}
+
 fn selected(text: &str, purpose: Purpose, all: &[Status]) -> String {
     let short =
         |status: &Status| format!("{}:{}:{}", status.service, status.task_id.unwrap().get(), status.attempt);
-    match parse_query(text, all) {
+    match parse_query(text, all, &services(all)) {
         Err(error) => format!("error: {error}"),
         Ok(query) => match select(&query, purpose, all) {
             Selection::One(status) => short(status),
@@ -62,6 +66,13 @@ fn natural_run_queries_select_expected_runs() {
         (&busy, "last", Retry, "trader:3:1"),
         (&busy, "auth", Retry, "none"),
         (&busy, "task 9", Inspect, "none"),
+        (&busy, "attempt 2", Inspect, "trader:3:2"),
+        (&busy, "attempt1 of trader task 2", Inspect, "trader:2:1"),
+        (&busy, "the last attempt of trader", Inspect, "trader:3:2"),
+        (&busy, "task 2 task 3", Inspect, "error: no run named `task 2 task 3`"),
+        (&busy, "job", Stop, "error: no run named `job`"),
+        (&busy, "the task", Stop, "error: no run named `the task`"),
+        (&busy, "?", Stop, "error: no run named `?`"),
         (&busy, "payments", Inspect, "error: no run named `payments`"),
         (&one, "", Inspect, "auth:1:1"),
         (&one, "current", Stop, "auth:1:1"),
@@ -93,9 +104,45 @@ fn natural_run_queries_select_expected_runs() {
 }
 
 #[test]
+fn service_named_like_a_word_is_selected() {
+    use Purpose::{Inspect, Stop};
+    let all = runs(&[
+        "trader:1:1 live",
+        "job:1:1 ended",
+        "run:1:1 ended",
+        "service:1:1 ended",
+        "one:1:1 ended",
+        "docs:1:1 ended",
+        "active:1:1 ended",
+        "user-service:2:1 ended",
+        "order-book:4:1 ended",
+    ]);
+    for (text, purpose, expected) in [
+        ("job", Stop, "job:1:1"),
+        ("run", Stop, "run:1:1"),
+        ("service", Inspect, "service:1:1"),
+        ("one", Inspect, "one:1:1"),
+        ("docs", Stop, "docs:1:1"),
+        ("active", Stop, "active:1:1"),
+        ("the trader job", Stop, "trader:1:1"),
+        ("the user service", Inspect, "user-service:2:1"),
+        ("order book", Inspect, "order-book:4:1"),
+        ("task 1 of trader", Inspect, "trader:1:1"),
+    ] {
+        assert_eq!(selected(text, purpose, &all), expected, "{text}");
+    }
+    let both = runs(&["user:1:1 ended", "user-service:1:1 ended"]);
+    assert_eq!(
+        selected("the user service", Inspect, &both),
+        "error: `the user service` may mean the service `user` or `user-service`"
+    );
+    assert_eq!(selected("user", Inspect, &both), "user:1:1");
+}
+
+#[test]
 fn misspelt_run_or_service_is_suggested() {
     let all = runs(&["trader:2:1 ended", "auth:1:1 live"]);
-    let hint = |text: &str| render_for_cli(parse_query(text, &all).unwrap_err().hint());
+    let hint = |text: &str| render_for_cli(parse_query(text, &all, &services(&all)).unwrap_err().hint());
     assert!(hint("tradr").starts_with("Did you mean `trader`? "), "{}", hint("tradr"));
     let run = "trader-claude-agent-1-task2-attempt1";
     let misspelt = hint("trader-cluade-agent-1-task2-attempt1");
