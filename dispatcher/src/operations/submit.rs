@@ -226,6 +226,7 @@ impl Dispatcher {
         if !is_known {
             warnings.extend(similarity_warning(&request.service, &input.known_services));
         }
+        warnings.extend(self.config.ignored_keys(&request.agent)?);
         let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
         warnings.extend(match request.kind {
             Kind::Docs => self.local_change_warnings(&preview, &request.overrides).await,
