@@ -25,4 +25,5 @@ pub mod stop_mode;
 pub mod submission;
 pub mod suggest;
 pub mod text;
+pub mod waiting_documents;
 mod word_wrap;
