@@ -155,7 +155,7 @@ fn docs_warn_about_documents_in_open_pull_request() {
     assert_eq!(waiting("--task 5"), expected("task 5"));
     assert_eq!(waiting("--task 7"), [""; 0]);
     assert_eq!(waiting("--all --retry"), [""; 0], "it continues on the same branch");
-    assert_eq!(waiting("--all --platform-repository-url /srv/git/other.git"), [""; 0]);
+    assert_eq!(waiting("--all --service trader --platform-repository-url /srv/git/other.git"), [""; 0]);
     // Merged and pulled.
     let documents = bench.path("open/.taskmaster/docs/task-5");
     std::fs::create_dir_all(&documents).unwrap();
