@@ -27,3 +27,4 @@ pub mod suggest;
 pub mod text;
 pub mod waiting_documents;
 mod word_wrap;
+pub mod workspace;
