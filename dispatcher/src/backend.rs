@@ -22,6 +22,7 @@ use crate::task::request::Request;
 use crate::task::resolve::TaskDraft;
 use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
+use crate::task::workspace::FoundWorkspace;
 
 /// The metadata of a submission.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -169,6 +170,18 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Returns the bytes of a run's record, log and transcript.
     async fn size(&self, run: &StoredRun) -> u64;
+
+    /// Returns the workspaces of services. Changes nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the state cannot be read.
+    async fn workspaces(&self) -> Result<Vec<FoundWorkspace>, Error>;
+
+    /// Removes the workspace of a service, except its attempt numbers; returns false if a run uses it.
+    ///
+    /// # Errors
+    /// Returns an error if something cannot be removed; the next removal or [`Self::sweep`] continues.
+    async fn remove_workspace(&self, service: &ServiceName) -> Result<bool, Error>;
 
     /// Removes the record, log and transcript of a finished run; returns false if it is still alive.
     ///

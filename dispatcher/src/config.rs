@@ -6,6 +6,7 @@ mod backend;
 mod docker;
 mod environment;
 mod file;
+mod ignored;
 pub mod kubernetes;
 mod layers;
 mod repository;

@@ -1,5 +1,7 @@
 //! File access with errors that name the path.
 
+pub(crate) mod tree;
+
 use std::fs;
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};

@@ -59,6 +59,12 @@ impl ProjectFolder {
         Self { owner: FolderOwner::Server, ..self }
     }
 
+    /// Returns whether the callers work elsewhere, with configurations of their own.
+    #[must_use]
+    pub fn serves_remote_callers(&self) -> bool {
+        self.owner == FolderOwner::Server
+    }
+
     /// Returns the clone that contains the folder; `None` for remote callers.
     #[must_use]
     pub fn checkout(&self) -> Option<Checkout> {

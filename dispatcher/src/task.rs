@@ -25,4 +25,6 @@ pub mod stop_mode;
 pub mod submission;
 pub mod suggest;
 pub mod text;
+pub mod waiting_documents;
 mod word_wrap;
+pub mod workspace;

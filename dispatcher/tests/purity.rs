@@ -75,7 +75,7 @@ fn dispatcher_uses_no_linux_only_features() {
         "NOATIME",
         "TMPFILE",
         "RenameFlags",
-        "renameat",
+        "renameat_with",
         "fdatasync",
         "fallocate",
         "memfd",

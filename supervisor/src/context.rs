@@ -112,8 +112,10 @@ impl Context {
                 RepositoryRole::Target => {
                     let message = match self.remote_url(role).host() {
                         Some(host) => format!(
-                            "host `{host}` is not allowed to receive the git token; allow it with --git-hosts, \
-                             ORCHESTRATOR_GIT_HOSTS or the agent's `git_hosts`"
+                            "host `{host}` is not allowed to receive the git token; add it to `git_hosts` of \
+                             [agents.{}] in orchestrator.toml (in a cluster, the controller's), or to \
+                             ORCHESTRATOR_GIT_HOSTS or --git-hosts of a supervisor that you start yourself",
+                            self.task.agent
                         ),
                         None => format!(
                             "the host of `{}` is ambiguous, so it does not receive the git token; write it as a \

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | container `{run}` | supervisor of one attempt; creating it allocates the attempt number |
 //! | containers `{run}-agent`, `{run}-verify` | untrusted programs; removed when the supervisor has ended |
-//! | volumes `workspace-{service}`, `….verify`, `….private`, `….shared` | the workspace of a service; never removed here |
+//! | volumes `workspace-{service}`, `….verify`, `….private`, `….shared` | the workspace of a service; removed by `gc --workspaces` only |
 //! | volume `{run}-input` | task and secrets of one run; removed with its container |
 //! | volumes `{run}-agent-socket`, `{run}-verify-socket` | connection of supervisor and guest; removed with the run |
 //! | volume `orchestrator-tools-{image}` | programs of guests; removed after its image |
@@ -32,6 +32,7 @@ mod liveness;
 mod objects;
 mod spec;
 mod volumes;
+mod workspaces;
 
 use async_trait::async_trait;
 use bollard::models::ContainerSummary;
@@ -57,6 +58,7 @@ use crate::task::check::Check;
 use crate::task::event_fold::Liveness;
 use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
+use crate::task::workspace::FoundWorkspace;
 
 #[async_trait]
 impl Backend for Docker {
@@ -156,6 +158,14 @@ impl Backend for Docker {
 
     async fn sweep(&self) -> Result<(), Error> {
         self.sweep_engine().await
+    }
+
+    async fn workspaces(&self) -> Result<Vec<FoundWorkspace>, Error> {
+        self.found_workspaces().await
+    }
+
+    async fn remove_workspace(&self, service: &ServiceName) -> Result<bool, Error> {
+        self.removed_workspace(service).await
     }
 
     async fn size(&self, run: &StoredRun) -> u64 {

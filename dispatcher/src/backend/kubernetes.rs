@@ -7,6 +7,7 @@ mod connection;
 mod doctor;
 mod follow;
 mod runs;
+mod workspaces;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::task::check::Check;
 use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
 use crate::task::text::sanitize;
+use crate::task::workspace::FoundWorkspace;
 use crate::taskrun::definition::{TaskRun, TaskRunSpec};
 use crate::taskrun::names::{TASKRUN_FINALIZER, kind_label, labels, pvc_name, run_labels};
 use crate::taskrun::{claim, container};
@@ -128,7 +130,8 @@ impl Backend for Kubernetes {
         // Without permission to read PVCs a number is still not reused, since run names are unique.
         let claim =
             self.connection.call_raw("get the workspace volume", claims.get_opt(&name)).await?.ok().flatten();
-        Ok(claim.map_or(0, |claim| claim::last_attempt(&claim, key)).max(highest))
+        let claimed = claim.map_or(0, |claim| claim::last_attempt(&claim, key));
+        Ok(claimed.max(highest).max(self.kept_attempt(key).await?))
     }
 
     async fn create(&self, new: CreateRun<'_>) -> Result<CreateOutcome, Error> {
@@ -221,6 +224,14 @@ impl Backend for Kubernetes {
 
     async fn sweep(&self) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn workspaces(&self) -> Result<Vec<FoundWorkspace>, Error> {
+        self.found_workspaces().await
+    }
+
+    async fn remove_workspace(&self, service: &ServiceName) -> Result<bool, Error> {
+        self.removed_workspace(service).await
     }
 
     async fn size(&self, _: &StoredRun) -> u64 {

@@ -21,6 +21,7 @@ mod handle;
 pub mod launch;
 mod lock;
 mod store;
+mod workspaces;
 
 use std::path::PathBuf;
 
@@ -39,6 +40,7 @@ use crate::error::Error;
 use crate::files::{self, Excerpt};
 use crate::task::status::{DamagedRun, Status};
 use crate::task::stop_mode::StopMode;
+use crate::task::workspace::FoundWorkspace;
 
 #[async_trait]
 impl Backend for Local {
@@ -126,7 +128,16 @@ impl Backend for Local {
     }
 
     async fn sweep(&self) -> Result<(), Error> {
-        self.sweep_records()
+        self.sweep_records()?;
+        self.sweep_workspaces().await
+    }
+
+    async fn workspaces(&self) -> Result<Vec<FoundWorkspace>, Error> {
+        self.found_workspaces()
+    }
+
+    async fn remove_workspace(&self, service: &ServiceName) -> Result<bool, Error> {
+        self.removed_workspace(service).await
     }
 
     async fn size(&self, run: &StoredRun) -> u64 {

@@ -17,7 +17,7 @@ use self::secrets_volume::SECRETS_DIR;
 use crate::config::kubernetes::{AccessMode, KubernetesSettings};
 use crate::taskrun::container::CONTAINER;
 use crate::taskrun::definition::TaskRun;
-use crate::taskrun::names::{labels, pvc_name, run_labels, task_configmap_name};
+use crate::taskrun::names::{WORKSPACE_NAME, labels, pvc_name, run_labels, task_configmap_name};
 
 /// Maximum seconds of the init container `prepare`; it moves directories and copies some hundred megabytes.
 pub const PREPARE_TIMEOUT_SECONDS: i64 = 600;
@@ -54,7 +54,7 @@ pub fn build_pvc(
             "namespace": run.metadata.namespace,
             "labels": {
                 labels::SERVICE: run.spec.service,
-                "app.kubernetes.io/name": "orchestrator-workspace",
+                "app.kubernetes.io/name": WORKSPACE_NAME,
                 "app.kubernetes.io/managed-by": "orchestrator",
             },
         },

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_contract::{BranchName, WorkingDirectory};
+use orchestrator_contract::{BranchName, TaskId, WorkingDirectory};
 
 use crate::files;
 
@@ -61,6 +61,13 @@ impl Checkout {
         let (found, root) = (found.canonicalize().ok()?, self.root.canonicalize().ok()?);
         let relative = found.strip_prefix(root).ok()?.to_str()?;
         WorkingDirectory::new(if relative.is_empty() { "." } else { relative }).ok()
+    }
+
+    /// Returns whether the working tree has the documents of a task.
+    #[must_use]
+    pub fn has_documents(&self, tasks: Option<&WorkingDirectory>, task: TaskId) -> bool {
+        let folder = tasks.map_or("", WorkingDirectory::relative);
+        self.root.join(folder).join(format!("{TASKMASTER}/docs/task-{task}/task.md")).is_file()
     }
 }
 

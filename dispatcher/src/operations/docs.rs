@@ -8,13 +8,18 @@ use orchestrator_contract::{
 };
 
 use super::dispatcher::Dispatcher;
+use crate::backend::StoredRun;
 use crate::error::Error;
 use crate::folder::Checkout;
 use crate::task::advice::Advice;
 use crate::task::request::{Overrides, Request};
+use crate::task::waiting_documents::{EarlierDocs, waiting_documents};
 
 /// Maximum number of tasks to name in an error.
 const MAX_LISTED_TASKS: usize = 20;
+
+/// Maximum number of earlier docs runs to read; the pull requests of older ones are likely merged or closed.
+const MAX_EARLIER_DOCS_RUNS: usize = 20;
 
 /// A request for task documents.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +118,38 @@ impl Dispatcher {
         name.and_then(|name| ServiceName::new(name.to_ascii_lowercase()).ok()).ok_or_else(|| {
             Error::invalid_request(format!("unknown service: {cause}")).with_hint(Advice::SetService)
         })
+    }
+
+    /// Returns warnings about documents that wait in the pull requests of earlier docs runs.
+    ///
+    /// # Errors
+    /// Returns an error if the state cannot be read.
+    pub(super) async fn waiting_document_warnings(
+        &self,
+        request: &Request,
+        task: &TaskSpec,
+        runs: &[StoredRun],
+    ) -> Result<Vec<String>, Error> {
+        let is_earlier = |run: &&StoredRun| {
+            let other = &run.task;
+            // A retry continues on the branch of the run itself.
+            let is_continued = request.mode == Mode::Retry && other.identity() == request.identity();
+            other.kind == Kind::Docs
+                && !is_continued
+                && other.platform.url.is_same_repository(&task.platform.url)
+                && other.platform.docs_directory == task.platform.docs_directory
+        };
+        let mut earlier = Vec::new();
+        for run in runs.iter().filter(is_earlier).take(MAX_EARLIER_DOCS_RUNS) {
+            let status = self.status_of(run.clone()).await?;
+            let (Some(url), Some(outcome)) = (status.pull_request, status.outcome) else { continue };
+            earlier.extend(EarlierDocs::new(status.run, url, &outcome.docs_results));
+        }
+        let checkout = self.checkout_of(task, &request.overrides);
+        Ok(waiting_documents(request.task, &earlier, |id| {
+            let folder = task.platform.docs_directory.as_ref();
+            checkout.as_ref().is_some_and(|checkout| checkout.has_documents(folder, id))
+        }))
     }
 
     /// Returns the checkout of the working directory, if it is one of the task's platform repository.

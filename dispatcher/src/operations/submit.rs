@@ -226,11 +226,17 @@ impl Dispatcher {
         if !is_known {
             warnings.extend(similarity_warning(&request.service, &input.known_services));
         }
+        warnings.extend(self.config.ignored_keys(&request.agent)?);
         let preview = draft.with_attempt(task_key.run_name(1, |_| false), 1);
-        warnings.extend(match request.kind {
-            Kind::Docs => self.local_change_warnings(&preview, &request.overrides).await,
-            Kind::Implementation => self.document_warnings(&preview, &request.overrides).await,
-        });
+        match request.kind {
+            Kind::Docs => {
+                warnings.extend(self.waiting_document_warnings(&request, &preview, &runs).await?);
+                warnings.extend(self.local_change_warnings(&preview, &request.overrides).await);
+            }
+            Kind::Implementation => {
+                warnings.extend(self.document_warnings(&preview, &request.overrides).await);
+            }
+        }
         Ok(Resolved { request, draft, warnings, continues })
     }
 

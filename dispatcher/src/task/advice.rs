@@ -173,7 +173,10 @@ pub fn render_for_cli(advice: &Advice) -> String {
 fn resolve_hint(reason: Reason) -> String {
     let hint = reason.hint();
     if reason == Reason::DiskFull {
-        format!("{hint} `dispatcher gc` removes the records of old runs.")
+        format!(
+            "{hint} `dispatcher gc --workspaces` lists the workspaces and can remove them; `dispatcher gc` removes \
+             the records of old runs."
+        )
     } else if reason == Reason::AgentCliNotFound {
         format!("{hint} `--claude PATH` sets it.")
     } else {

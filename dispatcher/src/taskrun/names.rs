@@ -48,6 +48,15 @@ pub fn pvc_name(service: &ServiceName) -> String {
     format!("workspace-{service}")
 }
 
+/// Value of the label `app.kubernetes.io/name` of a workspace's PVC.
+pub const WORKSPACE_NAME: &str = "orchestrator-workspace";
+
+/// Returns the name of the ConfigMap with the attempt numbers of a service whose workspace was removed.
+#[must_use]
+pub fn attempts_name(service: &ServiceName) -> String {
+    format!("workspace-{service}-attempts")
+}
+
 /// Returns the value of the label [`labels::KIND`].
 #[must_use]
 pub fn kind_label(kind: Kind) -> &'static str {

@@ -132,3 +132,33 @@ fn resubmitted_docs_run_starts_new_branch() {
     let task = bench.run_ending("done", "submit --task 1 --service trader -o json").json();
     assert_eq!(task["run"], "trader-claude-agent-1-task1-attempt1");
 }
+
+#[test]
+fn docs_warn_about_documents_in_open_pull_request() {
+    let bench = Bench::new();
+    with_tasks(&bench, "");
+    let url = "https://github.com/myorg/trader/pull/7";
+    let mut first = bench.command("docs --all --wait");
+    first.env("ORCHESTRATOR_TEST_DOCS", "5 6").env("ORCHESTRATOR_TEST_PULL", url);
+    assert!(first.output().unwrap().status.success());
+    let waiting = |arguments: &str| {
+        let warnings = dry(&bench, arguments)["warnings"].clone();
+        let texts = warnings.as_array().unwrap().iter().filter_map(|text| text.as_str());
+        texts.filter(|text| text.contains(" wait in ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = "trader-claude-agent-1-docs-attempt1";
+    let expected = |tasks: &str| {
+        let what = format!("documents of {tasks} wait in {url} of `{run}`");
+        vec![format!("{what}: this run writes them again unless that pull request is merged")]
+    };
+    assert_eq!(waiting("--all"), expected("tasks 5 and 6"));
+    assert_eq!(waiting("--task 5"), expected("task 5"));
+    assert_eq!(waiting("--task 7"), [""; 0]);
+    assert_eq!(waiting("--all --retry"), [""; 0], "it continues on the same branch");
+    assert_eq!(waiting("--all --service trader --platform-repository-url /srv/git/other.git"), [""; 0]);
+    // Merged and pulled.
+    let documents = bench.path("open/.taskmaster/docs/task-5");
+    std::fs::create_dir_all(&documents).unwrap();
+    std::fs::write(documents.join("task.md"), "text").unwrap();
+    assert_eq!(waiting("--all"), expected("task 6"));
+}

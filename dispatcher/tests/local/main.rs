@@ -13,6 +13,7 @@ mod results;
 mod run_selection;
 mod terminal;
 mod watch;
+mod workspaces;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;

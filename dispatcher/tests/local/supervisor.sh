@@ -28,13 +28,18 @@ pull= && [ -z "${ORCHESTRATOR_TEST_PULL:-}" ] ||
     pull="\"pull_request\":{\"url\":\"$ORCHESTRATOR_TEST_PULL\",\"number\":7,\"created\":true,\"head\":\"00\"},"
 usage= && [ -z "${ORCHESTRATOR_TEST_COST:-}" ] ||
     usage="\"usage\":{\"turns\":3,\"cost_usd\":$ORCHESTRATOR_TEST_COST,\"models\":{}},"
+# Tasks of which a docs run wrote the documents, such as "5 6".
+docs= && for id in ${ORCHESTRATOR_TEST_DOCS:-}; do
+    docs="$docs${docs:+,}{\"task_id\":$id,\"title\":\"Task $id\",\"status\":\"written\"}"
+done
+task_id=$(field task_id)
 oid=${ORCHESTRATOR_TEST_OID:-0123456789abcdef0123456789abcdef01234567}
 work="{\"location\":\"${ORCHESTRATOR_TEST_WORK:-remote}\",\"branch\":\"b\",\"oid\":\"$oid\"}"
 outcome() {
     event "$4" "\"event\":\"outcome\",\"outcome\":{\"version\":1,\"run\":\"$run\",\"kind\":\"implementation\",\
-\"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":$(field task_id),\
+\"service\":\"$(field service)\",\"agent\":\"$(field agent)\",\"task_id\":${task_id:-null},\
 \"attempt\":$(field attempt),\"phase\":\"$1\",\"reason\":\"$2\",\"exit_code\":$3,\"retryable\":\"yes\",\
-\"step\":\"report\",\"message\":\"$4\",\"work\":${5:-$work},${pull}${usage}\
+\"step\":\"report\",\"message\":\"$4\",\"work\":${5:-$work},${pull}${usage}\"docs_results\":[$docs],\
 \"verification\":{\"status\":\"not_configured\"},\
 \"started_at\":\"2026-11-22T12:00:00Z\",\"finished_at\":\"2026-11-22T12:00:01Z\"}"
     exit "$3"

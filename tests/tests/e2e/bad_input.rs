@@ -471,7 +471,10 @@ fn token_is_not_sent_to_unlisted_host() {
         &env,
         &ended,
         Reason::CredentialMissing,
-        &["`127.0.0.1` is not allowed to receive the git token", "git_hosts"],
+        &[
+            "`127.0.0.1` is not allowed to receive the git token",
+            "`git_hosts` of [agents.claude-agent-1] in orchestrator.toml (in a cluster, the controller's)",
+        ],
     );
     let shown = |env: &TestEnv| env.git.requests().iter().any(|request| request.authorization.is_some());
     assert!(!shown(&env), "the token was sent");

@@ -85,7 +85,8 @@ pub(super) fn tools_mount(tools: String, labels: HashMap<String, String>) -> Vol
     VolumeMount::new(tools, TOOLS_DIR, labels)
 }
 
-fn shared_mount(service: &ServiceName) -> VolumeMount {
+/// Returns the mount of the volume that supervisors write and guests read.
+pub(super) fn shared_mount(service: &ServiceName) -> VolumeMount {
     VolumeMount::new(shared_volume(service), SHARED_DIR, labels::workspace_labels(service))
 }
 

@@ -104,12 +104,29 @@ impl Docker {
 
     /// Starts a helper and waits for its exit.
     pub(super) async fn run_helper(&self, id: &str, doing: &str) -> Result<(), Error> {
+        self.wait_for_helper(id, doing).await?.map_err(|error| problem(doing, &error))
+    }
+
+    /// Starts a helper and returns its exit code.
+    pub(super) async fn helper_exit_code(&self, id: &str, doing: &str) -> Result<i64, Error> {
+        match self.wait_for_helper(id, doing).await? {
+            Ok(()) => Ok(0),
+            Err(bollard::errors::Error::DockerContainerWaitError { code, .. }) => Ok(code),
+            Err(error) => Err(problem(doing, &error)),
+        }
+    }
+
+    async fn wait_for_helper(
+        &self,
+        id: &str,
+        doing: &str,
+    ) -> Result<Result<(), bollard::errors::Error>, Error> {
         let client = &self.engine().await?.client;
         self.start(id, doing).await?;
         let mut end = client.wait_container(id, None::<WaitContainerOptions>).boxed();
         match tokio::time::timeout(HELPER_TIMEOUT, end.next()).await {
-            Ok(Some(Ok(_)) | None) => Ok(()),
-            Ok(Some(Err(error))) => Err(problem(doing, &error)),
+            Ok(Some(Ok(_)) | None) => Ok(Ok(())),
+            Ok(Some(Err(error))) => Ok(Err(error)),
             Err(_) => Err(problem(doing, &bollard::errors::Error::RequestTimeoutError)),
         }
     }

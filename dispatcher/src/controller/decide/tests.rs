@@ -669,3 +669,29 @@ proptest! {
         prop_assert!(cluster.is_deleted, "a deleted run remains: {:?} {:?}", cluster.run.status, cluster.seen);
     }
 }
+
+#[test]
+fn failed_preparation_ends_run_as_workspace_unwritable() {
+    let output = "WorkspaceUnwritable: cannot create `/v/private.new`: Permission denied.";
+    let terminated = serde_json::json!({"exitCode": 73, "reason": "Error", "message": output});
+    let failed: k8s_openapi::api::core::v1::Pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "pod", "creationTimestamp": at(0).to_string()},
+        "status": {"phase": "Failed", "initContainerStatuses": [{
+            "name": "prepare", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": terminated},
+        }]},
+    }))
+    .unwrap();
+    let state = super::super::pod::observe(&failed, 15.0, at(9));
+    // The log of a container that never ran cannot be read.
+    let seen = ClusterState { job: job(), pod: Some(pod(state)), ..ClusterState::default() };
+    let decision = decide(&with_job(run()), &seen, at(9));
+    assert_eq!(end_of(&decision), Some((Phase::Failed, Reason::WorkspaceUnwritable)));
+    assert_eq!(decision.status.exit_code, Some(73));
+    let message = decision.status.message.clone().unwrap_or_default();
+    assert!(message.contains("Permission denied") && message.contains("storage class"), "{message}");
+    let location = decision.status.work.as_ref().map(|work| work.location);
+    assert_eq!(location, Some(orchestrator_contract::outcome::WorkLocation::None));
+    let complete = decision.status.conditions.iter().find(|condition| condition.type_ == "Complete").unwrap();
+    assert_eq!((complete.status.as_str(), complete.reason.as_str()), ("True", "WorkspaceUnwritable"));
+}

@@ -25,6 +25,10 @@ const UNBOUND_VOLUME: &str = "unbound immediate PersistentVolumeClaims";
 const UNBOUND_VOLUME_HINT: &str =
     "Check the storage class and its provisioner: `kubectl describe pvc` shows why the volume is not bound.";
 
+/// Cure for a volume that belongs to another user: `prepare` made nothing of what a run needs.
+const FOREIGN_VOLUME_CURE: &str = "the volume belongs to another user and seems to ignore `fsGroup`: use a storage \
+                                   class whose volumes honor it, or set `user` in [kubernetes] to the volume's owner";
+
 /// Maximum bytes of the last output of a container in a message.
 const LAST_OUTPUT_BYTES: usize = 500;
 
@@ -106,8 +110,11 @@ pub(super) fn preparation_problem(end: &ContainerStateTerminated) -> PodProblem 
         (_, 74) => Reason::IoError,
         (Some(_) | None, _) => Reason::InvalidConfiguration,
     };
-    let message =
-        format!("container `{PREPARE}` failed with exit code {}{}", end.exit_code, last_output(end));
+    let last = last_output(end);
+    let mut message = format!("container `{PREPARE}` failed with exit code {}{last}", end.exit_code);
+    if reason == Reason::WorkspaceUnwritable && last.contains("denied") {
+        message = format!("{}. Probably {FOREIGN_VOLUME_CURE}", message.trim_end_matches('.'));
+    }
     PodProblem::new(reason, message, true)
 }
 

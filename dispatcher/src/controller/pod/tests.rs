@@ -243,6 +243,23 @@ fn failed_preparation_says_exit_code_and_last_output() {
 }
 
 #[test]
+fn volume_that_ignores_fs_group_is_named_with_cure() {
+    let message = |code: i32, output: &str| {
+        let end = json!({"exitCode": code, "reason": "Error", "message": output});
+        startup::preparation_problem(&serde_json::from_value(end).unwrap()).message
+    };
+    let denied = message(73, "WorkspaceUnwritable: cannot create `/v/private.new`: Permission denied.\n");
+    for word in ["exit code 73", "/v/private.new", "`fsGroup`", "storage class", "`user` in [kubernetes]"] {
+        assert!(denied.contains(word), "{denied}");
+    }
+    // Other problems of the volume have other cures.
+    for (code, output) in [(73, "`/v/tree` is not a directory"), (74, "Permission denied"), (73, "")] {
+        let other = message(code, output);
+        assert!(!other.contains("fsGroup"), "{other}");
+    }
+}
+
+#[test]
 fn supervisor_alone_decides_about_end() {
     let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
     let with_sidecars = |mut status: Value, agent: Value| {

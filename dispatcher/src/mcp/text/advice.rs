@@ -74,7 +74,10 @@ pub fn render_error(error: &Error) -> String {
 fn resolve_hint(reason: Reason) -> String {
     let hint = reason.hint();
     if reason == Reason::DiskFull {
-        format!("{hint} On the command line, `dispatcher gc` removes the records of old runs.")
+        format!(
+            "{hint} On the command line, `dispatcher gc --workspaces` lists the workspaces and can remove them; \
+             `dispatcher gc` removes the records of old runs."
+        )
     } else {
         hint.to_owned()
     }
