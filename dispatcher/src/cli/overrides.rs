@@ -72,6 +72,9 @@ pub(super) struct OverrideArgs {
     /// Turn limit of the agent [default: none]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     turns: Option<u32>,
+    /// Wait this long for the end of a usage limit of the model instead of ending [default: 0]
+    #[arg(long, value_name = "MINUTES", help_heading = "Limits", allow_negative_numbers = true)]
+    wait_for_quota: Option<f64>,
     /// Command that must succeed on the agent's work (repeatable)
     #[arg(long, value_name = "CMD")]
     verify: Vec<String>,
@@ -110,6 +113,7 @@ impl OverrideArgs {
             timeout_minutes: self.timeout_minutes,
             cost_usd: self.cost,
             turns: self.turns,
+            wait_for_quota_minutes: self.wait_for_quota,
             verify: commands(self.verify),
             setup: commands(self.setup),
             pull_request: self.no_pull_request.then_some(PullRequestPolicy::None),

@@ -242,7 +242,7 @@ mod tests {
             setup = ["cargo fetch"]
             verify = ["cargo test"]
             mcp_servers = ["memory"]
-            limits = { timeout_minutes = 90, idle_minutes = 10, turns = 100, queue_minutes = 5, verify_minutes = 5 }
+            limits = { timeout_minutes = 90, idle_minutes = 10, turns = 100, queue_minutes = 5, verify_minutes = 5, wait_for_quota_minutes = 60 }
             pull_request = "none"
             clean = "all"
             protected_paths = [".github/"]

@@ -148,7 +148,10 @@ pub fn build_job(
 /// Returns the deadline of the Job, above all timeouts of the supervisor, which must expire first.
 fn deadline_seconds(task: &TaskSpec, settings: &KubernetesSettings) -> i64 {
     let limits = &task.limits;
-    let minutes = limits.timeout_minutes + limits.queue_minutes + settings.scheduling_timeout_minutes;
+    let minutes = limits.timeout_minutes
+        + limits.queue_minutes
+        + limits.wait_for_quota_minutes
+        + settings.scheduling_timeout_minutes;
     // The supervisor's image and that of the service.
     let images = 2 * budget::IMAGE_PULL_SECONDS;
     #[expect(clippy::cast_possible_truncation, reason = "limits are at most a week each")]

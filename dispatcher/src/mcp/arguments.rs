@@ -148,6 +148,9 @@ pub struct SubmitArguments {
     pub cost_usd: Option<f64>,
     /// Maximum number of agent turns (default: no limit).
     pub turns: Option<u32>,
+    /// Minutes to wait for the end of a usage limit of the model, at most 1440; the run then resumes
+    /// (default: 0, the run ends immediately).
+    pub wait_for_quota_minutes: Option<f64>,
 }
 
 impl SubmitArguments {

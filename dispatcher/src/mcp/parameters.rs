@@ -24,12 +24,13 @@ use super::schema;
 use crate::error::Error;
 
 /// Names that the command line has for parameters, and names that they had before.
-const ALIASES: [(&str, &str); 5] = [
+const ALIASES: [(&str, &str); 6] = [
     ("after", "cursor"),
     ("cost", "cost_usd"),
     ("minutes", "timeout_minutes"),
     ("task", "task_id"),
     ("timeout", "timeout_seconds"),
+    ("wait_for_quota", "wait_for_quota_minutes"),
 ];
 
 /// The arguments of a tool, or why they cannot be read.

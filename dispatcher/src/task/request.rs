@@ -68,6 +68,9 @@ pub struct Overrides {
     /// Maximum number of turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns: Option<u32>,
+    /// Maximum minutes to wait for the end of a usage limit of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_for_quota_minutes: Option<f64>,
     /// Verification commands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<String>>,
@@ -110,6 +113,7 @@ impl Overrides {
             timeout_minutes,
             cost_usd,
             turns,
+            wait_for_quota_minutes,
             verify,
             setup,
             pull_request,
@@ -129,6 +133,7 @@ impl Overrides {
             timeout_minutes: self.timeout_minutes.or(timeout_minutes),
             cost_usd: self.cost_usd.or(cost_usd),
             turns: self.turns.or(turns),
+            wait_for_quota_minutes: self.wait_for_quota_minutes.or(wait_for_quota_minutes),
             verify: self.verify.or(verify),
             setup: self.setup.or(setup),
             pull_request: self.pull_request.or(pull_request),

@@ -165,6 +165,7 @@ fn limits(overrides: &Overrides, input: &ResolveInput) -> Limits {
         timeout_minutes: overrides.timeout_minutes,
         turns: overrides.turns,
         cost_usd: overrides.cost_usd,
+        wait_for_quota_minutes: overrides.wait_for_quota_minutes,
         ..LimitSettings::default()
     };
     requested.over(input.service.limits.over(input.defaults.limits.over(Limits::default())))
@@ -360,14 +361,20 @@ mod tests {
         input.defaults.limits.timeout_minutes = Some(1.0);
         input.defaults.limits.turns = Some(1);
         input.defaults.limits.queue_minutes = Some(1.0);
+        input.defaults.limits.wait_for_quota_minutes = Some(1.0);
         input.service.limits.timeout_minutes = Some(2.0);
         input.service.limits.turns = Some(2);
+        input.service.limits.wait_for_quota_minutes = Some(2.0);
         input.defaults.verify = Some(vec!["a".to_owned()]);
         input.service.verify = Some(vec!["b".to_owned()]);
         input.defaults.verify_keep = Some(vec![WorkingDirectory::new("target").unwrap()]);
         let mut request = request("trader");
-        request.overrides.timeout_minutes = Some(3.0);
         let task = resolve(&request, &input).unwrap().0;
+        assert_eq!((task.limits.timeout_minutes, task.limits.wait_for_quota_minutes), (2.0, 2.0));
+        request.overrides.timeout_minutes = Some(3.0);
+        request.overrides.wait_for_quota_minutes = Some(3.0);
+        let task = resolve(&request, &input).unwrap().0;
+        assert_eq!(task.limits.wait_for_quota_minutes, 3.0);
         assert_eq!(
             (task.limits.timeout_minutes, task.limits.turns, task.limits.queue_minutes),
             (3.0, Some(2), 1.0)

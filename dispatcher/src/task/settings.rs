@@ -105,13 +105,23 @@ pub struct LimitSettings {
     pub queue_minutes: Option<f64>,
     /// Maximum minutes for all verification commands together.
     pub verify_minutes: Option<f64>,
+    /// Maximum minutes to wait for the end of a usage limit of the model, all waits of a run together.
+    pub wait_for_quota_minutes: Option<f64>,
 }
 
 impl LimitSettings {
     /// Returns `base` with the limits that are set here.
     #[must_use]
     pub fn over(self, base: Limits) -> Limits {
-        let Self { timeout_minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } = self;
+        let Self {
+            timeout_minutes,
+            idle_minutes,
+            turns,
+            cost_usd,
+            queue_minutes,
+            verify_minutes,
+            wait_for_quota_minutes,
+        } = self;
         Limits {
             timeout_minutes: timeout_minutes.unwrap_or(base.timeout_minutes),
             idle_minutes: idle_minutes.unwrap_or(base.idle_minutes),
@@ -119,6 +129,7 @@ impl LimitSettings {
             cost_usd: cost_usd.or(base.cost_usd),
             queue_minutes: queue_minutes.unwrap_or(base.queue_minutes),
             verify_minutes: verify_minutes.unwrap_or(base.verify_minutes),
+            wait_for_quota_minutes: wait_for_quota_minutes.unwrap_or(base.wait_for_quota_minutes),
         }
     }
 }

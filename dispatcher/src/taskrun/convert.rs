@@ -9,16 +9,47 @@ use crate::task::image::ImageReference;
 
 impl From<task::Limits> for Limits {
     fn from(limits: task::Limits) -> Self {
-        let task::Limits { timeout_minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } =
-            limits;
-        Self { timeout_minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes }
+        let task::Limits {
+            timeout_minutes,
+            idle_minutes,
+            turns,
+            cost_usd,
+            queue_minutes,
+            verify_minutes,
+            wait_for_quota_minutes,
+        } = limits;
+        Self {
+            timeout_minutes,
+            idle_minutes,
+            turns,
+            cost_usd,
+            queue_minutes,
+            verify_minutes,
+            wait_for_quota_minutes,
+        }
     }
 }
 
 impl From<Limits> for task::Limits {
     fn from(limits: Limits) -> Self {
-        let Limits { timeout_minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes } = limits;
-        Self { timeout_minutes, idle_minutes, turns, cost_usd, queue_minutes, verify_minutes }
+        let Limits {
+            timeout_minutes,
+            idle_minutes,
+            turns,
+            cost_usd,
+            queue_minutes,
+            verify_minutes,
+            wait_for_quota_minutes,
+        } = limits;
+        Self {
+            timeout_minutes,
+            idle_minutes,
+            turns,
+            cost_usd,
+            queue_minutes,
+            verify_minutes,
+            wait_for_quota_minutes,
+        }
     }
 }
 

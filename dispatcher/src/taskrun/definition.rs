@@ -193,6 +193,15 @@ pub struct Limits {
     /// Maximum time for all verify commands together, in minutes.
     #[schemars(range(min = 0.01, max = 1_440.0))]
     pub verify_minutes: f64,
+    /// Maximum time to wait for the end of a usage limit of the model, all waits together, in minutes.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0.0, max = 1_440.0))]
+    pub wait_for_quota_minutes: f64,
+}
+
+/// Whether a limit is left out: an older resource definition does not know it.
+fn is_zero(minutes: &f64) -> bool {
+    *minutes == 0.0
 }
 
 impl Default for Limits {

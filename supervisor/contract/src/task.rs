@@ -190,6 +190,17 @@ pub struct Limits {
     /// Maximum duration of all verify commands together, in minutes (default: 30).
     #[schemars(range(min = 0.01, max = 1_440.0))]
     pub verify_minutes: f64,
+    /// Maximum time that the run waits for the end of a usage limit of the model, all waits together, in
+    /// minutes (default: 0, the run ends immediately).
+    ///
+    /// Absent if 0: an older supervisor knows no such limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0.0, max = 1_440.0))]
+    pub wait_for_quota_minutes: f64,
+}
+
+fn is_zero(minutes: &f64) -> bool {
+    *minutes == 0.0
 }
 
 impl Default for Limits {
@@ -203,6 +214,7 @@ impl Default for Limits {
             cost_usd: None,
             queue_minutes: 240.0,
             verify_minutes: 30.0,
+            wait_for_quota_minutes: 0.0,
         }
     }
 }
@@ -311,6 +323,7 @@ impl TaskSpec {
             ("limits.idle_minutes", self.limits.idle_minutes, 0.01, 1_440.0),
             ("limits.queue_minutes", self.limits.queue_minutes, 0.0, 10_080.0),
             ("limits.verify_minutes", self.limits.verify_minutes, 0.01, 1_440.0),
+            ("limits.wait_for_quota_minutes", self.limits.wait_for_quota_minutes, 0.0, 1_440.0),
             ("limits.cost_usd", self.limits.cost_usd.unwrap_or(1.0), 0.000_001, 1e6),
         ] {
             let message = format!("must be from {min} to {max}, not {value}");

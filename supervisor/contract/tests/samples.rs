@@ -47,6 +47,21 @@ fn task_spec_with_unknown_field_is_rejected() {
 }
 
 #[test]
+fn absent_wait_for_quota_is_zero_and_stays_absent() {
+    let mut task = TaskSpec::from_json(TASK_1).unwrap();
+    assert_eq!(task.limits.wait_for_quota_minutes, 0.0);
+    for (minutes, valid) in [(1440.0, true), (1440.5, false), (-1.0, false), (f64::NAN, false)] {
+        task.limits.wait_for_quota_minutes = minutes;
+        let fields: Vec<String> = task.validate().into_iter().map(|error| error.field).collect();
+        let expected: &[&str] = if valid { &[] } else { &["limits.wait_for_quota_minutes"] };
+        assert_eq!(fields, expected, "{minutes}");
+    }
+    task.limits.wait_for_quota_minutes = 90.0;
+    let text = serde_json::to_string(&task).unwrap();
+    assert_eq!(TaskSpec::from_json(&text).unwrap(), task);
+}
+
+#[test]
 fn stored_events_with_unknown_kind_round_trip() {
     let events: Vec<Event> = EVENTS_1.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), 5);

@@ -41,6 +41,7 @@ impl Watchdog {
             cost_usd,
             queue_minutes: _,
             verify_minutes: _,
+            wait_for_quota_minutes: _,
         } = limits;
         let duration_of = |minutes: f64| Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::MAX);
         Self {

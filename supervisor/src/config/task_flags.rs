@@ -92,6 +92,9 @@ pub struct TaskFlags {
     /// Maximum number of turns of the agent
     #[arg(long, env = "ORCHESTRATOR_TURNS")]
     pub turns: Option<u32>,
+    /// Maximum wait for the end of a usage limit of the model, in minutes
+    #[arg(long, env = "ORCHESTRATOR_WAIT_FOR_QUOTA", value_name = "MINUTES")]
+    pub wait_for_quota: Option<f64>,
     /// Number of commits to fetch
     #[arg(long, env = "ORCHESTRATOR_DEPTH", default_value_t = 1)]
     pub depth: u32,
@@ -285,6 +288,7 @@ impl UnassignedTask {
                 timeout_minutes: flags.timeout_minutes.unwrap_or(defaults.timeout_minutes),
                 cost_usd: flags.cost,
                 turns: flags.turns,
+                wait_for_quota_minutes: flags.wait_for_quota.unwrap_or(defaults.wait_for_quota_minutes),
                 ..defaults
             },
             setup: flags.setup,

@@ -52,6 +52,7 @@ fn request_from_spec(found: &TaskRun) -> Request {
             timeout_minutes: Some(spec.limits.timeout_minutes),
             cost_usd: spec.limits.cost_usd,
             turns: spec.limits.turns,
+            wait_for_quota_minutes: Some(spec.limits.wait_for_quota_minutes),
             verify: Some(spec.verify).filter(|commands| !commands.is_empty()),
             setup: Some(spec.setup).filter(|commands| !commands.is_empty()),
             pull_request: Some(spec.pull_request),

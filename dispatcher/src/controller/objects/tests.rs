@@ -236,6 +236,10 @@ fn job_deadline_exceeds_supervisor_timeouts() {
     let deadline = job.spec.unwrap().active_deadline_seconds.unwrap();
     // Timeout, grace period, and 600 s for each of commit, push and pull request.
     assert!(deadline > 120 * 60 + 10 + 3 * 600 + TERMINATION_GRACE_PERIOD_SECONDS, "{deadline}");
+    // The wait for a usage limit of the model is no run time.
+    task.limits.wait_for_quota_minutes = 300.0;
+    let job = build_job(&run, &task, &KubernetesSettings::default(), &GitHostSettings::default()).unwrap();
+    assert_eq!(job.spec.unwrap().active_deadline_seconds.unwrap(), deadline + 300 * 60);
 }
 
 #[test]

@@ -107,9 +107,11 @@ fn unreadable_argument_is_named_with_expected_type() {
 
 #[test]
 fn command_line_name_of_parameter_is_accepted() {
-    let submit: SubmitArguments = read(json!({ "task": 1, "minutes": "30", "cost": "2.5" })).unwrap();
+    let submit: SubmitArguments =
+        read(json!({ "task": 1, "minutes": "30", "cost": "2.5", "wait_for_quota": "60" })).unwrap();
     assert_eq!(submit.task().unwrap().unwrap().get(), 1);
     assert_eq!((submit.timeout_minutes, submit.cost_usd), (Some(30.0), Some(2.5)));
+    assert_eq!(submit.wait_for_quota_minutes, Some(60.0));
     assert_eq!(read::<LogsArguments>(json!({ "after": "7" })).unwrap().cursor, Some(7));
     assert_eq!(read::<WaitArguments>(json!({ "timeout": "1" })).unwrap().timeout_seconds, Some(1.0));
     let error = read::<WaitArguments>(json!({ "minutes": 1 })).unwrap_err();

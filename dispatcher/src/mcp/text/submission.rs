@@ -124,6 +124,12 @@ fn limits(task: &TaskSpec) -> String {
     let mut limits = vec![figures::duration(task.limits.timeout_minutes * 60.0)];
     limits.extend(task.limits.cost_usd.map(figures::cost));
     limits.extend(task.limits.turns.map(figures::turns));
+    let wait = task.limits.wait_for_quota_minutes;
+    limits.extend(
+        (wait > 0.0).then(|| {
+            format!("waits up to {} for a usage limit of the model", figures::duration(wait * 60.0))
+        }),
+    );
     limits.join(", ")
 }
 

@@ -150,6 +150,7 @@ fn overrides(
         timeout_minutes: arguments.timeout_minutes,
         cost_usd: arguments.cost_usd,
         turns: arguments.turns,
+        wait_for_quota_minutes: arguments.wait_for_quota_minutes,
         ..Overrides::default()
     })
 }

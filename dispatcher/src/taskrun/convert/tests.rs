@@ -9,7 +9,8 @@ fn run(spec: TaskRunSpec, name: &RunName) -> TaskRun {
 
 #[test]
 fn task_spec_survives_crd_round_trip() {
-    let task = TaskSpec::from_json(SAMPLE).unwrap();
+    let mut task = TaskSpec::from_json(SAMPLE).unwrap();
+    task.limits.wait_for_quota_minutes = 90.0;
     let back = run(TaskRunSpec::from_task(&task, None, None), &task.run);
     assert_eq!(back.task().unwrap(), task);
     let text = serde_json::to_string(&back).unwrap();

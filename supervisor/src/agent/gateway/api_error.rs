@@ -21,17 +21,18 @@ const MAX_TEXT_CHARS: usize = 300;
 const LONG_WAIT: Duration = Duration::from_secs(600);
 
 /// Starts of the sentences about an account that cannot pay, in lower case.
-const QUOTA_SENTENCES: [&str; 6] = [
-    "your credit balance",
-    "this organization has been disabled",
-    "your organization has been disabled",
+const NO_CREDIT: [&str; 3] =
+    ["your credit balance", "this organization has been disabled", "your organization has been disabled"];
+
+/// Starts of the sentences about a limit of the account, in lower case.
+const LIMIT_REACHED: [&str; 3] = [
     "you have reached your specified api usage limits",
     "you have reached your usage limit",
     "you have reached your spend limit",
 ];
 
 /// Words of rate limits that are limits of the account, in lower case.
-const QUOTA_WORDS: [&str; 4] = ["usage limit", "spend limit", "monthly limit", "current quota"];
+const LIMIT_WORDS: [&str; 4] = ["usage limit", "spend limit", "spending limit", "monthly limit"];
 
 /// Longest wait that is believed.
 const MAX_WAIT: Duration = Duration::from_secs(31 * 24 * 3600);
@@ -52,8 +53,10 @@ pub struct ApiError {
 /// What an error means for the run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Meaning {
-    /// The account has no credit, reached its spend or usage limit, or is disabled.
+    /// The account has no credit or is disabled: no time cures it.
     QuotaExceeded,
+    /// The account reached a usage or spend limit, which ends by itself.
+    UsageLimitReached,
     /// The API refused the request for its content: it will refuse the same conversation again.
     ConversationRefused,
     /// Any other error; its status says enough.
@@ -119,17 +122,17 @@ fn bounded(text: &str) -> String {
 
 fn decide_meaning(status: u16, kind: &str, message: &str, wait: Option<Duration>) -> Meaning {
     let text = message.to_lowercase();
-    let is_quota = match status {
-        402 => true,
-        // An error of the request may repeat what the agent sent, but not at its start.
-        400 | 403 => kind == "billing_error" || QUOTA_SENTENCES.iter().any(|start| text.starts_with(start)),
-        429 => {
-            wait.is_some_and(|wait| wait >= LONG_WAIT) || QUOTA_WORDS.iter().any(|words| text.contains(words))
-        }
-        _ => false,
+    // An error of the request may repeat what the agent sent, but not at its start.
+    let starts = |sentences: &[&str]| {
+        matches!(status, 400 | 403) && sentences.iter().any(|start| text.starts_with(start))
     };
-    if is_quota {
+    let says = |words: &[&str]| status == 429 && words.iter().any(|words| text.contains(words));
+    if status == 402 || kind == "billing_error" || starts(&NO_CREDIT) || says(&["current quota"]) {
         return Meaning::QuotaExceeded;
+    }
+    let is_long = status == 429 && wait.is_some_and(|wait| wait >= LONG_WAIT);
+    if is_long || starts(&LIMIT_REACHED) || says(&LIMIT_WORDS) {
+        return Meaning::UsageLimitReached;
     }
     match status {
         400 | 413 | 422 => Meaning::ConversationRefused,
@@ -159,7 +162,15 @@ mod tests {
             ),
             (400, invalid, "This organization has been disabled.", Meaning::QuotaExceeded),
             (402, "billing_error", "Payment required.", Meaning::QuotaExceeded),
-            (400, invalid, "You have reached your specified API usage limits.", Meaning::QuotaExceeded),
+            (400, invalid, "You have reached your specified API usage limits.", Meaning::UsageLimitReached),
+            (429, "rate_limit_error", "You have reached your usage limit.", Meaning::UsageLimitReached),
+            (
+                429,
+                "rate_limit_error",
+                "Your credit balance is below the usage limit.",
+                Meaning::QuotaExceeded,
+            ),
+            (403, "billing_error", "You reached the monthly limit.", Meaning::QuotaExceeded),
             (
                 400,
                 invalid,
@@ -175,7 +186,7 @@ mod tests {
             ),
             (400, invalid, "messages.3: usage limit", Meaning::ConversationRefused),
             (403, "permission_error", "the tool `spend limit` is unknown", Meaning::Other),
-            (429, "rate_limit_error", "You have reached your monthly limit", Meaning::QuotaExceeded),
+            (429, "rate_limit_error", "You have reached your monthly limit", Meaning::UsageLimitReached),
             (429, "rate_limit_error", "Too many requests", Meaning::Other),
             (401, "authentication_error", "invalid x-api-key", Meaning::Other),
             (404, "not_found_error", "model: mistake-9", Meaning::Other),
@@ -189,7 +200,7 @@ mod tests {
     #[test]
     fn long_wait_is_quota_with_time() {
         let error = parse(429, "rate_limit_error", "Number of requests exceeded.", Some("7200"));
-        assert_eq!(error.meaning, Meaning::QuotaExceeded);
+        assert_eq!(error.meaning, Meaning::UsageLimitReached);
         assert_eq!(
             error.describe(),
             "the model API answered 429: Number of requests exceeded; try again after 2026-11-27T12:00:00Z"
@@ -208,7 +219,7 @@ mod tests {
             assert_eq!(ApiError::parse(400, None, body.as_bytes(), now), None, "{body}");
         }
         let unread = ApiError::without_body(429, Some("7200"), now);
-        assert_eq!(unread.meaning, Meaning::QuotaExceeded);
+        assert_eq!(unread.meaning, Meaning::UsageLimitReached);
         assert!(unread.describe().starts_with("the model API answered 429: no details; try"), "{unread:?}");
         let long = parse(400, "invalid_request_error", &"x".repeat(100_000), None);
         assert!(long.message.len() < 1000, "{}", long.message.len());
