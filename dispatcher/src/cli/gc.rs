@@ -7,7 +7,6 @@ use serde_json::json;
 use super::context::CliContext;
 use crate::error::Error;
 use crate::task::retention::DEFAULT_KEEP_RUNS;
-use crate::task::service_name;
 use crate::task::workspace::{WorkspaceAction, WorkspacePlan, size_text};
 
 /// Remove the records of old runs, or workspaces
@@ -36,7 +35,7 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "keep")]
     workspaces: bool,
     /// Only the workspace of this service, with its unpushed work
-    #[arg(long, value_name = "NAME", requires = "workspaces", value_parser = service_name::parse_argument)]
+    #[arg(long, value_name = "NAME", requires = "workspaces")]
     service: Option<ServiceName>,
     /// Remove the listed workspaces
     #[arg(long, requires = "workspaces")]

@@ -127,7 +127,11 @@ fn decide_meaning(status: u16, kind: &str, message: &str, wait: Option<Duration>
         matches!(status, 400 | 403) && sentences.iter().any(|start| text.starts_with(start))
     };
     let says = |words: &[&str]| status == 429 && words.iter().any(|words| text.contains(words));
-    if status == 402 || kind == "billing_error" || starts(&NO_CREDIT) || says(&["current quota"]) {
+    if status == 402
+        || kind == "billing_error"
+        || starts(&NO_CREDIT)
+        || says(&["credit balance", "current quota"])
+    {
         return Meaning::QuotaExceeded;
     }
     let is_long = status == 429 && wait.is_some_and(|wait| wait >= LONG_WAIT);
