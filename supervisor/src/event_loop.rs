@@ -7,6 +7,8 @@ mod apply;
 mod deadline;
 mod docs_sessions;
 mod outputs;
+mod quota;
+mod quota_wait;
 mod run_report;
 mod sessions;
 mod steps;
@@ -33,8 +35,9 @@ use crate::docs::plan::DocsTask;
 use crate::failure::Failure;
 use crate::homes::remove_all;
 use crate::process::reap_orphans;
-use crate::run::{Batch, Effect, RunEnd, RunEvent, RunMachine, StopMode, StopRequests};
+use crate::run::{Batch, Effect, QuotaBudget, RunEnd, RunEvent, RunMachine, StopMode, StopRequests};
 use outputs::{StepOutput, StepOutputs};
+use quota_wait::QuotaWait;
 use run_report::RunReport;
 
 /// Interval of checking the stop file, limits, deadlines and progress.
@@ -92,6 +95,7 @@ struct EventLoop {
     /// End of the grace period of a terminated agent.
     grace_ends: Option<Instant>,
     stop: StopRequests,
+    quota_wait: Option<QuotaWait>,
     last_progress: LastProgress,
     exit: Option<LoopExit>,
 }
@@ -125,7 +129,8 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
     let mut signals = Signals::listen()?;
     let (results_tx, mut results_rx) = mpsc::channel(16);
     let (messages_tx, mut messages_rx) = mpsc::channel(1024);
-    let (run, effects) = RunMachine::new(context.settings.until);
+    let quota = QuotaBudget::from_minutes(context.task.limits.wait_for_quota_minutes);
+    let (run, effects) = RunMachine::new(context.settings.until, quota);
     let watchdog = Watchdog::new(&context.task.limits);
     let mut this = EventLoop {
         report: RunReport::new(&context),
@@ -141,6 +146,7 @@ pub async fn run(context: Context) -> io::Result<LoopExit> {
         sessions: BTreeMap::new(),
         messages_tx,
         grace_ends: None,
+        quota_wait: None,
         last_progress: LastProgress::default(),
         exit: None,
     };
@@ -192,6 +198,7 @@ impl EventLoop {
                 self.step_ended(before, failed.as_ref().map(|failure| failure.message.as_str()));
             }
         }
+        self.record_usage_limit(&event, before);
         self.perform_all(effects).await;
     }
 
@@ -203,6 +210,9 @@ impl EventLoop {
     }
 
     async fn perform(&mut self, effect: Effect) {
+        if !matches!(effect, Effect::WaitForQuota(_)) {
+            self.end_quota_wait();
+        }
         match effect {
             Effect::Perform(step) => self.start_step(step),
             Effect::Cancel => {
@@ -216,6 +226,7 @@ impl EventLoop {
                 self.control_sessions(SessionControl::Stop);
                 self.grace_ends = Some(Instant::now() + seconds(self.context.settings.agent_grace_seconds));
             }
+            Effect::WaitForQuota(wait) => self.start_quota_wait(wait),
             Effect::KillAgent => self.control_sessions(SessionControl::Kill),
             Effect::Verify => self.start_verify(),
             Effect::Push => self.start_push(),
@@ -249,6 +260,9 @@ impl EventLoop {
         }
         if let Some(mode) = self.stop.poll_deadline(Instant::now()) {
             return Some(self.stop_event(mode, "stop timeout"));
+        }
+        if let Some(event) = self.poll_quota_wait() {
+            return Some(event);
         }
         let activity = AgentActivity {
             elapsed: self.context.clock.elapsed(),

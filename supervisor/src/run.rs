@@ -4,21 +4,25 @@
 //! reads no clock and touches no file, so tests can play any order of events as a list.
 
 mod batch;
+mod docs;
 mod effect;
 mod event;
+mod quota;
 mod state;
 mod stop;
+mod waiting;
 
 use orchestrator_contract::outcome::VerdictStatus;
 use orchestrator_contract::{Reason, Step};
 
 use crate::failure::Failure;
-use batch::SessionStart;
+use batch::start_effects;
 use state::{BatchState, PendingVerification, State, VerifyAttempt};
 
 pub use batch::{Batch, DocsSessionResult, DocsSessionStatus};
 pub use effect::{AgentPrompt, Effect, PullRequestMode};
 pub use event::{Limit, RunEvent, SessionOutcome, VerifyResult};
+pub use quota::QuotaBudget;
 pub use stop::{StopMode, StopRequests};
 
 /// State machine of one run.
@@ -28,6 +32,7 @@ pub struct RunMachine {
     /// The finished batch of a docs run.
     finished_batch: Option<Batch>,
     until: Option<Step>,
+    quota: QuotaBudget,
     verdict: Option<VerdictStatus>,
     /// Decides the outcome; set while publishing continues.
     failure: Option<Failure>,
@@ -55,11 +60,12 @@ pub enum RunEnd {
 impl RunMachine {
     /// Creates a run that ends after the step `until`, and returns its first effects.
     #[must_use]
-    pub fn new(until: Option<Step>) -> (Self, Vec<Effect>) {
+    pub fn new(until: Option<Step>, quota: QuotaBudget) -> (Self, Vec<Effect>) {
         let run = Self {
             state: State::Preparing(Step::Preflight),
             finished_batch: None,
             until,
+            quota,
             verdict: None,
             failure: None,
             already_done: false,
@@ -123,6 +129,8 @@ impl RunMachine {
             RunEvent::StepFailed(step, failure) => self.step_failed(step, failure),
             RunEvent::DocsPlanned(batch) => self.docs_planned(batch),
             RunEvent::AgentEnded(outcome) => self.agent_ended(outcome),
+            RunEvent::UsageLimitReached(failure, wait) => self.usage_limit_reached(failure, wait),
+            RunEvent::QuotaWaitOver => self.quota_wait_over(),
             RunEvent::SessionEnded(index, result) => self.session_ended(index, result),
             RunEvent::Verified(result) => self.verified(result),
             RunEvent::Saved(commits) => self.saved(commits),
@@ -147,6 +155,7 @@ impl RunMachine {
             State::Preparing(_)
             | State::PreparingBatch(_)
             | State::Agent { .. }
+            | State::WaitingForQuota { .. }
             | State::Verifying { .. }
             | State::CancellingVerify
             | State::Publishing(_)
@@ -165,6 +174,7 @@ impl RunMachine {
             State::Preparing(_)
             | State::PreparingBatch(_)
             | State::Agent { .. }
+            | State::WaitingForQuota { .. }
             | State::Batch(..)
             | State::Stopping { .. }
             | State::Verifying { .. }
@@ -186,6 +196,11 @@ impl RunMachine {
                 self.fail(failure);
                 self.state = State::Stopping { killed: false };
                 vec![Effect::TerminateAgent]
+            }
+            // The agent has ended already.
+            State::WaitingForQuota { .. } => {
+                self.fail(failure);
+                self.save()
             }
             State::Batch(batch, state @ BatchState::Running) => {
                 batch.close();
@@ -247,23 +262,6 @@ impl RunMachine {
         }
     }
 
-    fn docs_planned(&mut self, batch: Batch) -> Vec<Effect> {
-        if !self.state.awaits(Step::Documents) {
-            return vec![];
-        }
-        if self.until == Some(Step::Documents) {
-            self.finished_batch = Some(batch);
-            return self.stop_after_step();
-        }
-        // Without sessions, no MCP server is needed; documents of earlier attempts may
-        // still have to be pushed.
-        if batch.is_empty() {
-            return self.batch_finished(batch);
-        }
-        self.state = State::PreparingBatch(batch);
-        vec![Effect::Perform(Step::Mcp)]
-    }
-
     fn start_agent(&mut self) -> Vec<Effect> {
         if let State::PreparingBatch(mut batch) = std::mem::replace(&mut self.state, State::Done) {
             let starts = batch.start_queued();
@@ -294,6 +292,7 @@ impl RunMachine {
             State::Stopping { .. } => return self.save(),
             State::Preparing(_)
             | State::PreparingBatch(_)
+            | State::WaitingForQuota { .. }
             | State::Batch(..)
             | State::Verifying { .. }
             | State::CancellingVerify
@@ -319,30 +318,6 @@ impl RunMachine {
                 self.save()
             }
         }
-    }
-
-    fn session_ended(&mut self, index: usize, result: DocsSessionResult) -> Vec<Effect> {
-        let State::Batch(batch, _) = &mut self.state else { return vec![] };
-        let starts = batch.session_ended(index, result);
-        if !batch.is_finished() {
-            return start_effects(starts);
-        }
-        let batch = batch.clone();
-        self.batch_finished(batch)
-    }
-
-    fn batch_finished(&mut self, batch: Batch) -> Vec<Effect> {
-        let written = batch.items().contains(&DocsSessionStatus::Written);
-        self.verdict = Some(if written { VerdictStatus::Done } else { VerdictStatus::AlreadyDone });
-        // A stopped run keeps the reason of its stop; the items report the rest.
-        if let Some(failure) = batch.failure() {
-            self.fail(failure);
-        }
-        self.finished_batch = Some(batch);
-        if self.until == Some(Step::Agent) {
-            return self.stop_after_step();
-        }
-        self.save()
     }
 
     fn saved(&mut self, commits: u32) -> Vec<Effect> {
@@ -382,6 +357,7 @@ impl RunMachine {
             State::Preparing(_)
             | State::PreparingBatch(_)
             | State::Agent { .. }
+            | State::WaitingForQuota { .. }
             | State::Batch(..)
             | State::Stopping { .. }
             | State::Publishing(_)
@@ -490,10 +466,6 @@ impl RunMachine {
             Some(_) => self.notes.push(format!("{}: {}", failure.reason, failure.message)),
         }
     }
-}
-
-fn start_effects(starts: Vec<SessionStart>) -> Vec<Effect> {
-    starts.into_iter().map(|(index, prompt)| Effect::StartAgent(index, prompt)).collect()
 }
 
 #[cfg(test)]

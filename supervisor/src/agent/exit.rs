@@ -4,6 +4,7 @@
 //! "completed", and a verdict that matches the schema. Every other exit is a
 //! failure with a reason.
 
+use jiff::Timestamp;
 use orchestrator_contract::Reason;
 use orchestrator_contract::outcome::{Verdict, VerdictStatus};
 use serde_json::{Value, json};
@@ -68,6 +69,27 @@ pub fn refused_conversation(end: &SessionOutcome, spent: &ConversationSpending) 
     }
 }
 
+/// A usage limit of the model that ends by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UsageLimit {
+    /// When the model API admits requests again, if it named a time.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// Returns the usage limit that ended a failed session.
+#[must_use]
+pub fn reached_usage_limit(end: &SessionOutcome, spent: &ConversationSpending) -> Option<UsageLimit> {
+    match (end, &spent.api_error) {
+        (SessionOutcome::Failed(failure), Some(error))
+            if failure.reason == Reason::ModelQuotaExceeded
+                && error.meaning == Meaning::UsageLimitReached =>
+        {
+            Some(UsageLimit { ends_at: error.retry_at })
+        }
+        (SessionOutcome::Failed(_) | SessionOutcome::Verdict(..), _) => None,
+    }
+}
+
 /// Returns the verdict of a result, if it has a valid one.
 #[must_use]
 pub fn parse_verdict(result: &AgentResult) -> Option<Verdict> {
@@ -126,7 +148,7 @@ pub fn classify_exit(agent_exit: AgentExit<'_>) -> SessionOutcome {
         (Some(_) | None, _, _) => {}
     }
     if let Some(error) = &spent.api_error
-        && error.meaning == Meaning::QuotaExceeded
+        && matches!(error.meaning, Meaning::QuotaExceeded | Meaning::UsageLimitReached)
     {
         return failed(Reason::ModelQuotaExceeded, error.describe());
     }
@@ -157,6 +179,7 @@ fn reason_for_api_status(status: Option<u16>, text: &str) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gateway::api_error::ApiError;
     use super::super::stream::{CliMessage, parse_line};
     use super::*;
 
@@ -283,6 +306,34 @@ mod tests {
         assert_eq!(classify(529, &spent).0, Reason::ModelUnavailable);
         assert_eq!(classify(403, &ConversationSpending::default()).0, Reason::ModelAuthenticationFailed);
         assert_eq!(classify(402, &ConversationSpending::default()).0, Reason::AgentFailed);
+    }
+
+    #[test]
+    fn usage_limit_is_reached_only_if_time_cures_failure() {
+        let now: Timestamp = "2026-11-27T10:00:00Z".parse().unwrap();
+        let limit = |text: &str, retry_after: Option<&str>| {
+            let body = json!({"error": {"type": "rate_limit_error", "message": text}}).to_string();
+            let api_error = ApiError::parse(429, retry_after, body.as_bytes(), now);
+            let spent = ConversationSpending { api_error, ..ConversationSpending::default() };
+            let result =
+                AgentResult { is_error: true, api_error_status: Some(429), ..AgentResult::default() };
+            let end = classify_exit(AgentExit {
+                exit: ProgramEnd::Exited(Exit::Code(1)),
+                killed_after_result: false,
+                result: Some(&result),
+                stderr: "",
+                out_of_memory: false,
+                spent: &spent,
+            });
+            let verdict = SessionOutcome::Verdict(VerdictStatus::Done, String::new());
+            assert_eq!(reached_usage_limit(&verdict, &spent), None, "the session succeeded after all");
+            reached_usage_limit(&end, &spent)
+        };
+        let at = "2026-11-27T12:00:00Z".parse().unwrap();
+        assert_eq!(limit("Too many requests", Some("7200")), Some(UsageLimit { ends_at: Some(at) }));
+        assert_eq!(limit("You have reached your usage limit.", None), Some(UsageLimit { ends_at: None }));
+        assert_eq!(limit("Your credit balance is too low.", Some("7200")), None);
+        assert_eq!(limit("Too many requests", Some("20")), None, "the CLI waits for it");
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::command_line::{
 use super::exit::verdict_schema;
 use super::gateway::{Allowance, Gateway};
 use super::prompt::{
-    PriorAttempt, TaskPromptInput, render_system_prompt, render_task, render_verification_failure,
+    PriorAttempt, TaskPromptInput, render_continuation, render_system_prompt, render_task,
+    render_verification_failure,
 };
 use super::session::{SessionCommand, SessionScope};
 use super::session_setup::{ConversationFiles, HomeStart, SessionSetup, SetupParams};
@@ -201,6 +202,7 @@ pub fn plan_session(
     let message = match prompt {
         AgentPrompt::Task => render_task(&prompt_input),
         AgentPrompt::VerificationFailed(failure) => render_verification_failure(failure),
+        AgentPrompt::Continue => render_continuation(),
     };
     let mut notes = Vec::from_iter(note);
     if *prompt == AgentPrompt::Task {

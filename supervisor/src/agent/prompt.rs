@@ -248,6 +248,13 @@ pub fn render_verification_failure(failure: &str) -> String {
     )
 }
 
+/// Renders the message after a wait for the model's usage limit.
+#[must_use]
+pub fn render_continuation() -> String {
+    "The model's usage limit interrupted you; it has ended. Continue where you stopped, then finish with your verdict."
+        .to_owned()
+}
+
 /// Returns the first `limit` bytes of a text, at most.
 pub(crate) fn truncate(text: &str, limit: usize) -> String {
     if text.len() <= limit {

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::exit::{AgentExit, classify_exit, refused_conversation};
+use super::exit::{AgentExit, UsageLimit, classify_exit, reached_usage_limit, refused_conversation};
 use super::gateway::Gateway;
 use super::reader::{IdleTimer, OutputStats, read_output};
 use super::session_setup::SessionSetup;
@@ -82,6 +82,8 @@ pub struct SessionExit {
     pub not_kept: Option<String>,
     /// Why the model API refuses to continue its conversation.
     pub refused: Option<String>,
+    /// The usage limit of the model that ended it.
+    pub usage_limit: Option<UsageLimit>,
 }
 
 /// Bytes of standard error kept: the tail.
@@ -146,7 +148,8 @@ impl SessionCommand {
         };
         let end = classify_exit(agent_exit);
         let refused = refused_conversation(&end, &spent);
-        Ok(SessionExit { end, result, drained, survivors, not_kept, refused })
+        let usage_limit = reached_usage_limit(&end, &spent);
+        Ok(SessionExit { end, result, drained, survivors, not_kept, refused, usage_limit })
     }
 
     async fn start_cli(&self, redactor: &Redactor, idle_timer: &IdleTimer) -> Result<RunningCli, Failure> {

@@ -6,6 +6,7 @@ use crate::agent::command_line::Session;
 use crate::agent::prepare_session::{
     AgentTools, PlannedSession, RemainingLimits, SessionParams, compose_session, new_session_id, write,
 };
+use crate::agent::prompt::render_continuation;
 use crate::agent::session::SessionScope;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -50,11 +51,14 @@ pub fn plan_session(
             text
         }
         AgentPrompt::VerificationFailed(findings) => render_findings(findings),
+        AgentPrompt::Continue => render_continuation(),
     };
     let new_id = new_session_id();
     let (session, id) = match (prompt, current) {
-        (AgentPrompt::VerificationFailed(_), Some(current)) => (Session::Resume(current), current),
-        (AgentPrompt::Task | AgentPrompt::VerificationFailed(_), _) => {
+        (AgentPrompt::VerificationFailed(_) | AgentPrompt::Continue, Some(current)) => {
+            (Session::Resume(current), current)
+        }
+        (AgentPrompt::Task | AgentPrompt::VerificationFailed(_) | AgentPrompt::Continue, _) => {
             (Session::New(&new_id), new_id.as_str())
         }
     };

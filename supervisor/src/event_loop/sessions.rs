@@ -6,6 +6,7 @@ use orchestrator_contract::{Kind, Level, Step};
 use tokio::sync::mpsc;
 
 use super::outputs::StepOutput;
+use super::quota_wait::time_until_end;
 use super::{ActiveSession, EventLoop};
 use crate::agent::prepare_session::{PlannedSession, RemainingLimits, plan_session};
 use crate::agent::reader::IdleTimer;
@@ -43,20 +44,27 @@ impl EventLoop {
                 );
                 self.report.sessions.last().map(String::as_str)
             }
+            AgentPrompt::Continue => {
+                self.context
+                    .journal
+                    .info("the wait for the model's usage limit is over; the agent continues");
+                self.report.set_activity("continuing the conversation");
+                self.report.sessions.last().map(String::as_str)
+            }
         };
         let input = self.outputs.session_input(self.context.task.task_id);
         let limits = self.remaining_limits();
-        let continues = current.is_some();
+        let reopens = matches!(prompt, AgentPrompt::VerificationFailed(_));
         let planned = input.map(|input| plan_session(&self.context, &input, prompt, current, limits));
         let failed = |failure| StepOutput::AgentEnded(Err(failure));
         self.start_with(planned, failed, |this, planned| match planned {
-            Ok(session) => this.run_agent(session, continues),
+            Ok(session) => this.run_agent(session, reopens),
             Err(failure) => this.send_output(failed(failure)),
         });
     }
 
-    /// Runs the agent; if it `continues` after a failed verification, the worktree is its again.
-    fn run_agent(&mut self, session: PlannedSession, continues: bool) {
+    /// Runs the agent; if it `reopens` the worktree after a failed verification, that is its again.
+    fn run_agent(&mut self, session: PlannedSession, reopens: bool) {
         let PlannedSession { command, session_id, notes } = session;
         for note in notes {
             self.context.journal.info(note.clone());
@@ -67,7 +75,7 @@ impl EventLoop {
         let running = self.spawn_session(0, command);
         let results_tx = self.results_tx.clone();
         let (context, outputs) = (Arc::clone(&self.context), &self.outputs);
-        let saved = outputs.saved.as_ref().map(|saved| saved.tip).filter(|_| continues);
+        let saved = outputs.saved.as_ref().map(|saved| saved.tip).filter(|_| reopens);
         let reopened = outputs.prepared.clone().zip(saved);
         tokio::spawn(async move {
             if let Some((prepared, tip)) = reopened
@@ -107,11 +115,18 @@ impl EventLoop {
     }
 
     pub(super) fn agent_ended(&mut self, result: Result<Box<SessionExit>, Failure>) -> RunEvent {
-        let outcome = match result {
-            Ok(exit) => self.record_exit(*exit),
-            Err(failure) => SessionOutcome::Failed(failure),
+        let (outcome, usage_limit) = match result {
+            Ok(exit) => {
+                let usage_limit = exit.usage_limit;
+                (self.record_exit(*exit), usage_limit)
+            }
+            Err(failure) => (SessionOutcome::Failed(failure), None),
         };
         self.session_closed(0);
+        if let (SessionOutcome::Failed(failure), Some(limit)) = (&outcome, usage_limit) {
+            // The run machine decides whether the step has ended.
+            return RunEvent::UsageLimitReached(failure.clone(), time_until_end(limit));
+        }
         let failed = match &outcome {
             SessionOutcome::Verdict(..) => None,
             SessionOutcome::Failed(failure) => Some(failure.message.clone()),
@@ -129,7 +144,7 @@ impl EventLoop {
 
     /// Records faults of a session's output and processes; returns its outcome.
     pub(super) fn record_exit(&mut self, exit: SessionExit) -> SessionOutcome {
-        let SessionExit { end, result: _, drained, survivors, not_kept, refused } = exit;
+        let SessionExit { end, result: _, drained, survivors, not_kept, refused, usage_limit: _ } = exit;
         if drained.too_long > 0 || drained.garbage > 0 {
             let text = format!(
                 "skipped agent output: {} overlong lines, {} unparsable lines",

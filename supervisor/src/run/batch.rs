@@ -4,7 +4,7 @@
 
 use orchestrator_contract::Reason;
 
-use super::effect::AgentPrompt;
+use super::effect::{AgentPrompt, Effect};
 use crate::failure::Failure;
 
 /// Result of one session of a batch, after the review of its documents.
@@ -39,6 +39,11 @@ pub enum DocsSessionStatus {
 
 /// Session to start, by index, with its prompt.
 pub(super) type SessionStart = (usize, AgentPrompt);
+
+/// Returns the effects that start sessions.
+pub(super) fn start_effects(starts: Vec<SessionStart>) -> Vec<Effect> {
+    starts.into_iter().map(|(index, prompt)| Effect::StartAgent(index, prompt)).collect()
+}
 
 /// Sessions of a docs run.
 #[derive(Clone, Debug, Eq, PartialEq)]

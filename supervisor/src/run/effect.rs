@@ -1,5 +1,7 @@
 //! Effects that the run machine requests. Pure.
 
+use std::time::Duration;
+
 use orchestrator_contract::Step;
 
 use crate::failure::Failure;
@@ -10,6 +12,8 @@ pub enum AgentPrompt {
     Task,
     /// Output of the failed verification or review, for the agent to fix.
     VerificationFailed(String),
+    /// The model's usage limit interrupted the session and has ended.
+    Continue,
 }
 
 /// Whether a pull request may be opened.
@@ -30,6 +34,8 @@ pub enum Effect {
     Cancel,
     /// Start or continue the session with this index.
     StartAgent(usize, AgentPrompt),
+    /// Start the timer of a wait for the model's usage limit; every other effect ends the wait.
+    WaitForQuota(Duration),
     /// Send SIGTERM to the agent's process groups and start the grace period.
     TerminateAgent,
     /// Kill all processes that the agent started.

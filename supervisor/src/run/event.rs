@@ -1,5 +1,7 @@
 //! Events that the run machine handles. Pure.
 
+use std::time::Duration;
+
 use orchestrator_contract::outcome::VerdictStatus;
 use orchestrator_contract::{Reason, Step};
 
@@ -60,6 +62,11 @@ pub enum RunEvent {
     DocsPlanned(Batch),
     /// The agent exited, its output is fully read and its processes are reaped.
     AgentEnded(SessionOutcome),
+    /// The agent exited with this failure at a usage limit of the model, which ends after this time if the
+    /// API named one.
+    UsageLimitReached(Failure, Option<Duration>),
+    /// The timer of the wait for a usage limit expired.
+    QuotaWaitOver,
     /// One session of a batch ended and its documents were reviewed.
     SessionEnded(usize, DocsSessionResult),
     Verified(VerifyResult),

@@ -13,6 +13,10 @@ pub(super) enum State {
     Agent {
         attempt: VerifyAttempt,
     },
+    /// No agent runs until a usage limit of the model ends; then the conversation continues.
+    WaitingForQuota {
+        attempt: VerifyAttempt,
+    },
     /// The sessions of a docs run are active.
     Batch(Batch, BatchState),
     /// The agent was terminated or killed and has not exited yet.
@@ -58,7 +62,9 @@ impl State {
         match self {
             Self::Preparing(step) | Self::Publishing(step) => *step,
             Self::PreparingBatch(_) => Step::Mcp,
-            Self::Agent { .. } | Self::Batch(..) | Self::Stopping { .. } => Step::Agent,
+            Self::Agent { .. } | Self::WaitingForQuota { .. } | Self::Batch(..) | Self::Stopping { .. } => {
+                Step::Agent
+            }
             Self::Verifying { .. } | Self::CancellingVerify => Step::Verify,
             Self::Done => Step::Report,
         }
@@ -77,6 +83,7 @@ impl State {
             Self::Preparing(_)
             | Self::PreparingBatch(_)
             | Self::Agent { .. }
+            | Self::WaitingForQuota { .. }
             | Self::Batch(..)
             | Self::Stopping { .. } => false,
         }
@@ -87,6 +94,7 @@ impl State {
             Self::PreparingBatch(batch) | Self::Batch(batch, _) => Some(batch),
             Self::Preparing(_)
             | Self::Agent { .. }
+            | Self::WaitingForQuota { .. }
             | Self::Stopping { .. }
             | Self::Verifying { .. }
             | Self::CancellingVerify

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -18,9 +20,14 @@ fn failed(reason: Reason) -> Failure {
     Failure::new(reason, "because")
 }
 
+/// Creates a run that never waits for a usage limit.
+fn new_run(until: Option<Step>) -> (RunMachine, Vec<Effect>) {
+    RunMachine::new(until, QuotaBudget::from_minutes(0.0))
+}
+
 /// Feeds events to a prepared run; returns its end, the effects after `StartAgent`, and the run.
 fn play(events: &[RunEvent]) -> (RunEnd, Vec<Effect>, RunMachine) {
-    let (mut run, mut effects) = RunMachine::new(None);
+    let (mut run, mut effects) = new_run(None);
     for event in PREPARED.iter().chain(events) {
         effects.extend(run.handle(event.clone()));
     }
@@ -254,7 +261,7 @@ fn limits_of_agent_do_not_end_verification() {
 
 #[test]
 fn until_verify_stops_before_push() {
-    let (mut run, _) = RunMachine::new(Some(Step::Verify));
+    let (mut run, _) = new_run(Some(Step::Verify));
     for event in PREPARED.into_iter().chain([done(), RunEvent::Saved(1)]) {
         run.handle(event);
     }
@@ -277,7 +284,7 @@ fn push_failure_after_agent_failure_is_only_noted() {
 
 #[test]
 fn stop_during_preflight_starts_no_agent() {
-    let (mut run, _) = RunMachine::new(None);
+    let (mut run, _) = new_run(None);
     assert_eq!(run.handle(RunEvent::StopRequested(StopMode::Graceful)), [Effect::Cancel, Effect::Report]);
     assert_eq!(run.handle(RunEvent::StepDone(Step::Preflight)), []);
     assert_eq!(reason(&run.end()), Reason::Stopped);
@@ -285,7 +292,7 @@ fn stop_during_preflight_starts_no_agent() {
 
 #[test]
 fn until_stops_after_step_without_outcome() {
-    let (mut run, _) = RunMachine::new(Some(Step::FetchPlatform));
+    let (mut run, _) = new_run(Some(Step::FetchPlatform));
     assert_eq!(run.handle(PREPARED[0].clone()), [Effect::Perform(Step::FetchPlatform)]);
     assert_eq!(run.handle(PREPARED[1].clone()), [Effect::Report]);
     assert_eq!(run.end(), RunEnd::StoppedAfter(Step::FetchPlatform));
@@ -293,7 +300,7 @@ fn until_stops_after_step_without_outcome() {
 
 /// Prepares a docs run of `tasks` sessions; returns it with its effects so far.
 fn documents(tasks: usize, concurrency: usize) -> (RunMachine, Vec<Effect>) {
-    let (mut run, mut effects) = RunMachine::new(None);
+    let (mut run, mut effects) = new_run(None);
     let batch = Batch::new((0..tasks).map(|task| format!("task {task}")).collect(), concurrency);
     for event in PREPARED {
         let is_plan = event == RunEvent::StepDone(Step::Documents);
@@ -376,31 +383,49 @@ fn any_event() -> impl Strategy<Value = RunEvent> {
         Just(RunEvent::StopRequested(StopMode::Now)),
         Just(RunEvent::LimitReached(Limit::Time)),
         Just(RunEvent::GracePeriodExpired),
+        prop::option::of(0_u64..7200).prop_map(|seconds| {
+            let wait = seconds.map(Duration::from_secs);
+            RunEvent::UsageLimitReached(failed(Reason::ModelQuotaExceeded), wait)
+        }),
+        Just(RunEvent::QuotaWaitOver),
     ]
 }
 
 proptest! {
     /// Checks that the report is the only and last one, that `Completed` implies an opened pull
-    /// request and a verification of the last commit, and that no agent starts after a stop.
+    /// request and a verification of the last commit, and that no agent starts after a stop or while the
+    /// run waits for a usage limit, which it does within its budget.
     #[test]
     fn run_machine_invariants_hold_for_any_event_order(
         tasks in prop::option::of(0_usize..3), events in prop::collection::vec(any_event(), 0..40),
     ) {
         let (mut run, mut effects) = match tasks {
-            None => RunMachine::new(None),
+            None => RunMachine::new(None, QuotaBudget::from_minutes(120.0)),
             Some(tasks) => documents(tasks, 2),
         };
         let mut stopped = false;
         for event in events {
             let stop = matches!(event, RunEvent::StopRequested(_));
             let before = effects.len();
+            let waited = matches!(run.state, State::WaitingForQuota { .. });
+            let resumes = waited && event == RunEvent::QuotaWaitOver;
             effects.extend(run.handle(event));
+            if waited && stop {
+                prop_assert_eq!(effects.get(before), Some(&Effect::Perform(Step::Commit)));
+            } else if waited {
+                let resumed = effects[before..] == [Effect::StartAgent(0, AgentPrompt::Continue)];
+                prop_assert_eq!(resumed, resumes);
+            }
             if stopped {
                 let starts = effects[before..].iter().any(|e| matches!(e, Effect::StartAgent(..)));
                 prop_assert!(!starts);
             }
             stopped |= stop;
         }
+        let wait = |effect: &Effect| if let Effect::WaitForQuota(wait) = effect { Some(*wait) } else { None };
+        let total: Duration = effects.iter().filter_map(wait).sum();
+        prop_assert!(total <= Duration::from_secs(2 * 3600));
+        prop_assert!(tasks.is_none() || total.is_zero());
         let reports = effects.iter().filter(|effect| **effect == Effect::Report).count();
         prop_assert!(reports <= 1);
         prop_assert_eq!(run.is_done(), reports == 1);

@@ -39,8 +39,10 @@ pub struct ApiError {
 /// What an error means for the run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Meaning {
-    /// The account has no credit, reached its spend or usage limit, or is disabled.
+    /// The account has no credit or is disabled: no time cures it.
     QuotaExceeded,
+    /// The account reached a usage or spend limit, which ends by itself.
+    UsageLimitReached,
     /// The API refused the request for its content: it will refuse the same conversation again.
     ConversationRefused,
     /// Any other error; its status says enough.
@@ -94,21 +96,15 @@ fn bounded(text: &str) -> String {
 fn decide_meaning(status: u16, kind: &str, message: &str, wait: Option<Duration>) -> Meaning {
     let text = message.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    let is_quota = kind == "billing_error"
-        || status == 402
-        || (status == 429 && wait.is_some_and(|wait| wait >= LONG_WAIT))
-        || (matches!(status, 400 | 403 | 429)
-            && says(&[
-                "credit balance",
-                "organization has been disabled",
-                "usage limit",
-                "spend limit",
-                "spending limit",
-                "monthly limit",
-                "exceeded your current quota",
-            ]));
-    if is_quota {
+    let names_cause = matches!(status, 400 | 403 | 429);
+    let without_credit =
+        ["credit balance", "organization has been disabled", "exceeded your current quota"].as_slice();
+    if kind == "billing_error" || status == 402 || (names_cause && says(without_credit)) {
         return Meaning::QuotaExceeded;
+    }
+    let is_long = status == 429 && wait.is_some_and(|wait| wait >= LONG_WAIT);
+    if is_long || (names_cause && says(&["usage limit", "spend limit", "spending limit", "monthly limit"])) {
+        return Meaning::UsageLimitReached;
     }
     match status {
         400 | 413 | 422 => Meaning::ConversationRefused,
@@ -138,7 +134,15 @@ mod tests {
             ),
             (400, invalid, "This organization has been disabled.", Meaning::QuotaExceeded),
             (402, "billing_error", "Payment required.", Meaning::QuotaExceeded),
-            (400, invalid, "You have reached your specified API usage limits.", Meaning::QuotaExceeded),
+            (400, invalid, "You have reached your specified API usage limits.", Meaning::UsageLimitReached),
+            (429, "rate_limit_error", "You have reached your usage limit.", Meaning::UsageLimitReached),
+            (
+                429,
+                "rate_limit_error",
+                "Your credit balance is below the usage limit.",
+                Meaning::QuotaExceeded,
+            ),
+            (403, "billing_error", "You reached the monthly limit.", Meaning::QuotaExceeded),
             (
                 400,
                 invalid,
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn long_wait_is_quota_with_time() {
         let error = parse(429, "rate_limit_error", "Number of requests exceeded.", Some("7200"));
-        assert_eq!(error.meaning, Meaning::QuotaExceeded);
+        assert_eq!(error.meaning, Meaning::UsageLimitReached);
         assert_eq!(
             error.describe(),
             "the model API answered 429: Number of requests exceeded; try again after 2026-11-27T12:00:00Z"
