@@ -8,6 +8,7 @@ mod deadline;
 mod docs_sessions;
 mod outputs;
 mod quota;
+mod quota_wait;
 mod run_report;
 mod sessions;
 mod steps;
@@ -36,7 +37,7 @@ use crate::homes::remove_all;
 use crate::process::reap_orphans;
 use crate::run::{Batch, Effect, QuotaBudget, RunEnd, RunEvent, RunMachine, StopMode, StopRequests};
 use outputs::{StepOutput, StepOutputs};
-use quota::QuotaWait;
+use quota_wait::QuotaWait;
 use run_report::RunReport;
 
 /// Interval of checking the stop file, limits, deadlines and progress.

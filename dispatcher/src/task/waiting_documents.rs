@@ -90,9 +90,12 @@ mod tests {
         }
     }
 
+    /// The task, earlier runs, tasks whose documents exist, and the warnings.
+    type Case<'a> = (Option<u32>, Vec<EarlierDocs>, &'a [u32], &'a [&'a str]);
+
     #[test]
     fn waiting_documents_are_named_once_with_pull_request() {
-        let cases: &[(Option<u32>, Vec<EarlierDocs>, &[u32], &[&str])] = &[
+        let cases: &[Case<'_>] = &[
             (None, vec![], &[], &[]),
             (None, vec![docs(1, 7, &[5])], &[], &["documents of task 5 wait in #7 of `r1`"]),
             (Some(5), vec![docs(1, 7, &[5])], &[], &["documents of task 5 wait in #7 of `r1`"]),

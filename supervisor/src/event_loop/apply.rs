@@ -42,7 +42,7 @@ impl EventLoop {
                 };
                 let text = format!("`{}`, to work {place} ({})", prepared.branch, directory.display());
                 this.context.journal.info(text);
-                this.outputs.prepared = Some(prepared);
+                this.outputs.prepared = Some(*prepared);
             }),
             StepOutput::Documents(result) => self.complete(Step::Documents, result, |this, documents| {
                 for note in &documents.notes {

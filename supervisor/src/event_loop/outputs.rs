@@ -30,7 +30,7 @@ pub(super) enum StepOutput {
     Preflight(Result<Box<Preflight>, Failure>),
     Platform(Result<Revision, Failure>),
     Target(Result<Fetched, Failure>),
-    Branch(Result<PreparedBranch, Failure>),
+    Branch(Result<Box<PreparedBranch>, Failure>),
     Documents(Result<Box<TaskDocuments>, Failure>),
     DocsPlanned(Result<Box<DocsRun>, Failure>),
     Tools(Result<Box<AgentTools>, Failure>),

@@ -1,48 +1,19 @@
-//! Wait for the end of the model's usage limit: its timer, and what people read about it.
+//! Waits for the end of the model's usage limit, and records what people read about it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use orchestrator_contract::{Step, figures};
+use orchestrator_contract::Step;
 
 use super::EventLoop;
-use crate::agent::exit::UsageLimit;
+use super::quota_wait::QuotaWait;
 use crate::run::{RunEnd, RunEvent};
-
-/// A wait for the end of a usage limit.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QuotaWait {
-    since: Instant,
-    duration: Duration,
-    /// The same end in wall-clock time: a suspended machine need not wait again.
-    ends_at: Timestamp,
-}
-
-impl QuotaWait {
-    fn start(duration: Duration) -> Self {
-        let now = Timestamp::now();
-        let ends_at = SignedDuration::try_from(duration).ok().and_then(|wait| now.checked_add(wait).ok());
-        Self { since: Instant::now(), duration, ends_at: ends_at.unwrap_or(Timestamp::MAX) }
-    }
-
-    fn is_over(&self) -> bool {
-        self.since.elapsed() >= self.duration || Timestamp::now() >= self.ends_at
-    }
-}
-
-/// Returns the time until a usage limit ends, if that is known.
-pub(super) fn time_until_end(limit: UsageLimit) -> Option<Duration> {
-    let until = limit.ends_at?.duration_since(Timestamp::now());
-    Some(Duration::try_from(until).unwrap_or_default())
-}
 
 impl EventLoop {
     /// Starts the timer of a wait, which costs no run time.
     pub(super) fn start_quota_wait(&mut self, duration: Duration) {
         let wait = QuotaWait::start(duration);
         self.context.clock.pause();
-        let text =
-            format!("waiting for the model's usage limit until {}", wait.ends_at.strftime("%H:%M UTC"));
+        let text = wait.activity();
         self.context.journal.info(text.clone());
         self.report.set_activity(&text);
         self.quota_wait = Some(wait);
@@ -53,8 +24,7 @@ impl EventLoop {
     pub(super) fn end_quota_wait(&mut self) {
         let Some(wait) = self.quota_wait.take() else { return };
         self.context.clock.resume();
-        let waited = figures::duration(wait.since.elapsed().as_secs_f64());
-        self.report.notes.push(format!("the run waited {waited} for a usage limit of the model"));
+        self.report.notes.push(wait.note());
     }
 
     /// Returns the event of an expired timer.

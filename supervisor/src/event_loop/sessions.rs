@@ -6,7 +6,7 @@ use orchestrator_contract::{Kind, Level, Step};
 use tokio::sync::mpsc;
 
 use super::outputs::StepOutput;
-use super::quota::time_until_end;
+use super::quota_wait::time_until_end;
 use super::{ActiveSession, EventLoop};
 use crate::agent::prepare_session::{PlannedSession, RemainingLimits, plan_session};
 use crate::agent::reader::IdleTimer;

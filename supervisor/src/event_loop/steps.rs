@@ -181,7 +181,9 @@ impl EventLoop {
 
     fn start_branch(&mut self, fetched: Fetched) {
         let context = Arc::clone(&self.context);
-        self.spawn_step(async move { StepOutput::Branch(prepare_branch(&context, &fetched).await) });
+        self.spawn_step(
+            async move { StepOutput::Branch(prepare_branch(&context, &fetched).await.map(Box::new)) },
+        );
     }
 
     fn start_documents(&mut self, platform: Revision) {

@@ -275,6 +275,48 @@ fn exhausted_quota_names_cause_and_time() {
     }
 }
 
+/// An error of an account that reached a limit for some seconds.
+fn usage_limit(seconds: u32) -> Fault {
+    Fault::error(429, "rate_limit_error", "You have reached your usage limit.").with_retry_after(seconds)
+}
+
+#[test]
+fn run_waits_for_usage_limit_and_continues_session() {
+    let script = Script::new()
+        .turn(fix().after(usage_limit(2).times(2)))
+        .turn(Turn::verdict("done", "Compared with max.").after(usage_limit(2).times(2)))
+        .expect_in_request(1, "Continue where you stopped");
+    let env = TestEnv::start(script);
+    let (output, outcome) = env.submit(&["--wait-for-quota", "10"]);
+    assert_ended(&output, &outcome, 0, Reason::Completed);
+    assert_eq!(outcome.sessions.len(), 1, "{outcome:#?}");
+    let waits = outcome.notes.iter().filter(|note| note.contains("for a usage limit of the model")).count();
+    assert!(waits >= 2, "{outcome:#?}");
+    let log = env.dispatcher(&["logs", outcome.run.as_str()]).stdout;
+    assert!(log.contains("waiting for the model's usage limit until"), "{log}");
+    assert!(log.contains("the wait for the model's usage limit is over"), "{log}");
+    env.model.assert_played();
+    env.assert_invariants(&outcome);
+}
+
+#[test]
+fn stop_ends_wait_for_usage_limit_and_pushes_work() {
+    let env = TestEnv::start(Script::new().turn(fix()).turn(Turn::never(usage_limit(3000))));
+    let run = env.start_run("1", &["--wait-for-quota", "60", "--timeout-minutes", "1"]);
+    let status = env.wait_until(&run, |status| {
+        status["activity"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("waiting for the model's usage limit"))
+    });
+    assert_eq!((&status["phase"], &status["step"]), (&"Running".into(), &"agent".into()), "{status:#}");
+    let requests = env.model.conversation().len();
+    env.signal(&run, Signal::TERM);
+    let (output, outcome) = env.wait(&run);
+    assert_ended(&output, &outcome, 143, Reason::Stopped);
+    assert_eq!(env.model.conversation().len(), requests, "the agent did not start again");
+    assert_pushed_without_pull_request(&env, &outcome);
+}
+
 #[test]
 fn no_pull_request_option_completes_with_branch() {
     let env = TestEnv::start(fixes());

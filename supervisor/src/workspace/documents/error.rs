@@ -9,6 +9,14 @@ const MAX_NAMES: usize = 50;
 
 const MIB: usize = 1024 * 1024;
 
+/// Entries without an id.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SkippedEntries {
+    /// Positions of the first ones.
+    pub positions: Vec<usize>,
+    pub count: usize,
+}
+
 /// The documents of a task cannot be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
@@ -95,7 +103,7 @@ pub enum DocumentsError {
         if ids.is_empty() { "none".to_owned() } else { list_ids(ids) },
         if other_tags.is_empty() { String::new() } else { format!("; found in tag {}", quoted(other_tags)) },
         advise_numbers(ids),
-        list_skipped(skipped, *skipped_count)
+        list_skipped(skipped)
     )]
     TaskNotFound {
         file: String,
@@ -106,10 +114,8 @@ pub enum DocumentsError {
         ids: Vec<String>,
         /// Other tags that have the task.
         other_tags: Vec<String>,
-        /// Positions of the first entries without an id.
-        skipped: Vec<usize>,
-        /// Number of entries without an id.
-        skipped_count: usize,
+        /// Entries without an id.
+        skipped: Box<SkippedEntries>,
     },
 }
 
@@ -151,7 +157,7 @@ fn list_folders(candidates: &[String]) -> String {
     format!("; found in {}: set it as the docs directory", quoted(candidates))
 }
 
-fn list_skipped(positions: &[usize], count: usize) -> String {
+fn list_skipped(SkippedEntries { positions, count }: &SkippedEntries) -> String {
     if positions.is_empty() {
         return String::new();
     }

@@ -6,6 +6,7 @@ use orchestrator_contract::TaskId;
 use serde_json::Value;
 
 use super::entry::{Entry, read_entry};
+use super::error::SkippedEntries;
 use super::fields::{Faults, describe};
 
 /// Maximum entries with faults to describe.
@@ -25,8 +26,7 @@ pub struct TaskList {
     /// First fault of a task, by its position in `tasks`.
     faults: BTreeMap<usize, String>,
     /// Positions of the first entries without an id.
-    skipped: Vec<usize>,
-    skipped_count: usize,
+    skipped: SkippedEntries,
     /// First position in `tasks` of an id.
     by_id: BTreeMap<String, usize>,
     /// First position of each id with a number.
@@ -86,10 +86,10 @@ impl TaskList {
             self.odd_count += 1;
         }
         let Some(entry) = entry else {
-            if self.skipped.len() < MAX_SKIPPED {
-                self.skipped.push(position);
+            if self.skipped.positions.len() < MAX_SKIPPED {
+                self.skipped.positions.push(position);
             }
-            self.skipped_count += 1;
+            self.skipped.count += 1;
             return;
         };
         let at = self.tasks.len();
@@ -148,7 +148,7 @@ impl TaskList {
     }
 
     /// Returns the positions of the first entries without an id, and how many there are.
-    pub(super) fn skipped(&self) -> (&[usize], usize) {
-        (&self.skipped, self.skipped_count)
+    pub(super) fn skipped(&self) -> &SkippedEntries {
+        &self.skipped
     }
 }

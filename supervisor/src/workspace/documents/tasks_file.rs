@@ -117,15 +117,13 @@ impl TasksFile {
     }
 
     fn not_found(&self, task: TaskId) -> DocumentsError {
-        let (skipped, skipped_count) = self.list.skipped();
         DocumentsError::TaskNotFound {
             file: self.path.clone(),
             task,
             tag: self.tag.clone(),
             ids: self.list.tasks.iter().map(|task| task.id.clone()).collect(),
             other_tags: self.tags_with(task),
-            skipped: skipped.to_vec(),
-            skipped_count,
+            skipped: Box::new(self.list.skipped().clone()),
         }
     }
 
