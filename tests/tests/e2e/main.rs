@@ -12,6 +12,7 @@ mod cluster;
 mod cluster_access;
 mod cluster_faults;
 mod cluster_metrics;
+mod cluster_workspaces;
 mod container;
 mod container_image;
 mod container_process;
