@@ -38,7 +38,8 @@ pub fn parse(text: &str, known: &[ServiceName]) -> Result<ServiceName, Error> {
         ([one], _) | (_, [one]) => *one,
         _ => text,
     };
-    ServiceName::new(name).map_err(|error| invalid(text, &error, known))
+    // The error shows the text as it was given.
+    ServiceName::new(name).or_else(|_| ServiceName::new(text).map_err(|error| invalid(text, &error, known)))
 }
 
 /// Creates the error for a text that may mean several services.

@@ -329,6 +329,13 @@ impl TestCluster {
         deleted.expect("the API server deletes it");
     }
 
+    /// Deletes a Job and its pods, like `kubectl delete job`.
+    pub fn delete_job(&self, name: &str) {
+        let jobs: Api<Job> = Api::namespaced(self.client(), NAMESPACE);
+        let deleted = self.runtime.block_on(jobs.delete(name, &DeleteParams::background()));
+        deleted.expect("the API server deletes it");
+    }
+
     /// Disconnects the node.
     pub fn lose_node(&self, processes: OnNodeLoss) {
         self.runtime.block_on(self.kubelet.lose(processes));

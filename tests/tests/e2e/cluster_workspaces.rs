@@ -38,6 +38,11 @@ fn removed_workspace_volume_keeps_attempt_numbers() {
     let plan = &plan["workspaces"][0];
     assert_eq!((&plan["workspace"], &plan["action"]), (&json!("workspace-trader"), &json!("remove")));
     assert!(plan["size"].as_str().is_some_and(|size| size.starts_with("volume of ")), "{plan}");
+    let mounted = cluster.dispatcher(&["gc", "--workspaces", "--yes"]);
+    assert_eq!(mounted.code, i32::from(Reason::WorkspaceBusy.exit_code()), "{mounted:?}");
+    assert!(mounted.stderr.contains(&format!("kubectl delete job {run}")), "{mounted:?}");
+    cluster.delete_job(&run);
+    cluster.wait_for("deletion of the pod", || cluster.pods().is_empty().then_some(()));
     let refused = cluster.dispatcher(&["gc", "--workspaces", "--yes"]);
     assert_eq!(refused.code, i32::from(Reason::PermissionDenied.exit_code()), "{refused:?}");
     assert!(refused.stderr.contains("docs/kubernetes.md"), "{refused:?}");

@@ -245,6 +245,32 @@ fn numbers_of_former_layout_are_not_reused() {
 }
 
 #[test]
+fn removed_workspace_keeps_attempt_numbers() {
+    let Some(engine) = Engine::get() else { return };
+    let docker = DockerEnv::new(engine, TestEnv::start(fixes().for_each_session()));
+    let (output, outcome) = docker.submit(&[]);
+    assert_eq!((output.code, outcome.reason), (0, Reason::Completed), "{output:#?}\n{outcome:#?}");
+    let gc = |more: &[&str]| {
+        let arguments = [&["gc", "--workspaces", "--service", docker.service.as_str()], more].concat();
+        docker.env.dispatcher(&arguments)
+    };
+    let plan = gc(&["-o", "json"]);
+    assert_eq!(plan.code, 0, "{plan:#?}");
+    assert!(plan.stdout.contains("\"action\": \"remove\""), "{plan:#?}");
+    assert!(docker.volumes(&docker.service).contains(&docker.volume()), "the plan removes nothing");
+    let removed = gc(&["--yes"]);
+    assert_eq!(removed.code, 0, "{removed:#?}");
+    let volumes = docker.volumes(&docker.service);
+    assert!(!volumes.contains(&docker.volume()), "{volumes:?}");
+    let kept = docker.in_volume(&docker.private(), "ls /volume; cat /volume/attempts/claude-agent-1/task1");
+    assert!(kept.starts_with("attempts\n") && kept.trim_end().ends_with('1'), "{kept}");
+    // The next run makes a new workspace, and continues the numbers.
+    assert_eq!(docker.start_run(&["--fresh"]), docker.run_name(2));
+    let (_, outcome) = docker.wait(&docker.run_name(2));
+    assert_eq!(outcome.attempt, 2, "{outcome:#?}");
+}
+
+#[test]
 fn stock_image_completes_task() {
     let Some(engine) = Engine::get() else { return };
     let docker = DockerEnv::new(engine, TestEnv::start(fixes()));

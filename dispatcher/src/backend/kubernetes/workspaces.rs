@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
-use kube::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt as _};
 use orchestrator_contract::{Reason, ServiceName, TaskKey};
 use serde_json::json;
 
@@ -56,6 +56,7 @@ impl Kubernetes {
         if runs.iter().any(|run| !run.phase().is_final()) {
             return Ok(false);
         }
+        self.check_unmounted(service).await?;
         self.keep_attempts(service, &claim).await?;
         let how = DeleteParams {
             preconditions: Some(Preconditions {
@@ -71,6 +72,23 @@ impl Kubernetes {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(error) => Err(self.removal_error("delete the workspace volume", &error)),
         }
+    }
+
+    /// Refuses while a pod of the service exists, also one that has ended: a claim that a pod names stays
+    /// `Terminating` (<https://kubernetes.io/docs/concepts/storage/persistent-volumes/#storage-object-in-use-protection>),
+    /// and the next run could not mount it.
+    async fn check_unmounted(&self, service: &ServiceName) -> Result<(), Error> {
+        let pods = self.connection.api::<Pod>().await?;
+        let selector = ListParams::default().labels(&format!("{}={service}", labels::SERVICE));
+        let listed = self.connection.call("list the pods of the service", pods.list(&selector)).await?;
+        let Some(pod) = listed.items.first() else { return Ok(()) };
+        let run = pod.labels().get(labels::RUN).cloned().unwrap_or_default();
+        let (claim, namespace) = (pvc_name(service), &self.connection.settings().namespace);
+        let message = format!("the pod of {run}, which has ended, still mounts the volume {claim}");
+        Err(Error::new(Reason::WorkspaceBusy, message).with_hint(format!(
+            "Delete its Job with `kubectl delete job {run} -n {namespace}`, or wait until the Job expires, then run \
+             the command again."
+        )))
     }
 
     /// Records the attempt numbers of a claim before it is deleted.
